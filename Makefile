@@ -1,0 +1,71 @@
+# Every target works on a fresh machine with Python 3.10 or later, pip and make. Environments are made on first use and
+# kept; a second run starts at once. To use another package index, set pip's own variables (PIP_INDEX_URL and so on).
+
+PYTHON ?= python3
+VENV ?= .venv
+# Judged sets for `make quality`, and training sets for `make models`: folders in BEIR layout, kept outside the project.
+DATA ?=
+# More arguments for the script behind `make quality`: ARGS="--sets scifact --sweep".
+ARGS ?=
+
+# Pinned so that pip keeps to one known build. On an index that offers the CPU build it takes 200 MB; elsewhere on Linux
+# pip may choose a build with several GB of GPU libraries: PyTorch's own page tells how to get the CPU build.
+TORCH := torch==2.13.0
+# Only the parity tests need it: the shipped models must give the same order there as here.
+PARITY := sentence-transformers>=5
+EXTRAS := search,torch,eval,llama-index,test,lint
+
+CODE := src tests scripts recipes benchmarks
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+WORK := recipes/work
+RECIPES_INSTALLED := .venv-recipes/.installed
+
+# Nothing here may talk to a model hub: tests, demo and measurements use the models in the package.
+export HF_HUB_OFFLINE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format quality models clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST)
+
+demo:  ## search Python's own documentation, with the ranking before and after reranking
+	$(PYTHON) scripts/demo.py
+
+test: lint  ## everything that must hold before a change is merged: lint, types, tests
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)  ## style and types
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+
+format: $(INSTALLED)  ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+quality: $(INSTALLED)  ## measure every stage on judged sets: make quality DATA=FOLDER
+	@test -n "$(DATA)" || { echo "Which judged sets? make quality DATA=FOLDER, one set a subfolder" >&2; exit 2; }
+	$(BIN)/python benchmarks/quality.py $(DATA) --cache .quality $(ARGS)
+
+models: $(RECIPES_INSTALLED)  ## train the models in the package again: make models DATA=FOLDER
+	@test -n "$(DATA)" || { echo "Which training sets? make models DATA=FOLDER, one set a subfolder" >&2; exit 2; }
+	.venv-recipes/bin/python recipes/groups.py $(DATA) $(WORK)
+	.venv-recipes/bin/python recipes/train_reranker.py $(WORK) --to $(WORK)/reranker
+	.venv-recipes/bin/python recipes/train_embedder.py $(WORK) --to $(WORK)/embedder
+
+clean:  ## remove environments and caches
+	rm -rf .venv .venv-demo .venv-recipes .quality .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+
+# --no-compile: most of what is installed is never imported, and Python compiles the rest as it is.
+$(INSTALLED): pyproject.toml Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-compile "$(TORCH)" "$(PARITY)" --editable ".[$(EXTRAS)]"
+	touch $@
+
+$(RECIPES_INSTALLED): pyproject.toml Makefile
+	$(PYTHON) -m venv .venv-recipes
+	.venv-recipes/bin/python -m pip install --quiet --no-compile "$(TORCH)" --editable ".[recipes]"
+	touch $@

@@ -1,0 +1,89 @@
+"""What a benchmark ran on: without it a time means nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("numpy", "tokenizers", "safetensors", "torch", "transformers", "pylance", "ir-measures")
+_TIERS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve")
+
+
+def describe(threads: int) -> dict[str, Any]:
+    """Versions, commit, processor, cores, and the threads that the run was told to use."""
+    import crossrank
+
+    return {
+        "crossrank": crossrank.__version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "instructions": _instructions(),
+        "cores": cores(),
+        "threads": threads,
+        "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+    }
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def commit() -> str:
+    """The short commit, with `+` when the tree has changes that it does not hold; empty outside git."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True)
+        if found.returncode:
+            return ""
+        changed = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True).stdout
+    except OSError:
+        return ""
+    return found.stdout.strip() + ("+" if changed.strip() else "")
+
+
+def limit_threads(threads: int) -> None:
+    """Tell the numeric libraries, which read this once, when they are imported: call it before importing any."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
+        os.environ[name] = str(threads)
+
+
+def line(about: dict[str, Any]) -> str:
+    """One sentence for the foot of a table."""
+    tiers = ", ".join(about["instructions"]) or "unknown instructions"
+    return (
+        f"{about['processor']} ({tiers}), {about['threads']} of {about['cores']} cores, Python {about['python']}, "
+        f"crossrank {about['crossrank']} at {about['commit'] or 'no commit'}"
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpuinfo(*keys: str) -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    pairs = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in pairs if key.strip() in keys), "")
+
+
+def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _instructions() -> list[str]:
+    flags = set(_cpuinfo("flags", "Features").split())
+    return [tier for tier in _TIERS if tier in flags]

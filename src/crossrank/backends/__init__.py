@@ -1,0 +1,69 @@
+"""Backends: tokens in, logits or vectors out. `open` is the one place that chooses among them."""
+
+from __future__ import annotations
+
+from crossrank import extras
+from crossrank.backends import reference
+from crossrank.checkpoint import Checkpoint
+from crossrank.errors import InputError
+from crossrank.types import Backend
+
+NAMES = ("auto", "reference", "torch", "fake")
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def open(checkpoint: Checkpoint, name: str = "auto", device: str = "auto", dtype: str = "auto") -> Backend:
+    """The forward pass of `checkpoint`.
+
+    Args:
+        checkpoint: the model.
+        name: `auto`, `reference` (NumPy), `torch` (extra `torch`) or `fake` (no model: a function of the ids).
+        device: `auto`, `cpu` or `cuda`, also `cuda:1`. The reference backend has only the CPU.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`. `auto` is float32 on a CPU and bfloat16 on a GPU.
+
+    Raises:
+        InputError: an unknown name, device or dtype, or one that the backend does not have.
+        CheckpointError: the backend cannot run this model.
+        MissingExtraError: the backend's library is not installed.
+    """
+    if name not in NAMES:
+        raise InputError(f"backend must be one of {', '.join(NAMES)}, not {name!r}")
+    if device.partition(":")[0] not in DEVICES:
+        raise InputError(f"device must be one of {', '.join(DEVICES)}, not {device!r}")
+    if dtype not in DTYPES:
+        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    chosen = _choose(checkpoint, device, dtype)[0] if name == "auto" else name
+    if chosen == "torch":
+        from crossrank.backends import torch  # needs the extra, which the base install leaves out
+
+        return torch.Torch(checkpoint, device, dtype)
+    if device not in ("auto", "cpu") or dtype not in ("auto", "float32"):
+        raise InputError(
+            f"the {chosen} backend computes in float32 on the CPU, not in {dtype} on {device}; use backend='torch'"
+        )
+    if chosen == "fake":
+        from crossrank.backends import fake
+
+        return fake.Fake(checkpoint)
+    return reference.Reference(checkpoint)
+
+
+def why(checkpoint: Checkpoint) -> str:
+    """One sentence: which backend `auto` picks for this checkpoint, and the reason."""
+    chosen, reason = _choose(checkpoint, "auto", "auto")
+    if chosen == "torch" and not extras.available("torch"):
+        reason += ". It is not installed: pip install 'crossrank[torch]'"
+    return f"auto picks {chosen}: {reason}."
+
+
+def _choose(checkpoint: Checkpoint, device: str, dtype: str) -> tuple[str, str]:
+    """The backend's name and the reason, without loading anything."""
+    if device not in ("auto", "cpu"):
+        return "torch", f"{device} was asked for, and only torch runs there"
+    if dtype not in ("auto", "float32"):
+        return "torch", f"{dtype} was asked for, and the reference backend computes in float32"
+    obstacle = reference.obstacle(checkpoint)
+    if obstacle is None:
+        return "reference", f"it computes {checkpoint.architecture} and needs nothing but NumPy"
+    return "torch", f"the reference backend cannot: {obstacle}"

@@ -1,0 +1,126 @@
+"""NumPy, float32: the readable specification of every supported architecture. It runs everywhere.
+
+No padding anywhere: linear layers act on the packed (total, hidden) matrix, and attention on groups of equal length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.backends.limits import Limits
+from crossrank.backends.reference import ops
+from crossrank.backends.reference.attention import Group, groups
+from crossrank.backends.reference.bert import Bert
+from crossrank.backends.reference.modernbert import ModernBert
+from crossrank.backends.reference.parameters import Parameters, sensible
+from crossrank.checkpoint import Checkpoint
+from crossrank.checkpoint.record import prefix_of
+from crossrank.errors import CheckpointError
+from crossrank.types import Pooling, Tokens
+
+MODELS: Mapping[str, type[Bert] | type[ModernBert]] = {
+    "bert": Bert,
+    "electra": Bert,
+    "roberta": Bert,
+    "xlm-roberta": Bert,
+    "modernbert": ModernBert,
+}
+UNIT = 1024  # tokens computed together: enough for an efficient matrix product, few enough to stay in cache
+
+
+def obstacle(checkpoint: Checkpoint) -> str | None:
+    """Why this backend cannot compute the checkpoint, as half a sentence; None when it can."""
+    with sensible(str(checkpoint.folder)):
+        return _obstacle(checkpoint.config, checkpoint.architecture)
+
+
+def _obstacle(config: Mapping[str, Any], architecture: str) -> str | None:
+    model = MODELS.get(architecture)
+    if model is None:
+        return f"it knows {', '.join(MODELS)}, not {architecture}"
+    named = ("hidden_activation", "classifier_activation") if model is ModernBert else ("hidden_act",)
+    for key in named:
+        if config.get(key, "gelu") not in ops.ACTIVATIONS:
+            return f"it has no activation {config[key]!r} ({key})"
+    if config.get("position_embedding_type", "absolute") != "absolute":
+        return f"it has no {config['position_embedding_type']!r} position embeddings"
+    if config.get("is_decoder") or config.get("add_cross_attention"):
+        return "it computes encoders, and config.json says decoder"
+    return model.obstacle(config) if model is ModernBert else None
+
+
+class Reference:
+    """The forward pass in NumPy. Safe to share between threads: weights are read-only, buffers belong to a call."""
+
+    name = "reference (numpy, float32)"
+    padded = False
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        reason = obstacle(checkpoint)
+        if reason is not None:
+            raise CheckpointError(
+                f"the reference backend cannot run {checkpoint.name!r}: {reason}. Use backend='torch' "
+                "(pip install 'crossrank[torch]')."
+            )
+        where = str(checkpoint.folder)
+        tensors = checkpoint.tensors()
+        parameters = Parameters(tensors, prefix_of(tensors), where)
+        model = MODELS[checkpoint.architecture]
+        self._labels = checkpoint.labels
+        with sensible(where):
+            self._model = model(parameters, checkpoint.config, checkpoint.architecture, checkpoint.labels, where)
+        self._limits = Limits.of(checkpoint)
+
+    def forward(self, tokens: Tokens) -> NDArray[np.float32]:
+        """Raw logits, shape (n,); a two-label head gives log-odds, logit 1 minus logit 0.
+
+        Raises:
+            CheckpointError: the model is a bi-encoder and has no head.
+            InputError: an empty or too long sequence, or an id outside the vocabulary.
+        """
+        self._limits.check_head()
+        tokens = self._limits.admit(tokens)
+        out = np.empty(len(tokens), dtype=np.float32)
+        scratch = ops.Scratch()
+        with np.errstate(over="ignore", invalid="ignore"):  # exp saturates by design; NaN is the caller's to report
+            for rows, unit, parts in self._units(tokens):
+                logits = self._model.logits(unit, parts, scratch)
+                out[rows] = logits[:, 0] if self._labels == 1 else logits[:, 1] - logits[:, 0]
+        return out
+
+    def pool(self, tokens: Tokens, pooling: Pooling) -> NDArray[np.float32]:
+        """One vector a sequence, shape (n, hidden): the mean over its tokens or its first token; not normalized.
+
+        Raises:
+            InputError: an empty or too long sequence, an id outside the vocabulary, or another pooling.
+        """
+        self._limits.check_pooling(pooling)
+        tokens = self._limits.admit(tokens)
+        out = np.empty((len(tokens), self._model.hidden), dtype=np.float32)
+        scratch = ops.Scratch()
+        with np.errstate(over="ignore", invalid="ignore"):
+            for rows, unit, parts in self._units(tokens):
+                if pooling == "cls":
+                    out[rows] = self._model.first_states(unit, parts, scratch)
+                else:
+                    out[rows] = ops.mean_rows(self._model.states(unit, parts, scratch), unit.offsets)
+        return out
+
+    def _units(self, tokens: Tokens) -> list[tuple[NDArray[np.int64], Tokens, list[Group]]]:
+        """Sequences sorted by length, so that equal ones lie together, in units of about UNIT tokens."""
+        lengths = tokens.lengths
+        order = np.argsort(lengths, kind="stable")
+        found = []
+        start = total = 0
+        for end, row in enumerate(order):
+            total += int(lengths[row])
+            if total >= UNIT or end + 1 == len(order):
+                rows = order[start : end + 1]
+                unit = tokens.take(rows)
+                found.append((rows, unit, groups(unit.lengths, self._model.heads)))
+                start, total = end + 1, 0
+        return found

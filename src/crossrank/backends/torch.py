@@ -1,0 +1,172 @@
+"""Any sequence classifier or encoder that transformers loads, on a CPU or GPU. Needs the extra `torch`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank import extras
+from crossrank.backends.limits import Limits
+from crossrank.checkpoint import Checkpoint
+from crossrank.errors import CheckpointError, InputError
+from crossrank.types import Pooling, Tokens
+
+extras.require("torch", extra="torch")
+extras.require("transformers", extra="torch")
+import torch  # noqa: E402
+import transformers  # noqa: E402
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Torch:
+    """The forward pass of transformers. Safe to share between threads; a batch is padded to its longest sequence."""
+
+    padded = True
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "auto", dtype: str = "auto") -> None:
+        cuda = torch.cuda.is_available()
+        if device.startswith("cuda") and not cuda:
+            raise InputError("device='cuda' was asked for but torch sees no GPU; use device='cpu' or check the driver")
+        self._device = torch.device(("cuda" if cuda else "cpu") if device == "auto" else device)
+        chosen = dtype if dtype != "auto" else ("float32" if self._device.type == "cpu" else "bfloat16")
+        self.name = f"torch ({self._device.type}, {chosen})"
+        self._labels = checkpoint.labels
+        self._limits = Limits.of(checkpoint)
+        self._padding = int(checkpoint.config.get("pad_token_id") or 0)
+        self._model = _load(checkpoint).to(device=self._device, dtype=DTYPES[chosen]).eval()
+        self._encoder = self._model.base_model
+        self._typed = "token_type_ids" in inspect.signature(self._encoder.forward).parameters
+
+    def forward(self, tokens: Tokens) -> NDArray[np.float32]:
+        """Raw logits, shape (n,); a two-label head gives log-odds, logit 1 minus logit 0.
+
+        Raises:
+            CheckpointError: the model is a bi-encoder and has no head.
+            InputError: an empty or too long sequence, or an id outside the vocabulary.
+        """
+        self._limits.check_head()
+        tokens = self._limits.admit(tokens)
+        if not len(tokens):
+            return np.empty(0, dtype=np.float32)
+        with torch.inference_mode():
+            logits = self._model(**self._batch(tokens)).logits.float().cpu().numpy()
+        scores = logits[:, 0] if self._labels == 1 else logits[:, 1] - logits[:, 0]
+        return np.ascontiguousarray(scores, dtype=np.float32)
+
+    def pool(self, tokens: Tokens, pooling: Pooling) -> NDArray[np.float32]:
+        """One vector a sequence, shape (n, hidden): the mean over its tokens or its first token; not normalized.
+
+        Raises:
+            InputError: an empty or too long sequence, an id outside the vocabulary, or another pooling.
+        """
+        self._limits.check_pooling(pooling)
+        tokens = self._limits.admit(tokens)
+        if not len(tokens):
+            return np.empty((0, int(self._model.config.hidden_size)), dtype=np.float32)
+        with torch.inference_mode():
+            batch = self._batch(tokens)
+            states = self._encoder(**batch).last_hidden_state.float()
+            if pooling == "cls":
+                vectors = states[:, 0]
+            else:
+                mask = batch["attention_mask"][:, :, None].float()
+                vectors = (states * mask).sum(dim=1) / mask.sum(dim=1)
+            return np.asarray(vectors.cpu().numpy(), dtype=np.float32)
+
+    def _batch(self, tokens: Tokens) -> dict[str, torch.Tensor]:
+        lengths = tokens.lengths
+        mask = np.arange(int(lengths.max()))[None, :] < lengths[:, None]
+        ids = np.full(mask.shape, self._padding, dtype=np.int64)
+        ids[mask] = tokens.ids  # row by row, which is the packed order
+        arrays = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
+        if self._typed:
+            arrays["token_type_ids"] = np.zeros_like(ids)
+            arrays["token_type_ids"][mask] = tokens.types
+        return {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}
+
+
+def _load(checkpoint: Checkpoint) -> Any:
+    """The transformers model with every weight taken from the checkpoint.
+
+    Raises:
+        CheckpointError: transformers cannot load it, or would make up a weight.
+    """
+    if checkpoint.modules:
+        raise CheckpointError(
+            f"{checkpoint.folder} has its head in sentence-transformers modules, which transformers does not load. "
+            "Use backend='reference'."
+        )
+    classes = transformers.AutoModelForSequenceClassification, transformers.AutoModel
+    auto: Any = classes[checkpoint.kind == "bi-encoder"]
+    ordinary = checkpoint.shared_embeddings is None and all(
+        path.parent == checkpoint.folder and path.name.startswith("model") and path.suffix == ".safetensors"
+        for path in checkpoint.weights
+    )
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            checkpoint.folder, trust_remote_code=False, local_files_only=True
+        )
+        config.reference_compile = False  # ModernBERT of transformers 4 would start a compiler
+        settings: dict[str, Any] = {"config": config, "output_loading_info": True, "trust_remote_code": False}
+        if ordinary:
+            settings |= {"use_safetensors": True, "local_files_only": True}
+        else:
+            with torch.device("meta"):  # only to learn the class that the config asks for
+                auto = type(auto.from_config(config))
+            settings["state_dict"] = {name: torch.from_numpy(array) for name, array in checkpoint.tensors().items()}
+        with _quiet():
+            model, loaded = _first_that_works(auto, checkpoint.folder if ordinary else None, settings)
+    except CheckpointError:
+        raise
+    except Exception as error:  # transformers raises ValueError, KeyError, OSError, RuntimeError and its own
+        first = str(error).strip().partition("\n")[0]
+        raise CheckpointError(
+            f"transformers cannot load {checkpoint.name!r} ({type(error).__name__}: {first}). crossrank runs no code "
+            "that a model brings along; if it needs none, upgrade transformers, else use another model."
+        ) from error
+    _refuse_made_up(loaded, checkpoint)
+    return model
+
+
+def _first_that_works(auto: Any, place: Any, settings: dict[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+    try:
+        model, loaded = auto.from_pretrained(place, attn_implementation="sdpa", **settings)
+    except ValueError as error:
+        if "scaled_dot_product_attention" not in str(error) and "sdpa" not in str(error):
+            raise
+        model, loaded = auto.from_pretrained(place, attn_implementation="eager", **settings)
+    return model, loaded
+
+
+def _refuse_made_up(loaded: Mapping[str, Any], checkpoint: Checkpoint) -> None:
+    missing = [str(name) for name in loaded.get("missing_keys", ())]
+    if checkpoint.kind == "bi-encoder":
+        # The pooler is not part of mean or first-token pooling, and many bi-encoders leave it out.
+        missing = [name for name in missing if not name.startswith("pooler.")]
+    wrong = missing + [str(name) for name in loaded.get("mismatched_keys", ())]
+    if wrong:
+        raise CheckpointError(
+            f"{checkpoint.folder}: the weights do not hold {', '.join(sorted(wrong)[:4])}; newly initialised they "
+            "would make scores random. Use the complete weight file of the fine-tuned model."
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' bars and warnings: what they would say is raised as an error here."""
+    logs: Any = transformers.utils.logging
+    level, bar = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    logs.set_verbosity_error()
+    logs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logs.set_verbosity(level)
+        if bar:
+            logs.enable_progress_bar()

@@ -1,0 +1,90 @@
+"""Raw logits to probabilities of relevance. Pure functions; nothing here is applied unless it is asked for by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.errors import InputError
+
+
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 / (1 + exp(-x)), safe at both ends: no overflow, and computed in float64 so that near ties stay apart.
+
+    >>> sigmoid(np.float32([-1000, 0, 1000])).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    # exp of a number that is never positive cannot overflow.
+    small = np.exp(-np.abs(logits.astype(np.float64)))
+    return np.where(logits >= 0, 1.0 / (1.0 + small), small / (1.0 + small)).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Platt:
+    """probability = sigmoid(slope * logit + intercept). Source: Platt 1999, "Probabilistic outputs for SVMs".
+
+    The slope is positive, so that the order of probabilities is the order of logits.
+
+    >>> Platt(2.0, -1.0).probability(np.float32([0.5])).tolist()
+    [0.5]
+    """
+
+    slope: float
+    intercept: float
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.slope) and np.isfinite(self.intercept) and self.slope > 0):
+            raise InputError(f"a calibration needs a finite positive slope, not {self.slope} (+ {self.intercept})")
+
+    def probability(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities, same shape; -inf gives 0."""
+        return sigmoid((np.asarray(logits, np.float64) * self.slope + self.intercept).astype(np.float32))
+
+    @classmethod
+    def fit(cls, logits: NDArray[np.float32], relevant: NDArray[np.bool_]) -> Platt:
+        """Maximum likelihood on judged pairs, by Newton's method, with Platt's smoothed targets.
+
+        Raises:
+            InputError: judgments of one class only, or logits that do not rise with relevance.
+
+        >>> rng = np.random.default_rng(0)
+        >>> logits = rng.normal(size=4000).astype(np.float32)
+        >>> fitted = Platt.fit(logits, rng.random(4000) < sigmoid(2 * logits - 1))
+        >>> abs(fitted.slope - 2) < 0.2, abs(fitted.intercept + 1) < 0.2
+        (True, True)
+        """
+        x, y = np.asarray(logits, np.float64), np.asarray(relevant, bool)
+        positives, negatives = int(y.sum()), int((~y).sum())
+        if not positives or not negatives:
+            raise InputError("a calibration needs pairs of both kinds, relevant and not")
+        # Smoothed targets keep the fit finite when the classes separate perfectly.
+        target = np.where(y, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+        design = np.stack([x, np.ones_like(x)], axis=1)
+        beta = np.array([0.0, np.log((positives + 1) / (negatives + 1))])
+        for _ in range(100):
+            p = 1.0 / (1.0 + np.exp(-np.clip(design @ beta, -60, 60)))
+            hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-9 * np.eye(2)
+            step = np.linalg.solve(hessian, design.T @ (target - p))
+            # Half steps far from the optimum: the full Newton step can diverge on separable data.
+            beta += step / max(1.0, float(np.abs(step).max()))
+            if np.abs(step).max() < 1e-9:
+                break
+        if beta[0] <= 0:
+            raise InputError("these scores do not rise with relevance, so there is nothing to calibrate")
+        return cls(float(beta[0]), float(beta[1]))
+
+
+def expected_calibration_error(
+    probabilities: NDArray[np.float32], relevant: NDArray[np.bool_], bins: int = 10
+) -> float:
+    """Mean distance between predicted and observed relevance over equal-count bins. Source: Naeini et al. 2015.
+
+    >>> expected_calibration_error(np.float32([0.0, 1.0]), np.array([False, True]), bins=2)
+    0.0
+    """
+    order = np.argsort(probabilities, kind="stable")
+    parts = np.array_split(order, min(bins, max(1, len(order))))
+    total = sum(abs(float(probabilities[p].mean()) - float(relevant[p].mean())) * len(p) for p in parts if len(p))
+    return total / max(1, len(order))

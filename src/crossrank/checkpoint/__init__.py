@@ -1,0 +1,13 @@
+"""Read a model folder once: config, weights, tokenizer, head, maximum length, score space.
+
+`read` takes a folder, a `.safetensors` file or a hub name and gives a `Checkpoint`; `export` writes one back as an
+ordinary folder that transformers and sentence-transformers load.
+"""
+
+from __future__ import annotations
+
+from crossrank.checkpoint.exporting import export
+from crossrank.checkpoint.reading import read
+from crossrank.checkpoint.record import Checkpoint
+
+__all__ = ["Checkpoint", "export", "read"]

@@ -1,0 +1,102 @@
+"""Write a checkpoint as an ordinary folder that transformers and sentence-transformers load with the same results."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import save_file
+
+from crossrank.checkpoint.record import Checkpoint
+from crossrank.errors import CheckpointError
+
+CLASSES = {
+    "bert": "Bert",
+    "electra": "Electra",
+    "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
+    "modernbert": "ModernBert",
+    "distilbert": "DistilBert",
+}
+ACTIVATIONS = {
+    "identity": "torch.nn.modules.linear.Identity",
+    "sigmoid": "torch.nn.modules.activation.Sigmoid",
+    "softmax": "torch.nn.modules.activation.Softmax",
+}
+TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt")
+
+
+def export(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write `checkpoint` to `folder`: float32 safetensors, config, tokenizer, sentence-transformers files.
+
+    The folder is made when it is missing; it must not be the checkpoint's own.
+
+    Raises:
+        CheckpointError: the folder is the checkpoint's own, or the checkpoint cannot be read, or has its head in
+            module folders.
+    """
+    target = Path(folder)
+    if target.exists() and checkpoint.folder.resolve() == target.resolve():
+        raise CheckpointError(f"{target} is the model's own folder; export to another")
+    if checkpoint.modules:
+        raise CheckpointError(f"{checkpoint.folder} is made of sentence-transformers modules; copy the folder itself")
+    tensors = checkpoint.tensors()
+    target.mkdir(parents=True, exist_ok=True)
+    _write_json(target / "config.json", _config(checkpoint))
+    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+    _tokenizer(checkpoint, target)
+    if checkpoint.kind == "bi-encoder":
+        _sentence_transformer(checkpoint, target, int(checkpoint.config["hidden_size"]))
+    if checkpoint.calibration is not None:
+        _write_json(target / "crossrank.json", {"calibration": dict(checkpoint.calibration)})
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _config(checkpoint: Checkpoint) -> dict[str, Any]:
+    config = {key: value for key, value in checkpoint.config.items() if key != "sbert_ce_default_activation_function"}
+    config.pop("torch_dtype", None)
+    config["dtype"] = "float32"
+    if checkpoint.architecture in CLASSES:
+        suffix = "ForSequenceClassification" if checkpoint.kind == "cross-encoder" else "Model"
+        config["architectures"] = [CLASSES[checkpoint.architecture] + suffix]
+    if checkpoint.kind == "cross-encoder":
+        stated = config.get("sentence_transformers")
+        config["sentence_transformers"] = {
+            **(stated if isinstance(stated, dict) else {}),
+            "activation_fn": ACTIVATIONS[checkpoint.activation],
+        }
+    return config
+
+
+def _tokenizer(checkpoint: Checkpoint, target: Path) -> None:
+    checkpoint.tokenizer().save(str(target / "tokenizer.json"))
+    for name in TOKENIZER_FILES:
+        if (checkpoint.vocabulary / name).is_file():
+            shutil.copyfile(checkpoint.vocabulary / name, target / name)
+    path = target / "tokenizer_config.json"
+    stated = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    stated.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
+    _write_json(path, {**stated, "model_max_length": checkpoint.max_length})
+
+
+def _sentence_transformer(checkpoint: Checkpoint, target: Path, width: int) -> None:
+    kinds = [("Transformer", "")]
+    if checkpoint.pooling is not None:
+        kinds.append(("Pooling", "1_Pooling"))
+        (target / "1_Pooling").mkdir(exist_ok=True)
+        ways = {"cls_token": "cls", "mean_tokens": "mean"}
+        chosen = {f"pooling_mode_{name}": way == checkpoint.pooling for name, way in ways.items()}
+        _write_json(target / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **chosen})
+    if checkpoint.normalize:
+        kinds.append(("Normalize", "2_Normalize"))
+    listed = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, path) in enumerate(kinds)
+    ]
+    _write_json(target / "modules.json", listed)
+    _write_json(target / "sentence_bert_config.json", {"max_seq_length": checkpoint.max_length, "do_lower_case": False})

@@ -1,0 +1,53 @@
+"""A model folder from the Hugging Face hub or its local cache. Honours HF_HOME, HF_HUB_OFFLINE and the like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+from huggingface_hub.utils.tqdm import tqdm
+
+from crossrank.errors import CheckpointError
+
+SAFE = ["*.json", "*.txt", "model.safetensors", "model-*.safetensors", "?_*/model.safetensors"]
+PICKLE = ["pytorch_model.bin"]
+
+
+class _Still(tqdm):
+    """A progress bar that shows nothing: the library writes to no stream."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["disable"] = True
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+
+def folder(name: str, revision: str | None, local_files_only: bool) -> Path:
+    """The folder of the hub model `name`, downloaded unless the cache has it.
+
+    Only JSON, text and safetensors files are fetched, and pytorch_model.bin only where there is no safetensors file.
+
+    Raises:
+        CheckpointError: the name does not exist, or the network or cache cannot give it; names the cure.
+    """
+    try:
+        place = _snapshot(name, revision, local_files_only, SAFE)
+        if not any(place.glob("*.safetensors")):
+            place = _snapshot(name, revision, local_files_only, SAFE + PICKLE)
+        return place
+    except Exception as error:  # hub, HTTP and file errors have no common base
+        first = str(error).strip().partition("\n")[0]
+        raise CheckpointError(
+            f"cannot get the model {name!r} from the Hugging Face hub ({type(error).__name__}: {first}). If this "
+            f"machine is offline, download it on another with `hf download {name}`, copy the folder here and give its "
+            "path. If it is connected, check the name, and unset HF_HUB_OFFLINE. `crossrank models` lists the models "
+            "that need no network."
+        ) from error
+
+
+def _snapshot(name: str, revision: str | None, local_files_only: bool, patterns: list[str]) -> Path:
+    return Path(
+        huggingface_hub.snapshot_download(
+            name, revision=revision, local_files_only=local_files_only, allow_patterns=patterns, tqdm_class=_Still
+        )
+    )

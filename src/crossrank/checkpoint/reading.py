@@ -1,0 +1,189 @@
+"""From what the user asked for to a `Checkpoint`: find the folder, then check what it states against what it holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from crossrank import extras
+from crossrank.checkpoint import modular, settings, vocabulary, weights
+from crossrank.checkpoint.record import WORD_EMBEDDINGS, Checkpoint
+from crossrank.errors import CheckpointError
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+# The last tensor of the classification head of each architecture whose names are known here.
+HEADS = {
+    "bert": "classifier.weight",
+    "modernbert": "classifier.weight",
+    "distilbert": "classifier.weight",
+    "electra": "classifier.out_proj.weight",
+    "roberta": "classifier.out_proj.weight",
+    "xlm-roberta": "classifier.out_proj.weight",
+}
+
+RELEVANT = frozenset({"entailment", "relevant", "positive", "true", "yes"})
+
+
+def read(
+    source: str | Path,
+    *,
+    shared_embeddings: Path | None = None,
+    shared_tokenizer: Path | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> Checkpoint:
+    """Describe the model at `source`: an existing folder, a `.safetensors` file beside its config, else a hub name.
+
+    Args:
+        source: folder, file or hub name. A path that exists wins over a hub name.
+        shared_embeddings: a safetensors file with the word embeddings, for a model whose own file leaves them out.
+        shared_tokenizer: the tokenizer.json, or its folder, for a model whose own folder has none.
+        revision: branch, tag or commit of a hub model.
+        local_files_only: look only in the hub's local cache.
+
+    Raises:
+        CheckpointError: not found, damaged, or not a model this version reads. The message names the cure.
+    """
+    folder, files = _locate(source, revision, local_files_only)
+    config = settings.load_json(folder / "config.json")
+    architecture = config.get("model_type")
+    if not isinstance(architecture, str) or not architecture:
+        raise CheckpointError(f"{folder / 'config.json'} has no model_type, so the architecture is unknown")
+    files = files or _weight_files(folder)
+    shapes = _shapes(files)
+    head = modular.head(folder, architecture)
+    if head is None:
+        kind = _kind(config, architecture, shapes)
+        labels = _labels(folder, config, architecture, shapes) if kind == "cross-encoder" else 0
+    else:
+        kind, labels, config = "cross-encoder", head.labels, {**config, **head.config}
+        _check_count(folder, labels)
+    pooling, normalize = settings.pooling(folder) if kind == "bi-encoder" else (None, False)
+    place = folder
+    if shared_tokenizer is not None and not vocabulary.files(folder):
+        place = shared_tokenizer if shared_tokenizer.is_dir() else shared_tokenizer.parent
+    _check_embeddings(folder, architecture, shapes, shared_embeddings)
+    return Checkpoint(
+        name=str(source),
+        folder=folder,
+        architecture=architecture,
+        config=config,
+        kind=kind,
+        labels=labels,
+        activation=settings.activation(folder, config, labels) if kind == "cross-encoder" else "identity",
+        max_length=settings.max_length(folder, place, architecture, config),
+        pooling=pooling,
+        normalize=normalize,
+        calibration=settings.calibration(folder),
+        weights=files,
+        vocabulary=place,
+        token_types=settings.token_types(place, config),
+        shared_embeddings=None if shared_embeddings is None else Path(shared_embeddings),
+        modules={} if head is None else head.tensors,
+    )
+
+
+def _locate(source: str | Path, revision: str | None, local: bool) -> tuple[Path, tuple[Path, ...]]:
+    """The model's folder, and the weight file when `source` names one."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path, ()
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            raise CheckpointError(f"{path} is neither a folder nor a .safetensors file. Give the folder that holds it.")
+        return path.parent, (path,)
+    text = str(source)
+    if isinstance(source, Path) or not HUB_NAME.fullmatch(text):
+        raise CheckpointError(f"there is no model folder {text!r}. Check the path; hub names look like owner/model.")
+    from crossrank.checkpoint import hub  # half a second of imports that a folder does not need
+
+    return hub.folder(text, revision, local), ()
+
+
+def _weight_files(folder: Path) -> tuple[Path, ...]:
+    if (folder / "model.safetensors").is_file():
+        return (folder / "model.safetensors",)
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return weights.shards(folder, settings.load_json(index))
+    pickle = folder / "pytorch_model.bin"
+    if not pickle.is_file():
+        raise CheckpointError(
+            f"{folder} has no model.safetensors. A model folder holds config.json, tokenizer.json and "
+            "model.safetensors; copy the whole folder."
+        )
+    if not extras.available("torch"):
+        raise CheckpointError(
+            f"{pickle} is a pickle, which can run code, so the base install does not open it. Use a folder with "
+            "model.safetensors, or pip install 'crossrank[torch]', whose weights-only loader reads it safely."
+        )
+    return (pickle,)
+
+
+def _shapes(files: tuple[Path, ...]) -> Mapping[str, tuple[int, ...]]:
+    """Names and shapes of all tensors, from the headers alone; empty for a pickle, which has no header."""
+    if not all(path.suffix == ".safetensors" for path in files):
+        return {}
+    found = {name: entry.shape for path in files for name, entry in weights.header(path).items()}
+    if not found:
+        raise CheckpointError(f"{files[0]} holds no tensors. {weights.CURE}")
+    return found
+
+
+def _kind(
+    config: Mapping[str, Any], architecture: str, shapes: Mapping[str, tuple[int, ...]]
+) -> Literal["cross-encoder", "bi-encoder"]:
+    """By the class that config.json names; by the weights when it names none."""
+    classes = config.get("architectures")
+    if isinstance(classes, list) and classes:
+        classifies = any(str(name).endswith("ForSequenceClassification") for name in classes)
+    else:
+        classifies = HEADS.get(architecture) in shapes
+    return "cross-encoder" if classifies else "bi-encoder"
+
+
+def _labels(folder: Path, config: Mapping[str, Any], architecture: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    stated = settings.label_count(config, str(folder))
+    head = HEADS.get(architecture)
+    if head is not None and shapes:
+        if head not in shapes:
+            raise CheckpointError(
+                f"{folder}: config.json names a sequence classifier but the weights have no {head}: the head newly "
+                "initialised would score at random. Use the fine-tuned model's own weight file."
+            )
+        if shapes[head][0] != stated:
+            raise CheckpointError(
+                f"{folder}: config.json says {stated} labels but {head} has {shapes[head][0]} rows. "
+                "Correct num_labels and id2label in config.json, or use the matching weights."
+            )
+    names = config.get("id2label")
+    first = str(names.get("0")).lower() if isinstance(names, dict) else ""
+    if stated == 2 and first in RELEVANT:
+        raise CheckpointError(
+            f"{folder}: config.json names label 0 {first!r}, but a two-label reranker's label 1 is the relevant one, "
+            "so its ranking would come out upside down. If the name is wrong, correct id2label; else swap the rows of "
+            "the head."
+        )
+    _check_count(folder, stated)
+    return stated
+
+
+def _check_count(folder: Path, labels: int) -> None:
+    if labels not in (1, 2):
+        raise CheckpointError(
+            f"{folder} has {labels} labels. A reranker has 1 (a relevance logit) or 2 (not relevant, relevant); "
+            "choose a model trained for relevance."
+        )
+
+
+def _check_embeddings(
+    folder: Path, architecture: str, shapes: Mapping[str, tuple[int, ...]], shared: Path | None
+) -> None:
+    named = any(name.endswith(WORD_EMBEDDINGS) for name in shapes)
+    if shapes and shared is None and architecture in HEADS and architecture != "modernbert" and not named:
+        raise CheckpointError(
+            f"{folder}: the weights have no {WORD_EMBEDDINGS}. Use a complete model.safetensors, or give the file that "
+            "shares them as shared_embeddings."
+        )

@@ -1,0 +1,136 @@
+"""The checkpoint: everything a model folder states, with weights and tokenizer made on request."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from crossrank.checkpoint import vocabulary, weights
+from crossrank.checkpoint.settings import Activation
+from crossrank.errors import CheckpointError
+from crossrank.types import Pooling
+
+WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """One model as its folder describes it. Nothing large is held; `tensors` and `tokenizer` read on each call.
+
+    Attributes:
+        name: what the caller asked for.
+        folder: where the files are.
+        architecture: the `model_type` of config.json: `bert`, `electra`, `roberta`, `xlm-roberta`, `modernbert`, ...
+        config: config.json; for a head in module folders, with what transformers would call its settings.
+        kind: has it a classification head (cross-encoder) or not (bi-encoder)?
+        labels: 1 or 2 for a cross-encoder, 0 for a bi-encoder.
+        activation: what the model's authors apply to its logits. Scores stay raw; this only describes their space.
+        max_length: tokens in one sequence, special tokens included.
+        pooling: how a bi-encoder turns token vectors into one; None when its folder does not say.
+        normalize: does the bi-encoder scale its vectors to length 1?
+        calibration: slope and intercept that turn a raw score into a probability, from crossrank.json, or None.
+        weights: the weight files, in name order.
+        vocabulary: the folder that holds the tokenizer.
+        token_types: does the model tell the query side from the passage side by token types?
+        shared_embeddings: a safetensors file that holds the word embeddings when the model's own file leaves them out.
+        modules: weights of a head in sentence-transformers module folders: name, then file and name there.
+    """
+
+    name: str
+    folder: Path
+    architecture: str
+    config: Mapping[str, Any]
+    kind: Literal["cross-encoder", "bi-encoder"]
+    labels: int
+    activation: Activation
+    max_length: int
+    pooling: Pooling | None
+    normalize: bool
+    calibration: Mapping[str, float] | None
+    weights: tuple[Path, ...]
+    vocabulary: Path
+    token_types: bool = True
+    shared_embeddings: Path | None = None
+    modules: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over settings, tokenizer and weights: equal for equal files, wherever they lie. 64 hex digits."""
+        whole = hashlib.sha256()
+        traits = vocabulary.traits(self.folder, self.vocabulary)
+        stated = [self.config, self.max_length, self.pooling, self.normalize, self.token_types, traits]
+        whole.update(json.dumps(stated, sort_keys=True, default=str).encode())
+        files = [*vocabulary.files(self.vocabulary), *self.weights]
+        if self.shared_embeddings is not None:
+            files.append(self.shared_embeddings)
+        files += sorted({path for path, _ in self.modules.values()})
+        for path in files:
+            try:
+                facts = path.stat()
+            except OSError as error:
+                raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+            whole.update(_digest(path, facts.st_size, facts.st_mtime_ns))
+        return whole.hexdigest()
+
+    def tokenizer(self) -> Tokenizer:
+        """A fresh tokenizer without truncation and padding: the caller may change it.
+
+        Raises:
+            CheckpointError: its files are missing or damaged.
+        """
+        return vocabulary.tokenizer(self.vocabulary, self.architecture)
+
+    def tensors(self) -> dict[str, NDArray[np.float32]]:
+        """All floating-point weights as float32, under the names the files use.
+
+        Raises:
+            CheckpointError: a file is missing, damaged, or holds less than it claims.
+        """
+        found: dict[str, NDArray[np.float32]] = {}
+        for path in self.weights:
+            if path.suffix == ".safetensors":
+                found.update(weights.load(path))
+            else:
+                from crossrank.checkpoint import pickled  # needs torch, which the base install leaves out
+
+                found.update(pickled.load(path))
+        if self.shared_embeddings is not None and not any(name.endswith(WORD_EMBEDDINGS) for name in found):
+            found[prefix_of(found) + WORD_EMBEDDINGS] = _shared(self.shared_embeddings)
+        for name, (path, theirs) in self.modules.items():
+            found[name] = dict(weights.load(path))[theirs]
+        return found
+
+
+def prefix_of(names: Mapping[str, Any]) -> str:
+    """What the encoder's tensor names begin with: `bert.`, `roberta.`, or nothing for a bare encoder."""
+    for name in names:
+        head, found, _ = name.partition("embeddings.")
+        if found and (not head or head.endswith(".")):
+            return head
+    return ""
+
+
+def _shared(path: Path) -> NDArray[np.float32]:
+    for name, tensor in weights.load(path):
+        if name.endswith(WORD_EMBEDDINGS):
+            return tensor
+    raise CheckpointError(f"{path} holds no {WORD_EMBEDDINGS}, which it is there to share")
+
+
+@lru_cache(maxsize=256)
+def _digest(path: Path, size: int, modified: int) -> bytes:
+    # Size and time are only keys of the cache: a changed file is read again.
+    whole = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            whole.update(block)
+    return whole.digest()

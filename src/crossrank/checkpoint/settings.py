@@ -1,0 +1,211 @@
+"""What a model folder's JSON files say: labels, activation, maximum length, pooling. Stated facts only, no guesses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from crossrank.errors import CheckpointError
+from crossrank.types import Pooling
+
+Activation = Literal["identity", "sigmoid", "softmax"]
+
+MAX_JSON = 64_000_000
+# Positions of these start at pad_token_id + 1, so that many rows of the position table are never reached.
+OFFSET_POSITIONS = frozenset(
+    {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "mpnet", "xmod"}
+)
+ACTIVATIONS: Mapping[str, Activation] = {"Identity": "identity", "Sigmoid": "sigmoid", "Softmax": "softmax"}
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """One JSON object from a file.
+
+    Raises:
+        CheckpointError: missing, too large, not JSON, or not an object.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise CheckpointError(f"{path} has over {MAX_JSON // 1_000_000} MB, so it is not a model's settings file")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path.parent} has no {path.name}. A model folder holds config.json, tokenizer.json and "
+            "model.safetensors; copy the whole folder."
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path} is not valid JSON ({error}). Download or copy the model again.") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} is not a JSON object. Download or copy the model again.")
+    return value
+
+
+def optional_json(path: Path) -> dict[str, Any]:
+    """One JSON object, or an empty one when the file does not exist."""
+    return load_json(path) if path.is_file() else {}
+
+
+def whole(settings: Mapping[str, Any], key: str, where: str, default: int | None = None) -> int | None:
+    """A whole number at `key`, or the default.
+
+    Raises:
+        CheckpointError: something else is there.
+    """
+    value = settings.get(key)
+    if value is None:
+        return default
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise CheckpointError(f"{where}: {key} must be a whole number, not {value!r}")
+    return value
+
+
+def label_count(config: Mapping[str, Any], where: str) -> int:
+    """Labels of a sequence classifier as transformers counts them: id2label, else num_labels, else 2."""
+    names = config.get("id2label")
+    if isinstance(names, dict) and names:
+        return len(names)
+    count = whole(config, "num_labels", where, 2)
+    return 2 if count is None else count
+
+
+def activation(folder: Path, config: Mapping[str, Any], labels: int) -> Activation:
+    """What the model's authors apply to its logits, in the order in which sentence-transformers looks.
+
+    Default, from its CrossEncoder: sigmoid for one label, identity otherwise.
+
+    Raises:
+        CheckpointError: an activation that is none of identity, sigmoid and softmax.
+    """
+    nested = config.get("sentence_transformers")
+    for stated in (
+        optional_json(folder / "config_sentence_transformers.json").get("activation_fn"),
+        nested.get("activation_fn") if isinstance(nested, dict) else None,
+        config.get("sbert_ce_default_activation_function"),
+    ):
+        if stated is None:
+            continue
+        found = ACTIVATIONS.get(str(stated).rpartition(".")[2]) if str(stated).startswith("torch.") else None
+        if found is None:
+            raise CheckpointError(
+                f"{folder}: the activation {stated!r} is not one of torch's Identity, Sigmoid, Softmax. Correct "
+                "activation_fn in the folder's config; crossrank runs no code that a model names."
+            )
+        return found
+    return "sigmoid" if labels == 1 else "identity"
+
+
+def positions(config: Mapping[str, Any], architecture: str, where: str) -> int | None:
+    """The longest sequence that the position table holds; None for a model that states no limit."""
+    count = whole(config, "max_position_embeddings", where)
+    if count is None or count < 1:
+        return None
+    padding = whole(config, "pad_token_id", where, 1) if architecture in OFFSET_POSITIONS else None
+    return count if padding is None else count - padding - 1
+
+
+def token_types(vocabulary: Path, config: Mapping[str, Any]) -> bool:
+    """Whether the model is fed token types: it has two of them, and its tokenizer is not told to leave them out."""
+    names = optional_json(vocabulary / "tokenizer_config.json").get("model_input_names")
+    told = not isinstance(names, list) or "token_type_ids" in names
+    return told and config.get("type_vocab_size", 2) != 1
+
+
+def max_length(folder: Path, vocabulary: Path, architecture: str, config: Mapping[str, Any]) -> int:
+    """Tokens in one sequence, special tokens included: the least of what the tokenizer's, the model's and
+    sentence-transformers' settings say.
+
+    Raises:
+        CheckpointError: none of them says anything, or they leave no room.
+    """
+    where = str(folder)
+    stated = [
+        whole(optional_json(vocabulary / "tokenizer_config.json"), "model_max_length", where),
+        whole(optional_json(folder / "sentence_bert_config.json"), "max_seq_length", where),
+    ]
+    stated.append(positions(config, architecture, where))
+    known = [length for length in stated if length is not None]
+    if not known:
+        raise CheckpointError(f"{folder} states no maximum length. Add model_max_length to its tokenizer_config.json.")
+    if min(known) < 4:
+        raise CheckpointError(f"{folder} states a maximum length of {min(known)} tokens, which leaves no room for text")
+    return min(known)
+
+
+def modules(folder: Path) -> list[tuple[str, Path]]:
+    """The sentence-transformers modules of a folder: class name without its path, and the module's own folder."""
+    path = folder / "modules.json"
+    if not path.is_file():
+        return []
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))
+        found = [(str(entry["type"]).rpartition(".")[2], str(entry["path"])) for entry in listed]
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged ({error!r}). Download or copy the model again.") from error
+    for _, name in found:
+        if name and Path(name).name != name:
+            raise CheckpointError(f"{path} names the module folder {name!r}, which is not in this folder")
+    return [(kind, folder / name) for kind, name in found]
+
+
+def pooling(folder: Path) -> tuple[Pooling | None, bool]:
+    """How a bi-encoder turns token vectors into one, and whether it then normalizes. (None, False) when not stated.
+
+    Raises:
+        CheckpointError: a pooling or module that crossrank does not compute.
+    """
+    way: Pooling | None = None
+    normalize = False
+    for kind, place in modules(folder):
+        if kind == "Pooling":
+            way = pooling_of(place)
+        elif kind == "Normalize":
+            normalize = True
+        elif kind != "Transformer":
+            raise CheckpointError(
+                f"{folder} has the sentence-transformers module {kind}, which crossrank does not compute. "
+                "Use a bi-encoder of Transformer, Pooling and Normalize."
+            )
+    return way, normalize
+
+
+def pooling_of(place: Path) -> Pooling:
+    """The pooling that a module folder states.
+
+    Raises:
+        CheckpointError: it is neither mean nor cls, or damaged.
+    """
+    settings = load_json(place / "config.json")
+    if isinstance(settings.get("pooling_mode"), str):  # sentence-transformers 5.5 and later
+        chosen = [settings["pooling_mode"]]
+    else:
+        chosen = [key.removeprefix("pooling_mode_") for key, value in settings.items()
+                  if key.startswith("pooling_mode_") and value is True]  # fmt: skip
+    names: Mapping[str, Pooling] = {"mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls"}
+    if len(chosen) != 1 or chosen[0] not in names:
+        raise CheckpointError(f"{place / 'config.json'}: pooling {chosen} is neither mean nor cls alone")
+    return names[chosen[0]]
+
+
+def calibration(folder: Path) -> Mapping[str, float] | None:
+    """Slope and intercept of the probability, from crossrank.json, or None.
+
+    Raises:
+        CheckpointError: the file is there and damaged.
+    """
+    stated = optional_json(folder / "crossrank.json").get("calibration")
+    if stated is None:
+        return None
+    try:
+        return {"slope": float(stated["slope"]), "intercept": float(stated["intercept"])}
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f'{folder / "crossrank.json"}: calibration must be {{"slope": number, "intercept": number}}'
+        ) from error

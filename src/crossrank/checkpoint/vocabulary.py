@@ -1,0 +1,130 @@
+"""Tokenizers from a model folder: tokenizer.json, else the vocabulary files of BERT and RoBERTa."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from crossrank.checkpoint.settings import load_json, optional_json
+from crossrank.errors import CheckpointError
+
+MAX_FILE = 512_000_000
+WORDPIECE = frozenset({"bert", "electra", "distilbert", "mobilebert", "mpnet"})
+BYTE_PAIRS = frozenset({"roberta"})
+
+
+def files(folder: Path) -> list[Path]:
+    """The tokenizer's files, in name order."""
+    if (folder / "tokenizer.json").is_file():
+        return [folder / "tokenizer.json"]
+    return [folder / name for name in ("merges.txt", "vocab.json", "vocab.txt") if (folder / name).is_file()]
+
+
+def traits(folder: Path, place: Path) -> list[Any]:
+    """The settings outside the tokenizer's files that change what it gives."""
+    settings = optional_json(place / "tokenizer_config.json")
+    keys = ("add_prefix_space", "do_lower_case", "strip_accents", "tokenize_chinese_chars")
+    return [
+        *(settings.get(key) for key in keys),
+        optional_json(folder / "sentence_bert_config.json").get("do_lower_case"),
+    ]
+
+
+def tokenizer(folder: Path, architecture: str) -> Tokenizer:
+    """A fresh tokenizer without truncation and padding, lower-casing as the folder's settings say.
+
+    Raises:
+        CheckpointError: no tokenizer that can be read, or a damaged one.
+    """
+    settings = optional_json(folder / "tokenizer_config.json")
+    present = {path.name: path for path in files(folder)}
+    for path in present.values():
+        if path.stat().st_size > MAX_FILE:
+            raise CheckpointError(f"{path} is larger than {MAX_FILE // 1_000_000} MB, so it is not a tokenizer")
+    try:
+        if "tokenizer.json" in present:
+            made = Tokenizer.from_file(str(present["tokenizer.json"]))
+        elif "vocab.txt" in present and architecture in WORDPIECE:
+            made = _wordpiece(present["vocab.txt"], settings)
+        elif {"vocab.json", "merges.txt"} <= present.keys() and architecture in BYTE_PAIRS:
+            made = _byte_pairs(present["vocab.json"], present["merges.txt"], settings)
+        else:
+            raise CheckpointError(
+                f"{folder} has no tokenizer.json. Make one where transformers is installed: "
+                f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
+            )
+    except CheckpointError:
+        raise
+    except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
+        raise CheckpointError(f"the tokenizer in {folder} is damaged ({error}). Download or copy it again.") from error
+    made.no_truncation()
+    made.no_padding()
+    _lower_case(made, folder, settings)
+    return made
+
+
+def _lower_case(made: Tokenizer, folder: Path, settings: dict[str, Any]) -> None:
+    """Follow do_lower_case as transformers (tokenizer_config) and sentence-transformers (sentence_bert_config) do."""
+    current = made.normalizer
+    if isinstance(current, normalizers.BertNormalizer):
+        if isinstance(settings.get("do_lower_case"), bool):
+            current.lowercase = settings["do_lower_case"]
+            made.normalizer = current
+        lowers = bool(current.lowercase)
+    else:
+        lowers = current is not None and "Lowercase" in repr(current)
+    if optional_json(folder / "sentence_bert_config.json").get("do_lower_case") is True and not lowers:
+        steps = [normalizers.Lowercase(), *([current] if current is not None else [])]
+        made.normalizer = normalizers.Sequence(steps)
+
+
+def _special(settings: dict[str, Any], key: str, default: str) -> str:
+    value = settings.get(key, default)
+    value = value.get("content") if isinstance(value, dict) else value
+    return value if isinstance(value, str) else default
+
+
+def _wordpiece(path: Path, settings: dict[str, Any]) -> Tokenizer:
+    unknown = _special(settings, "unk_token", "[UNK]")
+    words = path.read_text(encoding="utf-8").split("\n")
+    vocabulary = {word.rstrip("\r"): number for number, word in enumerate(words) if word or number + 1 < len(words)}
+    made = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown))
+    lower = settings.get("do_lower_case", True) is True
+    made.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True) is True,
+        strip_accents=settings.get("strip_accents"),
+        lowercase=lower,
+    )
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.decoder = decoders.WordPiece()
+    names = [_special(settings, f"{kind}_token", f"[{kind.upper()}]") for kind in ("cls", "sep", "pad", "mask")]
+    made.add_special_tokens([AddedToken(name, special=True) for name in (*names, unknown) if name in vocabulary])
+    begin, end = names[0], names[1]
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{begin}:0 $A:0 {end}:0",
+        pair=f"{begin}:0 $A:0 {end}:0 $B:1 {end}:1",
+        special_tokens=[(begin, vocabulary[begin]), (end, vocabulary[end])],
+    )
+    return made
+
+
+def _byte_pairs(path: Path, merges: Path, settings: dict[str, Any]) -> Tokenizer:
+    vocabulary = load_json(path)
+    made = Tokenizer(models.BPE.from_file(str(path), str(merges)))
+    space = settings.get("add_prefix_space", False) is True
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
+    made.decoder = decoders.ByteLevel()
+    begin, end = _special(settings, "cls_token", "<s>"), _special(settings, "sep_token", "</s>")
+    plain = [_special(settings, "pad_token", "<pad>"), _special(settings, "unk_token", "<unk>")]
+    mask = _special(settings, "mask_token", "<mask>")
+    made.add_special_tokens([AddedToken(name, special=True) for name in (begin, end, *plain) if name in vocabulary])
+    made.add_special_tokens([AddedToken(mask, lstrip=True, special=True)] if mask in vocabulary else [])
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A {end}",
+        pair=f"{begin} $A {end} {end} $B {end}",
+        special_tokens=[(begin, vocabulary[begin]), (end, vocabulary[end])],
+    )
+    return made

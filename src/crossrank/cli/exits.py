@@ -1,0 +1,29 @@
+"""What the exit codes mean: the one place, read by the commands, their help and the documentation."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """How a command ended."""
+
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    SOME_FAILED = 3
+    INTERRUPTED = 130
+
+
+MEANINGS: dict[Exit, str] = {
+    Exit.OK: "done",
+    Exit.ERROR: "an error in the input, the model or the index; the message names the cure",
+    Exit.USAGE: "the command line is wrong",
+    Exit.SOME_FAILED: "finished, but some documents could not be read",
+    Exit.INTERRUPTED: "interrupted with Ctrl-C; an index stays usable",
+}
+
+
+def epilog() -> str:
+    """The exit codes as a paragraph of help that click does not wrap."""
+    return "\b\nExit codes:\n" + "\n".join(f"  {code:<4}{meaning}" for code, meaning in MEANINGS.items())

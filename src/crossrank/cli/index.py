@@ -1,0 +1,155 @@
+"""`crossrank index`: files to an index, incrementally, with a progress bar on a terminal."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from crossrank.cli import options, terminal
+from crossrank.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from crossrank.index.build import Changes, Progress
+
+# Failures named on a terminal; the rest are counted, and --json names all of them.
+_NAMED = 20
+
+
+@click.command(
+    "index",
+    epilog="""\b
+Examples:
+  crossrank index docs/ --to docs.index
+  crossrank index notes.md papers/*.pdf tickets.jsonl --to my.index
+  crossrank index docs/ --to docs.index --rebuild --passage-tokens 150
+
+Running it again reads only what changed; files that are gone are removed from the index. Interrupted at any moment,
+the index keeps what was committed, and the same command finishes the work.
+""",
+)
+@click.argument("paths", metavar="PATHS...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--to", "folder", metavar="DIR", required=True, type=click.Path(file_okay=False, path_type=Path),
+              help="The index: made if there is none, otherwise brought up to date.")  # fmt: skip
+@click.option("--rebuild", is_flag=True, help="Start from nothing, also with another embedder or passage size.")
+@click.option("--model", "-m", type=options.ModelName(), envvar="CROSSRANK_EMBEDDER", show_envvar=True,
+              help="Bi-encoder that makes the vectors.  [default: the index's own, or embed]")  # fmt: skip
+@click.option("--passage-tokens", type=click.IntRange(min=8), metavar="N",
+              help="Tokens of a passage, at most; longer documents are split.  [default: the index's, or 200]")  # fmt: skip
+@click.option("--language", metavar="NAME", help="Of stemming and stop words in BM25; any for neither.")
+@options.as_json
+@options.backend
+def command(
+    paths: tuple[Path, ...],
+    folder: Path,
+    rebuild: bool,
+    model: str | None,
+    passage_tokens: int | None,
+    language: str | None,
+    as_json: bool,
+    backend: str,
+) -> int:
+    """Index PATHS, files and folders of them, so that `crossrank search` finds their passages.
+
+    Reads .txt, .md, .rst, .html, .pdf, .jsonl, .csv and .parquet. A file is one document; a row of a .jsonl, .csv or
+    .parquet file is one, too.
+    """
+    from crossrank.embedder import load_embedder
+    from crossrank.index import Index
+
+    # pypdf reports every oddity of a PDF by logging; what matters arrives as a failure with its reason.
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)
+    began = time.perf_counter()
+    name = model or (None if rebuild else _made_with(folder))
+    embedder = load_embedder(name, backend=backend)
+    index = Index.open_or_create(
+        folder,
+        embedder,
+        embedder.tokenizer,
+        model=name or "embed",
+        size=passage_tokens,
+        language=language,
+        rebuild=rebuild,
+    )
+    try:
+        with _progress() as report:
+            changes = index.update(paths, embedder, embedder.tokenizer, report)
+    except KeyboardInterrupt:
+        terminal.note(f"Stopped. {folder} holds what was committed; the same command finishes the work.")
+        return Exit.INTERRUPTED
+    if as_json:
+        _print_json(len(index), changes, time.perf_counter() - began)
+    else:
+        _print_summary(folder, len(index), changes, time.perf_counter() - began)
+    return Exit.SOME_FAILED if changes.failed else Exit.OK
+
+
+def _made_with(folder: Path) -> str | None:
+    """The name of the embedder that an existing index was made with."""
+    from crossrank.errors import IndexFileError
+    from crossrank.index import Index
+
+    if not folder.exists():
+        return None
+    try:
+        return Index.open(folder).info().model
+    except IndexFileError:
+        # No index yet, or a damaged one: open_or_create says which.
+        return None
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Progress], None] | None]:
+    """A progress bar on a terminal; nothing in a pipe."""
+    if not terminal.on_terminal(err=True):
+        yield None
+        return
+    from rich import progress
+
+    columns = (
+        progress.TextColumn("{task.description:<10}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("documents"),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[source]}", markup=False),
+    )
+    with progress.Progress(*columns, console=terminal.console(err=True), transient=True) as bar:
+        task = bar.add_task("reading", total=None, source="")
+
+        def report(now: Progress) -> None:
+            source = terminal.shown(now.source, 40)
+            bar.update(task, description=now.stage, completed=now.documents, total=now.expected or None, source=source)
+
+        yield report
+
+
+def _print_json(passages: int, changes: Changes, seconds: float) -> None:
+    terminal.json_line(
+        {
+            "passages": passages,
+            "added": changes.added,
+            "changed": changes.changed,
+            "deleted": changes.deleted,
+            "unchanged": changes.unchanged,
+            "failed": [{"source": failure.source, "reason": failure.reason} for failure in changes.failed],
+            "seconds": seconds,
+        }
+    )
+
+
+def _print_summary(folder: Path, passages: int, changes: Changes, seconds: float) -> None:
+    click.echo(
+        f"{folder}: {terminal.count(passages, 'passage')}. Documents: {changes.added:,} added, {changes.changed:,} "
+        f"changed, {changes.deleted:,} deleted, {changes.unchanged:,} unchanged, {len(changes.failed):,} failed. "
+        f"{terminal.duration(seconds)}."
+    )
+    for failure in changes.failed[:_NAMED]:
+        terminal.warn(f"{terminal.shown(failure.source, 200)}: {terminal.shown(failure.reason, 300)}")
+    if len(changes.failed) > _NAMED:
+        terminal.note(f"and {len(changes.failed) - _NAMED:,} more; --json names all of them")

@@ -1,0 +1,148 @@
+"""What `crossrank doctor` reports about this machine and this Python: plain facts, gathered without loading a model."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from crossrank import __version__, extras
+from crossrank.errors import MissingExtraError
+
+# Instructions that decide how fast a CPU multiplies matrices, under the names Linux gives them (x86, then ARM).
+_INSTRUCTIONS = (
+    "avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8",
+    "asimd", "asimddp", "bf16", "i8mm", "sve", "sve2",
+)  # fmt: skip
+_LIBRARIES = ("numpy", "tokenizers", "safetensors", "huggingface-hub", "torch", "transformers", "pylance", "pyarrow")
+# Of each extra: the modules it brings, and what it is for.
+_EXTRAS = {
+    "search": (("lance", "pyarrow", "pypdf"), "crossrank index and search"),
+    "torch": (("torch", "transformers"), "other architectures, GPUs"),
+    "eval": (("ir_measures",), "measuring quality"),
+    "llama-index": (("llama_index",), "the LlamaIndex integration"),
+}
+_VARIABLES = (
+    "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN", "HTTPS_PROXY",
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES",
+    "CROSSRANK_MODEL", "CROSSRANK_EMBEDDER", "CROSSRANK_BACKEND", "CROSSRANK_DEVICE", "CROSSRANK_DTYPE",
+)  # fmt: skip
+# Their values are secrets or may hold one (a proxy's password).
+_SECRET = frozenset({"HF_TOKEN", "HTTPS_PROXY"})
+
+
+def facts() -> dict[str, dict[str, Any]]:
+    """Sections of named facts, all of them JSON values."""
+    return {
+        "crossrank": {"version": __version__, "location": str(Path(__file__).parents[1])},
+        "machine": _machine(),
+        "python": _python(),
+        "extras": {name: _extra(name, modules, use) for name, (modules, use) in _EXTRAS.items()},
+        "environment": {name: _variable(name) for name in _VARIABLES if name in os.environ},
+        "hub": _hub(),
+    }
+
+
+def _machine() -> dict[str, Any]:
+    name, flags = _cpu()
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "cpu": name,
+        "cores": _cores(),
+        "isa": " ".join([platform.machine(), *(flag for flag in _INSTRUCTIONS if flag in flags)]),
+        "memory": _memory(),
+        "gpu": _gpu(),
+    }
+
+
+def _python() -> dict[str, Any]:
+    found = {"version": platform.python_version(), "executable": sys.executable}
+    for library in _LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return {**found, "blas": _blas()}
+
+
+def _cpu() -> tuple[str, frozenset[str]]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or "unknown", frozenset()
+    fields: dict[str, str] = {}
+    for line in lines:
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    name = fields.get("model name") or platform.processor() or "unknown"
+    return name, frozenset((fields.get("flags") or fields.get("Features") or "").split())
+
+
+def _cores() -> int:
+    # The cores this process may use: a container or taskset gives fewer than the machine has.
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _memory() -> str:
+    try:
+        return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
+    except (AttributeError, ValueError, OSError):
+        return "unknown"
+
+
+def _gpu() -> str:
+    found = _output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
+    return "; ".join(found.splitlines()) if found else "none found"
+
+
+def _output(program: str, *arguments: str) -> str:
+    path = shutil.which(program)
+    if path is None:
+        return ""
+    try:
+        ran = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return ran.stdout.strip()
+
+
+def _blas() -> str:
+    import numpy as np
+
+    config = np.show_config(mode="dicts")
+    blas = config.get("Build Dependencies", {}).get("blas", {}) if isinstance(config, dict) else {}
+    return f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
+
+
+def _extra(name: str, modules: tuple[str, ...], use: str) -> dict[str, Any]:
+    missing = [module for module in modules if not extras.available(module)]
+    cure = None
+    try:
+        for module in missing:
+            extras.require(module, extra=name)
+    except MissingExtraError as error:
+        cure = str(error)
+    return {"for": use, "installed": not missing, "missing": missing, "cure": cure}
+
+
+def _variable(name: str) -> str:
+    return "(set, not shown)" if name in _SECRET else os.environ[name]
+
+
+def _hub() -> dict[str, Any]:
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    models = sorted(folder.name.removeprefix("models--").replace("--", "/") for folder in cache.glob("models--*"))
+    return {
+        "offline": bool(constants.HF_HUB_OFFLINE),
+        "cache": str(cache),
+        "cached models": len(models),
+    }

@@ -1,0 +1,89 @@
+"""`crossrank models`: what the catalog knows, and models written out as ordinary folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from crossrank.cli import options, terminal
+
+if TYPE_CHECKING:
+    from crossrank.models.catalog import Entry
+
+
+@click.group(
+    "models",
+    invoke_without_command=True,
+    epilog="""\b
+Examples:
+  crossrank models
+  crossrank models --json | jq -r 'select(.source == "wheel").name'
+  crossrank models export small ./small-model
+""",
+)
+@options.as_json
+@click.pass_context
+def command(context: click.Context, as_json: bool) -> None:
+    """List the models that are known by name, with their licence and measured quality.
+
+    Any other cross-encoder loads too, by its hub name or from its folder.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from crossrank.models.catalog import CATALOG
+
+    if as_json:
+        for entry in CATALOG:
+            terminal.json_line(asdict(entry))
+    elif terminal.on_terminal():
+        _print_table(CATALOG)
+    else:
+        for entry in CATALOG:
+            terminal.tab_line(entry.name, entry.kind, entry.source, entry.licence, f"{entry.parameters:g}M", entry.note)
+
+
+def _print_table(entries: Sequence[Entry]) -> None:
+    from rich.text import Text
+
+    table = terminal.table(
+        ("name", {"overflow": "fold"}),
+        ("kind", {"no_wrap": True}),
+        ("from", {"no_wrap": True}),
+        ("licence", {"no_wrap": True}),
+        ("size", {"justify": "right", "no_wrap": True}),
+        ("about", {}),
+    )
+    for entry in entries:
+        ours = entry.source == "wheel"
+        table.add_row(
+            Text(entry.name, style="bold" if ours else ""), entry.kind, "this install" if ours else "hub",
+            entry.licence, f"{entry.parameters:g}M", entry.note,
+        )  # fmt: skip
+    terminal.console().print(table)
+
+
+@command.command(
+    "export",
+    epilog="""\b
+Example:
+  crossrank models export small ./small-model
+  python -c 'from sentence_transformers import CrossEncoder; print(CrossEncoder("./small-model"))'
+""",
+)
+@click.argument("name", type=options.ModelName())
+@click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+def export(name: str, folder: Path) -> None:
+    """Write model NAME to DIR as an ordinary folder that transformers and sentence-transformers load."""
+    from crossrank import checkpoint
+    from crossrank.models import catalog
+
+    found = catalog.locate(name, default=name)
+    read = checkpoint.read(
+        found.source, shared_embeddings=found.shared_embeddings, shared_tokenizer=found.shared_tokenizer
+    )
+    checkpoint.export(read, folder)
+    terminal.note(f"Wrote {read.name} ({read.kind}, {read.architecture}) to {click.format_filename(folder)}.")

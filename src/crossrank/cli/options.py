@@ -1,0 +1,75 @@
+"""Options that several commands share. Each may also come from an environment variable, which its help names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    TextType = click.ParamType[str]
+else:
+    # Generic only since click 8.4.
+    TextType = click.ParamType
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class ModelName(TextType):
+    """A model: a name of the catalog, a hub name, or a folder."""
+
+    name = "model"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Catalog names that start so; when there are none, folders."""
+        from crossrank.models.catalog import ALIASES, CATALOG
+
+        known = (*(entry.name for entry in CATALOG), *ALIASES)
+        names = [name for name in known if name.startswith(incomplete)]
+        folders = [] if names else [CompletionItem(incomplete, type="dir")]
+        return [CompletionItem(name) for name in names] + folders
+
+
+model = click.option(
+    "--model",
+    "-m",
+    type=ModelName(),
+    envvar="CROSSRANK_MODEL",
+    show_envvar=True,
+    help="Cross-encoder: a name from `crossrank models`, a hub name, or a folder.  [default: small]",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+
+
+backend = click.option(
+    "--backend",
+    default="auto",
+    show_default=True,
+    envvar="CROSSRANK_BACKEND",
+    show_envvar=True,
+    help="What runs the model; `crossrank doctor` says what auto picks, and why.",
+)
+device = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    envvar="CROSSRANK_DEVICE",
+    show_envvar=True,
+    help="Where the model runs: cpu or cuda.",
+)
+dtype = click.option(
+    "--dtype",
+    default="auto",
+    show_default=True,
+    envvar="CROSSRANK_DTYPE",
+    show_envvar=True,
+    help="Number format the model runs in: float32 or bfloat16.",
+)
+
+
+def engine(command: F) -> F:
+    """Where and how a model runs: `--backend`, `--device`, `--dtype`."""
+    # Decorators apply from the inside out, and help lists options from the outside in.
+    return backend(device(dtype(command)))

@@ -1,0 +1,172 @@
+"""`crossrank rerank`: a query and some passages in, the best first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from crossrank.cli import options, terminal
+
+if TYPE_CHECKING:
+    from crossrank.crossencoder import CrossEncoder, Ranked
+    from crossrank.encoder import Truncation
+    from crossrank.types import Passage
+    from crossrank.windows import Fold
+
+FOLDS = ("max", "mean", "first")
+
+
+@click.command(
+    "rerank",
+    epilog="""\b
+Examples:
+  crossrank rerank "capital of France" passages.txt
+  grep -rih retry docs/ | crossrank rerank "how do I retry a failed upload?" -k 5
+  crossrank rerank "refund policy" faq.jsonl --json | jq -r 'select(.rank <= 3).id'
+  crossrank rerank "refund policy" faq.txt --probability
+""",
+)
+@click.argument("query")
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.option("-k", type=click.IntRange(min=1), metavar="N", help="Passages to print.  [default: all]")
+@options.model
+@options.as_json
+@click.option("--probability", is_flag=True, help="Give the probability that a passage is relevant, not the raw score.")
+@click.option(
+    "--input", "layout", type=click.Choice(["lines", "jsonl"]),
+    help="What the rows are.  [default: jsonl for *.jsonl and *.ndjson, lines for others and stdin]",
+)  # fmt: skip
+@click.option("--encoding", default="utf-8", show_default=True, help="Encoding of the passages.")
+@click.option(
+    "--max-length", type=click.IntRange(min=4), metavar="N",
+    help="Tokens in one sequence; fewer is faster.  [default: the model's]",
+)  # fmt: skip
+@click.option(
+    "--window", type=click.IntRange(min=1), metavar="N", default=400, show_default=True,
+    help="Tokens in one window of a passage that is too long for the model.",
+)  # fmt: skip
+@click.option(
+    "--overlap", type=click.IntRange(min=0), metavar="N", default=100, show_default=True,
+    help="Tokens that neighbour windows share.",
+)  # fmt: skip
+@click.option(
+    "--fold", type=click.Choice(FOLDS), default="max", show_default=True,
+    help="How the scores of a passage's windows become one.",
+)  # fmt: skip
+@options.engine
+def command(
+    query: str,
+    files: tuple[str, ...],
+    k: int | None,
+    model: str | None,
+    as_json: bool,
+    probability: bool,
+    layout: str | None,
+    encoding: str,
+    max_length: int | None,
+    window: int,
+    overlap: int,
+    fold: Fold,
+    backend: str,
+    device: str,
+    dtype: str,
+) -> None:
+    """Print passages in the order in which they answer QUERY, the best first.
+
+    FILES hold one passage a line; *.jsonl hold one object a row: {"text": ..., "title": ..., "id": ...}, of which only
+    the text is needed. Without FILES, or for -, passages are read from stdin.
+
+    In a pipe the columns are rank, score and text. A passage without text comes last and has no score.
+    """
+    from crossrank.cli import rows
+
+    passages = rows.read(files or ("-",), rows.checked(encoding), None if layout is None else layout == "jsonl")
+    if not passages:
+        terminal.note("No passages were given, so there is nothing to rank.")
+    import crossrank
+
+    scorer = crossrank.load(
+        model,
+        backend=backend,
+        device=device,
+        dtype=dtype,
+        max_length=max_length,
+        window=window,
+        overlap=overlap,
+        fold=fold,
+    )
+    ranked = scorer.rank(rows.text_argument(query, "query"), [passage.scored_text for passage in passages], k)
+    chances = scorer.probability(ranked.scores).tolist() if probability or (as_json and scorer.calibrated) else None
+    _warn_of_cuts(ranked.truncations, passages, scorer)
+    if as_json:
+        _print_json(ranked, chances, passages)
+    elif terminal.on_terminal():
+        _print_table(ranked, chances, passages)
+    else:
+        _print_lines(ranked, chances, passages)
+
+
+def _warn_of_cuts(truncations: Sequence[Truncation], passages: Sequence[Passage], scorer: CrossEncoder) -> None:
+    cut = [t for t in truncations if t.lost]
+    for query in (t for t in cut if t.position < 0):
+        terminal.warn(f"the query was cut: the model read its first {query.read} of {_tokens(query)}.")
+    names = [
+        f"{passages[t.position].id} ({t.read:,} of {_tokens(t)})" for t in sorted(cut, key=_position) if t.position >= 0
+    ]
+    if names:
+        terminal.warn(
+            f"{terminal.count(len(names), 'passage was', 'passages were')} not read whole by {scorer.checkpoint.name}: "
+            f"{terminal.list_of(names, 3)}. Split such texts, or let `crossrank index` do it."
+        )
+
+
+def _position(truncation: Truncation) -> int:
+    return truncation.position
+
+
+def _tokens(truncation: Truncation) -> str:
+    return f"{'' if truncation.exact else 'more than '}{truncation.tokens:,} tokens"
+
+
+def _print_json(ranked: Ranked, chances: list[float] | None, passages: Sequence[Passage]) -> None:
+    truncations = {t.position: terminal.truncation_fields(t) for t in ranked.truncations}
+    for row, (position, score) in enumerate(ranked):
+        passage, finite = passages[position], terminal.finite(score)
+        line: dict[str, Any] = {
+            "rank": row + 1,
+            "id": passage.id,
+            "position": position,
+            "score": finite,
+            "probability": chances[row] if chances is not None and finite is not None else None,
+            "text": passage.text,
+            "title": passage.title,
+            "truncation": truncations.get(position),
+        }
+        if -1 in truncations:
+            line["query_truncation"] = truncations[-1]
+        terminal.json_line(line)
+
+
+def _print_lines(ranked: Ranked, chances: list[float] | None, passages: Sequence[Passage]) -> None:
+    for row, (position, score) in enumerate(ranked):
+        finite = terminal.finite(score)
+        shown = chances[row] if chances is not None and finite is not None else finite
+        terminal.tab_line(row + 1, shown, passages[position].scored_text)
+
+
+def _print_table(ranked: Ranked, chances: list[float] | None, passages: Sequence[Passage]) -> None:
+    if not len(ranked):
+        return
+    console = terminal.console()
+    table = terminal.table(
+        ("", {"justify": "right", "style": "dim"}),
+        ("probability" if chances else "score", {"justify": "right", "style": "cyan"}),
+        ("passage", {"ratio": 1}),
+    )
+    for row, (position, score) in enumerate(ranked):
+        finite = terminal.finite(score)
+        value = "-" if finite is None else f"{chances[row]:.1%}" if chances else f"{finite:.2f}"
+        table.add_row(str(row + 1), value, terminal.passage(passages[position], console.width))
+    console.print(table)

@@ -1,0 +1,217 @@
+"""`crossrank search`: one query over an index, and on request what each step of the search did."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from crossrank.cli import options, terminal
+
+if TYPE_CHECKING:
+    from crossrank.cascade import Trace
+    from crossrank.encoder import Truncation
+    from crossrank.pipeline import Answer
+    from crossrank.types import Passage
+
+
+@click.command(
+    "search",
+    epilog="""\b
+Examples:
+  crossrank search docs.index "how do I retry a failed upload?"
+  crossrank search docs.index "retry policy" --filter "year>=2020" --filter "lang=en"
+  crossrank search docs.index "retry policy" --explain
+  crossrank search docs.index "retry policy" -k 3 --json | jq -r .text
+""",
+)
+@click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("query")
+@click.option("-k", type=click.IntRange(min=1), metavar="N", default=10, show_default=True, help="Passages to print.")
+@click.option(
+    "--depth", type=click.IntRange(min=1), metavar="N", default=100, show_default=True,
+    help="Passages that BM25 and dense search each return, and that the cross-encoder reads.",
+)  # fmt: skip
+@click.option(
+    "--filter", "where", multiple=True, metavar="FIELD=VALUE",
+    help="Only passages whose metadata hold this; =, !=, <, <=, > and >= compare. Repeat it: all must hold.",
+)  # fmt: skip
+@options.model
+@click.option("--no-rerank", is_flag=True, help="Leave the order of the first stage: BM25 and dense search, fused.")
+@click.option(
+    "--mix", type=click.FloatRange(0, 1, min_open=True), metavar="SHARE",
+    help="Share of the cross-encoder in the final score; the rest is the first stage's. 1 trusts it alone.",
+)  # fmt: skip
+@options.as_json
+@click.option("--explain", is_flag=True, help="Show the rank and score each step gave, what was cut, and the times.")
+@options.backend
+def command(
+    folder: Path,
+    query: str,
+    k: int,
+    depth: int,
+    where: tuple[str, ...],
+    model: str | None,
+    no_rerank: bool,
+    mix: float | None,
+    as_json: bool,
+    explain: bool,
+    backend: str,
+) -> None:
+    """Search the index in DIR for passages that answer QUERY.
+
+    BM25 and dense search each find candidates, reciprocal rank fusion joins them, and a cross-encoder reads and
+    reorders them. In a pipe the columns are rank, score, document and text.
+
+    With --json and --explain the last line is an object of its own, {"explain": ...}, with the times of the steps.
+    """
+    from crossrank.cli.rows import text_argument
+    from crossrank.pipeline import MIX, open_pipeline
+
+    began = time.perf_counter()
+    pipeline = open_pipeline(
+        folder, model, depth=depth, where=where, mix=MIX if mix is None else mix, rerank=not no_rerank, backend=backend
+    )
+    opened = time.perf_counter() - began
+    answer = pipeline.search(text_argument(query, "query"), k)
+    if not answer.passages:
+        terminal.note("Nothing was found." + (" Try without --filter." if where else ""))
+    _warn_of_cut_query(answer)
+    if as_json:
+        _print_json(answer, explain, opened)
+        return
+    if terminal.on_terminal():
+        _print_table(answer, explain)
+    else:
+        _print_lines(answer, explain)
+    if explain:
+        _print_steps(answer, opened)
+
+
+def _warn_of_cut_query(answer: Answer) -> None:
+    for trace in answer.traces:
+        for cut in trace.truncations:
+            if cut.position < 0 and cut.lost:
+                terminal.warn(f"the query was cut: {trace.name} read its first {cut.read} of {cut.tokens} tokens.")
+
+
+def _source(answer: Answer, id_: str) -> str:
+    """The step whose score an answer shows: the last one that scored it."""
+    ranked = [trace.name for trace in answer.traces if not trace.scores]
+    return next((trace.name for trace in reversed(answer.traces) if id_ in trace.scores), ranked[-1])
+
+
+def _steps(answer: Answer, id_: str) -> dict[str, dict[str, Any]]:
+    """What each step said of one answer: rank (from 1) and score; of a reranker also its own raw score."""
+    steps: dict[str, dict[str, Any]] = {}
+    for number, trace in enumerate(answer.traces):
+        if id_ not in trace.ranking.ids:
+            continue
+        row = trace.ranking.ids.index(id_)
+        step: dict[str, Any] = {"rank": row + 1, "score": terminal.finite(trace.ranking.scores[row])}
+        if trace.scores:
+            step["raw_score"] = terminal.finite(trace.scores[id_]) if id_ in trace.scores else None
+            cut = _truncation(answer.traces, number, id_)
+            step["truncation"] = None if cut is None else terminal.truncation_fields(cut)
+        steps[trace.name] = step
+    return steps
+
+
+def _truncation(traces: Sequence[Trace], number: int, id_: str) -> Truncation | None:
+    # Positions of a stage's truncations count in the ranking that the step before it left.
+    before = traces[number - 1].ranking.ids
+    return next((t for t in traces[number].truncations if t.position >= 0 and before[t.position] == id_), None)
+
+
+def _print_json(answer: Answer, explain: bool, opened: float) -> None:
+    for row, (passage, score) in enumerate(zip(answer.passages, answer.ranking.scores.tolist(), strict=True)):
+        line: dict[str, Any] = {
+            "rank": row + 1,
+            "id": passage.id,
+            "document": passage.document,
+            "score": terminal.finite(score),
+            "step": _source(answer, passage.id),
+            "title": passage.title,
+            "text": passage.text,
+            "metadata": dict(passage.metadata),
+        }
+        if explain:
+            line["steps"] = _steps(answer, passage.id)
+        terminal.json_line(line)
+    if explain:
+        steps = [
+            {
+                "name": trace.name,
+                "seconds": trace.seconds,
+                "passages": len(trace.scores) or len(trace.ranking),
+                "truncations": [terminal.truncation_fields(t) for t in trace.truncations],
+            }
+            for trace in answer.traces
+        ]
+        terminal.json_line({"explain": {"opening_seconds": opened, "seconds": answer.seconds, "steps": steps}})
+
+
+def _print_lines(answer: Answer, explain: bool) -> None:
+    for row, (passage, score) in enumerate(zip(answer.passages, answer.ranking.scores.tolist(), strict=True)):
+        steps = _steps(answer, passage.id) if explain else {}
+        more = [f"{name} {_verdict(step)}" for name, step in steps.items()]
+        terminal.tab_line(row + 1, terminal.finite(score), passage.document, passage.scored_text, *more)
+
+
+def _verdict(step: dict[str, Any]) -> str:
+    score = step.get("raw_score", step["score"])
+    return f"#{step['rank']}" + ("" if score is None else f" {score:.3f}")
+
+
+def _print_table(answer: Answer, explain: bool) -> None:
+    if not answer.passages:
+        return
+    console = terminal.console()
+    names = [trace.name for trace in answer.traces] if explain else []
+    table = terminal.table(
+        ("", {"justify": "right", "style": "dim"}),
+        ("score", {"justify": "right", "style": "cyan"}),
+        *((Path(name).name, {"justify": "right", "style": "dim", "no_wrap": True}) for name in names),
+        ("passage", {"ratio": 1}),
+    )
+    for row, (passage, score) in enumerate(zip(answer.passages, answer.ranking.scores.tolist(), strict=True)):
+        steps = _steps(answer, passage.id) if explain else {}
+        cells = [_verdict(steps[name]) if name in steps else "-" for name in names]
+        finite = terminal.finite(score)
+        table.add_row(
+            str(row + 1), "-" if finite is None else f"{finite:.2f}", *cells,
+            terminal.passage(passage, console.width - 12 * len(names), source=passage.document),
+        )  # fmt: skip
+    console.print(table)
+
+
+def _print_steps(answer: Answer, opened: float) -> None:
+    texts = {passage.id: passage for passage in answer.passages}
+    terminal.note("")
+    terminal.note(f"{'opening':<12}{terminal.duration(opened):>9}  index and models, once")
+    for number, trace in enumerate(answer.traces):
+        passages = terminal.count(len(trace.scores) or len(trace.ranking), "passage")
+        terminal.note(f"{Path(trace.name).name:<12}{terminal.duration(trace.seconds):>9}  {passages}")
+        for line in _cuts(answer.traces, number, texts):
+            terminal.note(f"{'':<23}{line}")
+    terminal.note(f"{'query':<12}{terminal.duration(answer.seconds):>9}  all steps")
+
+
+def _cuts(traces: Sequence[Trace], number: int, shown: dict[str, Passage]) -> list[str]:
+    """What a stage did not read whole, or read in windows: named for the answers on screen, counted for the rest."""
+    lines, others = [], 0
+    for cut in traces[number].truncations:
+        if cut.position < 0:
+            continue
+        id_ = traces[number - 1].ranking.ids[cut.position]
+        if id_ not in shown:
+            others += 1
+            continue
+        windows = f" in {terminal.count(cut.windows, 'window')}" if cut.windows > 1 else ""
+        lines.append(f"{terminal.shown(id_, 40)}: read {cut.read:,} of {cut.tokens:,} tokens{windows}")
+    if others:
+        lines.append(f"{terminal.count(others, 'passage')} below these were cut or read in windows")
+    return lines

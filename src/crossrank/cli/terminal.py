@@ -1,0 +1,140 @@
+"""How things are printed: lines for programs on stdout, tables for people, notes and warnings on stderr.
+
+rich is imported only when a table or a progress bar is drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from crossrank.encoder import Truncation
+    from crossrank.types import Passage
+
+# Escape codes in a passage must not move the cursor or retitle the terminal; a tab or newline is layout, kept apart.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_SPACE = re.compile(r"\s+")
+
+
+def on_terminal(*, err: bool = False) -> bool:
+    """Whether a person reads stdout (or stderr)."""
+    stream = sys.stderr if err else sys.stdout
+    return stream is not None and stream.isatty()
+
+
+def console(*, err: bool = False) -> Console:
+    """A rich console that prints text as it is: no markup, emoji codes or guessed highlights."""
+    from rich.console import Console
+
+    return Console(stderr=err, markup=False, emoji=False, highlight=False)
+
+
+def table(*columns: tuple[str, Mapping[str, Any]]) -> Table:
+    """An empty table of (heading, rich column options) in the one style of crossrank."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    made = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+    for heading, options in columns:
+        made.add_column(heading, **options)
+    return made
+
+
+def warn(message: str) -> None:
+    """A line on stderr about something that changes the answer."""
+    click.echo(f"{click.style('Warning:', fg='yellow', bold=True)} {message}", err=True)
+
+
+def note(message: str) -> None:
+    """A line on stderr for people."""
+    click.echo(message, err=True)
+
+
+def json_line(value: Mapping[str, Any]) -> None:
+    """One JSON object on one line of stdout."""
+    click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False), color=True)
+
+
+def tab_line(*fields: str | int | float | None) -> None:
+    """One tab-separated line of stdout. White space inside a field becomes one space; what is absent is `-`."""
+    click.echo("\t".join(map(_field, fields)), color=True)
+
+
+def _field(value: str | int | float | None) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.6f}"
+    return _SPACE.sub(" ", str(value)).strip()
+
+
+def finite(score: float) -> float | None:
+    """The score as a Python float; None for the -inf of a passage without text."""
+    return float(score) if math.isfinite(score) else None
+
+
+def truncation_fields(truncation: Truncation) -> dict[str, Any]:
+    """A truncation as JSON: what the text had, what was read of it, in how many windows, and whether some was lost."""
+    return {
+        "tokens": truncation.tokens,
+        "exact": truncation.exact,
+        "read": truncation.read,
+        "windows": truncation.windows,
+        "lost": truncation.lost,
+    }
+
+
+def shown(text: str, characters: int | None = None) -> str:
+    """Text safe for a terminal, on one line, cut with an ellipsis when it has more than so many characters."""
+    if characters is not None:
+        text = text[: 4 * characters]
+    line = _SPACE.sub(" ", _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)).strip()
+    if characters is not None and len(line) > characters:
+        return line[: characters - 1].rstrip() + "…"
+    return line
+
+
+def passage(passage: Passage, width: int, source: str = "") -> Text:
+    """Title, source and text of a passage for a table cell: about three lines of text on a terminal of this width."""
+    from rich.text import Text
+
+    room = max(60, 3 * (width - 20))
+    parts = [
+        Text(shown(passage.title, width), "bold"),
+        Text(shown(source, width), "dim"),
+        Text(shown(passage.text, room)),
+    ]
+    return Text("\n").join([part for part in parts if part]) or Text("(no text)", "dim")
+
+
+def count(n: int, one: str, many: str | None = None) -> str:
+    """`1 passage`, `1,234 passages`."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """`0.4 ms`, `12 ms`, `3.1 s`, `2 min 5 s`."""
+    if seconds < 0.001:
+        return f"{seconds * 1000:.1f} ms"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def list_of(names: Sequence[str], most: int = 5) -> str:
+    """`a, b, c and 7 more`."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")

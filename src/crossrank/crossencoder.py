@@ -1,0 +1,269 @@
+"""A cross-encoder: encoder, backend and batches. The whole scorer on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank import backends, checkpoint
+from crossrank.batching import plan
+from crossrank.calibration import Platt, sigmoid
+from crossrank.encoder import PairEncoder, Truncation, Windows
+from crossrank.errors import CheckpointError, InputError, ScoreError
+from crossrank.models import catalog
+from crossrank.types import Backend, check_k, order_of
+from crossrank.windows import Fold, fold
+
+# Tokens of one batch. Scores do not depend on it; memory does: about 60 MB of activations for a MiniLM.
+BUDGET = 8192
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """Scores of pairs, with what was read of them.
+
+    Attributes:
+        scores: raw logits in the order of the pairs, shape (n,); -inf for a blank passage, which no model reads.
+        truncations: passages that were cut or read in windows, and queries that were cut (position -1).
+        tokens: tokens the model read.
+    """
+
+    scores: NDArray[np.float32]
+    truncations: tuple[Truncation, ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranked:
+    """Documents of one query, best first, as positions in the caller's list. Iterates as (position, score).
+
+    Attributes:
+        positions: best first; equal scores keep their incoming order, blank documents come last.
+        scores: raw logits in that order, shape (n,); -inf for blank documents.
+        truncations: what was cut or read in windows; positions are the caller's, -1 is the query.
+    """
+
+    positions: tuple[int, ...]
+    scores: NDArray[np.float32]
+    truncations: tuple[Truncation, ...]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __iter__(self) -> Iterator[tuple[int, float]]:
+        return zip(self.positions, self.scores.tolist(), strict=True)
+
+
+class CrossEncoder:
+    """Scores (query, passage) pairs with one transformer reading both. One scorer serves many threads.
+
+    Args:
+        read: a cross-encoder's checkpoint.
+        backend: what computes; see `crossrank.backends.open`.
+        windows: how passages are read that do not fit into one sequence with their query.
+        max_length: tokens in one sequence; the checkpoint's own when absent.
+    """
+
+    def __init__(
+        self,
+        read: checkpoint.Checkpoint,
+        backend: Backend,
+        windows: Windows | None = None,
+        max_length: int | None = None,
+    ) -> None:
+        if read.kind != "cross-encoder":
+            raise CheckpointError(
+                f"{read.name} is a {read.kind}, which has no head that scores pairs; load it with "
+                "crossrank.load_embedder(...), or name a cross-encoder such as 'small'"
+            )
+        if max_length is not None and not 4 <= max_length <= read.max_length:
+            raise InputError(f"max_length must be from 4 to {read.max_length} for {read.name}, not {max_length}")
+        self.checkpoint = read
+        self.backend = backend
+        self.windows = windows or Windows()
+        self._encoder = PairEncoder(read.tokenizer(), max_length or read.max_length)
+        self._calibration = Platt(**read.calibration) if read.calibration else None
+
+    def __repr__(self) -> str:
+        return f"CrossEncoder({self.checkpoint.name!r}, backend={self.backend.name!r})"
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal exactly for checkpoints with equal weights, head and tokenizer."""
+        return self.checkpoint.fingerprint
+
+    @property
+    def score_space(self) -> str:
+        """What `score` returns: always "logit". `probability` maps it, when the model can tell probabilities."""
+        return "logit"
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether `probability` rests on a calibration that was fitted to judgments."""
+        return self._calibration is not None
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """Raw logits of (query, passage) pairs, shape (n,), in their order; larger is more relevant.
+
+        Two-label models give the log-odds of their second label. A blank passage gets -inf. Equal pairs are scored
+        once.
+
+        Raises:
+            InputError: a query is blank, or an item is not a pair of strings.
+            ScoreError: the model gives NaN.
+
+        >>> import crossrank
+        >>> scores = crossrank.load().score([("capital of France", "Paris is its capital."), ("capital of France", "")])
+        >>> bool(scores[0] > scores[1])
+        True
+        """
+        return self.scored(pairs).scores
+
+    def scored(self, pairs: Sequence[tuple[str, str]]) -> Scored:
+        """Like `score`, with a report of what was cut or read in windows."""
+        _check_pairs(pairs)
+        read = {pair: None for pair in pairs if pair[1].strip()}
+        distinct = list(read)
+        encoded = self._encoder.encode(distinct, self.windows)
+        logits = np.empty(len(encoded.tokens), dtype=np.float32)
+        for batch in plan(encoded.tokens.lengths, BUDGET, self.backend.padded):
+            logits[batch] = self.backend.forward(encoded.tokens.take(batch))
+        if np.isnan(logits).any():
+            raise ScoreError(
+                f"{self.checkpoint.name} gives NaN for {int(np.isnan(logits).sum())} of {len(logits)} sequences. Its "
+                "weights are damaged or overflow in this dtype: load it with dtype='float32', or save it again"
+            )
+        folded = fold(logits, encoded.owner, len(distinct), self.windows.fold)
+        place = {pair: row for row, pair in enumerate(distinct)}
+        scores = np.array([folded[place[pair]] if pair in place else -np.inf for pair in pairs], dtype=np.float32)
+        return Scored(scores, _spread(encoded.truncations, pairs, distinct), int(encoded.tokens.offsets[-1]))
+
+    def rank(self, query: str, documents: Sequence[str], k: int | None = None) -> Ranked:
+        """The documents that answer the query, best first.
+
+        Args:
+            query: what the user asks; must not be blank.
+            documents: texts. Duplicates are kept, blank ones come last.
+            k: entries to return; all when absent or larger than the list.
+
+        Returns:
+            Positions in `documents` with raw scores. Ties keep their incoming order.
+
+        Raises:
+            InputError: a blank query, a document that is no string, or a `k` under 1.
+
+        >>> import crossrank
+        >>> ranked = crossrank.load().rank(
+        ...     "Which planet is the largest?",
+        ...     ["Mercury is the smallest planet.", "Jupiter is the largest planet.", "Bread needs yeast."],
+        ...     k=2,
+        ... )
+        >>> ranked.positions[0]
+        1
+        """
+        if k is not None:
+            check_k(k)
+        if isinstance(documents, str):
+            raise InputError("rank takes a list of documents, not one string")
+        _check_query(query)
+        scored = self.scored([(query, document) for document in documents])
+        order = order_of(scored.scores)[:k]
+        return Ranked(tuple(order.tolist()), scored.scores[order], scored.truncations)
+
+    def probability(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Raw scores as probabilities that a passage is relevant, same shape and order.
+
+        Raises:
+            InputError: the model has no calibration and its authors did not train it to give probabilities.
+        """
+        if self._calibration is not None:
+            return self._calibration.probability(scores)
+        if self.checkpoint.activation in ("sigmoid", "softmax"):
+            # Log-odds of a two-label head and logits of a one-label head share the sigmoid.
+            return sigmoid(np.asarray(scores, dtype=np.float32))
+        raise InputError(
+            f"{self.checkpoint.name} gives uncalibrated logits, and a sigmoid over them would not be a probability. "
+            "Fit one on judged pairs with crossrank.calibration.Platt.fit(scores, relevant)"
+        )
+
+
+def _check_query(query: Any) -> None:
+    if not isinstance(query, str):
+        raise InputError(f"the query is {type(query).__name__}, not a string")
+    if not query.strip():
+        raise InputError("the query is empty; ask something")
+
+
+def _check_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    queries = set()
+    for position, pair in enumerate(pairs):
+        if isinstance(pair, str) or len(pair) != 2:
+            raise InputError(f"pair {position} is not a (query, passage) pair")
+        query, passage = pair
+        if not isinstance(passage, str):
+            raise InputError(f"document {position} is {type(passage).__name__}, not a string")
+        queries.add(query)
+    for query in queries:
+        _check_query(query)
+
+
+def _spread(
+    truncations: Sequence[Truncation], pairs: Sequence[tuple[str, str]], distinct: Sequence[tuple[str, str]]
+) -> tuple[Truncation, ...]:
+    """Reports on distinct pairs as reports on the caller's positions."""
+    if not truncations:
+        return ()
+    by_pair = {distinct[t.position]: t for t in truncations if t.position >= 0}
+    queries = tuple(t for t in truncations if t.position < 0)
+    return queries + tuple(
+        Truncation(position, t.tokens, t.read, t.windows, t.exact)
+        for position, pair in enumerate(pairs)
+        if (t := by_pair.get(pair)) is not None
+    )
+
+
+def load(
+    name: str | Path | None = None,
+    *,
+    backend: str = "auto",
+    device: str = "auto",
+    dtype: str = "auto",
+    max_length: int | None = None,
+    window: int = 400,
+    overlap: int = 100,
+    fold: Fold = "max",
+    max_windows: int = 64,
+) -> CrossEncoder:
+    """Load a cross-encoder.
+
+    Args:
+        name: a name of `crossrank models`, a folder, or a hub name; "small", which is in the wheel, when absent.
+        backend: "auto", "reference" or "torch"; see `crossrank.backends.open`.
+        device: "auto", "cpu" or "cuda" (torch only).
+        dtype: "auto", "float32" or "bfloat16".
+        max_length: tokens in one sequence; shorter is faster. The model's own when absent.
+        window: passage tokens in one window, for passages that do not fit beside their query.
+        overlap: tokens that neighbouring windows share.
+        fold: how the scores of windows become one: "max", "mean" or "first".
+        max_windows: windows read of one passage; the rest is reported as unread.
+
+    Raises:
+        CheckpointError: the model is missing, damaged, or no cross-encoder.
+        MissingExtraError: the model needs the torch backend, which is not installed.
+
+    >>> import crossrank
+    >>> crossrank.load().rank("who wrote Faust?", ["Goethe wrote Faust.", "Tea is hot."]).positions
+    (0, 1)
+    """
+    found = catalog.locate(name, default="small")
+    read = checkpoint.read(
+        found.source, shared_embeddings=found.shared_embeddings, shared_tokenizer=found.shared_tokenizer
+    )
+    read = replace(read, name=found.name)
+    windows = Windows(window, overlap, fold, max_windows)
+    return CrossEncoder(read, backends.open(read, backend, device, dtype), windows, max_length)

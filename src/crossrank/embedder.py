@@ -1,0 +1,113 @@
+"""A bi-encoder: text to one unit vector. The whole embedder on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from crossrank import backends, checkpoint
+from crossrank.batching import plan
+from crossrank.encoder import valid_text
+from crossrank.errors import CheckpointError, InputError
+from crossrank.models import catalog
+from crossrank.types import Backend, Pooling, Tokens
+
+# Tokens of one batch. Vectors do not depend on it; memory does.
+BUDGET = 8192
+
+
+class TextEmbedder:
+    """Texts to unit vectors. One embedder serves many threads.
+
+    Args:
+        read: a bi-encoder's checkpoint.
+        backend: what computes; see `crossrank.backends.open`.
+    """
+
+    def __init__(self, read: checkpoint.Checkpoint, backend: Backend) -> None:
+        if read.kind != "bi-encoder" or read.pooling is None:
+            raise CheckpointError(
+                f"{read.name} is a {read.kind}, not a bi-encoder; embed with a sentence-transformers model such as "
+                "'embed', or load it with crossrank.load(...) to score pairs"
+            )
+        self.checkpoint = read
+        self.backend = backend
+        self.max_length = read.max_length
+        self._pooling: Pooling = read.pooling
+        self.tokenizer: Tokenizer = read.tokenizer()
+
+    def __repr__(self) -> str:
+        return f"TextEmbedder({self.checkpoint.name!r}, backend={self.backend.name!r}, width={self.width})"
+
+    @property
+    def width(self) -> int:
+        """Numbers in one vector."""
+        return int(self.checkpoint.config["hidden_size"])
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal exactly for checkpoints with equal weights, tokenizer and pooling."""
+        return self.checkpoint.fingerprint
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors, shape (n, width), in the order of the texts; their dot product is the cosine.
+
+        A text longer than `max_length` tokens is read up to there, as bi-encoders do: split it into passages first.
+        Equal texts are embedded once.
+
+        Raises:
+            InputError: an item is not a string.
+
+        >>> import crossrank
+        >>> vectors = crossrank.load_embedder().embed(["a cat", "a kitten", "tax law"])
+        >>> vectors.shape, bool(vectors[0] @ vectors[1] > vectors[0] @ vectors[2])
+        ((3, 384), True)
+        """
+        if isinstance(texts, str):
+            raise InputError("embed takes a list of texts, not one string")
+        for position, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise InputError(f"text {position} is {type(text).__name__}, not a string")
+        place = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        tokens = self._encode(list(place))
+        out = np.empty((len(place), self.width), dtype=np.float32)
+        for batch in plan(tokens.lengths, BUDGET, self.backend.padded):
+            out[batch] = self.backend.pool(tokens.take(batch), self._pooling)
+        # Cosine needs unit vectors, also where the checkpoint has no Normalize module.
+        out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+        return out[[place[text] for text in texts]]
+
+    def _encode(self, texts: list[str]) -> Tokens:
+        # 24 characters a token: more than any text needs, and a bound on what a hostile line can cost.
+        cut = [valid_text(text[: self.max_length * 24]) for text in texts]
+        rows = [encoded.ids for encoded in self.tokenizer.encode_batch_fast(cut)]
+        # Too long: cut before the closing special token, which stays.
+        rows = [row if len(row) <= self.max_length else [*row[: self.max_length - 1], row[-1]] for row in rows]
+        return Tokens.of(rows)
+
+
+def load_embedder(
+    name: str | Path | None = None, *, backend: str = "auto", device: str = "auto", dtype: str = "auto"
+) -> TextEmbedder:
+    """Load a bi-encoder.
+
+    Args:
+        name: a name of `crossrank models`, a folder, or a hub name; "embed", which is in the wheel, when absent.
+        backend: "auto", "reference" or "torch"; see `crossrank.backends.open`.
+        device: "auto", "cpu" or "cuda" (torch only).
+        dtype: "auto", "float32" or "bfloat16".
+
+    Raises:
+        CheckpointError: the model is missing, damaged, or no bi-encoder.
+    """
+    found = catalog.locate(name, default="embed")
+    read = checkpoint.read(
+        found.source, shared_embeddings=found.shared_embeddings, shared_tokenizer=found.shared_tokenizer
+    )
+    read = replace(read, name=found.name)
+    return TextEmbedder(read, backends.open(read, backend, device, dtype))

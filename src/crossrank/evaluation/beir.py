@@ -1,0 +1,123 @@
+"""A judged set in a folder, as BEIR lays it out: corpus.jsonl, queries.jsonl and qrels/, each plain or gzip."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossrank.errors import InputError, ReadError
+from crossrank.evaluation.files import existing, lines
+from crossrank.evaluation.trec import read_qrels
+from crossrank.types import Passage, Qrels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JudgedSet:
+    """Documents, questions, and people's word on which answers which.
+
+    Attributes:
+        name: the folder's name.
+        split: which judgments: the stem of a file in `qrels/`.
+        corpus: passages by document id, in the order of the file. One document is one passage.
+        queries: text by query id, exactly the queries with judgments, in the order of the queries file.
+        qrels: grades by query and document; 0 and below is judged and not relevant.
+    """
+
+    name: str
+    split: str
+    corpus: Mapping[str, Passage]
+    queries: Mapping[str, str]
+    qrels: Qrels
+
+    def sample(self, size: int, seed: int = 0) -> JudgedSet:
+        """The same set with `size` of its queries, drawn without replacement; the set itself when it has no more.
+
+        The draw depends on the query ids, `size` and `seed` only, and the queries keep their order.
+
+        Raises:
+            InputError: `size` is under 1.
+        """
+        if size < 1:
+            raise InputError(f"a sample needs at least 1 query, not {size}")
+        if size >= len(self.queries):
+            return self
+        ids = sorted(self.queries)
+        drawn = np.random.default_rng(seed).choice(len(ids), size=size, replace=False)
+        kept = {ids[i] for i in drawn}
+        queries = {query: text for query, text in self.queries.items() if query in kept}
+        return replace(self, queries=queries, qrels={query: self.qrels[query] for query in queries})
+
+
+def read_set(folder: str | Path, split: str = "test") -> JudgedSet:
+    """Read a folder with `corpus.jsonl`, `queries.jsonl` and `qrels/SPLIT.tsv` (or `.txt`, as TREC writes them).
+
+    Raises:
+        ReadError: a file is missing or damaged, or a judged query has no text.
+    """
+    folder = Path(folder)
+    qrels = read_qrels(existing(folder / "qrels", f"{split}.tsv", f"{split}.txt"))
+    texts = read_queries(existing(folder, "queries.jsonl"))
+    if missing := [query for query in qrels if query not in texts]:
+        raise ReadError(
+            f"{folder}: query {missing[0]} ({len(missing)} in all) is judged but has no text in queries.jsonl"
+        )
+    queries = {query: text for query, text in texts.items() if query in qrels}
+    corpus = read_corpus(existing(folder, "corpus.jsonl"))
+    return JudgedSet(folder.resolve().name, split, corpus, queries, {query: qrels[query] for query in queries})
+
+
+def read_corpus(path: str | Path) -> dict[str, Passage]:
+    """Passages by document id from lines of `{"_id", "title", "text"}`; a missing title is empty.
+
+    Raises:
+        ReadError: a line is not such an object, or an id comes twice.
+    """
+    corpus: dict[str, Passage] = {}
+    for number, row in _objects(path):
+        document = _field(path, number, row, "_id")
+        if document in corpus:
+            raise ReadError(f"{path}, line {number}: the id {document} comes twice")
+        title = "" if row.get("title") is None else _field(path, number, row, "title")
+        corpus[document] = Passage(document, _field(path, number, row, "text"), title, document=document)
+    return corpus
+
+
+def read_queries(path: str | Path) -> dict[str, str]:
+    """Text by query id from lines of `{"_id", "text"}`.
+
+    Raises:
+        ReadError: a line is not such an object, or an id comes twice.
+    """
+    queries: dict[str, str] = {}
+    for number, row in _objects(path):
+        query = _field(path, number, row, "_id")
+        if query in queries:
+            raise ReadError(f"{path}, line {number}: the id {query} comes twice")
+        queries[query] = _field(path, number, row, "text")
+    return queries
+
+
+def _objects(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in lines(path):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ReadError(f"{path}, line {number}: not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise ReadError(f"{path}, line {number}: expected an object with _id and text, found {line[:80]!r}")
+        yield number, row
+
+
+def _field(path: str | Path, number: int, row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    if isinstance(value, str):
+        return value
+    # Some converters write ids as numbers; a text that is a number is a mistake.
+    if name == "_id" and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise ReadError(f"{path}, line {number}: {name!r} must be a string, found {value!r:.80}")

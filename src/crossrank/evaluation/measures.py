@@ -1,0 +1,69 @@
+"""Measures by their ir-measures names: `nDCG@10`, `RR@10`, `AP`, `R@100`, `P(rel=2)@5`. Needs the extra `eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from crossrank.errors import InputError
+from crossrank.extras import require
+from crossrank.types import Qrels, Ranking, Run
+
+require("ir_measures", extra="eval")
+import ir_measures  # noqa: E402
+
+
+def per_query(qrels: Qrels, run: Run, names: Sequence[str] = ("nDCG@10",)) -> dict[str, dict[str, float]]:
+    """The value of each measure for each judged query: `values[name][query]`.
+
+    Names in the order given, queries in the order of `qrels`. A judged query without a ranking, or with an empty one,
+    counts as 0 (trec_eval's `-c`), so that a system which answers fewer queries cannot look better; a ranking without
+    judgments is left out; a query whose judgments are all 0 counts as 0. Positions in the ranking are what is measured:
+    its scores play no part, ties included. Computed by pytrec_eval, the code of trec_eval.
+
+    Raises:
+        InputError: a measure's name is unknown or needs a provider that is not installed, or there are no judgments.
+
+    >>> import numpy as np
+    >>> run = {"q": Ranking.sorted(["a", "b"], np.array([2.0, 1.0]))}
+    >>> per_query({"q": {"b": 1}, "unanswered": {"a": 1}}, run, ["RR@10"])
+    {'RR@10': {'q': 0.5, 'unanswered': 0.0}}
+    """
+    if not qrels:
+        raise InputError("there are no judgments, so nothing can be measured")
+    parsed = {name: _parse(name) for name in names}
+    judged = {query: dict(grades) for query, grades in qrels.items()}
+    # Ranks as scores: strictly falling, exact, and blind to stages whose scores do not compare.
+    ranked = {query: _falling(run[query]) for query in qrels if query in run and len(run[query])}
+    values: dict[str, dict[str, float]] = {name: dict.fromkeys(qrels, 0.0) for name in names}
+    by_measure: dict[ir_measures.Measure, list[str]] = {}
+    for name, measure in parsed.items():
+        by_measure.setdefault(measure, []).append(name)
+    try:
+        for metric in ir_measures.iter_calc(list(by_measure), judged, ranked):
+            for name in by_measure[metric.measure]:
+                values[name][metric.query_id] = float(metric.value)
+    except ValueError as error:
+        raise InputError(f"cannot compute {', '.join(names)}: {error}") from error
+    return values
+
+
+def averages(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The mean over queries of each measure that `per_query` gave.
+
+    >>> averages({"RR@10": {"q": 0.5, "unanswered": 0.0}})
+    {'RR@10': 0.25}
+    """
+    return {name: sum(found.values()) / len(found) for name, found in values.items()}
+
+
+def _falling(ranking: Ranking) -> dict[str, float]:
+    return {document: float(len(ranking) - position) for position, document in enumerate(ranking.ids)}
+
+
+def _parse(name: str) -> ir_measures.Measure:
+    try:
+        return ir_measures.parse_measure(name)
+    except (NameError, ValueError, SyntaxError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{name!r} is not a measure: {error}. Names look like nDCG@10, RR@10, AP, R@100, P(rel=2)@5"
+        ) from None

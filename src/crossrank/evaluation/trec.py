@@ -1,0 +1,119 @@
+"""Judgments and runs in the files that TREC and BEIR made common.
+
+qrels, TREC   query iteration document grade      four columns, any white space
+qrels, BEIR   query-id<TAB>corpus-id<TAB>score    three columns, with or without this header
+run, TREC     query Q0 document rank score tag    six columns, any white space
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from crossrank.errors import InputError, ReadError
+from crossrank.evaluation.files import lines
+from crossrank.types import Ranking, Run
+
+
+def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
+    """Grades by query and document, queries in the order of the file. 0 and below means judged and not relevant.
+
+    The two formats are told apart by their number of columns.
+
+    Raises:
+        ReadError: a line has another number of columns, a grade is not a whole number, or one document has two
+            different grades for one query.
+    """
+    qrels: dict[str, dict[str, int]] = {}
+    for number, line in lines(path):
+        query, document, text = _judgment(path, number, line)
+        if (query, document) == ("query-id", "corpus-id"):
+            continue
+        try:
+            grade = int(text)
+        except ValueError:
+            raise ReadError(f"{path}, line {number}: the grade {text!r} is not a whole number") from None
+        grades = qrels.setdefault(query, {})
+        if grades.setdefault(document, grade) != grade:
+            raise ReadError(f"{path}, line {number}: document {document} of query {query} has two different grades")
+    return qrels
+
+
+def _judgment(path: str | Path, number: int, line: str) -> tuple[str, str, str]:
+    tabbed = line.split("\t")
+    if len(tabbed) == 3:
+        return tabbed[0], tabbed[1], tabbed[2]
+    columns = line.split()
+    if len(columns) == 4:
+        return columns[0], columns[2], columns[3]
+    raise ReadError(
+        f"{path}, line {number}: expected 'query iteration document grade' (TREC) or three columns between tabs "
+        f"(BEIR), found {line[:80]!r}"
+    )
+
+
+def read_run(path: str | Path) -> dict[str, Ranking]:
+    """Rankings by query, queries in the order of the file.
+
+    The order is by score, descending, as the format's evaluators define it; equal scores keep the order of their rank
+    column (trec_eval orders them by document id instead). Scores are kept as float32, so two that differ only beyond
+    that precision become equal without changing places.
+
+    Raises:
+        ReadError: a line has not six columns, a score is not a number, a rank is not a whole number, or a document
+            comes twice for one query.
+    """
+    rows: dict[str, list[tuple[float, int, str]]] = {}
+    for number, line in lines(path):
+        columns = line.split()
+        if len(columns) != 6:
+            raise ReadError(f"{path}, line {number}: expected 'query Q0 document rank score tag', found {line[:80]!r}")
+        query, _, document, rank, score, _ = columns
+        try:
+            row = (-float(score), int(rank), document)
+        except ValueError:
+            raise ReadError(f"{path}, line {number}: rank {rank!r} or score {score!r} is not a number") from None
+        if math.isnan(row[0]):
+            raise ReadError(f"{path}, line {number}: the score is NaN, which has no place in an order")
+        rows.setdefault(query, []).append(row)
+    return {query: _ranking(path, query, found) for query, found in rows.items()}
+
+
+def _ranking(path: str | Path, query: str, rows: list[tuple[float, int, str]]) -> Ranking:
+    rows.sort(key=lambda row: row[:2])
+    ids = tuple(document for _, _, document in rows)
+    if len(set(ids)) != len(ids):
+        raise ReadError(f"{path}: a document comes twice in the ranking of query {query}")
+    return Ranking(ids, np.array([-minus for minus, _, _ in rows], dtype=np.float32), len(ids))
+
+
+def write_run(path: str | Path, run: Run, tag: str = "crossrank") -> None:
+    """Write a TREC run file, whole or not at all.
+
+    Every TREC tool sorts by the score column, and a `Ranking` joins scores of different stages that do not compare. So
+    the column holds numbers made for it that give exactly the ranking's order, without ties: a ranking of n documents
+    has n, n - 1, ..., 1. The scores of the stages are not in the file.
+
+    Raises:
+        InputError: an id or the tag is empty or has white space in it, which the format cannot hold.
+    """
+    if bad := next((name for name in (tag, *run) if not _fits(name)), None):
+        raise InputError(f"{bad!r} cannot stand in a TREC file: ids and tags must be non-empty, without white space")
+    parts = []
+    for query, ranking in run.items():
+        for position, document in enumerate(ranking.ids):
+            if not _fits(document):
+                raise InputError(
+                    f"document id {document!r} cannot stand in a TREC file: it is empty or has white space"
+                )
+            parts.append(f"{query} Q0 {document} {position + 1} {len(ranking) - position} {tag}\n")
+    target = Path(path)
+    partial = target.with_name(target.name + ".part")
+    partial.write_text("".join(parts), encoding="utf-8", newline="\n")
+    partial.replace(target)
+
+
+def _fits(name: str) -> bool:
+    return bool(name) and not any(character.isspace() for character in name)

@@ -1,0 +1,143 @@
+"""Rows of .csv and .parquet files, a block at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from crossrank import extras
+from crossrank.errors import ReadError
+from crossrank.index.documents import Document, Value
+from crossrank.index.rows import ID_FIELDS, TEXT_FIELDS, TITLE_FIELD, Rows
+
+extras.require("pyarrow", extra="search")
+
+import pyarrow as pa  # noqa: E402
+import pyarrow.csv  # noqa: E402
+import pyarrow.parquet  # noqa: E402
+
+_INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,17})")
+_FLOAT = re.compile(r"-?(?:0|[1-9]\d{0,14})\.\d{1,15}")
+_ROWS_AT_ONCE = 1_000
+
+
+def cell(text: str) -> Value:
+    """A cell of a .csv file as a value that filters can compare; leading zeros keep a number a string.
+
+    >>> cell("2020"), cell("0042"), cell("1.5"), cell("true"), cell("en"), cell("")
+    (2020, '0042', 1.5, True, 'en', None)
+    """
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    return text or None
+
+
+def read_csv(path: Path, rows: Rows) -> Iterator[Document]:
+    """One document a row. The first line names the columns; commas, semicolons and tabs separate them.
+
+    Raises:
+        ReadError: not UTF-8, no text column, a row larger than `Limits.row_bytes`, or not a table.
+    """
+    skipped: list[int] = []
+
+    def skip(row: pyarrow.csv.InvalidRow) -> str:
+        number = (row.number or 1) - 1
+        skipped.append(number)
+        rows.refuse(number, f"has {row.actual_columns} cells, but the header names {row.expected_columns} columns")
+        return "skip"
+
+    try:
+        header, separator = _header(path)
+        _check_text_column(header, path)
+        reader = pyarrow.csv.open_csv(
+            path,
+            read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=rows.limits.row_bytes),
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter=separator, newlines_in_values=True, invalid_row_handler=skip
+            ),
+            # All columns as text: types guessed from the first block would fail on a later one.
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False
+            ),
+        )
+        text_columns = {*TEXT_FIELDS, *ID_FIELDS, TITLE_FIELD}
+        number = 0
+        for batch in reader:
+            for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                number += 1
+                row = {
+                    name: value if name.strip().lower() in text_columns else cell(value)
+                    for name, value in zip(header, values, strict=True)
+                }
+                document = rows.document(row, number)
+                if document is not None:
+                    yield document
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ReadError(_csv_cure(path, error, rows.limits.row_bytes)) from error
+    rows.close()
+
+
+def read_parquet(path: Path, rows: Rows) -> Iterator[Document]:
+    """One document a row.
+
+    Raises:
+        ReadError: damaged, or no text column.
+    """
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            _check_text_column(file.schema_arrow.names, path)
+            number = 0
+            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
+                for row in batch.to_pylist():
+                    number += 1
+                    document = rows.document(row, number)
+                    if document is not None:
+                        yield document
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, ReadError):
+            raise
+        raise ReadError(f"{path} is not a Parquet file that can be read ({error}): write it again") from error
+    rows.close()
+
+
+def count_parquet(path: Path) -> int:
+    """Rows of a Parquet file; 0 when it cannot be read."""
+    try:
+        return int(pyarrow.parquet.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError):
+        return 0
+
+
+def _header(path: Path) -> tuple[list[str], str]:
+    """The names of the columns, and what separates them: whichever of , ; tab the first line has most of."""
+    with path.open("rb") as file:
+        first = file.readline(2**20).decode("utf-8-sig")
+    separator = max(",;\t", key=first.count)
+    if not first.strip():
+        raise ReadError(f"{path} is empty: nothing to index")
+    reader = pyarrow.csv.read_csv(
+        pa.BufferReader(first.encode()), parse_options=pyarrow.csv.ParseOptions(delimiter=separator)
+    )
+    return list(reader.schema.names), separator
+
+
+def _check_text_column(names: list[str], path: Path) -> None:
+    if len(set(names)) != len(names):
+        raise ReadError(f"{path} has two columns of the same name: rename one")
+    if not {name.strip().lower() for name in names} & set(TEXT_FIELDS):
+        raise ReadError(
+            f"{path} has no text column: name it one of {', '.join(TEXT_FIELDS)} (its columns: {', '.join(names[:12])})"
+        )
+
+
+def _csv_cure(path: Path, error: Exception, limit: int) -> str:
+    if "straddling" in str(error):
+        return f"{path} has a row larger than {limit:,} bytes: split the document, or raise Limits.row_bytes"
+    if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
+        return f"{path} is not UTF-8: save it as UTF-8 (`iconv -f ENCODING -t UTF-8`)"
+    return f"{path} is not a table that can be read ({error}): check its separators and quotes"

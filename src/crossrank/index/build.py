@@ -1,0 +1,310 @@
+"""Bringing an index up to date: find what changed, embed only that, commit it piece by piece.
+
+Every commit is atomic and holds whole documents, so a process that dies leaves the index as of its last commit, and the
+next run sees what is still to do from the rows themselves. There is no other state.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from crossrank.errors import InputError, ReadError
+from crossrank.index import readers
+from crossrank.index.documents import Document, Failure, Limits, clean_text, plain_metadata
+from crossrank.index.passages import passages_of
+from crossrank.index.records import Known, Row
+from crossrank.index.table import Table
+from crossrank.types import Embedder
+
+COMMIT_PASSAGES = 1_024
+COMMIT_SECONDS = 15.0
+"""A commit is due after so many passages or seconds, whichever comes first: what a kill can cost, at most."""
+_EMBED_AT_ONCE = 128
+_UNINDEXED = 50_000
+"""Rows that BM25 may have to scan while a long update runs, a third of a second on one core."""
+_DELETE_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an update is.
+
+    Attributes:
+        stage: "reading", "embedding", "committed" (a commit has just succeeded), "tidying" or "done".
+        documents: dealt with so far, unchanged ones included.
+        expected: documents in all, about.
+        passages: committed passages in the index.
+        source: what is being read.
+    """
+
+    stage: Literal["reading", "embedding", "committed", "tidying", "done"]
+    documents: int
+    expected: int
+    passages: int
+    source: str
+
+
+Callback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What an update did, in documents.
+
+    Attributes:
+        added: that were not in the index.
+        changed: whose content differed.
+        deleted: that are gone, or became blank.
+        unchanged: that were left as they are.
+        failed: what could not be read; documents known from an earlier run stay in the index.
+    """
+
+    added: int
+    changed: int
+    deleted: int
+    unchanged: int
+    failed: tuple[Failure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where a document comes from, as its rows say."""
+
+    path: str = ""
+    size: int = 0
+    modified: int = 0
+
+
+class Update:
+    """One run. Not to be used twice; the caller holds the lock of the index."""
+
+    def __init__(self, table: Table, embedder: Embedder, tokenizer: Tokenizer, progress: Callback | None) -> None:
+        self._table = table
+        self._embedder = embedder
+        self._tokenizer = tokenizer
+        self._progress = progress
+        self._known = table.known()
+        self._by_source: dict[str, set[str]] = {}
+        for id_, known in self._known.items():
+            self._by_source.setdefault(known.source, set()).add(id_)
+        self._owner = {passage: id_ for id_, known in self._known.items() for passage in known.passages}
+        self._seen: set[str] = set()
+        self._doomed: set[str] = set()
+        self._failed: list[Failure] = []
+        self._added = self._changed = self._deleted = self._unchanged = 0
+        self._documents = self._expected = 0
+        self._passages = len(self._owner)
+        self._source = ""
+        self._pending: list[Row] = []
+        self._vectors: list[NDArray[np.float32]] = []
+        self._embedded = 0
+        self._replaced: list[str] = []
+        self._unindexed = table.unindexed()
+        self._stale = self._unindexed > 0
+        self._committed_at = time.monotonic()
+
+    def files(self, paths: Sequence[str | Path], limits: Limits) -> Changes:
+        """Make the index agree with the files below the paths; what lies elsewhere is left alone."""
+        roots = [os.path.abspath(path) for path in paths]
+        # A path that is gone but known is a deletion; any other that is missing is a mistake.
+        given = [
+            path
+            for path, root in zip(paths, roots, strict=True)
+            if os.path.lexists(root) or not any(_within(source, root) for source in self._by_source)
+        ]
+        found = readers.find(given)
+        self._failed += found.failures
+        here = {str(source.path) for source in found.sources}
+        unseen = [failure.source for failure in found.failures]
+        for path, documents in self._by_source.items():
+            gone = path not in here and any(_within(path, root) for root in roots)
+            if path and gone and not any(_within(path, folder) for folder in unseen):
+                self._doomed |= documents
+        counts = [readers.count(source) for source in found.sources]
+        self._expected = sum(counts)
+        done = 0
+        for source, count in zip(found.sources, counts, strict=True):
+            self._file(source, limits)
+            done += count
+            self._documents = done
+        return self._finish()
+
+    def documents(self, documents: Iterable[Document]) -> Changes:
+        """Add documents, or replace those of the same id; the others are left alone."""
+        for document in documents:
+            if not isinstance(document, Document):
+                raise InputError(f"expected a Document, not {type(document).__name__}")
+            if not document.id:
+                raise InputError("a document needs an id")
+            clean = replace(
+                document,
+                id=clean_text(document.id),
+                text=clean_text(document.text),
+                title=clean_text(document.title),
+                metadata=plain_metadata(document.metadata),
+            )
+            self._expected += 1
+            self._document(clean, _Origin(), f"document {clean.id!r}", anywhere=True)
+        return self._finish()
+
+    def remove(self, ids: Iterable[str]) -> Changes:
+        """Remove documents; an id that is not there is unchanged."""
+        for id_ in dict.fromkeys(ids):
+            if id_ in self._known:
+                self._doomed.add(id_)
+            else:
+                self._unchanged += 1
+        return self._finish()
+
+    def _file(self, source: readers.Source, limits: Limits) -> None:
+        path = str(source.path)
+        mine = self._by_source.get(path, set())
+        self._source = path
+        self._tell("reading")
+        failures = len(self._failed)
+        try:
+            found = source.path.stat()
+            origin = _Origin(path, found.st_size, found.st_mtime_ns)
+            if not source.has_rows and len(mine) == 1:
+                (id_,) = mine
+                source = replace(source, name=id_)  # Given by another path before: the document keeps its id.
+                known = self._known[id_]
+                if (known.size, known.modified) == (origin.size, origin.modified) and id_ not in self._seen:
+                    self._seen.add(id_)
+                    self._unchanged += 1
+                    return
+            for document in readers.read(source, limits, self._failed.append):
+                self._document(document, origin, path, anywhere=False)
+        except (ReadError, OSError) as error:
+            self._failed.append(Failure(path, str(error)))
+        # Rows that could not be read may be the ones that are missing.
+        if len(self._failed) == failures:
+            self._doomed |= mine - self._seen
+
+    def _document(self, document: Document, origin: _Origin, place: str, anywhere: bool) -> None:
+        self._documents += 1
+        known = self._known.get(document.id)
+        taken = self._taken(document, known, origin, anywhere)
+        if taken:
+            self._failed.append(Failure(place, taken))
+            return
+        self._seen.add(document.id)
+        digest = _digest(document)
+        if known and (known.digest, known.source) == (digest, origin.path):
+            self._unchanged += 1
+            return
+        made = passages_of(document, self._tokenizer, self._table.settings.size, self._table.settings.overlap)
+        if not made:
+            self._failed.append(Failure(place, f"document {document.id!r} is blank: nothing to index"))
+            if known:
+                self._doomed.add(document.id)
+            return
+        for passage, _ in made:
+            if self._owner.get(passage.id, document.id) != document.id:
+                reason = (
+                    f"its passage {passage.id!r} has the id of a passage of {self._owner[passage.id]!r}: rename one"
+                )
+                self._failed.append(Failure(place, reason))
+                return
+        self._owner.update((passage.id, document.id) for passage, _ in made)
+        self._doomed.discard(document.id)
+        if known:
+            self._changed += 1
+            self._replaced.append(document.id)
+            self._passages -= len(known.passages)
+        else:
+            self._added += 1
+        self._pending += [
+            Row(passage, tokens, origin.path, digest, origin.size, origin.modified) for passage, tokens in made
+        ]
+        self._work()
+
+    def _taken(self, document: Document, known: Known | None, origin: _Origin, anywhere: bool) -> str | None:
+        """Why a document may not have its id; None when it may."""
+        if document.id in self._seen:
+            return f"the id {document.id!r} comes twice: give each document its own"
+        if known is None or anywhere or known.source == origin.path or document.id in self._doomed:
+            return None
+        other = known.source or "a document that a program added"
+        return (
+            f"the id {document.id!r} belongs to {other}: index a folder that holds both, or rename one; if it was "
+            "moved, run this again"
+        )
+
+    def _work(self) -> None:
+        """Embed and commit what is due."""
+        while len(self._pending) - self._embedded >= _EMBED_AT_ONCE:
+            self._embed(_EMBED_AT_ONCE)
+        late = time.monotonic() - self._committed_at >= COMMIT_SECONDS
+        if len(self._pending) >= COMMIT_PASSAGES or (self._pending and late):
+            self._commit()
+
+    def _embed(self, at_most: int) -> None:
+        rows = self._pending[self._embedded : self._embedded + at_most]
+        vectors = self._embedder.embed([row.passage.scored_text for row in rows])
+        if vectors.shape != (len(rows), self._table.settings.width) or not np.isfinite(vectors).all():
+            raise InputError(
+                f"the embedder gave vectors of shape {vectors.shape}, or NaN, for {len(rows)} texts; expected "
+                f"({len(rows)}, {self._table.settings.width}) finite numbers"
+            )
+        self._vectors.append(np.asarray(vectors, dtype=np.float32))
+        self._embedded += len(rows)
+        self._tell("embedding")
+
+    def _commit(self) -> None:
+        if not self._pending:
+            return
+        while self._embedded < len(self._pending):
+            self._embed(_EMBED_AT_ONCE)
+        self._table.put(self._pending, np.concatenate(self._vectors), self._replaced)
+        self._passages += len(self._pending)
+        self._unindexed += len(self._pending)
+        self._pending, self._vectors, self._embedded, self._replaced = [], [], 0, []
+        self._stale = True
+        self._committed_at = time.monotonic()
+        self._tell("committed")
+        if self._unindexed >= _UNINDEXED:
+            self._table.take_in()
+            self._unindexed = 0
+
+    def _finish(self) -> Changes:
+        self._commit()
+        doomed = sorted(self._doomed)
+        for at in range(0, len(doomed), _DELETE_AT_ONCE):
+            some = doomed[at : at + _DELETE_AT_ONCE]
+            self._table.delete(some)
+            self._deleted += len(some)
+            self._passages -= sum(len(self._known[id_].passages) for id_ in some)
+            self._stale = True
+            self._tell("committed")
+        if self._stale:
+            self._tell("tidying")
+            self._table.tidy()
+        self._tell("done")
+        return Changes(self._added, self._changed, self._deleted, self._unchanged, tuple(self._failed))
+
+    def _tell(self, stage: Literal["reading", "embedding", "committed", "tidying", "done"]) -> None:
+        if self._progress is not None:
+            expected = max(self._expected, self._documents)
+            self._progress(Progress(stage, self._documents, expected, self._passages, self._source))
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _digest(document: Document) -> str:
+    """Hash of all that becomes passages and metadata."""
+    content = [document.title, document.text, sorted(document.metadata.items()), document.markup]
+    return sha256(json.dumps(content, ensure_ascii=False).encode("utf-8")).hexdigest()[:32]

@@ -1,0 +1,116 @@
+"""What a reader yields, what it may spend, and how it says that something could not be read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from crossrank.errors import InputError
+
+Value = str | int | float | bool | None
+Markup = Literal["plain", "markdown", "rst", "html"]
+
+NESTED_CHARACTERS = 1_000
+"""A list or mapping in a row's fields is kept as JSON text up to this length; longer ones (vectors) are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What the user indexed: a file, or a row of a file of rows.
+
+    Attributes:
+        id: unique in its index.
+        text: the body.
+        title: read before the text when it is not empty.
+        metadata: the user's own fields, which filters see; values are strings, numbers, booleans or None.
+        markup: how headings are written in the text; "plain" has none, "html" is text whose headings became `# lines`.
+    """
+
+    id: str
+    text: str
+    title: str = ""
+    metadata: Mapping[str, Value] = field(default_factory=dict)
+    markup: Markup = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Something that could not be indexed; the rest was.
+
+    Attributes:
+        source: the file, with the row where there is one: `notes.jsonl, line 7`.
+        reason: what was wrong and the cure.
+    """
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What reading one thing may cost, in bytes, so that a huge or hostile file has a defined end.
+
+    Attributes:
+        file_bytes: a file that is one document (text, Markdown, HTML, PDF) larger than this is refused.
+        row_bytes: a row of a .jsonl or .csv file larger than this is refused; the rows after it are read.
+        text_characters: text taken out of one PDF, whose compression could hide any amount.
+        bad_rows: bad rows reported one by one for each file; the others are counted.
+    """
+
+    file_bytes: int = 32 * 2**20
+    row_bytes: int = 8 * 2**20
+    text_characters: int = 32 * 2**20
+    bad_rows: int = 20
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if getattr(self, name) < 1:
+                raise InputError(f"Limits.{name} must be at least 1, not {getattr(self, name)}")
+
+
+def clean_text(text: str) -> str:
+    """The text with unpaired surrogates (which no file format can hold) replaced by U+FFFD.
+
+    >>> clean_text("caf\\u00e9 \\ud800")
+    'café �'
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def plain_metadata(fields: Mapping[Any, Any]) -> dict[str, Value]:
+    """Fields as an index can hold and filter them.
+
+    Strings, booleans, None, finite floats and integers of 64 bits stay as they are; larger integers become strings, NaN
+    and infinities None, dates ISO text, lists and mappings JSON text (left out above `NESTED_CHARACTERS`); bytes are
+    left out.
+
+    >>> plain_metadata({"year": 2020, "tags": ["a", "b"], "score": float("nan"), "raw": b"..."})
+    {'year': 2020, 'tags': '["a", "b"]', 'score': None}
+    """
+    kept: dict[str, Value] = {}
+    for key, value in fields.items():
+        name = clean_text(str(key))
+        if value is None or isinstance(value, bool):
+            kept[name] = value
+        elif isinstance(value, int):
+            kept[name] = value if -(2**63) <= value < 2**63 else str(value)
+        elif isinstance(value, float):
+            kept[name] = value if math.isfinite(value) else None
+        elif isinstance(value, str):
+            kept[name] = clean_text(value)
+        elif isinstance(value, (list, tuple, dict)):
+            nested = json.dumps(value, ensure_ascii=False, default=str)
+            if len(nested) <= NESTED_CHARACTERS:
+                kept[name] = clean_text(nested)
+        elif hasattr(value, "isoformat"):
+            kept[name] = str(value.isoformat())
+        elif not isinstance(value, (bytes, bytearray, memoryview)):
+            kept[name] = clean_text(str(value))
+    return kept

@@ -1,0 +1,156 @@
+"""Filters on metadata: a small language for people, compiled to SQL in which nothing of the user's is code.
+
+    year >= 2020
+    lang = en AND status != "out of print"
+
+A metadata field is stored under a key that begins with its type (`n:year`, `s:lang`), because the store's typed readers
+fail on a value of another type. A filter therefore asks for the types its value could have, and compares within each.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from crossrank.errors import InputError
+from crossrank.index.documents import Value
+
+_TOKEN = re.compile(
+    r"""\s*(?:
+        (?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
+      | (?P<op><=|>=|!=|==|=|<|>)
+      | (?P<word>[^\s"'=<>!]+)
+    )""",
+    re.VERBOSE | re.DOTALL,
+)
+_LONGEST = 10_000
+_CURE = 'write FIELD=VALUE (also != < <= > >=), several joined by AND; quote what has spaces: title="a b"'
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One comparison.
+
+    Attributes:
+        field: the name of a metadata field.
+        op: one of = != < <= > >=.
+        value: what it is compared with.
+        quoted: a quoted value is a string, whatever it looks like.
+    """
+
+    field: str
+    op: str
+    value: str
+    quoted: bool = False
+
+
+def parse(where: str | Sequence[str] | None) -> tuple[Condition, ...]:
+    """The conditions of a filter, or of several, which must all hold.
+
+    Raises:
+        InputError: it cannot be understood.
+
+    >>> parse('year>=2020 AND title = "a b"')[1]
+    Condition(field='title', op='=', value='a b', quoted=True)
+    """
+    if where is None:
+        return ()
+    parts = [where] if isinstance(where, str) else list(where)
+    return tuple(condition for part in parts for condition in _parse(part))
+
+
+def _parse(where: str) -> list[Condition]:
+    if len(where) > _LONGEST:
+        raise InputError(f"a filter may have {_LONGEST:,} characters, not {len(where):,}")
+    tokens = _tokens(where)
+    conditions: list[Condition] = []
+    while tokens:
+        if len(tokens) < 3 or tokens[0][0] == "op" or tokens[1][0] != "op" or tokens[2][0] == "op":
+            raise InputError(f"the filter {where!r} is not understood: {_CURE}")
+        (_, name), (_, op), (kind, value) = tokens[:3]
+        conditions.append(Condition(name, "=" if op == "==" else op, value, kind == "quoted"))
+        tokens = tokens[3:]
+        if tokens:
+            if tokens[0][0] != "word" or tokens[0][1].upper() != "AND" or len(tokens) == 1:
+                raise InputError(f"the filter {where!r} is not understood at {tokens[0][1]!r}: {_CURE}")
+            tokens = tokens[1:]
+    if not conditions:
+        raise InputError(f"a filter is empty: {_CURE}")
+    return conditions
+
+
+def _tokens(where: str) -> list[tuple[str, str]]:
+    tokens, at, text = [], 0, where.rstrip()
+    while at < len(text):
+        found = _TOKEN.match(text, at)
+        if found is None or found.lastgroup is None:
+            raise InputError(f"the filter {where!r} is not understood at {text[at:][:20]!r}: {_CURE}")
+        value = found.group(found.lastgroup)
+        if found.lastgroup == "quoted":
+            value = re.sub(r"\\(.)", r"\1", value[1:-1], flags=re.DOTALL)
+        tokens.append((found.lastgroup, value))
+        at = found.end()
+    return tokens
+
+
+def to_sql(conditions: Sequence[Condition], column: str = "metadata") -> str | None:
+    """The predicate for the store; None when there is nothing to ask.
+
+    `=` compares with strings, and with numbers or booleans when the value looks like one. The orders compare numbers
+    with a value that looks like a number, and strings (by code point, so that ISO dates work) with any other. A missing
+    field satisfies only `!=`.
+    """
+    return " AND ".join(f"({_predicate(condition, column)})" for condition in conditions) or None
+
+
+def _predicate(condition: Condition, column: str) -> str:
+    number = None if condition.quoted else _number(condition.value)
+    text = f"json_get_string({column}, {literal('s:' + condition.field)})"
+    numeric = f"json_get_float({column}, {literal('n:' + condition.field)})"
+    if condition.op in ("=", "!="):
+        equal = [f"{text} = {literal(condition.value)}"]
+        if number is not None:
+            equal.append(f"{numeric} = {number!r}")
+        if not condition.quoted and condition.value.lower() in ("true", "false"):
+            boolean = f"json_get_bool({column}, {literal('b:' + condition.field)})"
+            equal.append(f"{boolean} = {condition.value.lower()}")
+        return f"coalesce({' OR '.join(equal)}, false) = {'true' if condition.op == '=' else 'false'}"
+    if number is not None:
+        return f"{numeric} {condition.op} {number!r}"
+    return f"{text} {condition.op} {literal(condition.value)}"
+
+
+def _number(text: str) -> float | None:
+    if not re.fullmatch(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", text):
+        return None
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def literal(text: str) -> str:
+    """A string of SQL that stands for exactly this text.
+
+    >>> literal("it's")
+    "'it''s'"
+    """
+    return "'" + text.replace("'", "''") + "'"
+
+
+_TAGS = {str: "s", bool: "b", int: "n", float: "n", type(None): "z"}
+
+
+def encode_metadata(metadata: Mapping[str, Value]) -> str:
+    """Metadata as the store holds it: JSON, each key tagged with the type of its value.
+
+    >>> encode_metadata({"year": 2020, "lang": "en"})
+    '{"n:year": 2020, "s:lang": "en"}'
+    """
+    return json.dumps({f"{_TAGS[type(value)]}:{key}": value for key, value in metadata.items()}, ensure_ascii=False)
+
+
+def decode_metadata(stored: str) -> dict[str, Value]:
+    """What `encode_metadata` was given; the keys come back in the order of their types and names."""
+    return {key[2:]: value for key, value in json.loads(stored).items()}

@@ -1,0 +1,141 @@
+"""Headings of Markdown and reStructuredText, by a scan of the lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from crossrank.index.documents import Markup
+
+_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?[ \t]*$")
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
+_RST_LINE = re.compile(r"([!-/:-@\[-`{-~])\1*$")
+_LONGEST = 300
+"""Characters of a heading, at most: a longer line is text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The text under a heading.
+
+    Attributes:
+        path: the headings above it, outermost first; empty before the first heading.
+        start: its first character, after the heading.
+        end: the character after its last.
+    """
+
+    path: tuple[str, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Heading:
+    level: int
+    title: str
+    start: int
+    end: int
+
+
+def sections(text: str, markup: Markup) -> Iterator[Section]:
+    """The text in parts, in order; they cover it except for the headings. A heading with nothing under it is a part of
+    its own, whose text is the heading, so that nothing is lost.
+
+    >>> text = "Intro.\\n# Guide\\nRead.\\n## Linux\\nRun it.\\n"
+    >>> [(s.path, text[s.start:s.end].strip()) for s in sections(text, "markdown")]
+    [((), 'Intro.'), (('Guide',), 'Read.'), (('Guide', 'Linux'), 'Run it.')]
+    """
+    found = [] if markup == "plain" else list(_rst(text) if markup == "rst" else _markdown(text, markup == "markdown"))
+    yield Section((), 0, found[0].start if found else len(text))
+    path: list[_Heading] = []
+    for number, heading in enumerate(found):
+        end = found[number + 1].start if number + 1 < len(found) else len(text)
+        while path and path[-1].level >= heading.level:
+            path.pop()
+        above = tuple(step.title for step in path)
+        path.append(heading)
+        deeper = number + 1 < len(found) and found[number + 1].level > heading.level
+        if text[heading.end : end].strip() or deeper:
+            yield Section((*above, heading.title), heading.end, end)
+        else:
+            yield Section(above, heading.start, end)
+
+
+def _lines(text: str) -> Iterator[tuple[int, int, str]]:
+    """(start, end with the line break, the line without it) of each line."""
+    begin = 0
+    while begin < len(text):
+        end = text.find("\n", begin)
+        end = len(text) if end < 0 else end
+        yield begin, min(end + 1, len(text)), text[begin : min(end, begin + _LONGEST + 1)]
+        begin = end + 1
+
+
+def _markdown(text: str, underlined: bool) -> Iterator[_Heading]:
+    fence = ""
+    before: tuple[int, str] | None = None  # The line before, where it may be an underlined heading.
+    held = ""
+    front_matter = underlined and text.startswith("---\n")
+    for number, (start, end, line) in enumerate(_lines(text)):
+        if front_matter:
+            front_matter = number == 0 or line.rstrip() not in ("---", "...")
+            continue
+        last, held = held, line
+        opened = _FENCE.match(line)
+        if fence:
+            if opened and opened.group(1).startswith(fence):
+                fence = ""
+            before = None
+            continue
+        atx = _ATX.fullmatch(line) if len(line) <= _LONGEST else None
+        if opened:
+            fence, before = opened.group(1)[:3], None
+        elif atx:
+            title = re.sub(r"(?:^|[ \t]+)#+$", "", atx.group(2) or "").strip()
+            before = None
+            if title:
+                yield _Heading(len(atx.group(1)), title, start, end)
+        elif underlined and before and (rule := _SETEXT.fullmatch(line)):
+            yield _Heading(1 if rule.group(1)[0] == "=" else 2, before[1], before[0], end)
+            before = None
+        else:
+            # A table row, list item or quotation above a line of dashes is no heading.
+            plain = line.strip() and not line.startswith(("    ", "\t", "|", ">", "- ", "* "))
+            lone = before is None and not last.strip()
+            before = (start, line.strip()) if plain and lone and len(line) <= _LONGEST else None
+
+
+def _rst(text: str) -> Iterator[_Heading]:
+    """Underlined titles; a style of underline (with or without an overline) has the level at which it came first."""
+    styles: list[tuple[str, bool]] = []
+    lines = list(_lines(text))
+    number = 0
+    while number < len(lines):
+        over = _is_rule(lines[number][2])
+        title_at = number + 1 if over else number
+        under_at = title_at + 1
+        if under_at < len(lines) and _is_title(lines, title_at, over) and _is_rule(lines[under_at][2]):
+            rule, title = lines[under_at][2].rstrip(), lines[title_at][2].strip()
+            if len(rule) >= len(title) and (not over or lines[number][2].rstrip() == rule):
+                style = (rule[0], over)
+                if style not in styles:
+                    styles.append(style)
+                yield _Heading(styles.index(style), title, lines[number][0], lines[under_at][1])
+                number = under_at + 1
+                continue
+        number += 1
+
+
+def _is_rule(line: str) -> bool:
+    return len(line.rstrip()) >= 2 and _RST_LINE.fullmatch(line.rstrip()) is not None
+
+
+def _is_title(lines: list[tuple[int, int, str]], number: int, over: bool) -> bool:
+    """Whether a line may be a title: some text, not a rule itself, first of its paragraph and not indented."""
+    line = lines[number][2]
+    first = over or number == 0 or not lines[number - 1][2].strip()
+    return bool(
+        first and line.strip() and len(line) <= _LONGEST and not _is_rule(line) and (over or not line[0].isspace())
+    )

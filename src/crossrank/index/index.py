@@ -1,0 +1,342 @@
+"""The index: a folder that holds passages and answers BM25 and vector queries over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from crossrank.errors import IndexFileError, InputError
+from crossrank.index.build import Callback, Changes, Update
+from crossrank.index.documents import Document, Limits
+from crossrank.index.lock import exclusive
+from crossrank.index.passages import SIZE, check_sizes, counting_copy, tokenizer_fingerprint
+from crossrank.index.records import ANY_LANGUAGE, LANGUAGES, Settings, Where
+from crossrank.index.table import LOCK, TABLE, Table
+from crossrank.types import Embedder, Passage, Ranking, Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What an index is.
+
+    Attributes:
+        model: the name its embedder was loaded by; None when the embedder was not loaded by name.
+        embedder: fingerprint of the embedder.
+        tokenizer: fingerprint of the tokenizer whose token ids are stored.
+        width: numbers in one vector.
+        size: tokens of a passage, at most.
+        overlap: tokens a passage repeats from the one before it.
+        language: of stemming and stop words.
+        passages: how many there are.
+        documents: how many there are.
+        bytes: on disk, left-overs of old versions included.
+        version: grows with every commit.
+    """
+
+    model: str | None
+    embedder: str
+    tokenizer: str
+    width: int
+    size: int
+    overlap: int
+    language: str
+    passages: int
+    documents: int
+    bytes: int
+    version: int
+
+
+class Index:
+    """Passages on disk, at the version that was last committed when the index was opened, updated or refreshed.
+
+    Reading is safe from many threads and processes, also while another process updates the index; one process at a time
+    may write. Ids in a ranking are those of passages; equal scores are ordered by id.
+
+    >>> import tempfile
+    >>> import crossrank
+    >>> embedder = crossrank.load_embedder()
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> index = Index.create(folder.name, embedder, embedder.tokenizer)
+    >>> documents = [Document("a", "Cats purr.", metadata={"year": 2019}), Document("b", "Dogs bark.")]
+    >>> index.add(documents, embedder, embedder.tokenizer).added
+    2
+    >>> index.bm25("barking dogs", 10).ids, index.bm25("cat", 10, where="year>=2020").ids
+    (('b',), ())
+    >>> index.dense(embedder.embed(["kitten"])[0], 10).ids
+    ('a', 'b')
+    >>> folder.cleanup()
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __repr__(self) -> str:
+        return f"Index({str(self._table.folder)!r}, passages={len(self)})"
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Index:
+        """The index in a folder.
+
+        Raises:
+            IndexFileError: there is none, or it is damaged or of another format.
+        """
+        return cls(Table.open(Path(folder)))
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | Path,
+        embedder: Embedder,
+        tokenizer: Tokenizer,
+        *,
+        model: str | None = None,
+        size: int = SIZE,
+        overlap: int = 0,
+        language: str = "English",
+        rebuild: bool = False,
+    ) -> Index:
+        """An empty index.
+
+        Args:
+            folder: new or empty; it is made with its parents.
+            embedder: makes the vectors; every later update and query must use one of the same fingerprint.
+            tokenizer: cuts passages; its token ids are stored.
+            model: the name to load the embedder by, kept for `info`.
+            size: tokens of a passage, at most.
+            overlap: tokens a passage repeats from the one before it.
+            language: of stemming and stop words in BM25: "English" or another of `records.LANGUAGES`; "any" has neither
+                and finds words also where there are no spaces between them, as in Chinese.
+            rebuild: replace the index that is there. Its passages are gone with that one commit.
+
+        Raises:
+            IndexFileError: the folder holds an index already (without `rebuild`), or something else.
+            InputError: a size or overlap that cannot be kept, or an unknown language.
+        """
+        check_sizes(size, overlap)
+        if language not in (*LANGUAGES, ANY_LANGUAGE):
+            raise InputError(f"no language {language!r}; there are {', '.join(LANGUAGES)} and {ANY_LANGUAGE}")
+        path = Path(folder)
+        settings = Settings(
+            embedder.fingerprint, embedder.width, tokenizer_fingerprint(tokenizer), model, size, overlap, language
+        )
+        if path.exists() and (not path.is_dir() or _is_foreign(path)):
+            raise IndexFileError(f"{path} is neither empty nor an index: choose another folder for the index")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise IndexFileError(f"{path} cannot be made ({error.strerror}): choose another folder") from error
+        with exclusive(path / LOCK):
+            exists = any((path / TABLE / "_versions").glob("*.manifest"))
+            if exists and not rebuild:
+                raise IndexFileError(f"{path} holds an index already: open it, or replace it with rebuild=True")
+            return cls(Table.create(path, settings, replace=exists))
+
+    @classmethod
+    def open_or_create(
+        cls,
+        folder: str | Path,
+        embedder: Embedder,
+        tokenizer: Tokenizer,
+        *,
+        model: str | None = None,
+        size: int | None = None,
+        overlap: int | None = None,
+        language: str | None = None,
+        rebuild: bool = False,
+    ) -> Index:
+        """The index in a folder, made now if there is none; a setting of None is taken as it is, or as its default.
+
+        Raises:
+            IndexFileError: as `open` and `create`; also when the index was made with other settings.
+        """
+        if rebuild or not any((Path(folder) / TABLE / "_versions").glob("*.manifest")):
+            return cls.create(
+                folder,
+                embedder,
+                tokenizer,
+                model=model,
+                size=SIZE if size is None else size,
+                overlap=0 if overlap is None else overlap,
+                language="English" if language is None else language,
+                rebuild=rebuild,
+            )
+        index = cls.open(folder)
+        made = index._table.settings
+        for name, asked, has in (
+            ("passages of at most {} tokens", size, made.size),
+            ("an overlap of {} tokens", overlap, made.overlap),
+            ("the language {}", language, made.language),
+        ):
+            if asked is not None and asked != has:
+                raise IndexFileError(
+                    f"the index {folder} was made with {name.format(has)}, not {asked}: leave that out, or make the "
+                    "index anew with --rebuild (rebuild=True)"
+                )
+        index.check_embedder(embedder)
+        return index
+
+    def __len__(self) -> int:
+        """Passages."""
+        return len(self._table)
+
+    def info(self) -> Info:
+        """How it was made and how large it is."""
+        made = self._table.settings
+        used = sum(file.stat().st_size for file in self._table.folder.rglob("*") if file.is_file())
+        return Info(
+            made.model,
+            made.embedder,
+            made.tokenizer,
+            made.width,
+            made.size,
+            made.overlap,
+            made.language,
+            len(self),
+            self._table.count_documents(),
+            used,
+            self._table.version,
+        )
+
+    def ids(self) -> list[str]:
+        """The ids of all passages; those of one document are in its order."""
+        return self._table.ids()
+
+    def refresh(self) -> None:
+        """Go on to what others committed since this index was opened."""
+        self._table.refresh()
+
+    def check_embedder(self, embedder: Embedder) -> None:
+        """Refuse an embedder whose vectors cannot be compared with those of the index.
+
+        Raises:
+            IndexFileError: its fingerprint or width is another.
+        """
+        made = self._table.settings
+        if (embedder.fingerprint, embedder.width) != (made.embedder, made.width):
+            raise IndexFileError(
+                f"the index {self._table.folder} was made with another embedder ({made.model or 'unnamed'}, "
+                f"{made.width} numbers, {made.embedder[:12]}) than this one ({embedder.width} numbers, "
+                f"{embedder.fingerprint[:12]}): load that one, or make the index anew with --rebuild (rebuild=True)"
+            )
+
+    def update(
+        self,
+        paths: Sequence[str | Path],
+        embedder: Embedder,
+        tokenizer: Tokenizer,
+        progress: Callback | None = None,
+        limits: Limits | None = None,
+    ) -> Changes:
+        """Make the index agree with the files below `paths`: new and changed documents are embedded, deleted ones go.
+
+        What was indexed from elsewhere stays. A path that no longer exists but was indexed before is a deletion. Work
+        is committed as it goes; interrupted, this leaves the last commit, and the next call does the rest.
+
+        Args:
+            paths: files and folders, see `readers.find`.
+            embedder: of the same fingerprint as the one the index was made with.
+            tokenizer: likewise.
+            progress: called from this thread as the work goes on.
+            limits: what reading one thing may cost.
+
+        Returns:
+            What changed. Files and rows that could not be read are in `failed`, and the rest is indexed.
+
+        Raises:
+            InputError: a path does not exist or is of a kind that cannot be indexed.
+            IndexFileError: another embedder or tokenizer; another process is writing; the disk is full.
+        """
+        if isinstance(paths, (str, Path)):
+            raise InputError("update takes a list of paths, not one path")
+        with ExitStack() as stack:
+            return self._begin(stack, embedder, tokenizer, progress).files(paths, limits or Limits())
+
+    def add(
+        self,
+        documents: Iterable[Document],
+        embedder: Embedder,
+        tokenizer: Tokenizer,
+        progress: Callback | None = None,
+    ) -> Changes:
+        """Add documents that a program holds, or replace those of the same id. Otherwise like `update`."""
+        with ExitStack() as stack:
+            return self._begin(stack, embedder, tokenizer, progress).documents(documents)
+
+    def remove(self, ids: Iterable[str], embedder: Embedder, tokenizer: Tokenizer) -> Changes:
+        """Remove documents by their ids. Otherwise like `update`."""
+        with ExitStack() as stack:
+            return self._begin(stack, embedder, tokenizer, None).remove(ids)
+
+    def _begin(self, stack: ExitStack, embedder: Embedder, tokenizer: Tokenizer, progress: Callback | None) -> Update:
+        """Take the lock, see the latest version, and check that the update fits the index."""
+        stack.enter_context(exclusive(self._table.folder / LOCK))
+        self._table = Table.open(self._table.folder)
+        self._table.complete()
+        self.check_embedder(embedder)
+        if tokenizer_fingerprint(tokenizer) != self._table.settings.tokenizer:
+            raise IndexFileError(
+                f"the index {self._table.folder} holds token ids of another tokenizer: use the one it was made with, "
+                "or make the index anew with --rebuild (rebuild=True)"
+            )
+        return Update(self._table, embedder, counting_copy(tokenizer), progress)
+
+    def passages(self, ids: Sequence[str]) -> list[Passage]:
+        """Passages by id, in the order of the ids.
+
+        Raises:
+            InputError: an id is not in the index.
+        """
+        return self._table.passages(ids)
+
+    def tokens(self, ids: Sequence[str]) -> Tokens:
+        """Token ids of the passages' scored texts in the order of the ids, all of the passage side.
+
+        Special tokens are left out: an encoder puts them where its template has them.
+
+        Raises:
+            InputError: an id is not in the index.
+        """
+        return self._table.tokens(ids)
+
+    def bm25(self, query: str, depth: int, where: Where = None) -> Ranking:
+        """The best passages by BM25 (Lucene's form, k1 = 1.2, b = 0.75) over title and text together.
+
+        Words are what stands between spaces and punctuation, in lower case, without accents, stemmed; stop words are
+        left out, and so are words of more than 40 letters. A query is words and nothing else: no character in it has a
+        meaning. One without any word that counts finds nothing.
+
+        Args:
+            query: any text.
+            depth: passages, at most.
+            where: conditions on metadata, applied before the best are chosen; see `crossrank.index.filters`.
+
+        Raises:
+            InputError: a depth under 1, or a filter that cannot be understood.
+            IndexFileError: the index is damaged.
+        """
+        return self._table.bm25(query, depth, where)
+
+    def dense(self, vector: NDArray[np.float32], depth: int, where: Where = None) -> Ranking:
+        """The passages whose vectors have the largest dot product with `vector`, found by comparing all of them.
+
+        Args:
+            vector: shape (width,), a unit vector from the embedder of the index.
+            depth: passages, at most.
+            where: as in `bm25`.
+
+        Raises:
+            InputError: another shape, NaN, a depth under 1, or a filter that cannot be understood.
+            IndexFileError: the index is damaged.
+        """
+        return self._table.dense(vector, depth, where)
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Whether a folder holds things but no index, nor the beginnings of one."""
+    return any(True for _ in folder.iterdir()) and not any((folder / name).exists() for name in (TABLE, LOCK))

@@ -1,0 +1,210 @@
+"""Documents to passages: cut at headings, paragraphs, sentences or words, sizes in tokens, in linear time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from crossrank.errors import InputError
+from crossrank.index.documents import Document, Markup
+from crossrank.index.headings import sections
+from crossrank.types import Passage
+
+SIZE = 200
+"""Tokens of a passage, at most, unless a caller says otherwise: with a query it fits one window of a cross-encoder."""
+
+_PIECE = 8_192
+"""Characters tokenized at once. The cost of a tokenizer may grow faster than its text; so no text is longer."""
+_PIECES_AT_ONCE = 64
+_LONG_TOKEN, _CHARACTERS_A_TOKEN = 32, 16
+"""A token that covers more characters (an unknown word) counts once for each so many of them, a bound on passages."""
+
+_PARAGRAPH, _SENTENCE, _LINE, _WORD = 4, 3, 2, 1
+_BLANK_LINE = re.compile(r"\n[ \t]*(?=\n)")
+_SPACE = re.compile(r"\s+")
+_LINE_END = re.compile(r"\n")
+_SENTENCE_END = re.compile(r"[.!?…]['\")\]”’»]*\s+(?=[^\sa-z])|[。！？]")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a document that becomes a passage: its text and the path of headings above it."""
+
+    title: str
+    text: str
+
+
+def counting_copy(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy that neither cuts nor pads, so that every token is seen."""
+    copy = Tokenizer.from_str(tokenizer.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    return copy
+
+
+def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
+    """Equal exactly for tokenizers that cut texts into equal ids."""
+    return sha256(counting_copy(tokenizer).to_str().encode("utf-8")).hexdigest()
+
+
+def check_sizes(size: int, overlap: int) -> None:
+    """Refuse sizes that cannot be kept.
+
+    Raises:
+        InputError: a size under 16 tokens, or an overlap that is negative or above a quarter of the size.
+    """
+    if size < 16:
+        raise InputError(f"passages must have at least 16 tokens, not {size}")
+    if not 0 <= overlap <= size // 4:  # More would make the work of one text grow without need.
+        raise InputError(f"the overlap must be between 0 and a quarter of a passage's {size} tokens, not {overlap}")
+
+
+def split(
+    text: str,
+    tokenizer: Tokenizer,
+    size: int = SIZE,
+    overlap: int = 0,
+    *,
+    title: str = "",
+    markup: Markup = "plain",
+) -> list[Piece]:
+    """Cut a text into pieces of at most `size` tokens, title included.
+
+    A text that fits stays whole. A longer one is cut at its headings; what is still too long, at the strongest boundary
+    in the second half of the room: a blank line, the end of a sentence, the end of a line, a space, and only then
+    within a word. The title of a piece is the path of headings above it, "Guide > Install > Linux".
+
+    The size holds as `tokenizer` counts the pieces of the whole text. It may be passed in two cases: a title takes more
+    than half of it, or a word is cut and counts more tokens than before.
+
+    Args:
+        text: any length; the time is proportional to it.
+        tokenizer: without truncation (see `counting_copy`); special tokens are not counted.
+        size: tokens, at least 16.
+        overlap: tokens that a piece repeats from the one before it, at most half the size.
+        title: of the document.
+        markup: how headings are written.
+
+    Raises:
+        InputError: a size or overlap that cannot be kept.
+    """
+    check_sizes(size, overlap)
+    if not text.strip():
+        return [Piece(title, "")] if title.strip() else []
+    parts = list(sections(text, markup))
+    if not title and len(parts) > 1 and parts[1].path and not text[: parts[0].end].strip():
+        # The heading that the text opens with is its title.
+        title = parts[1].path[0]
+        text_start = parts[1].start
+    else:
+        text_start = 0
+    starts = _token_starts(text, tokenizer)
+    if len(starts) + _title_tokens(title, tokenizer) <= size:
+        return [Piece(title, text[text_start:].strip())]
+    strengths = _strengths(text, starts)
+    pieces: list[Piece] = []
+    for section in parts:
+        path = section.path if section.path[:1] == (title,) or not title else (title, *section.path)
+        name = " > ".join(path)
+        room = max(size - _title_tokens(name, tokenizer), size // 2)
+        first, last = np.searchsorted(starts, [section.start, section.end]).tolist()
+        for a, b in _cuts(strengths[first:last], room, min(overlap, room // 4)):
+            begin = section.start if a == 0 else int(starts[first + a])
+            end = section.end if first + b == last else int(starts[first + b])
+            body = text[begin:end].strip()
+            if body:
+                pieces.append(Piece(name, body))
+    return pieces
+
+
+def passages_of(
+    document: Document, tokenizer: Tokenizer, size: int, overlap: int
+) -> list[tuple[Passage, NDArray[np.int32]]]:
+    """The passages of a document and the token ids of the text a scorer reads, without special tokens.
+
+    A document that stays whole keeps its id; otherwise its passages are `id#1`, `id#2` and so on. A blank document has
+    none.
+    """
+    pieces = split(document.text, tokenizer, size, overlap, title=document.title.strip(), markup=document.markup)
+    ids = [document.id] if len(pieces) == 1 else [f"{document.id}#{number + 1}" for number in range(len(pieces))]
+    passages = [
+        Passage(id_, piece.text, piece.title, document.id, document.metadata)
+        for id_, piece in zip(ids, pieces, strict=True)
+    ]
+    tokens: list[NDArray[np.int32]] = []
+    for at in range(0, len(passages), _PIECES_AT_ONCE):
+        texts = [passage.scored_text for passage in passages[at : at + _PIECES_AT_ONCE]]
+        encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
+        tokens += [np.asarray(one.ids, dtype=np.int32) for one in encoded]
+    return list(zip(passages, tokens, strict=True))
+
+
+def _title_tokens(title: str, tokenizer: Tokenizer) -> int:
+    """Tokens that the title adds, with the full stop that joins it to the text."""
+    return len(tokenizer.encode(title[:_PIECE] + ".", add_special_tokens=False).ids) if title else 0
+
+
+def _token_starts(text: str, tokenizer: Tokenizer) -> NDArray[np.int64]:
+    """Where each token begins, in characters; a very long token counts as several."""
+    found: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)]
+    places = list(_pieces(text))
+    for at in range(0, len(places), _PIECES_AT_ONCE):
+        group = places[at : at + _PIECES_AT_ONCE]
+        encoded = tokenizer.encode_batch([text[a:b] for a, b in group], add_special_tokens=False)
+        for (begin, _), one in zip(group, encoded, strict=True):
+            spans = np.asarray(one.offsets, dtype=np.int64).reshape(-1, 2) + begin
+            found.append(spans[:, 0])
+            for a, b in spans[spans[:, 1] - spans[:, 0] > _LONG_TOKEN].tolist():
+                found.append(np.arange(a + _CHARACTERS_A_TOKEN, b, _CHARACTERS_A_TOKEN, dtype=np.int64))
+    # Tokens that share a place (one character of several tokens) all count; order by place.
+    return np.sort(np.concatenate(found), kind="stable")
+
+
+def _pieces(text: str) -> Iterator[tuple[int, int]]:
+    """Spans of at most `_PIECE` characters that end after white space where there is some."""
+    begin = 0
+    while begin < len(text):
+        end = begin + _PIECE
+        if end < len(text):
+            tail = text[end - 1_024 : end]
+            space = max(tail.rfind(" "), tail.rfind("\n"))
+            end = end if space < 0 else end - 1_024 + space + 1
+        yield begin, min(end, len(text))
+        begin = end
+
+
+def _strengths(text: str, starts: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """How good a place to cut the start of each token is."""
+    strengths = np.zeros(len(starts) + 1, dtype=np.uint8)
+    rules = {_WORD: _SPACE, _LINE: _LINE_END, _SENTENCE: _SENTENCE_END, _PARAGRAPH: _BLANK_LINE}
+    for strength, rule in rules.items():
+        places = np.fromiter((found.end() for found in rule.finditer(text)), dtype=np.int64)
+        # The first token at or after the boundary; nothing but white space lies between.
+        strengths[np.searchsorted(starts, places)] = strength
+    return strengths[:-1]
+
+
+def _cuts(strengths: NDArray[np.uint8], room: int, overlap: int) -> Iterator[tuple[int, int]]:
+    """Spans of tokens, each at most `room` long, in order; the last is not left much shorter than the others."""
+    begin, total = 0, len(strengths)
+    if total == 0:  # Text of which the tokenizer keeps nothing.
+        yield 0, 0
+        return
+    while total - begin > room:
+        highest = begin + min(room, total - begin - room // 4)
+        lowest = min(begin + room // 2, highest)
+        window = strengths[lowest : highest + 1]
+        cut = highest - int(np.argmax(window[::-1]))  # The last of the strongest.
+        yield begin, cut
+        if overlap:
+            window = strengths[cut - overlap : cut]
+            begin = cut - overlap + int(np.argmax(window))  # The first of the strongest.
+        else:
+            begin = cut
+    yield begin, total

@@ -1,0 +1,203 @@
+"""Files and folders to documents. One file is one document; a row of a .jsonl, .csv or .parquet file is one too."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossrank.errors import InputError, ReadError
+from crossrank.index.documents import Document, Failure, Limits, Markup, clean_text
+from crossrank.index.html import declared_encoding
+from crossrank.index.html import to_text as html_to_text
+from crossrank.index.rows import Report, Rows, count_lines, read_jsonl
+
+ROW_SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
+MARKUP: dict[str, Markup] = {".txt": "plain", ".md": "markdown", ".rst": "rst", ".html": "html", ".htm": "html"}
+SUFFIXES = (*MARKUP, ".pdf", *ROW_SUFFIXES)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file to read.
+
+    Attributes:
+        path: absolute; links on the way are kept.
+        name: the id of its document, or what the ids of its rows begin with when they have none of their own: the path
+            from the given folder on, the folder's own name included, with `/` between the parts.
+    """
+
+    path: Path
+    name: str
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether each row of the file is a document."""
+        return suffix_of(self.path) in ROW_SUFFIXES
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Files below the given paths, in the order of the paths and by name, none twice; and what could not be entered."""
+
+    sources: tuple[Source, ...]
+    failures: tuple[Failure, ...]
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix in lower case; `.jsonl.gz` counts as one."""
+    name = path.name.lower()
+    return ".jsonl.gz" if name.endswith(".jsonl.gz") else path.suffix.lower()
+
+
+def find(paths: Sequence[str | Path]) -> Found:
+    """The files below `paths` that can be read.
+
+    Folders are walked to the bottom. Hidden files and folders (whose names begin with a dot) and files of other kinds
+    are passed over; a link is followed, and a file or folder reached a second time is not read again. A folder in the
+    BEIR layout (`corpus.jsonl` beside `queries.jsonl`, also `.gz`) gives its corpus and not its queries.
+
+    Raises:
+        InputError: a path does not exist, or is a file of a kind that cannot be read.
+    """
+    sources: list[Source] = []
+    failures: list[Failure] = []
+    seen: set[tuple[int, int]] = set()
+    for given in paths:
+        path = Path(os.path.abspath(given))
+        if path.is_dir():
+            _walk(path, seen, sources, failures)
+        elif not path.exists():
+            raise InputError(f"no such file or folder: {given}")
+        elif suffix_of(path) not in SUFFIXES:
+            raise InputError(f"{given} is of a kind that cannot be indexed; these can: {', '.join(SUFFIXES)}")
+        elif _is_new(path, seen):
+            sources.append(Source(path, clean_text(path.name)))
+    return Found(tuple(sources), tuple(failures))
+
+
+def _walk(root: Path, seen: set[tuple[int, int]], sources: list[Source], failures: list[Failure]) -> None:
+    def report(error: OSError) -> None:
+        failures.append(Failure(str(error.filename), f"cannot be entered: {error.strerror}"))
+
+    base = root.name or root.anchor
+    for folder, subfolders, files in os.walk(root, onerror=report, followlinks=True):
+        subfolders[:] = sorted(
+            name for name in subfolders if not name.startswith(".") and _is_new(Path(folder, name), seen)
+        )
+        queries = {"queries.jsonl", "queries.jsonl.gz"} if {"corpus.jsonl", "corpus.jsonl.gz"} & set(files) else set()
+        for name in sorted(files):
+            path = Path(folder, name)
+            if name.startswith(".") or name in queries or suffix_of(path) not in SUFFIXES or not _is_new(path, seen):
+                continue
+            sources.append(Source(path, clean_text((Path(base) / path.relative_to(root)).as_posix())))
+
+
+def _is_new(path: Path, seen: set[tuple[int, int]]) -> bool:
+    """Whether this is an ordinary file or a folder that was not met before, by whatever path."""
+    try:
+        found = path.stat()
+    except OSError:  # A link to nothing, or into a loop.
+        return False
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        return False
+    key = (found.st_dev, found.st_ino)
+    if key in seen and found.st_ino != 0:
+        return False
+    seen.add(key)
+    return True
+
+
+def count(source: Source) -> int:
+    """Documents to expect from a file, about: what a progress bar counts towards."""
+    suffix = suffix_of(source.path)
+    if suffix == ".parquet":
+        from crossrank.index.arrow import count_parquet
+
+        return count_parquet(source.path)
+    return count_lines(source.path) if source.has_rows else 1
+
+
+def read(source: Source | str | Path, limits: Limits | None = None, report: Report | None = None) -> Iterator[Document]:
+    """The documents of one file.
+
+    Args:
+        source: from `find`, or a path.
+        limits: what may be spent.
+        report: called with each row that could not be read; without it the first bad row raises.
+
+    Raises:
+        ReadError: the file as a whole cannot be read: encoding, a PDF without text, too large, not what its name says.
+    """
+    if not isinstance(source, Source):
+        source = Source(Path(os.path.abspath(source)), clean_text(Path(source).name))
+    limits = limits or Limits()
+    suffix = suffix_of(source.path)
+    if source.has_rows:
+        rows = Rows(source.name, str(source.path), limits, report or _raise)
+        if suffix == ".csv":
+            from crossrank.index.arrow import read_csv
+
+            yield from read_csv(source.path, rows)
+        elif suffix == ".parquet":
+            from crossrank.index.arrow import read_parquet
+
+            yield from read_parquet(source.path, rows)
+        else:
+            yield from read_jsonl(source.path, rows)
+    elif suffix == ".pdf" or suffix in MARKUP:
+        yield _read_file(source, suffix, limits)
+    else:
+        raise ReadError(f"{source.path} is of a kind that cannot be read; these can: {', '.join(SUFFIXES)}")
+
+
+def _raise(failure: Failure) -> None:
+    raise ReadError(f"{failure.source}: {failure.reason}")
+
+
+def _read_file(source: Source, suffix: str, limits: Limits) -> Document:
+    raw = _bytes(source.path, limits.file_bytes)
+    metadata = {"path": source.name, "type": suffix.lstrip(".")}
+    if suffix == ".pdf":
+        from crossrank.index.pdf import to_text as pdf_to_text
+
+        title, text = pdf_to_text(raw, str(source.path), limits)
+        return Document(source.name, clean_text(text), clean_text(title), metadata)
+    markup = MARKUP[suffix]
+    text = _decode(raw, source.path, declared_encoding(raw) if markup == "html" else None)
+    title = ""
+    if markup == "html":
+        title, text = html_to_text(text)
+    return Document(source.name, clean_text(text), clean_text(title), metadata, markup)
+
+
+def _bytes(path: Path, limit: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(limit + 1)
+    except OSError as error:
+        raise ReadError(f"{path} cannot be read: {error.strerror}") from error
+    if len(raw) > limit:
+        raise ReadError(f"{path} is larger than {limit:,} bytes: split it, or raise Limits.file_bytes")
+    return raw
+
+
+def _decode(raw: bytes, path: Path, declared: str | None) -> str:
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ReadError(f"{path} is UTF-16: save it as UTF-8 (`iconv -f UTF-16 -t UTF-8`)")
+    if b"\0" in raw:
+        raise ReadError(f"{path} is binary (it holds zero bytes), whatever its name says: leave it out")
+    try:
+        return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        if declared is not None:
+            try:
+                return raw.decode(declared).replace("\r\n", "\n").replace("\r", "\n")
+            except (LookupError, UnicodeDecodeError):
+                pass
+        raise ReadError(
+            f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8 (`iconv -f ENCODING -t UTF-8`)"
+        ) from error

@@ -1,0 +1,91 @@
+"""What is written down about an index, a passage and a document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.types import Passage
+
+FORMAT = 1
+"""Version of the layout on disk; another one is refused."""
+
+LANGUAGES = (
+    *("Arabic", "Danish", "Dutch", "English", "Finnish", "French", "German", "Greek", "Hungarian", "Italian"),
+    *("Norwegian", "Portuguese", "Romanian", "Russian", "Spanish", "Swedish", "Tamil", "Turkish"),
+)
+"""Languages whose words BM25 stems, and whose stop words it leaves out."""
+
+ANY_LANGUAGE = "any"
+"""No stemming and no stop words; words also where there are no spaces between them, as in Chinese or Thai."""
+
+Where = str | Sequence[str] | None
+"""Conditions on metadata: see `crossrank.index.filters`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How an index was made; every update must agree.
+
+    Attributes:
+        embedder: fingerprint of the embedder.
+        width: numbers in one vector.
+        tokenizer: fingerprint of the tokenizer whose ids are stored.
+        model: the name the embedder was asked for by, so that a search can load it again; None when it has none.
+        size: tokens of a passage, at most.
+        overlap: tokens a passage repeats from the one before it.
+        language: one of `LANGUAGES`, or `ANY_LANGUAGE`.
+        format: version of this layout.
+    """
+
+    embedder: str
+    width: int
+    tokenizer: str
+    model: str | None
+    size: int
+    overlap: int
+    language: str
+    format: int = FORMAT
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A passage with everything the table holds of it.
+
+    Attributes:
+        passage: text, title, metadata, ids.
+        tokens: ids of its scored text, without special tokens.
+        source: the file it came from, absolute; "" for a document that a program passed in.
+        digest: hash of the document's content.
+        size: of the file, in bytes, and `modified` its time in ns: equal values spare reading the file again.
+        modified: see `size`.
+    """
+
+    passage: Passage
+    tokens: NDArray[np.int32]
+    source: str
+    digest: str
+    size: int
+    modified: int
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the table knows of one document.
+
+    Attributes:
+        source: as in `Row`, like all others.
+        digest: see `source`.
+        size: see `source`.
+        modified: see `source`.
+        passages: the ids of its passages.
+    """
+
+    source: str
+    digest: str
+    size: int
+    modified: int
+    passages: tuple[str, ...]

@@ -1,0 +1,151 @@
+"""Rows of .jsonl files, and the rule that makes a document of a row, whatever file it came from."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator, Mapping
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, cast
+
+from crossrank.errors import ReadError
+from crossrank.index.documents import Document, Failure, Limits, clean_text, plain_metadata
+
+TEXT_FIELDS = ("text", "content", "body", "passage")
+ID_FIELDS = ("_id", "id")
+TITLE_FIELD = "title"
+
+Report = Callable[[Failure], None]
+
+
+class Rows:
+    """Turns rows of one file into documents, and reports bad rows without flooding the report.
+
+    The text is the first of the fields text, content, body, passage; the id is `_id` or `id`, else the file's name and
+    the number of the row; `title` is the title; a mapping called `metadata` and all other fields are the metadata.
+    """
+
+    def __init__(self, name: str, path: str, limits: Limits, report: Report) -> None:
+        self.name = name
+        self.path = path
+        self.limits = limits
+        self.bad = 0
+        self._report = report
+
+    def refuse(self, number: int, reason: str, unit: str = "row") -> None:
+        """Report one bad row; past `Limits.bad_rows` it is only counted."""
+        self.bad += 1
+        if self.bad <= self.limits.bad_rows:
+            self._report(Failure(f"{self.path}, {unit} {number}", reason))
+
+    def close(self) -> None:
+        """Say how many bad rows were not reported one by one."""
+        if self.bad > self.limits.bad_rows:
+            self._report(Failure(self.path, f"{self.bad - self.limits.bad_rows} more rows could not be read"))
+
+    def document(self, row: Mapping[str, Any], number: int, unit: str = "row") -> Document | None:
+        """The document of row `number` (from 1), or None when it was refused and reported."""
+        by_name = {str(key).strip().lower(): key for key in row}
+        text_key = next((by_name[name] for name in TEXT_FIELDS if name in by_name), None)
+        if text_key is None:
+            names = ", ".join(str(key) for key in list(row)[:12]) or "none"
+            self.refuse(number, f"no text: name the field one of {', '.join(TEXT_FIELDS)} (its fields: {names})", unit)
+            return None
+        text = row[text_key]
+        if text is not None and not isinstance(text, str):
+            self.refuse(number, f"its {text_key!r} is a {type(text).__name__}, not a string", unit)
+            return None
+        id_key = next((by_name[name] for name in ID_FIELDS if name in by_name), None)
+        identity = row[id_key] if id_key is not None else None
+        title_key = by_name.get(TITLE_FIELD)
+        title = row[title_key] if title_key is not None else None
+        used = {text_key, id_key, title_key}
+        fields = {key: value for key, value in row.items() if key not in used}
+        nested = fields.pop("metadata", None)
+        if isinstance(nested, dict):
+            fields.update(nested)
+        elif nested is not None:
+            fields["metadata"] = nested
+        return Document(
+            id=clean_text(str(identity)) if identity not in (None, "") else f"{self.name}#{number}",
+            text=clean_text(text or ""),
+            title=clean_text(str(title)) if title is not None else "",
+            metadata=plain_metadata(fields),
+        )
+
+
+def read_jsonl(path: Path, rows: Rows) -> Iterator[Document]:
+    """One document a line; blank lines are skipped, bad ones reported. `.gz` files are decompressed as they are read.
+
+    Raises:
+        ReadError: the file cannot be opened, or its compressed data is damaged.
+    """
+    try:
+        with _open(path) as file:
+            for number, line in _lines(file, rows.limits.row_bytes):
+                if line is None:
+                    rows.refuse(
+                        number,
+                        f"the line is longer than {rows.limits.row_bytes:,} bytes: split the document, or raise "
+                        "Limits.row_bytes",
+                        "line",
+                    )
+                    continue
+                row = _parse(line, number, rows)
+                document = rows.document(row, number, "line") if row is not None else None
+                if document is not None:
+                    yield document
+    except (OSError, EOFError) as error:
+        raise ReadError(f"{path} cannot be read: {error}") from error
+    rows.close()
+
+
+def count_lines(path: Path) -> int:
+    """Lines of a file, about: what a progress bar counts towards. 0 when it cannot be read."""
+    lines = 0
+    try:
+        with _open(path) as file:
+            while chunk := file.read(2**20):
+                lines += chunk.count(b"\n")
+    except (OSError, EOFError):
+        return 0
+    return max(lines, 1)
+
+
+def _open(path: Path) -> BufferedReader:
+    if path.suffix.lower() == ".gz":
+        return cast(BufferedReader, gzip.open(path, "rb"))
+    return path.open("rb")
+
+
+def _lines(file: BufferedReader, limit: int) -> Iterator[tuple[int, bytes | None]]:
+    """Lines from 1; None for one that is longer than the limit, which is passed over in bounded pieces."""
+    number = 0
+    while line := file.readline(limit + 1):
+        number += 1
+        if len(line) <= limit or line.endswith(b"\n"):
+            yield number, line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = file.readline(2**16)
+        yield number, None
+
+
+def _parse(line: bytes, number: int, rows: Rows) -> Mapping[str, Any] | None:
+    """The row of a line; None when it is blank, or was refused and reported."""
+    try:
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        if not text:
+            return None
+        row = json.loads(text)
+    except UnicodeDecodeError as error:
+        rows.refuse(number, f"not UTF-8 at byte {error.start} of the line: save the file as UTF-8", "line")
+        return None
+    except (ValueError, RecursionError) as error:
+        rows.refuse(number, f"not JSON ({error or 'nested too deep'}): one object a line is expected", "line")
+        return None
+    if not isinstance(row, dict):
+        rows.refuse(number, f"a JSON {type(row).__name__}, where an object with fields is expected", "line")
+        return None
+    return row

@@ -1,0 +1,381 @@
+"""An index on disk: one Lance table that holds text, metadata, token ids, vectors and the BM25 index over them.
+
+The one file that knows Lance. Everything that changes the table is one commit of Lance's, so an index is always in the
+state of its last commit, whatever happened to the process that wrote it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank import extras
+from crossrank.errors import CrossrankError, IndexFileError, InputError
+from crossrank.index.documents import clean_text
+from crossrank.index.filters import decode_metadata, encode_metadata, literal, parse, to_sql
+from crossrank.index.records import ANY_LANGUAGE, FORMAT, Known, Row, Settings, Where
+from crossrank.types import Passage, Ranking, Tokens, check_k
+
+extras.require("lance", extra="search")
+extras.require("pyarrow", extra="search")
+
+import lance  # noqa: E402
+import lance.query  # noqa: E402
+import pyarrow as pa  # noqa: E402
+
+TABLE = "passages.lance"
+LOCK = "writer.lock"
+_KEY = b"crossrank"
+_BM25 = "bm25"
+_IDS = "ids"
+_AT_ONCE = 1_000
+"""Ids in one predicate."""
+_TIES = 16_384
+"""How far ties at the cut are followed to order them by id."""
+
+
+def _schema(settings: Settings) -> pa.Schema:
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("document", pa.string()),
+            # Title and text side by side: BM25 reads both as one, and neither is stored twice.
+            ("content", pa.list_(pa.string())),
+            ("metadata", pa.json_(pa.string())),
+            ("vector", pa.list_(pa.float32(), settings.width)),
+            ("tokens", pa.list_(pa.int32())),
+            ("source", pa.string()),
+            ("digest", pa.string()),
+            ("size", pa.int64()),
+            ("modified", pa.int64()),
+        ],
+        metadata={_KEY: json.dumps(asdict(settings)).encode()},
+    )
+
+
+@contextmanager
+def _storage(folder: Path, doing: str) -> Iterator[None]:
+    """Turn what Lance raises into an error with a cure."""
+    try:
+        yield
+    except (CrossrankError, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except BaseException as error:
+        # Damaged files can make Rust panic, which arrives as a BaseException of its own.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        text = str(error)
+        if "No space left" in text:
+            cure = "the disk is full: make room, then run `crossrank index` again; what was committed is kept"
+        elif isinstance(error, PermissionError) or "Permission denied" in text:
+            cure = "check the permissions of the folder"
+        else:
+            cure = "its files are damaged or missing: make it anew with `crossrank index PATHS --to DIR --rebuild`"
+        raise IndexFileError(f"{doing} the index {folder} failed; {cure} ({text.splitlines()[0][:300]})") from error
+
+
+class Table:
+    """The rows of one index at one version; reading is safe from many threads."""
+
+    def __init__(self, folder: Path, dataset: Any, settings: Settings) -> None:
+        self.folder = folder
+        self.settings = settings
+        self._data = dataset
+
+    @classmethod
+    def open(cls, folder: Path) -> Table:
+        """The last committed version.
+
+        Raises:
+            IndexFileError: no index there, or it is damaged or of another format.
+        """
+        if not (folder / TABLE).is_dir():
+            raise IndexFileError(f"no index in {folder}: make one with `crossrank index PATHS --to {folder}`")
+        if not any((folder / TABLE / "_versions").glob("*.manifest")):
+            raise IndexFileError(
+                f"the index {folder} holds nothing yet: making it was cut short, or its files are damaged. Run "
+                f"`crossrank index PATHS --to {folder}`"
+            )
+        with _storage(folder, "opening"):
+            dataset = lance.dataset(str(folder / TABLE))
+            stored = (dataset.schema.metadata or {}).get(_KEY)
+        if stored is None:
+            raise IndexFileError(f"{folder} holds a Lance table that crossrank did not make: use another folder")
+        fields = json.loads(stored)
+        if fields.get("format") != FORMAT:
+            raise IndexFileError(
+                f"the index {folder} has format {fields.get('format')}, and this version of crossrank reads {FORMAT}: "
+                "make it anew with `crossrank index PATHS --to DIR --rebuild`"
+            )
+        return cls(folder, dataset, Settings(**fields))
+
+    @classmethod
+    def create(cls, folder: Path, settings: Settings, replace: bool) -> Table:
+        """An empty table; with `replace`, in place of the one that is there, in one commit."""
+        with _storage(folder, "making"):
+            schema = _schema(settings)
+            dataset = lance.write_dataset(
+                schema.empty_table(), str(folder / TABLE), schema, mode="overwrite" if replace else "create"
+            )
+            table = cls(folder, dataset, settings)
+        table.complete()
+        return table
+
+    def complete(self) -> None:
+        """Make the indexes that are missing, as after a kill in the middle of `create`.
+
+        They are made while the table is empty: rows that come later are found by a scan until the index takes them in.
+        """
+        with _storage(self.folder, "making"):
+            names = {index.name for index in self._data.describe_indices()}
+            if _BM25 not in names:
+                self._index_text()
+            if _IDS not in names:
+                self._data.create_scalar_index("id", "BTREE", name=_IDS)
+            self._data.checkout_latest()
+
+    def __len__(self) -> int:
+        with _storage(self.folder, "reading"):
+            return int(self._data.count_rows())
+
+    @property
+    def version(self) -> int:
+        """Grows with every commit."""
+        return int(self._data.version)
+
+    def refresh(self) -> None:
+        """Go on to the last committed version."""
+        with _storage(self.folder, "reading"):
+            self._data = lance.dataset(str(self.folder / TABLE))
+
+    # Reading.
+
+    def bm25(self, query: str, depth: int, where: Where) -> Ranking:
+        """See `Index.bm25`."""
+        check_k(depth)
+        condition = to_sql(parse(where))
+        if not isinstance(query, str):
+            raise InputError(f"a query is a string, not {type(query).__name__}")
+        text = clean_text(query)
+        if not text.strip():
+            return _ranking([], [], depth)
+
+        def fetch(limit: int) -> pa.Table:
+            return self._data.to_table(
+                columns=["id", "_score"],
+                full_text_query=lance.query.MatchQuery(text, "content"),
+                filter=condition,
+                prefilter=True,
+                limit=limit,
+            )
+
+        with _storage(self.folder, "searching"):
+            found = _through_ties(fetch, depth, "_score")
+        return _ranking(found["id"].to_pylist(), found["_score"].to_numpy(), depth)
+
+    def dense(self, vector: NDArray[np.float32], depth: int, where: Where) -> Ranking:
+        """See `Index.dense`."""
+        check_k(depth)
+        condition = to_sql(parse(where))
+        query = np.asarray(vector, dtype=np.float32)
+        if query.shape != (self.settings.width,) or not np.isfinite(query).all():
+            raise InputError(
+                f"a query vector must have {self.settings.width} finite numbers, not the shape {query.shape}: embed it "
+                "with the embedder of the index"
+            )
+
+        def fetch(limit: int) -> pa.Table:
+            return self._data.to_table(
+                columns=["id", "_distance"],
+                nearest={"column": "vector", "q": query, "k": limit, "metric": "dot", "use_index": False},
+                filter=condition,
+                prefilter=True,
+            )
+
+        with _storage(self.folder, "searching"):
+            found = _through_ties(fetch, depth, "_distance")
+        return _ranking(found["id"].to_pylist(), 1 - found["_distance"].to_numpy(), depth)
+
+    def rows(self, ids: Sequence[str], columns: Sequence[str]) -> tuple[pa.Table, NDArray[np.int64]]:
+        """Rows of the given ids in some order, and the position in them of each id.
+
+        Raises:
+            InputError: an id is not in the index.
+        """
+        wanted = list(dict.fromkeys(clean_text(id_) for id_ in ids))
+        with _storage(self.folder, "reading"):
+            parts = [
+                self._data.to_table(columns=["id", *columns], filter=_one_of("id", wanted[at : at + _AT_ONCE]))
+                for at in range(0, len(wanted), _AT_ONCE)
+            ]
+        found = pa.concat_tables(parts) if parts else _schema(self.settings).empty_table().select(["id", *columns])
+        place = {id_: row for row, id_ in enumerate(found["id"].to_pylist())}
+        try:
+            return found, np.asarray([place[clean_text(id_)] for id_ in ids], dtype=np.int64)
+        except KeyError as error:
+            raise InputError(
+                f"the index {self.folder} has no passage {error.args[0]!r}; it may have been updated since"
+            ) from error
+
+    def passages(self, ids: Sequence[str]) -> list[Passage]:
+        """See `Index.passages`."""
+        found, order = self.rows(ids, ["document", "content", "metadata"])
+        made = [
+            Passage(row["id"], row["content"][1], row["content"][0], row["document"], decode_metadata(row["metadata"]))
+            for row in found.to_pylist()
+        ]
+        return [made[place] for place in order.tolist()]
+
+    def tokens(self, ids: Sequence[str]) -> Tokens:
+        """See `Index.tokens`."""
+        found, order = self.rows(ids, ["tokens"])
+        lists = found["tokens"].combine_chunks()
+        flat = np.asarray(lists.flatten().to_numpy(zero_copy_only=False), dtype=np.int32)
+        offsets = np.concatenate([[0], np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False))])
+        return Tokens(flat, np.ones_like(flat), offsets.astype(np.int64)).take(order)
+
+    def ids(self) -> list[str]:
+        """Every passage, in the order of the table."""
+        with _storage(self.folder, "reading"):
+            return [str(id_) for id_ in self._data.to_table(columns=["id"])["id"].to_pylist()]
+
+    def known(self) -> dict[str, Known]:
+        """Every document, in the order of the table."""
+        columns = ["id", "document", "source", "digest", "size", "modified"]
+        with _storage(self.folder, "reading"):
+            found = self._data.to_table(columns=columns)
+        documents: dict[str, Known] = {}
+        for id_, document, source, digest, size, modified in zip(
+            *(found[name].to_pylist() for name in columns), strict=True
+        ):
+            before = documents.get(document)
+            passages = (*before.passages, id_) if before else (id_,)
+            documents[document] = Known(source, digest, size, modified, passages)
+        return documents
+
+    def count_documents(self) -> int:
+        """Documents that have passages here."""
+        with _storage(self.folder, "reading"):
+            return len(set(self._data.to_table(columns=["document"])["document"].to_pylist()))
+
+    # Writing: one commit each. The caller holds the lock.
+
+    def put(self, rows: Sequence[Row], vectors: NDArray[np.float32], replaced: Iterable[str]) -> None:
+        """Add rows; all other rows of the documents `replaced` go in the same commit."""
+        gone = list(replaced)
+        with _storage(self.folder, "writing to"):
+            table = self._as_table(rows, vectors)
+            if not gone:
+                lance.write_dataset(table, self._data, mode="append")
+            else:
+                (
+                    self._data.merge_insert("id")
+                    .when_matched_update_all()
+                    .when_not_matched_insert_all()
+                    .when_not_matched_by_source_delete(_one_of("document", gone))
+                    .execute(table)
+                )
+            self._data.checkout_latest()
+
+    def delete(self, documents: Sequence[str]) -> None:
+        """Remove all rows of the given documents."""
+        with _storage(self.folder, "writing to"):
+            self._data.delete(_one_of("document", documents))
+            self._data.checkout_latest()
+
+    def unindexed(self) -> int:
+        """Rows that BM25 still finds by scanning."""
+        with _storage(self.folder, "reading"):
+            return int(self._data.stats.index_stats(_BM25)["num_unindexed_rows"])
+
+    def take_in(self) -> None:
+        """Bring the indexes up to date with the rows."""
+        with _storage(self.folder, "writing to"):
+            self._data.optimize.optimize_indices()
+            self._data.checkout_latest()
+
+    def tidy(self, rebuild_up_to: int = 20_000, small_files: int = 32) -> None:
+        """After an update: join small files, bring the indexes up to date, and drop what old versions left behind.
+
+        Deleted rows stay in the statistics of BM25 until its index is made again, which is cheap up to some size; above
+        it that waits until a tenth of the rows were deleted.
+        """
+        with _storage(self.folder, "writing to"):
+            fragments = self._data.get_fragments()
+            rows = sum(fragment.count_rows() for fragment in fragments)
+            deleted = sum(fragment.num_deletions for fragment in fragments)
+            if len(fragments) > small_files or deleted > rows // 10:
+                self._data.optimize.compact_files(target_rows_per_fragment=131_072)
+                self._data.checkout_latest()
+            if rows <= rebuild_up_to or deleted > rows // 10:
+                self._index_text()
+            self._data.optimize.optimize_indices()
+            self._data.checkout_latest()
+            # The lock says that nobody else writes, so files of no version are left-overs of a killed writer. A version
+            # of the last minutes may still be read.
+            self._data.cleanup_old_versions(older_than=timedelta(minutes=10), delete_unverified=True)
+
+    def _index_text(self) -> None:
+        language = self.settings.language
+        if language == ANY_LANGUAGE:
+            # Words by the rules and dictionaries of Unicode, so that text without spaces has words too.
+            words: dict[str, Any] = {"base_tokenizer": "icu/split", "stem": False, "remove_stop_words": False}
+        else:
+            words = {"base_tokenizer": "simple", "language": language, "stem": True, "remove_stop_words": True}
+        self._data.create_scalar_index(
+            "content", "INVERTED", name=_BM25, replace=True, with_position=False, ascii_folding=True, **words
+        )
+
+    def _as_table(self, rows: Sequence[Row], vectors: NDArray[np.float32]) -> pa.Table:
+        passages = [row.passage for row in rows]
+        offsets = np.concatenate([[0], np.cumsum([len(row.tokens) for row in rows])]).astype(np.int32)
+        tokens = np.concatenate([row.tokens for row in rows]).astype(np.int32)
+        schema = _schema(self.settings)
+        metadata = pa.array([encode_metadata(passage.metadata) for passage in passages], pa.string())
+        return pa.Table.from_arrays(
+            [
+                pa.array([passage.id for passage in passages], pa.string()),
+                pa.array([passage.document for passage in passages], pa.string()),
+                pa.array([[passage.title, passage.text] for passage in passages], schema.field("content").type),
+                pa.ExtensionArray.from_storage(pa.json_(pa.string()), metadata),
+                pa.FixedSizeListArray.from_arrays(np.ascontiguousarray(vectors).ravel(), self.settings.width),
+                pa.ListArray.from_arrays(offsets, tokens),
+                *(
+                    pa.array([getattr(row, name) for row in rows], schema.field(name).type)
+                    for name in ("source", "digest", "size", "modified")
+                ),
+            ],
+            schema=schema,
+        )
+
+
+def _one_of(column: str, values: Sequence[str]) -> str:
+    return f"{column} IN ({', '.join(literal(value) for value in values)})"
+
+
+def _through_ties(fetch: Callable[[int], pa.Table], depth: int, column: str) -> pa.Table:
+    """At least the best `depth` rows, and those that tie with the last of them: which of them Lance leaves out is
+    chance, and an answer must not be."""
+    limit = depth + 1
+    while True:
+        found = fetch(limit)
+        scores = found[column].to_numpy()
+        if len(scores) < limit or scores[depth - 1] != scores[-1] or limit > max(_TIES, depth):
+            return found
+        limit *= 4
+
+
+def _ranking(ids: Sequence[str], scores: Sequence[float] | NDArray[np.floating[Any]], depth: int) -> Ranking:
+    """The best `depth`; equal scores in the order of their ids."""
+    values = np.asarray(scores, dtype=np.float32)
+    by_id = sorted(range(len(ids)), key=ids.__getitem__)
+    ranking = Ranking.sorted([ids[place] for place in by_id], values[by_id])
+    return ranking.cut(depth)

@@ -1,0 +1,1 @@
+"""Models in the wheel, and the catalog of names."""

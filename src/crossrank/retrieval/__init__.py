@@ -1,0 +1,1 @@
+"""First stages: text in, rankings of passages out. `bm25` finds words, `dense` finds meanings."""

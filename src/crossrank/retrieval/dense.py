@@ -1,0 +1,66 @@
+"""Nearest vectors of an index, as a retriever."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.errors import InputError
+from crossrank.types import Embedder, Ranking, check_k
+
+Where = str | Sequence[str] | None
+
+
+class Vectors(Protocol):
+    """What finds passages by their vectors: an index."""
+
+    def dense(self, vector: NDArray[np.float32], depth: int, where: Where = None) -> Ranking:
+        """At most `depth` passages, best first."""
+        ...
+
+    def check_embedder(self, embedder: Embedder) -> None:
+        """Raise when the embedder's vectors cannot be compared with those of the index."""
+        ...
+
+
+class DenseRetriever:
+    """Passages of an index by the dot product of unit vectors.
+
+    Args:
+        index: what is searched.
+        embedder: the one the index was made with.
+        where: conditions on metadata, such as "year>=2020"; several must all hold.
+
+    Raises:
+        IndexFileError: the index was made with another embedder.
+    """
+
+    def __init__(self, index: Vectors, embedder: Embedder, where: Where = None) -> None:
+        index.check_embedder(embedder)
+        self._index = index
+        self._embedder = embedder
+        self._where = where
+
+    def __repr__(self) -> str:
+        return f"DenseRetriever({self._index!r}, {self._embedder!r}, where={self._where!r})"
+
+    def retrieve(self, queries: Sequence[str], depth: int) -> list[Ranking]:
+        """One ranking of at most `depth` passages a query, in the order of the queries; blank queries find nothing.
+
+        Raises:
+            InputError: one string instead of a list, a depth under 1, or a filter that cannot be understood.
+        """
+        if isinstance(queries, str):
+            raise InputError("retrieve takes a list of queries, not one string")
+        check_k(depth)
+        asked = [row for row, query in enumerate(queries) if query.strip()]
+        nothing = Ranking((), np.zeros(0, dtype=np.float32), 0)
+        rankings = [nothing for _ in queries]
+        if asked:
+            vectors = self._embedder.embed([queries[row] for row in asked])
+            for row, vector in zip(asked, vectors, strict=True):
+                rankings[row] = self._index.dense(vector, depth, self._where)
+        return rankings

@@ -1,0 +1,247 @@
+"""The currency of crossrank: packed tokens, rankings, and the protocols everything else is written against.
+
+Nothing here knows a model, a file or a network. `Tokens` crosses the border to the backends; `Ranking` crosses every
+border above the scorers. Both are frozen, and nothing a caller passes in is ever changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.errors import InputError, ScoreError
+
+Pooling = Literal["mean", "cls"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tokens:
+    """Sequences of token ids, end to end, without padding: the only thing a backend sees.
+
+    Attributes:
+        ids: token ids of all sequences, shape (total,), int32.
+        types: 0 for the query side, 1 for the passage side, shape (total,), int32.
+        offsets: sequence i is `ids[offsets[i]:offsets[i + 1]]`, shape (n + 1,), int64, first 0, never falling.
+
+    >>> tokens = Tokens.of([[101, 7, 102], [101, 102]])
+    >>> len(tokens), tokens.lengths.tolist()
+    (2, [3, 2])
+    >>> tokens.take([1]).ids.tolist()
+    [101, 102]
+    """
+
+    ids: NDArray[np.int32]
+    types: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None = None) -> Tokens:
+        """Pack rows of ids; `types` has the same shape and is all 0 when absent."""
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        ids = np.fromiter((i for row in rows for i in row), dtype=np.int32, count=int(offsets[-1]))
+        if types is None:
+            return cls(ids, np.zeros_like(ids), offsets)
+        if [len(row) for row in types] != [len(row) for row in rows]:
+            raise InputError("token types must have the lengths of the token ids")
+        return cls(ids, np.fromiter((i for row in types for i in row), np.int32, count=len(ids)), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens in each sequence, shape (n,)."""
+        return np.diff(self.offsets)
+
+    def row(self, i: int) -> NDArray[np.int32]:
+        """The ids of sequence `i`, a view."""
+        return self.ids[self.offsets[i] : self.offsets[i + 1]]
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Tokens:
+        """The given sequences, in the given order, packed anew."""
+        picked = np.asarray(rows, dtype=np.int64)
+        lengths = self.lengths[picked]
+        offsets = np.zeros(len(picked) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        # Position of every token: its row's start here, plus its place within the row.
+        where = np.repeat(self.offsets[picked] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Tokens(self.ids[where], self.types[where], offsets)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranking:
+    """The documents of one query, best first. The order is the truth; scores explain it.
+
+    `scores[:head]` come from the last stage that scored and are comparable with each other. The tail keeps the scores
+    of the stage before it, which are not comparable with the head's: no score is rescaled or invented.
+
+    Attributes:
+        ids: document ids, best first, no id twice.
+        scores: shape (n,), float32.
+        head: how many entries the last stage scored, 0..n.
+    """
+
+    ids: tuple[str, ...]
+    scores: NDArray[np.float32]
+    head: int
+
+    @classmethod
+    def sorted(cls, ids: Sequence[str], scores: Sequence[float] | NDArray[np.floating[Any]]) -> Ranking:
+        """Order by score, descending; equal scores keep their incoming order. The one tie rule of crossrank.
+
+        Raises:
+            ScoreError: a score is NaN.
+            InputError: lengths differ, or an id comes twice.
+
+        >>> Ranking.sorted(["a", "b", "c"], [1.0, 2.0, 1.0]).ids
+        ('b', 'a', 'c')
+        """
+        values = np.asarray(scores, dtype=np.float32)
+        if values.shape != (len(ids),):
+            raise InputError(f"{len(ids)} ids but scores of shape {values.shape}")
+        if len(set(ids)) != len(ids):
+            raise InputError("an id comes twice in one ranking; ids must be unique for each query")
+        order = order_of(values)
+        return cls(tuple(ids[i] for i in order), values[order], len(ids))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def cut(self, k: int) -> Ranking:
+        """The first `k` entries; all of them when `k` is larger.
+
+        Raises:
+            InputError: `k` is under 1.
+        """
+        check_k(k)
+        return Ranking(self.ids[:k], self.scores[:k], min(self.head, k))
+
+    def over(self, tail: Ranking) -> Ranking:
+        """This ranking as the head, then what is left of `tail` in its own order and with its own scores.
+
+        >>> fused = Ranking.sorted(["a", "b", "c"], [3, 2, 1])
+        >>> joined = Ranking.sorted(["b", "a"], [0.9, 0.1]).over(fused)
+        >>> joined.ids, joined.head
+        (('b', 'a', 'c'), 2)
+        """
+        mine = set(self.ids)
+        rest = [i for i, document in enumerate(tail.ids) if document not in mine]
+        return Ranking(
+            self.ids + tuple(tail.ids[i] for i in rest),
+            np.concatenate([self.scores, tail.scores[rest]]).astype(np.float32),
+            len(self.ids),
+        )
+
+
+def order_of(scores: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Positions by score, descending, ties in incoming order.
+
+    Raises:
+        ScoreError: a score is NaN, which has no place in an order.
+    """
+    if np.isnan(scores).any():
+        bad = int(np.flatnonzero(np.isnan(scores))[0])
+        raise ScoreError(
+            f"score {bad} of {len(scores)} is NaN, so there is no order. The model's weights are damaged or overflow "
+            "in this dtype: load it with dtype='float32', or run `crossrank doctor MODEL`."
+        )
+    return np.argsort(-scores, kind="stable")
+
+
+def check_k(k: int) -> None:
+    """Refuse a `k` or depth that is not a whole number of at least 1."""
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
+        raise InputError(f"k must be a whole number, not {k!r}")
+    if k < 1:
+        raise InputError(f"k must be at least 1, not {k}; leave it out to keep everything")
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """The text a scorer reads for one document, and where it came from.
+
+    Attributes:
+        id: unique in its corpus.
+        text: what is read, without the title.
+        title: read before the text when it is not empty.
+        document: id of the document (often a file) that holds the passage.
+        metadata: the user's own fields; values are strings, numbers, booleans or None.
+    """
+
+    id: str
+    text: str
+    title: str = ""
+    document: str = ""
+    metadata: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+
+    @property
+    def scored_text(self) -> str:
+        """Title and text as models read them. The one place that joins the two."""
+        return f"{self.title}. {self.text}" if self.title else self.text
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A forward pass. It knows nothing about text, queries or ranking, and may be called from many threads."""
+
+    @property
+    def name(self) -> str:
+        """What runs, for people: `reference (numpy, float32)`."""
+        ...
+
+    @property
+    def padded(self) -> bool:
+        """Does a short sequence cost as much as the longest of its batch?"""
+        ...
+
+    def forward(self, tokens: Tokens) -> NDArray[np.float32]:
+        """Raw logits, shape (n,): row i for sequence i. Two-label heads give log-odds, logit 1 minus logit 0."""
+        ...
+
+    def pool(self, tokens: Tokens, pooling: Pooling) -> NDArray[np.float32]:
+        """One vector a sequence, shape (n, hidden): the mean over its tokens or its first token; not normalized."""
+        ...
+
+
+class Scorer(Protocol):
+    """Anything that scores (query, passage text) pairs: a cross-encoder, late interaction, an LLM."""
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """Raw scores, shape (n,), in the order of the pairs; larger is more relevant."""
+        ...
+
+
+class Embedder(Protocol):
+    """Text to unit vectors."""
+
+    @property
+    def width(self) -> int:
+        """Numbers in one vector."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal exactly for embedders that give equal vectors."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors, shape (n, width), in the order of the texts."""
+        ...
+
+
+class Retriever(Protocol):
+    """A first stage: texts in, rankings out."""
+
+    def retrieve(self, queries: Sequence[str], depth: int) -> list[Ranking]:
+        """One ranking of at most `depth` documents a query, in the order of the queries."""
+        ...
+
+
+Corpus = Mapping[str, str]
+Run = Mapping[str, Ranking]
+Qrels = Mapping[str, Mapping[str, int]]

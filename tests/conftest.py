@@ -1,0 +1,26 @@
+"""What all tests share: no network, and tiny checkpoints."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import tiny
+
+# Before any library that would read it is imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session")
+def cross_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random one-label BERT cross-encoder; do not change it."""
+    return tiny.cross_encoder(tmp_path_factory.mktemp("tiny-cross-encoder"))
+
+
+@pytest.fixture(scope="session")
+def bi_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random BERT bi-encoder with mean pooling; do not change it."""
+    return tiny.bi_encoder(tmp_path_factory.mktemp("tiny-bi-encoder"))

@@ -1,0 +1,58 @@
+"""The models in the wheel against transformers and sentence-transformers, over their exported folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+import torch
+from sentence_transformers import CrossEncoder, SentenceTransformer
+
+import crossrank
+from crossrank.checkpoint import export
+from crossrank.models import catalog
+
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.skipif(
+        not Path(catalog.locate("small", default="small").source).is_dir(),
+        reason="the wheel's models are not built yet",
+    ),
+]
+
+QUERY = "What is transformer attention mechanism?"
+DOCUMENTS = [
+    "Attention is a key concept in machine learning broadly.",
+    "BERT uses transformer architecture for natural language processing.",
+    "Recurrent networks are an alternative to transformer-based models.",
+    "The attention mechanism in transformer networks scales quadratically.",
+    "Transformer attention mechanism is a core component of modern NLP.",
+    "Bread needs yeast, water and time. " * 9,
+    "Ein Transformator überträgt elektrische Energie. 变压器",
+    "x",
+]
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch"])
+def test_small_gives_the_logits_and_order_of_sentence_transformers(backend: str, tmp_path: Path) -> None:
+    mine = crossrank.load("small", backend=backend, device="cpu")
+    export(mine.checkpoint, tmp_path / "small")
+    theirs = CrossEncoder(str(tmp_path / "small"), device="cpu")
+    pairs = [(QUERY, text) for text in DOCUMENTS]
+    want = theirs.predict(pairs, activation_fn=torch.nn.Identity())
+    assert np.abs(mine.score(pairs) - want).max() < 1e-4
+    predicted = theirs.predict(pairs)
+    assert mine.rank(QUERY, DOCUMENTS).positions == tuple(np.argsort(-predicted, kind="stable").tolist())
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch"])
+def test_embed_gives_the_vectors_of_sentence_transformers(backend: str, tmp_path: Path) -> None:
+    mine = crossrank.load_embedder("embed", backend=backend, device="cpu")
+    export(mine.checkpoint, tmp_path / "embed")
+    theirs = SentenceTransformer(str(tmp_path / "embed"), device="cpu")
+    want = theirs.encode(DOCUMENTS, normalize_embeddings=True)
+    assert np.abs(mine.embed(DOCUMENTS) - want).max() < 1e-4

@@ -1,0 +1,258 @@
+"""Every architecture against transformers in float32: logits, pooled vectors, heads of one and two labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="the extra torch is not installed")
+pytest.importorskip("transformers", reason="the extra torch is not installed")
+import architectures
+import torch
+import transformers
+
+import tiny
+from crossrank import backends
+from crossrank.checkpoint import Checkpoint, export, read
+from crossrank.types import Tokens
+
+pytestmark = pytest.mark.torch
+
+TOLERANCE = 1e-4
+LENGTHS = [3, 40, 40, 96, 17, 1, 40, 8]
+BACKENDS = ("reference", "torch")
+
+
+@pytest.fixture(scope="module", params=architectures.NAMES)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return architectures.make(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def some_tokens(checkpoint: Checkpoint, lengths: list[int] = LENGTHS) -> Tokens:
+    return tiny.random_tokens(lengths, checkpoint.config["vocab_size"], types=1 + checkpoint.token_types)
+
+
+def logits_of(folder: Path, tokens: Tokens) -> np.ndarray:
+    """Transformers' own answer, one sequence at a time, so without padding; shape (n, labels)."""
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval().float()
+    return np.concatenate([run(model, tokens, i).logits.numpy() for i in range(len(tokens))])
+
+
+def states_of(folder: Path, tokens: Tokens) -> list[np.ndarray]:
+    model = transformers.AutoModel.from_pretrained(folder).eval().float()
+    return [run(model, tokens, i).last_hidden_state[0].numpy() for i in range(len(tokens))]
+
+
+def run(model: Any, tokens: Tokens, i: int) -> Any:
+    part = slice(int(tokens.offsets[i]), int(tokens.offsets[i + 1]))
+    arguments = {"input_ids": torch.from_numpy(tokens.ids[part].astype(np.int64))[None]}
+    if getattr(model.config, "type_vocab_size", 0) == 2:
+        arguments["token_type_ids"] = torch.from_numpy(tokens.types[part].astype(np.int64))[None]
+    with torch.inference_mode():
+        return model(**arguments)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_logits(made: Path, backend: str) -> None:
+    checkpoint = read(made)
+    tokens = some_tokens(checkpoint)
+    want = logits_of(made, tokens)[:, 0]
+    assert want.std() > 0.01, "scores must differ for this test to mean much"
+    got = backends.open(checkpoint, backend, "cpu").forward(tokens)
+    assert np.abs(got - want).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_pooled_vectors_of_the_encoder_inside(made: Path, backend: str) -> None:
+    checkpoint = read(made)
+    tokens = some_tokens(checkpoint)
+    states = states_of(made, tokens)
+    opened = backends.open(checkpoint, backend, "cpu")
+    mean, first = opened.pool(tokens, "mean"), opened.pool(tokens, "cls")
+    assert np.abs(mean - np.stack([state.mean(axis=0) for state in states])).max() < TOLERANCE
+    assert np.abs(first - np.stack([state[0] for state in states])).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", architectures.NAMES)
+def test_two_labels_give_log_odds(name: str, backend: str, tmp_path: Path) -> None:
+    folder = architectures.make(name, tmp_path, labels=2)
+    checkpoint = read(folder)
+    assert (checkpoint.kind, checkpoint.labels) == ("cross-encoder", 2)
+    tokens = some_tokens(checkpoint)
+    want = logits_of(folder, tokens)
+    got = backends.open(checkpoint, backend, "cpu").forward(tokens)
+    assert np.abs(got - (want[:, 1] - want[:, 0])).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", architectures.NAMES)
+def test_bare_encoders(name: str, backend: str, tmp_path: Path) -> None:
+    folder = architectures.make(name, tmp_path, labels=0)
+    checkpoint = read(folder)
+    assert (checkpoint.kind, checkpoint.labels) == ("bi-encoder", 0)
+    tokens = some_tokens(checkpoint)
+    want = np.stack([state.mean(axis=0) for state in states_of(folder, tokens)])
+    assert np.abs(backends.open(checkpoint, backend, "cpu").pool(tokens, "mean") - want).max() < TOLERANCE
+
+
+MODERN = [
+    {"classifier_pooling": "mean"},
+    {"classifier_bias": True, "norm_bias": True, "attention_bias": True, "mlp_bias": True},
+    {"classifier_activation": "silu", "hidden_activation": "gelu_pytorch_tanh"},
+    {"num_hidden_layers": 2},  # the last layer is local: its [CLS] row sees only its window
+    {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    {
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 500.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+        }
+    },
+]
+
+
+@pytest.mark.parametrize("change", MODERN, ids=lambda change: "-".join(change))
+def test_what_modernbert_can_be(change: dict[str, Any], tmp_path: Path) -> None:
+    folder = architectures.make("modernbert", tmp_path, **change)
+    checkpoint = read(folder)
+    tokens = some_tokens(checkpoint)
+    got = backends.open(checkpoint, "reference").forward(tokens)
+    assert np.abs(got - logits_of(folder, tokens)[:, 0]).max() < TOLERANCE
+
+
+def test_modernbert_reads_the_settings_of_older_configs(tmp_path: Path) -> None:
+    """Configs on the hub have global_rope_theta and local_rope_theta, and no rope_parameters or layer_types."""
+    folder = architectures.make("modernbert", tmp_path)
+    config = {key: value for key, value in read(folder).config.items() if key not in ("rope_parameters", "layer_types")}
+    older = {"global_rope_theta": 700.0, "local_rope_theta": 70.0, "global_attn_every_n_layers": 2}
+    tiny.write_json(folder / "config.json", {**config, **older})
+    checkpoint = read(folder)
+    tokens = some_tokens(checkpoint)
+    got = backends.open(checkpoint, "reference").forward(tokens)
+    assert np.abs(got - logits_of(folder, tokens)[:, 0]).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("act", ["gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu", "tanh"])
+def test_hidden_activations(act: str, tmp_path: Path) -> None:
+    folder = architectures.make("bert", tmp_path, hidden_act=act)
+    checkpoint = read(folder)
+    tokens = some_tokens(checkpoint)
+    got = backends.open(checkpoint, "reference").forward(tokens)
+    assert np.abs(got - logits_of(folder, tokens)[:, 0]).max() < TOLERANCE
+
+
+def test_padding_tokens_inside_a_roberta_sequence_keep_the_padding_position(tmp_path: Path) -> None:
+    folder = architectures.make("roberta", tmp_path)
+    tokens = Tokens.of([[0, 9, 1, 10, 2], [0, 1, 1, 2], [1, 5, 2]])
+    got = backends.open(read(folder), "reference").forward(tokens)
+    assert np.abs(got - logits_of(folder, tokens)[:, 0]).max() < TOLERANCE
+
+
+def test_distilbert_runs_on_torch(tmp_path: Path) -> None:
+    config = transformers.DistilBertConfig(
+        vocab_size=tiny.CONFIG["vocab_size"], dim=32, n_heads=4, n_layers=2, hidden_dim=64, max_position_embeddings=64,
+        num_labels=1,
+    )  # fmt: skip
+    transformers.DistilBertForSequenceClassification(config).save_pretrained(tmp_path)
+    tiny.tokenizer(tmp_path)
+    checkpoint = read(tmp_path)
+    assert backends.why(checkpoint).startswith("auto picks torch: the reference backend cannot")
+    tokens = tiny.random_tokens([4, 60, 9])
+    got = backends.open(checkpoint).forward(tokens)
+    assert np.abs(got - logits_of(tmp_path, tokens)[:, 0]).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_low_precision_is_near(made: Path, dtype: str) -> None:
+    checkpoint = read(made)
+    tokens = some_tokens(checkpoint)
+    want = backends.open(checkpoint, "reference").forward(tokens)
+    got = backends.open(checkpoint, "torch", "cpu", dtype).forward(tokens)
+    assert np.abs(got - want).max() < 0.15
+
+
+@pytest.mark.parametrize("labels", [0, 1])
+def test_an_export_loads_in_transformers_with_the_same_results(made: Path, labels: int, tmp_path: Path) -> None:
+    name = read(made).architecture
+    source = architectures.make(name, tmp_path / "source", labels=labels)
+    export(read(source), tmp_path / "out")
+    again = read(tmp_path / "out")
+    tokens = some_tokens(again)
+    answer = logits_of if labels else states_of
+    for before, after in zip(answer(source, tokens), answer(tmp_path / "out", tokens), strict=True):
+        np.testing.assert_allclose(before, after, atol=1e-6)
+    reloaded = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    for text in architectures.TEXTS:
+        assert reloaded(text, "a pair")["input_ids"] == again.tokenizer().encode(text, "a pair").ids
+
+
+@pytest.mark.parametrize("name", architectures.NAMES)
+def test_tokenizers_agree(name: str, tmp_path: Path) -> None:
+    folder = architectures.make(name, tmp_path)
+    theirs, mine = transformers.AutoTokenizer.from_pretrained(folder), read(folder).tokenizer()
+    for text in [*architectures.TEXTS, "ÉCOLE Straße 東京 café", "", "  two  spaces "]:
+        assert theirs(text, "Paris")["input_ids"] == mine.encode(text, "Paris").ids
+
+
+def test_weights_in_a_pickle_are_read_by_the_safe_loader(tmp_path: Path) -> None:
+    folder = architectures.make("bert", tmp_path)
+    tokens = some_tokens(read(folder))
+    want = backends.open(read(folder), "reference").forward(tokens)
+    state = transformers.AutoModelForSequenceClassification.from_pretrained(folder).state_dict()
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    for backend in BACKENDS:
+        got = backends.open(read(folder), backend, "cpu").forward(tokens)
+        np.testing.assert_allclose(got, want, atol=TOLERANCE)
+
+
+def test_sharded_and_half_precision_weights(tmp_path: Path) -> None:
+    folder = architectures.make("bert", tmp_path / "source")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).to(torch.bfloat16)
+    model.save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
+    architectures._wordpiece("bert", tmp_path / "sharded")
+    checkpoint = read(tmp_path / "sharded")
+    assert len(checkpoint.weights) > 1
+    tokens = some_tokens(checkpoint)
+    want = logits_of(tmp_path / "sharded", tokens)[:, 0]
+    for backend in BACKENDS:
+        assert np.abs(backends.open(checkpoint, backend, "cpu", "float32").forward(tokens) - want).max() < TOLERANCE
+
+
+def test_vocabulary_files_without_tokenizer_json(tmp_path: Path) -> None:
+    """BERT's vocab.txt, cased and not, and RoBERTa's vocab.json with merges.txt."""
+    texts = [*architectures.TEXTS, "ÉCOLE café 東京", "the cats; don't!", "  two  spaces ", "a<mask>b [MASK] c", ""]
+    bert = architectures.make("bert", tmp_path / "bert")
+    for lower in (True, False):
+        (bert / "tokenizer.json").unlink(missing_ok=True)
+        settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": lower, "model_max_length": 96}
+        tiny.write_json(bert / "tokenizer_config.json", settings)
+        mine = read(bert).tokenizer()
+        theirs = transformers.BertTokenizer.from_pretrained(bert)
+        for text in texts:
+            assert mine.encode(text, "Paris").ids == theirs(text, "Paris")["input_ids"]
+
+    roberta = architectures.make("roberta", tmp_path / "roberta")
+    model = json.loads((roberta / "tokenizer.json").read_text())["model"]
+    tiny.write_json(roberta / "vocab.json", model["vocab"])
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+    (roberta / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+    (roberta / "tokenizer.json").unlink()
+    tiny.write_json(roberta / "tokenizer_config.json", {"tokenizer_class": "RobertaTokenizer", "model_max_length": 96})
+    mine = read(roberta).tokenizer()
+    theirs = transformers.RobertaTokenizer.from_pretrained(roberta)
+    for text in texts:
+        assert mine.encode(text, "Paris").ids == theirs(text, "Paris")["input_ids"]
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_do_lower_case_beside_a_tokenizer_json(lower: bool, tmp_path: Path) -> None:
+    folder = architectures.make("bert", tmp_path)
+    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": lower, "model_max_length": 96}
+    tiny.write_json(folder / "tokenizer_config.json", settings)
+    theirs, mine = transformers.AutoTokenizer.from_pretrained(folder), read(folder).tokenizer()
+    assert mine.encode("Paris PARIS paris").ids == theirs("Paris PARIS paris")["input_ids"]

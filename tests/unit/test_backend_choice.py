@@ -1,0 +1,95 @@
+"""How a backend is chosen."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tiny
+from crossrank import backends, extras
+from crossrank.checkpoint import read
+from crossrank.errors import CheckpointError, InputError, MissingExtraError
+
+
+def test_auto_is_reference_where_it_can(cross_encoder_folder: Path) -> None:
+    checkpoint = read(cross_encoder_folder)
+    assert backends.open(checkpoint).name.startswith("reference")
+    assert backends.why(checkpoint) == "auto picks reference: it computes bert and needs nothing but NumPy."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"name": "onnx"}, "backend must be one of"),
+        ({"device": "tpu"}, "device must be one of"),
+        ({"dtype": "int8"}, "dtype must be one of"),
+        ({"name": "reference", "dtype": "bfloat16"}, "use backend='torch'"),
+        ({"name": "reference", "device": "cuda"}, "use backend='torch'"),
+    ],
+)
+def test_what_does_not_exist_is_refused(cross_encoder_folder: Path, arguments: dict[str, str], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        backends.open(read(cross_encoder_folder), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"hidden_act": "mish"}, "no activation 'mish'"),
+        ({"position_embedding_type": "relative_key"}, "'relative_key' position embeddings"),
+        ({"is_decoder": True}, "decoder"),
+    ],
+)
+def test_reference_refuses_what_it_does_not_compute(tmp_path: Path, change: dict[str, object], words: str) -> None:
+    checkpoint = read(tiny.cross_encoder(tmp_path, **change))
+    with pytest.raises(CheckpointError, match=words):
+        backends.open(checkpoint, "reference")
+    assert backends.why(checkpoint).startswith("auto picks torch: the reference backend cannot")
+
+
+def test_without_torch_the_cure_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.delitem(sys.modules, "crossrank.backends.torch", raising=False)
+    monkeypatch.delattr(backends, "torch", raising=False)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    checkpoint = read(tiny.cross_encoder(tmp_path, hidden_act="mish"))
+    assert "pip install 'crossrank[torch]'" in backends.why(checkpoint)
+    with pytest.raises(MissingExtraError, match=r"pip install 'crossrank\[torch\]'"):
+        backends.open(checkpoint)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(["bert", "modernbert", "roberta", "electra"]),
+    st.sampled_from([*tiny.CONFIG, "layer_types", "rope_parameters", "local_attention", "norm_eps", "embedding_size"]),
+    st.sampled_from([None, -1, 0, 1, 3, 10**12, 1.5, float("inf"), "x", [], {}, ["a"], {"full_attention": 3}, True]),
+)
+def test_any_value_in_a_config_gives_a_backend_or_an_error_with_a_cure(
+    tmp_path_factory: pytest.TempPathFactory, architecture: str, key: str, value: Any
+) -> None:
+    folder = tiny.cross_encoder(tmp_path_factory.mktemp("fuzz"))
+    tiny.write_json(folder / "config.json", {**tiny.CONFIG, "model_type": architecture, key: value})
+    with contextlib.suppress(CheckpointError):
+        backends.open(read(folder), "reference")
+
+
+def test_config_and_weights_of_two_models_are_told_apart(tmp_path: Path) -> None:
+    folder = tiny.cross_encoder(tmp_path)
+    tiny.write_json(folder / "config.json", {**tiny.CONFIG, "intermediate_size": 128})
+    with pytest.raises(CheckpointError, match=r"has shape \[64, 32\] but config.json asks for \[128, 32\]"):
+        backends.open(read(folder), "reference")
+
+
+def test_a_missing_layer_is_an_error_not_a_random_one(tmp_path: Path) -> None:
+    folder = tiny.cross_encoder(tmp_path)
+    tensors = tiny.weights(tiny.CONFIG, 1)
+    del tensors["bert.encoder.layer.1.output.dense.weight"]
+    tiny.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"no bert.encoder.layer.1.output.dense.weight; newly initialised"):
+        backends.open(read(folder), "reference")

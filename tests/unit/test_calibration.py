@@ -1,0 +1,53 @@
+"""Calibration keeps the order, recovers known parameters, and refuses what cannot be calibrated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossrank.calibration import Platt, expected_calibration_error, sigmoid
+from crossrank.errors import InputError
+
+logits = st.lists(st.floats(-(2.0**99), 2.0**99, width=32), min_size=1, max_size=20)
+
+
+@given(logits)
+def test_sigmoid_is_bounded_and_monotone(values):
+    x = np.sort(np.array(values, dtype=np.float32))
+    p = sigmoid(x)
+    assert ((p >= 0) & (p <= 1)).all()
+    assert (np.diff(p) >= 0).all()
+
+
+def test_blank_is_never_relevant():
+    assert Platt(1.0, 5.0).probability(np.float32([-np.inf])).tolist() == [0.0]
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(0.5, -2.0), (3.0, 1.0)])
+def test_fit_recovers_the_truth(slope, intercept):
+    rng = np.random.default_rng(1)
+    x = rng.normal(0, 2, 20000).astype(np.float32)
+    y = rng.random(20000) < sigmoid((slope * x + intercept).astype(np.float32))
+    fitted = Platt.fit(x, y)
+    assert abs(fitted.slope - slope) < 0.15
+    assert abs(fitted.intercept - intercept) < 0.15
+    assert expected_calibration_error(fitted.probability(x), y) < 0.02
+
+
+def test_separable_data_stays_finite():
+    x = np.concatenate([np.full(50, -3.0), np.full(50, 3.0)]).astype(np.float32)
+    fitted = Platt.fit(x, x > 0)
+    assert np.isfinite(fitted.slope)
+    assert fitted.slope > 0
+
+
+def test_hopeless_data_is_refused():
+    x = np.linspace(-1, 1, 50).astype(np.float32)
+    with pytest.raises(InputError, match="both kinds"):
+        Platt.fit(x, np.ones(50, bool))
+    with pytest.raises(InputError, match="do not rise"):
+        Platt.fit(x, x < 0)
+    with pytest.raises(InputError, match="positive slope"):
+        Platt(-1.0, 0.0)

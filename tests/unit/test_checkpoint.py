@@ -1,0 +1,440 @@
+"""Model folders: what is read from them, and what is refused with which cure."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+import tiny
+from crossrank import backends, extras
+from crossrank.checkpoint import export, read, weights
+from crossrank.errors import CheckpointError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tiny.cross_encoder(tmp_path / "model")
+
+
+def change(folder: Path, name: str = "config.json", **changes: Any) -> Path:
+    path = folder / name
+    stated = json.loads(path.read_text()) if path.is_file() else {}
+    stated.update(changes)
+    tiny.write_json(path, {key: value for key, value in stated.items() if value is not None})
+    return folder
+
+
+# What is read
+
+
+def test_a_cross_encoder(folder: Path) -> None:
+    read_ = read(folder)
+    assert (read_.kind, read_.labels, read_.architecture, read_.activation) == ("cross-encoder", 1, "bert", "sigmoid")
+    assert (read_.pooling, read_.normalize, read_.calibration, read_.token_types) == (None, False, None, True)
+    assert read_.max_length == 60  # the tokenizer says 60, the positions 64
+    assert read_.tokenizer().encode("What is Paris?", "zzz").tokens == [
+        *["[CLS]", "what", "is", "paris", "?", "[SEP]", "z", "##z", "##z", "[SEP]"]
+    ]
+    assert all(tensor.dtype == np.float32 for tensor in read_.tensors().values())
+
+
+def test_a_bi_encoder(tmp_path: Path) -> None:
+    read_ = read(tiny.bi_encoder(tmp_path, "cls", normalize=False))
+    assert (read_.kind, read_.labels, read_.pooling, read_.normalize) == ("bi-encoder", 0, "cls", False)
+    assert read_.max_length == 48  # sentence-transformers says 48
+    assert read(tiny.bi_encoder(tmp_path)).normalize
+
+
+def test_an_encoder_without_pooling_says_so(folder: Path) -> None:
+    read_ = read(change(folder, architectures=["BertModel"]))
+    assert (read_.kind, read_.pooling) == ("bi-encoder", None)
+
+
+@pytest.mark.parametrize("prefix", ["", "bert."])
+def test_bi_encoders_with_and_without_the_prefix(tmp_path: Path, prefix: str) -> None:
+    plain = tiny.bi_encoder(tmp_path / "plain", prefix="")
+    other = tiny.bi_encoder(tmp_path / "other", prefix=prefix)
+    tokens = tiny.random_tokens([3, 9])
+    want = backends.open(read(plain), "reference").pool(tokens, "mean")
+    np.testing.assert_array_equal(backends.open(read(other), "reference").pool(tokens, "mean"), want)
+
+
+def test_the_weights_decide_when_the_config_names_no_class(folder: Path) -> None:
+    assert read(change(folder, architectures=None)).kind == "cross-encoder"
+
+
+def test_a_safetensors_file_beside_its_config(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "step-7.safetensors")
+    assert read(folder / "step-7.safetensors").weights == (folder / "step-7.safetensors",)
+    backends.open(read(folder / "step-7.safetensors"), "reference")
+
+
+@pytest.mark.parametrize(
+    ("labels", "stated", "want"),
+    [
+        (1, {}, "sigmoid"),
+        (2, {}, "identity"),
+        (1, {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}, "identity"),
+        (1, {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}, "identity"),
+        (2, {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Softmax"}}, "softmax"),
+    ],
+)
+def test_the_activation_is_what_sentence_transformers_would_apply(
+    tmp_path: Path, labels: int, stated: dict[str, Any], want: str
+) -> None:
+    assert read(tiny.cross_encoder(tmp_path, labels, **stated)).activation == want
+
+
+def test_the_newest_place_for_the_activation_wins(folder: Path) -> None:
+    change(folder, sbert_ce_default_activation_function="torch.nn.modules.activation.Sigmoid")
+    change(folder, "config_sentence_transformers.json", activation_fn="torch.nn.modules.linear.Identity")
+    assert read(folder).activation == "identity"
+
+
+def test_calibration_comes_from_crossrank_json(folder: Path) -> None:
+    change(folder, "crossrank.json", calibration={"slope": 1.5, "intercept": -0.25})
+    assert read(folder).calibration == {"slope": 1.5, "intercept": -0.25}
+    change(folder, "crossrank.json", calibration={"slope": 1.5})
+    with pytest.raises(CheckpointError, match="calibration must be"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config", "tokenizer", "want"),
+    [
+        ("bert", {}, {"model_max_length": 10**30}, 64),
+        ("bert", {}, {"model_max_length": None}, 64),
+        ("bert", {}, {"model_max_length": 32}, 32),
+        # RoBERTa counts positions from pad_token_id + 1, so 514 rows hold 512 tokens.
+        ("camembert", {"max_position_embeddings": 514, "pad_token_id": 1}, {"model_max_length": None}, 512),
+        ("camembert", {"max_position_embeddings": 514, "pad_token_id": 0}, {"model_max_length": None}, 513),
+    ],
+)
+def test_maximum_length(
+    folder: Path, architecture: str, config: dict[str, Any], tokenizer: dict[str, Any], want: int
+) -> None:
+    change(folder, model_type=architecture, **config)
+    change(folder, "tokenizer_config.json", **tokenizer)
+    assert read(folder).max_length == want
+
+
+def test_token_types_are_left_out_when_the_tokenizer_leaves_them_out(folder: Path) -> None:
+    change(folder, "tokenizer_config.json", model_input_names=["input_ids", "attention_mask"])
+    checkpoint = read(folder)
+    assert not checkpoint.token_types
+    opened = backends.open(checkpoint, "reference")
+    with_types, without = tiny.random_tokens([9, 9]), tiny.random_tokens([9, 9], types=1)
+    np.testing.assert_array_equal(opened.forward(with_types), opened.forward(without))
+
+
+def test_word_embeddings_and_tokenizer_can_be_shared(folder: Path, tmp_path: Path) -> None:
+    tokens = tiny.random_tokens([7, 3])
+    want = backends.open(read(folder), "reference").forward(tokens)
+    tensors = tiny.weights(tiny.CONFIG, 1)
+    words = tensors.pop("bert.embeddings.word_embeddings.weight")
+    save_file(tensors, folder / "model.safetensors")
+    save_file({"embeddings.word_embeddings.weight": words}, tmp_path / "words.safetensors")
+    (tmp_path / "vocabulary").mkdir()
+    for name in ("vocab.txt", "tokenizer_config.json"):
+        shutil.move(folder / name, tmp_path / "vocabulary" / name)
+    with pytest.raises(CheckpointError, match="shared_embeddings"):
+        read(folder)
+    shared = {"shared_embeddings": tmp_path / "words.safetensors", "shared_tokenizer": tmp_path / "vocabulary"}
+    checkpoint = read(folder, **shared)
+    by_file = read(folder, **{**shared, "shared_tokenizer": tmp_path / "vocabulary" / "tokenizer.json"})
+    assert checkpoint.max_length == by_file.max_length == 60
+    assert checkpoint.fingerprint == by_file.fingerprint
+    np.testing.assert_array_equal(backends.open(checkpoint, "reference").forward(tokens), want)
+    assert checkpoint.tokenizer().get_vocab_size() == len(tiny.VOCABULARY)
+
+    export(checkpoint, tmp_path / "out")
+    whole = read(tmp_path / "out")
+    np.testing.assert_array_equal(backends.open(whole, "reference").forward(tokens), want)
+    assert (whole.max_length, whole.activation, whole.labels) == (60, "sigmoid", 1)
+
+
+def test_a_bi_encoder_is_exported_with_its_pooling(tmp_path: Path) -> None:
+    first = read(tiny.bi_encoder(tmp_path / "in", "cls", prefix="bert."))
+    export(first, tmp_path / "out")
+    again = read(tmp_path / "out")
+    assert (again.kind, again.pooling, again.normalize, again.max_length) == ("bi-encoder", "cls", True, 48)
+    with pytest.raises(CheckpointError, match="own folder"):
+        export(again, tmp_path / "out")
+
+
+def test_old_layer_norm_names_and_position_buffers(folder: Path) -> None:
+    tokens = tiny.random_tokens([7, 3])
+    want = backends.open(read(folder), "reference").forward(tokens)
+    old: dict[str, Any] = {"bert.embeddings.position_ids": np.arange(64)[None]}
+    for name, tensor in tiny.weights(tiny.CONFIG, 1).items():
+        name = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        old[name] = tensor
+    save_file(old, folder / "model.safetensors")
+    np.testing.assert_array_equal(backends.open(read(folder), "reference").forward(tokens), want)
+
+
+def test_half_precision_is_widened(folder: Path) -> None:
+    tensors = tiny.weights(tiny.CONFIG, 1)
+    save_file({name: tensor.astype(np.float16) for name, tensor in tensors.items()}, folder / "model.safetensors")
+    for name, tensor in read(folder).tensors().items():
+        assert tensor.dtype == np.float32
+        np.testing.assert_array_equal(tensor, tensors[name].astype(np.float16).astype(np.float32))
+
+
+def test_fingerprints_follow_the_contents(folder: Path, tmp_path: Path) -> None:
+    first = read(folder).fingerprint
+    assert len(first) == 64
+    assert read(shutil.copytree(folder, tmp_path / "copy")).fingerprint == first
+    change(tmp_path / "copy", hidden_act="relu")
+    assert read(tmp_path / "copy").fingerprint != first
+    save_file(tiny.weights(tiny.CONFIG, 1, seed=1), folder / "model.safetensors")
+    assert read(folder).fingerprint != first
+
+
+# What is refused
+
+
+def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+    for source in (tmp_path / "none", str(tmp_path / "none"), "./none", "a b", "owner/model/more", ""):
+        with pytest.raises(CheckpointError):
+            read(source)
+
+
+def test_a_hub_name_offline_names_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"hf download someone/some-model.*give its path.*HF_HUB_OFFLINE"):
+        read("someone/some-model")
+
+
+def test_a_hub_name_in_the_cache_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "models--someone--some-model"
+    tiny.cross_encoder(place / "snapshots" / "abc123")
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("abc123")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    import huggingface_hub
+
+    genuine = huggingface_hub.snapshot_download
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name, **rest: genuine(name, cache_dir=tmp_path, **rest)
+    )
+    assert read("someone/some-model").labels == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("config.json", "has no config.json"), ("model.safetensors", "has no model.safetensors")]
+)
+def test_a_missing_file(folder: Path, name: str, words: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=words):
+        read(folder)
+
+
+def test_a_missing_tokenizer(folder: Path) -> None:
+    (folder / "vocab.txt").unlink()
+    with pytest.raises(CheckpointError, match=r"has no tokenizer.json.*save_pretrained"):
+        read(folder).tokenizer()
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt"])
+def test_a_damaged_tokenizer(folder: Path, name: str) -> None:
+    (folder / name).write_bytes(b"\xff\xfe\x00 {")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        read(folder).tokenizer()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", "[" * 100_000, '{"model_type": 7}', "\udcff"])
+def test_a_damaged_config(folder: Path, text: str) -> None:
+    (folder / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(CheckpointError):
+        read(folder)
+
+
+def test_a_pickle_without_torch_is_refused_with_the_cure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(CheckpointError, match=r"pickle.*pip install 'crossrank\[torch\]'"):
+        read(folder)
+
+
+@pytest.mark.torch
+def test_a_pickle_with_code_in_it_is_refused(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="the extra torch is not installed")
+    import pickle
+
+    class Attack:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "it-ran",))
+
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Attack()}))
+    with pytest.raises(CheckpointError, match="weights-only loader"):
+        read(folder).tensors()
+    assert not (tmp_path / "it-ran").exists()
+
+
+def test_a_missing_head_is_an_error_never_random(folder: Path) -> None:
+    save_file(tiny.weights(tiny.CONFIG, 0), folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"no classifier.weight: the head newly initialised"):
+        read(folder)
+
+
+@pytest.mark.torch
+def test_a_missing_head_of_an_architecture_only_torch_knows(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="the extra torch is not installed")
+    settings_ = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 1}
+    config = transformers.MPNetConfig(vocab_size=len(tiny.VOCABULARY), max_position_embeddings=66, **settings_)
+    transformers.MPNetModel(config).save_pretrained(tmp_path)
+    tiny.tokenizer(tmp_path)
+    change(tmp_path, architectures=["MPNetForSequenceClassification"], id2label={"0": "x"}, label2id={"x": 0})
+    with pytest.raises(CheckpointError, match=r"do not hold .*newly initialised"):
+        backends.open(read(tmp_path), "auto", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("labels", "stated", "words"),
+    [
+        (3, {}, "has 3 labels"),
+        (1, {"id2label": {"0": "no", "1": "yes"}}, r"says 2 labels but classifier.weight has 1 rows"),
+        (1, {"id2label": None}, "says 2 labels"),  # transformers counts 2 when nothing is stated
+        (2, {"id2label": {"0": "x"}}, "says 1 labels but classifier.weight has 2 rows"),
+    ],
+)
+def test_wrong_label_counts(tmp_path: Path, labels: int, stated: dict[str, Any], words: str) -> None:
+    folder = tiny.cross_encoder(tmp_path, labels)
+    with pytest.raises(CheckpointError, match=words):
+        read(change(folder, **stated))
+
+
+def test_a_two_label_head_that_says_its_labels_are_swapped(tmp_path: Path) -> None:
+    folder = tiny.cross_encoder(tmp_path, 2)
+    assert read(change(folder, id2label={"0": "not_entailment", "1": "entailment"})).labels == 2
+    with pytest.raises(CheckpointError, match="upside down"):
+        read(change(folder, id2label={"0": "entailment", "1": "not_entailment"}))
+
+
+@pytest.mark.parametrize("named", ["os.system", "torch.nn.modules.activation.Tanh", "mymodule.Sigmoid"])
+def test_an_activation_of_their_own_is_refused(folder: Path, named: str) -> None:
+    with pytest.raises(CheckpointError, match="runs no code"):
+        read(change(folder, sentence_transformers={"activation_fn": named}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("modules.json", [{"type": "sentence_transformers.models.Dense", "path": "2_Dense"}], "module Dense"),
+        ("modules.json", [{"type": "sentence_transformers.models.Pooling", "path": "../x"}], "not in this folder"),
+        ("modules.json", {"type": 1}, "is damaged"),
+        ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "neither mean nor cls"),
+        ("1_Pooling/config.json", {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "neither"),
+        ("1_Pooling/config.json", {"pooling_mode": "lasttoken"}, "neither mean nor cls"),
+    ],
+)
+def test_modules_that_are_not_computed(tmp_path: Path, name: str, value: Any, words: str) -> None:
+    folder = tiny.bi_encoder(tmp_path)
+    tiny.write_json(folder / name, value)
+    with pytest.raises(CheckpointError, match=words):
+        read(folder)
+
+
+def test_no_maximum_length_anywhere(folder: Path) -> None:
+    change(folder, "tokenizer_config.json", model_max_length=None)
+    with pytest.raises(CheckpointError, match="states no maximum length"):
+        read(change(folder, max_position_embeddings=None))
+
+
+# Damaged weights
+
+
+def test_every_truncation_is_noticed(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    for length in (0, 3, 8, 50, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(CheckpointError, match=r"Download the model again|not a whole"):
+            read(folder)
+
+
+def header_file(path: Path, header: Any, data: bytes = b"") -> Path:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"x": {"dtype": "F32", "shape": [1 << 40, 1 << 20], "data_offsets": [0, 1 << 62]}},  # claims more than there is
+        {"x": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 4]}},
+        {"x": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}},
+        {"x": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}},
+        {"x": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}},
+        {"x": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}},
+        {"x": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}},
+        {"x": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}},
+        {"x": {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}},
+        {"x": {"dtype": "F32"}},
+        {"x": 3},
+        [],
+        b"{" * 100_000,
+        b'{"a":' * 100_000,
+        b"\xff\xfe",
+    ],
+)
+def test_a_lying_header_costs_no_memory(tmp_path: Path, header: Any) -> None:
+    path = header_file(tmp_path / "model.safetensors", header, b"\0" * 4)
+    with pytest.raises(CheckpointError):
+        dict(weights.load(path))
+
+
+def test_a_huge_header_length(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes((1 << 63).to_bytes(8, "little") + b"{}")
+    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+        weights.header(path)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_give_a_checkpoint_error_or_tensors(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.mktemp("fuzz") / "model.safetensors"
+    path.write_bytes(len(data).to_bytes(8, "little") + data)
+    with contextlib.suppress(CheckpointError):
+        dict(weights.load(path))
+
+
+@pytest.mark.parametrize(
+    "named", ["../model.safetensors", "a/b.safetensors", "/etc/passwd", "gone.safetensors", "x.bin"]
+)
+def test_a_shard_index_stays_in_its_folder(folder: Path, named: str) -> None:
+    (folder / "model.safetensors").unlink()
+    tiny.write_json(folder / "model.safetensors.index.json", {"weight_map": {"a": named}})
+    with pytest.raises(CheckpointError):
+        read(folder)
+
+
+def test_an_index_without_a_map(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    tiny.write_json(folder / "model.safetensors.index.json", {"weight_map": 1})
+    with pytest.raises(CheckpointError, match="no weight_map"):
+        read(folder)
+
+
+# Bfloat16
+
+
+@given(st.floats(width=16, allow_nan=False))
+def test_bfloat16_is_the_upper_half_of_float32(value: float) -> None:
+    raw = np.array([value], dtype=np.float32).view(np.uint32) >> 16
+    assert weights.widen(raw.astype(np.uint16)).view(np.uint32)[0] == raw[0] << 16

@@ -1,0 +1,134 @@
+"""Pairs become sequences in the model's own template; the query is spared, and nothing is cut silently."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from crossrank.encoder import PairEncoder, Template, Windows
+from crossrank.errors import CheckpointError, InputError
+
+WORDS = [f"w{i}" for i in range(200)]
+
+
+def bert_tokenizer():
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens(["[CLS]", "[SEP]"])
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return tokenizer
+
+
+def roberta_tokenizer():
+    vocabulary = {word: i for i, word in enumerate(["<s>", "<pad>", "</s>", "<unk>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=False)
+    return tokenizer
+
+
+def text(n):
+    return " ".join(WORDS[i % len(WORDS)] for i in range(n))
+
+
+def test_bert_template_and_types():
+    encoded = PairEncoder(bert_tokenizer(), 32).encode([("w0 w1", "w2")], Windows())
+    assert encoded.tokens.ids.tolist() == [2, 4, 5, 3, 6, 3]
+    assert encoded.tokens.types.tolist() == [0, 0, 0, 0, 1, 1]
+
+
+def test_roberta_template():
+    template = Template.of(roberta_tokenizer())
+    assert (template.before, template.between, template.after) == ((0,), (2, 2), (2,))
+    encoded = PairEncoder(roberta_tokenizer(), 32).encode([("w0", "w1")], Windows())
+    assert encoded.tokens.ids.tolist() == [0, 4, 2, 2, 5, 2]
+    assert encoded.tokens.types.tolist() == [0] * 6
+
+
+@pytest.mark.parametrize("make", [bert_tokenizer, roberta_tokenizer])
+def test_same_ids_as_the_tokenizer_itself(make):
+    plain = make().encode(text(9), text(30))
+    encoded = PairEncoder(make(), 64).encode([(text(9), text(30))], Windows())
+    assert encoded.tokens.ids.tolist() == plain.ids
+    assert encoded.tokens.types.tolist() == plain.type_ids
+
+
+def test_a_tokenizer_without_special_tokens_is_refused():
+    tokenizer = bert_tokenizer()
+    tokenizer.post_processor = processors.ByteLevel()
+    with pytest.raises(CheckpointError, match="special tokens"):
+        PairEncoder(tokenizer, 64)
+
+
+def test_a_passage_cannot_forge_special_tokens():
+    tokenizer = bert_tokenizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    encoded = PairEncoder(tokenizer, 64).encode([("w0", "w1 [SEP] w2")], Windows())
+    assert encoded.tokens.ids.tolist().count(3) == 2, "only the template's own [SEP]"
+
+
+@settings(deadline=None)
+@given(st.integers(1, 60), st.integers(0, 300), st.integers(8, 64), st.integers(1, 6))
+def test_windows_cover_or_say_so(query_words, passage_words, max_length, most):
+    windows = Windows(size=10, overlap=3, most=most)
+    encoder = PairEncoder(bert_tokenizer(), max_length)
+    encoded = encoder.encode([(text(query_words), text(passage_words))], windows)
+    assert (encoded.tokens.lengths <= max_length).all()
+    seen = np.unique(
+        np.concatenate([encoded.tokens.row(i)[encoded.tokens.row(i) > 3] for i in range(len(encoded.tokens))])
+    )
+    reports = {t.position: t for t in encoded.truncations}
+    cut_query = query_words > encoder.room // 2
+    assert (-1 in reports) == cut_query
+    report = reports.get(0)
+    if report is None:
+        assert len(encoded.tokens) == 1
+        assert len(seen) == min(len(WORDS), max(passage_words, min(query_words, encoder.room // 2)))
+    else:
+        assert report.tokens == passage_words if report.exact else report.tokens <= passage_words
+        assert report.windows == len(encoded.tokens) <= most
+        assert report.lost == (report.read < passage_words or not report.exact)
+        if report.lost:
+            assert report.windows == most
+
+
+def test_the_query_is_never_cut_for_a_long_passage():
+    encoder = PairEncoder(bert_tokenizer(), 64)
+    encoded = encoder.encode([(text(20), text(500))], Windows(size=400, overlap=5))
+    for i in range(len(encoded.tokens)):
+        assert encoded.tokens.row(i)[1:21].tolist() == [4 + j for j in range(20)]
+
+
+def test_a_huge_line_costs_bounded_memory_and_is_reported():
+    encoder = PairEncoder(bert_tokenizer(), 64)
+    encoded = encoder.encode([("w0", "w1 " * 5_000_000)], Windows(size=20, overlap=5, most=4))
+    assert len(encoded.tokens) == 4
+    (report,) = encoded.truncations
+    assert report.lost
+    assert not report.exact
+
+
+def test_half_surrogates_are_read():
+    encoded = PairEncoder(bert_tokenizer(), 64).encode([("w0 \ud800", "w1 \udfff")], Windows())
+    assert encoded.tokens.ids.tolist() == [2, 4, 1, 3, 5, 1, 3]
+
+
+def test_order_and_owners():
+    pairs = [("w0", text(3)), ("w1", text(200)), ("w0", "")]
+    encoded = PairEncoder(bert_tokenizer(), 64).encode(pairs, Windows(size=50, overlap=10))
+    assert np.all(np.diff(encoded.owner) >= 0)
+    assert set(encoded.owner.tolist()) == {0, 1, 2}
+
+
+def test_nothing_to_encode():
+    assert len(PairEncoder(bert_tokenizer(), 64).encode([], Windows()).tokens) == 0
+
+
+@pytest.mark.parametrize("bad", [{"size": 0}, {"overlap": 400}, {"fold": "sum"}, {"most": 0}])
+def test_impossible_windows(bad):
+    with pytest.raises(InputError):
+        Windows(**bad)

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossrank.errors import InputError, ReadError
+from crossrank.evaluation import files as files_module
+from crossrank.evaluation import read_corpus, read_qrels, read_queries, read_run, read_set, write_run
+from crossrank.types import Ranking
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    data = text.encode() if isinstance(text, str) else text
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def make_set(folder: Path, ending: str = "") -> Path:
+    corpus = [{"_id": f"d{i}", "title": "T" if i else "", "text": f"text {i}"} for i in range(3)]
+    queries = [{"_id": f"q{i}", "text": f"question {i}", "metadata": {}} for i in range(4)]
+    write(folder / f"corpus.jsonl{ending}", "\n".join(map(json.dumps, corpus)))
+    write(folder / f"queries.jsonl{ending}", "\n".join(map(json.dumps, queries)) + "\n")
+    qrels = "query-id\tcorpus-id\tscore\nq2\td1\t2\nq0\td0\t0\nq0\td2\t1\n"
+    write(folder / "qrels" / f"test.tsv{ending}", qrels)
+    write(folder / "qrels" / f"full.txt{ending}", "q2 0 d1 3\nq2 0 elsewhere 1\n")
+    return folder
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_folder_is_read(tmp_path: Path, ending: str) -> None:
+    judged = read_set(make_set(tmp_path / "tiny", ending))
+    assert (judged.name, judged.split) == ("tiny", "test")
+    assert judged.queries == {"q0": "question 0", "q2": "question 2"}
+    assert judged.qrels == {"q0": {"d0": 0, "d2": 1}, "q2": {"d1": 2}}
+    assert [passage.scored_text for passage in judged.corpus.values()] == ["text 0", "T. text 1", "T. text 2"]
+    assert judged.corpus["d1"].document == "d1"
+    assert read_set(tmp_path / "tiny", "full").qrels == {"q2": {"d1": 3, "elsewhere": 1}}
+
+
+def test_a_sample_is_fixed_by_its_seed(tmp_path: Path) -> None:
+    qrels = {f"q{i}": {"d": 1} for i in range(50)}
+    write(tmp_path / "corpus.jsonl", '{"_id": "d", "text": "t"}')
+    write(tmp_path / "queries.jsonl", "\n".join(json.dumps({"_id": q, "text": q}) for q in qrels))
+    write(tmp_path / "qrels" / "dev.tsv", "".join(f"{q}\td\t1\n" for q in qrels))
+    judged = read_set(tmp_path, "dev")
+    drawn = judged.sample(10, seed=1)
+    assert list(drawn.queries) == list(judged.sample(10, seed=1).queries)
+    assert list(drawn.queries) != list(judged.sample(10, seed=2).queries)
+    assert list(drawn.queries) == [query for query in judged.queries if query in drawn.queries]
+    assert drawn.qrels.keys() == drawn.queries.keys()
+    assert len(drawn.queries) == 10
+    assert judged.sample(50) is judged
+    with pytest.raises(InputError, match="at least 1"):
+        judged.sample(0)
+
+
+def test_a_missing_split_names_those_there(tmp_path: Path) -> None:
+    make_set(tmp_path)
+    with pytest.raises(ReadError, match=r"no dev\.tsv or dev\.txt .*full\.txt, test\.tsv"):
+        read_set(tmp_path, "dev")
+    with pytest.raises(ReadError, match="not a folder"):
+        read_set(tmp_path / "nowhere")
+
+
+def test_a_judged_query_without_text_is_an_error(tmp_path: Path) -> None:
+    make_set(tmp_path)
+    write(tmp_path / "qrels" / "test.tsv", "q9\td1\t1\n")
+    with pytest.raises(ReadError, match="query q9"):
+        read_set(tmp_path)
+
+
+def test_qrels_in_both_formats(tmp_path: Path) -> None:
+    beir = write(tmp_path / "a.tsv", "query-id\tcorpus-id\tscore\r\nq 1\td\t-1\r\n\r\n")
+    assert read_qrels(beir) == {"q 1": {"d": -1}}
+    trec = write(tmp_path / "b.txt", "q1 0 d 1\nq1\t0\te\t2\nq1 0 d 1\n")
+    assert read_qrels(trec) == {"q1": {"d": 1, "e": 2}}
+    marked = write(tmp_path / "c.tsv", b"\xef\xbb\xbfq1\td\t1\n")
+    assert read_qrels(marked) == {"q1": {"d": 1}}
+
+
+@pytest.mark.parametrize(
+    ("reader", "text", "message"),
+    [
+        (read_qrels, "q1 d 1", "line 1: expected"),
+        (read_qrels, "q1 0 d 1\nq1 0 d 2", "line 2: .*two different grades"),
+        (read_qrels, "q1\td\t0.5", "'0.5' is not a whole number"),
+        (read_qrels, b"q1\t\xff\t1", "not UTF-8"),
+        (read_run, "q1 Q0 d 1 2.0", "line 1: expected"),
+        (read_run, "q1 Q0 d one 2.0 tag", "'one'"),
+        (read_run, "q1 Q0 d 1 nan tag", "NaN"),
+        (read_run, "q1 Q0 d 1 2 tag\nq1 Q0 d 2 1 tag", "comes twice in the ranking of query q1"),
+        (read_corpus, "{", "line 1: not JSON"),
+        (read_corpus, "[" * 100_000, "line 1: not JSON"),
+        (read_corpus, "[1]", "expected an object"),
+        (read_corpus, '{"text": "t"}', "'_id' must be a string, found None"),
+        (read_corpus, '{"_id": "a"}', "'text' must be a string, found None"),
+        (read_corpus, '{"_id": "a", "text": "t", "title": 3}', "'title' must be a string"),
+        (read_corpus, '{"_id": "1", "text": "t"}\n{"_id": 1, "text": "u"}', "line 2: the id 1 comes twice"),
+        (read_queries, '{"_id": "1", "text": "t"}\n{"_id": "1", "text": "u"}', "line 2: the id 1 comes twice"),
+    ],
+)
+def test_damaged_files_are_refused(tmp_path: Path, reader: Callable, text: str | bytes, message: str) -> None:
+    with pytest.raises(ReadError, match=message):
+        reader(write(tmp_path / "file", text))
+
+
+def test_damaged_gzip_long_lines_and_missing_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = gzip.compress(b"q1 0 d 1\n" * 1000)
+    (tmp_path / "cut.gz").write_bytes(whole[:-12])
+    (tmp_path / "not.gz").write_bytes(b"q1 0 d 1\n")
+    (tmp_path / "flipped.gz").write_bytes(whole[:12] + bytes([whole[12] ^ 255]) + whole[13:])
+    for name in ("cut.gz", "not.gz", "flipped.gz"):
+        with pytest.raises(ReadError, match="cannot be read"):
+            read_qrels(tmp_path / name)
+    with pytest.raises(ReadError, match="does not exist"):
+        read_qrels(tmp_path / "absent")
+    monkeypatch.setattr(files_module, "LINE_BYTES", 20)
+    with pytest.raises(ReadError, match="line 2: over 20 bytes"):
+        read_qrels(write(tmp_path / "long.gz", "q1 0 d 1\n" + "x" * 21))
+
+
+def test_runs_are_ordered_by_score_then_rank(tmp_path: Path) -> None:
+    path = write(tmp_path / "run", "q2 Q0 c 3 1.5 t\nq2 Q0 b 2 1.5 t\nq1 Q0 x 1 -3 t\nq2 Q0 a 9 7e0 t\n")
+    run = read_run(path)
+    assert list(run) == ["q2", "q1"]
+    assert run["q2"].ids == ("a", "b", "c")
+    assert run["q2"].scores.tolist() == [7.0, 1.5, 1.5]
+    assert run["q2"].head == 3
+
+
+ids = st.text(st.characters(codec="utf-8", exclude_categories=("Z", "C")), min_size=1, max_size=6)
+
+
+@given(st.dictionaries(ids, st.lists(ids, min_size=1, max_size=8, unique=True), max_size=4), st.randoms())
+def test_written_runs_keep_every_order(tmp_path_factory: pytest.TempPathFactory, orders: dict, random) -> None:
+    path = tmp_path_factory.getbasetemp() / "round.trec"
+    run = {}
+    for query, order in orders.items():
+        scores = [random.choice([0.0, 1.0, -np.inf, 30.0]) for _ in order]
+        run[query] = Ranking(tuple(order), np.array(scores, dtype=np.float32), random.randint(0, len(order)))
+    write_run(path, run)
+    assert {query: ranking.ids for query, ranking in read_run(path).items()} == {q: r.ids for q, r in run.items()}
+
+
+def test_ids_that_the_format_cannot_hold(tmp_path: Path) -> None:
+    def one(*names: str) -> Ranking:
+        return Ranking.sorted(names, [1.0] * len(names))
+
+    for run, tag in (({"a b": one("d")}, "t"), ({"q": one("d\t")}, "t"), ({"q": one("")}, "t"), ({}, "a tag")):
+        with pytest.raises(InputError, match="cannot stand in a TREC file"):
+            write_run(tmp_path / "run", run, tag)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossrank.errors import InputError
+from crossrank.types import Ranking
+
+pytest.importorskip("ir_measures", reason="needs the extra eval")
+from crossrank.evaluation.measures import averages, per_query
+
+
+def ranked(*ids: str) -> Ranking:
+    return Ranking.sorted(ids, np.arange(len(ids), 0, -1))
+
+
+def ndcg(grades: list[int], ideal: list[int], cutoff: int) -> float:
+    """Jarvelin and Kekalainen with linear gains, as trec_eval computes it."""
+
+    def gain(values: list[int]) -> float:
+        return sum(value / math.log2(place + 2) for place, value in enumerate(values[:cutoff]))
+
+    best = gain(sorted(ideal, reverse=True))
+    return gain(grades) / best if best else 0.0
+
+
+def test_hand_calculation_with_grades() -> None:
+    qrels = {"q": {"a": 3, "b": 1, "c": 2, "d": 0}}
+    values = per_query(qrels, {"q": ranked("b", "x", "a", "d")}, ["nDCG@10", "RR@10", "R@3", "P(rel=2)@3", "AP"])
+    # DCG: 1/log2(2) + 3/log2(4) = 2.5; ideal: 3 + 2/log2(3) + 1/log2(4) = 4.761860
+    assert values["nDCG@10"]["q"] == pytest.approx(2.5 / (3 + 2 / math.log2(3) + 0.5), abs=1e-9)
+    assert values["RR@10"]["q"] == 1.0
+    assert values["R@3"]["q"] == pytest.approx(2 / 3)
+    assert values["P(rel=2)@3"]["q"] == pytest.approx(1 / 3)
+    assert values["AP"]["q"] == pytest.approx((1 + 2 / 3) / 3)
+
+
+def test_judged_but_unanswered_counts_as_zero_and_unjudged_not_at_all() -> None:
+    qrels = {"q2": {"a": 1}, "q1": {"a": 1}, "empty": {"a": 1}, "hopeless": {"a": 0}}
+    run = {"q1": ranked("a"), "stranger": ranked("a"), "empty": ranked(), "hopeless": ranked("a")}
+    values = per_query(qrels, run)["nDCG@10"]
+    assert list(values.items()) == [("q2", 0.0), ("q1", 1.0), ("empty", 0.0), ("hopeless", 0.0)]
+    assert averages({"nDCG@10": values}) == {"nDCG@10": 0.25}
+
+
+def test_an_empty_run_is_all_zero() -> None:
+    assert per_query({"q": {"a": 1}}, {}) == {"nDCG@10": {"q": 0.0}}
+
+
+def test_position_counts_not_score() -> None:
+    """A tail whose old scores exceed the head's, ties, and blank documents at -inf must not be sorted anew."""
+    ranking = Ranking(("a", "b", "c", "d"), np.array([-5.0, -np.inf, 9.0, 9.0], dtype=np.float32), 2)
+    for place, document in enumerate(ranking.ids):
+        assert per_query({"q": {document: 1}}, {"q": ranking}, ["RR"])["RR"]["q"] == pytest.approx(1 / (place + 1))
+
+
+@pytest.mark.parametrize("name", ["nDCG10", "bogus@3", "", "alpha_nDCG@10", "nDCG@x"])
+def test_unknown_measures_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"measure|compute"):
+        per_query({"q": {"a": 1}}, {"q": ranked("a")}, [name])
+
+
+def test_no_judgments_are_refused() -> None:
+    with pytest.raises(InputError, match="no judgments"):
+        per_query({}, {"q": ranked("a")})
+
+
+documents = [f"d{i}" for i in range(15)]
+
+
+@given(
+    st.dictionaries(st.sampled_from(documents), st.integers(0, 3), min_size=1),
+    st.permutations(documents),
+    st.integers(1, 12),
+)
+def test_ndcg_equals_the_formula_and_is_bounded(grades: dict[str, int], order: list[str], cutoff: int) -> None:
+    name = f"nDCG@{cutoff}"
+    value = per_query({"q": grades}, {"q": ranked(*order)}, [name])[name]["q"]
+    expected = ndcg([grades.get(document, 0) for document in order], list(grades.values()), cutoff)
+    assert value == pytest.approx(expected, abs=1e-6)
+    assert 0.0 <= value <= 1.0 + 1e-9

@@ -1,0 +1,583 @@
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import math
+import os
+import random
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from crossrank.errors import IndexFileError, InputError
+from crossrank.index import Document, Index, build
+from crossrank.index.filters import Condition, parse
+from crossrank.index.lock import exclusive
+from crossrank.retrieval.bm25 import BM25Retriever
+from crossrank.retrieval.dense import DenseRetriever
+
+pytest.importorskip("lance", reason="needs the search extra")
+
+
+class HashEmbedder:
+    def __init__(self, width: int = 16, fingerprint: str = "hash") -> None:
+        self.width = width
+        self.fingerprint = fingerprint
+        self.texts: list[str] = []
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.texts += texts
+        out = np.full((len(texts), self.width), 1e-3, dtype=np.float32)
+        for row, text in enumerate(texts):
+            np.add.at(out[row], [crc32(word.encode()) % self.width for word in text.lower().split()], 1)
+        return out / np.linalg.norm(out, axis=1, keepdims=True)
+
+
+def letters(offset: int = 0) -> Tokenizer:
+    vocabulary = {"[UNK]": 0} | {chr(code): code + offset for code in range(33, 127)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return tokenizer
+
+
+EMBEDDER, TOKENIZER = HashEmbedder(), letters()
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Index:
+    return Index.create(tmp_path / "index", EMBEDDER, TOKENIZER)
+
+
+def add(index: Index, *documents: Document) -> build.Changes:
+    return index.add(documents, EMBEDDER, TOKENIZER)
+
+
+def update(index: Index, *paths: Path) -> tuple[int, int, int, int, list[str]]:
+    done = index.update(paths, EMBEDDER, TOKENIZER)
+    return done.added, done.changed, done.deleted, done.unchanged, [failure.reason for failure in done.failed]
+
+
+# What is stored.
+
+
+def test_passages_come_back_as_they_went_in(index: Index) -> None:
+    metadata = {"year": 2020, "score": 1.0, "ok": True, "none": None, "text": 'it\'s "x"', "": "", "a.b": "\u0000é😀"}
+    add(index, Document("a", "Body  text.", "Title", metadata), Document("b'; --", "Other", "", {}))
+    first, second, third = index.passages(["b'; --", "a", "b'; --"])
+    assert (first.id, first.text, first.title, first.metadata) == ("b'; --", "Other", "", {})
+    assert (second.id, second.document, second.text, second.title) == ("a", "a", "Body  text.", "Title")
+    assert dict(second.metadata) == metadata
+    assert {key: type(value) for key, value in second.metadata.items()} == {k: type(v) for k, v in metadata.items()}
+    assert third == first
+    assert index.passages([]) == []
+    with pytest.raises(InputError, match="no passage 'c'"):
+        index.passages(["a", "c"])
+
+
+def test_token_ids_are_those_of_the_scored_text(index: Index) -> None:
+    add(index, Document("a", "b c", "t"), Document("b", "x"), Document("c", "\u200b"))
+    tokens = index.tokens(["b", "a"])
+    assert [tokens.row(0).tolist(), tokens.row(1).tolist()] == [[ord("x")], [ord("t"), ord("."), ord("b"), ord("c")]]
+    assert set(tokens.types.tolist()) == {1}
+    assert index.tokens([]).offsets.tolist() == [0]
+
+
+def test_long_documents_are_split(tmp_path: Path) -> None:
+    index = Index.create(tmp_path / "i", EMBEDDER, TOKENIZER, size=20, overlap=4)
+    add(index, Document("long", "a b c d e " * 20), Document("short", "a"))
+    assert index.ids() == [*(f"long#{n + 1}" for n in range(len(index) - 1)), "short"]
+    assert {passage.document for passage in index.passages(index.ids())} == {"long", "short"}
+    assert max(index.tokens(index.ids()).lengths) <= 20
+    assert index.info().documents == 2
+    # A document whose own id is that of a passage of another one is refused, not mixed up with it.
+    assert "has the id of a passage" in add(index, Document("long#1", "x")).failed[0].reason
+
+
+def test_info(index: Index, tmp_path: Path) -> None:
+    info = index.info()
+    assert (info.model, info.embedder, info.width, info.passages, info.documents) == (None, "hash", 16, 0, 0)
+    assert Index.create(tmp_path / "b", EMBEDDER, TOKENIZER, model="embed", language="German").info().model == "embed"
+    assert info.bytes > 0
+
+
+# Searching.
+
+
+def test_bm25_agrees_with_a_calculation_by_hand(index: Index) -> None:
+    texts = ["alpha beta gamma", "alpha alpha delta", "beta zeta eta theta iota kappa alpha", "lambda mu nu"]
+    add(index, *(Document(str(number), text) for number, text in enumerate(texts)))
+    split = [text.split() for text in texts]
+    mean = sum(map(len, split)) / len(split)
+
+    def score(words: list[str], query: str) -> float:
+        total = 0.0
+        for term in query.split():
+            holding = sum(term in other for other in split)
+            idf = math.log(1 + (len(split) - holding + 0.5) / (holding + 0.5))
+            tf = words.count(term)
+            total += idf * tf * 2.2 / (tf + 1.2 * (0.25 + 0.75 * len(words) / mean))
+        return total
+
+    found = index.bm25("alpha delta", 10)
+    expected = sorted(((score(words, "alpha delta"), str(n)) for n, words in enumerate(split)), reverse=True)[:3]
+    assert found.ids == tuple(id_ for _, id_ in expected)
+    assert found.scores == pytest.approx([value for value, _ in expected], abs=1e-5)
+
+
+def test_bm25_reads_words_as_people_do(index: Index) -> None:
+    add(
+        index,
+        Document("stem", "The running foxes"),
+        Document("accent", "Un café à Zürich"),
+        Document("title", "nothing here", "Zebra crossing"),
+    )
+    assert index.bm25("fox runs", 5).ids == ("stem",)
+    assert index.bm25("CAFE Zurich", 5).ids == ("accent",)
+    assert index.bm25("zebras", 5).ids == ("title",)
+
+
+def test_text_without_spaces_has_words(tmp_path: Path) -> None:
+    index = Index.create(tmp_path / "i", EMBEDDER, TOKENIZER, language="any")
+    add(index, Document("chinese", "我们喜欢信息检索系统"), Document("english", "The running foxes"))
+    assert index.bm25("检索", 5).ids == ("chinese",)
+    assert index.bm25("THE foxes", 5).ids == ("english",)
+    with pytest.raises(InputError, match="no language 'Klingon'"):
+        Index.create(tmp_path / "j", EMBEDDER, TOKENIZER, language="Klingon")
+
+
+HOSTILE = [
+    "",
+    " ",
+    "the of and",
+    '"',
+    "'",
+    "' OR 1=1 --",
+    "a:b AND (",
+    "*",
+    "\\",
+    "\0",
+    "\ud800",
+    "((((",
+    "NOT",
+    "+-~^",
+]
+
+
+@pytest.mark.parametrize("query", [*HOSTILE, "x" * 100_000, "é" * 10_000, "word " * 10_000])
+def test_no_query_raises(index: Index, query: str) -> None:
+    assert len(index.bm25(query, 5)) == 0
+    add(index, Document("a", "some text"))
+    assert len(index.bm25(query, 5)) == 0
+    assert index.bm25(f"{query} text", 5).ids == ("a",)
+
+
+def test_random_queries_do_not_raise(index: Index) -> None:
+    add(index, Document("a", "some text"))
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.text(st.characters(), max_size=40))
+    def ask(query: str) -> None:
+        index.bm25(query, 3)
+
+    ask()
+
+
+def test_dense_is_exact(index: Index) -> None:
+    texts = [" ".join(random.Random(n).choices("abcdefghij", k=5)) for n in range(200)]
+    add(index, *(Document(f"{n:03}", text) for n, text in enumerate(texts)))
+    query = EMBEDDER.embed(["a b c"])[0]
+    found = index.dense(query, 20)
+    scores = EMBEDDER.embed(texts) @ query
+    assert found.scores == pytest.approx(sorted(scores, reverse=True)[:20], abs=1e-6)
+    assert [scores[int(id_)] for id_ in found.ids] == pytest.approx(found.scores, abs=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.ones(3, np.float32), np.full(16, np.nan, np.float32), np.ones((1, 16), np.float32)])
+def test_dense_refuses_other_vectors(index: Index, bad: NDArray[np.float32]) -> None:
+    with pytest.raises(InputError, match="16 finite numbers"):
+        index.dense(bad, 5)
+
+
+def test_ties_are_ordered_by_id(index: Index) -> None:
+    names = [f"{n:03}" for n in range(300)]
+    for part in (names[200:], names[:100], names[100:200]):
+        add(index, *(Document(name, "equal words", metadata={"even": int(name) % 2 == 0}) for name in part))
+    vector = EMBEDDER.embed(["equal words"])[0]
+    for depth in (1, 7, 150, 1000):
+        assert list(index.bm25("equal", depth).ids) == names[:depth]
+        assert list(index.dense(vector, depth).ids) == names[:depth]
+    assert list(index.bm25("equal", 5, "even=true").ids) == names[:10:2]
+
+
+def test_depth_and_empty_index(index: Index) -> None:
+    assert len(index.bm25("x", 5)) == len(index.dense(EMBEDDER.embed(["x"])[0], 5)) == 0
+    for call in (lambda: index.bm25("x", 0), lambda: index.dense(EMBEDDER.embed(["x"])[0], -1)):
+        with pytest.raises(InputError, match="at least 1"):
+            call()
+
+
+def test_rows_that_no_index_holds_yet_are_found(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossrank.index.table.Table.tidy", lambda self: None)
+    add(index, Document("a", "old words"))
+    monkeypatch.undo()
+    assert index._table.unindexed() == 1
+    assert index.bm25("words", 5).ids == ("a",)
+    add(index)  # Nothing to add, but something was left to do.
+    assert index._table.unindexed() == 0
+    assert index.bm25("words", 5).ids == ("a",)
+
+
+def test_retrievers(index: Index) -> None:
+    add(index, Document("a", "apple pie", metadata={"n": 1}), Document("b", "banana bread", metadata={"n": 2}))
+    words, meaning = BM25Retriever(index), DenseRetriever(index, EMBEDDER)
+    assert [ranking.ids for ranking in words.retrieve(["banana", "", "apple"], 5)] == [("b",), (), ("a",)]
+    assert [len(ranking) for ranking in meaning.retrieve(["banana bread", " ", "apple pie"], 1)] == [1, 0, 1]
+    assert DenseRetriever(index, EMBEDDER, ["n>1"]).retrieve(["apple pie"], 5)[0].ids == ("b",)
+    assert words.retrieve([], 5) == meaning.retrieve([], 5) == []
+    for retriever in (words, meaning):
+        with pytest.raises(InputError, match="list of queries"):
+            retriever.retrieve("banana", 5)  # type: ignore[arg-type]
+    with pytest.raises(IndexFileError, match="another embedder"):
+        DenseRetriever(index, HashEmbedder(fingerprint="other"))
+
+
+def test_threads_get_the_answers_of_one(index: Index) -> None:
+    add(index, *(Document(str(n), f"word{n % 7} and word{n % 3}") for n in range(100)))
+    queries = [f"word{n}" for n in range(7)] * 8
+
+    def ask(query: str) -> tuple[tuple[str, ...], tuple[str, ...], list[str]]:
+        found = index.bm25(query, 5).ids
+        nearest = index.dense(HashEmbedder().embed([query])[0], 5).ids
+        return found, nearest, [passage.text for passage in index.passages(found)]
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(ask, queries)) == [ask(query) for query in queries]
+
+
+# Filters.
+
+
+def test_filters(index: Index) -> None:
+    add(
+        index,
+        Document("int", "w", metadata={"year": 2020, "lang": "en", "ok": True}),
+        Document("float", "w", metadata={"year": 2021.5, "lang": "de", "ok": False}),
+        Document("text", "w", metadata={"year": "2020", "lang": "it's", "date": "2020-05-01"}),
+        Document("none", "w", metadata={"year": None}),
+    )
+
+    def ask(where: str | list[str]) -> set[str]:
+        found = set(index.bm25("w", 10, where).ids)
+        assert found == set(index.dense(EMBEDDER.embed(["w"])[0], 10, where).ids)
+        return found
+
+    assert ask("year=2020") == {"int", "text"}
+    assert ask('year="2020"') == {"text"}
+    assert ask("year>=2020") == {"int", "float"}
+    assert ask("year > 2020 AND year<2021.6") == {"float"}
+    assert ask("year!=2020") == {"float", "none"}
+    assert ask("lang!=en") == {"float", "text", "none"}
+    assert ask("lang='it\\'s'") == {"text"}
+    assert ask("ok=TRUE") == {"int"}
+    assert ask("date>=2020-04 and date<2020-06") == {"text"}
+    assert ask(["year=2020", "lang=en"]) == {"int"}
+    assert ask("nosuch=1") == ask("lang=' OR 1=1 --'".replace("' OR", '" OR').replace("--'", '--"')) == set()
+    assert ask([]) == {"int", "float", "text", "none"}
+
+
+@pytest.mark.parametrize(
+    "where", ["", "year", "=1", "a=1 OR b=2", "a=b c", "a=1 AND", "a==", "a='x", 'a"b=1', "a=1;b=2 x"]
+)
+def test_filters_that_are_not_understood(index: Index, where: str) -> None:
+    with pytest.raises(InputError, match="filter"):
+        index.bm25("x", 5, where)
+
+
+def test_a_filter_is_never_code(index: Index) -> None:
+    add(index, Document("a", "w", metadata={"x": "1"}))
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.text(max_size=20), st.sampled_from(["=", "!=", "<", "<=", ">", ">="]), st.text(max_size=20))
+    def ask(field: str, op: str, value: str) -> None:
+        quoted = [json.dumps(part, ensure_ascii=False) for part in ("".join(filter(str.isprintable, field)), value)]
+        text = f"{quoted[0]} {op} {quoted[1]}"
+        assert len(parse(text)) == 1
+        assert set(index.bm25("w", 5, text).ids) <= {"a"}
+
+    ask()
+    assert parse('"a b"="c\\"d" AND e<5') == (Condition("a b", "=", 'c"d', True), Condition("e", "<", "5"))
+
+
+# Updating.
+
+
+def test_an_update_embeds_only_what_changed(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for name in "abc":
+        (docs / f"{name}.txt").write_text(f"text of {name}")
+    (docs / "rows.jsonl").write_text("\n".join(json.dumps({"_id": f"r{n}", "text": f"row {n}"}) for n in range(5)))
+    embedder = HashEmbedder()
+    index = Index.create(tmp_path / "index", embedder, TOKENIZER)
+
+    def run() -> tuple[int, int, int, int, set[str]]:
+        embedder.texts.clear()
+        done = index.update([docs], embedder, TOKENIZER)
+        assert done.failed == ()
+        return done.added, done.changed, done.deleted, done.unchanged, set(embedder.texts)
+
+    everything = {"text of a", "text of b", "text of c", *(f"row {n}" for n in range(5))}
+    assert run() == (8, 0, 0, 0, everything)
+    version = index.info().version
+    assert run() == (0, 0, 0, 8, set())
+    assert index.info().version == version  # No change, no commit.
+    (docs / "a.txt").write_text("other text")
+    (docs / "b.txt").unlink()
+    (docs / "d.txt").write_text("new")
+    rows = [{"_id": "r1", "text": "row 1"}, {"_id": "r2", "text": "row two"}, {"_id": "r9", "text": "row 9"}]
+    (docs / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert run() == (2, 2, 4, 2, {"other text", "new", "row two", "row 9"})
+    assert sorted(index.ids()) == ["docs/a.txt", "docs/c.txt", "docs/d.txt", "r1", "r2", "r9"]
+    assert index.passages(["docs/a.txt"])[0].text == "other text"
+    assert len(index.bm25("row", 10)) == 3
+    assert index.bm25("b", 10).ids == ()
+    os.utime(docs / "a.txt", ns=(1, 1))
+    assert run() == (0, 0, 0, 6, set())  # A new time, the same content.
+    assert Index.open(tmp_path / "index").ids() == index.ids()
+
+
+def test_updates_of_other_places_are_left_alone(tmp_path: Path, index: Index) -> None:
+    for name in ("one/a.txt", "two/b.txt"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(name)
+    assert update(index, tmp_path / "one")[:2] == (1, 0)
+    assert update(index, tmp_path / "two")[:2] == (1, 0)
+    add(index, Document("mine", "by hand"))
+    assert update(index, tmp_path / "one", tmp_path / "two") == (0, 0, 0, 2, [])
+    # The same file by another path keeps its id.
+    (tmp_path / "one/a.txt").write_text("changed")
+    assert update(index, tmp_path / "one/a.txt") == (0, 1, 0, 0, [])
+    assert sorted(index.ids()) == ["mine", "one/a.txt", "two/b.txt"]
+    shutil.rmtree(tmp_path / "one")
+    assert update(index, tmp_path / "one") == (0, 0, 1, 0, [])
+    with pytest.raises(InputError, match="no such file"):
+        update(index, tmp_path / "one")
+    done = index.remove(["mine", "nobody"], EMBEDDER, TOKENIZER)
+    assert (done.deleted, done.unchanged) == (1, 1)
+    assert index.ids() == ["two/b.txt"]
+
+
+def test_failures_do_not_stop_an_update(tmp_path: Path, index: Index) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "bad.txt").write_bytes(b"caf\xe9")
+    (docs / "blank.md").write_text(" \n")
+    (docs / "good.txt").write_text("good")
+    (docs / "rows.jsonl").write_text('{"_id": "1", "text": "x"}\nnonsense\n{"_id": "1", "text": "again"}\n')
+    added, _, _, _, reasons = update(index, docs)
+    assert added == 2
+    assert [
+        "not UTF-8" in reasons[0],
+        "blank" in reasons[1],
+        "not JSON" in reasons[2],
+        "comes twice" in reasons[3],
+    ] == ([True] * 4)
+    # What was indexed stays when its file becomes unreadable or one of its rows does.
+    (docs / "good.txt").write_bytes(b"\0")
+    (docs / "rows.jsonl").write_text("nonsense")
+    assert update(index, docs)[:3] == (0, 0, 0)
+    assert sorted(index.ids()) == ["1", "docs/good.txt"]
+    (docs / "good.txt").write_text("")
+    assert update(index, docs)[2] == 1  # Blank now: there is nothing to find.
+
+
+def test_moved_rows_and_shared_ids(tmp_path: Path, index: Index) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "a.jsonl").write_text('{"_id": "1", "text": "x"}')
+    assert update(index, docs)[:3] == (1, 0, 0)
+    (docs / "a.jsonl").rename(docs / "b.jsonl")
+    assert update(index, docs) == (0, 1, 0, 0, [])
+    (docs / "c.jsonl").write_text('{"_id": "1", "text": "y"}')
+    added, changed, deleted, _, reasons = update(index, docs)
+    assert (added, changed, deleted) == (0, 0, 0)
+    assert "comes twice" in reasons[0]
+    assert index.passages(["1"])[0].text == "x"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_updated_and_new_indexes_give_equal_answers(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    words = [f"w{n}" for n in range(30)]
+
+    def text() -> str:
+        return " ".join(chance.choices(words, k=chance.randint(1, 12)))
+
+    file = tmp_path / "rows.jsonl"
+    documents = {f"d{n}": text() for n in range(60)}
+    old = Index.create(tmp_path / "old", EMBEDDER, TOKENIZER)
+    for _ in range(4):
+        for id_ in chance.sample(sorted(documents), 10):
+            documents[id_] = text()
+        for id_ in chance.sample(sorted(documents), 5):
+            del documents[id_]
+        documents[f"d{chance.randint(100, 999)}"] = text()
+        file.write_text("\n".join(json.dumps({"_id": id_, "text": text}) for id_, text in documents.items()))
+        assert update(old, file)[4] == []
+    new = Index.create(tmp_path / "new", EMBEDDER, TOKENIZER)
+    update(new, file)
+    assert sorted(old.ids()) == sorted(new.ids())
+    for query in ("w1 w2", "w3", "w4 w5 w6 w29"):
+        first, second = old.bm25(query, 20), new.bm25(query, 20)
+        assert first.scores == pytest.approx(second.scores, abs=1e-5)
+        assert dict(zip(first.ids, first.scores, strict=True)).keys() >= set(second.ids[:5])
+
+
+def test_work_is_committed_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "COMMIT_PASSAGES", 10)
+    index = Index.create(tmp_path / "i", EMBEDDER, TOKENIZER)
+    seen: list[build.Progress] = []
+
+    def stop(progress: build.Progress) -> None:
+        seen.append(progress)
+        if progress.stage == "committed" and progress.passages == 30:
+            raise KeyboardInterrupt
+
+    documents = [Document(str(n), f"text {n}") for n in range(100)]
+    with pytest.raises(KeyboardInterrupt):
+        index.add(documents, EMBEDDER, TOKENIZER, stop)
+    again = Index.open(tmp_path / "i")
+    assert len(again) == 30
+    assert again.bm25("text", 100).ids != ()
+    done = again.add(documents, EMBEDDER, TOKENIZER, seen.append)
+    assert (done.added, done.unchanged) == (70, 30)
+    assert [progress.stage for progress in seen[-3:]] == ["committed", "tidying", "done"]
+    assert (seen[-1].documents, seen[-1].expected, seen[-1].passages) == (100, 100, 100)
+
+
+def test_old_versions_do_not_pile_up(tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datetime import timedelta
+
+    monkeypatch.setattr("crossrank.index.table.timedelta", lambda minutes: timedelta(0))
+    for n in range(12):
+        add(index, *(Document(f"{n}-{m}", f"text {m}") for m in range(20)))
+    assert len(list((tmp_path / "index").rglob("*.manifest"))) <= 2
+    assert len(index.bm25("text", 1000)) == 240
+
+
+# Opening.
+
+
+def test_no_index(tmp_path: Path) -> None:
+    with pytest.raises(IndexFileError, match="make one with `crossrank index"):
+        Index.open(tmp_path / "nothing")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(IndexFileError, match="neither empty nor an index"):
+        Index.create(tmp_path / "file", EMBEDDER, TOKENIZER)
+    with pytest.raises(IndexFileError, match="neither empty nor an index"):
+        Index.create(tmp_path, EMBEDDER, TOKENIZER)
+    (tmp_path / "half" / "passages.lance").mkdir(parents=True)
+    with pytest.raises(IndexFileError, match="cut short"):
+        Index.open(tmp_path / "half")
+    assert len(Index.open_or_create(tmp_path / "half", EMBEDDER, TOKENIZER)) == 0
+
+
+def test_another_embedder_or_tokenizer_is_refused(tmp_path: Path, index: Index) -> None:
+    add(index, Document("a", "x"))
+    other = HashEmbedder(8, "other")
+    for attempt in (
+        lambda: index.add([], other, TOKENIZER),
+        lambda: index.add([], EMBEDDER, letters(5)),
+        lambda: Index.open_or_create(tmp_path / "index", other, TOKENIZER),
+        lambda: Index.open_or_create(tmp_path / "index", EMBEDDER, TOKENIZER, size=99),
+    ):
+        with pytest.raises(IndexFileError, match="rebuild"):
+            attempt()
+    with pytest.raises(IndexFileError, match="rebuild=True"):
+        Index.create(tmp_path / "index", EMBEDDER, TOKENIZER)
+    rebuilt = Index.open_or_create(tmp_path / "index", other, TOKENIZER, rebuild=True)
+    assert len(rebuilt) == 0
+    assert rebuilt.add([Document("b", "y")], other, TOKENIZER).added == 1
+    assert Index.open_or_create(tmp_path / "index", other, TOKENIZER).info().width == 8
+
+
+def test_one_writer_at_a_time(tmp_path: Path, index: Index) -> None:
+    with (
+        exclusive(tmp_path / "index" / "writer.lock"),
+        pytest.raises(IndexFileError, match="another process is writing"),
+    ):
+        add(index, Document("a", "x"))
+    assert add(index, Document("a", "x")).added == 1
+
+
+def test_an_embedder_that_fails_leaves_the_last_commit(index: Index) -> None:
+    class Broken(HashEmbedder):
+        def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            return super().embed(texts) * np.float32("nan")
+
+    add(index, Document("a", "x"))
+    with pytest.raises(InputError, match="NaN"):
+        index.add([Document("b", "y")], Broken(), TOKENIZER)
+    assert index.ids() == ["a"]
+
+
+def test_a_reader_keeps_its_version(tmp_path: Path, index: Index) -> None:
+    add(index, Document("a", "word"))
+    reader = Index.open(tmp_path / "index")
+    add(index, Document("b", "word"))
+    assert reader.ids() == ["a"]
+    reader.refresh()
+    assert reader.ids() == ["a", "b"]
+
+
+@pytest.mark.parametrize("harm", ["cut", "empty", "noise", "remove"])
+@pytest.mark.parametrize("part", ["data/*.lance", "_versions/*.manifest", "_indices/*/*"])
+def test_damaged_files(tmp_path: Path, index: Index, harm: str, part: str) -> None:
+    add(index, *(Document(str(n), f"some words {n}", metadata={"n": n}) for n in range(50)))
+    for file in (tmp_path / "index" / "passages.lance").glob(part):
+        content = file.read_bytes()
+        if harm == "remove":
+            file.unlink()
+        else:
+            noise = random.Random(0).randbytes(len(content))
+            file.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "noise": noise}[harm])
+
+    def use() -> None:
+        damaged = Index.open(tmp_path / "index")
+        damaged.bm25("words", 5)
+        damaged.dense(EMBEDDER.embed(["x"])[0], 5)
+        damaged.passages(["1", "2"])
+
+    with pytest.raises(IndexFileError, match=r"damaged|cut short"):
+        use()
+
+
+@pytest.mark.data
+def test_bm25_quality(tmp_path: Path) -> None:
+    folder = Path(os.environ.get("CROSSRANK_TEST_DATA", "")) / "scifact"
+    if "CROSSRANK_TEST_DATA" not in os.environ or not folder.exists():
+        pytest.skip("CROSSRANK_TEST_DATA names no folder with scifact")
+    index = Index.create(tmp_path / "i", EMBEDDER, TOKENIZER, size=100_000)
+    update(index, folder / "corpus.jsonl.gz")
+    with gzip.open(folder / "queries.jsonl.gz", "rt", encoding="utf-8") as lines:
+        queries = {row["_id"]: row["text"] for row in map(json.loads, lines)}
+    qrels: dict[str, dict[str, int]] = {}
+    with (folder / "qrels" / "test.tsv").open(encoding="utf-8") as lines:
+        for row in csv.DictReader(lines, delimiter="\t"):
+            qrels.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
+    total = 0.0
+    for query, relevant in qrels.items():
+        ids = index.bm25(queries[query], 10).ids
+        ideal = sum(1 / math.log2(n + 2) for n in range(min(10, len(relevant))))
+        total += sum(1 / math.log2(n + 2) for n, id_ in enumerate(ids) if relevant.get(id_)) / ideal
+    assert total / len(qrels) > 0.68

@@ -1,0 +1,392 @@
+"""The LlamaIndex postprocessor against the host's own vector index. No network: its embedding is a hash of words."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import hashlib
+import pickle
+import threading
+import warnings
+
+import numpy as np
+import pytest
+
+pytest.importorskip("llama_index.core", reason="needs the llama-index extra")
+
+with warnings.catch_warnings():
+    # The host's own imports may warn of what it deprecates in itself or its libraries; ours must not.
+    warnings.simplefilter("ignore")
+    from llama_index.core import MockEmbedding, VectorStoreIndex
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
+    from llama_index.core.callbacks.base_handler import BaseCallbackHandler
+    from llama_index.core.instrumentation import get_dispatcher
+    from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+    from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+    from llama_index.core.llms import MockLLM
+    from llama_index.core.query_engine import RetrieverQueryEngine
+    from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
+
+from crossrank.encoder import Truncation
+from crossrank.errors import InputError, ScoreError
+from crossrank.integrations import llama_index as integration
+from crossrank.integrations.llama_index import CrossrankRerank
+
+# The host warns of what it deprecates in itself, at run time too; a warning of our own file stays an error.
+pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning:llama_index.*")
+
+QUERY = "how do bees make honey"
+
+
+class WordEmbedding(BaseEmbedding):
+    """Each word adds a fixed random direction: deterministic, and texts that share words are close."""
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        total = np.zeros(32)
+        for word in text.lower().split():
+            seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "big")
+            total += np.random.default_rng(seed).normal(size=32)
+        return (total / (np.linalg.norm(total) or 1.0)).tolist()
+
+
+class NumberScorer:
+    """The score is the number after `#` in the text: the order to expect is written in the texts themselves."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[str, str]] = []
+        self.threads: list[int] = []
+
+    def score(self, pairs):
+        self.pairs.extend(pairs)
+        self.threads.append(threading.get_ident())
+        return np.array([float(text.rsplit("#", 1)[1]) if "#" in text else 0.0 for _, text in pairs], np.float32)
+
+
+class FailingScorer:
+    def score(self, pairs):
+        raise ScoreError("the model gave NaN")
+
+
+class Recorder(BaseEventHandler):
+    """Keeps the rerank events it sees."""
+
+    seen: list
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "Recorder"
+
+    def handle(self, event, **kwargs):
+        if isinstance(event, (ReRankStartEvent, ReRankEndEvent)):
+            self.seen.append(event)
+
+
+class LegacyRecorder(BaseCallbackHandler):
+    """Keeps the legacy callbacks of reranking."""
+
+    def __init__(self) -> None:
+        super().__init__([], [])
+        self.seen: list = []
+
+    def on_event_start(self, event_type, payload=None, event_id="", parent_id="", **kwargs):
+        if event_type == CBEventType.RERANKING:
+            self.seen.append(("start", payload))
+        return event_id
+
+    def on_event_end(self, event_type, payload=None, event_id="", **kwargs):
+        if event_type == CBEventType.RERANKING:
+            self.seen.append(("end", payload))
+
+    def start_trace(self, trace_id=None):
+        pass
+
+    def end_trace(self, trace_id=None, trace_map=None):
+        pass
+
+
+@pytest.fixture
+def events():
+    handler = Recorder(seen=[])
+    dispatcher = get_dispatcher()
+    dispatcher.event_handlers.append(handler)
+    yield handler.seen
+    dispatcher.event_handlers.remove(handler)
+
+
+def found(*texts, score=0.5):
+    return [NodeWithScore(node=TextNode(text=text), score=score) for text in texts]
+
+
+def fifty():
+    """60 texts, of which 50 are retrieved; the numbers are a shuffle, so that the retriever's order is not ours."""
+    numbers = np.random.default_rng(7).permutation(60)
+    return [TextNode(text=f"bees and honey note {i} #{n}", metadata={"page": i}) for i, n in enumerate(numbers)]
+
+
+# --- with the host's own index -----------------------------------------------------------------------------------
+
+
+def test_retrieve_50_rerank_to_5():
+    index = VectorStoreIndex(fifty(), embed_model=WordEmbedding())
+    retrieved = index.as_retriever(similarity_top_k=50).retrieve(QUERY)
+    assert len(retrieved) == 50
+    before = copy.deepcopy(retrieved)
+
+    best = CrossrankRerank(top_n=5, model=NumberScorer()).postprocess_nodes(retrieved, query_str=QUERY)
+
+    numbers = sorted((float(node.text.rsplit("#", 1)[1]) for node in retrieved), reverse=True)
+    assert [node.score for node in best] == numbers[:5]
+    by_id = {node.node_id: node for node in retrieved}
+    for node in best:
+        assert node.metadata["retrieval_score"] == by_id[node.node_id].score
+        assert node.metadata["page"] == by_id[node.node_id].metadata["page"]
+    assert retrieved == before  # neither scores nor metadata of the caller's nodes have changed
+
+
+def test_the_store_of_the_index_is_not_changed_by_a_query():
+    index = VectorStoreIndex(fifty(), embed_model=WordEmbedding())
+    stored = {key: value.model_dump() for key, value in index.docstore.docs.items()}
+    retriever = index.as_retriever(similarity_top_k=50)
+    rerank = CrossrankRerank(top_n=50, model=NumberScorer())
+    first = rerank.postprocess_nodes(retriever.retrieve(QUERY), query_str=QUERY)
+    second = rerank.postprocess_nodes(retriever.retrieve(QUERY), query_str=QUERY)
+    assert [(n.node_id, n.score, n.metadata) for n in first] == [(n.node_id, n.score, n.metadata) for n in second]
+    assert {key: value.model_dump() for key, value in index.docstore.docs.items()} == stored
+
+
+def test_in_a_query_engine_the_answer_cites_what_was_kept():
+    index = VectorStoreIndex(fifty(), embed_model=WordEmbedding())
+    engine = RetrieverQueryEngine.from_args(
+        index.as_retriever(similarity_top_k=50),
+        node_postprocessors=[CrossrankRerank(top_n=3, model=NumberScorer())],
+        llm=MockLLM(),
+    )
+    answer = engine.query(QUERY)
+    assert len(answer.source_nodes) == 3
+    assert "retrieval_score" not in answer.response  # the mock LLM repeats its prompt: bookkeeping never reaches it
+
+
+def test_the_model_in_the_wheel_reads_for_itself():
+    texts = ["Bees turn nectar into honey in the hive.", "The train to Basel leaves at noon.", "Bread needs yeast."]
+    nodes = [TextNode(text=text) for text in texts]
+    index = VectorStoreIndex(nodes, embed_model=MockEmbedding(embed_dim=4))
+    retrieved = index.as_retriever(similarity_top_k=3).retrieve(QUERY)
+    best = CrossrankRerank(top_n=1).postprocess_nodes(retrieved, query_str=QUERY)
+    assert [node.text for node in best] == texts[:1]
+
+
+# --- copies ------------------------------------------------------------------------------------------------------
+
+
+def test_copies_share_nothing_that_can_change():
+    nodes = found("#1", "#2")
+    best = CrossrankRerank(model=NumberScorer()).postprocess_nodes(nodes, query_str=QUERY)
+    best[0].metadata["mine"] = 1
+    best[0].node.excluded_llm_metadata_keys.append("mine")
+    assert nodes[1].metadata == {}
+    assert nodes[1].node.excluded_llm_metadata_keys == []
+
+
+@pytest.mark.parametrize("mode", list(MetadataMode))
+def test_bookkeeping_is_in_no_text_but_the_whole_one(mode):
+    (best,) = CrossrankRerank(model=NumberScorer()).postprocess_nodes(found("#1"), query_str=QUERY)
+    assert ("retrieval_score" in best.node.get_content(mode)) is (mode is MetadataMode.ALL)
+
+
+def test_retrieval_score_can_be_left_out():
+    rerank = CrossrankRerank(model=NumberScorer(), keep_retrieval_score=False)
+    assert [node.metadata for node in rerank.postprocess_nodes(found("#1", "#2"), query_str=QUERY)] == [{}, {}]
+
+
+def test_a_second_reranker_reads_the_same_text_and_keeps_the_score_it_got():
+    second = NumberScorer()
+    nodes = CrossrankRerank(model=NumberScorer()).postprocess_nodes(found("#1", "#2"), query_str=QUERY)
+    (best, _) = CrossrankRerank(model=second).postprocess_nodes(nodes, query_str=QUERY)
+    assert second.pairs == [(QUERY, "#2"), (QUERY, "#1")]
+    assert best.metadata["retrieval_score"] == 2.0
+    assert best.node.excluded_embed_metadata_keys == ["retrieval_score"]
+
+
+def test_a_node_without_a_retrieval_score():
+    (best,) = CrossrankRerank(model=NumberScorer()).postprocess_nodes(found("#1", score=None), query_str=QUERY)
+    assert best.metadata["retrieval_score"] is None
+
+
+# --- order and text ----------------------------------------------------------------------------------------------
+
+
+def test_equal_scores_keep_their_order_and_the_same_node_twice_stays_twice():
+    nodes = found("a #1", "b #1", "c #2")
+    best = CrossrankRerank(model=NumberScorer()).postprocess_nodes([*nodes, nodes[0]], query_str=QUERY)
+    assert [node.text for node in best] == ["c #2", "a #1", "b #1", "a #1"]
+
+
+def test_negative_scores_are_ordered_and_kept():
+    best = CrossrankRerank(model=NumberScorer()).postprocess_nodes(found("#-3", "#-1", "#0"), query_str=QUERY)
+    assert [node.score for node in best] == [0.0, -1.0, -3.0]
+
+
+def test_top_n_beyond_the_list_gives_the_list():
+    assert len(CrossrankRerank(top_n=9, model=NumberScorer()).postprocess_nodes(found("#1"), query_str=QUERY)) == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "text"),
+    [
+        (MetadataMode.EMBED, "title: Honey\n\ntext #1"),
+        (MetadataMode.NONE, "text #1"),
+        ("all", "title: Honey\nsecret: 3\n\ntext #1"),
+    ],
+)
+def test_which_text_is_read(mode, text):
+    scorer = NumberScorer()
+    node = TextNode(text="text #1", metadata={"title": "Honey", "secret": 3}, excluded_embed_metadata_keys=["secret"])
+    rerank = CrossrankRerank(model=scorer, metadata_mode=mode)
+    rerank.postprocess_nodes([NodeWithScore(node=node, score=1.0)], query_str=QUERY)
+    assert scorer.pairs == [(QUERY, text)]
+
+
+def test_what_was_not_read_is_told(monkeypatch):
+    def cut(query, ranking, stages, texts):
+        final, (trace,) = original(query, ranking, stages, texts)
+        report = (Truncation(1, 31000, 25000, 64), Truncation(0, 900, 900, 3), Truncation(-1, 600, 256, 1))
+        return final, (type(trace)(trace.name, trace.ranking, trace.seconds, trace.scores, report),)
+
+    original = integration.rerank
+    monkeypatch.setattr(integration, "rerank", cut)
+    rerank = CrossrankRerank(model=NumberScorer(), keep_retrieval_score=False)
+    best = rerank.postprocess_nodes(found("#2", "#1"), query_str=QUERY)
+    assert [node.metadata for node in best] == [
+        {"rerank_query_read": "256 of 600 tokens"},
+        {"rerank_read": "25000 of 31000 tokens", "rerank_query_read": "256 of 600 tokens"},
+    ]
+    assert best[1].node.get_content(MetadataMode.LLM) == "#1"
+
+
+# --- events ------------------------------------------------------------------------------------------------------
+
+
+def test_events_and_legacy_callbacks(events):
+    legacy = LegacyRecorder()
+    nodes = found("#1", "#2", "#3")
+    rerank = CrossrankRerank(top_n=2, model=NumberScorer(), callback_manager=CallbackManager([legacy]))
+    best = rerank.postprocess_nodes(nodes, query_str=QUERY)
+
+    start, end = events
+    assert (start.query, start.top_n, start.model_name) == (QUERY, 2, "NumberScorer")
+    assert [node.text for node in start.nodes] == ["#1", "#2", "#3"]
+    assert end.nodes == best
+    assert [name for name, _ in legacy.seen] == ["start", "end"]
+    payload = legacy.seen[0][1]
+    assert (payload[EventPayload.QUERY_STR], payload[EventPayload.TOP_K]) == (QUERY, 2)
+    assert payload[EventPayload.MODEL_NAME] == "NumberScorer"
+    assert legacy.seen[1][1][EventPayload.NODES] == best
+
+
+def test_nothing_is_emitted_when_there_is_nothing_to_do(events):
+    legacy = LegacyRecorder()
+    rerank = CrossrankRerank(model=FailingScorer(), callback_manager=CallbackManager([legacy]))
+    assert rerank.postprocess_nodes([], query_str=QUERY) == []
+    with pytest.raises(ValueError, match="query_str"):
+        rerank.postprocess_nodes(found("#1"))
+    assert events == []
+    assert legacy.seen == []
+
+
+def test_a_start_has_its_end_when_scoring_fails(events):
+    legacy = LegacyRecorder()
+    rerank = CrossrankRerank(model=FailingScorer(), callback_manager=CallbackManager([legacy]))
+    with pytest.raises(ScoreError, match="NaN"):
+        rerank.postprocess_nodes(found("#1"), query_str=QUERY)
+    assert [type(event) for event in events] == [ReRankStartEvent, ReRankEndEvent]
+    assert events[1].nodes == []
+    assert [name for name, _ in legacy.seen] == ["start", "end"]
+    assert isinstance(legacy.seen[1][1][EventPayload.EXCEPTION], ScoreError)
+
+
+# --- async, threads ----------------------------------------------------------------------------------------------
+
+
+def test_async_scores_off_the_event_loop(events):
+    scorer = NumberScorer()
+    rerank = CrossrankRerank(top_n=1, model=scorer)
+    (best,) = asyncio.run(rerank.apostprocess_nodes(found("#1", "#2"), query_bundle=QueryBundle(QUERY)))
+    assert best.score == 2.0
+    assert threading.get_ident() not in scorer.threads
+    assert [type(event) for event in events] == [ReRankStartEvent, ReRankEndEvent]
+    with pytest.raises(ValueError, match="query_str"):
+        asyncio.run(rerank.apostprocess_nodes(found("#1")))
+
+
+def test_a_named_model_is_loaded_once_and_only_when_needed(monkeypatch):
+    loaded = []
+
+    def load(name):
+        loaded.append(name)
+        return NumberScorer()
+
+    monkeypatch.setattr(integration, "load", load)
+    rerank = CrossrankRerank(model="some/model")
+    assert rerank.postprocess_nodes([], query_str=QUERY) == []
+    assert loaded == []
+    answers = []
+    work = [
+        threading.Thread(target=lambda: answers.append(rerank.postprocess_nodes(found("#1", "#2"), query_str=QUERY)))
+        for _ in range(16)
+    ]
+    for thread in work:
+        thread.start()
+    for thread in work:
+        thread.join()
+    assert loaded == ["some/model"]
+    assert [[node.text for node in answer] for answer in answers] == [["#2", "#1"]] * 16
+
+
+def test_a_model_that_cannot_be_loaded_emits_nothing(events, tmp_path):
+    rerank = CrossrankRerank(model=tmp_path / "no-such-model")
+    with pytest.raises(ValueError, match="no-such-model"):
+        rerank.postprocess_nodes(found("#1"), query_str=QUERY)
+    assert events == []
+
+
+# --- as a component of the host ----------------------------------------------------------------------------------
+
+
+def test_round_trips_through_the_hosts_serialization():
+    made = CrossrankRerank(top_n=3, model="small", keep_retrieval_score=False, metadata_mode=MetadataMode.NONE)
+    for again in (CrossrankRerank.from_dict(made.to_dict()), CrossrankRerank.from_json(made.to_json())):
+        assert (again.top_n, again.model, again.keep_retrieval_score) == (3, "small", False)
+        assert again.metadata_mode is MetadataMode.NONE
+    assert CrossrankRerank.class_name() == "CrossrankRerank"
+
+
+def test_can_be_copied_and_pickled():
+    made = CrossrankRerank(top_n=3, model=NumberScorer())
+    for again in (copy.deepcopy(made), pickle.loads(pickle.dumps(CrossrankRerank(top_n=3)))):
+        assert again.top_n == 3
+    assert copy.deepcopy(made).postprocess_nodes(found("#1"), query_str=QUERY)[0].score == 1.0
+
+
+@pytest.mark.parametrize("top_n", [0, -1, 2.5, True])
+def test_a_top_n_that_means_nothing(top_n):
+    with pytest.raises(InputError, match="top_n must be"):
+        CrossrankRerank(top_n=top_n)
+
+
+def test_a_model_that_is_none():
+    with pytest.raises(InputError, match="score"):
+        CrossrankRerank(model=42)
+
+
+def test_both_queries_are_refused_as_the_host_does():
+    with pytest.raises(ValueError, match="Cannot specify both"):
+        CrossrankRerank(model=NumberScorer()).postprocess_nodes(
+            found("#1"), query_bundle=QueryBundle(QUERY), query_str=QUERY
+        )

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from crossrank.errors import InputError
+from crossrank.index.documents import Document
+from crossrank.index.headings import sections
+from crossrank.index.passages import passages_of, split
+
+
+def words() -> Tokenizer:
+    """One token a word and one a punctuation mark; all unknown, but counted."""
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "alpha": 1}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return tokenizer
+
+
+WORDS = words()
+
+
+def count(text: str) -> int:
+    return len(WORDS.encode(text, add_special_tokens=False).ids)
+
+
+def test_a_short_text_stays_whole() -> None:
+    pieces = split("# Only\n\nOne line.\n\nAnother.", WORDS, 50, markup="markdown")
+    assert [(piece.title, piece.text) for piece in pieces] == [("Only", "One line.\n\nAnother.")]
+
+
+def test_blank_texts() -> None:
+    assert split("", WORDS) == []
+    assert split(" \n\t ", WORDS) == []
+    assert [(piece.title, piece.text) for piece in split("", WORDS, title="Only a title")] == [("Only a title", "")]
+
+
+def test_cuts_prefer_paragraphs_then_sentences_then_words() -> None:
+    first = " ".join(["alpha"] * 18)
+    text = f"{first}\n\n{first}\n\n{first}"
+    assert [piece.text for piece in split(text, WORDS, 20)] == [first, first, first]
+    sentences = "Alpha beta gamma delta epsilon zeta. " * 10
+    assert all(piece.text.endswith(".") for piece in split(sentences, WORDS, 20))
+    assert all(count(piece.text) <= 20 for piece in split("beta " * 1000, WORDS, 20))
+
+
+def test_the_last_piece_is_not_a_crumb() -> None:
+    pieces = split("beta " * 101, WORDS, 100)
+    assert [count(piece.text) for piece in pieces] == [76, 25]
+
+
+def test_headings_become_the_path_of_titles() -> None:
+    body = "beta " * 30
+    text = f"# Guide\n\n{body}\n## Install\n\n{body}\n### Linux\n{body}\n## Use\n{body}"
+    titles = [piece.title for piece in split(text, WORDS, 60, markup="markdown")]
+    assert titles == ["Guide", "Guide > Install", "Guide > Install > Linux", "Guide > Use"]
+    assert [piece.title for piece in split(text, WORDS, 60, title="Book", markup="markdown")][1] == (
+        "Book > Guide > Install"
+    )
+    assert {piece.title for piece in split(text, WORDS, 60)} == {""}
+
+
+def test_the_title_counts() -> None:
+    title = "one two three four five six seven eight"
+    pieces = split("beta " * 300, WORDS, 40, title=title)
+    assert all(count(f"{piece.title}. {piece.text}") <= 40 for piece in pieces)
+    assert len(split("beta " * 100, WORDS, 40, title="long " * 500)) == 5  # A title leaves at least half the room.
+
+
+def test_overlap_repeats_tokens() -> None:
+    text = " ".join(f"w{number}" for number in range(100))
+    pieces = [piece.text.split() for piece in split(text, WORDS, 40, overlap=10)]
+    for before, after in pairwise(pieces):
+        assert before[-10:] == after[:10]
+    assert pieces[-1][-1] == "w99"
+
+
+@pytest.mark.parametrize(("size", "overlap"), [(15, 0), (100, 26), (100, -1)])
+def test_sizes_that_cannot_be_kept(size: int, overlap: int) -> None:
+    with pytest.raises(InputError):
+        split("text", WORDS, size, overlap)
+
+
+def test_one_endless_word_is_bounded() -> None:
+    pieces = split("x" * 100_000, WORDS, 20)
+    assert "".join(piece.text for piece in pieces) == "x" * 100_000
+    assert max(len(piece.text) for piece in pieces) <= 20 * 16
+
+
+def test_long_texts_take_linear_time() -> None:
+    def seconds(repeats: int) -> float:
+        began = time.perf_counter()
+        split("Alpha beta, gamma. Delta epsilon!\n\n" * repeats, WORDS, 100)
+        return time.perf_counter() - began
+
+    seconds(100)
+    # Sixteen times the text in at most forty times the time: a quadratic cost would be two hundred and fifty times.
+    assert seconds(16_000) < 40 * max(seconds(1_000), 0.01)
+
+
+ALPHABET = st.characters(codec="utf-8") | st.sampled_from("\n #=-.! \t`~")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(ALPHABET, max_size=400), st.sampled_from(["plain", "markdown", "rst", "html"]), st.integers(0, 4))
+def test_no_letter_is_lost(text: str, markup: str, overlap: int) -> None:
+    pieces = split(text, WORDS, 16, overlap, markup=markup)
+    joined = "".join(piece.title + piece.text for piece in pieces)
+    assert {letter for letter in text if letter.isalnum()} <= set(joined)
+    assert all(piece.text == piece.text.strip() for piece in pieces)
+    if markup == "plain" and not overlap:
+        kept = "".join("".join(piece.text.split()) for piece in pieces)
+        assert kept == "".join(text.split())
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(["alpha", "beta.", "Gamma", "\n", "\n\n", "(x)", "e.g."]), max_size=300))
+def test_no_piece_is_too_long(parts: list[str]) -> None:
+    for piece in split(" ".join(parts), WORDS, 24):
+        assert count(piece.text) <= 24
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.sampled_from("ab \n#=-~`>|.*:"), max_size=200), st.sampled_from(["markdown", "rst", "html"]))
+def test_sections_are_in_order(text: str, markup: str) -> None:
+    found = list(sections(text, markup))
+    assert found[0].start == 0
+    for before, after in pairwise(found):
+        assert before.start <= before.end <= after.start <= after.end <= len(text)
+
+
+def titles(text: str, markup: str) -> list[str]:
+    return [" > ".join(section.path) for section in sections(text, markup) if section.path]
+
+
+def test_markdown_headings() -> None:
+    assert titles("Title\n=====\ntext\n\nSub\n---\ntext", "markdown") == ["Title", "Title > Sub"]
+    assert titles("# A ##\ntext\n#not one\n####### nor this\n", "markdown") == ["A"]
+    assert titles("```sh\n# a comment\n```\n# B\ntext", "markdown") == ["B"]
+    assert titles("~~~\n# a\n```\n# b\n~~~\n# C\ntext", "markdown") == ["C"]
+    assert titles("---\ntitle: x\n---\n# D\ntext", "markdown") == ["D"]
+    assert titles("two lines\nof text\n---\n", "markdown") == []
+    assert titles("Title\n=====\ntext", "html") == []
+
+
+def test_rst_headings() -> None:
+    text = "=====\nTitle\n=====\n\ntext\n\nPart\n----\ntext\n\nDeeper\n~~~~~~\ntext\n\nPart 2\n------\ntext"
+    assert titles(text, "rst") == ["Title", "Title > Part", "Title > Part > Deeper", "Title > Part 2"]
+    assert titles("not a title\n---\ntext", "rst") == []  # The line is shorter than the title.
+
+
+def test_a_heading_with_nothing_under_it_is_kept() -> None:
+    text = "# A\n" + "beta " * 40 + "\n# Empty heading\n"
+    assert split(text, WORDS, 30, markup="markdown")[-1].text == "# Empty heading"
+
+
+def test_passages_have_stable_ids_and_their_tokens() -> None:
+    long = Document("doc", "alpha beta. " * 100, "Title", {"year": 2020})
+    made = passages_of(long, WORDS, 50, 0)
+    assert [passage.id for passage, _ in made] == [f"doc#{number + 1}" for number in range(len(made))]
+    assert len(made) > 1
+    for passage, tokens in made:
+        assert (passage.document, passage.title, passage.metadata) == ("doc", "Title", {"year": 2020})
+        assert tokens.tolist() == WORDS.encode(passage.scored_text, add_special_tokens=False).ids
+    ((passage, _),) = passages_of(Document("row", "alpha"), WORDS, 50, 0)
+    assert (passage.id, passage.document) == ("row", "row")

@@ -1,0 +1,323 @@
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crossrank.errors import InputError, ReadError
+from crossrank.index.documents import Document, Failure, Limits, plain_metadata
+from crossrank.index.html import to_text
+from crossrank.index.readers import count, find, read
+
+pa = pytest.importorskip("pyarrow", reason="needs the search extra")
+
+
+def collect(path: Path, limits: Limits | None = None) -> tuple[list[Document], list[Failure]]:
+    failures: list[Failure] = []
+    return list(read(path, limits, failures.append)), failures
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def pdf(texts: list[str]) -> bytes:
+    """A small PDF; a page without text for an empty string."""
+    bodies = [f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET" if text else "" for text in texts]
+    kids = " ".join(f"{4 + 2 * n} 0 R" for n in range(len(texts)))
+    objects = [
+        "<< /Type /Catalog /Pages 2 0 R >>",
+        f"<< /Type /Pages /Kids [{kids}] /Count {len(texts)} >>",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
+    for number, body in enumerate(bodies):
+        objects.append(
+            "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Resources << /Font << /F1 3 0 R >> >> "
+            f"/Contents {5 + 2 * number} 0 R >>"
+        )
+        objects.append(f"<< /Length {len(body)} >>\nstream\n{body}\nendstream")
+    out, places = "%PDF-1.4\n", []
+    for number, text in enumerate(objects, 1):
+        places.append(len(out))
+        out += f"{number} 0 obj\n{text}\nendobj\n"
+    table = "".join(f"{place:010d} 00000 n \n" for place in places)
+    end = f"trailer\n<< /Size {len(objects) + 1} /Root 1 0 R >>\nstartxref\n{len(out)}\n%%EOF\n"
+    return (out + f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{table}{end}").encode()
+
+
+# Files that are one document.
+
+
+def test_text_files(tmp_path: Path) -> None:
+    (document,), failures = collect(write(tmp_path / "a.txt", b"\xef\xbb\xbfOne\r\ntwo \xc3\xa9\r\n"))
+    assert (document.id, document.text, document.title, failures) == ("a.txt", "One\ntwo é\n", "", [])
+    assert document.metadata == {"path": "a.txt", "type": "txt"}
+    assert collect(write(tmp_path / "a.MD", "# T\n"))[0][0].markup == "markdown"
+    assert collect(write(tmp_path / "a.rst", "T\n=\n"))[0][0].markup == "rst"
+
+
+@pytest.mark.parametrize(
+    ("content", "cure"),
+    [
+        (b"caf\xe9", "save it as UTF-8"),
+        ("caf\u00e9".encode("utf-16"), "iconv -f UTF-16"),
+        (b"\x7fELF\0\0\0", "binary"),
+    ],
+)
+def test_what_is_not_utf8_names_the_cure(tmp_path: Path, content: bytes, cure: str) -> None:
+    with pytest.raises(ReadError, match=cure):
+        collect(write(tmp_path / "a.txt", content))
+
+
+def test_a_large_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "big.txt"
+    with path.open("wb") as file:
+        file.truncate(50 * 2**20)
+    with pytest.raises(ReadError, match=r"raise Limits\.file_bytes"):
+        collect(path)
+    assert collect(write(tmp_path / "b.txt", "x" * 100), Limits(file_bytes=100))[0]
+    with pytest.raises(InputError, match="at least 1"):
+        Limits(file_bytes=0)
+
+
+def test_html() -> None:
+    page = """<!doctype html><html><head><title> My
+      page </title><style>p { color: red }</style><script>var x = "<p>no</p>"</script></head><body>
+      <nav>Home | About</nav><h1>Top</h1><p>One <b>bold</b>&nbsp;word.<br>Next</p><h2>Sub</h2>
+      <ul><li>first</li><li>second</li></ul><pre>def f():
+# comment
+    return 1</pre><table><tr><td>a</td><td>b</td></tr></table></body></html>"""
+    title, text = to_text(page)
+    assert title == "My page"
+    assert text.startswith("# Top\n\nOne bold word.\nNext")
+    assert "## Sub" in text
+    assert "- first\n- second" in text
+    assert "    # comment\n    return 1" in text
+    assert "a b" in text
+    assert not {"red", "var", "Home"} & set(text.split())
+
+
+def test_html_that_is_broken_still_has_its_text() -> None:
+    assert to_text("<p>a<nav>menu<p>never closed")[1].split() == ["a", "menu", "never", "closed"]
+    assert to_text("<title>t</title>no head <b>at all")[1] == "no head at all"
+    assert to_text("<head><meta charset=utf-8><body>text")[1] == "text"
+    assert to_text("<div>" * 50_000 + "deep")[1] == "deep"
+    assert to_text("1 < 2 & <3 > &lt;b&gt; <!-- never closed")[1] == "1 < 2 & <3 > <b>  never closed"
+    assert to_text('<a title="a > b" href=\'x>y\'>link</a> <a title="never closed>text</a>')[1] == "link text"
+    assert to_text("<script>if (a < b) { '</p>' }</SCRIPT>after<style>x")[1] == "after"
+    assert to_text(f"&#{'9' * 5000}; &#x41; &eacute; &nosuch;")[1] == "\ufffd A é &nosuch;"
+
+
+@pytest.mark.parametrize(
+    "unit", ["<", "<!", "<?", "</", "<a ", '<a b="', "<a b='>", "<!--", "&", "&#x", "<script>", "<![CDATA[", "<nav>"]
+)
+def test_html_takes_linear_time(unit: str) -> None:
+    began = time.perf_counter()
+    to_text(unit * 100_000)
+    assert time.perf_counter() - began < 5
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.sampled_from("ab <>/!-?\"'=&#;pre title\n"), max_size=200))
+def test_html_never_raises(page: str) -> None:
+    title, text = to_text(page)
+    assert (title, text) == (title.strip(), text.strip())
+    assert "\n\n\n" not in text
+
+
+def test_html_in_the_encoding_it_names(tmp_path: Path) -> None:
+    page = b'<meta http-equiv="Content-Type" content="text/html; charset=iso-8859-1"><p>caf\xe9'
+    assert collect(write(tmp_path / "a.html", page))[0][0].text == "café"
+    with pytest.raises(ReadError, match="not UTF-8"):
+        collect(write(tmp_path / "b.html", b"<p>caf\xe9"))
+
+
+def test_pdf(tmp_path: Path) -> None:
+    pytest.importorskip("pypdf", reason="needs the search extra")
+    (document,), _ = collect(write(tmp_path / "a.pdf", pdf(["First page.", "", "Third page."])))
+    assert document.text == "First page.\n\nThird page."
+    with pytest.raises(ReadError, match="run OCR over it"):
+        collect(write(tmp_path / "scan.pdf", pdf(["", ""])))
+    with pytest.raises(ReadError, match="damaged or not a PDF"):
+        collect(write(tmp_path / "bad.pdf", b"%PDF-1.4\nnothing"))
+    with pytest.raises(ReadError, match=r"raise Limits\.text_characters"):
+        collect(tmp_path / "a.pdf", Limits(text_characters=15))
+
+
+# Files of rows.
+
+
+def test_jsonl_rows(tmp_path: Path) -> None:
+    lines = [
+        {"_id": "7", "title": "T", "text": "body", "metadata": {"year": 2020, "tags": ["a"]}, "lang": "en"},
+        {"id": 8, "Content": "generic"},
+        {"body": "no id"},
+    ]
+    path = write(tmp_path / "rows.jsonl", "\ufeff" + "\n\n".join(map(json.dumps, lines)))
+    documents, failures = collect(path)
+    assert failures == []
+    assert [(d.id, d.title, d.text) for d in documents] == [
+        ("7", "T", "body"),
+        ("8", "", "generic"),
+        ("rows.jsonl#5", "", "no id"),
+    ]
+    assert documents[0].metadata == {"lang": "en", "year": 2020, "tags": '["a"]'}
+    packed = write(tmp_path / "rows.jsonl.gz", gzip.compress(path.read_bytes()))
+    assert [d.text for d in collect(packed)[0]] == ["body", "generic", "no id"]
+
+
+def test_bad_lines_are_reported_and_the_rest_is_read(tmp_path: Path) -> None:
+    lines = [
+        b'{"text": "good"}',
+        b"{not json}",
+        b'["a list"]',
+        b'{"text": 5}',
+        b'{"words": "x"}',
+        b'{"text": "caf\xe9"}',
+        b"[" * 100_000,
+        b'{"text": "' + b"x" * 3000 + b'"}',
+        b'{"text": "lone \\ud800 surrogate"}',
+    ]
+    documents, failures = collect(write(tmp_path / "a.jsonl", b"\n".join(lines)), Limits(row_bytes=200_000))
+    assert [d.text[:4] for d in documents] == ["good", "xxxx", "lone"]
+    assert documents[2].text == "lone \ufffd surrogate"
+    reasons = {failure.source.rsplit(" ", 1)[1]: failure.reason for failure in failures}
+    assert list(reasons) == ["2", "3", "4", "5", "6", "7"]
+    assert "not JSON" in reasons["2"]
+    assert "list" in reasons["3"]
+    assert "not a string" in reasons["4"]
+    assert "text, content, body, passage" in reasons["5"]
+    assert "not UTF-8" in reasons["6"]
+    with pytest.raises(ReadError, match="line 2"):
+        list(read(tmp_path / "a.jsonl"))
+
+
+def test_a_line_of_50_mb_costs_no_more_than_the_limit(tmp_path: Path) -> None:
+    path = tmp_path / "big.jsonl"
+    with path.open("wb") as file:
+        file.write(b'{"text": "before"}\n')
+        for _ in range(50):
+            file.write(b"x" * 2**20)
+        file.write(b'\n{"text": "after"}\n')
+    documents, failures = collect(path)
+    assert [d.text for d in documents] == ["before", "after"]
+    assert failures[0].source.endswith("line 2")
+    assert "raise Limits.row_bytes" in failures[0].reason
+
+
+def test_failures_do_not_flood(tmp_path: Path) -> None:
+    documents, failures = collect(write(tmp_path / "a.jsonl", "no\n" * 1000))
+    assert documents == []
+    assert len(failures) == 21
+    assert failures[-1].reason == "980 more rows could not be read"
+
+
+def test_csv_rows(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.csv",
+        '\ufeffid,title,text,year,code,ok\n1,"A, B","two\nlines",2020,007,true\n2,,café,,x,no\n3,only three\n',
+    )
+    documents, failures = collect(path)
+    assert [(d.id, d.title, d.text) for d in documents] == [("1", "A, B", "two\nlines"), ("2", "", "café")]
+    assert documents[0].metadata == {"year": 2020, "code": "007", "ok": True}
+    assert documents[1].metadata == {"year": None, "code": "x", "ok": "no"}
+    assert failures[0].source.endswith("row 3")
+    assert [failure.reason for failure in failures] == ["has 2 cells, but the header names 6 columns"]
+    semicolons = write(tmp_path / "b.csv", "id;body\n9;semi, colons\n")
+    assert collect(semicolons)[0][0].text == "semi, colons"
+
+
+@pytest.mark.parametrize(
+    ("content", "cure"),
+    [
+        ("a,b\n1,2\n", "name it one of text, content, body, passage"),
+        ("text,text\n1,2\n", "rename one"),
+        ("", "nothing to index"),
+        (b"text\ncaf\xe9\n", "not UTF-8"),
+        ("text\n" + "x" * 5000 + "\n", "raise Limits.row_bytes"),
+    ],
+)
+def test_bad_csv(tmp_path: Path, content: str | bytes, cure: str) -> None:
+    with pytest.raises(ReadError, match=cure):
+        collect(write(tmp_path / "a.csv", content), Limits(row_bytes=1000))
+
+
+def test_parquet_rows(tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    path = tmp_path / "a.parquet"
+    table = pa.table({"_id": [1, 2], "passage": ["one", None], "score": [0.5, None], "vector": [[0.1] * 500] * 2})
+    pyarrow.parquet.write_table(table, path)
+    documents, failures = collect(path)
+    assert [(d.id, d.text, dict(d.metadata)) for d in documents] == [
+        ("1", "one", {"score": 0.5}),
+        ("2", "", {"score": None}),
+    ]
+    assert failures == []
+    pyarrow.parquet.write_table(pa.table({"x": [1]}), path)
+    with pytest.raises(ReadError, match="no text column"):
+        collect(path)
+    with pytest.raises(ReadError, match="not a Parquet file"):
+        collect(write(tmp_path / "b.parquet", "PAR1 no PAR1"))
+
+
+def test_metadata_of_every_kind() -> None:
+    import datetime
+
+    given = {
+        1: 2**70,
+        "d": datetime.date(2020, 1, 2),
+        "n": float("inf"),
+        "long": list(range(1000)),
+        "t": True,
+        "z": None,
+    }
+    assert plain_metadata(given) == {"1": str(2**70), "d": "2020-01-02", "n": None, "t": True, "z": None}
+
+
+# Folders.
+
+
+def test_find_walks_folders(tmp_path: Path) -> None:
+    for name in ("docs/b.md", "docs/a.txt", "docs/sub/c.rst", "docs/.hidden.md", "docs/.git/x.md", "docs/code.py"):
+        write(tmp_path / name, "x")
+    (tmp_path / "docs/loop").symlink_to(tmp_path / "docs", target_is_directory=True)
+    (tmp_path / "docs/self.md").symlink_to(tmp_path / "docs/self.md")
+    (tmp_path / "docs/copy.md").symlink_to(tmp_path / "docs/b.md")
+    write(tmp_path / "other/d.md", "x")
+    (tmp_path / "docs/linked").symlink_to(tmp_path / "other", target_is_directory=True)
+    os.mkfifo(tmp_path / "docs/pipe.txt")
+    found = find([tmp_path / "docs", tmp_path / "docs/a.txt"])
+    assert [source.name for source in found.sources] == [
+        "docs/a.txt",
+        "docs/b.md",
+        "docs/linked/d.md",
+        "docs/sub/c.rst",
+    ]
+    assert found.failures == ()
+    assert [count(source) for source in found.sources] == [1, 1, 1, 1]
+
+
+def test_find_leaves_the_queries_of_a_judged_set(tmp_path: Path) -> None:
+    for name in ("set/corpus.jsonl", "set/queries.jsonl", "lone/queries.jsonl"):
+        write(tmp_path / name, '{"text": "x"}\n')
+    assert [source.name for source in find([tmp_path / "set", tmp_path / "lone"]).sources] == [
+        "set/corpus.jsonl",
+        "lone/queries.jsonl",
+    ]
+
+
+def test_find_refuses_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        find([tmp_path / "nothing.txt"])
+    with pytest.raises(InputError, match="these can"):
+        find([write(tmp_path / "a.exe", "x")])
+    assert find([]).sources == ()

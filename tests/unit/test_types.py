@@ -1,0 +1,71 @@
+"""Rankings never repeat an id and have one tie rule; packed tokens come back as they went in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossrank.errors import InputError, ScoreError
+from crossrank.types import Passage, Ranking, Tokens
+
+names = st.lists(st.text("abcdefgh", min_size=1, max_size=3), unique=True, max_size=10)
+rows = st.lists(st.lists(st.integers(0, 30000), max_size=12), max_size=10)
+
+
+@given(rows, st.data())
+def test_tokens_take_is_indexing(rows, data):
+    types = [[i % 2 for i in range(len(row))] for row in rows]
+    tokens = Tokens.of(rows, types)
+    picked = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=12)) if rows else []
+    taken = tokens.take(picked)
+    assert [taken.row(i).tolist() for i in range(len(taken))] == [rows[i] for i in picked]
+    assert taken.types.tolist() == [t for i in picked for t in types[i]]
+    assert taken.lengths.tolist() == [len(rows[i]) for i in picked]
+
+
+def test_types_must_match_ids():
+    with pytest.raises(InputError, match="lengths"):
+        Tokens.of([[1, 2]], [[0]])
+
+
+@given(names, st.data())
+def test_one_tie_rule(names, data):
+    scores = data.draw(st.lists(st.integers(0, 3), min_size=len(names), max_size=len(names)))
+    ranking = Ranking.sorted(names, [float(s) for s in scores])
+    expected = [names[i] for i in sorted(range(len(names)), key=lambda i: -scores[i])]
+    assert list(ranking.ids) == expected
+
+
+@given(names, names)
+def test_over_never_repeats_and_keeps_both_orders(first, second):
+    head = Ranking.sorted(first, np.arange(len(first), 0, -1))
+    tail = Ranking.sorted(second, np.arange(len(second), 0, -1))
+    joined = head.over(tail)
+    assert len(set(joined.ids)) == len(joined.ids) == len(joined.scores)
+    assert joined.ids[: joined.head] == head.ids
+    assert joined.ids[joined.head :] == tuple(i for i in tail.ids if i not in set(head.ids))
+
+
+def test_cut():
+    ranking = Ranking.sorted(["a", "b", "c"], [3, 2, 1])
+    assert ranking.cut(2).ids == ("a", "b")
+    assert ranking.cut(9).ids == ranking.ids
+    for bad in (0, -1, 1.5, True):
+        with pytest.raises(InputError, match="k must"):
+            ranking.cut(bad)
+
+
+def test_nan_and_repeats_are_refused():
+    with pytest.raises(ScoreError, match="NaN"):
+        Ranking.sorted(["a", "b"], [1.0, float("nan")])
+    with pytest.raises(InputError, match="twice"):
+        Ranking.sorted(["a", "a"], [1.0, 2.0])
+    with pytest.raises(InputError, match="shape"):
+        Ranking.sorted(["a"], [1.0, 2.0])
+
+
+def test_scored_text_joins_title():
+    assert Passage("1", "text", "Title").scored_text == "Title. text"
+    assert Passage("1", "text").scored_text == "text"
