@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--to", type=Path, required=True)
-    parser.add_argument("--queries", type=int, default=8000)
+    parser.add_argument("--queries", type=int, default=1280)
     args = parser.parse_args()
     groups = [json.loads(line) for line in (args.work / "groups.jsonl").read_text(encoding="utf-8").splitlines()]
     random.Random(SEED + 1).shuffle(groups)

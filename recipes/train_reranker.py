@@ -36,14 +36,16 @@ WARMUP = 0.05
 SEED = 20261123
 
 
-def fresh() -> BertForSequenceClassification:
-    """The start model with a one-logit head, word embeddings frozen."""
+def fresh(folder: Path | None = None) -> BertForSequenceClassification:
+    """The start model with a one-logit head, or the model in `folder`; word embeddings frozen either way."""
     torch.manual_seed(SEED)
     config = BertConfig.from_pretrained(
         start.FOLDER, num_labels=1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
     )
     config.architectures = ["BertForSequenceClassification"]
-    model = BertForSequenceClassification.from_pretrained(start.FOLDER, config=config, attn_implementation="eager")
+    model = BertForSequenceClassification.from_pretrained(
+        folder or start.FOLDER, config=config, attn_implementation="eager"
+    )
     model.bert.embeddings.word_embeddings.weight.data.copy_(start.encoder().embeddings.word_embeddings.weight)
     model.bert.embeddings.word_embeddings.weight.requires_grad_(False)
     return model
@@ -74,7 +76,7 @@ def logits_of(model: BertForSequenceClassification, pairs: list[tuple[list[int],
 
 
 def step_loss(
-    model: BertForSequenceClassification, tokenizer: object, rows: list[dict], rng: random.Random
+    model: BertForSequenceClassification, tokenizer: object, rows: list[dict], rng: random.Random, share: float
 ) -> tuple[torch.Tensor, int]:
     """Mean loss over the queries of a step, and the tokens it took."""
     pairs, sizes, teachers = [], [], []
@@ -88,7 +90,7 @@ def step_loss(
     for scores, teacher in zip(logits_of(model, pairs).split(sizes), teachers, strict=True):
         judged = torch.zeros(len(scores))
         judged[0] = 1.0
-        target = (1 - TEACHER) * judged + TEACHER * functional.softmax(teacher / 0.05, 0)
+        target = (1 - share) * judged + share * functional.softmax(teacher / 0.05, 0)
         listwise = -(target * functional.log_softmax(scores, 0)).sum()
         losses.append(listwise + 0.2 * functional.binary_cross_entropy_with_logits(scores, judged))
     return torch.stack(losses).mean(), sum(len(ids) for ids, _ in pairs)
@@ -99,16 +101,20 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--queries", type=int, default=0, help="train on the first N shuffled groups (default: all)")
+    parser.add_argument("--skip", type=int, default=0, help="leave out the first N shuffled groups")
+    parser.add_argument("--begin", type=Path, default=None, help="go on from this model, not from the start model")
+    parser.add_argument("--teacher", type=float, default=TEACHER, help="share T of the start model's opinion")
+    parser.add_argument("--rate", type=float, default=LEARNING_RATE, help="peak learning rate")
     args = parser.parse_args()
     groups = [json.loads(line) for line in (args.work / "groups.jsonl").read_text(encoding="utf-8").splitlines()]
     random.Random(SEED).shuffle(groups)
-    groups = groups[: args.queries or None]
+    groups = groups[args.skip :][: args.queries or None]
     steps = len(groups) // QUERIES_A_STEP
 
-    model, tokenizer = fresh(), start.tokenizer()
+    model, tokenizer = fresh(args.begin), start.tokenizer()
     model.train()
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(trained, lr=args.rate, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda n: min(1.0, (n + 1) / (WARMUP * steps)) * max(0.0, 1 - n / steps)
     )
@@ -135,7 +141,7 @@ def main() -> None:
     began, tokens, losses = time.monotonic(), 0, []
     for step in range(first, steps):
         rows = groups[step * QUERIES_A_STEP : (step + 1) * QUERIES_A_STEP]
-        loss, used = step_loss(model, tokenizer, rows, random.Random(SEED + step))
+        loss, used = step_loss(model, tokenizer, rows, random.Random(SEED + step), args.teacher)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()

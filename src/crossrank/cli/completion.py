@@ -10,6 +10,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 @click.command(
     "completion",
+    short_help="Print the completion script of a shell.",
     epilog="""\b
 Examples:
   bash:  echo 'eval "$(crossrank completion bash)"' >> ~/.bashrc

@@ -13,6 +13,7 @@ from crossrank.errors import CrossrankError
 
 @click.command(
     "doctor",
+    short_help="Report on this machine and install, and test a model.",
     epilog="""\b
 Examples:
   crossrank doctor

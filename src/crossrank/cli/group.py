@@ -6,7 +6,8 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -46,6 +47,16 @@ class Root(click.Group):
             ctx.fail(f"no command {args[0]!r}; there are: {', '.join(_COMMANDS)}")
         return super().resolve_command(ctx, args)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """As click's, which prints `--help` and `--version` here."""
+        with _closed_pipe_told():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click's."""
+        with _closed_pipe_told():
+            return super().invoke(ctx)
+
     def main(
         self,
         args: Sequence[str] | None = None,
@@ -62,6 +73,26 @@ class Root(click.Group):
         sys.exit(_guarded(run))
 
 
+class _ReaderLeftError(Exception):
+    """Nobody reads stdout any more."""
+
+
+@contextmanager
+def _closed_pipe_told() -> Iterator[None]:
+    # click's `main` answers a closed pipe with exit code 1 in every mode, so it must not see one.
+    try:
+        yield
+    except OSError as error:
+        if _reader_left(error):
+            raise _ReaderLeftError from error
+        raise
+
+
+def _reader_left(error: OSError) -> bool:
+    # Writing to a pipe whose reader has left gives EPIPE, on Windows EINVAL: `| head` has seen enough.
+    return isinstance(error, BrokenPipeError) or (error.errno == errno.EINVAL and error.filename is None)
+
+
 def _guarded(run: Callable[[], Any]) -> int:
     """Run a command; turn what it raises into a line on stderr and an exit code."""
     try:
@@ -73,13 +104,15 @@ def _guarded(run: Callable[[], Any]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except click.Abort:
+    except _ReaderLeftError:
+        _forget_output()
+        return Exit.OK
+    except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", Exit.INTERRUPTED)
     except CrossrankError as error:
         return _fail(str(error))
     except OSError as error:
-        # Writing to a pipe whose reader has left gives EPIPE, on Windows EINVAL: `| head` has seen enough.
-        if isinstance(error, BrokenPipeError) or (error.errno == errno.EINVAL and error.filename is None):
+        if _reader_left(error):
             _forget_output()
             return Exit.OK
         return _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")

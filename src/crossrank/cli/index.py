@@ -23,6 +23,7 @@ _NAMED = 20
 
 @click.command(
     "index",
+    short_help="Index files and folders, or bring their index up to date.",
     epilog="""\b
 Examples:
   crossrank index docs/ --to docs.index
@@ -40,7 +41,7 @@ the index keeps what was committed, and the same command finishes the work.
 @click.option("--model", "-m", type=options.ModelName(), envvar="CROSSRANK_EMBEDDER", show_envvar=True,
               help="Bi-encoder that makes the vectors.  [default: the index's own, or embed]")  # fmt: skip
 @click.option("--passage-tokens", type=click.IntRange(min=8), metavar="N",
-              help="Tokens of a passage, at most; longer documents are split.  [default: the index's, or 200]")  # fmt: skip
+              help="Tokens of a passage, at most; longer ones are split.  [default: the index's, or 200]")  # fmt: skip
 @click.option("--language", metavar="NAME", help="Of stemming and stop words in BM25; any for neither.")
 @options.as_json
 @options.backend
@@ -71,7 +72,7 @@ def command(
         folder,
         embedder,
         embedder.tokenizer,
-        model=name or "embed",
+        model=_lasting(name),
         size=passage_tokens,
         language=language,
         rebuild=rebuild,
@@ -87,6 +88,16 @@ def command(
     else:
         _print_summary(folder, len(index), changes, time.perf_counter() - began)
     return Exit.SOME_FAILED if changes.failed else Exit.OK
+
+
+def _lasting(name: str | None) -> str:
+    """A name under which a search started in another folder finds the embedder again."""
+    from crossrank.models import catalog
+
+    source = catalog.locate(name, default="embed").source
+    if name is None or source != name or not Path(name).is_dir():
+        return name or "embed"
+    return str(Path(name).resolve())
 
 
 def _made_with(folder: Path) -> str | None:
@@ -149,7 +160,11 @@ def _print_summary(folder: Path, passages: int, changes: Changes, seconds: float
         f"changed, {changes.deleted:,} deleted, {changes.unchanged:,} unchanged, {len(changes.failed):,} failed. "
         f"{terminal.duration(seconds)}."
     )
+    if not passages and not changes.failed:
+        terminal.note("Nothing to index was found; `crossrank index --help` names the kinds of files that are read.")
     for failure in changes.failed[:_NAMED]:
-        terminal.warn(f"{terminal.shown(failure.source, 200)}: {terminal.shown(failure.reason, 300)}")
+        source, reason = terminal.shown(failure.source, 200), terminal.shown(failure.reason, 300)
+        # Most reasons name the file they are about.
+        terminal.warn(reason if reason.startswith(source) else f"{source}: {reason}")
     if len(changes.failed) > _NAMED:
         terminal.note(f"and {len(changes.failed) - _NAMED:,} more; --json names all of them")

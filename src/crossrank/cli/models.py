@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 @click.group(
     "models",
+    short_help="List the models known by name, or export one.",
     invoke_without_command=True,
     epilog="""\b
 Examples:
@@ -68,6 +69,7 @@ def _print_table(entries: Sequence[Entry]) -> None:
 
 @command.command(
     "export",
+    short_help="Write a model as an ordinary folder.",
     epilog="""\b
 Example:
   crossrank models export small ./small-model
@@ -86,4 +88,4 @@ def export(name: str, folder: Path) -> None:
         found.source, shared_embeddings=found.shared_embeddings, shared_tokenizer=found.shared_tokenizer
     )
     checkpoint.export(read, folder)
-    terminal.note(f"Wrote {read.name} ({read.kind}, {read.architecture}) to {click.format_filename(folder)}.")
+    terminal.note(f"Wrote {found.name} ({read.kind}, {read.architecture}) to {click.format_filename(folder)}.")

@@ -20,6 +20,7 @@ FOLDS = ("max", "mean", "first")
 
 @click.command(
     "rerank",
+    short_help="Put passages in the order in which they answer a query.",
     epilog="""\b
 Examples:
   crossrank rerank "capital of France" passages.txt

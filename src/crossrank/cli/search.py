@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "search",
+    short_help="Search an index for passages that answer a query.",
     epilog="""\b
 Examples:
   crossrank search docs.index "how do I retry a failed upload?"

@@ -1,0 +1,478 @@
+"""The command line: what it prints for programs and for people, its exit codes, and its page in the documentation."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import crossrank
+from crossrank.cli import root, terminal
+from crossrank.cli.exits import MEANINGS, Exit
+from crossrank.models import catalog
+
+PROJECT = Path(__file__).resolve().parents[2]
+TEXTS = "Paris is the capital of France.\n\nBread needs yeast.\n"
+
+try:
+    RUNNER = CliRunner(mix_stderr=False)
+except TypeError:  # From click 8.2 on they are always apart.
+    RUNNER = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith(("CROSSRANK_", "_CROSSRANK_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def ce(cross_encoder_folder: Path) -> str:
+    return str(cross_encoder_folder)
+
+
+@pytest.fixture
+def be(bi_encoder_folder: Path) -> str:
+    return str(bi_encoder_folder)
+
+
+def run(*args: str, code: int = 0, stdin: str | bytes | None = None, env: dict[str, str] | None = None) -> Result:
+    result = RUNNER.invoke(root, args, input=stdin, prog_name="crossrank", env=env)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, (result.exit_code, result.stdout, result.stderr)
+    assert "Traceback" not in result.stderr
+    return result
+
+
+def rows(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def process(*args: str, **options: Any) -> subprocess.Popen[bytes]:
+    paths = [str(PROJECT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-m", "crossrank.cli", *args], env=env, **options)
+
+
+# rerank
+
+
+def test_rerank_prints_rank_score_and_text(ce: str) -> None:
+    Path("texts.txt").write_text(TEXTS, encoding="utf-8")
+    fields = [line.split("\t") for line in run("rerank", "capital", "texts.txt", "-m", ce).stdout.splitlines()]
+    assert [row[0] for row in fields] == ["1", "2", "3"]
+    assert float(fields[0][1]) >= float(fields[1][1])
+    assert sorted(row[2] for row in fields[:2]) == ["Bread needs yeast.", "Paris is the capital of France."]
+    assert fields[2][1:] == ["-", ""]
+
+
+@pytest.mark.parametrize("files", [(), ("-",)])
+def test_rerank_reads_stdin_and_json_agrees_with_the_library(ce: str, files: tuple[str, ...]) -> None:
+    found = rows(run("rerank", "capital", *files, "-m", ce, "--json", stdin=TEXTS))
+    ranked = crossrank.load(ce).rank("capital", TEXTS.removesuffix("\n").split("\n"))
+    assert [row["position"] for row in found] == list(ranked.positions)
+    assert [row["score"] for row in found[:2]] == pytest.approx(ranked.scores[:2].tolist())
+    assert [row["rank"] for row in found] == [1, 2, 3]
+    assert found[2] == {
+        "rank": 3, "id": "stdin:2", "position": 1, "score": None, "probability": None, "text": "", "title": "",
+        "truncation": None,
+    }  # fmt: skip
+
+
+def test_rerank_keeps_the_ids_of_jsonl(ce: str) -> None:
+    Path("a.jsonl").write_text(
+        '{"id": 7, "text": "Tea."}\n\n{"_id": "b", "text": "Bread.", "title": "On bread"}\n{"text": "c"}\n',
+        encoding="utf-8",
+    )
+    found = {row["id"]: row for row in rows(run("rerank", "tea", "a.jsonl", "-m", ce, "--json"))}
+    assert set(found) == {"7", "b", "a.jsonl:4"}
+    assert found["b"]["title"] == "On bread"
+    lines = rows(run("rerank", "tea", "a.jsonl", "-m", ce, "--json", "--input", "lines"))
+    assert len(lines) == 4
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("nothing", "not a JSON row"),
+        ("[1]", "not a list"),
+        ('{"body": "x"}', "this one holds body"),
+        ('{"text": "x", "title": 1}', "not a number"),
+        ('{"text": "\\ud800"}', "surrogate"),
+    ],
+)
+def test_rerank_names_the_bad_row(ce: str, line: str, said: str) -> None:
+    error = run("rerank", "q", "-m", ce, "--input", "jsonl", stdin='{"text": "x"}\n' + line + "\n", code=1).stderr
+    assert "stdin:2" in error
+    assert said in error
+
+
+def test_rerank_k(ce: str) -> None:
+    assert len(run("rerank", "q", "-m", ce, "-k", "1", stdin=TEXTS).stdout.splitlines()) == 1
+    assert len(run("rerank", "q", "-m", ce, "-k", "99", stdin=TEXTS).stdout.splitlines()) == 3
+    assert "-k" in run("rerank", "q", "-m", ce, "-k", "0", stdin=TEXTS, code=2).stderr
+
+
+def test_rerank_without_passages_says_so(ce: str) -> None:
+    result = run("rerank", "q", "-m", ce, stdin="")
+    assert result.stdout == ""
+    assert "No passages" in result.stderr
+
+
+def test_rerank_gives_probabilities(ce: str) -> None:
+    result = run("rerank", "q", "-m", ce, "--probability", "--json", stdin=TEXTS, code=0)
+    chances = [row["probability"] for row in rows(result)]
+    assert all(0 <= chance <= 1 for chance in chances[:2])
+    assert chances[2] is None
+
+
+def test_rerank_warns_of_what_was_not_read(ce: str) -> None:
+    result = run("rerank", "cat " * 100, "-m", ce, "--json", stdin="a cat\n")
+    assert "the query was cut" in result.stderr
+    assert rows(result)[0]["query_truncation"]["lost"] is True
+
+
+@pytest.mark.parametrize("query", ["", "  "])
+def test_rerank_refuses_an_empty_query(ce: str, query: str) -> None:
+    assert "the query is empty" in run("rerank", query, "-m", ce, stdin=TEXTS, code=1).stderr
+
+
+def test_rerank_usage_errors(ce: str) -> None:
+    assert "nowhere.txt" in run("rerank", "q", "nowhere.txt", "-m", ce, code=2).stderr
+    assert "QUERY" in run("rerank", code=2).stderr
+    assert "not text" in run("rerank", "caf\udce9", "-m", ce, stdin=TEXTS, code=2).stderr
+    assert "unknown encoding" in run("rerank", "q", "-m", ce, "--encoding", "nope", stdin=TEXTS, code=2).stderr
+
+
+def test_rerank_reads_the_encoding_it_is_told(ce: str) -> None:
+    assert "not utf-8 text (byte 4: 0xe9)" in run("rerank", "q", "-m", ce, stdin=b"x\ncaf\xe9\n", code=1).stderr
+    args = ("rerank", "q", "-m", ce, "--json", "--encoding")
+    assert rows(run(*args, "latin-1", stdin=b"caf\xe9\n"))[0]["text"] == "café"
+    texts = {row["text"] for row in rows(run(*args, "utf-16", stdin="é\nb\n".encode("utf-16")))}
+    assert texts == {"é", "b"}
+    assert "NUL" in run("rerank", "q", "-m", ce, stdin=b"a\0b\n", code=1).stderr
+    assert rows(run(*args, "utf-8", stdin=b"\xef\xbb\xbfa\r\n"))[0]["text"] == "a"
+
+
+def test_model_and_backend_come_from_the_environment(ce: str) -> None:
+    env = {"CROSSRANK_MODEL": ce, "CROSSRANK_BACKEND": "fake"}
+    fake = rows(run("rerank", "q", "--json", stdin=TEXTS, env=env))
+    assert (
+        fake[0]["score"] == rows(run("rerank", "q", "-m", ce, "--backend", "fake", "--json", stdin=TEXTS))[0]["score"]
+    )
+    assert "no-such-backend" in run("rerank", "q", "-m", ce, "--backend", "no-such-backend", stdin="x", code=1).stderr
+
+
+def test_a_missing_model_is_an_error(tmp_path: Path) -> None:
+    assert run("rerank", "q", "-m", str(tmp_path / "none"), stdin="x\n", code=1).stderr.startswith("Error: ")
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (KeyboardInterrupt(), Exit.INTERRUPTED, "interrupted"),
+        (MemoryError(), Exit.ERROR, "out of memory"),
+        (PermissionError(13, "Permission denied", "x"), Exit.ERROR, "Permission denied: x"),
+        (BrokenPipeError(32, "Broken pipe"), Exit.OK, ""),
+    ],
+)
+def test_what_ends_a_command(monkeypatch: pytest.MonkeyPatch, raised: BaseException, code: Exit, said: str) -> None:
+    def load(*_: Any, **__: Any) -> None:
+        raise raised
+
+    monkeypatch.setattr(crossrank, "load", load, raising=False)
+    assert said in run("rerank", "q", stdin="x\n", code=code).stderr
+
+
+def test_tables_show_text_as_it_is_but_no_control_codes(ce: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "on_terminal", lambda *, err=False: True)
+    shown = run("rerank", "q", "-m", ce, stdin="[red]a[/red] \x1b[2J :smile:\n\n").stdout
+    assert "[red]a[/red]" in shown
+    assert ":smile:" in shown
+    assert "\x1b[2J" not in shown
+    assert "(no text)" in shown
+    assert "%" in run("rerank", "q", "-m", ce, "--probability", stdin="a\n").stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+def test_a_reader_that_leaves_is_no_error(ce: str) -> None:
+    writer = process(
+        "rerank", "q", "-m", ce, "--backend", "fake",
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert writer.stdin is not None
+    assert writer.stdout is not None
+    writer.stdout.close()
+    writer.stdin.write(b"bread\n" * 500)
+    writer.stdin.close()
+    assert writer.stderr is not None
+    errors = writer.stderr.read()
+    writer.stderr.close()
+    assert (writer.wait(60), errors) == (0, b"")
+
+
+# index and search
+
+
+@pytest.fixture
+def documents() -> Path:
+    pytest.importorskip("lance", reason="needs the search extra")
+    folder = Path("documents")
+    folder.mkdir()
+    (folder / "paris.txt").write_text("Paris is the capital of France.\n", encoding="utf-8")
+    row = {"id": "bread", "title": "Baking", "text": "Bread needs yeast.", "year": 2021}
+    (folder / "rows.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def index(documents: Path, be: str) -> str:
+    run("index", str(documents), "--to", "my.index", "-m", be)
+    return "my.index"
+
+
+def test_index_reads_only_what_changed(documents: Path, be: str) -> None:
+    args = ("index", str(documents), "--to", "i", "--json")
+    first = rows(run(*args, "-m", be))[0]
+    assert (first["passages"], first["added"], first["unchanged"], first["failed"]) == (2, 2, 0, [])
+    # The index knows its embedder.
+    second = rows(run(*args))[0]
+    assert (second["added"], second["changed"], second["deleted"], second["unchanged"]) == (0, 0, 0, 2)
+    (documents / "paris.txt").unlink()
+    third = rows(run(*args))[0]
+    assert (third["passages"], third["deleted"], third["unchanged"]) == (1, 1, 1)
+    rebuilt = rows(run(*args, "-m", be, "--rebuild"))[0]
+    assert (rebuilt["passages"], rebuilt["added"]) == (1, 1)
+    assert "0 added, 0 changed, 0 deleted, 1 unchanged, 0 failed" in run(*args[:-1]).stdout
+
+
+def test_index_names_the_files_that_fail(documents: Path, be: str) -> None:
+    (documents / "bad.txt").write_bytes(b"caf\xe9 au lait\n" * 9)
+    result = run("index", str(documents), "--to", "i", "-m", be, code=3)
+    assert "1 failed" in result.stdout
+    assert result.stderr.count("bad.txt") == 1
+    failed = rows(run("index", str(documents), "--to", "i", "--json", code=3))[0]["failed"]
+    assert [Path(failure["source"]).name for failure in failed] == ["bad.txt"]
+    assert failed[0]["reason"]
+    assert len(rows(run("search", "i", "bread", "--no-rerank", "--json"))) == 2
+
+
+def test_index_of_an_empty_folder_says_that_it_is_empty(documents: Path, be: str) -> None:
+    Path("empty").mkdir()
+    result = run("index", "empty", "--to", "i", "-m", be)
+    assert "0 passages" in result.stdout
+    assert "Nothing to index" in result.stderr
+    found = run("search", "i", "bread", "--no-rerank")
+    assert found.stdout == ""
+    assert "Nothing was found" in found.stderr
+
+
+def test_index_errors(documents: Path, be: str) -> None:
+    assert "nowhere" in run("index", "nowhere", "--to", "i", "-m", be, code=1).stderr
+    assert "--to" in run("index", str(documents), code=2).stderr
+    assert run("index", str(documents), "--to", "i", "-m", "./none", code=1).stderr.startswith("Error: ")
+    Path("other").mkdir()
+    Path("other/mine.txt").write_text("precious", encoding="utf-8")
+    run("index", str(documents), "--to", "other", "-m", be, "--rebuild", code=1)
+    assert Path("other/mine.txt").read_text(encoding="utf-8") == "precious"
+
+
+def test_an_index_finds_its_embedder_from_another_folder(
+    documents: Path, bi_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(bi_encoder_folder, "embedder")
+    run("index", str(documents), "--to", "i", "-m", "embedder")
+    place = Path("i").resolve()
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert len(rows(run("search", str(place), "bread", "--no-rerank", "--json"))) == 2
+
+
+def test_index_interrupted(documents: Path, be: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from crossrank.index import Index
+
+    def update(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Index, "update", update)
+    assert "Stopped." in run("index", str(documents), "--to", "i", "-m", be, code=130).stderr
+
+
+def test_index_and_search_on_a_terminal(documents: Path, ce: str, be: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "on_terminal", lambda *, err=False: True)
+    assert "2 passages" in run("index", str(documents), "--to", "i", "-m", be).stdout
+    shown = run("search", "i", "bread", "-m", ce, "--explain")
+    assert "Baking" in shown.stdout
+    assert "bm25" in shown.stdout
+    assert "all steps" in shown.stderr
+
+
+def test_search_json(index: str, ce: str) -> None:
+    found = rows(run("search", index, "bread", "-m", ce, "--json"))
+    assert [row["rank"] for row in found] == [1, 2]
+    assert found[0]["score"] >= found[1]["score"]
+    bread = next(row for row in found if row["document"] == "bread")
+    assert (bread["title"], bread["metadata"]["year"], bread["step"]) == (
+        "Baking",
+        2021,
+        crossrank.load(ce).checkpoint.name,
+    )
+    assert "steps" not in bread
+
+
+def test_search_explains_every_step(index: str, ce: str) -> None:
+    *found, last = rows(run("search", index, "bread", "-m", ce, "--json", "--explain"))
+    bread = next(row for row in found if row["document"] == "bread")
+    scorer = crossrank.load(ce)
+    assert list(bread["steps"]) == ["bm25", "dense", "fused", scorer.checkpoint.name]
+    raw = bread["steps"][scorer.checkpoint.name]["raw_score"]
+    text = crossrank.Passage("x", bread["text"], bread["title"]).scored_text
+    assert raw == pytest.approx(float(scorer.score([("bread", text)])[0]), abs=1e-4)
+    assert [step["name"] for step in last["explain"]["steps"]] == list(bread["steps"])
+    lines = run("search", index, "bread", "-m", ce, "--explain")
+    assert all(re.search(r"\tdense #\d -?\d", line) for line in lines.stdout.splitlines())
+    assert "opening" in lines.stderr
+
+
+def test_search_without_rerank_and_with_k(index: str) -> None:
+    found = rows(run("search", index, "bread", "--no-rerank", "--json", "-k", "1"))
+    assert [(row["document"], row["step"]) for row in found] == [("bread", "fused")]
+    assert run("search", index, "bread", "--no-rerank", "-k", "1").stdout.startswith("1\t")
+    run("search", index, "bread", "--no-rerank", "-k", "0", code=2)
+
+
+def test_search_filters(index: str) -> None:
+    args = ("search", index, "bread", "--no-rerank", "--json", "--filter")
+    assert [row["document"] for row in rows(run(*args, "year>=2021"))] == ["bread"]
+    none = run(*args, "year>2021")
+    assert none.stdout == ""
+    assert "without --filter" in none.stderr
+    assert "not understood" in run(*args, "year", code=1).stderr
+
+
+def test_search_errors(index: str, ce: str) -> None:
+    assert "crossrank index" in run("search", "none.index", "q", "-m", ce, code=1).stderr
+    assert "the query is empty" in run("search", index, " ", "-m", ce, code=1).stderr
+    run("search", index, "q", "--mix", "0", code=2)
+    Path("file").touch()
+    run("search", "file", "q", code=2)
+
+
+# models, doctor, completion, the command itself
+
+
+def test_models_lists_the_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = rows(run("models", "--json"))
+    assert [row["name"] for row in listed] == [entry.name for entry in catalog.CATALOG]
+    assert listed[0]["source"] == "wheel"
+    assert len(run("models").stdout.splitlines()) == len(listed)
+    monkeypatch.setattr(terminal, "on_terminal", lambda *, err=False: True)
+    assert "this install" in run("models").stdout
+
+
+def test_an_exported_model_scores_the_same(ce: str) -> None:
+    assert "cross-encoder" in run("models", "export", ce, "exported").stderr
+    once, again = (rows(run("rerank", "q", "-m", model, "--json", stdin=TEXTS)) for model in (ce, "exported"))
+    assert [row["score"] for row in once] == pytest.approx([row["score"] for row in again])
+    Path("file").touch()
+    run("models", "export", ce, "file", code=2)
+    run("models", "export", "./none", "out", code=1)
+
+
+def test_doctor_tests_a_model(ce: str, be: str) -> None:
+    for model, kind in ((ce, "cross-encoder"), (be, "bi-encoder")):
+        report = rows(run("doctor", model, "--json"))[0]
+        assert report["model"]["kind"] == kind
+        assert report["model"]["problem"] is None
+        assert all(check["ok"] is not False for check in report["model"]["checks"])
+        assert report["crossrank"]["version"] == crossrank.__version__
+    shown = run("doctor", ce).stdout
+    assert "self test" in shown
+    assert "alone equals in a batch" in shown
+
+
+def test_doctor_without_a_model(ce: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "locate", lambda name, default: catalog.Located("small", ce))
+    result = run("doctor", env={"HF_TOKEN": "hf_secret", "HTTPS_PROXY": "http://me:secret@host"})
+    assert "HF_TOKEN" in result.stdout
+    assert "secret" not in result.stdout
+    assert "self test" not in result.stdout
+
+
+def test_doctor_reports_a_model_that_fails() -> None:
+    assert rows(run("doctor", "./none", "--json", code=1))[0]["model"]["problem"]
+    assert "problem" in run("doctor", "./none", code=1).stdout
+
+
+@pytest.mark.skipif(not (Path(catalog.__file__).parent / "weights" / "small").is_dir(), reason="no model in this tree")
+def test_without_any_option_the_model_of_the_wheel_answers() -> None:
+    passages = "Bread needs yeast.\nParis is the capital of France.\n"
+    best = rows(run("rerank", "what is the capital of France?", "--json", stdin=passages))[0]
+    assert best["position"] == 1
+    assert 0.5 < best["probability"] <= 1
+    assert rows(run("doctor", "small", "--json"))[0]["model"]["problem"] is None
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str) -> None:
+    if shell == "bash" and shutil.which("bash") is None:
+        pytest.skip("click asks bash for its version")
+    assert "_CROSSRANK_COMPLETE" in run("completion", shell).stdout
+
+
+def test_completion_completes() -> None:
+    def completed(words: str, at: int) -> list[str]:
+        env = {"_CROSSRANK_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(at)}
+        return run(env=env).stdout.splitlines()
+
+    assert completed("crossrank re", 1) == ["plain,rerank"]
+    assert completed("crossrank rerank -m sma", 3) == ["plain,small"]
+    assert completed("crossrank rerank -m ./x", 3) == ["dir,./x"]
+
+
+def test_the_command_itself() -> None:
+    assert run("--version").stdout == f"crossrank {crossrank.__version__}\n"
+    wrong = run("rank", code=2).stderr
+    assert "no command 'rank'" in wrong
+    assert "rerank, index, search" in wrong
+    assert "--nope" in run("--nope", code=2).stderr
+    assert run("completion", "tcsh", code=2).stdout == ""
+    shown = run("--help").stdout
+    assert all(meaning in shown for meaning in MEANINGS.values())
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from crossrank.cli import root\n"
+        "root.main(['rerank', '--help'], 'crossrank', standalone_mode=False)\n"
+        "print('HEAVY', sorted({'numpy', 'torch', 'lance', 'pyarrow', 'rich', 'tokenizers'} & set(sys.modules)))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(PROJECT / "src")}
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=60, check=True)
+    assert "HEAVY []" in ran.stdout
+
+
+def test_the_documentation_is_what_help_says() -> None:
+    script = PROJECT / "scripts" / "cli_docs.py"
+    if not script.exists():
+        pytest.skip("not in a checkout")
+    spec = importlib.util.spec_from_file_location("cli_docs", script)
+    assert spec is not None
+    assert spec.loader is not None
+    cli_docs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(cli_docs)
+    written = cli_docs.PAGE.read_text(encoding="utf-8")
+    if f"with click {cli_docs.click_version()};" not in written:
+        pytest.skip("docs/cli.md was made with another click, which lays out help differently")
+    assert written == cli_docs.page(), "docs/cli.md is stale: run python scripts/cli_docs.py"
