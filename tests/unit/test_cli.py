@@ -306,7 +306,7 @@ def test_index_interrupted(documents: Path, be: str, monkeypatch: pytest.MonkeyP
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Index, "update", update)
-    assert "Stopped." in run("index", str(documents), "--to", "i", "-m", be, code=130).stderr
+    assert "Stopped. i holds 0 passages" in run("index", str(documents), "--to", "i", "-m", be, code=130).stderr
 
 
 def test_index_and_search_on_a_terminal(documents: Path, ce: str, be: str, monkeypatch: pytest.MonkeyPatch) -> None:

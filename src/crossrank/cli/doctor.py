@@ -118,4 +118,4 @@ def _heading(name: str) -> None:
 
 def _line(name: str, value: object, ok: bool | None = None) -> None:
     colour = {True: "green", False: "red", None: None}[ok]
-    click.echo(f"  {name:<24}{click.style(str(value), fg=colour)}")
+    click.echo(f"  {name:<26}{click.style(str(value), fg=colour)}")

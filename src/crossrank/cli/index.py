@@ -81,7 +81,9 @@ def command(
         with _progress() as report:
             changes = index.update(paths, embedder, embedder.tokenizer, report)
     except KeyboardInterrupt:
-        terminal.note(f"Stopped. {folder} holds what was committed; the same command finishes the work.")
+        terminal.note(
+            f"Stopped. {folder} holds {terminal.count(len(index), 'passage')}; the same command finishes the work."
+        )
         return Exit.INTERRUPTED
     if as_json:
         _print_json(len(index), changes, time.perf_counter() - began)

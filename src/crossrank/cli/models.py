@@ -29,7 +29,7 @@ Examples:
 @options.as_json
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """List the models that are known by name, with their licence and measured quality.
+    """List the models that are known by name, with their licence, size and use.
 
     Any other cross-encoder loads too, by its hub name or from its folder.
     """
@@ -56,14 +56,13 @@ def _print_table(entries: Sequence[Entry]) -> None:
         ("from", {"no_wrap": True}),
         ("licence", {"no_wrap": True}),
         ("size", {"justify": "right", "no_wrap": True}),
-        ("about", {}),
     )
     for entry in entries:
         ours = entry.source == "wheel"
-        table.add_row(
-            Text(entry.name, style="bold" if ours else ""), entry.kind, "this install" if ours else "hub",
-            entry.licence, f"{entry.parameters:g}M", entry.note,
-        )  # fmt: skip
+        # The note has a line of its own: beside names of 40 letters no column is left for it.
+        name = Text.assemble((entry.name, "bold" if ours else ""), "\n", (entry.note, "dim"))
+        size = f"{entry.parameters:g}M"
+        table.add_row(name, entry.kind, "this install" if ours else "hub", entry.licence, size)
     terminal.console().print(table)
 
 

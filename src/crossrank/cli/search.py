@@ -158,7 +158,9 @@ def _print_json(answer: Answer, explain: bool, opened: float) -> None:
 def _print_lines(answer: Answer, explain: bool) -> None:
     for row, (passage, score) in enumerate(zip(answer.passages, answer.ranking.scores.tolist(), strict=True)):
         steps = _steps(answer, passage.id) if explain else {}
-        more = [f"{name} {_verdict(step)}" for name, step in steps.items()]
+        # Every line has every step, so that a column means the same on all of them.
+        names = [trace.name for trace in answer.traces] if explain else []
+        more = [f"{name} {_verdict(steps[name]) if name in steps else '-'}" for name in names]
         terminal.tab_line(row + 1, terminal.finite(score), passage.document, passage.scored_text, *more)
 
 
