@@ -2,9 +2,10 @@
 
     python recipes/groups.py TRAIN_FOLDER WORK_FOLDER
 
-Negatives come from BM25 over the set's own passages (ranks 1-40, sampled towards the top) and at random. The start
-model, all-MiniLM-L6-v2, was trained on a billion pairs; its similarity is kept as a soft label, and a mined passage
-that it finds clearly closer to the query than the judged one is dropped as a likely false negative.
+Negatives come from BM25 and from the start model over the set's own passages (ranks 1-40, sampled towards the top) and
+at random. The start model, all-MiniLM-L6-v2, was trained on a billion pairs; its similarity is kept as a soft label,
+and a mined passage that it finds clearly closer to the query than the judged one is dropped as a likely false
+negative, as is one that holds the answer where the answer is known.
 """
 
 from __future__ import annotations
@@ -20,27 +21,48 @@ import torch
 import start
 from sources import TrainingSet, load
 
-HARD, RANDOM = 5, 1
-# A mined passage this much closer than the judged one is more often an unjudged answer than a mistake.
-FALSE_NEGATIVE_MARGIN = 0.03
+# Of each group: from BM25, from the start model, at random. A reranker over a fusion of both meets both kinds.
+LEXICAL, DENSE, RANDOM = 4, 3, 1
+DEPTH = 40
 SEED = 20261123
 
 
-def mine(training: TrainingSet, rng: random.Random) -> list[tuple[str, str, list[str]]]:
-    """(query, relevant passage id, negative ids) for every query of one set."""
+def sampled(candidates: list[str], n: int, rng: random.Random) -> list[str]:
+    """`n` of ranked candidates without replacement, likelier near the top: hard, but not only the very hardest."""
+    order = sorted(range(len(candidates)), key=lambda i: rng.expovariate(1.0) * (i + 6))
+    return [candidates[i] for i in order[:n]]
+
+
+def mine(
+    training: TrainingSet, queries: torch.Tensor, passages: torch.Tensor, rng: random.Random
+) -> list[tuple[str, str, list[str]]]:
+    """(query, relevant passage id, negative ids) for every query of one set, given the start model's unit vectors."""
     ids = list(training.passages)
+    depth = min(DEPTH, len(ids))
     retriever = bm25s.BM25(k1=0.9, b=0.4)
     retriever.index(bm25s.tokenize([training.passages[i] for i in ids], show_progress=False), show_progress=False)
     words = bm25s.tokenize([query for query, _ in training.queries], show_progress=False)
-    found, _ = retriever.retrieve(words, k=min(40, len(ids)), show_progress=False)
+    lexical, _ = retriever.retrieve(words, k=depth, show_progress=False)
+    # In slices: 5,000 queries by 60,000 sentences at once would be 1.2 GB.
+    near = torch.cat([(part @ passages.T).topk(depth).indices for part in queries.split(500)])
     groups = []
-    for (query, relevant), row in zip(training.queries, found, strict=True):
-        candidates = [ids[i] for i in row if ids[i] not in relevant]
-        # Ranks drawn without replacement, likelier near the top: hard negatives, but not only the very hardest.
-        weighted = sorted(range(len(candidates)), key=lambda i: rng.expovariate(1.0) * (i + 6))
-        hard = [candidates[i] for i in weighted[:HARD]]
-        easy = [i for i in rng.sample(ids, min(RANDOM + 4, len(ids))) if i not in relevant and i not in hard]
-        groups.append((query, rng.choice(sorted(relevant)), hard + easy[:RANDOM]))
+    for n, (query, relevant) in enumerate(training.queries):
+        answers = training.answers.get(n, ())
+        taken = set(relevant)
+
+        def fresh(found: list[str], answers: tuple[str, ...] = answers, taken: set[str] = taken) -> list[str]:
+            return [i for i in found if i not in taken and not any(a in training.passages[i].lower() for a in answers)]
+
+        chosen = []
+        for found, count in (
+            ([ids[i] for i in lexical[n]], LEXICAL),
+            ([ids[i] for i in near[n].tolist()], DENSE),
+            (rng.sample(ids, min(RANDOM + 4, len(ids))), RANDOM),
+        ):
+            picked = sampled(fresh(found), count, rng)
+            chosen += picked
+            taken.update(picked)
+        groups.append((query, rng.choice(sorted(relevant)), chosen))
     return groups
 
 
@@ -59,16 +81,15 @@ def main() -> None:
 
     with open(args.work / "groups.jsonl", "w", encoding="utf-8") as out:
         for training in load(args.train, SEED):
-            mined = mine(training, rng)
-            needed = sorted({i for _, positive, negatives in mined for i in [positive, *negatives]})
-            place = {passage_id: n for n, passage_id in enumerate(needed)}
+            place = {passage_id: n for n, passage_id in enumerate(training.passages)}
             with torch.inference_mode():
-                passages = start.mean_pool(model, rows([training.passages[i] for i in needed]))
-                queries = start.mean_pool(model, rows([query for query, _, _ in mined]))
+                passages = start.mean_pool(model, rows(list(training.passages.values())))
+                queries = start.mean_pool(model, rows([query for query, _ in training.queries]))
+            mined = mine(training, queries, passages, rng)
             kept = 0
             for n, (query, positive, negatives) in enumerate(mined):
                 similarity = {i: float(queries[n] @ passages[place[i]]) for i in [positive, *negatives]}
-                negatives = [i for i in negatives if similarity[i] < similarity[positive] + FALSE_NEGATIVE_MARGIN]
+                negatives = [i for i in negatives if similarity[i] < similarity[positive] + training.margin]
                 if not negatives:
                     continue
                 kept += 1

@@ -53,8 +53,9 @@ def mean_pool(model: BertModel, rows: list[list[int]], batch_tokens: int = 8192)
 
 
 def padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-padded ids and their mask, both (n, longest)."""
-    longest = max(map(len, rows))
+    """Right-padded ids and their mask, both (n, longest rounded up to 16)."""
+    # oneDNN keeps a primitive for every shape it has met; with every length of its own a training grew to 9 GB.
+    longest = -(-max(map(len, rows)) // 16) * 16
     ids, mask = torch.zeros(len(rows), longest, dtype=torch.long), torch.zeros(len(rows), longest, dtype=torch.long)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = torch.tensor(row)

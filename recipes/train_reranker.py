@@ -105,7 +105,10 @@ def main() -> None:
     parser.add_argument("--begin", type=Path, default=None, help="go on from this model, not from the start model")
     parser.add_argument("--teacher", type=float, default=TEACHER, help="share T of the start model's opinion")
     parser.add_argument("--rate", type=float, default=LEARNING_RATE, help="peak learning rate")
+    parser.add_argument("--threads", type=int, default=0, help="cores to use (default: all)")
     args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
     groups = [json.loads(line) for line in (args.work / "groups.jsonl").read_text(encoding="utf-8").splitlines()]
     random.Random(SEED).shuffle(groups)
     groups = groups[args.skip :][: args.queries or None]
