@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from crossrank.batching import plan
 from crossrank.calibration import Platt, sigmoid
 from crossrank.encoder import PairEncoder, Truncation, Windows
 from crossrank.errors import CheckpointError, InputError, ScoreError
-from crossrank.models import catalog
+from crossrank.models import named
 from crossrank.types import Backend, check_k, order_of
 from crossrank.windows import Fold, fold
 
@@ -260,10 +260,6 @@ def load(
     >>> crossrank.load().rank("who wrote Faust?", ["Goethe wrote Faust.", "Tea is hot."]).positions
     (0, 1)
     """
-    found = catalog.locate(name, default="small")
-    read = checkpoint.read(
-        found.source, shared_embeddings=found.shared_embeddings, shared_tokenizer=found.shared_tokenizer
-    )
-    read = replace(read, name=found.name)
+    read = named.read(name, default="small")
     windows = Windows(window, overlap, fold, max_windows)
     return CrossEncoder(read, backends.open(read, backend, device, dtype), windows, max_length)

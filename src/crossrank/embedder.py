@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from crossrank import backends, checkpoint
 from crossrank.batching import plan
 from crossrank.encoder import valid_text
 from crossrank.errors import CheckpointError, InputError
-from crossrank.models import catalog
+from crossrank.models import named
 from crossrank.types import Backend, Pooling, Tokens
 
 # Tokens of one batch. Vectors do not depend on it; memory does.
@@ -105,9 +104,5 @@ def load_embedder(
     Raises:
         CheckpointError: the model is missing, damaged, or no bi-encoder.
     """
-    found = catalog.locate(name, default="embed")
-    read = checkpoint.read(
-        found.source, shared_embeddings=found.shared_embeddings, shared_tokenizer=found.shared_tokenizer
-    )
-    read = replace(read, name=found.name)
+    read = named.read(name, default="embed")
     return TextEmbedder(read, backends.open(read, backend, device, dtype))

@@ -44,15 +44,12 @@ def command(context: click.Context, model: str | None, as_json: bool, backend: s
 
 def _model(name: str | None, backend: str, device: str, dtype: str) -> dict[str, Any]:
     """What a model is and which backend runs it; with a name, also the outcome of its self test."""
-    from crossrank import backends, checkpoint
-    from crossrank.models import catalog
+    from crossrank import backends
+    from crossrank.models import named
 
     found: dict[str, Any] = {"name": name or "small", "problem": None}
     try:
-        files = catalog.locate(name, default="small")
-        read = checkpoint.read(
-            files.source, shared_embeddings=files.shared_embeddings, shared_tokenizer=files.shared_tokenizer
-        )
+        read = named.read(name, default="small")
         found |= {
             "kind": read.kind,
             "architecture": read.architecture,

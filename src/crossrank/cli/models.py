@@ -80,11 +80,8 @@ Example:
 def export(name: str, folder: Path) -> None:
     """Write model NAME to DIR as an ordinary folder that transformers and sentence-transformers load."""
     from crossrank import checkpoint
-    from crossrank.models import catalog
+    from crossrank.models import named
 
-    found = catalog.locate(name, default=name)
-    read = checkpoint.read(
-        found.source, shared_embeddings=found.shared_embeddings, shared_tokenizer=found.shared_tokenizer
-    )
+    read = named.read(name, default=name)
     checkpoint.export(read, folder)
-    terminal.note(f"Wrote {found.name} ({read.kind}, {read.architecture}) to {click.format_filename(folder)}.")
+    terminal.note(f"Wrote {read.name} ({read.kind}, {read.architecture}) to {click.format_filename(folder)}.")
