@@ -345,6 +345,22 @@ def test_search_explains_every_step(index: str, ce: str) -> None:
     assert "opening" in lines.stderr
 
 
+def test_a_model_called_as_a_retriever_is_hides_no_step(
+    index: str, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(cross_encoder_folder, "dense")
+    args = ("search", index, "bread", "-m", "dense", "--explain")
+    *found, last = rows(run(*args, "--json"))
+    names = ["bm25", "dense", "fused", "dense (2)"]
+    assert [step["name"] for step in last["explain"]["steps"]] == names
+    bread = next(row for row in found if row["document"] == "bread")
+    assert ["raw_score" in step for step in bread["steps"].values()] == [False, False, False, True]
+    for line in run(*args).stdout.splitlines():
+        assert [re.sub(r" (#.*|-)$", "", field) for field in line.split("\t")[4:]] == names
+    monkeypatch.setattr(terminal, "on_terminal", lambda *, err=False: True)
+    assert "dense (2)" in run(*args).stdout
+
+
 def test_search_without_rerank_and_with_k(index: str) -> None:
     found = rows(run("search", index, "bread", "--no-rerank", "--json", "-k", "1"))
     assert [(row["document"], row["step"]) for row in found] == [("bread", "fused")]
