@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from crossrank.calibration import Platt, sigmoid
 from crossrank.encoder import PairEncoder, Truncation, Windows
 from crossrank.errors import CheckpointError, InputError, ScoreError
 from crossrank.models import named
-from crossrank.types import Backend, check_k, order_of
+from crossrank.types import Backend, check_k, check_query, order_of
 from crossrank.windows import Fold, fold
 
 # Tokens of one batch. Scores do not depend on it; memory does: about 60 MB of activations for a MiniLM.
@@ -170,7 +169,7 @@ class CrossEncoder:
             check_k(k)
         if isinstance(documents, str):
             raise InputError("rank takes a list of documents, not one string")
-        _check_query(query)
+        check_query(query)
         scored = self.scored([(query, document) for document in documents])
         order = order_of(scored.scores)[:k]
         return Ranked(tuple(order.tolist()), scored.scores[order], scored.truncations)
@@ -192,13 +191,6 @@ class CrossEncoder:
         )
 
 
-def _check_query(query: Any) -> None:
-    if not isinstance(query, str):
-        raise InputError(f"the query is {type(query).__name__}, not a string")
-    if not query.strip():
-        raise InputError("the query is empty; ask something")
-
-
 def _check_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     queries = set()
     for position, pair in enumerate(pairs):
@@ -209,7 +201,7 @@ def _check_pairs(pairs: Sequence[tuple[str, str]]) -> None:
             raise InputError(f"document {position} is {type(passage).__name__}, not a string")
         queries.add(query)
     for query in queries:
-        _check_query(query)
+        check_query(query)
 
 
 def _spread(

@@ -13,7 +13,7 @@ from crossrank.crossencoder import load
 from crossrank.embedder import load_embedder
 from crossrank.errors import InputError
 from crossrank.fusion import rrf
-from crossrank.types import Passage, Ranking, Retriever, check_k
+from crossrank.types import Passage, Ranking, Retriever, check_k, check_query
 
 if TYPE_CHECKING:
     from crossrank.index import Index
@@ -72,8 +72,7 @@ class Pipeline:
             InputError: a blank query, or a `k` under 1.
         """
         check_k(k)
-        if not isinstance(query, str) or not query.strip():
-            raise InputError("the query is empty; ask something")
+        check_query(query)
         began = time.perf_counter()
         traces = []
         for name, retriever in self.retrievers.items():

@@ -161,6 +161,14 @@ def check_k(k: int) -> None:
         raise InputError(f"k must be at least 1, not {k}; leave it out to keep everything")
 
 
+def check_query(query: Any) -> None:
+    """Refuse a query that is not a string, or blank: a model would score it, and the order would mean nothing."""
+    if not isinstance(query, str):
+        raise InputError(f"the query is {type(query).__name__}, not a string")
+    if not query.strip():
+        raise InputError("the query is empty; ask something")
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """The text a scorer reads for one document, and where it came from.

@@ -144,8 +144,9 @@ def test_rerank_warns_of_what_was_not_read(ce: str) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "  "])
-def test_rerank_refuses_an_empty_query(ce: str, query: str) -> None:
-    assert "the query is empty" in run("rerank", query, "-m", ce, stdin=TEXTS, code=1).stderr
+def test_an_empty_query_is_refused_before_anything_is_read(query: str) -> None:
+    for args in (("rerank", query, "-m", "./no-such-model"), ("search", "no.index", query)):
+        assert "the query is empty" in run(*args, stdin=b"\xff", code=1).stderr
 
 
 def test_rerank_usage_errors(ce: str) -> None:
@@ -404,6 +405,8 @@ def test_an_exported_model_scores_the_same(ce: str) -> None:
     Path("file").touch()
     run("models", "export", ce, "file", code=2)
     run("models", "export", "./none", "out", code=1)
+    assert "not empty" in run("models", "export", ce, "exported", code=1).stderr
+    run("models", "export", ce, "exported", "--force")
 
 
 def test_doctor_tests_a_model(ce: str, be: str) -> None:
@@ -424,6 +427,13 @@ def test_doctor_without_a_model(ce: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "HF_TOKEN" in result.stdout
     assert "secret" not in result.stdout
     assert "self test" not in result.stdout
+
+
+def test_doctor_tests_the_model_that_the_environment_names(ce: str, be: str) -> None:
+    tested = rows(run("doctor", "--json", env={"CROSSRANK_MODEL": ce}))[0]["model"]
+    assert tested["name"] == ce
+    assert tested["checks"]
+    assert rows(run("doctor", be, "--json", env={"CROSSRANK_MODEL": ce}))[0]["model"]["name"] == be
 
 
 def test_doctor_reports_a_model_that_fails() -> None:

@@ -77,11 +77,15 @@ Example:
 )
 @click.argument("name", type=options.ModelName())
 @click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
-def export(name: str, folder: Path) -> None:
-    """Write model NAME to DIR as an ordinary folder that transformers and sentence-transformers load."""
+@click.option("--force", is_flag=True, help="Write into a folder that is not empty, over the model that may be there.")
+def export(name: str, folder: Path, force: bool) -> None:
+    """Write model NAME to DIR as an ordinary folder that transformers and sentence-transformers load.
+
+    DIR is made; one that holds something is refused.
+    """
     from crossrank import checkpoint
     from crossrank.models import named
 
     read = named.read(name, default=name)
-    checkpoint.export(read, folder)
+    checkpoint.export(read, folder, overwrite=force)
     terminal.note(f"Wrote {read.name} ({read.kind}, {read.architecture}) to {click.format_filename(folder)}.")

@@ -69,15 +69,16 @@ def command(
 
     With --json and --explain the last line is an object of its own, {"explain": ...}, with the times of the steps.
     """
-    from crossrank.cli.rows import text_argument
+    from crossrank.cli import rows
     from crossrank.pipeline import MIX, open_pipeline
 
+    query = rows.query(query)
     began = time.perf_counter()
     pipeline = open_pipeline(
         folder, model, depth=depth, where=where, mix=MIX if mix is None else mix, rerank=not no_rerank, backend=backend
     )
     opened = time.perf_counter() - began
-    answer = pipeline.search(text_argument(query, "query"), k)
+    answer = pipeline.search(query, k)
     if not answer.passages:
         terminal.note("Nothing was found." + (" Try without --filter." if where else ""))
     _warn_of_cut_query(answer)
