@@ -378,6 +378,12 @@ def test_search_filters(index: str) -> None:
     assert "not understood" in run(*args, "year", code=1).stderr
 
 
+def test_index_and_search_take_the_engine_options(documents: Path, index: str, ce: str, be: str) -> None:
+    for args in (("index", str(documents), "--to", "i", "-m", be), ("search", index, "bread", "-m", ce)):
+        assert "use backend='torch'" in run(*args, "--backend", "reference", "--dtype", "bfloat16", code=1).stderr
+        assert "use backend='torch'" in run(*args, "--backend", "fake", "--device", "cuda", code=1).stderr
+
+
 def test_search_errors(index: str, ce: str) -> None:
     assert "crossrank index" in run("search", "none.index", "q", "-m", ce, code=1).stderr
     assert "the query is empty" in run("search", index, " ", "-m", ce, code=1).stderr

@@ -44,7 +44,7 @@ the index keeps what was committed, and the same command finishes the work.
               help="Tokens of a passage, at most; longer ones are split.  [default: the index's, or 200]")  # fmt: skip
 @click.option("--language", metavar="NAME", help="Of stemming and stop words in BM25; any for neither.")
 @options.as_json
-@options.backend
+@options.engine
 def command(
     paths: tuple[Path, ...],
     folder: Path,
@@ -54,6 +54,8 @@ def command(
     language: str | None,
     as_json: bool,
     backend: str,
+    device: str,
+    dtype: str,
 ) -> int:
     """Index PATHS, files and folders of them, so that `crossrank search` finds their passages.
 
@@ -67,7 +69,7 @@ def command(
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     began = time.perf_counter()
     name = model or (None if rebuild else _made_with(folder))
-    embedder = load_embedder(name, backend=backend)
+    embedder = load_embedder(name, backend=backend, device=device, dtype=dtype)
     index = Index.open_or_create(
         folder,
         embedder,

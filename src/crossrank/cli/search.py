@@ -48,7 +48,7 @@ Examples:
 )  # fmt: skip
 @options.as_json
 @click.option("--explain", is_flag=True, help="Show the rank and score each step gave, what was cut, and the times.")
-@options.backend
+@options.engine
 def command(
     folder: Path,
     query: str,
@@ -61,6 +61,8 @@ def command(
     as_json: bool,
     explain: bool,
     backend: str,
+    device: str,
+    dtype: str,
 ) -> None:
     """Search the index in DIR for passages that answer QUERY.
 
@@ -75,7 +77,15 @@ def command(
     query = rows.query(query)
     began = time.perf_counter()
     pipeline = open_pipeline(
-        folder, model, depth=depth, where=where, mix=MIX if mix is None else mix, rerank=not no_rerank, backend=backend
+        folder,
+        model,
+        depth=depth,
+        where=where,
+        mix=MIX if mix is None else mix,
+        rerank=not no_rerank,
+        backend=backend,
+        device=device,
+        dtype=dtype,
     )
     opened = time.perf_counter() - began
     answer = pipeline.search(query, k)

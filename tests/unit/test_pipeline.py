@@ -1,0 +1,62 @@
+"""A whole query over a real index: which models it opens and how, and what its steps say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import crossrank
+from crossrank import pipeline
+
+pytest.importorskip("lance", reason="needs the search extra")
+
+from crossrank.index import Document, Index
+
+TEXTS = {
+    "paris": "Paris is the capital of France.",
+    "bread": "Bread needs yeast.",
+    "cat": "The cat is a planet, or not.",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, bi_encoder_folder: Path) -> Path:
+    """An index of three documents, made with the tiny bi-encoder."""
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    index = Index.create(tmp_path / "index", embedder, embedder.tokenizer, model=str(bi_encoder_folder), size=40)
+    index.add([Document(id_, text) for id_, text in TEXTS.items()], embedder, embedder.tokenizer)
+    return tmp_path / "index"
+
+
+def test_both_models_are_opened_as_asked(
+    folder: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str, dict[str, Any]]] = []
+    for name in ("load", "load_embedder"):
+        real = getattr(pipeline, name)
+
+        def spied(model: Any, real: Any = real, name: str = name, **how: Any) -> Any:
+            opened.append((name, how))
+            return real(model)
+
+        monkeypatch.setattr(pipeline, name, spied)
+    how = {"backend": "torch", "device": "cuda", "dtype": "bfloat16"}
+    made = crossrank.open_pipeline(folder, cross_encoder_folder, **how)
+    assert opened == [("load_embedder", how), ("load", how)]
+    assert [stage.name for stage in made.stages] == [str(cross_encoder_folder)]
+
+
+def test_what_a_backend_cannot_do_is_refused(folder: Path, cross_encoder_folder: Path) -> None:
+    with pytest.raises(crossrank.CrossrankError, match="use backend='torch'"):
+        crossrank.open_pipeline(folder, cross_encoder_folder, backend="reference", dtype="bfloat16")
+
+
+def test_a_query_goes_through_every_step(folder: Path, cross_encoder_folder: Path) -> None:
+    answer = crossrank.open_pipeline(folder, cross_encoder_folder).search("what is the capital of France?", k=2)
+    assert [trace.name for trace in answer.traces] == ["bm25", "dense", "fused", str(cross_encoder_folder)]
+    assert len(answer.ranking) == len(answer.passages) == 2
+    assert [passage.text for passage in answer.passages] == [TEXTS[id_] for id_ in answer.ranking.ids]
+    with pytest.raises(crossrank.CrossrankError, match="the query is empty"):
+        crossrank.open_pipeline(folder, cross_encoder_folder).search("  ")
