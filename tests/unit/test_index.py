@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from crossrank.errors import IndexFileError, InputError
-from crossrank.index import Document, Index, build
+from crossrank.index import Document, Index, build, commits
 from crossrank.index.filters import Condition, parse
 from crossrank.index.lock import exclusive
 from crossrank.retrieval.bm25 import BM25Retriever
@@ -444,7 +444,7 @@ def test_updated_and_new_indexes_give_equal_answers(tmp_path: Path, seed: int) -
 
 
 def test_work_is_committed_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "COMMIT_PASSAGES", 10)
+    monkeypatch.setattr(commits, "COMMIT_PASSAGES", 10)
     index = Index.create(tmp_path / "i", EMBEDDER, TOKENIZER)
     seen: list[build.Progress] = []
 
@@ -463,6 +463,23 @@ def test_work_is_committed_as_it_goes(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (done.added, done.unchanged) == (70, 30)
     assert [progress.stage for progress in seen[-3:]] == ["committed", "tidying", "done"]
     assert (seen[-1].documents, seen[-1].expected, seen[-1].passages) == (100, 100, 100)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 15.0])
+def test_what_is_reported_as_committed_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    monkeypatch.setattr(commits, "COMMIT_SECONDS", seconds)
+    monkeypatch.setattr(commits, "COMMIT_PASSAGES", 3)
+    index = Index.create(tmp_path / "i", EMBEDDER, TOKENIZER)
+    reported: list[int] = []
+
+    def check(progress: build.Progress) -> None:
+        if progress.stage == "committed":
+            there = Index.open(tmp_path / "i")
+            assert len(there) == progress.passages >= progress.documents
+            reported.append(progress.documents)
+
+    index.add([Document(str(n), f"text {n}") for n in range(10)], EMBEDDER, TOKENIZER, check)
+    assert reported == (list(range(1, 11)) if seconds == 0 else [3, 6, 9, 10])
 
 
 def test_old_versions_do_not_pile_up(tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
