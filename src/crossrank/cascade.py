@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.crossencoder import CrossEncoder
-from crossrank.encoder import Truncation
 from crossrank.errors import InputError
 from crossrank.fusion import zscore
-from crossrank.types import Passage, Ranking, Scorer, check_k
+from crossrank.types import Passage, Ranking, Scorer, Truncation, check_k
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from crossrank import backends, checkpoint
 from crossrank.batching import plan
 from crossrank.calibration import Platt, sigmoid
-from crossrank.encoder import PairEncoder, Truncation, Windows
+from crossrank.encoder import PairEncoder, Windows
 from crossrank.errors import CheckpointError, InputError, ScoreError
 from crossrank.models import named
-from crossrank.types import Backend, check_k, check_query, order_of
+from crossrank.types import Backend, Truncation, check_k, check_query, order_of
 from crossrank.windows import Fold, fold
 
 # Tokens of one batch. Scores do not depend on it; memory does: about 60 MB of activations for a MiniLM.

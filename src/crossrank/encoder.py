@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from crossrank.errors import CheckpointError, InputError
-from crossrank.types import Tokens
+from crossrank.types import Tokens, Truncation
 from crossrank.windows import Fold, spans
 
 # A passage is cut before it is tokenized at this many characters a token that could be read: English has 4-5, the
@@ -44,30 +44,6 @@ class Windows:
             raise InputError(f"unknown fold {self.fold!r}; use 'max', 'mean' or 'first'")
         if self.most < 1:
             raise InputError(f"at least one window must be read, not {self.most}")
-
-
-@dataclass(frozen=True, slots=True)
-class Truncation:
-    """What of a text was not read whole, or was read in windows.
-
-    Attributes:
-        position: place of the pair in the caller's list; -1 for the query.
-        tokens: tokens of the text. A lower bound when `exact` is false, because reading stopped early.
-        read: tokens that reached the model in some window.
-        windows: how many windows they were read in.
-        exact: whether `tokens` is the whole count.
-    """
-
-    position: int
-    tokens: int
-    read: int
-    windows: int
-    exact: bool = True
-
-    @property
-    def lost(self) -> bool:
-        """Whether some of the text was not read at all."""
-        return self.read < self.tokens or not self.exact
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ from crossrank.crossencoder import load
 from crossrank.embedder import load_embedder
 from crossrank.errors import InputError
 from crossrank.fusion import rrf
-from crossrank.types import Passage, Ranking, Retriever, check_k, check_query
+from crossrank.types import Passage, Ranking, ReportingRetriever, Retrieved, Retriever, check_k, check_query
 
 if TYPE_CHECKING:
     from crossrank.index import Index
@@ -77,8 +77,8 @@ class Pipeline:
         traces = []
         for name, retriever in self.retrievers.items():
             started = time.perf_counter()
-            found = retriever.retrieve([query], self.depth)[0]
-            traces.append(Trace(name, found, time.perf_counter() - started, {}))
+            found = _retrieved(retriever, query, self.depth)
+            traces.append(Trace(name, found.ranking, time.perf_counter() - started, {}, found.truncations))
         ranking = traces[0].ranking
         if len(traces) > 1:
             started = time.perf_counter()
@@ -88,6 +88,12 @@ class Pipeline:
         final = ranking.cut(k)
         passages = tuple(self.texts(final.ids)) if len(final) else ()
         return Answer(query, final, passages, (*traces, *reranked), time.perf_counter() - began)
+
+
+def _retrieved(retriever: Retriever, query: str, depth: int) -> Retrieved:
+    if isinstance(retriever, ReportingRetriever):
+        return retriever.retrieved([query], depth)[0]
+    return Retrieved(retriever.retrieve([query], depth)[0], ())
 
 
 def open_pipeline(

@@ -269,6 +269,24 @@ def test_index_names_the_files_that_fail(documents: Path, be: str) -> None:
     assert len(rows(run("search", "i", "bread", "--no-rerank", "--json"))) == 2
 
 
+def test_index_reports_what_vectors_do_not_tell_of(documents: Path, be: str) -> None:
+    row = {"id": "titled", "title": "cat " * 60, "text": "Bread."}
+    (documents / "more.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    result = run("index", str(documents), "--to", "i", "-m", be)
+    assert "1 passage is longer than what a vector tells of" in result.stderr
+    assert "titled (46 of " in result.stderr
+    done = rows(run("index", str(documents), "--to", "i", "--rebuild", "-m", be, "--json"))[0]
+    assert [(unread["passage"], unread["read"]) for unread in done["unread"]] == [("titled", 46)]
+    assert "a vector tells of" not in run("index", str(documents), "--to", "i").stderr
+
+
+def test_index_refuses_passages_that_the_embedder_would_cut(documents: Path, be: str) -> None:
+    args = ("index", str(documents), "--to", "i", "-m", be, "--passage-tokens")
+    assert "use --passage-tokens 46 or fewer" in run(*args, "47", code=1).stderr
+    assert not Path("i").exists()
+    run(*args, "46")
+
+
 def test_index_of_an_empty_folder_says_that_it_is_empty(documents: Path, be: str) -> None:
     Path("empty").mkdir()
     result = run("index", "empty", "--to", "i", "-m", be)
@@ -382,6 +400,12 @@ def test_index_and_search_take_the_engine_options(documents: Path, index: str, c
     for args in (("index", str(documents), "--to", "i", "-m", be), ("search", index, "bread", "-m", ce)):
         assert "use backend='torch'" in run(*args, "--backend", "reference", "--dtype", "bfloat16", code=1).stderr
         assert "use backend='torch'" in run(*args, "--backend", "fake", "--device", "cuda", code=1).stderr
+
+
+def test_search_warns_of_a_query_that_no_model_reads_whole(index: str, ce: str) -> None:
+    warned = run("search", index, "the cat " * 40, "-m", ce).stderr
+    assert "the query was cut: dense read its first 46 of 80 tokens" in warned
+    assert "read its first 28 of 80 tokens" in warned
 
 
 def test_search_errors(index: str, ce: str) -> None:

@@ -25,6 +25,7 @@ from crossrank.index.filters import Condition, parse
 from crossrank.index.lock import exclusive
 from crossrank.retrieval.bm25 import BM25Retriever
 from crossrank.retrieval.dense import DenseRetriever
+from crossrank.types import Embedded, Truncation
 
 pytest.importorskip("lance", reason="needs the search extra")
 
@@ -493,6 +494,44 @@ def test_old_versions_do_not_pile_up(tmp_path: Path, index: Index, monkeypatch: 
 
 
 # Opening.
+
+
+class ShortSighted(HashEmbedder):
+    """Reads the first `room` words of a text."""
+
+    room = 30
+
+    def embedded(self, texts: Sequence[str]) -> Embedded:
+        counts = [len(TOKENIZER.encode(text).ids) for text in texts]
+        cut = [Truncation(place, n, self.room, 1) for place, n in enumerate(counts) if n > self.room]
+        return Embedded(self.embed(texts), tuple(cut))
+
+
+def test_passages_whose_vectors_ignore_their_ends_are_reported(tmp_path: Path) -> None:
+    embedder = ShortSighted()
+    index = Index.create(tmp_path / "i", embedder, TOKENIZER)
+    assert index.info().size == 30, "passages are no longer than what the embedder reads"
+    documents = [Document("a", "x y z"), Document("b", "text " * 40), Document("c", "short", "t " * 40)]
+    done = index.add(documents, embedder, TOKENIZER)
+    (unread,) = done.unread
+    assert (unread.passage, unread.tokens, unread.read, unread.exact) == ("c", 42, 30, True)
+    assert index.add(documents, embedder, TOKENIZER).unread == (), "nothing was embedded again"
+    whole = Index.create(tmp_path / "whole", embedder, TOKENIZER, size=1_000)
+    assert [unread.passage for unread in whole.add(documents, embedder, TOKENIZER).unread] == ["b", "c"]
+    assert Index.create(tmp_path / "usual", EMBEDDER, TOKENIZER).info().size == 200
+    embedder.room = 3
+    assert Index.create(tmp_path / "least", embedder, TOKENIZER).info().size == 16
+
+
+def test_a_query_that_the_embedder_cuts_is_reported(tmp_path: Path) -> None:
+    embedder = ShortSighted()
+    index = Index.create(tmp_path / "i", embedder, TOKENIZER)
+    index.add([Document("a", "x y z")], embedder, TOKENIZER)
+    retriever = DenseRetriever(index, embedder)
+    queries = ["x", " ", "y " * 40]
+    found = retriever.retrieved(queries, 5)
+    assert [one.truncations for one in found] == [(), (), (Truncation(-1, 40, 30, 1),)]
+    assert [one.ranking.ids for one in found] == [ranking.ids for ranking in retriever.retrieve(queries, 5)]
 
 
 def test_no_index(tmp_path: Path) -> None:

@@ -60,3 +60,12 @@ def test_a_query_goes_through_every_step(folder: Path, cross_encoder_folder: Pat
     assert [passage.text for passage in answer.passages] == [TEXTS[id_] for id_ in answer.ranking.ids]
     with pytest.raises(crossrank.CrossrankError, match="the query is empty"):
         crossrank.open_pipeline(folder, cross_encoder_folder).search("  ")
+
+
+def test_a_query_that_the_embedder_cuts_is_in_the_trace(folder: Path, cross_encoder_folder: Path) -> None:
+    answer = crossrank.open_pipeline(folder, cross_encoder_folder).search("the cat " * 40, k=1)
+    cuts = {trace.name: [(cut.position, cut.tokens, cut.read) for cut in trace.truncations] for trace in answer.traces}
+    # 60 tokens are the cross-encoder's, 3 of them special; half of the rest is for the query.
+    own = cuts.pop(str(cross_encoder_folder))
+    assert cuts == {"bm25": [], "dense": [(-1, 80, 46)], "fused": []}
+    assert own[0] == (-1, 80, 28)

@@ -11,8 +11,7 @@ from crossrank.cli import options, terminal
 
 if TYPE_CHECKING:
     from crossrank.crossencoder import CrossEncoder, Ranked
-    from crossrank.encoder import Truncation
-    from crossrank.types import Passage
+    from crossrank.types import Passage, Truncation
     from crossrank.windows import Fold
 
 FOLDS = ("max", "mean", "first")

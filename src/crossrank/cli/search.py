@@ -13,9 +13,8 @@ from crossrank.cli import options, terminal
 
 if TYPE_CHECKING:
     from crossrank.cascade import Trace
-    from crossrank.encoder import Truncation
     from crossrank.pipeline import Answer
-    from crossrank.types import Passage
+    from crossrank.types import Passage, Truncation
 
 
 @click.command(

@@ -21,7 +21,7 @@ from crossrank.index import readers
 from crossrank.index.commits import Commits
 from crossrank.index.documents import Document, Failure, Limits, clean_text, plain_metadata
 from crossrank.index.passages import passages_of
-from crossrank.index.records import Known, Row
+from crossrank.index.records import Known, Row, Unread
 from crossrank.index.table import Table
 from crossrank.types import Embedder
 
@@ -62,6 +62,8 @@ class Changes:
         deleted: that are gone, or became blank.
         unchanged: that were left as they are.
         failed: what could not be read; documents known from an earlier run stay in the index.
+        unread: passages of this update whose vectors do not tell of their ends, because they have more tokens than the
+            embedder reads.
     """
 
     added: int
@@ -69,6 +71,7 @@ class Changes:
     deleted: int
     unchanged: int
     failed: tuple[Failure, ...]
+    unread: tuple[Unread, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +265,8 @@ class Update:
             self._tell("tidying")
             self._table.tidy()
         self._tell("done")
-        return Changes(self._added, self._changed, self._deleted, self._unchanged, tuple(self._failed))
+        failed, unread = tuple(self._failed), tuple(self._commits.unread)
+        return Changes(self._added, self._changed, self._deleted, self._unchanged, failed, unread)
 
     def _tell(self, stage: Literal["reading", "embedding", "committed", "tidying", "done"]) -> None:
         if self._progress is not None:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError
-from crossrank.index.records import Row
+from crossrank.index.records import Row, Unread
 from crossrank.index.table import Table
-from crossrank.types import Embedder
+from crossrank.types import Embedder, ReportingEmbedder, Truncation
 
 COMMIT_PASSAGES = 1_024
 COMMIT_SECONDS = 15.0
@@ -33,6 +33,9 @@ class Commits:
         embedded: called after every call of the embedder.
         committed: called after every commit, with the number of passages in it.
         clock: seconds, for tests.
+
+    Attributes:
+        unread: passages whose vectors do not tell of their ends.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Commits:
         self._tell_embedded = embedded
         self._tell_committed = committed
         self._clock = clock
+        self.unread: list[Unread] = []
         self._rows: list[Row] = []
         self._vectors: list[NDArray[np.float32]] = []
         self._embedded = 0
@@ -97,7 +101,7 @@ class Commits:
     def _embed(self) -> None:
         rows = self._rows[self._embedded : self._embedded + self._call]
         began = self._clock()
-        vectors = self._embedder.embed([row.passage.scored_text for row in rows])
+        vectors, cut = _embedded(self._embedder, [row.passage.scored_text for row in rows])
         width = self._table.settings.width
         if vectors.shape != (len(rows), width) or not np.isfinite(vectors).all():
             raise InputError(
@@ -106,8 +110,17 @@ class Commits:
             )
         self._vectors.append(np.asarray(vectors, dtype=np.float32))
         self._embedded += len(rows)
+        self.unread += [Unread(rows[t.position].passage.id, t.tokens, t.read, t.exact) for t in cut]
         pace = (self._clock() - began) / len(rows)
         # A machine that became busy is believed at once, one that became free only by and by.
         self._pace = max(pace, (self._pace + pace) / 2)
         self._call = max(1, min(_MOST_A_CALL, int(_CALL_SECONDS / self._pace))) if self._pace > 0 else _MOST_A_CALL
         self._tell_embedded()
+
+
+def _embedded(embedder: Embedder, texts: Sequence[str]) -> tuple[NDArray[np.float32], Sequence[Truncation]]:
+    """Vectors, and what was cut, where the embedder says so."""
+    if not isinstance(embedder, ReportingEmbedder):
+        return embedder.embed(texts), ()
+    made = embedder.embedded(texts)
+    return made.vectors, made.truncations

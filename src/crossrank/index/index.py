@@ -15,10 +15,10 @@ from crossrank.errors import IndexFileError, InputError
 from crossrank.index.build import Callback, Changes, Update
 from crossrank.index.documents import Document, Limits
 from crossrank.index.lock import exclusive
-from crossrank.index.passages import SIZE, check_sizes, counting_copy, tokenizer_fingerprint
+from crossrank.index.passages import LEAST, SIZE, check_sizes, counting_copy, tokenizer_fingerprint
 from crossrank.index.records import ANY_LANGUAGE, LANGUAGES, Settings, Where
 from crossrank.index.table import LOCK, TABLE, Table
-from crossrank.types import Embedder, Passage, Ranking, Tokens
+from crossrank.types import Embedder, Passage, Ranking, ReportingEmbedder, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Index:
         tokenizer: Tokenizer,
         *,
         model: str | None = None,
-        size: int = SIZE,
+        size: int | None = None,
         overlap: int = 0,
         language: str = "English",
         rebuild: bool = False,
@@ -108,7 +108,9 @@ class Index:
             embedder: makes the vectors; every later update and query must use one of the same fingerprint.
             tokenizer: cuts passages; its token ids are stored.
             model: the name to load the embedder by, kept for `info`.
-            size: tokens of a passage, at most.
+            size: tokens of a passage, at most; when absent 200, or what the embedder reads where that is less. A size
+                beyond what it reads is obeyed (documents may be wanted whole), and every update reports the passages
+                whose vectors do not tell of their ends.
             overlap: tokens a passage repeats from the one before it.
             language: of stemming and stop words in BM25: "English" or another of `records.LANGUAGES`; "any" has neither
                 and finds words also where there are no spaces between them, as in Chinese.
@@ -118,6 +120,7 @@ class Index:
             IndexFileError: the folder holds an index already (without `rebuild`), or something else.
             InputError: a size or overlap that cannot be kept, or an unknown language.
         """
+        size = _usual_size(embedder) if size is None else size
         check_sizes(size, overlap)
         if language not in (*LANGUAGES, ANY_LANGUAGE):
             raise InputError(f"no language {language!r}; there are {', '.join(LANGUAGES)} and {ANY_LANGUAGE}")
@@ -161,7 +164,7 @@ class Index:
                 embedder,
                 tokenizer,
                 model=model,
-                size=SIZE if size is None else size,
+                size=size,
                 overlap=0 if overlap is None else overlap,
                 language="English" if language is None else language,
                 rebuild=rebuild,
@@ -246,7 +249,8 @@ class Index:
             limits: what reading one thing may cost.
 
         Returns:
-            What changed. Files and rows that could not be read are in `failed`, and the rest is indexed.
+            What changed. Files and rows that could not be read are in `failed`, and the rest is indexed. Passages of
+            which the embedder read only the beginning are in `unread`.
 
         Raises:
             InputError: a path does not exist or is of a kind that cannot be indexed.
@@ -335,6 +339,11 @@ class Index:
             IndexFileError: the index is damaged.
         """
         return self._table.dense(vector, depth, where)
+
+
+def _usual_size(embedder: Embedder) -> int:
+    """Tokens of a passage unless a caller says otherwise."""
+    return max(min(SIZE, embedder.room), LEAST) if isinstance(embedder, ReportingEmbedder) else SIZE
 
 
 def _is_foreign(folder: Path) -> bool:

@@ -19,6 +19,9 @@ from crossrank.types import Passage
 SIZE = 200
 """Tokens of a passage, at most, unless a caller says otherwise: with a query it fits one window of a cross-encoder."""
 
+LEAST = 16
+"""Tokens that a passage must be allowed to have."""
+
 _PIECE = 8_192
 """Characters tokenized at once. The cost of a tokenizer may grow faster than its text; so no text is longer."""
 _PIECES_AT_ONCE = 64
@@ -59,8 +62,8 @@ def check_sizes(size: int, overlap: int) -> None:
     Raises:
         InputError: a size under 16 tokens, or an overlap that is negative or above a quarter of the size.
     """
-    if size < 16:
-        raise InputError(f"passages must have at least 16 tokens, not {size}")
+    if size < LEAST:
+        raise InputError(f"passages must have at least {LEAST} tokens, not {size}")
     if not 0 <= overlap <= size // 4:  # More would make the work of one text grow without need.
         raise InputError(f"the overlap must be between 0 and a quarter of a passage's {size} tokens, not {overlap}")
 
