@@ -423,7 +423,10 @@ def test_models_lists_the_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = rows(run("models", "--json"))
     assert [row["name"] for row in listed] == [entry.name for entry in catalog.CATALOG]
     assert listed[0]["source"] == "wheel"
-    assert len(run("models").stdout.splitlines()) == len(listed)
+    assert (listed[0]["max_length"], listed[0]["score_space"]) == (512, "logits, calibrated")
+    lines = [line.split("\t") for line in run("models").stdout.splitlines()]
+    assert [(line[0], line[6]) for line in lines] == [(row["name"], row["score_space"]) for row in listed]
+    assert {len(line) for line in lines} == {8}
     monkeypatch.setattr(terminal, "on_terminal", lambda *, err=False: True)
     assert "this install" in run("models").stdout
 

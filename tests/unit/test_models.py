@@ -66,3 +66,26 @@ def test_a_model_is_called_what_was_asked_for(cross_encoder_folder: Path, monkey
 def test_an_empty_name_is_refused() -> None:
     with pytest.raises(InputError, match="the model name is empty"):
         named.read(" ", default="small")
+
+
+@pytest.mark.parametrize("name", ["small", "embed"])
+def test_the_catalog_says_of_the_wheel_what_its_files_say(name: str) -> None:
+    if not Path(catalog.locate(name, default=name).source).is_dir():
+        pytest.skip("no model in this tree")
+    entry, read = next(entry for entry in catalog.CATALOG if entry.name == name), named.read(name, default=name)
+    assert (entry.kind, entry.max_length) == (read.kind, read.max_length)
+    assert (entry.activation == "calibrated") == (read.calibration is not None)
+    assert entry.parameters == round(sum(tensor.size for tensor in read.tensors().values()) / 1e6, 1)
+
+
+def test_the_catalog_states_facts_or_nothing() -> None:
+    names = [entry.name for entry in catalog.CATALOG]
+    assert len(set(names)) == len(names)
+    assert set(catalog.ALIASES.values()) <= set(names)
+    for entry in catalog.CATALOG:
+        assert entry.licence
+        assert entry.note
+        assert entry.parameters > 0
+        assert entry.max_length is None or entry.max_length >= 256
+        assert entry.source in ("wheel", entry.name)
+        assert entry.score_space.startswith("cosine" if entry.kind == "bi-encoder" else "logits")
