@@ -594,6 +594,13 @@ def test_a_reader_keeps_its_version(tmp_path: Path, index: Index) -> None:
     assert reader.ids() == ["a"]
     reader.refresh()
     assert reader.ids() == ["a", "b"]
+    # Made anew by somebody else: what the reader says of itself must follow.
+    other, tokenizer = HashEmbedder(fingerprint="other"), letters(offset=1)
+    Index.create(tmp_path / "index", other, tokenizer, rebuild=True).add([Document("c", "word")], other, tokenizer)
+    before = reader.tokenizer
+    reader.refresh()
+    assert (reader.ids(), reader.tokenizer == before) == (["c"], False)
+    reader.check_embedder(other)
 
 
 @pytest.mark.parametrize("harm", ["cut", "empty", "noise", "remove"])

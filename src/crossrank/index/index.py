@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from crossrank.checkpoint import vocabulary
 from crossrank.errors import IndexFileError, InputError
 from crossrank.index.build import Callback, Changes, Update
 from crossrank.index.documents import Document, Limits
 from crossrank.index.lock import exclusive
-from crossrank.index.passages import LEAST, SIZE, check_sizes, counting_copy, tokenizer_fingerprint
+from crossrank.index.passages import LEAST, SIZE, check_sizes
 from crossrank.index.records import ANY_LANGUAGE, LANGUAGES, Settings, Where
 from crossrank.index.table import LOCK, TABLE, Table
 from crossrank.types import Embedder, Passage, Ranking, ReportingEmbedder, Tokens
@@ -126,7 +127,7 @@ class Index:
             raise InputError(f"no language {language!r}; there are {', '.join(LANGUAGES)} and {ANY_LANGUAGE}")
         path = Path(folder)
         settings = Settings(
-            embedder.fingerprint, embedder.width, tokenizer_fingerprint(tokenizer), model, size, overlap, language
+            embedder.fingerprint, embedder.width, vocabulary.fingerprint(tokenizer), model, size, overlap, language
         )
         if path.exists() and (not path.is_dir() or _is_foreign(path)):
             raise IndexFileError(f"{path} is neither empty nor an index: choose another folder for the index")
@@ -211,8 +212,8 @@ class Index:
         return self._table.ids()
 
     def refresh(self) -> None:
-        """Go on to what others committed since this index was opened."""
-        self._table.refresh()
+        """Go on to what others committed since this index was opened, also when they made it anew."""
+        self._table = Table.open(self._table.folder)
 
     def check_embedder(self, embedder: Embedder) -> None:
         """Refuse an embedder whose vectors cannot be compared with those of the index.
@@ -283,12 +284,12 @@ class Index:
         self._table = Table.open(self._table.folder)
         self._table.complete()
         self.check_embedder(embedder)
-        if tokenizer_fingerprint(tokenizer) != self._table.settings.tokenizer:
+        if vocabulary.fingerprint(tokenizer) != self._table.settings.tokenizer:
             raise IndexFileError(
                 f"the index {self._table.folder} holds token ids of another tokenizer: use the one it was made with, "
                 "or make the index anew with --rebuild (rebuild=True)"
             )
-        return Update(self._table, embedder, counting_copy(tokenizer), progress)
+        return Update(self._table, embedder, vocabulary.plain(tokenizer), progress)
 
     def passages(self, ids: Sequence[str]) -> list[Passage]:
         """Passages by id, in the order of the ids.
@@ -298,10 +299,16 @@ class Index:
         """
         return self._table.passages(ids)
 
+    @property
+    def tokenizer(self) -> str:
+        """Fingerprint of the tokenizer whose ids `tokens` gives; see `checkpoint.vocabulary.fingerprint`."""
+        return self._table.settings.tokenizer
+
     def tokens(self, ids: Sequence[str]) -> Tokens:
         """Token ids of the passages' scored texts in the order of the ids, all of the passage side.
 
-        Special tokens are left out: an encoder puts them where its template has them.
+        Special tokens are left out: an encoder puts them where its template has them. One that is written in a text is
+        text.
 
         Raises:
             InputError: an id is not in the index.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,19 +42,6 @@ class Piece:
     text: str
 
 
-def counting_copy(tokenizer: Tokenizer) -> Tokenizer:
-    """A copy that neither cuts nor pads, so that every token is seen."""
-    copy = Tokenizer.from_str(tokenizer.to_str())
-    copy.no_truncation()
-    copy.no_padding()
-    return copy
-
-
-def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
-    """Equal exactly for tokenizers that cut texts into equal ids."""
-    return sha256(counting_copy(tokenizer).to_str().encode("utf-8")).hexdigest()
-
-
 def check_sizes(size: int, overlap: int) -> None:
     """Refuse sizes that cannot be kept.
 
@@ -88,7 +74,7 @@ def split(
 
     Args:
         text: any length; the time is proportional to it.
-        tokenizer: without truncation (see `counting_copy`); special tokens are not counted.
+        tokenizer: a plain one (see `checkpoint.vocabulary`); special tokens are not counted.
         size: tokens, at least 16.
         overlap: tokens that a piece repeats from the one before it, at most half the size.
         title: of the document.
