@@ -13,7 +13,7 @@ from crossrank.crossencoder import load
 from crossrank.embedder import load_embedder
 from crossrank.errors import InputError
 from crossrank.fusion import rrf
-from crossrank.types import Passage, Ranking, ReportingRetriever, Retrieved, Retriever, check_k, check_query
+from crossrank.types import Passage, Ranking, ReportingRetriever, Retrieved, Retriever, TokenStore, check_k, check_query
 
 if TYPE_CHECKING:
     from crossrank.index import Index
@@ -52,6 +52,7 @@ class Pipeline:
         stages: rerankers, in order; none leaves the fused order.
         depth: documents each retriever returns.
         rrf_k: the constant of reciprocal rank fusion.
+        store: where the passages' token ids lie ready, if anywhere; see `crossrank.cascade.rerank`.
     """
 
     retrievers: Mapping[str, Retriever]
@@ -59,6 +60,7 @@ class Pipeline:
     stages: tuple[Stage, ...] = ()
     depth: int = 100
     rrf_k: int = 60
+    store: TokenStore | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_k(self.depth)
@@ -84,7 +86,7 @@ class Pipeline:
             started = time.perf_counter()
             ranking = rrf([trace.ranking for trace in traces], self.rrf_k)
             traces.append(Trace("fused", ranking, time.perf_counter() - started, {}))
-        ranking, reranked = rerank(query, ranking, self.stages, self.texts)
+        ranking, reranked = rerank(query, ranking, self.stages, self.texts, self.store)
         final = ranking.cut(k)
         passages = tuple(self.texts(final.ids)) if len(final) else ()
         return Answer(query, final, passages, (*traces, *reranked), time.perf_counter() - began)
@@ -143,4 +145,4 @@ def open_pipeline(
     if rerank:
         scorer = load(model, backend=backend, device=device, dtype=dtype)
         stages = (Stage(scorer, depth=depth, weight=mix, name=scorer.checkpoint.name),)
-    return Pipeline(retrievers, index.passages, stages, depth)
+    return Pipeline(retrievers, index.passages, stages, depth, store=index)

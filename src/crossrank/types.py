@@ -324,6 +324,19 @@ class ReportingRetriever(Protocol):
         ...
 
 
+class TokenStore(Protocol):
+    """Where token ids of passages lie ready, so that a query tokenizes only itself: an index."""
+
+    @property
+    def tokenizer(self) -> str:
+        """Fingerprint of the tokenizer that made them, as `checkpoint.vocabulary.fingerprint` gives it."""
+        ...
+
+    def tokens(self, ids: Sequence[str]) -> Tokens:
+        """Ids of the passages' scored texts, in the order of the passages, special tokens left out."""
+        ...
+
+
 Corpus = Mapping[str, str]
 Run = Mapping[str, Ranking]
 Qrels = Mapping[str, Mapping[str, int]]

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import crossrank
+import tiny
 from crossrank.cli import root, terminal
 from crossrank.cli.exits import MEANINGS, Exit
 from crossrank.models import catalog
@@ -406,6 +407,15 @@ def test_search_warns_of_a_query_that_no_model_reads_whole(index: str, ce: str) 
     warned = run("search", index, "the cat " * 40, "-m", ce).stderr
     assert "the query was cut: dense read its first 46 of 80 tokens" in warned
     assert "read its first 28 of 80 tokens" in warned
+
+
+def test_search_explains_why_passages_were_tokenized(index: str, tmp_path: Path) -> None:
+    other = tiny.cross_encoder(tmp_path / "other")
+    (other / "vocab.txt").write_text("\n".join([*tiny.VOCABULARY[:5], *reversed(tiny.VOCABULARY[5:])]) + "\n")
+    said = "tokenized 2 passages: the index holds ids of another tokenizer"
+    assert said in run("search", index, "bread", "-m", str(other), "--explain").stderr
+    steps = rows(run("search", index, "bread", "-m", str(other), "--explain", "--json"))[-1]["explain"]["steps"]
+    assert [step["note"] for step in steps] == ["", "", "", said]
 
 
 def test_search_errors(index: str, ce: str) -> None:

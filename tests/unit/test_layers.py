@@ -21,6 +21,7 @@ LAYERS = {
     "errors": 0,
     "extras": 0,
     "batching": 1,
+    "lookahead": 1,
     "windows": 1,
     "fusion": 1,
     "calibration": 1,

@@ -179,6 +179,7 @@ def _print_json(answer: Answer, explain: bool, opened: float) -> None:
                 "seconds": trace.seconds,
                 "passages": len(trace.scores) or len(trace.ranking),
                 "truncations": [terminal.truncation_fields(t) for t in trace.truncations],
+                "note": trace.note,
             }
             for name, trace in zip(_names(answer), answer.traces, strict=True)
         ]
@@ -220,7 +221,7 @@ def _print_steps(answer: Answer, opened: float) -> None:
     for number, (name, trace) in enumerate(zip(_names(answer), answer.traces, strict=True)):
         passages = terminal.count(len(trace.scores) or len(trace.ranking), "passage")
         terminal.note(f"{Path(name).name:<12}{terminal.duration(trace.seconds):>9}  {passages}")
-        for line in _cuts(answer.traces, number, texts):
+        for line in [*filter(None, [trace.note]), *_cuts(answer.traces, number, texts)]:
             terminal.note(f"{'':<23}{line}")
     terminal.note(f"{'query':<12}{terminal.duration(answer.seconds):>9}  all steps")
 
