@@ -24,7 +24,7 @@ from crossrank.windows import Fold, fold
 # Tokens of one batch. Scores do not depend on it; memory does: about 60 MB of activations for a MiniLM.
 BUDGET = 8192
 # Characters of the first slice of a long list and of any, about 15,000 and 60,000 tokens of English. Tokenizing takes
-# some 150 bytes a token until the ids are out, and two slices exist at once.
+# some 80 bytes a token until the ids are out, and two slices exist at once.
 FIRST_SLICE, SLICE = 65_536, 262_144
 # Characters a token, about, to compare passages of ids with those of text.
 CHARACTERS = 4
