@@ -21,6 +21,7 @@ LAYERS = {
     "errors": 0,
     "extras": 0,
     "batching": 1,
+    "lookahead": 1,
     "windows": 1,
     "fusion": 1,
     "calibration": 1,
@@ -42,11 +43,12 @@ LAYERS = {
 PUBLIC_LAYER = 4
 
 # Modules of one layer may build on each other where this says so, and nowhere else. Reasons: the cascade asks a
-# cross-encoder for its truncation report.
+# cross-encoder for its truncation report; a name of the catalog becomes a checkpoint.
 WITHIN_A_LAYER = {
     ("types", "errors"),
     ("extras", "errors"),
     ("cascade", "crossencoder"),
+    ("models", "checkpoint"),
 }
 
 # What the base install brings: any file may import it.
