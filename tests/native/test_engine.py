@@ -17,7 +17,6 @@ import tiny
 from crossrank import backends
 from crossrank.backends.cpu import Native, library
 from crossrank.checkpoint import read
-from crossrank.types import Tokens
 
 pytestmark = pytest.mark.skipif(library.obstacle() is not None, reason=f"no native library: {library.obstacle()}")
 
