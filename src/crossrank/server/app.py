@@ -110,7 +110,8 @@ def _warmed(task: asyncio.Task[None]) -> None:
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     told = {404: "no such path; see /docs", 405: f"{request.method} is not a method of this path; see /docs"}
-    refusal = RefusedError(told.get(error.status_code, error.detail), error.status_code, "NotFoundError")
+    kind = "MethodNotAllowedError" if error.status_code == 405 else "NotFoundError"
+    refusal = RefusedError(told.get(error.status_code, error.detail), error.status_code, kind)
     status, body = error_body(refusal, request.scope["crossrank.call"].id)
     return _json(body, status, dict(error.headers or {}))
 

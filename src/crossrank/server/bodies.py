@@ -28,8 +28,8 @@ async def read(
         grow: asked for room for each part before it is kept, see `Gate.holding`.
 
     Raises:
-        RefusedError: 413 when it is too large, told from its Content-Length before anything is read; 408 when it comes too
-            slowly; 429 when the bodies under way fill the memory set apart for them.
+        RefusedError: 413 when it is too large, told from its Content-Length before anything is read; 408 when it
+            comes too slowly; 429 when the bodies under way fill the memory set apart for them.
         CancelledRequestError: the client left.
     """
     limit = limits.body

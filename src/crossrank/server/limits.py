@@ -115,8 +115,8 @@ class Gate:
         """A ticket for a request of about so many tokens that is due in so many seconds.
 
         Raises:
-            RefusedError: 429 when there is no room or too much is waiting already; 413 when even an idle server would need
-                longer.
+            RefusedError: 429 when there is no room or too much is waiting already; 413 when even an idle server would
+                need longer.
         """
         ticket = Ticket.lasting(seconds, estimate)
         with self._lock:

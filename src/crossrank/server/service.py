@@ -83,8 +83,8 @@ class Service:
         if self.embedder is not None:
             self.embedder.backend = Shared(self.embedder.backend, self.scheduler)
         self.index = index
-        self.model = PurePath(scorer.checkpoint.name).name
-        self.embedding_model = PurePath(embedder.checkpoint.name).name if embedder is not None else None
+        self.model = _public(scorer.checkpoint.name)
+        self.embedding_model = _public(embedder.checkpoint.name) if embedder is not None else None
         self.ready = False
         self._tokenizer: Tokenizer = scorer.checkpoint.tokenizer()
 
@@ -212,6 +212,12 @@ class Service:
         """Passages of the index by id."""
         assert self.index is not None
         return self.index.passages(ids)
+
+
+def _public(name: str) -> str:
+    """A model's name for strangers: of a folder only the last part, so that no reply tells where things lie."""
+    path = PurePath(name)
+    return path.name if path.is_absolute() or name.startswith(".") else name
 
 
 def _chunks(pairs: Sequence[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from crossrank.server.refusals import RefusedError, invalid
@@ -42,8 +43,7 @@ def reply(request: Rerank, outcome: Outcome) -> dict[str, Any]:
 
 def refuse(refusal: RefusedError, id: str) -> tuple[int, Any]:
     """A wrong field is a 422."""
-    status, body = error_body(refusal, id)
-    return (422 if status == 400 else status), body
+    return error_body(replace(refusal, status=422) if refusal.status == 400 else refusal, id)
 
 
 INFINITY = Dialect(
