@@ -1,7 +1,7 @@
 """Every dialect, byte for byte but for times: requests and replies in `http/`, one file a dialect.
 
-The scores are those of the fake backend, a function of the token ids alone. `python tests/golden/test_http.py` writes the
-replies anew; read the difference before you keep it.
+The scores are those of the fake backend, a function of the token ids alone. `python tests/golden/test_http.py` writes
+the replies anew; read the difference before you keep it.
 """
 
 from __future__ import annotations
