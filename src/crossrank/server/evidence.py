@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-# As `crossrank.index.passages` finds sentence ends; also line ends, which in lists stand for them.
-_END = re.compile(r"[.!?…]['\")\]”’»]*\s+(?=[^\sa-z])|[。！？]|\n+")
+# As `crossrank.index.passages` finds sentence ends; also blank lines, and line ends before the next point of a list.
+# Other line ends may be where an editor wrapped the text.
+_END = re.compile(r"[.!?…]['\")\]”’»]*\s+(?=[^\sa-z])|[。！？]|\n[ \t]*(?:\n\s*|(?=[-*+•#]|\d+[.)]))")
 # Sentences that are compared in one text; the rest of a long text is not looked at.
 MOST = 16
 # Shorter spans ("Yes.", "3.") say nothing alone.

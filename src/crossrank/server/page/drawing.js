@@ -2,7 +2,7 @@
 
 const ROW = 34;
 const SVG = "http://www.w3.org/2000/svg";
-const NAMES = { bm25: "BM25", dense: "Dense", fused: "Fused", reranked: "Reranked", given: "As given" };
+const NAMES = { evidence: "Evidence", bm25: "BM25", dense: "Dense", fused: "Fused", reranked: "Reranked", given: "As given" };
 const COLOURS = { bm25: "--step1", given: "--step1", dense: "--step2", fused: "--step3", reranked: "--step4", evidence: "--step5" };
 
 export function element(kind, attributes = {}, ...children) {
@@ -14,7 +14,7 @@ export function element(kind, attributes = {}, ...children) {
 
 const title = (name) => NAMES[name] ?? name;
 export const percent = (chance) => (chance === null ? "–" : chance < 0.0005 ? "<0.1%" : `${(100 * chance).toFixed(chance < 0.1 || chance > 0.99 ? 1 : 0)}%`);
-const milliseconds = (seconds) => (seconds < 0.01 ? `${(1000 * seconds).toFixed(1)} ms` : `${Math.round(1000 * seconds)} ms`);
+const milliseconds = (seconds) => (seconds >= 1 ? `${seconds.toFixed(1)} s` : seconds < 0.01 ? `${(1000 * seconds).toFixed(1)} ms` : `${Math.round(1000 * seconds)} ms`);
 
 export function drawTimes(bar, legend, found) {
   const steps = found.steps.filter((step) => step.seconds > 0);
@@ -34,7 +34,8 @@ export function drawTimes(bar, legend, found) {
   }), element("span", {}, `all ${milliseconds(found.timing.total)}, of which ${milliseconds(found.timing.queue)} in the queue`));
 }
 
-function score(step) {
+function score(step, column) {
+  if (column === "given") return "";
   if (step.probability !== undefined) return step.probability === null ? "" : percent(step.probability);
   return step.score === null ? "" : Math.abs(step.score) < 1 ? step.score.toFixed(3) : step.score.toFixed(1);
 }
@@ -68,9 +69,10 @@ export function drawColumns(holder, found) {
   shown.forEach((column, number) => {
     const list = element("ol", {}, ...column.entries.map((entry) => {
       const passage = found.passages[entry.id];
-      const name = passage.title || passage.text;
+      // Signs of lists and headings say nothing in one line.
+      const name = (passage.title || passage.text).replace(/^[\s*+#>-]+/, "");
       const row = element("li", { title: `${passage.document || entry.id}\n${name.slice(0, 300)}` },
-        element("em", {}, String(entry.rank)), element("span", {}, name.slice(0, 120)), element("em", {}, score(entry)));
+        element("em", {}, String(entry.rank)), element("span", {}, name.slice(0, 120)), element("em", {}, score(entry, column.name)));
       row.dataset.id = entry.id;
       return row;
     }));
@@ -82,7 +84,11 @@ export function drawColumns(holder, found) {
   holder.replaceChildren(...parts);
 }
 
-function marked(text, evidence) {
+// A line end inside a paragraph is where an editor wrapped it. Each becomes one space, so that places stay the same.
+const unwrapped = (text) => text.replace(/([^\n])\n(?![ \t]*(?:\n|[-*+•#]|\d+[.)]|$))/g, "$1 ");
+
+function marked(wrapped, evidence) {
+  const text = unwrapped(wrapped);
   if (!evidence || evidence[1] - evidence[0] >= text.trim().length) return [text];
   // Spans count code points, as Python does; JavaScript's own indices count UTF-16 units.
   const points = Array.from(text);

@@ -80,8 +80,12 @@ function draw(found) {
   drawTimes($("bar"), $("legend"), found);
   drawColumns($("columns"), found);
   drawResults($("results"), found);
-  $("notes").hidden = !found.warnings.length;
-  $("notes").textContent = found.warnings.join("; ");
+  const share = Math.round(100 * Number($("mix").value));
+  const order = share === 100 || !found.read
+    ? "" : `Ordered by ${share} % cross-encoder and ${100 - share} % first stage; the probability is the cross-encoder's alone.`;
+  const notes = [order, ...found.warnings.map((one) => `${one[0].toUpperCase()}${one.slice(1)}.`)].filter(Boolean);
+  $("notes").hidden = !notes.length;
+  $("notes").textContent = notes.join(" ");
 }
 
 function changeSource() {
