@@ -193,3 +193,28 @@ def test_folders_of_models_are_not_told(service: Service, tmp_path: Path) -> Non
     made = Service(crossrank.load(folder, backend="fake"))
     assert made.model == "model"
     assert "secret-folder" not in ask(made, "GET", "/info").text
+
+
+def test_pasted_candidates_are_bounded_in_tokens(tmp_path: Path) -> None:
+    scorer = crossrank.load(tiny.cross_encoder(tmp_path / "model"), backend="fake")
+    made = Service(scorer, limits=Limits(tokens=100), batch_tokens=1024)
+    made.start()
+    # One word, so that counting words does not find it; its letters and hyphens are tokens.
+    refused = ask(made, "POST", "/search", json={"query": QUERY, "documents": ["a-" * 200]})
+    made.stop()
+    assert refused.status_code == 413
+
+
+def test_a_deadline_counts_from_the_headers(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    from crossrank.server import bodies
+
+    read = bodies.read
+
+    async def slowly(*arguments: Any) -> bytes:
+        await asyncio.sleep(0.05)
+        return await read(*arguments)
+
+    monkeypatch.setattr(bodies, "read", slowly)
+    body = {"query": QUERY, "documents": ["paris"]}
+    late = ask(service, "POST", "/v2/rerank", json=body, headers={"X-Crossrank-Deadline-Ms": "40"})
+    assert late.status_code == 504

@@ -18,7 +18,7 @@ from crossrank.errors import CrossrankError, InputError
 from crossrank.server import bodies, searching
 from crossrank.server.limits import Gate, estimate
 from crossrank.server.metrics import Metrics
-from crossrank.server.refusals import CancelledRequestError, RefusedError, invalid, leaving
+from crossrank.server.refusals import CancelledRequestError, RefusedError, invalid, late, leaving
 from crossrank.server.service import Service
 from crossrank.server.tickets import Ticket
 from crossrank.server.wire import dialects, openai, vllm
@@ -140,7 +140,11 @@ class Answering:
         else:
             job = understand(call, bodies.parse(body))
         call.facts["documents"] = job.documents
-        with self.gate.admitted(job.estimate, seconds) as ticket:
+        # The deadline counts from the headers, so a slow body is on the client's own account.
+        left = seconds - (time.perf_counter() - call.began)
+        if left <= 0:
+            raise late(f"the body took longer to arrive than the {seconds:.3g} s until the deadline")
+        with self.gate.admitted(job.estimate, left) as ticket:
             reply = await self._computed(call, job, ticket)
         self.metrics.scored(job.documents)
         return reply
@@ -157,10 +161,14 @@ class Answering:
             return await work
         finally:
             gone.cancel()
+            if not work.done():
+                # This task was cancelled: the server's patience with its drain has ended.
+                self.service.scheduler.cancel(ticket)
 
     def _run(self, call: Call, job: Job, ticket: Ticket) -> Reply:
         ticket.check()
         payload, headers = job.run(ticket)
+        ticket.check()
         timing = timing_of(call, ticket)
         call.facts |= {"timing": timing, "tokens": ticket.tokens}
         headers["Server-Timing"] = ", ".join(

@@ -15,6 +15,8 @@ _END = re.compile(r"[.!?…]['\")\]”’»]*\s+(?=[^\sa-z])|[。！？]|\n[ \t]
 MOST = 16
 # Shorter spans ("Yes.", "3.") say nothing alone.
 _LEAST = 12
+# Characters of a text, and of one sentence, that are looked at.
+_MOST_TEXT, _MOST_SENTENCE = 20_000, 1_000
 
 Scores = Callable[[Sequence[tuple[str, str]]], NDArray[np.float32]]
 
@@ -26,6 +28,7 @@ def sentences(text: str) -> list[tuple[int, int]]:
     >>> [text[a:b] for a, b in sentences(text)]
     ['Paris is a capital.', 'It lies on the Seine.']
     """
+    text = text[:_MOST_TEXT]
     found: list[tuple[int, int]] = []
     begin = 0
     for end in [match.end() for match in _END.finditer(text)] + [len(text)]:
@@ -50,7 +53,11 @@ def best(query: str, texts: Sequence[str], scores: Scores) -> list[tuple[int, in
     """
     spans = [sentences(text) for text in texts]
     asked = [(row, span) for row, own in enumerate(spans) if len(own) > 1 for span in own]
-    values = scores([(query, texts[row][a:b]) for row, (a, b) in asked]) if asked else np.zeros(0, np.float32)
+    values = (
+        scores([(query, texts[row][a : min(b, a + _MOST_SENTENCE)]) for row, (a, b) in asked])
+        if asked
+        else np.zeros(0, np.float32)
+    )
     chosen: list[tuple[int, int] | None] = [own[0] if len(own) == 1 else None for own in spans]
     top: dict[int, float] = {}
     for (row, span), value in zip(asked, values.tolist(), strict=True):

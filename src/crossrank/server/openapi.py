@@ -126,7 +126,7 @@ def info(service: Service) -> dict[str, Any]:
         "version": __version__,
         "model": {
             "name": service.model,
-            "fingerprint": scorer.fingerprint,
+            "fingerprint": service.fingerprint,
             "backend": scorer.backend.name,
             "max_length": scorer.checkpoint.max_length,
             "probability": service.score_kind,

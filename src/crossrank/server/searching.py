@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crossrank.cascade import Stage, Trace, rerank
+from crossrank.cascade import Trace, mixed
 from crossrank.encoder import Truncation
 from crossrank.errors import InputError
 from crossrank.pipeline import MIX, Pipeline
@@ -24,6 +24,8 @@ Texts = Callable[[Sequence[str]], Sequence[Passage]]
 
 # The cross-encoder's step, whatever its model is called.
 RERANKED = "reranked"
+# Passages in which the sentence is looked for that answers.
+_MOST_EVIDENCE = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +88,14 @@ def search(service: Service, asked: Search, ticket: Ticket) -> Found:
     """
     began = time.monotonic()
     with working(ticket):
-        texts, (ranking, traces) = _candidates(service, asked) if asked.documents else _first_stage(service, asked)
+        texts, (ranking, traces) = (
+            _candidates(service, asked, ticket) if asked.documents else _first_stage(service, asked)
+        )
         ticket.check()
         depth, cut = _depth(service, asked, ranking, texts, began)
         if depth:
-            stage = Stage(service.scorer, depth=depth, weight=asked.mix, name=RERANKED)
-            ranking, more = rerank(asked.query, ranking, (stage,), texts)
-            traces = (*traces, *more)
+            ranking, trace = _reranked(service, asked, ranking.cut(depth), ranking, texts, ticket)
+            traces = (*traces, trace)
         final = ranking.cut(asked.k)
         named = dict.fromkeys(final.ids)
         for trace in traces:
@@ -101,7 +104,9 @@ def search(service: Service, asked: Search, ticket: Ticket) -> Found:
         started = time.monotonic()
         spans: Sequence[tuple[int, int] | None] = [None] * len(final)
         if asked.evidence and _time_left(asked, began) > 0:
-            spans = evidence.best(asked.query, [passages[id_].text for id_ in final.ids], service.scorer.score)
+            shown = [passages[id_].text for id_ in final.ids[:_MOST_EVIDENCE]]
+            found = evidence.best(asked.query, shown, lambda pairs: service.score(pairs, ticket).scores)
+            spans = [*found, *spans[len(found) :]]
     return Found(final, passages, traces, spans, depth, time.monotonic() - started, cut)
 
 
@@ -117,7 +122,7 @@ def _first_stage(service: Service, asked: Search) -> tuple[Texts, tuple[Ranking,
     return texts, (answer.ranking, answer.traces)
 
 
-def _candidates(service: Service, asked: Search) -> tuple[Texts, tuple[Ranking, tuple[Trace, ...]]]:
+def _candidates(service: Service, asked: Search, ticket: Ticket) -> tuple[Texts, tuple[Ranking, tuple[Trace, ...]]]:
     """The request's own documents as given, and by the embedder where there is one."""
     passages = {str(rank): Passage(str(rank), text) for rank, text in enumerate(asked.documents, start=1)}
     ids = list(passages)
@@ -125,10 +130,21 @@ def _candidates(service: Service, asked: Search) -> tuple[Texts, tuple[Ranking, 
     traces = [Trace("given", ranking, 0.0, {})]
     if service.embedder is not None:
         began = time.perf_counter()
-        vectors = service.embedder.embed([asked.query, *asked.documents])
+        vectors = service.embed([asked.query, *asked.documents], ticket)
         ranking = Ranking.sorted(ids, vectors[1:] @ vectors[0])
         traces.append(Trace("dense", ranking, time.perf_counter() - began, {}))
     return lambda ids: [passages[id_] for id_ in ids], (ranking, tuple(traces))
+
+
+def _reranked(
+    service: Service, asked: Search, head: Ranking, ranking: Ranking, texts: Texts, ticket: Ticket
+) -> tuple[Ranking, Trace]:
+    """As `crossrank.cascade.rerank` with one stage, but a chunk at a time: within the limits, and stopped when late."""
+    began = time.perf_counter()
+    scored = service.score([(asked.query, passage.scored_text) for passage in texts(head.ids)], ticket)
+    ranking = mixed(head, scored.scores, asked.mix).over(ranking)
+    raw = dict(zip(head.ids, scored.scores.tolist(), strict=True))
+    return ranking, Trace(RERANKED, ranking, time.perf_counter() - began, raw, scored.truncations)
 
 
 def _time_left(asked: Search, began: float) -> float:

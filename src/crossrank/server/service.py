@@ -86,6 +86,7 @@ class Service:
         self.model = _public(scorer.checkpoint.name)
         self.embedding_model = _public(embedder.checkpoint.name) if embedder is not None else None
         self.ready = False
+        self.fingerprint = scorer.fingerprint
         self._tokenizer: Tokenizer = scorer.checkpoint.tokenizer()
 
     def start(self) -> None:

@@ -103,6 +103,10 @@ def working(ticket: Ticket) -> Iterator[None]:
     ...     current() is mine
     True
     """
+    if _CURRENT.get() is ticket:
+        # The outer call keeps the account.
+        yield
+        return
     token = _CURRENT.set(ticket)
     began = time.perf_counter()
     try:
