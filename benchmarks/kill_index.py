@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from crossrank.errors import CrossrankError
-from crossrank.index import Index, build
+from crossrank.index import Index, commits
 from crossrank.index.build import Progress
 
 WIDTH = 32
@@ -67,7 +67,7 @@ def tokenizer() -> Tokenizer:
 
 def work(folder: Path, corpus: Path, commit: int) -> None:
     """What the killed process does."""
-    build.COMMIT_PASSAGES = commit
+    commits.COMMIT_PASSAGES = commit
 
     def tell(progress: Progress) -> None:
         if progress.stage in ("committed", "tidying", "done"):

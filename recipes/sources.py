@@ -24,7 +24,6 @@ QUERIES: dict[str, int] = {
     "acl_titles": 600,
     "fairytaleqa": 900,
     "uscode": 700,
-    "win32_docs": 600,
     "factbook": 400,
     "qa_wikidoc_patient": 3500,
     "qa_conditionalqa": 1500,

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.crossencoder import CrossEncoder
-from crossrank.encoder import Truncation
 from crossrank.errors import InputError
 from crossrank.fusion import zscore
-from crossrank.types import Passage, Ranking, Scorer, check_k
+from crossrank.types import Passage, Ranking, Scorer, TokenStore, Truncation, check_k
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,7 @@ class Trace:
         seconds: wall-clock time.
         scores: what the scorer itself said of each document it read, raw; empty for steps that only rank.
         truncations: what was cut or read in windows; positions count in the ranking before the step, -1 is the query.
+        note: what the step could not do as it should, for people; empty when there is nothing to say.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Trace:
     seconds: float
     scores: dict[str, float]
     truncations: tuple[Truncation, ...] = ()
+    note: str = ""
 
 
 def mixed(ranking: Ranking, logits: NDArray[np.float32], weight: float) -> Ranking:
@@ -78,7 +79,11 @@ def mixed(ranking: Ranking, logits: NDArray[np.float32], weight: float) -> Ranki
 
 
 def rerank(
-    query: str, ranking: Ranking, stages: Sequence[Stage], texts: Callable[[Sequence[str]], Sequence[Passage]]
+    query: str,
+    ranking: Ranking,
+    stages: Sequence[Stage],
+    texts: Callable[[Sequence[str]], Sequence[Passage]],
+    store: TokenStore | None = None,
 ) -> tuple[Ranking, tuple[Trace, ...]]:
     """Run `stages` over one ranking, each on the top of what the one before it left.
 
@@ -87,6 +92,8 @@ def rerank(
         ranking: the candidates, best first.
         stages: in order; none leaves the ranking as it is.
         texts: passages of the given ids, in their order.
+        store: where their token ids lie ready, if anywhere. A cross-encoder with the same tokenizer reads those and no
+            text; one with another tokenizer reads the texts, which its trace notes.
 
     Returns:
         The final ranking, and what each stage did. `ranking.head` documents were read by the last stage; documents
@@ -107,21 +114,30 @@ def rerank(
         head = ranking.cut(stage.depth)
         if not len(head):
             break
-        pairs = [(query, passage.scored_text) for passage in texts(head.ids)]
-        logits, truncations = _score(stage.scorer, pairs)
+        logits, truncations, note = _score(stage.scorer, query, head.ids, texts, store)
         ranking = mixed(head, logits, stage.weight).over(ranking)
         seconds = time.perf_counter() - began
         raw = dict(zip(head.ids, logits.tolist(), strict=True))
-        traces.append(Trace(stage.name, ranking, seconds, raw, truncations))
+        traces.append(Trace(stage.name, ranking, seconds, raw, truncations, note))
     return ranking, tuple(traces)
 
 
-def _score(scorer: Scorer, pairs: Sequence[tuple[str, str]]) -> tuple[NDArray[np.float32], tuple[Truncation, ...]]:
-    """Scores, and the truncation report where the scorer makes one."""
+def _score(
+    scorer: Scorer,
+    query: str,
+    ids: Sequence[str],
+    texts: Callable[[Sequence[str]], Sequence[Passage]],
+    store: TokenStore | None,
+) -> tuple[NDArray[np.float32], tuple[Truncation, ...], str]:
+    """Scores, the truncation report where the scorer makes one, and a note."""
     if isinstance(scorer, CrossEncoder):
-        scored = scorer.scored(pairs)
-        return scored.scores, scored.truncations
-    logits = np.asarray(scorer.score(pairs), dtype=np.float32)
-    if logits.shape != (len(pairs),):
-        raise InputError(f"the scorer gave scores of shape {logits.shape} for {len(pairs)} pairs")
-    return logits, ()
+        if store is not None and store.tokenizer == scorer.tokenizer:
+            scored = scorer.scored_tokens([query] * len(ids), store.tokens(ids))
+            return scored.scores, scored.truncations, ""
+        scored = scorer.scored([(query, passage.scored_text) for passage in texts(ids)])
+        note = "" if store is None else f"tokenized {len(ids)} passages: the index holds ids of another tokenizer"
+        return scored.scores, scored.truncations, note
+    logits = np.asarray(scorer.score([(query, passage.scored_text) for passage in texts(ids)]), dtype=np.float32)
+    if logits.shape != (len(ids),):
+        raise InputError(f"the scorer gave scores of shape {logits.shape} for {len(ids)} pairs")
+    return logits, (), ""

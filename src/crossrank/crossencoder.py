@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossrank import backends, checkpoint
-from crossrank.batching import plan
+from crossrank.batching import plan, slices
 from crossrank.calibration import Platt, sigmoid
-from crossrank.encoder import PairEncoder, Truncation, Windows
+from crossrank.encoder import Encoded, PairEncoder, Windows
 from crossrank.errors import CheckpointError, InputError, ScoreError
-from crossrank.models import catalog
-from crossrank.types import Backend, check_k, order_of
+from crossrank.lookahead import lookahead
+from crossrank.models import named
+from crossrank.types import Backend, Tokens, Truncation, check_k, check_query, order_of
 from crossrank.windows import Fold, fold
 
 # Tokens of one batch. Scores do not depend on it; memory does: about 60 MB of activations for a MiniLM.
 BUDGET = 8192
+# Characters of the first slice of a long list and of any, about 15,000 and 60,000 tokens of English. Tokenizing takes
+# some 80 bytes a token until the ids are out, and two slices exist at once.
+FIRST_SLICE, SLICE = 65_536, 262_144
+# Characters a token, about, to compare passages of ids with those of text.
+CHARACTERS = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,6 +105,11 @@ class CrossEncoder:
         return self.checkpoint.fingerprint
 
     @property
+    def tokenizer(self) -> str:
+        """Fingerprint of its tokenizer: `scored_tokens` takes ids of an index whose `tokenizer` equals it."""
+        return self._encoder.fingerprint
+
+    @property
     def score_space(self) -> str:
         """What `score` returns: always "logit". `probability` maps it, when the model can tell probabilities."""
         return "logit"
@@ -125,23 +137,97 @@ class CrossEncoder:
         return self.scored(pairs).scores
 
     def scored(self, pairs: Sequence[tuple[str, str]]) -> Scored:
-        """Like `score`, with a report of what was cut or read in windows."""
+        """Like `score`, with a report of what was cut or read in windows.
+
+        Long lists are read in slices, so that memory does not grow with them; while the backend scores one slice, a
+        thread that lives as long as this call tokenizes the next.
+        """
         _check_pairs(pairs)
-        read = {pair: None for pair in pairs if pair[1].strip()}
-        distinct = list(read)
-        encoded = self._encoder.encode(distinct, self.windows)
-        logits = np.empty(len(encoded.tokens), dtype=np.float32)
-        for batch in plan(encoded.tokens.lengths, BUDGET, self.backend.padded):
-            logits[batch] = self.backend.forward(encoded.tokens.take(batch))
+        distinct = list({pair: None for pair in pairs if pair[1].strip()})
+        heads: dict[str, NDArray[np.int32]] = {}
+
+        def encode(part: slice) -> Encoded:
+            return self._encoder.encode(distinct[part], self.windows, heads)
+
+        found = self._sliced(self._costs([(len(query), len(text)) for query, text in distinct]), encode)
+        place = {pair: row for row, pair in enumerate(distinct)}
+        return _spread(found, [place.get(pair, -1) for pair in pairs])
+
+    def scored_tokens(self, queries: Sequence[str], passages: Tokens) -> Scored:
+        """Like `scored`, for passages whose token ids are known, as those of an index are: only queries are tokenized.
+
+        Args:
+            queries: texts, one for each passage.
+            passages: ids without special tokens, made by a tokenizer whose fingerprint is `tokenizer`; one without any
+                id is scored as an empty text, because a blank one cannot be told from it.
+
+        Raises:
+            InputError: a query is blank, or the two are not of one length.
+            ScoreError: the model gives NaN.
+
+        >>> import crossrank
+        >>> scorer = crossrank.load()
+        >>> ids = scorer.checkpoint.tokenizer().encode("Paris is its capital.", add_special_tokens=False).ids
+        >>> known = scorer.scored_tokens(["capital of France"], Tokens.of([ids])).scores
+        >>> bool(known == scorer.score([("capital of France", "Paris is its capital.")]))
+        True
+        """
+        if isinstance(queries, str) or len(queries) != len(passages):
+            raise InputError(f"scored_tokens takes one query for each of the {len(passages)} passages")
+        for query in dict.fromkeys(queries):
+            check_query(query)
+        # A digest stands for the ids, so that equal pairs are found without a copy of all of them.
+        keys = [(query, _digest(passages.row(row))) for row, query in enumerate(queries)]
+        first = {key: row for row, key in reversed(list(enumerate(keys)))}
+        distinct = np.array(sorted(first.values()), dtype=np.int64)
+        heads: dict[str, NDArray[np.int32]] = {}
+
+        def encode(part: slice) -> Encoded:
+            some = distinct[part]
+            return self._encoder.encode_tokens([queries[i] for i in some], passages.take(some), self.windows, heads)
+
+        lengths = passages.lengths[distinct].tolist()
+        characters = [(len(queries[i]), CHARACTERS * n) for i, n in zip(distinct.tolist(), lengths, strict=True)]
+        found = self._sliced(self._costs(characters), encode)
+        place = {row: number for number, row in enumerate(distinct.tolist())}
+        return _spread(found, [place[first[key]] for key in keys])
+
+    def _costs(self, characters: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+        """What the model reads of each pair, about, in characters, from those of its query and its passage."""
+        both = np.array(characters, dtype=np.int64).reshape(-1, 2)
+        # A token has a character at least, so that only longer passages can need windows.
+        stretch = np.where(both[:, 1] > self._encoder.room, self.windows.stretch, 1.0)
+        return 1 + both[:, 0] + (both[:, 1] * stretch).astype(np.int64)
+
+    def _sliced(self, costs: NDArray[np.int64], encode: Callable[[slice], Encoded]) -> Scored:
+        """Scores of distinct pairs, a slice at a time."""
+        scores = np.empty(len(costs), dtype=np.float32)
+        queries: list[Truncation] = []
+        passages: list[Truncation] = []
+        tokens = 0
+        parts = slices(costs, FIRST_SLICE, SLICE)
+        with closing(lookahead(encode, parts)) as encoded:
+            for part, made in zip(parts, encoded, strict=True):
+                logits = self._forward(made.tokens)
+                scores[part] = fold(logits, made.owner, part.stop - part.start, self.windows.fold)
+                for cut in made.truncations:
+                    if cut.position < 0:
+                        queries.append(cut)
+                    else:
+                        passages.append(replace(cut, position=part.start + cut.position))
+                tokens += int(made.tokens.offsets[-1])
+        return Scored(scores, (*queries, *passages), tokens)
+
+    def _forward(self, tokens: Tokens) -> NDArray[np.float32]:
+        logits = np.empty(len(tokens), dtype=np.float32)
+        for batch in plan(tokens.lengths, BUDGET, self.backend.padded):
+            logits[batch] = self.backend.forward(tokens.take(batch))
         if np.isnan(logits).any():
             raise ScoreError(
                 f"{self.checkpoint.name} gives NaN for {int(np.isnan(logits).sum())} of {len(logits)} sequences. Its "
                 "weights are damaged or overflow in this dtype: load it with dtype='float32', or save it again"
             )
-        folded = fold(logits, encoded.owner, len(distinct), self.windows.fold)
-        place = {pair: row for row, pair in enumerate(distinct)}
-        scores = np.array([folded[place[pair]] if pair in place else -np.inf for pair in pairs], dtype=np.float32)
-        return Scored(scores, _spread(encoded.truncations, pairs, distinct), int(encoded.tokens.offsets[-1]))
+        return logits
 
     def rank(self, query: str, documents: Sequence[str], k: int | None = None) -> Ranked:
         """The documents that answer the query, best first.
@@ -170,7 +256,7 @@ class CrossEncoder:
             check_k(k)
         if isinstance(documents, str):
             raise InputError("rank takes a list of documents, not one string")
-        _check_query(query)
+        check_query(query)
         scored = self.scored([(query, document) for document in documents])
         order = order_of(scored.scores)[:k]
         return Ranked(tuple(order.tolist()), scored.scores[order], scored.truncations)
@@ -192,13 +278,6 @@ class CrossEncoder:
         )
 
 
-def _check_query(query: Any) -> None:
-    if not isinstance(query, str):
-        raise InputError(f"the query is {type(query).__name__}, not a string")
-    if not query.strip():
-        raise InputError("the query is empty; ask something")
-
-
 def _check_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     queries = set()
     for position, pair in enumerate(pairs):
@@ -209,22 +288,23 @@ def _check_pairs(pairs: Sequence[tuple[str, str]]) -> None:
             raise InputError(f"document {position} is {type(passage).__name__}, not a string")
         queries.add(query)
     for query in queries:
-        _check_query(query)
+        check_query(query)
 
 
-def _spread(
-    truncations: Sequence[Truncation], pairs: Sequence[tuple[str, str]], distinct: Sequence[tuple[str, str]]
-) -> tuple[Truncation, ...]:
-    """Reports on distinct pairs as reports on the caller's positions."""
-    if not truncations:
-        return ()
-    by_pair = {distinct[t.position]: t for t in truncations if t.position >= 0}
-    queries = tuple(t for t in truncations if t.position < 0)
-    return queries + tuple(
-        Truncation(position, t.tokens, t.read, t.windows, t.exact)
-        for position, pair in enumerate(pairs)
-        if (t := by_pair.get(pair)) is not None
-    )
+def _spread(found: Scored, rows: Sequence[int]) -> Scored:
+    """What was found of distinct pairs, for the caller's list: the distinct pair of each position, -1 for a blank."""
+    of = np.array(rows, dtype=np.int64)
+    scores = np.full(len(of), -np.inf, dtype=np.float32)
+    scores[of >= 0] = found.scores[of[of >= 0]]
+    if not found.truncations:
+        return Scored(scores, (), found.tokens)
+    by_row = {cut.position: cut for cut in found.truncations if cut.position >= 0}
+    passages = [replace(by_row[row], position=position) for position, row in enumerate(rows) if row in by_row]
+    return Scored(scores, (*(cut for cut in found.truncations if cut.position < 0), *passages), found.tokens)
+
+
+def _digest(ids: NDArray[np.int32]) -> bytes:
+    return blake2b(ids.tobytes(), digest_size=16).digest()
 
 
 def load(
@@ -260,10 +340,6 @@ def load(
     >>> crossrank.load().rank("who wrote Faust?", ["Goethe wrote Faust.", "Tea is hot."]).positions
     (0, 1)
     """
-    found = catalog.locate(name, default="small")
-    read = checkpoint.read(
-        found.source, shared_embeddings=found.shared_embeddings, shared_tokenizer=found.shared_tokenizer
-    )
-    read = replace(read, name=found.name)
+    read = named.read(name, default="small")
     windows = Windows(window, overlap, fold, max_windows)
     return CrossEncoder(read, backends.open(read, backend, device, dtype), windows, max_length)

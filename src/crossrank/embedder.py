@@ -14,8 +14,8 @@ from crossrank import backends, checkpoint
 from crossrank.batching import plan
 from crossrank.encoder import valid_text
 from crossrank.errors import CheckpointError, InputError
-from crossrank.models import catalog
-from crossrank.types import Backend, Pooling, Tokens
+from crossrank.models import named
+from crossrank.types import Backend, Embedded, Pooling, Tokens, Truncation
 
 # Tokens of one batch. Vectors do not depend on it; memory does.
 BUDGET = 8192
@@ -40,6 +40,9 @@ class TextEmbedder:
         self.max_length = read.max_length
         self._pooling: Pooling = read.pooling
         self.tokenizer: Tokenizer = read.tokenizer()
+        marks = self.tokenizer.encode("a").special_tokens_mask
+        self._specials = sum(marks)
+        self._closing = sum(marks[marks.index(0) :]) if 0 in marks else 0
 
     def __repr__(self) -> str:
         return f"TextEmbedder({self.checkpoint.name!r}, backend={self.backend.name!r}, width={self.width})"
@@ -54,11 +57,16 @@ class TextEmbedder:
         """Equal exactly for checkpoints with equal weights, tokenizer and pooling."""
         return self.checkpoint.fingerprint
 
+    @property
+    def room(self) -> int:
+        """Tokens of a text that it reads, special tokens left out."""
+        return self.max_length - self._specials
+
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors, shape (n, width), in the order of the texts; their dot product is the cosine.
 
-        A text longer than `max_length` tokens is read up to there, as bi-encoders do: split it into passages first.
-        Equal texts are embedded once.
+        A text of more than `room` tokens is read up to there, as bi-encoders do; `embedded` says which ones were.
+        Split long texts into passages first. Equal texts are embedded once.
 
         Raises:
             InputError: an item is not a string.
@@ -68,27 +76,49 @@ class TextEmbedder:
         >>> vectors.shape, bool(vectors[0] @ vectors[1] > vectors[0] @ vectors[2])
         ((3, 384), True)
         """
+        return self.embedded(texts).vectors
+
+    def embedded(self, texts: Sequence[str]) -> Embedded:
+        """Like `embed`, with a report of the texts that were not read to their end.
+
+        >>> import crossrank
+        >>> made = crossrank.load_embedder().embedded(["a cat", "meow " * 300])
+        >>> [(cut.position, cut.tokens, cut.read) for cut in made.truncations]
+        [(1, 600, 254)]
+        """
         if isinstance(texts, str):
             raise InputError("embed takes a list of texts, not one string")
         for position, text in enumerate(texts):
             if not isinstance(text, str):
                 raise InputError(f"text {position} is {type(text).__name__}, not a string")
         place = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-        tokens = self._encode(list(place))
+        tokens, cut = self._encode(list(place))
         out = np.empty((len(place), self.width), dtype=np.float32)
         for batch in plan(tokens.lengths, BUDGET, self.backend.padded):
             out[batch] = self.backend.pool(tokens.take(batch), self._pooling)
         # Cosine needs unit vectors, also where the checkpoint has no Normalize module.
         out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
-        return out[[place[text] for text in texts]]
+        rows = [place[text] for text in texts]
+        truncations = [replace(cut[row], position=position) for position, row in enumerate(rows) if row in cut]
+        return Embedded(out[rows], tuple(truncations))
 
-    def _encode(self, texts: list[str]) -> Tokens:
+    def _encode(self, texts: list[str]) -> tuple[Tokens, dict[int, Truncation]]:
+        """Sequences that the model can read, and what was cut for it, by row."""
         # 24 characters a token: more than any text needs, and a bound on what a hostile line can cost.
-        cut = [valid_text(text[: self.max_length * 24]) for text in texts]
-        rows = [encoded.ids for encoded in self.tokenizer.encode_batch_fast(cut)]
-        # Too long: cut before the closing special token, which stays.
-        rows = [row if len(row) <= self.max_length else [*row[: self.max_length - 1], row[-1]] for row in rows]
-        return Tokens.of(rows)
+        limit = self.max_length * 24
+        rows = [
+            encoded.ids for encoded in self.tokenizer.encode_batch_fast([valid_text(text[:limit]) for text in texts])
+        ]
+        cut = {}
+        for row, (ids, text) in enumerate(zip(rows, texts, strict=True)):
+            exact = len(text) <= limit
+            if len(ids) > self.max_length or not exact:
+                read = min(len(ids) - self._specials, self.room)
+                cut[row] = Truncation(row, len(ids) - self._specials, read, 1, exact)
+                # The special tokens that close a text stay.
+                end = len(ids) - self._closing
+                rows[row] = ids[: min(end, self.max_length - self._closing)] + ids[end:]
+        return Tokens.of(rows), cut
 
 
 def load_embedder(
@@ -105,9 +135,5 @@ def load_embedder(
     Raises:
         CheckpointError: the model is missing, damaged, or no bi-encoder.
     """
-    found = catalog.locate(name, default="embed")
-    read = checkpoint.read(
-        found.source, shared_embeddings=found.shared_embeddings, shared_tokenizer=found.shared_tokenizer
-    )
-    read = replace(read, name=found.name)
+    read = named.read(name, default="embed")
     return TextEmbedder(read, backends.open(read, backend, device, dtype))

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from crossrank.checkpoint import vocabulary
 from crossrank.errors import CheckpointError, InputError
-from crossrank.types import Tokens
+from crossrank.types import Tokens, Truncation
 from crossrank.windows import Fold, spans
 
 # A passage is cut before it is tokenized at this many characters a token that could be read: English has 4-5, the
@@ -45,29 +48,10 @@ class Windows:
         if self.most < 1:
             raise InputError(f"at least one window must be read, not {self.most}")
 
-
-@dataclass(frozen=True, slots=True)
-class Truncation:
-    """What of a text was not read whole, or was read in windows.
-
-    Attributes:
-        position: place of the pair in the caller's list; -1 for the query.
-        tokens: tokens of the text. A lower bound when `exact` is false, because reading stopped early.
-        read: tokens that reached the model in some window.
-        windows: how many windows they were read in.
-        exact: whether `tokens` is the whole count.
-    """
-
-    position: int
-    tokens: int
-    read: int
-    windows: int
-    exact: bool = True
-
     @property
-    def lost(self) -> bool:
-        """Whether some of the text was not read at all."""
-        return self.read < self.tokens or not self.exact
+    def stretch(self) -> float:
+        """Tokens read for one of a long passage: what overlaps is read more than once."""
+        return self.size / (self.size - self.overlap)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,7 +127,14 @@ class PairEncoder:
         if self.room < 2:
             raise CheckpointError(f"a maximum length of {max_length} leaves no room for a query and a passage")
 
-    def encode(self, pairs: Sequence[tuple[str, str]], windows: Windows) -> Encoded:
+    @cached_property
+    def fingerprint(self) -> str:
+        """Equal exactly for tokenizers that cut passages into equal ids: those of an index may then stand in."""
+        return vocabulary.fingerprint(self._tokenizer)
+
+    def encode(
+        self, pairs: Sequence[tuple[str, str]], windows: Windows, heads: dict[str, NDArray[np.int32]] | None = None
+    ) -> Encoded:
         """Encode pairs; a passage that does not fit beside its query becomes several sequences.
 
         The query keeps its tokens up to half the room and is cut after that, with a report. Each distinct query and
@@ -152,72 +143,136 @@ class PairEncoder:
         Args:
             pairs: (query, passage) texts.
             windows: how passages that do not fit are read.
+            heads: queries that earlier calls tokenized, which are neither tokenized nor reported again; those of this
+                call are added.
 
         Returns:
             Sequences in the order of the pairs, a pair's windows in the order of the text.
         """
-        queries, cut = self._queries([query for query, _ in pairs])
-        passages = self._passages([passage for _, passage in pairs], windows)
-        rows: list[NDArray[np.int32]] = []
-        types: list[NDArray[np.int32]] = []
-        owner: list[int] = []
-        truncations = list(cut)
-        for position, (query, passage) in enumerate(pairs):
-            head = queries[query]
-            ids, whole = passages[passage]
-            places = self._places(len(ids), self.room - len(head), windows)[: windows.most]
-            if len(places) > 1 or places[-1][1] < len(ids) or not whole:
-                truncations.append(Truncation(position, len(ids), places[-1][1], len(places), whole))
-            for start, stop in places:
-                row, kinds = self._sequence(head, ids[start:stop])
-                rows.append(row)
-                types.append(kinds)
-                owner.append(position)
-        return Encoded(_pack(rows, types), np.array(owner, dtype=np.int64), tuple(truncations))
+        place = {text: row for row, text in enumerate(dict.fromkeys(passage for _, passage in pairs))}
+        limit = max(windows.size * windows.most, self.room) * _CHARACTERS_A_TOKEN
+        passages = self._tokenized([text[:limit] for text in place])
+        whole = np.fromiter((len(text) <= limit for text in place), dtype=np.bool_, count=len(place))
+        of = np.fromiter((place[passage] for _, passage in pairs), dtype=np.int64, count=len(pairs))
+        return self._encoded(
+            [query for query, _ in pairs], passages, of, whole, windows, {} if heads is None else heads
+        )
 
-    def _places(self, length: int, room: int, windows: Windows) -> list[tuple[int, int]]:
-        if length <= room:
-            return [(0, length)]
+    def encode_tokens(
+        self,
+        queries: Sequence[str],
+        passages: Tokens,
+        windows: Windows,
+        heads: dict[str, NDArray[np.int32]] | None = None,
+    ) -> Encoded:
+        """Like `encode`, for passages that are token ids already: no passage is tokenized.
+
+        Args:
+            queries: texts, one for each passage.
+            passages: ids without special tokens, of a tokenizer whose fingerprint is this one's; their types do not
+                matter.
+            windows: as in `encode`, like `heads`.
+            heads: see `windows`.
+        """
+        whole = np.ones(len(passages), dtype=np.bool_)
+        of = np.arange(len(passages), dtype=np.int64)
+        return self._encoded(queries, passages, of, whole, windows, {} if heads is None else heads)
+
+    def _encoded(
+        self,
+        queries: Sequence[str],
+        passages: Tokens,
+        of: NDArray[np.int64],
+        whole: NDArray[np.bool_],
+        windows: Windows,
+        heads: dict[str, NDArray[np.int32]],
+    ) -> Encoded:
+        """Sequences of query `i` with passage `of[i]`; `whole` tells passages that were tokenized to their ends."""
+        cut = self._add_heads(queries, heads)
+        place = {text: row for row, text in enumerate(dict.fromkeys(queries))}
+        head = _packed([heads[text] for text in place])
+        head_of = np.fromiter((place[text] for text in queries), dtype=np.int64, count=len(queries))
+        owner, starts, lengths, counts = self._spans(head.lengths[head_of], passages.lengths[of], windows)
+        reached = (starts + lengths)[np.cumsum(counts) - 1]  # Where the last window of each pair ends.
+        total = passages.lengths[of]
+        report = np.flatnonzero((counts > 1) | (reached < total) | ~whole[of])
+        windowed = [
+            Truncation(i, int(total[i]), int(reached[i]), int(counts[i]), bool(whole[of[i]])) for i in report.tolist()
+        ]
+        begins = passages.offsets[of[owner]] + starts
+        tokens = self._joined(head, head_of[owner], passages.ids, begins, lengths)
+        return Encoded(tokens, owner, (*cut, *windowed))
+
+    def _spans(
+        self, heads: NDArray[np.int64], passages: NDArray[np.int64], windows: Windows
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Windows of all pairs by the lengths of their two sides: pair, start and length of each window, and the number
+        of windows of each pair."""
+        counts = np.ones(len(passages), dtype=np.int64)
+        long = np.flatnonzero(passages > self.room - heads).tolist()
+        places = {i: self._windows(int(passages[i]), self.room - int(heads[i]), windows) for i in long}
+        counts[long] = [len(found) for found in places.values()]
+        owner = np.repeat(np.arange(len(passages), dtype=np.int64), counts)
+        starts, stops = np.zeros(len(owner), dtype=np.int64), passages[owner]
+        first = np.cumsum(counts) - counts
+        for i, found in places.items():
+            here = slice(int(first[i]), int(first[i]) + len(found))
+            starts[here], stops[here] = zip(*found, strict=True)
+        return owner, starts, stops - starts, counts
+
+    def _windows(self, length: int, room: int, windows: Windows) -> list[tuple[int, int]]:
         size = min(windows.size, room)
-        return spans(length, size, min(windows.overlap, size - 1))
+        return spans(length, size, min(windows.overlap, size - 1))[: windows.most]
 
-    def _sequence(
-        self, query: NDArray[np.int32], passage: NDArray[np.int32]
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def _joined(
+        self,
+        heads: Tokens,
+        head_of: NDArray[np.int64],
+        passages: NDArray[np.int32],
+        begins: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+    ) -> Tokens:
+        """Sequences of a head and a stretch of `passages` each, in the template: all of them in one gather."""
         t = self.template
-        parts = (t.before, query, t.between, passage, t.after)
-        ids = np.concatenate([np.asarray(part, dtype=np.int32) for part in parts])
-        types = np.repeat(np.array(t.types, dtype=np.int32), [len(part) for part in parts])
-        return ids, types
+        specials = np.array((*t.before, *t.between, *t.after), dtype=np.int32)
+        source = np.concatenate([specials, heads.ids, passages])
+        one, two = len(t.before), len(t.before) + len(t.between)
+        after_heads = len(specials) + len(heads.ids)
+        # Five parts make a sequence; where each begins in `source`, and how long it is.
+        begin, length = np.zeros((2, len(lengths), 5), dtype=np.int64)
+        begin[:, 1], length[:, 1] = len(specials) + heads.offsets[head_of], heads.lengths[head_of]
+        begin[:, 3], length[:, 3] = after_heads + begins, lengths
+        begin[:, 2], begin[:, 4] = one, two
+        length[:, 0], length[:, 2], length[:, 4] = one, two - one, len(t.after)
+        ends = np.cumsum(length)
+        shift = begin.ravel() - (ends - length.ravel())
+        where = np.repeat(shift, length.ravel()) + np.arange(ends[-1] if len(ends) else 0)
+        types = np.repeat(np.tile(np.array(t.types, dtype=np.int32), len(lengths)), length.ravel())
+        return Tokens(source[where], types, np.concatenate([[0], ends[4::5]]).astype(np.int64))
 
-    def _queries(self, texts: Sequence[str]) -> tuple[dict[str, NDArray[np.int32]], list[Truncation]]:
+    def _add_heads(self, queries: Sequence[str], heads: dict[str, NDArray[np.int32]]) -> list[Truncation]:
+        """Tokenize the queries that `heads` does not have yet; tell which were cut."""
         most = self.room // 2
-        found: dict[str, NDArray[np.int32]] = {}
+        limit = (most + 1) * _CHARACTERS_A_TOKEN
+        new = [text for text in dict.fromkeys(queries) if text not in heads]
+        made = self._tokenized([text[:limit] for text in new])
         cut = []
-        for text in dict.fromkeys(texts):
-            ids, exact = self._ids(text, most)
+        for row, text in enumerate(new):
+            ids, exact = made.row(row), len(text) <= limit
             if len(ids) > most or not exact:
                 cut.append(Truncation(-1, len(ids), most, 1, exact))
-            found[text] = ids[:most]
-        return found, cut
+            heads[text] = ids[:most]
+        return cut
 
-    def _passages(self, texts: Sequence[str], windows: Windows) -> dict[str, tuple[NDArray[np.int32], bool]]:
-        most = max(windows.size * windows.most, self.room)
-        distinct = list(dict.fromkeys(texts))
-        limit = most * _CHARACTERS_A_TOKEN
+    def _tokenized(self, texts: Sequence[str]) -> Tokens:
         # encode_batch_fast leaves out character offsets, which nobody reads here; a third of the time.
-        encoded = self._tokenizer.encode_batch_fast(
-            [valid_text(text[:limit]) for text in distinct], add_special_tokens=False
-        )
-        return {
-            text: (np.array(e.ids, dtype=np.int32), len(text) <= limit)
-            for text, e in zip(distinct, encoded, strict=True)
-        }
-
-    def _ids(self, text: str, most: int) -> tuple[NDArray[np.int32], bool]:
-        limit = (most + 1) * _CHARACTERS_A_TOKEN
-        encoded = self._tokenizer.encode(valid_text(text[:limit]), add_special_tokens=False)
-        return np.array(encoded.ids, dtype=np.int32), len(text) <= limit
+        made = self._tokenizer.encode_batch_fast([valid_text(text) for text in texts], add_special_tokens=False)
+        rows = [one.ids for one in made]
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        # One array from all numbers at once: an array a row takes twice as long.
+        ids = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(offsets[-1]))
+        return Tokens(ids, np.zeros_like(ids), offsets)
 
 
 def valid_text(text: str) -> str:
@@ -225,12 +280,9 @@ def valid_text(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _pack(rows: Sequence[NDArray[np.int32]], types: Sequence[NDArray[np.int32]]) -> Tokens:
+def _packed(rows: Sequence[NDArray[np.int32]]) -> Tokens:
+    """Rows of ids end to end; types that nobody reads."""
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([len(row) for row in rows], out=offsets[1:])
-    empty = np.zeros(0, dtype=np.int32)
-    return Tokens(
-        np.concatenate(rows) if rows else empty,
-        np.concatenate(types) if types else empty,
-        offsets,
-    )
+    ids = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int32)
+    return Tokens(ids, np.zeros_like(ids), offsets)

@@ -161,6 +161,14 @@ def check_k(k: int) -> None:
         raise InputError(f"k must be at least 1, not {k}; leave it out to keep everything")
 
 
+def check_query(query: Any) -> None:
+    """Refuse a query that is not a string, or blank: a model would score it, and the order would mean nothing."""
+    if not isinstance(query, str):
+        raise InputError(f"the query is {type(query).__name__}, not a string")
+    if not query.strip():
+        raise InputError("the query is empty; ask something")
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """The text a scorer reads for one document, and where it came from.
@@ -183,6 +191,57 @@ class Passage:
     def scored_text(self) -> str:
         """Title and text as models read them. The one place that joins the two."""
         return f"{self.title}. {self.text}" if self.title else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """What of a text was not read whole, or was read in windows.
+
+    Attributes:
+        position: place of the pair or text in the caller's list; -1 for the query.
+        tokens: tokens of the text, special tokens left out. A lower bound when `exact` is false, because reading
+            stopped early.
+        read: tokens that reached the model in some window.
+        windows: how many windows they were read in; 1 where there are none.
+        exact: whether `tokens` is the whole count.
+    """
+
+    position: int
+    tokens: int
+    read: int
+    windows: int
+    exact: bool = True
+
+    @property
+    def lost(self) -> bool:
+        """Whether some of the text was not read at all."""
+        return self.read < self.tokens or not self.exact
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedded:
+    """Vectors of texts, with what was read of them.
+
+    Attributes:
+        vectors: unit vectors, shape (n, width), in the order of the texts.
+        truncations: texts whose end no vector tells of, positions rising.
+    """
+
+    vectors: NDArray[np.float32]
+    truncations: tuple[Truncation, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Retrieved:
+    """What a first stage found for one query, with what it read of the query.
+
+    Attributes:
+        ranking: best first.
+        truncations: of the query, position -1; empty when it was read whole.
+    """
+
+    ranking: Ranking
+    truncations: tuple[Truncation, ...]
 
 
 @runtime_checkable
@@ -234,11 +293,47 @@ class Embedder(Protocol):
         ...
 
 
+@runtime_checkable
+class ReportingEmbedder(Protocol):
+    """An embedder that says what it cut. One that is not reads every text to its end."""
+
+    @property
+    def room(self) -> int:
+        """Tokens of a text that it reads, special tokens left out."""
+        ...
+
+    def embedded(self, texts: Sequence[str]) -> Embedded:
+        """Like `embed`, with a report of what was cut."""
+        ...
+
+
 class Retriever(Protocol):
     """A first stage: texts in, rankings out."""
 
     def retrieve(self, queries: Sequence[str], depth: int) -> list[Ranking]:
         """One ranking of at most `depth` documents a query, in the order of the queries."""
+        ...
+
+
+@runtime_checkable
+class ReportingRetriever(Protocol):
+    """A first stage that says what it cut of a query. One that is not reads every query to its end."""
+
+    def retrieved(self, queries: Sequence[str], depth: int) -> list[Retrieved]:
+        """Like `retrieve`, with a report of what was cut."""
+        ...
+
+
+class TokenStore(Protocol):
+    """Where token ids of passages lie ready, so that a query tokenizes only itself: an index."""
+
+    @property
+    def tokenizer(self) -> str:
+        """Fingerprint of the tokenizer that made them, as `checkpoint.vocabulary.fingerprint` gives it."""
+        ...
+
+    def tokens(self, ids: Sequence[str]) -> Tokens:
+        """Ids of the passages' scored texts, in the order of the passages, special tokens left out."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""One contract for every backend that is installed: reference, torch, fake."""
+"""One contract for every backend that is installed: reference, the native engine's tiers, torch, fake."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ import pytest
 
 import tiny
 from crossrank import backends, extras
+from crossrank.backends.cpu import library
 from crossrank.checkpoint import read
 from crossrank.errors import CheckpointError, InputError
 from crossrank.types import Backend, Tokens
 
 # How far a sequence's answer may move with what else is in its batch: matrix products round differently by shape.
-TOLERANCE = {"reference": 2e-5, "torch": 2e-5, "torch-bfloat16": 0.1, "fake": 0.0}
+NATIVE = [f"cpu:{tier}-float32" for tier in library.tiers()]
+NATIVE += [f"cpu:{tier}-bfloat16" for tier in library.tiers() if library.has_bfloat16(tier)]
+# The native engine adds up every number in one order, whatever stands beside it: its answers do not move at all.
+TOLERANCE = dict.fromkeys(NATIVE, 0.0) | {"reference": 2e-5, "torch": 2e-5, "torch-bfloat16": 0.1, "fake": 0.0}
 
 needs_torch = pytest.mark.skipif(
     not (extras.available("torch") and extras.available("transformers")), reason="the extra torch is not installed"
 )
 KINDS = [
     "reference",
+    *NATIVE,
     "fake",
     pytest.param("torch", marks=[needs_torch, pytest.mark.torch]),
     pytest.param("torch-bfloat16", marks=[needs_torch, pytest.mark.torch]),
@@ -53,7 +58,7 @@ LENGTHS = [5, 60, 1, 17, 17, 17, 3, 33, 64, 2]
 
 def test_it_is_a_backend_and_says_what_it_is(scorer: Backend, kind: str) -> None:
     assert isinstance(scorer, Backend)
-    assert scorer.name.startswith(kind.partition("-")[0])
+    assert scorer.name.startswith(kind.partition("-")[0].partition(":")[0])
     assert isinstance(scorer.padded, bool)
 
 

@@ -44,7 +44,7 @@ def test_same_order_as_predict(name: str, labels: int, backend: str, tmp_path: P
         theirs = theirs[:, 1] - theirs[:, 0]
     gaps = [abs(a - b) for a, b in itertools.combinations(theirs.tolist(), 2)]
     assert min(gaps) > 1e-6, "scores must differ for the order to mean something"
-    mine = crossrank.load(folder, backend=backend, device="cpu").rank(query, DOCUMENTS)
+    mine = crossrank.load(folder, backend=backend, device="cpu", dtype="float32").rank(query, DOCUMENTS)
     assert mine.positions == tuple(np.argsort(-theirs, kind="stable").tolist())
 
 
@@ -66,7 +66,7 @@ def test_rerankers_saved_as_modules(pooling: str, tmp_path: Path) -> None:
     theirs.save_pretrained(str(tmp_path / "model"))
     query = "What is the capital of France?"
     want = theirs.predict([(query, text) for text in DOCUMENTS], activation_fn=torch.nn.Identity())
-    mine = crossrank.load(tmp_path / "model")
+    mine = crossrank.load(tmp_path / "model", dtype="float32")
     assert mine.checkpoint.kind == "cross-encoder"
     assert np.abs(mine.score([(query, text) for text in DOCUMENTS]) - want).max() < 1e-4
     with pytest.raises(CheckpointError, match="backend='reference'"):
@@ -84,8 +84,10 @@ def test_rerankers_saved_as_modules(pooling: str, tmp_path: Path) -> None:
 def test_same_vectors_as_encode_before_and_after_export(pooling: str, tmp_path: Path) -> None:
     folder = tiny.bi_encoder(tmp_path / "model", pooling)
     export(read(folder), tmp_path / "out")
-    mine = crossrank.load_embedder(folder).embed(DOCUMENTS)
+    mine = crossrank.load_embedder(folder, dtype="float32").embed(DOCUMENTS)
     for place in (folder, tmp_path / "out"):
         theirs = SentenceTransformer(str(place), device="cpu").encode(DOCUMENTS, normalize_embeddings=True)
         np.testing.assert_allclose(mine, theirs, atol=1e-5)
-    np.testing.assert_allclose(crossrank.load_embedder(tmp_path / "out").embed(DOCUMENTS), mine, atol=1e-6)
+    np.testing.assert_allclose(
+        crossrank.load_embedder(tmp_path / "out", dtype="float32").embed(DOCUMENTS), mine, atol=1e-6
+    )

@@ -12,6 +12,7 @@ import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 import crossrank
+from crossrank.backends.cpu import library
 from crossrank.checkpoint import export
 from crossrank.models import catalog
 
@@ -37,9 +38,9 @@ DOCUMENTS = [
 ]
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", *(f"cpu:{tier}" for tier in library.tiers())])
 def test_small_gives_the_logits_and_order_of_sentence_transformers(backend: str, tmp_path: Path) -> None:
-    mine = crossrank.load("small", backend=backend, device="cpu")
+    mine = crossrank.load("small", backend=backend, device="cpu", dtype="float32")
     export(mine.checkpoint, tmp_path / "small")
     theirs = CrossEncoder(str(tmp_path / "small"), device="cpu")
     pairs = [(QUERY, text) for text in DOCUMENTS]
@@ -49,9 +50,9 @@ def test_small_gives_the_logits_and_order_of_sentence_transformers(backend: str,
     assert mine.rank(QUERY, DOCUMENTS).positions == tuple(np.argsort(-predicted, kind="stable").tolist())
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", *(f"cpu:{tier}" for tier in library.tiers())])
 def test_embed_gives_the_vectors_of_sentence_transformers(backend: str, tmp_path: Path) -> None:
-    mine = crossrank.load_embedder("embed", backend=backend, device="cpu")
+    mine = crossrank.load_embedder("embed", backend=backend, device="cpu", dtype="float32")
     export(mine.checkpoint, tmp_path / "embed")
     theirs = SentenceTransformer(str(tmp_path / "embed"), device="cpu")
     want = theirs.encode(DOCUMENTS, normalize_embeddings=True)

@@ -17,6 +17,7 @@ import transformers
 
 import tiny
 from crossrank import backends
+from crossrank.backends.cpu import library
 from crossrank.checkpoint import Checkpoint, export, read
 from crossrank.types import Tokens
 
@@ -24,7 +25,9 @@ pytestmark = pytest.mark.torch
 
 TOLERANCE = 1e-4
 LENGTHS = [3, 40, 40, 96, 17, 1, 40, 8]
-BACKENDS = ("reference", "torch")
+# Every tier of the native engine that this machine has.
+BACKENDS = ("reference", "torch", *(f"cpu:{tier}" for tier in library.tiers()))
+OWN = tuple(name for name in BACKENDS if name != "torch")
 
 
 @pytest.fixture(scope="module", params=architectures.NAMES)
@@ -62,7 +65,7 @@ def test_logits(made: Path, backend: str) -> None:
     tokens = some_tokens(checkpoint)
     want = logits_of(made, tokens)[:, 0]
     assert want.std() > 0.01, "scores must differ for this test to mean much"
-    got = backends.open(checkpoint, backend, "cpu").forward(tokens)
+    got = backends.open(checkpoint, backend, "cpu", "float32").forward(tokens)
     assert np.abs(got - want).max() < TOLERANCE
 
 
@@ -71,7 +74,7 @@ def test_pooled_vectors_of_the_encoder_inside(made: Path, backend: str) -> None:
     checkpoint = read(made)
     tokens = some_tokens(checkpoint)
     states = states_of(made, tokens)
-    opened = backends.open(checkpoint, backend, "cpu")
+    opened = backends.open(checkpoint, backend, "cpu", "float32")
     mean, first = opened.pool(tokens, "mean"), opened.pool(tokens, "cls")
     assert np.abs(mean - np.stack([state.mean(axis=0) for state in states])).max() < TOLERANCE
     assert np.abs(first - np.stack([state[0] for state in states])).max() < TOLERANCE
@@ -85,7 +88,7 @@ def test_two_labels_give_log_odds(name: str, backend: str, tmp_path: Path) -> No
     assert (checkpoint.kind, checkpoint.labels) == ("cross-encoder", 2)
     tokens = some_tokens(checkpoint)
     want = logits_of(folder, tokens)
-    got = backends.open(checkpoint, backend, "cpu").forward(tokens)
+    got = backends.open(checkpoint, backend, "cpu", "float32").forward(tokens)
     assert np.abs(got - (want[:, 1] - want[:, 0])).max() < TOLERANCE
 
 
@@ -97,7 +100,7 @@ def test_bare_encoders(name: str, backend: str, tmp_path: Path) -> None:
     assert (checkpoint.kind, checkpoint.labels) == ("bi-encoder", 0)
     tokens = some_tokens(checkpoint)
     want = np.stack([state.mean(axis=0) for state in states_of(folder, tokens)])
-    assert np.abs(backends.open(checkpoint, backend, "cpu").pool(tokens, "mean") - want).max() < TOLERANCE
+    assert np.abs(backends.open(checkpoint, backend, "cpu", "float32").pool(tokens, "mean") - want).max() < TOLERANCE
 
 
 MODERN = [
@@ -115,16 +118,18 @@ MODERN = [
 ]
 
 
+@pytest.mark.parametrize("backend", OWN)
 @pytest.mark.parametrize("change", MODERN, ids=lambda change: "-".join(change))
-def test_what_modernbert_can_be(change: dict[str, Any], tmp_path: Path) -> None:
+def test_what_modernbert_can_be(change: dict[str, Any], backend: str, tmp_path: Path) -> None:
     folder = architectures.make("modernbert", tmp_path, **change)
     checkpoint = read(folder)
     tokens = some_tokens(checkpoint)
-    got = backends.open(checkpoint, "reference").forward(tokens)
+    got = backends.open(checkpoint, backend, "cpu", "float32").forward(tokens)
     assert np.abs(got - logits_of(folder, tokens)[:, 0]).max() < TOLERANCE
 
 
-def test_modernbert_reads_the_settings_of_older_configs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", OWN)
+def test_modernbert_reads_the_settings_of_older_configs(backend: str, tmp_path: Path) -> None:
     """Configs on the hub have global_rope_theta and local_rope_theta, and no rope_parameters or layer_types."""
     folder = architectures.make("modernbert", tmp_path)
     config = {key: value for key, value in read(folder).config.items() if key not in ("rope_parameters", "layer_types")}
@@ -132,23 +137,25 @@ def test_modernbert_reads_the_settings_of_older_configs(tmp_path: Path) -> None:
     tiny.write_json(folder / "config.json", {**config, **older})
     checkpoint = read(folder)
     tokens = some_tokens(checkpoint)
-    got = backends.open(checkpoint, "reference").forward(tokens)
+    got = backends.open(checkpoint, backend, "cpu", "float32").forward(tokens)
     assert np.abs(got - logits_of(folder, tokens)[:, 0]).max() < TOLERANCE
 
 
+@pytest.mark.parametrize("backend", OWN)
 @pytest.mark.parametrize("act", ["gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu", "tanh"])
-def test_hidden_activations(act: str, tmp_path: Path) -> None:
+def test_hidden_activations(act: str, backend: str, tmp_path: Path) -> None:
     folder = architectures.make("bert", tmp_path, hidden_act=act)
     checkpoint = read(folder)
     tokens = some_tokens(checkpoint)
-    got = backends.open(checkpoint, "reference").forward(tokens)
+    got = backends.open(checkpoint, backend, "cpu", "float32").forward(tokens)
     assert np.abs(got - logits_of(folder, tokens)[:, 0]).max() < TOLERANCE
 
 
-def test_padding_tokens_inside_a_roberta_sequence_keep_the_padding_position(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", OWN)
+def test_padding_tokens_inside_a_roberta_sequence_keep_the_padding_position(backend: str, tmp_path: Path) -> None:
     folder = architectures.make("roberta", tmp_path)
     tokens = Tokens.of([[0, 9, 1, 10, 2], [0, 1, 1, 2], [1, 5, 2]])
-    got = backends.open(read(folder), "reference").forward(tokens)
+    got = backends.open(read(folder), backend, "cpu", "float32").forward(tokens)
     assert np.abs(got - logits_of(folder, tokens)[:, 0]).max() < TOLERANCE
 
 
@@ -160,7 +167,7 @@ def test_distilbert_runs_on_torch(tmp_path: Path) -> None:
     transformers.DistilBertForSequenceClassification(config).save_pretrained(tmp_path)
     tiny.tokenizer(tmp_path)
     checkpoint = read(tmp_path)
-    assert backends.why(checkpoint).startswith("auto picks torch: the reference backend cannot")
+    assert backends.why(checkpoint).startswith("auto picks torch: the native engine and the reference backend cannot")
     tokens = tiny.random_tokens([4, 60, 9])
     got = backends.open(checkpoint).forward(tokens)
     assert np.abs(got - logits_of(tmp_path, tokens)[:, 0]).max() < TOLERANCE
@@ -170,7 +177,7 @@ def test_distilbert_runs_on_torch(tmp_path: Path) -> None:
 def test_low_precision_is_near(made: Path, dtype: str) -> None:
     checkpoint = read(made)
     tokens = some_tokens(checkpoint)
-    want = backends.open(checkpoint, "reference").forward(tokens)
+    want = backends.open(checkpoint, "reference", "cpu", "float32").forward(tokens)
     got = backends.open(checkpoint, "torch", "cpu", dtype).forward(tokens)
     assert np.abs(got - want).max() < 0.15
 
@@ -201,12 +208,12 @@ def test_tokenizers_agree(name: str, tmp_path: Path) -> None:
 def test_weights_in_a_pickle_are_read_by_the_safe_loader(tmp_path: Path) -> None:
     folder = architectures.make("bert", tmp_path)
     tokens = some_tokens(read(folder))
-    want = backends.open(read(folder), "reference").forward(tokens)
+    want = backends.open(read(folder), "reference", "cpu", "float32").forward(tokens)
     state = transformers.AutoModelForSequenceClassification.from_pretrained(folder).state_dict()
     (folder / "model.safetensors").unlink()
     torch.save(state, folder / "pytorch_model.bin")
     for backend in BACKENDS:
-        got = backends.open(read(folder), backend, "cpu").forward(tokens)
+        got = backends.open(read(folder), backend, "cpu", "float32").forward(tokens)
         np.testing.assert_allclose(got, want, atol=TOLERANCE)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,56 @@ from hypothesis import strategies as st
 
 import tiny
 from crossrank import backends, extras
+from crossrank.backends.cpu import library
 from crossrank.checkpoint import read
 from crossrank.errors import CheckpointError, InputError, MissingExtraError
 
+needs_native = pytest.mark.skipif(library.obstacle() is not None, reason=f"no native library: {library.obstacle()}")
 
-def test_auto_is_reference_where_it_can(cross_encoder_folder: Path) -> None:
+
+@needs_native
+def test_auto_is_the_native_engine_where_it_can(cross_encoder_folder: Path) -> None:
+    checkpoint = read(cross_encoder_folder)
+    assert backends.open(checkpoint).name.startswith("cpu (")
+    assert backends.why(checkpoint).startswith("auto picks cpu: the native engine computes bert here with ")
+    assert "float32" in backends.open(checkpoint, dtype="float32").name
+
+
+def test_without_the_library_auto_is_the_reference_backend_and_says_why(
+    cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library.handle.cache_clear()
+    monkeypatch.setattr(library, "NAMES", ("no such file",))
     checkpoint = read(cross_encoder_folder)
     assert backends.open(checkpoint).name.startswith("reference")
-    assert backends.why(checkpoint) == "auto picks reference: it computes bert and needs nothing but NumPy."
+    why = backends.why(checkpoint)
+    assert why.startswith("auto picks reference: it computes bert with NumPy; the native engine cannot: ")
+    assert "without a C++ compiler" in why
+    with pytest.raises(CheckpointError, match="without a C"):
+        backends.open(checkpoint, "cpu")
+    monkeypatch.undo()
+    library.handle.cache_clear()
+
+
+def test_where_there_is_a_compiler_there_is_the_library() -> None:
+    """So that no test of the native engine is ever skipped unseen."""
+    if not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        pytest.skip("no C++ compiler, so no native engine")
+    assert library.obstacle() is None
+
+
+@needs_native
+def test_a_tier_can_be_forced(cross_encoder_folder: Path) -> None:
+    checkpoint = read(cross_encoder_folder)
+    assert library.tiers()[0] == "portable"
+    for tier in library.tiers():
+        assert f"({tier}, float32," in backends.open(checkpoint, f"cpu:{tier}", dtype="float32").name
+    with pytest.raises(InputError, match="has no tier"):
+        backends.open(checkpoint, "cpu:avx1024")
+    with pytest.raises(InputError, match="bfloat16 needs"):
+        backends.open(checkpoint, "cpu:portable", dtype="bfloat16")
+    with pytest.raises(InputError, match="threads must be"):
+        backends.open(checkpoint, "cpu", threads=0)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +71,9 @@ def test_auto_is_reference_where_it_can(cross_encoder_folder: Path) -> None:
         ({"name": "onnx"}, "backend must be one of"),
         ({"device": "tpu"}, "device must be one of"),
         ({"dtype": "int8"}, "dtype must be one of"),
-        ({"name": "reference", "dtype": "bfloat16"}, "use backend='torch'"),
+        ({"name": "reference:avx2"}, "only cpu takes a tier"),
+        ({"name": "cpu", "device": "cuda"}, "use backend='torch'"),
+        ({"name": "reference", "dtype": "bfloat16"}, "use backend='cpu' or 'torch'"),
         ({"name": "reference", "device": "cuda"}, "use backend='torch'"),
     ],
 )
@@ -49,7 +94,7 @@ def test_reference_refuses_what_it_does_not_compute(tmp_path: Path, change: dict
     checkpoint = read(tiny.cross_encoder(tmp_path, **change))
     with pytest.raises(CheckpointError, match=words):
         backends.open(checkpoint, "reference")
-    assert backends.why(checkpoint).startswith("auto picks torch: the reference backend cannot")
+    assert backends.why(checkpoint).startswith("auto picks torch: the native engine and the reference backend cannot")
 
 
 def test_without_torch_the_cure_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Plans are partitions within the budget."""
+"""Plans are partitions within the budget, and so are slices."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossrank.batching import plan
+from crossrank.batching import plan, slices
 from crossrank.errors import InputError
 
 
@@ -35,3 +35,25 @@ def test_no_sequences_no_batches():
 def test_no_budget_is_refused():
     with pytest.raises(InputError, match="budget"):
         plan(np.array([3]), 0, padded=True)
+
+
+@given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 200), st.integers(0, 400))
+def test_slices_are_consecutive_and_bounded(costs, first, more):
+    costs, most = np.array(costs, dtype=np.int64), first + more
+    parts = slices(costs, first, most)
+    assert [i for part in parts for i in range(len(costs))[part]] == list(range(len(costs)))
+    assert all(part.stop > part.start for part in parts)
+    for number, part in enumerate(parts):
+        limit = min(first * 2**number, most)
+        assert costs[part].sum() <= limit + limit // 2 or part.stop == part.start + 1
+
+
+def test_a_list_that_costs_little_more_than_one_slice_stays_whole():
+    assert slices(np.full(15, 10), 100, 1000) == [slice(0, 15)]
+    assert slices(np.full(16, 10), 100, 1000) == [slice(0, 10), slice(10, 16)]
+
+
+@pytest.mark.parametrize(("first", "most"), [(0, 5), (5, 4)])
+def test_slices_that_cannot_be(first, most):
+    with pytest.raises(InputError, match="slices"):
+        slices(np.array([3]), first, most)

@@ -84,6 +84,19 @@ def test_a_scorer_of_the_wrong_shape():
         rerank("q", START, [Stage(Wrong(), 3)], texts)
 
 
+def test_a_scorer_that_is_no_cross_encoder_reads_texts():
+    class Store:
+        tokenizer = "any"
+
+        def tokens(self, ids):
+            raise AssertionError("nobody can read these")
+
+    table = Table({"text of a": 0.0, "text of b": 1.0})
+    _, (trace,) = rerank("q", START, [Stage(table, 2)], texts, Store())
+    assert [text for _, text in table.pairs] == ["text of a", "text of b"]
+    assert trace.note == ""
+
+
 @pytest.mark.parametrize("bad", [{"depth": 0}, {"weight": 0.0}, {"weight": 1.5}, {"weight": float("nan")}])
 def test_impossible_stages(bad):
     with pytest.raises(InputError):

@@ -171,6 +171,23 @@ def test_a_bi_encoder_is_exported_with_its_pooling(tmp_path: Path) -> None:
         export(again, tmp_path / "out")
 
 
+def test_an_export_overwrites_only_when_told(folder: Path, tmp_path: Path) -> None:
+    bi, out = read(tiny.bi_encoder(tmp_path / "in")), tmp_path / "out"
+    out.mkdir()
+    export(bi, out)  # An empty folder is as good as none.
+    (out / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    with pytest.raises(CheckpointError, match=r"not empty.*--force"):
+        export(read(folder), out)
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    export(read(folder), out, overwrite=True)
+    again = read(out)
+    assert (again.kind, again.max_length) == ("cross-encoder", 60), "settings of the model before were left"
+    assert (out / "notes.txt").read_text() == "mine"
+    with pytest.raises(CheckpointError, match="own folder"):
+        export(again, out, overwrite=True)
+
+
 def test_old_layer_norm_names_and_position_buffers(folder: Path) -> None:
     tokens = tiny.random_tokens([7, 3])
     want = backends.open(read(folder), "reference").forward(tokens)

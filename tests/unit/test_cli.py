@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import crossrank
+import tiny
 from crossrank.cli import root, terminal
 from crossrank.cli.exits import MEANINGS, Exit
 from crossrank.models import catalog
@@ -144,8 +145,9 @@ def test_rerank_warns_of_what_was_not_read(ce: str) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "  "])
-def test_rerank_refuses_an_empty_query(ce: str, query: str) -> None:
-    assert "the query is empty" in run("rerank", query, "-m", ce, stdin=TEXTS, code=1).stderr
+def test_an_empty_query_is_refused_before_anything_is_read(query: str) -> None:
+    for args in (("rerank", query, "-m", "./no-such-model"), ("search", "no.index", query)):
+        assert "the query is empty" in run(*args, stdin=b"\xff", code=1).stderr
 
 
 def test_rerank_usage_errors(ce: str) -> None:
@@ -268,6 +270,24 @@ def test_index_names_the_files_that_fail(documents: Path, be: str) -> None:
     assert len(rows(run("search", "i", "bread", "--no-rerank", "--json"))) == 2
 
 
+def test_index_reports_what_vectors_do_not_tell_of(documents: Path, be: str) -> None:
+    row = {"id": "titled", "title": "cat " * 60, "text": "Bread."}
+    (documents / "more.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    result = run("index", str(documents), "--to", "i", "-m", be)
+    assert "1 passage is longer than what a vector tells of" in result.stderr
+    assert "titled (46 of " in result.stderr
+    done = rows(run("index", str(documents), "--to", "i", "--rebuild", "-m", be, "--json"))[0]
+    assert [(unread["passage"], unread["read"]) for unread in done["unread"]] == [("titled", 46)]
+    assert "a vector tells of" not in run("index", str(documents), "--to", "i").stderr
+
+
+def test_index_refuses_passages_that_the_embedder_would_cut(documents: Path, be: str) -> None:
+    args = ("index", str(documents), "--to", "i", "-m", be, "--passage-tokens")
+    assert "use --passage-tokens 46 or fewer" in run(*args, "47", code=1).stderr
+    assert not Path("i").exists()
+    run(*args, "46")
+
+
 def test_index_of_an_empty_folder_says_that_it_is_empty(documents: Path, be: str) -> None:
     Path("empty").mkdir()
     result = run("index", "empty", "--to", "i", "-m", be)
@@ -345,6 +365,22 @@ def test_search_explains_every_step(index: str, ce: str) -> None:
     assert "opening" in lines.stderr
 
 
+def test_a_model_called_as_a_retriever_is_hides_no_step(
+    index: str, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(cross_encoder_folder, "dense")
+    args = ("search", index, "bread", "-m", "dense", "--explain")
+    *found, last = rows(run(*args, "--json"))
+    names = ["bm25", "dense", "fused", "dense (2)"]
+    assert [step["name"] for step in last["explain"]["steps"]] == names
+    bread = next(row for row in found if row["document"] == "bread")
+    assert ["raw_score" in step for step in bread["steps"].values()] == [False, False, False, True]
+    for line in run(*args).stdout.splitlines():
+        assert [re.sub(r" (#.*|-)$", "", field) for field in line.split("\t")[4:]] == names
+    monkeypatch.setattr(terminal, "on_terminal", lambda *, err=False: True)
+    assert "dense (2)" in run(*args).stdout
+
+
 def test_search_without_rerank_and_with_k(index: str) -> None:
     found = rows(run("search", index, "bread", "--no-rerank", "--json", "-k", "1"))
     assert [(row["document"], row["step"]) for row in found] == [("bread", "fused")]
@@ -359,6 +395,27 @@ def test_search_filters(index: str) -> None:
     assert none.stdout == ""
     assert "without --filter" in none.stderr
     assert "not understood" in run(*args, "year", code=1).stderr
+
+
+def test_index_and_search_take_the_engine_options(documents: Path, index: str, ce: str, be: str) -> None:
+    for args in (("index", str(documents), "--to", "i", "-m", be), ("search", index, "bread", "-m", ce)):
+        assert "use backend='torch'" in run(*args, "--backend", "reference", "--dtype", "bfloat16", code=1).stderr
+        assert "use backend='torch'" in run(*args, "--backend", "fake", "--device", "cuda", code=1).stderr
+
+
+def test_search_warns_of_a_query_that_no_model_reads_whole(index: str, ce: str) -> None:
+    warned = run("search", index, "the cat " * 40, "-m", ce).stderr
+    assert "the query was cut: dense read its first 46 of 80 tokens" in warned
+    assert "read its first 28 of 80 tokens" in warned
+
+
+def test_search_explains_why_passages_were_tokenized(index: str, tmp_path: Path) -> None:
+    other = tiny.cross_encoder(tmp_path / "other")
+    (other / "vocab.txt").write_text("\n".join([*tiny.VOCABULARY[:5], *reversed(tiny.VOCABULARY[5:])]) + "\n")
+    said = "tokenized 2 passages: the index holds ids of another tokenizer"
+    assert said in run("search", index, "bread", "-m", str(other), "--explain").stderr
+    steps = rows(run("search", index, "bread", "-m", str(other), "--explain", "--json"))[-1]["explain"]["steps"]
+    assert [step["note"] for step in steps] == ["", "", "", said]
 
 
 def test_search_errors(index: str, ce: str) -> None:
@@ -376,7 +433,10 @@ def test_models_lists_the_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = rows(run("models", "--json"))
     assert [row["name"] for row in listed] == [entry.name for entry in catalog.CATALOG]
     assert listed[0]["source"] == "wheel"
-    assert len(run("models").stdout.splitlines()) == len(listed)
+    assert (listed[0]["max_length"], listed[0]["score_space"]) == (512, "logits, calibrated")
+    lines = [line.split("\t") for line in run("models").stdout.splitlines()]
+    assert [(line[0], line[6]) for line in lines] == [(row["name"], row["score_space"]) for row in listed]
+    assert {len(line) for line in lines} == {8}
     monkeypatch.setattr(terminal, "on_terminal", lambda *, err=False: True)
     assert "this install" in run("models").stdout
 
@@ -388,6 +448,8 @@ def test_an_exported_model_scores_the_same(ce: str) -> None:
     Path("file").touch()
     run("models", "export", ce, "file", code=2)
     run("models", "export", "./none", "out", code=1)
+    assert "not empty" in run("models", "export", ce, "exported", code=1).stderr
+    run("models", "export", ce, "exported", "--force")
 
 
 def test_doctor_tests_a_model(ce: str, be: str) -> None:
@@ -408,6 +470,13 @@ def test_doctor_without_a_model(ce: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "HF_TOKEN" in result.stdout
     assert "secret" not in result.stdout
     assert "self test" not in result.stdout
+
+
+def test_doctor_tests_the_model_that_the_environment_names(ce: str, be: str) -> None:
+    tested = rows(run("doctor", "--json", env={"CROSSRANK_MODEL": ce}))[0]["model"]
+    assert tested["name"] == ce
+    assert tested["checks"]
+    assert rows(run("doctor", be, "--json", env={"CROSSRANK_MODEL": ce}))[0]["model"]["name"] == be
 
 
 def test_doctor_reports_a_model_that_fails() -> None:

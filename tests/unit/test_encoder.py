@@ -8,8 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+import spies
+from crossrank.checkpoint import vocabulary
 from crossrank.encoder import PairEncoder, Template, Windows
 from crossrank.errors import CheckpointError, InputError
+from crossrank.types import Tokens, Truncation
+from crossrank.windows import spans
 
 WORDS = [f"w{i}" for i in range(200)]
 
@@ -132,3 +136,98 @@ def test_nothing_to_encode():
 def test_impossible_windows(bad):
     with pytest.raises(InputError):
         Windows(**bad)
+
+
+def by_hand(encoder, pairs, windows):
+    """Sequences, types, owners and reports, one pair after the other: what the encoder does all at once."""
+    t, rows, types, owner, cuts, reports = encoder.template, [], [], [], {}, []
+    most = encoder.room // 2
+    limits = (most + 1) * 24, max(windows.size * windows.most, encoder.room) * 24
+    for position, pair in enumerate(pairs):
+        words = [
+            encoder._tokenizer.encode(side[:limit], add_special_tokens=False).ids
+            for side, limit in zip(pair, limits, strict=True)
+        ]
+        whole = [len(side) <= limit for side, limit in zip(pair, limits, strict=True)]
+        if len(words[0]) > most or not whole[0]:
+            cuts[pair[0]] = Truncation(-1, len(words[0]), most, 1, whole[0])
+        head, room = words[0][:most], encoder.room - min(len(words[0]), most)
+        size = min(windows.size, room)
+        places = [(0, len(words[1]))]
+        if len(words[1]) > room:
+            places = spans(len(words[1]), size, min(windows.overlap, size - 1))[: windows.most]
+        if len(places) > 1 or places[-1][1] < len(words[1]) or not whole[1]:
+            reports.append(Truncation(position, len(words[1]), places[-1][1], len(places), whole[1]))
+        for start, stop in places:
+            parts = (t.before, head, t.between, words[1][start:stop], t.after)
+            rows.append([i for part in parts for i in part])
+            types.append([kind for kind, part in zip(t.types, parts, strict=True) for _ in part])
+            owner.append(position)
+    return rows, types, owner, (*cuts.values(), *reports)
+
+
+pairs_of_any_length = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 120)), max_size=12)
+
+
+@settings(deadline=None)
+@given(pairs_of_any_length, st.integers(8, 64), st.integers(1, 6), st.sampled_from([bert_tokenizer, roberta_tokenizer]))
+def test_all_at_once_is_one_after_the_other(counts, max_length, most, make):
+    windows, encoder = Windows(size=10, overlap=3, most=most), PairEncoder(make(), max_length)
+    pairs = [(text(query), text(passage)) for query, passage in counts]
+    encoded = encoder.encode(pairs, windows)
+    rows, types, owner, reports = by_hand(encoder, pairs, windows)
+    want = Tokens.of(rows, types)
+    for name in ("ids", "types", "offsets"):
+        got = getattr(encoded.tokens, name)
+        assert got.dtype == getattr(want, name).dtype
+        np.testing.assert_array_equal(got, getattr(want, name))
+    assert encoded.owner.tolist() == owner
+    assert encoded.truncations == reports
+
+
+@settings(deadline=None)
+@given(pairs_of_any_length, st.integers(8, 64))
+def test_ids_of_an_index_stand_in_for_texts(counts, max_length):
+    windows, encoder = Windows(size=10, overlap=3, most=4), PairEncoder(bert_tokenizer(), max_length)
+    pairs = [(text(query), text(passage)) for query, passage in counts]
+    stored = vocabulary.plain(bert_tokenizer())
+    passages = Tokens.of([stored.encode(passage, add_special_tokens=False).ids for _, passage in pairs])
+    from_ids = encoder.encode_tokens([query for query, _ in pairs], passages, windows)
+    from_text = encoder.encode(pairs, windows)
+    for name in ("ids", "types", "offsets"):
+        np.testing.assert_array_equal(getattr(from_ids.tokens, name), getattr(from_text.tokens, name))
+    np.testing.assert_array_equal(from_ids.owner, from_text.owner)
+    # Ids are known to the end, texts only as far as they are tokenized.
+    assert [(cut.position, cut.read, cut.windows) for cut in from_ids.truncations] == [
+        (cut.position, cut.read, cut.windows) for cut in from_text.truncations
+    ]
+
+
+def test_every_text_is_tokenized_once():
+    encoder = PairEncoder(bert_tokenizer(), 32)
+    encoder._tokenizer = spy = spies.Counting(encoder._tokenizer)
+    heads = {}
+    first = encoder.encode([("w0", "w1"), ("w2", "w1"), (text(30), "w3")], Windows(), heads)
+    assert sorted(spy.texts) == sorted(["w0", "w2", text(30), "w1", "w3"])
+    assert [cut.position for cut in first.truncations] == [-1]
+    spy.texts.clear()
+    again = encoder.encode_tokens(["w0", text(30), "w9"], Tokens.of([[5], [6], []]), Windows(), heads)
+    assert spy.texts == ["w9"]
+    assert again.truncations == (), "a cut query is reported once"
+    assert again.tokens.row(0).tolist() == [2, 4, 3, 5, 3]
+
+
+def test_a_fingerprint_tells_tokenizers_apart():
+    mine = PairEncoder(bert_tokenizer(), 32).fingerprint
+    assert (
+        mine == vocabulary.fingerprint(bert_tokenizer()) == vocabulary.fingerprint(vocabulary.plain(bert_tokenizer()))
+    )
+    padded = bert_tokenizer()
+    padded.enable_padding()
+    padded.enable_truncation(5)
+    assert vocabulary.fingerprint(padded) == mine, "what a plain copy leaves out does not count"
+    assert padded.truncation is not None, "and the caller's tokenizer is left alone"
+    other = bert_tokenizer()
+    other.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    assert vocabulary.fingerprint(other) != mine
+    assert vocabulary.fingerprint(roberta_tokenizer()) != mine

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from crossrank.errors import IndexFileError, InputError
-from crossrank.index import Document, Index, build
+from crossrank.index import Document, Index, build, commits
 from crossrank.index.filters import Condition, parse
 from crossrank.index.lock import exclusive
 from crossrank.retrieval.bm25 import BM25Retriever
 from crossrank.retrieval.dense import DenseRetriever
+from crossrank.types import Embedded, Truncation
 
 pytest.importorskip("lance", reason="needs the search extra")
 
@@ -444,7 +445,7 @@ def test_updated_and_new_indexes_give_equal_answers(tmp_path: Path, seed: int) -
 
 
 def test_work_is_committed_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "COMMIT_PASSAGES", 10)
+    monkeypatch.setattr(commits, "COMMIT_PASSAGES", 10)
     index = Index.create(tmp_path / "i", EMBEDDER, TOKENIZER)
     seen: list[build.Progress] = []
 
@@ -465,6 +466,23 @@ def test_work_is_committed_as_it_goes(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (seen[-1].documents, seen[-1].expected, seen[-1].passages) == (100, 100, 100)
 
 
+@pytest.mark.parametrize("seconds", [0.0, 15.0])
+def test_what_is_reported_as_committed_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    monkeypatch.setattr(commits, "COMMIT_SECONDS", seconds)
+    monkeypatch.setattr(commits, "COMMIT_PASSAGES", 3)
+    index = Index.create(tmp_path / "i", EMBEDDER, TOKENIZER)
+    reported: list[int] = []
+
+    def check(progress: build.Progress) -> None:
+        if progress.stage == "committed":
+            there = Index.open(tmp_path / "i")
+            assert len(there) == progress.passages >= progress.documents
+            reported.append(progress.documents)
+
+    index.add([Document(str(n), f"text {n}") for n in range(10)], EMBEDDER, TOKENIZER, check)
+    assert reported == (list(range(1, 11)) if seconds == 0 else [3, 6, 9, 10])
+
+
 def test_old_versions_do_not_pile_up(tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     from datetime import timedelta
 
@@ -476,6 +494,44 @@ def test_old_versions_do_not_pile_up(tmp_path: Path, index: Index, monkeypatch: 
 
 
 # Opening.
+
+
+class ShortSighted(HashEmbedder):
+    """Reads the first `room` words of a text."""
+
+    room = 30
+
+    def embedded(self, texts: Sequence[str]) -> Embedded:
+        counts = [len(TOKENIZER.encode(text).ids) for text in texts]
+        cut = [Truncation(place, n, self.room, 1) for place, n in enumerate(counts) if n > self.room]
+        return Embedded(self.embed(texts), tuple(cut))
+
+
+def test_passages_whose_vectors_ignore_their_ends_are_reported(tmp_path: Path) -> None:
+    embedder = ShortSighted()
+    index = Index.create(tmp_path / "i", embedder, TOKENIZER)
+    assert index.info().size == 30, "passages are no longer than what the embedder reads"
+    documents = [Document("a", "x y z"), Document("b", "text " * 40), Document("c", "short", "t " * 40)]
+    done = index.add(documents, embedder, TOKENIZER)
+    (unread,) = done.unread
+    assert (unread.passage, unread.tokens, unread.read, unread.exact) == ("c", 42, 30, True)
+    assert index.add(documents, embedder, TOKENIZER).unread == (), "nothing was embedded again"
+    whole = Index.create(tmp_path / "whole", embedder, TOKENIZER, size=1_000)
+    assert [unread.passage for unread in whole.add(documents, embedder, TOKENIZER).unread] == ["b", "c"]
+    assert Index.create(tmp_path / "usual", EMBEDDER, TOKENIZER).info().size == 200
+    embedder.room = 3
+    assert Index.create(tmp_path / "least", embedder, TOKENIZER).info().size == 16
+
+
+def test_a_query_that_the_embedder_cuts_is_reported(tmp_path: Path) -> None:
+    embedder = ShortSighted()
+    index = Index.create(tmp_path / "i", embedder, TOKENIZER)
+    index.add([Document("a", "x y z")], embedder, TOKENIZER)
+    retriever = DenseRetriever(index, embedder)
+    queries = ["x", " ", "y " * 40]
+    found = retriever.retrieved(queries, 5)
+    assert [one.truncations for one in found] == [(), (), (Truncation(-1, 40, 30, 1),)]
+    assert [one.ranking.ids for one in found] == [ranking.ids for ranking in retriever.retrieve(queries, 5)]
 
 
 def test_no_index(tmp_path: Path) -> None:
@@ -538,6 +594,13 @@ def test_a_reader_keeps_its_version(tmp_path: Path, index: Index) -> None:
     assert reader.ids() == ["a"]
     reader.refresh()
     assert reader.ids() == ["a", "b"]
+    # Made anew by somebody else: what the reader says of itself must follow.
+    other, tokenizer = HashEmbedder(fingerprint="other"), letters(offset=1)
+    Index.create(tmp_path / "index", other, tokenizer, rebuild=True).add([Document("c", "word")], other, tokenizer)
+    before = reader.tokenizer
+    reader.refresh()
+    assert (reader.ids(), reader.tokenizer == before) == (["c"], False)
+    reader.check_embedder(other)
 
 
 @pytest.mark.parametrize("harm", ["cut", "empty", "noise", "remove"])

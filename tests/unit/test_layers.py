@@ -21,6 +21,7 @@ LAYERS = {
     "errors": 0,
     "extras": 0,
     "batching": 1,
+    "lookahead": 1,
     "windows": 1,
     "fusion": 1,
     "calibration": 1,
@@ -37,16 +38,20 @@ LAYERS = {
     "evaluation": 4,
     "cli": 5,
     "integrations": 5,
+    "server": 5,
 }
 # `crossrank` itself gives names up to this layer, so only the layer above, its users, may import it.
 PUBLIC_LAYER = 4
 
 # Modules of one layer may build on each other where this says so, and nowhere else. Reasons: the cascade asks a
-# cross-encoder for its truncation report.
+# cross-encoder for its truncation report; a name of the catalog becomes a checkpoint; the command line starts the
+# server.
 WITHIN_A_LAYER = {
     ("types", "errors"),
     ("extras", "errors"),
     ("cascade", "crossencoder"),
+    ("models", "checkpoint"),
+    ("cli", "server"),
 }
 
 # What the base install brings: any file may import it.
@@ -60,6 +65,9 @@ OPTIONAL: dict[str, tuple[str, set[str]]] = {
     "pyarrow": ("search", {"index/table.py", "index/arrow.py"}),
     "pypdf": ("search", {"index/pdf.py"}),
     "ir_measures": ("eval", {"evaluation/measures.py"}),
+    "starlette": ("server", {"server/app.py"}),
+    "uvicorn": ("server", {"server/listening.py"}),
+    "prometheus_client": ("server", {"server/metrics.py"}),
     "llama_index": ("llama-index", {"integrations/llama_index.py"}),
 }
 

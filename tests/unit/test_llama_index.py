@@ -28,10 +28,10 @@ with warnings.catch_warnings():
     from llama_index.core.query_engine import RetrieverQueryEngine
     from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
 
-from crossrank.encoder import Truncation
 from crossrank.errors import InputError, ScoreError
 from crossrank.integrations import llama_index as integration
 from crossrank.integrations.llama_index import CrossrankRerank
+from crossrank.types import Truncation
 
 # The host warns of what it deprecates in itself, at run time too; a warning of our own file stays an error.
 pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning:llama_index.*")

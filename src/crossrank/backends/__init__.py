@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 from crossrank import extras
-from crossrank.backends import reference
+from crossrank.backends import cpu, reference
 from crossrank.checkpoint import Checkpoint
 from crossrank.errors import InputError
 from crossrank.types import Backend
 
-NAMES = ("auto", "reference", "torch", "fake")
+NAMES = ("auto", "cpu", "reference", "torch", "fake")
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-def open(checkpoint: Checkpoint, name: str = "auto", device: str = "auto", dtype: str = "auto") -> Backend:
+def open(
+    checkpoint: Checkpoint,
+    name: str = "auto",
+    device: str = "auto",
+    dtype: str = "auto",
+    threads: int | None = None,
+) -> Backend:
     """The forward pass of `checkpoint`.
 
     Args:
         checkpoint: the model.
-        name: `auto`, `reference` (NumPy), `torch` (extra `torch`) or `fake` (no model: a function of the ids).
-        device: `auto`, `cpu` or `cuda`, also `cuda:1`. The reference backend has only the CPU.
-        dtype: `auto`, `float32`, `bfloat16` or `float16`. `auto` is float32 on a CPU and bfloat16 on a GPU.
+        name: `auto`, `cpu` (the native engine; `cpu:avx2` forces an instruction set), `reference` (NumPy), `torch`
+            (extra `torch`) or `fake` (no model: a function of the ids).
+        device: `auto`, `cpu` or `cuda`, also `cuda:1`. All but the torch backend have only the CPU.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`. `auto` is bfloat16 where the hardware multiplies in it, and
+            float32 elsewhere.
+        threads: cores that one call of the native engine may use; all when absent.
 
     Raises:
         InputError: an unknown name, device or dtype, or one that the backend does not have.
         CheckpointError: the backend cannot run this model.
         MissingExtraError: the backend's library is not installed.
     """
-    if name not in NAMES:
-        raise InputError(f"backend must be one of {', '.join(NAMES)}, not {name!r}")
+    name, _, tier = name.partition(":")
+    if name not in NAMES or (tier and name != "cpu"):
+        raise InputError(f"backend must be one of {', '.join(NAMES)}, not {name!r}; only cpu takes a tier: cpu:avx2")
     if device.partition(":")[0] not in DEVICES:
         raise InputError(f"device must be one of {', '.join(DEVICES)}, not {device!r}")
     if dtype not in DTYPES:
@@ -38,10 +48,12 @@ def open(checkpoint: Checkpoint, name: str = "auto", device: str = "auto", dtype
         from crossrank.backends import torch  # needs the extra, which the base install leaves out
 
         return torch.Torch(checkpoint, device, dtype)
-    if device not in ("auto", "cpu") or dtype not in ("auto", "float32"):
-        raise InputError(
-            f"the {chosen} backend computes in float32 on the CPU, not in {dtype} on {device}; use backend='torch'"
-        )
+    if device not in ("auto", "cpu"):
+        raise InputError(f"the {chosen} backend computes on the CPU, not on {device}; use backend='torch'")
+    if chosen == "cpu":
+        return cpu.Native(checkpoint, dtype, tier or None, threads)
+    if dtype not in ("auto", "float32"):
+        raise InputError(f"the {chosen} backend computes in float32, not in {dtype}; use backend='cpu' or 'torch'")
     if chosen == "fake":
         from crossrank.backends import fake
 
@@ -61,9 +73,19 @@ def _choose(checkpoint: Checkpoint, device: str, dtype: str) -> tuple[str, str]:
     """The backend's name and the reason, without loading anything."""
     if device not in ("auto", "cpu"):
         return "torch", f"{device} was asked for, and only torch runs there"
-    if dtype not in ("auto", "float32"):
-        return "torch", f"{dtype} was asked for, and the reference backend computes in float32"
-    obstacle = reference.obstacle(checkpoint)
+    if dtype == "float16":
+        return "torch", f"{dtype} was asked for, and only torch computes in it"
+    obstacle = cpu.obstacle(checkpoint)
     if obstacle is None:
-        return "reference", f"it computes {checkpoint.architecture} and needs nothing but NumPy"
-    return "torch", f"the reference backend cannot: {obstacle}"
+        try:
+            tier, found = cpu.choose(None, dtype, checkpoint)
+        except InputError as error:
+            obstacle = str(error)
+        else:
+            return "cpu", f"the native engine computes {checkpoint.architecture} here with {tier} in {found}"
+    if dtype == "bfloat16":
+        return "torch", f"{dtype} was asked for, and the native engine cannot: {obstacle}"
+    missing = reference.obstacle(checkpoint)
+    if missing is None:
+        return "reference", f"it computes {checkpoint.architecture} with NumPy; the native engine cannot: {obstacle}"
+    return "torch", f"the native engine and the reference backend cannot: {missing}"

@@ -25,25 +25,38 @@ ACTIVATIONS = {
     "sigmoid": "torch.nn.modules.activation.Sigmoid",
     "softmax": "torch.nn.modules.activation.Softmax",
 }
+# Of the files that are not always written: left from another model, each would change what the folder is.
+OTHERS = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "crossrank.json")
 TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt")
 
 
-def export(checkpoint: Checkpoint, folder: Path) -> None:
+def export(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = False) -> None:
     """Write `checkpoint` to `folder`: float32 safetensors, config, tokenizer, sentence-transformers files.
 
-    The folder is made when it is missing; it must not be the checkpoint's own.
+    Args:
+        checkpoint: what is written.
+        folder: new or empty; it is made with its parents.
+        overwrite: write also into a folder that holds something. Files of a model that was there are replaced or
+            removed; what else is there stays.
 
     Raises:
-        CheckpointError: the folder is the checkpoint's own, or the checkpoint cannot be read, or has its head in
-            module folders.
+        CheckpointError: the folder holds something (without `overwrite`) or is the checkpoint's own; the checkpoint
+            cannot be read, or has its head in module folders.
     """
     target = Path(folder)
-    if target.exists() and checkpoint.folder.resolve() == target.resolve():
+    if target.exists() and target.resolve() in (checkpoint.folder.resolve(), checkpoint.vocabulary.resolve()):
         raise CheckpointError(f"{target} is the model's own folder; export to another")
+    if not overwrite and target.is_dir() and any(target.iterdir()):
+        raise CheckpointError(
+            f"{target} is not empty, and a model there would be overwritten: give a new folder, or say so with --force "
+            "(overwrite=True)"
+        )
     if checkpoint.modules:
         raise CheckpointError(f"{checkpoint.folder} is made of sentence-transformers modules; copy the folder itself")
     tensors = checkpoint.tensors()
     target.mkdir(parents=True, exist_ok=True)
+    for name in (*OTHERS, *TOKENIZER_FILES):
+        (target / name).unlink(missing_ok=True)
     _write_json(target / "config.json", _config(checkpoint))
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
     _tokenizer(checkpoint, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,28 @@ def tokenizer(folder: Path, architecture: str) -> Tokenizer:
     made.no_padding()
     _lower_case(made, folder, settings)
     return made
+
+
+def plain(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy that reads a text to its end, without padding, and a "[SEP]" written in it as those five characters.
+
+    transformers reads special tokens written in a text as special tokens. Here a document must not be able to forge the
+    border between query and passage.
+    """
+    copy = Tokenizer.from_str(tokenizer.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    copy.encode_special_tokens = True
+    return copy
+
+
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """Equal exactly for tokenizers whose `plain` copies cut texts into equal ids. 64 hex digits."""
+    # A copy costs 30 ms, more than the tokenizing that a search saves by comparing; 5 ms without.
+    cuts = tokenizer.truncation is not None or tokenizer.padding is not None
+    text = (plain(tokenizer) if cuts else tokenizer).to_str()
+    # The flag for special tokens is not part of a tokenizer's own text.
+    return sha256(b"special tokens are text\n" + text.encode("utf-8")).hexdigest()
 
 
 def _lower_case(made: Tokenizer, folder: Path, settings: dict[str, Any]) -> None:

@@ -22,12 +22,14 @@ Examples:
   crossrank doctor --json > report.json
 """,
 )
-@click.argument("model", required=False, type=options.ModelName())
+@click.argument("model", required=False, type=options.ModelName(), envvar="CROSSRANK_MODEL")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 @options.engine
 @click.pass_context
 def command(context: click.Context, model: str | None, as_json: bool, backend: str, device: str, dtype: str) -> None:
     """Report on this machine and this install; with MODEL, load it and test it.
+
+    MODEL may also come from CROSSRANK_MODEL, as for the other commands.
 
     The report names the processor and what runs on it, which extras are missing and how to get them, and the variables
     that keep the model hub off. It shows no tokens or passwords. The exit code is 1 when a test fails.
@@ -44,15 +46,12 @@ def command(context: click.Context, model: str | None, as_json: bool, backend: s
 
 def _model(name: str | None, backend: str, device: str, dtype: str) -> dict[str, Any]:
     """What a model is and which backend runs it; with a name, also the outcome of its self test."""
-    from crossrank import backends, checkpoint
-    from crossrank.models import catalog
+    from crossrank import backends
+    from crossrank.models import named
 
     found: dict[str, Any] = {"name": name or "small", "problem": None}
     try:
-        files = catalog.locate(name, default="small")
-        read = checkpoint.read(
-            files.source, shared_embeddings=files.shared_embeddings, shared_tokenizer=files.shared_tokenizer
-        )
+        read = named.read(name, default="small")
         found |= {
             "kind": read.kind,
             "architecture": read.architecture,

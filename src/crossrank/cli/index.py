@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from crossrank.cli import options, terminal
 from crossrank.cli.exits import Exit
 
 if TYPE_CHECKING:
+    from crossrank.embedder import TextEmbedder
     from crossrank.index.build import Changes, Progress
 
 # Failures named on a terminal; the rest are counted, and --json names all of them.
@@ -41,10 +43,11 @@ the index keeps what was committed, and the same command finishes the work.
 @click.option("--model", "-m", type=options.ModelName(), envvar="CROSSRANK_EMBEDDER", show_envvar=True,
               help="Bi-encoder that makes the vectors.  [default: the index's own, or embed]")  # fmt: skip
 @click.option("--passage-tokens", type=click.IntRange(min=8), metavar="N",
-              help="Tokens of a passage, at most; longer ones are split.  [default: the index's, or 200]")  # fmt: skip
+              help="Tokens of a passage, at most; longer ones are split.  "
+              "[default: the index's, or 200, or what the bi-encoder reads where that is less]")  # fmt: skip
 @click.option("--language", metavar="NAME", help="Of stemming and stop words in BM25; any for neither.")
 @options.as_json
-@options.backend
+@options.engine
 def command(
     paths: tuple[Path, ...],
     folder: Path,
@@ -54,6 +57,8 @@ def command(
     language: str | None,
     as_json: bool,
     backend: str,
+    device: str,
+    dtype: str,
 ) -> int:
     """Index PATHS, files and folders of them, so that `crossrank search` finds their passages.
 
@@ -67,7 +72,8 @@ def command(
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     began = time.perf_counter()
     name = model or (None if rebuild else _made_with(folder))
-    embedder = load_embedder(name, backend=backend)
+    embedder = load_embedder(name, backend=backend, device=device, dtype=dtype)
+    _check_room(passage_tokens, embedder)
     index = Index.open_or_create(
         folder,
         embedder,
@@ -90,6 +96,23 @@ def command(
     else:
         _print_summary(folder, len(index), changes, time.perf_counter() - began)
     return Exit.SOME_FAILED if changes.failed else Exit.OK
+
+
+def _check_room(passage_tokens: int | None, embedder: TextEmbedder) -> None:
+    """Refuse passages whose ends no vector would tell of, before hours are spent on them.
+
+    Whoever types a number does not mean that dense search should ignore a part of most passages, and a report after the
+    work is too late. The library obeys (`Index.create`), for programs that want documents whole.
+    """
+    from crossrank.errors import InputError
+
+    room, name = embedder.room, embedder.checkpoint.name
+    if passage_tokens is not None and passage_tokens > room:
+        raise InputError(
+            f"--passage-tokens {passage_tokens} is more than the {room} tokens that {name} reads, so the ends of "
+            f"passages would have no part in their vectors: use --passage-tokens {room} or fewer, or a bi-encoder that "
+            "reads more (--model)"
+        )
 
 
 def _lasting(name: str | None) -> str:
@@ -150,6 +173,7 @@ def _print_json(passages: int, changes: Changes, seconds: float) -> None:
             "changed": changes.changed,
             "deleted": changes.deleted,
             "unchanged": changes.unchanged,
+            "unread": [asdict(unread) for unread in changes.unread],
             "failed": [{"source": failure.source, "reason": failure.reason} for failure in changes.failed],
             "seconds": seconds,
         }
@@ -164,9 +188,24 @@ def _print_summary(folder: Path, passages: int, changes: Changes, seconds: float
     )
     if not passages and not changes.failed:
         terminal.note("Nothing to index was found; `crossrank index --help` names the kinds of files that are read.")
+    _warn_of_unread(changes)
     for failure in changes.failed[:_NAMED]:
         source, reason = terminal.shown(failure.source, 200), terminal.shown(failure.reason, 300)
         # Most reasons name the file they are about.
         terminal.warn(reason if reason.startswith(source) else f"{source}: {reason}")
     if len(changes.failed) > _NAMED:
         terminal.note(f"and {len(changes.failed) - _NAMED:,} more; --json names all of them")
+
+
+def _warn_of_unread(changes: Changes) -> None:
+    if not changes.unread:
+        return
+    names = [
+        f"{terminal.shown(it.passage, 60)} ({it.read:,} of {'' if it.exact else 'more than '}{it.tokens:,} tokens)"
+        for it in changes.unread
+    ]
+    terminal.warn(
+        f"{terminal.count(len(names), 'passage is', 'passages are')} longer than what a vector tells of, so dense "
+        f"search ignores the ends: {terminal.list_of(names, 3)}. BM25 and the cross-encoder read all of them. Shorten "
+        "long titles, or make the index anew with smaller passages (--rebuild --passage-tokens N)."
+    )

@@ -29,9 +29,10 @@ Examples:
 @options.as_json
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """List the models that are known by name, with their licence, size and use.
+    """List the models that are known by name: licence, parameters, tokens that they read, scores and use.
 
-    Any other cross-encoder loads too, by its hub name or from its folder.
+    In a pipe the columns are name, kind, source, licence, parameters, tokens, scores and use. What is not known for
+    certain is -; loading the model tells. Any other cross-encoder loads too, by its hub name or from its folder.
     """
     if context.invoked_subcommand is not None:
         return
@@ -39,12 +40,15 @@ def command(context: click.Context, as_json: bool) -> None:
 
     if as_json:
         for entry in CATALOG:
-            terminal.json_line(asdict(entry))
+            terminal.json_line({**asdict(entry), "score_space": entry.score_space})
     elif terminal.on_terminal():
         _print_table(CATALOG)
     else:
         for entry in CATALOG:
-            terminal.tab_line(entry.name, entry.kind, entry.source, entry.licence, f"{entry.parameters:g}M", entry.note)
+            terminal.tab_line(
+                entry.name, entry.kind, entry.source, entry.licence, f"{entry.parameters:g}M", entry.max_length,
+                entry.score_space, entry.note,
+            )  # fmt: skip
 
 
 def _print_table(entries: Sequence[Entry]) -> None:
@@ -56,13 +60,16 @@ def _print_table(entries: Sequence[Entry]) -> None:
         ("from", {"no_wrap": True}),
         ("licence", {"no_wrap": True}),
         ("size", {"justify": "right", "no_wrap": True}),
+        ("reads", {"justify": "right", "no_wrap": True}),
     )
     for entry in entries:
         ours = entry.source == "wheel"
         # The note has a line of its own: beside names of 40 letters no column is left for it.
-        name = Text.assemble((entry.name, "bold" if ours else ""), "\n", (entry.note, "dim"))
-        size = f"{entry.parameters:g}M"
-        table.add_row(name, entry.kind, "this install" if ours else "hub", entry.licence, size)
+        name = Text.assemble(
+            (entry.name, "bold" if ours else ""), "\n", (f"{entry.note}; gives {entry.score_space}", "dim")
+        )
+        size, reads = f"{entry.parameters:g}M", f"{entry.max_length:,}" if entry.max_length else "-"
+        table.add_row(name, entry.kind, "this install" if ours else "hub", entry.licence, size, reads)
     terminal.console().print(table)
 
 
@@ -77,14 +84,15 @@ Example:
 )
 @click.argument("name", type=options.ModelName())
 @click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
-def export(name: str, folder: Path) -> None:
-    """Write model NAME to DIR as an ordinary folder that transformers and sentence-transformers load."""
-    from crossrank import checkpoint
-    from crossrank.models import catalog
+@click.option("--force", is_flag=True, help="Write into a folder that is not empty, over the model that may be there.")
+def export(name: str, folder: Path, force: bool) -> None:
+    """Write model NAME to DIR as an ordinary folder that transformers and sentence-transformers load.
 
-    found = catalog.locate(name, default=name)
-    read = checkpoint.read(
-        found.source, shared_embeddings=found.shared_embeddings, shared_tokenizer=found.shared_tokenizer
-    )
-    checkpoint.export(read, folder)
-    terminal.note(f"Wrote {found.name} ({read.kind}, {read.architecture}) to {click.format_filename(folder)}.")
+    DIR is made; one that holds something is refused.
+    """
+    from crossrank import checkpoint
+    from crossrank.models import named
+
+    read = named.read(name, default=name)
+    checkpoint.export(read, folder, overwrite=force)
+    terminal.note(f"Wrote {read.name} ({read.kind}, {read.architecture}) to {click.format_filename(folder)}.")

@@ -11,8 +11,7 @@ from crossrank.cli import options, terminal
 
 if TYPE_CHECKING:
     from crossrank.crossencoder import CrossEncoder, Ranked
-    from crossrank.encoder import Truncation
-    from crossrank.types import Passage
+    from crossrank.types import Passage, Truncation
     from crossrank.windows import Fold
 
 FOLDS = ("max", "mean", "first")
@@ -83,6 +82,7 @@ def command(
     """
     from crossrank.cli import rows
 
+    query = rows.query(query)
     passages = rows.read(files or ("-",), rows.checked(encoding), None if layout is None else layout == "jsonl")
     if not passages:
         terminal.note("No passages were given, so there is nothing to rank.")
@@ -98,7 +98,7 @@ def command(
         overlap=overlap,
         fold=fold,
     )
-    ranked = scorer.rank(rows.text_argument(query, "query"), [passage.scored_text for passage in passages], k)
+    ranked = scorer.rank(query, [passage.scored_text for passage in passages], k)
     chances = scorer.probability(ranked.scores).tolist() if probability or (as_json and scorer.calibrated) else None
     _warn_of_cuts(ranked.truncations, passages, scorer)
     if as_json:

@@ -14,7 +14,7 @@ import click
 
 from crossrank.cli import terminal
 from crossrank.errors import ReadError
-from crossrank.types import Passage
+from crossrank.types import Passage, check_query
 
 # One passage is a paragraph, at most a long article. A longer line is a file without line ends, read by mistake; the
 # limit keeps it out of memory. 16 MiB is more text than any model reads of one passage.
@@ -62,17 +62,19 @@ def checked(encoding: str) -> str:
     return encoding
 
 
-def text_argument(value: str, name: str) -> str:
-    """An argument of the command line that must be text.
+def query(value: str) -> str:
+    """The query of the command line, refused here, before a model is loaded for it.
 
     Raises:
         click.UsageError: the bytes typed were not text in this terminal's encoding.
+        InputError: it is blank.
     """
     try:
         value.encode()
     except UnicodeEncodeError:
         expected = sys.getfilesystemencoding()
-        raise click.UsageError(f"the {name} is not text: it holds bytes that are not {expected}") from None
+        raise click.UsageError(f"the query is not text: it holds bytes that are not {expected}") from None
+    check_query(value)
     return value
 
 

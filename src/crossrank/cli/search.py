@@ -13,9 +13,8 @@ from crossrank.cli import options, terminal
 
 if TYPE_CHECKING:
     from crossrank.cascade import Trace
-    from crossrank.encoder import Truncation
     from crossrank.pipeline import Answer
-    from crossrank.types import Passage
+    from crossrank.types import Passage, Truncation
 
 
 @click.command(
@@ -48,7 +47,7 @@ Examples:
 )  # fmt: skip
 @options.as_json
 @click.option("--explain", is_flag=True, help="Show the rank and score each step gave, what was cut, and the times.")
-@options.backend
+@options.engine
 def command(
     folder: Path,
     query: str,
@@ -61,6 +60,8 @@ def command(
     as_json: bool,
     explain: bool,
     backend: str,
+    device: str,
+    dtype: str,
 ) -> None:
     """Search the index in DIR for passages that answer QUERY.
 
@@ -69,15 +70,24 @@ def command(
 
     With --json and --explain the last line is an object of its own, {"explain": ...}, with the times of the steps.
     """
-    from crossrank.cli.rows import text_argument
+    from crossrank.cli import rows
     from crossrank.pipeline import MIX, open_pipeline
 
+    query = rows.query(query)
     began = time.perf_counter()
     pipeline = open_pipeline(
-        folder, model, depth=depth, where=where, mix=MIX if mix is None else mix, rerank=not no_rerank, backend=backend
+        folder,
+        model,
+        depth=depth,
+        where=where,
+        mix=MIX if mix is None else mix,
+        rerank=not no_rerank,
+        backend=backend,
+        device=device,
+        dtype=dtype,
     )
     opened = time.perf_counter() - began
-    answer = pipeline.search(text_argument(query, "query"), k)
+    answer = pipeline.search(query, k)
     if not answer.passages:
         terminal.note("Nothing was found." + (" Try without --filter." if where else ""))
     _warn_of_cut_query(answer)
@@ -105,10 +115,19 @@ def _source(answer: Answer, id_: str) -> str:
     return next((trace.name for trace in reversed(answer.traces) if id_ in trace.scores), ranked[-1])
 
 
+def _names(answer: Answer) -> list[str]:
+    """What the steps are called, each name once: a model's folder may be called as a retriever is."""
+    names: list[str] = []
+    for trace in answer.traces:
+        taken = sum(name == trace.name or name.startswith(f"{trace.name} (") for name in names)
+        names.append(f"{trace.name} ({taken + 1})" if taken else trace.name)
+    return names
+
+
 def _steps(answer: Answer, id_: str) -> dict[str, dict[str, Any]]:
     """What each step said of one answer: rank (from 1) and score; of a reranker also its own raw score."""
     steps: dict[str, dict[str, Any]] = {}
-    for number, trace in enumerate(answer.traces):
+    for number, (name, trace) in enumerate(zip(_names(answer), answer.traces, strict=True)):
         if id_ not in trace.ranking.ids:
             continue
         row = trace.ranking.ids.index(id_)
@@ -117,8 +136,19 @@ def _steps(answer: Answer, id_: str) -> dict[str, dict[str, Any]]:
             step["raw_score"] = terminal.finite(trace.scores[id_]) if id_ in trace.scores else None
             cut = _truncation(answer.traces, number, id_)
             step["truncation"] = None if cut is None else terminal.truncation_fields(cut)
-        steps[trace.name] = step
+        steps[name] = step
     return steps
+
+
+def _verdicts(answer: Answer, id_: str) -> list[str]:
+    """What every step said of one answer, in a word; "-" of a step that did not have it, so that columns stay."""
+    steps = _steps(answer, id_)
+    return [_verdict(steps[name]) if name in steps else "-" for name in _names(answer)]
+
+
+def _verdict(step: dict[str, Any]) -> str:
+    score = step.get("raw_score", step["score"])
+    return f"#{step['rank']}" + ("" if score is None else f" {score:.3f}")
 
 
 def _truncation(traces: Sequence[Trace], number: int, id_: str) -> Truncation | None:
@@ -145,35 +175,29 @@ def _print_json(answer: Answer, explain: bool, opened: float) -> None:
     if explain:
         steps = [
             {
-                "name": trace.name,
+                "name": name,
                 "seconds": trace.seconds,
                 "passages": len(trace.scores) or len(trace.ranking),
                 "truncations": [terminal.truncation_fields(t) for t in trace.truncations],
+                "note": trace.note,
             }
-            for trace in answer.traces
+            for name, trace in zip(_names(answer), answer.traces, strict=True)
         ]
         terminal.json_line({"explain": {"opening_seconds": opened, "seconds": answer.seconds, "steps": steps}})
 
 
 def _print_lines(answer: Answer, explain: bool) -> None:
     for row, (passage, score) in enumerate(zip(answer.passages, answer.ranking.scores.tolist(), strict=True)):
-        steps = _steps(answer, passage.id) if explain else {}
-        # Every line has every step, so that a column means the same on all of them.
-        names = [trace.name for trace in answer.traces] if explain else []
-        more = [f"{name} {_verdict(steps[name]) if name in steps else '-'}" for name in names]
+        verdicts = zip(_names(answer), _verdicts(answer, passage.id), strict=True) if explain else ()
+        more = [f"{name} {verdict}" for name, verdict in verdicts]
         terminal.tab_line(row + 1, terminal.finite(score), passage.document, passage.scored_text, *more)
-
-
-def _verdict(step: dict[str, Any]) -> str:
-    score = step.get("raw_score", step["score"])
-    return f"#{step['rank']}" + ("" if score is None else f" {score:.3f}")
 
 
 def _print_table(answer: Answer, explain: bool) -> None:
     if not answer.passages:
         return
     console = terminal.console()
-    names = [trace.name for trace in answer.traces] if explain else []
+    names = _names(answer) if explain else []
     table = terminal.table(
         ("", {"justify": "right", "style": "dim"}),
         ("score", {"justify": "right", "style": "cyan"}),
@@ -181,8 +205,7 @@ def _print_table(answer: Answer, explain: bool) -> None:
         ("passage", {"ratio": 1}),
     )
     for row, (passage, score) in enumerate(zip(answer.passages, answer.ranking.scores.tolist(), strict=True)):
-        steps = _steps(answer, passage.id) if explain else {}
-        cells = [_verdict(steps[name]) if name in steps else "-" for name in names]
+        cells = _verdicts(answer, passage.id) if explain else []
         finite = terminal.finite(score)
         table.add_row(
             str(row + 1), "-" if finite is None else f"{finite:.2f}", *cells,
@@ -195,10 +218,10 @@ def _print_steps(answer: Answer, opened: float) -> None:
     texts = {passage.id: passage for passage in answer.passages}
     terminal.note("")
     terminal.note(f"{'opening':<12}{terminal.duration(opened):>9}  index and models, once")
-    for number, trace in enumerate(answer.traces):
+    for number, (name, trace) in enumerate(zip(_names(answer), answer.traces, strict=True)):
         passages = terminal.count(len(trace.scores) or len(trace.ranking), "passage")
-        terminal.note(f"{Path(trace.name).name:<12}{terminal.duration(trace.seconds):>9}  {passages}")
-        for line in _cuts(answer.traces, number, texts):
+        terminal.note(f"{Path(name).name:<12}{terminal.duration(trace.seconds):>9}  {passages}")
+        for line in [*filter(None, [trace.note]), *_cuts(answer.traces, number, texts)]:
             terminal.note(f"{'':<23}{line}")
     terminal.note(f"{'query':<12}{terminal.duration(answer.seconds):>9}  all steps")
 

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from crossrank.encoder import Truncation
-    from crossrank.types import Passage
+    from crossrank.types import Passage, Truncation
 
 # Escape codes in a passage must not move the cursor or retitle the terminal; a tab or newline is layout, kept apart.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")

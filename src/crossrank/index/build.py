@@ -8,29 +8,23 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from crossrank.errors import InputError, ReadError
 from crossrank.index import readers
+from crossrank.index.commits import Commits
 from crossrank.index.documents import Document, Failure, Limits, clean_text, plain_metadata
 from crossrank.index.passages import passages_of
-from crossrank.index.records import Known, Row
+from crossrank.index.records import Known, Row, Unread
 from crossrank.index.table import Table
 from crossrank.types import Embedder
 
-COMMIT_PASSAGES = 1_024
-COMMIT_SECONDS = 15.0
-"""A commit is due after so many passages or seconds, whichever comes first: what a kill can cost, at most."""
-_EMBED_AT_ONCE = 128
 _UNINDEXED = 50_000
 """Rows that BM25 may have to scan while a long update runs, a third of a second on one core."""
 _DELETE_AT_ONCE = 1_000
@@ -68,6 +62,8 @@ class Changes:
         deleted: that are gone, or became blank.
         unchanged: that were left as they are.
         failed: what could not be read; documents known from an earlier run stay in the index.
+        unread: passages of this update whose vectors do not tell of their ends, because they have more tokens than the
+            embedder reads.
     """
 
     added: int
@@ -75,6 +71,7 @@ class Changes:
     deleted: int
     unchanged: int
     failed: tuple[Failure, ...]
+    unread: tuple[Unread, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +103,9 @@ class Update:
         self._documents = self._expected = 0
         self._passages = len(self._owner)
         self._source = ""
-        self._pending: list[Row] = []
-        self._vectors: list[NDArray[np.float32]] = []
-        self._embedded = 0
-        self._replaced: list[str] = []
         self._unindexed = table.unindexed()
         self._stale = self._unindexed > 0
-        self._committed_at = time.monotonic()
+        self._commits = Commits(table, embedder, self._tell_embedded, self._count_committed)
 
     def files(self, paths: Sequence[str | Path], limits: Limits) -> Changes:
         """Make the index agree with the files below the paths; what lies elsewhere is left alone."""
@@ -138,6 +131,7 @@ class Update:
             self._file(source, limits)
             done += count
             self._documents = done
+            self._commits.advance()
         return self._finish()
 
     def documents(self, documents: Iterable[Document]) -> Changes:
@@ -156,6 +150,7 @@ class Update:
             )
             self._expected += 1
             self._document(clean, _Origin(), f"document {clean.id!r}", anywhere=True)
+            self._dealt_with()
         return self._finish()
 
     def remove(self, ids: Iterable[str]) -> Changes:
@@ -186,6 +181,7 @@ class Update:
                     return
             for document in readers.read(source, limits, self._failed.append):
                 self._document(document, origin, path, anywhere=False)
+                self._dealt_with()
         except (ReadError, OSError) as error:
             self._failed.append(Failure(path, str(error)))
         # Rows that could not be read may be the ones that are missing.
@@ -193,7 +189,6 @@ class Update:
             self._doomed |= mine - self._seen
 
     def _document(self, document: Document, origin: _Origin, place: str, anywhere: bool) -> None:
-        self._documents += 1
         known = self._known.get(document.id)
         taken = self._taken(document, known, origin, anywhere)
         if taken:
@@ -221,14 +216,11 @@ class Update:
         self._doomed.discard(document.id)
         if known:
             self._changed += 1
-            self._replaced.append(document.id)
             self._passages -= len(known.passages)
         else:
             self._added += 1
-        self._pending += [
-            Row(passage, tokens, origin.path, digest, origin.size, origin.modified) for passage, tokens in made
-        ]
-        self._work()
+        rows = [Row(passage, tokens, origin.path, digest, origin.size, origin.modified) for passage, tokens in made]
+        self._commits.add(rows, document.id if known else None)
 
     def _taken(self, document: Document, known: Known | None, origin: _Origin, anywhere: bool) -> str | None:
         """Why a document may not have its id; None when it may."""
@@ -242,44 +234,25 @@ class Update:
             "moved, run this again"
         )
 
-    def _work(self) -> None:
-        """Embed and commit what is due."""
-        while len(self._pending) - self._embedded >= _EMBED_AT_ONCE:
-            self._embed(_EMBED_AT_ONCE)
-        late = time.monotonic() - self._committed_at >= COMMIT_SECONDS
-        if len(self._pending) >= COMMIT_PASSAGES or (self._pending and late):
-            self._commit()
+    def _dealt_with(self) -> None:
+        # Counted first: "committed" must never count a document that is not.
+        self._documents += 1
+        self._commits.advance()
 
-    def _embed(self, at_most: int) -> None:
-        rows = self._pending[self._embedded : self._embedded + at_most]
-        vectors = self._embedder.embed([row.passage.scored_text for row in rows])
-        if vectors.shape != (len(rows), self._table.settings.width) or not np.isfinite(vectors).all():
-            raise InputError(
-                f"the embedder gave vectors of shape {vectors.shape}, or NaN, for {len(rows)} texts; expected "
-                f"({len(rows)}, {self._table.settings.width}) finite numbers"
-            )
-        self._vectors.append(np.asarray(vectors, dtype=np.float32))
-        self._embedded += len(rows)
+    def _tell_embedded(self) -> None:
         self._tell("embedding")
 
-    def _commit(self) -> None:
-        if not self._pending:
-            return
-        while self._embedded < len(self._pending):
-            self._embed(_EMBED_AT_ONCE)
-        self._table.put(self._pending, np.concatenate(self._vectors), self._replaced)
-        self._passages += len(self._pending)
-        self._unindexed += len(self._pending)
-        self._pending, self._vectors, self._embedded, self._replaced = [], [], 0, []
+    def _count_committed(self, passages: int) -> None:
+        self._passages += passages
+        self._unindexed += passages
         self._stale = True
-        self._committed_at = time.monotonic()
         self._tell("committed")
         if self._unindexed >= _UNINDEXED:
             self._table.take_in()
             self._unindexed = 0
 
     def _finish(self) -> Changes:
-        self._commit()
+        self._commits.commit()
         doomed = sorted(self._doomed)
         for at in range(0, len(doomed), _DELETE_AT_ONCE):
             some = doomed[at : at + _DELETE_AT_ONCE]
@@ -292,7 +265,8 @@ class Update:
             self._tell("tidying")
             self._table.tidy()
         self._tell("done")
-        return Changes(self._added, self._changed, self._deleted, self._unchanged, tuple(self._failed))
+        failed, unread = tuple(self._failed), tuple(self._commits.unread)
+        return Changes(self._added, self._changed, self._deleted, self._unchanged, failed, unread)
 
     def _tell(self, stage: Literal["reading", "embedding", "committed", "tidying", "done"]) -> None:
         if self._progress is not None:

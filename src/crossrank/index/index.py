@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from crossrank.checkpoint import vocabulary
 from crossrank.errors import IndexFileError, InputError
 from crossrank.index.build import Callback, Changes, Update
 from crossrank.index.documents import Document, Limits
 from crossrank.index.lock import exclusive
-from crossrank.index.passages import SIZE, check_sizes, counting_copy, tokenizer_fingerprint
+from crossrank.index.passages import LEAST, SIZE, check_sizes
 from crossrank.index.records import ANY_LANGUAGE, LANGUAGES, Settings, Where
 from crossrank.index.table import LOCK, TABLE, Table
-from crossrank.types import Embedder, Passage, Ranking, Tokens
+from crossrank.types import Embedder, Passage, Ranking, ReportingEmbedder, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Index:
         tokenizer: Tokenizer,
         *,
         model: str | None = None,
-        size: int = SIZE,
+        size: int | None = None,
         overlap: int = 0,
         language: str = "English",
         rebuild: bool = False,
@@ -108,7 +109,9 @@ class Index:
             embedder: makes the vectors; every later update and query must use one of the same fingerprint.
             tokenizer: cuts passages; its token ids are stored.
             model: the name to load the embedder by, kept for `info`.
-            size: tokens of a passage, at most.
+            size: tokens of a passage, at most; when absent 200, or what the embedder reads where that is less. A size
+                beyond what it reads is obeyed (documents may be wanted whole), and every update reports the passages
+                whose vectors do not tell of their ends.
             overlap: tokens a passage repeats from the one before it.
             language: of stemming and stop words in BM25: "English" or another of `records.LANGUAGES`; "any" has neither
                 and finds words also where there are no spaces between them, as in Chinese.
@@ -118,12 +121,13 @@ class Index:
             IndexFileError: the folder holds an index already (without `rebuild`), or something else.
             InputError: a size or overlap that cannot be kept, or an unknown language.
         """
+        size = _usual_size(embedder) if size is None else size
         check_sizes(size, overlap)
         if language not in (*LANGUAGES, ANY_LANGUAGE):
             raise InputError(f"no language {language!r}; there are {', '.join(LANGUAGES)} and {ANY_LANGUAGE}")
         path = Path(folder)
         settings = Settings(
-            embedder.fingerprint, embedder.width, tokenizer_fingerprint(tokenizer), model, size, overlap, language
+            embedder.fingerprint, embedder.width, vocabulary.fingerprint(tokenizer), model, size, overlap, language
         )
         if path.exists() and (not path.is_dir() or _is_foreign(path)):
             raise IndexFileError(f"{path} is neither empty nor an index: choose another folder for the index")
@@ -161,7 +165,7 @@ class Index:
                 embedder,
                 tokenizer,
                 model=model,
-                size=SIZE if size is None else size,
+                size=size,
                 overlap=0 if overlap is None else overlap,
                 language="English" if language is None else language,
                 rebuild=rebuild,
@@ -208,8 +212,8 @@ class Index:
         return self._table.ids()
 
     def refresh(self) -> None:
-        """Go on to what others committed since this index was opened."""
-        self._table.refresh()
+        """Go on to what others committed since this index was opened, also when they made it anew."""
+        self._table = Table.open(self._table.folder)
 
     def check_embedder(self, embedder: Embedder) -> None:
         """Refuse an embedder whose vectors cannot be compared with those of the index.
@@ -246,7 +250,8 @@ class Index:
             limits: what reading one thing may cost.
 
         Returns:
-            What changed. Files and rows that could not be read are in `failed`, and the rest is indexed.
+            What changed. Files and rows that could not be read are in `failed`, and the rest is indexed. Passages of
+            which the embedder read only the beginning are in `unread`.
 
         Raises:
             InputError: a path does not exist or is of a kind that cannot be indexed.
@@ -279,12 +284,12 @@ class Index:
         self._table = Table.open(self._table.folder)
         self._table.complete()
         self.check_embedder(embedder)
-        if tokenizer_fingerprint(tokenizer) != self._table.settings.tokenizer:
+        if vocabulary.fingerprint(tokenizer) != self._table.settings.tokenizer:
             raise IndexFileError(
                 f"the index {self._table.folder} holds token ids of another tokenizer: use the one it was made with, "
                 "or make the index anew with --rebuild (rebuild=True)"
             )
-        return Update(self._table, embedder, counting_copy(tokenizer), progress)
+        return Update(self._table, embedder, vocabulary.plain(tokenizer), progress)
 
     def passages(self, ids: Sequence[str]) -> list[Passage]:
         """Passages by id, in the order of the ids.
@@ -294,10 +299,16 @@ class Index:
         """
         return self._table.passages(ids)
 
+    @property
+    def tokenizer(self) -> str:
+        """Fingerprint of the tokenizer whose ids `tokens` gives; see `checkpoint.vocabulary.fingerprint`."""
+        return self._table.settings.tokenizer
+
     def tokens(self, ids: Sequence[str]) -> Tokens:
         """Token ids of the passages' scored texts in the order of the ids, all of the passage side.
 
-        Special tokens are left out: an encoder puts them where its template has them.
+        Special tokens are left out: an encoder puts them where its template has them. One that is written in a text is
+        text.
 
         Raises:
             InputError: an id is not in the index.
@@ -335,6 +346,11 @@ class Index:
             IndexFileError: the index is damaged.
         """
         return self._table.dense(vector, depth, where)
+
+
+def _usual_size(embedder: Embedder) -> int:
+    """Tokens of a passage unless a caller says otherwise."""
+    return max(min(SIZE, embedder.room), LEAST) if isinstance(embedder, ReportingEmbedder) else SIZE
 
 
 def _is_foreign(folder: Path) -> bool:

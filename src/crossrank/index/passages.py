@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,9 @@ from crossrank.types import Passage
 
 SIZE = 200
 """Tokens of a passage, at most, unless a caller says otherwise: with a query it fits one window of a cross-encoder."""
+
+LEAST = 16
+"""Tokens that a passage must be allowed to have."""
 
 _PIECE = 8_192
 """Characters tokenized at once. The cost of a tokenizer may grow faster than its text; so no text is longer."""
@@ -40,27 +42,14 @@ class Piece:
     text: str
 
 
-def counting_copy(tokenizer: Tokenizer) -> Tokenizer:
-    """A copy that neither cuts nor pads, so that every token is seen."""
-    copy = Tokenizer.from_str(tokenizer.to_str())
-    copy.no_truncation()
-    copy.no_padding()
-    return copy
-
-
-def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
-    """Equal exactly for tokenizers that cut texts into equal ids."""
-    return sha256(counting_copy(tokenizer).to_str().encode("utf-8")).hexdigest()
-
-
 def check_sizes(size: int, overlap: int) -> None:
     """Refuse sizes that cannot be kept.
 
     Raises:
         InputError: a size under 16 tokens, or an overlap that is negative or above a quarter of the size.
     """
-    if size < 16:
-        raise InputError(f"passages must have at least 16 tokens, not {size}")
+    if size < LEAST:
+        raise InputError(f"passages must have at least {LEAST} tokens, not {size}")
     if not 0 <= overlap <= size // 4:  # More would make the work of one text grow without need.
         raise InputError(f"the overlap must be between 0 and a quarter of a passage's {size} tokens, not {overlap}")
 
@@ -85,7 +74,7 @@ def split(
 
     Args:
         text: any length; the time is proportional to it.
-        tokenizer: without truncation (see `counting_copy`); special tokens are not counted.
+        tokenizer: a plain one (see `checkpoint.vocabulary`); special tokens are not counted.
         size: tokens, at least 16.
         overlap: tokens that a piece repeats from the one before it, at most half the size.
         title: of the document.

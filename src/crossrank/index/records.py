@@ -73,6 +73,23 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Unread:
+    """A passage whose vector does not tell of its end. BM25 and rerankers read all of it.
+
+    Attributes:
+        passage: its id.
+        tokens: how many it has for the embedder; at least so many when `exact` is false.
+        read: how many the embedder read.
+        exact: whether `tokens` is the whole count.
+    """
+
+    passage: str
+    tokens: int
+    read: int
+    exact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """What the table knows of one document.
 

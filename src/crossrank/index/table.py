@@ -151,11 +151,6 @@ class Table:
         """Grows with every commit."""
         return int(self._data.version)
 
-    def refresh(self) -> None:
-        """Go on to the last committed version."""
-        with _storage(self.folder, "reading"):
-            self._data = lance.dataset(str(self.folder / TABLE))
-
     # Reading.
 
     def bm25(self, query: str, depth: int, where: Where) -> Ranking:

@@ -1,4 +1,4 @@
-"""The models crossrank knows by name: the ones in the wheel, and public ones it has been tried with."""
+"""The models crossrank knows by name: the ones in the wheel, and public ones of architectures that it reads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HERE = Path(__file__).parent / "weights"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One model.
+    """One model. What is not known with certainty is None: loading the model tells.
 
     Attributes:
         name: what `crossrank.load` takes.
@@ -22,7 +22,9 @@ class Entry:
         source: "wheel", or the hub name.
         licence: as its card states it.
         parameters: millions.
-        activation: what its authors apply to logits; crossrank returns logits.
+        max_length: tokens in one sequence, special tokens included.
+        activation: what its authors apply to its logits: "identity", "sigmoid", or "calibrated" where crossrank
+            fitted a calibration; "none" for a bi-encoder.
         note: what it is good for.
     """
 
@@ -31,8 +33,21 @@ class Entry:
     source: str
     licence: str
     parameters: float
-    activation: str
+    max_length: int | None
+    activation: Literal["identity", "sigmoid", "calibrated", "none"] | None
     note: str
+
+    @property
+    def score_space(self) -> str:
+        """What its scores are: always raw logits, and whether a calibration or a sigmoid makes probabilities of them.
+
+        >>> CATALOG[0].score_space
+        'logits, calibrated'
+        """
+        if self.kind == "bi-encoder":
+            return "cosine"
+        told = {"identity": "logits", "sigmoid": "logits, sigmoid", "calibrated": "logits, calibrated"}
+        return "logits" if self.activation is None else told[self.activation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +60,36 @@ class Located:
     shared_tokenizer: Path | None = None
 
 
-def _hub(name: str, licence: str, parameters: float, activation: str, note: str) -> Entry:
-    return Entry(name, "cross-encoder", name, licence, parameters, activation, note)
+def _hub(
+    name: str,
+    licence: str,
+    parameters: float,
+    max_length: int | None,
+    activation: Literal["identity", "sigmoid"] | None,
+    note: str,
+) -> Entry:
+    return Entry(name, "cross-encoder", name, licence, parameters, max_length, activation, note)
 
 
+# Of public models: licence from the card, parameters from card or shapes, lengths and activations from their configs.
 CATALOG: tuple[Entry, ...] = (
-    Entry("small", "cross-encoder", "wheel", "Apache-2.0", 22.7, "calibrated", "the default; English"),
-    Entry("embed", "bi-encoder", "wheel", "Apache-2.0", 22.7, "none", "the first stage of search; English"),
-    _hub("cross-encoder/ms-marco-TinyBERT-L-2-v2", "Apache-2.0", 4.4, "identity", "low latency, first of a cascade"),
-    _hub("cross-encoder/ms-marco-MiniLM-L-2-v2", "Apache-2.0", 15.6, "identity", "low latency"),
-    _hub("cross-encoder/ms-marco-MiniLM-L-4-v2", "Apache-2.0", 19.2, "identity", "between L-2 and L-6"),
-    _hub("cross-encoder/ms-marco-MiniLM-L-6-v2", "Apache-2.0", 22.7, "identity", "what most installations run"),
-    _hub("cross-encoder/ms-marco-MiniLM-L-12-v2", "Apache-2.0", 33.4, "identity", "twice L-6's cost, hardly better"),
-    _hub("cross-encoder/ms-marco-electra-base", "Apache-2.0", 109.5, "identity", "slower than MiniLM-L-6, not better"),
-    _hub("cross-encoder/qnli-distilroberta-base", "Apache-2.0", 82.1, "sigmoid", "does the passage answer; QNLI"),
-    _hub("cross-encoder/ettin-reranker-17m-v1", "Apache-2.0", 17.0, "identity", "small ModernBERT"),
-    _hub("BAAI/bge-reranker-base", "MIT", 278.0, "sigmoid", "multilingual (zh, en), XLM-R"),
-    _hub("Alibaba-NLP/gte-reranker-modernbert-base", "Apache-2.0", 149.6, "identity", "long passages, ModernBERT"),
+    Entry("small", "cross-encoder", "wheel", "Apache-2.0", 22.7, 512, "calibrated", "the default; English"),
+    Entry("embed", "bi-encoder", "wheel", "Apache-2.0", 22.6, 256, "none", "the first stage of search; English"),
+    _hub("cross-encoder/ms-marco-TinyBERT-L-2-v2", "Apache-2.0", 4.4, 512, "identity", "low latency, for a cascade"),
+    _hub("cross-encoder/ms-marco-MiniLM-L-2-v2", "Apache-2.0", 15.6, 512, "identity", "low latency"),
+    _hub("cross-encoder/ms-marco-MiniLM-L-4-v2", "Apache-2.0", 19.2, 512, "identity", "between L-2 and L-6"),
+    _hub("cross-encoder/ms-marco-MiniLM-L-6-v2", "Apache-2.0", 22.7, 512, "identity", "what most installations run"),
+    _hub(
+        "cross-encoder/ms-marco-MiniLM-L-12-v2", "Apache-2.0", 33.4, 512, "identity", "twice L-6's cost, hardly better"
+    ),
+    _hub("cross-encoder/ms-marco-electra-base", "Apache-2.0", 109.5, 512, "identity", "slower than L-6, not better"),
+    _hub("cross-encoder/qnli-distilroberta-base", "Apache-2.0", 82.1, 512, "sigmoid", "does the passage answer; QNLI"),
+    _hub("cross-encoder/ettin-reranker-17m-v1", "Apache-2.0", 17, None, "identity", "small ModernBERT, long passages"),
+    _hub("BAAI/bge-reranker-base", "MIT", 278, 512, "sigmoid", "Chinese and English, XLM-R"),
+    _hub("Alibaba-NLP/gte-reranker-modernbert-base", "Apache-2.0", 149, 8192, "sigmoid", "ModernBERT, long passages"),
+    _hub(
+        "mixedbread-ai/mxbai-rerank-xsmall-v1", "Apache-2.0", 70, 512, None, "DeBERTa, so on the torch backend; English"
+    ),
 )
 
 # Short names of the write-up and of older cards.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError
-from crossrank.types import Embedder, Ranking, check_k
+from crossrank.types import Embedder, Ranking, ReportingEmbedder, Retrieved, Truncation, check_k
 
 Where = str | Sequence[str] | None
 
@@ -53,14 +54,25 @@ class DenseRetriever:
         Raises:
             InputError: one string instead of a list, a depth under 1, or a filter that cannot be understood.
         """
+        return [found.ranking for found in self.retrieved(queries, depth)]
+
+    def retrieved(self, queries: Sequence[str], depth: int) -> list[Retrieved]:
+        """Like `retrieve`, with a report of queries that the embedder did not read to their end."""
         if isinstance(queries, str):
             raise InputError("retrieve takes a list of queries, not one string")
         check_k(depth)
         asked = [row for row, query in enumerate(queries) if query.strip()]
-        nothing = Ranking((), np.zeros(0, dtype=np.float32), 0)
-        rankings = [nothing for _ in queries]
+        found = [Retrieved(Ranking((), np.zeros(0, dtype=np.float32), 0), ()) for _ in queries]
         if asked:
-            vectors = self._embedder.embed([queries[row] for row in asked])
-            for row, vector in zip(asked, vectors, strict=True):
-                rankings[row] = self._index.dense(vector, depth, self._where)
-        return rankings
+            vectors, cut = self._embed([queries[row] for row in asked])
+            for place, row in enumerate(asked):
+                ranking = self._index.dense(vectors[place], depth, self._where)
+                found[row] = Retrieved(ranking, (replace(cut[place], position=-1),) if place in cut else ())
+        return found
+
+    def _embed(self, queries: list[str]) -> tuple[NDArray[np.float32], dict[int, Truncation]]:
+        """Vectors, and what was cut by position, where the embedder says so."""
+        if not isinstance(self._embedder, ReportingEmbedder):
+            return self._embedder.embed(queries), {}
+        made = self._embedder.embedded(queries)
+        return made.vectors, {cut.position: cut for cut in made.truncations}

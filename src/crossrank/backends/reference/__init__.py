@@ -53,6 +53,20 @@ def _obstacle(config: Mapping[str, Any], architecture: str) -> str | None:
     return model.obstacle(config) if model is ModernBert else None
 
 
+def model_of(checkpoint: Checkpoint) -> Bert | ModernBert:
+    """The checkpoint's weights, each checked against its config; the native engine packs the same ones.
+
+    Raises:
+        CheckpointError: a weight is missing or has another shape than the config says.
+    """
+    where = str(checkpoint.folder)
+    tensors = checkpoint.tensors()
+    parameters = Parameters(tensors, prefix_of(tensors), where)
+    model = MODELS[checkpoint.architecture]
+    with sensible(where):
+        return model(parameters, checkpoint.config, checkpoint.architecture, checkpoint.labels, where)
+
+
 class Reference:
     """The forward pass in NumPy. Safe to share between threads: weights are read-only, buffers belong to a call."""
 
@@ -66,13 +80,8 @@ class Reference:
                 f"the reference backend cannot run {checkpoint.name!r}: {reason}. Use backend='torch' "
                 "(pip install 'crossrank[torch]')."
             )
-        where = str(checkpoint.folder)
-        tensors = checkpoint.tensors()
-        parameters = Parameters(tensors, prefix_of(tensors), where)
-        model = MODELS[checkpoint.architecture]
         self._labels = checkpoint.labels
-        with sensible(where):
-            self._model = model(parameters, checkpoint.config, checkpoint.architecture, checkpoint.labels, where)
+        self._model = model_of(checkpoint)
         self._limits = Limits.of(checkpoint)
 
     def forward(self, tokens: Tokens) -> NDArray[np.float32]:

@@ -1,0 +1,202 @@
+// The C interface: checks what it is given, picks a tier, and lets no exception out.
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <random>
+#include <vector>
+
+#include "cpu.h"
+#include "crossrank.h"
+#include "engine.h"
+
+namespace {
+
+#ifdef CROSSRANK_HAS_AMX
+// One small product on tiles against the same on AVX-512, once: a machine whose tiles compute something else (a virtual
+// machine that saves them badly, say) is treated as one that has none.
+bool tiles_agree() {
+  static const bool agree = [] {
+    const Kernels &tiles = *kernels_amx(1), &plain = *kernels_avx512(0);
+    const int64_t m = 40, n = 64, k = 96;
+    std::vector<float> weights(static_cast<size_t>(n * k)), rows(static_cast<size_t>(m * k));
+    for (size_t i = 0; i < weights.size(); i++) weights[i] = static_cast<float>(static_cast<int>(i * 7 % 31) - 15);
+    for (size_t i = 0; i < rows.size(); i++) rows[i] = static_cast<float>(static_cast<int>(i * 5 % 29) - 14);
+    std::vector<float> sums[2];
+    for (const Kernels *kernels : {&tiles, &plain}) {
+      const Packed packed = pack({weights.data(), nullptr}, 0, n, k, false, *kernels);
+      Aligned a((m + 32) * k * kernels->element);
+      std::vector<float> &x = sums[kernels == &plain];
+      x.assign(static_cast<size_t>(m * n), 0.0f);
+      NormRows copy{};
+      copy.from = rows.data();
+      copy.from_stride = copy.operands_stride = copy.operands_width = copy.width = k;
+      copy.operands = a.at;
+      copy.rows = m;
+      Product p{};
+      p.a = a.at;
+      p.a_stride = k;
+      p.panels = reinterpret_cast<const uint32_t *>(packed.panels.at);
+      p.bias = reinterpret_cast<const float *>(packed.bias.at);
+      p.m = m;
+      p.n = n;
+      p.k = k;
+      p.epilogue = ADD;
+      p.activation = -1;
+      p.x = x.data();
+      p.x_stride = n;
+      kernels->norm(&copy);
+      kernels->enter();
+      kernels->product(&p);
+      kernels->leave();
+    }
+    // Small whole numbers are exact in either.
+    return sums[0] == sums[1];
+  }();
+  return agree;
+}
+#endif
+
+// The functions of a tier and dtype, or NULL where this build or this processor has none.
+const Kernels *kernels_of(int32_t tier, int32_t dtype) {
+  switch (tier) {
+    case CROSSRANK_PORTABLE: return kernels_portable(dtype);
+#ifdef CROSSRANK_HAS_AVX2
+    case CROSSRANK_AVX2: return cpu().avx2 ? kernels_avx2(dtype) : nullptr;
+#endif
+#ifdef CROSSRANK_HAS_AVX512
+    case CROSSRANK_AVX512:
+#ifdef CROSSRANK_HAS_AVX512BF16
+      if (dtype == CROSSRANK_BFLOAT16) return cpu().avx512_bf16 ? kernels_avx512bf16(dtype) : nullptr;
+#endif
+      return cpu().avx512 ? kernels_avx512(dtype) : nullptr;
+#endif
+#ifdef CROSSRANK_HAS_AMX
+    case CROSSRANK_AMX:
+      // Tiles have no float32: the tier's exact form is AVX-512.
+      if (!cpu().amx_bf16 || !tiles_agree()) return nullptr;
+      return dtype == CROSSRANK_BFLOAT16 ? kernels_amx(dtype) : kernels_avx512(dtype);
+#endif
+    default: return nullptr;
+  }
+}
+
+const char *fault(const crossrank_model &m, int32_t dtype) {
+  if (m.hidden < 1 || m.heads < 1 || m.inner < 1 || m.layers < 1 || m.width < 1 || m.hidden % m.heads)
+    return "a size of the model is not positive, or hidden does not divide by heads";
+  if (dtype == CROSSRANK_BFLOAT16 && (m.hidden / m.heads) % 2)
+    return "bfloat16 reads numbers in pairs, and this model's head size is odd; use float32";
+  if (!m.words || !m.layer) return "the model has no embeddings or no layers";
+  for (int32_t i = 0; i < m.layers; i++) {
+    const crossrank_layer &l = m.layer[i];
+    if (!l.qkv.weight || !l.out.weight || !l.up.weight || !l.down.weight) return "a layer has no weights";
+    if (l.rotary > 1 || (l.rotary >= 0 && !m.frequencies[l.rotary])) return "a layer's rotary table is missing";
+    if (l.rotary >= 0 && (m.hidden / m.heads) % 2) return "rotary positions need an even head size";
+  }
+  if (m.labels > 0 && (!m.head_dense.weight || !m.classifier.weight)) return "the head has no weights";
+  return nullptr;
+}
+
+}  // namespace
+
+struct crossrank_engine {
+  crossrank_engine(const crossrank_model &model, const Kernels &kernels, const Kernels &exact)
+      : engine(model, kernels, exact) {}
+  Engine engine;
+};
+
+int32_t crossrank_abi(void) { return CROSSRANK_ABI; }
+
+const char *crossrank_compiler(void) {
+#if defined(__clang__)
+  return "clang " __clang_version__;
+#elif defined(__GNUC__)
+  return "gcc " __VERSION__;
+#else
+  return "unknown";
+#endif
+}
+
+uint32_t crossrank_tiers(void) {
+  uint32_t found = 0;
+  for (int32_t tier = 0; tier <= CROSSRANK_AMX; tier++)
+    if (kernels_of(tier, CROSSRANK_FLOAT32)) found |= 1u << tier;
+  return found;
+}
+
+int32_t crossrank_has_bfloat16(int32_t tier) { return kernels_of(tier, CROSSRANK_BFLOAT16) != nullptr; }
+
+crossrank_engine *crossrank_create(const crossrank_model *model, int32_t tier, int32_t dtype, char *error,
+                                   int64_t error_size) {
+  const char *reason = nullptr;
+  try {
+    const Kernels *kernels = kernels_of(tier, dtype), *exact = kernels_of(tier, CROSSRANK_FLOAT32);
+    reason = !kernels || !exact ? "this machine or build has no such tier and dtype" : fault(*model, dtype);
+    if (!reason) return new crossrank_engine(*model, *kernels, *exact);
+  } catch (const std::exception &) {
+    reason = "not enough memory for the packed weights";
+  }
+  if (error && error_size > 0) std::snprintf(error, static_cast<size_t>(error_size), "%s", reason);
+  return nullptr;
+}
+
+void crossrank_destroy(crossrank_engine *engine) { delete engine; }
+
+int64_t crossrank_bytes(const crossrank_engine *engine) { return engine->engine.bytes(); }
+
+int32_t crossrank_forward(crossrank_engine *engine, const int32_t *ids, const int32_t *types, const int64_t *offsets,
+                          int64_t n, int32_t output, int32_t threads, float *result) {
+  try {
+    return engine->engine.forward(ids, types, offsets, n, output, threads, result) ? 0 : -1;
+  } catch (const std::exception &) {
+    return -1;
+  }
+}
+
+double crossrank_peak(int32_t tier, int32_t dtype, double seconds) {
+  const Kernels *kernels = kernels_of(tier, dtype);
+  if (!kernels) return 0;
+  // The shape of a MiniLM's products, small enough for the second-level cache. Random numbers: zeros flatter by 25 %.
+  const int64_t m = 96, n = 384, k = 384;
+  std::mt19937 random(1);
+  std::uniform_real_distribution<float> numbers(-1.0f, 1.0f);
+  std::vector<float> weights(static_cast<size_t>(n * k));
+  for (float &x : weights) x = numbers(random);
+  crossrank_linear linear{weights.data(), nullptr};
+  const Packed packed = pack(linear, 0, n, k, false, *kernels);
+  Aligned a((m + 32) * k * kernels->element), out((m + 32) * n * kernels->element);
+  std::vector<float> rows(static_cast<size_t>(m * k));
+  for (float &x : rows) x = numbers(random);
+  NormRows copy{};
+  copy.from = rows.data();
+  copy.from_stride = copy.operands_stride = copy.operands_width = copy.width = k;
+  copy.operands = a.at;
+  copy.rows = m;
+  kernels->norm(&copy);
+  Product p{};
+  p.a = a.at;
+  p.a_stride = k;
+  p.panels = reinterpret_cast<const uint32_t *>(packed.panels.at);
+  p.bias = reinterpret_cast<const float *>(packed.bias.at);
+  p.m = m;
+  p.n = n;
+  p.k = k;
+  p.epilogue = STORE;
+  p.activation = -1;
+  p.out = out.at;
+  p.out_stride = n;
+  kernels->enter();
+  const auto begin = std::chrono::steady_clock::now();
+  double best = 0, passed = 0;
+  while (passed < seconds) {
+    const auto start = std::chrono::steady_clock::now();
+    for (int i = 0; i < 20; i++) kernels->product(&p);
+    const auto stop = std::chrono::steady_clock::now();
+    const double took = std::chrono::duration<double>(stop - start).count();
+    // The best of many: what the machine can do when nobody else uses the core.
+    const double rate = 20.0 * 2.0 * static_cast<double>(m * n * k) / took / 1e9;
+    best = rate > best ? rate : best;
+    passed = std::chrono::duration<double>(stop - begin).count();
+  }
+  kernels->leave();
+  return best;
+}

@@ -1,0 +1,148 @@
+// Attention of one head over one sequence: keys and values are packed as if they were weights, so that the two
+// products run on the kernels of product.h. Included after product.h.
+#pragma once
+
+#include "kernels.h"
+
+namespace {
+
+// Scratch: packed keys, packed values, scores of ROWS queries, their probabilities.
+struct AttentionScratch {
+  uint32_t *keys, *values;
+  float *scores;
+  void *shares;
+};
+
+template <class T> int64_t attention_layout(int64_t n, int64_t size, char *at, AttentionScratch *out) {
+  int64_t tokens = up(n, COLUMNS), key_words = words_of<T>(size);
+  int64_t bytes[4] = {
+      tokens * key_words * 4,
+      up(size, COLUMNS) * words_of<T>(n) * 4,
+      ROWS * tokens * 4,
+      ROWS * tokens * (int64_t)sizeof(typename T::Number),
+  };
+  int64_t places[4], total = 0;
+  for (int i = 0; i < 4; i++) {
+    places[i] = total;
+    total += up(bytes[i], 64) + 64;
+  }
+  if (out) {
+    out->keys = (uint32_t *)(at + places[0]);
+    out->values = (uint32_t *)(at + places[1]);
+    out->scores = (float *)(at + places[2]);
+    out->shares = at + places[3];
+  }
+  return total;
+}
+
+template <class T> int64_t attention_bytes(int64_t n, int64_t size) {
+  return attention_layout<T>(n, size, nullptr, nullptr);
+}
+
+// panel[word][token] = row[token][word]: tokens are the outputs of queries x keys. Head sizes fill whole words, and on
+// tiles whole steps (table.h sends others elsewhere).
+template <class T> void pack_keys(const Attention *p, uint32_t *to) {
+  int64_t words = (p->size + T::PER_WORD - 1) / T::PER_WORD, stride = p->key_stride / T::PER_WORD;
+  const uint32_t *rows = (const uint32_t *)p->keys;
+  for (int64_t begin = 0; begin < p->n; begin += COLUMNS, to += words * COLUMNS) {
+    int64_t count = p->n - begin < COLUMNS ? p->n - begin : COLUMNS;
+    for (int64_t t = 0; t < count; t++) {
+      const uint32_t *row = rows + (begin + t) * stride;
+      for (int64_t w = 0; w < words; w++) to[w * COLUMNS + t] = row[w];
+    }
+    // The last panel is filled with a token that exists: its scores are finite and are overwritten.
+    for (int64_t t = count; t < COLUMNS; t++)
+      for (int64_t w = 0; w < words; w++) to[w * COLUMNS + t] = to[w * COLUMNS];
+  }
+}
+
+// Words hold one value (float) or the values of two neighbouring tokens (bfloat16): tokens are the inputs.
+template <class T> void pack_values(const Attention *p, uint32_t *to) {
+  int64_t words = words_of<T>(p->n), stride = p->value_stride;
+  const typename T::Number *rows = (const typename T::Number *)p->values;
+  for (int64_t begin = 0; begin < p->size; begin += COLUMNS) {
+    int64_t count = p->size - begin < COLUMNS ? p->size - begin : COLUMNS;
+    for (int64_t w = 0; w < words; w++, to += COLUMNS) {
+      if (w * T::PER_WORD >= p->n) {
+        memset(to, 0, COLUMNS * 4);
+        continue;
+      }
+      const typename T::Number *row = rows + w * T::PER_WORD * stride + begin;
+      if (T::PER_WORD == 1) {
+        memcpy(to, row, count * 4);
+      } else {
+        bool pair = 2 * w + 1 < p->n;
+        for (int64_t i = 0; i < count; i++)
+          to[i] = (uint32_t)row[i] | (pair ? (uint32_t)row[stride + i] << 16 : 0u);
+      }
+      for (int64_t i = count; i < COLUMNS; i++) to[i] = 0;
+    }
+  }
+}
+
+// Scores of one query to unnormalized shares in `shares`; returns their sum. Scores at `from` and after `to` are
+// padding or out of sight.
+template <class T>
+float softmax_row(float *scores, int64_t from, int64_t to, int64_t width, typename T::Number *shares) {
+  const float hidden = -3e38f;
+  for (int64_t i = 0; i < from; i++) scores[i] = hidden;
+  for (int64_t i = to; i < width; i++) scores[i] = hidden;
+  Vector most = splat(hidden);
+  for (int64_t i = 0; i < width; i += LANES) most = larger(most, load(scores + i));
+  float top = largest(most);
+  Vector total{};
+  for (int64_t i = 0; i < width; i += LANES) {
+    Vector share = exponential(load(scores + i) - top);
+    total = total + share;
+    T::put(shares + i, share);
+  }
+  return sum(total);
+}
+
+template <class T> void attend(const Attention *p) {
+  AttentionScratch at;
+  attention_layout<T>(p->n, p->size, (char *)p->scratch, &at);
+  pack_keys<T>(p, at.keys);
+  pack_values<T>(p, at.values);
+  int64_t key_words = words_of<T>(p->size), value_words = words_of<T>(p->n);
+  int64_t query_stride = p->query_stride / T::PER_WORD;
+  alignas(64) float sums[ROWS * COLUMNS];
+  for (int64_t begin = 0; begin < p->queries_n; begin += ROWS) {
+    int64_t rows = p->queries_n - begin < ROWS ? p->queries_n - begin : ROWS;
+    // Panels of keys that some query of the block can see.
+    int64_t position = p->first + begin, low = 0, high = p->n;
+    if (p->window >= 0) {
+      low = position - p->window > 0 ? (position - p->window) / COLUMNS * COLUMNS : 0;
+      high = position + rows + p->window < p->n ? position + rows + p->window : p->n;
+    }
+    int64_t width = up(high - low, COLUMNS);
+    const uint32_t *queries = (const uint32_t *)p->queries + begin * query_stride;
+    for (int64_t t = 0; t < width; t += COLUMNS)
+      rows_block<T>(rows, key_words, queries, query_stride, at.keys + (low + t) * key_words, at.scores + t, width);
+    float scale[ROWS];
+    for (int64_t r = 0; r < rows; r++) {
+      int64_t from = 0, to = high - low;
+      if (p->window >= 0) {
+        int64_t left = position + r - p->window - low, right = position + r + p->window + 1 - low;
+        from = left > 0 ? left : 0;
+        to = right < to ? right : to;
+      }
+      typename T::Number *shares = (typename T::Number *)at.shares + r * width;
+      scale[r] = 1.0f / softmax_row<T>(at.scores + r * width, from, to, width, shares);
+    }
+    int64_t seen = words_of<T>(high - low);
+    for (int64_t c = 0; c < p->size; c += COLUMNS) {
+      const uint32_t *values = at.values + c * value_words + low / T::PER_WORD * COLUMNS;
+      rows_block<T>(rows, seen, (const uint32_t *)at.shares, width / T::PER_WORD, values, sums, COLUMNS);
+      int64_t count = p->size - c < COLUMNS ? p->size - c : COLUMNS;
+      for (int64_t r = 0; r < rows; r++) {
+        typename T::Number *out = (typename T::Number *)p->out + (begin + r) * p->out_stride + c;
+        int64_t whole = count / LANES * LANES;
+        for (int64_t i = 0; i < whole; i += LANES) T::put(out + i, load(sums + r * COLUMNS + i) * scale[r]);
+        for (int64_t i = whole; i < count; i++) T::put1(out + i, sums[r * COLUMNS + i] * scale[r]);
+      }
+    }
+  }
+}
+
+}  // namespace

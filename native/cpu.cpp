@@ -1,0 +1,66 @@
+#include "cpu.h"
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#include <cstdint>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace {
+
+// Which registers the operating system saves on a context switch.
+uint64_t saved_state() {
+  uint32_t low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (static_cast<uint64_t>(high) << 32) | low;
+}
+
+// Linux gives tile registers only to processes that ask.
+bool may_use_tiles() {
+#if defined(__linux__) && defined(__x86_64__)
+  constexpr long ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18;
+  return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+#else
+  return false;
+#endif
+}
+
+Cpu ask() {
+  Cpu found;
+  uint32_t a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return found;
+  const bool fma = (c >> 12) & 1, osxsave = (c >> 27) & 1, avx = (c >> 28) & 1;
+  if (!osxsave || !avx) return found;
+  const uint64_t state = saved_state();
+  if ((state & 0x6) != 0x6 || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return found;
+  found.avx2 = fma && ((b >> 5) & 1);
+  const bool f = (b >> 16) & 1, dq = (b >> 17) & 1, bw = (b >> 30) & 1, vl = (b >> 31) & 1;
+  found.avx512 = found.avx2 && f && dq && bw && vl && (state & 0xe0) == 0xe0;
+  const bool tile = (d >> 24) & 1, tile_bf16 = (d >> 22) & 1;
+  if (!found.avx512 || !__get_cpuid_count(7, 1, &a, &b, &c, &d)) return found;
+  found.avx512_bf16 = (a >> 5) & 1;
+#ifdef CROSSRANK_EMULATE_TILES
+  found.amx_bf16 = found.avx512_bf16;
+#else
+  found.amx_bf16 = found.avx512_bf16 && tile && tile_bf16 && (state & 0x60000) == 0x60000 && may_use_tiles();
+#endif
+  return found;
+}
+
+}  // namespace
+
+const Cpu &cpu() {
+  static const Cpu found = ask();
+  return found;
+}
+
+#else
+
+const Cpu &cpu() {
+  static const Cpu none;
+  return none;
+}
+
+#endif

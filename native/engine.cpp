@@ -1,0 +1,146 @@
+#include "engine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "pass.h"
+#include "threads.h"
+
+namespace {
+
+// Widths are rounded up to whole panels, and rows that begin 1 KB apart are moved by a cache line: at such strides all
+// rows of a block would fall into a few sets of the first-level cache.
+constexpr int64_t ROUND = 32;
+
+}  // namespace
+
+int64_t stride_of(int64_t width, int64_t element) {
+  int64_t numbers = (width + ROUND - 1) / ROUND * ROUND;
+  if (numbers * element % 1024 == 0) numbers += ROUND;
+  return numbers;
+}
+
+Engine::Engine(const crossrank_model &m, const Kernels &kernels, const Kernels &exact)
+    : kernels_(kernels),
+      exact_(exact),
+      hidden_(m.hidden),
+      heads_(m.heads),
+      size_(m.hidden / m.heads),
+      inner_(m.inner),
+      labels_(m.labels),
+      width_(m.width),
+      places_(m.positions),
+      padding_(m.padding),
+      eps_(m.eps),
+      activation_(m.activation),
+      gated_(m.gated != 0),
+      words_(m.words),
+      positions_(m.places),
+      kinds_(m.types),
+      embedding_norm_(m.embedding_norm, m.width),
+      final_norm_(m.final_norm, m.hidden),
+      head_norm_(m.head_norm, m.hidden),
+      head_activation_(m.head_activation),
+      head_by_mean_(m.head_by_mean != 0) {
+  for (auto &slot : spare_) slot.store(nullptr);
+  if (m.project.weight) project_ = pack(m.project, 0, hidden_, width_, false, kernels_);
+  if (labels_ > 0) {
+    // The head is a 500th of the work and decides the score: it is float32 in every tier.
+    head_dense_ = pack(m.head_dense, 0, hidden_, hidden_, false, exact_);
+    classifier_ = pack(m.classifier, 0, labels_, hidden_, false, exact_);
+  }
+  layers_.reserve(static_cast<size_t>(m.layers));
+  for (int32_t i = 0; i < m.layers; i++) {
+    const crossrank_layer &from = m.layer[i];
+    Layer layer;
+    layer.before_attention = Norm(from.before_attention, hidden_);
+    layer.after_attention = Norm(from.after_attention, hidden_);
+    layer.before_inner = Norm(from.before_inner, hidden_);
+    layer.after_inner = Norm(from.after_inner, hidden_);
+    // Apart, because the last layer needs the queries of first tokens only.
+    layer.query = pack(from.qkv, 0, hidden_, hidden_, false, kernels_);
+    layer.key_value = pack(from.qkv, hidden_, 2 * hidden_, hidden_, false, kernels_);
+    layer.out = pack(from.out, 0, hidden_, hidden_, false, kernels_);
+    layer.up = pack(from.up, 0, inner_, hidden_, gated_, kernels_);
+    layer.down = pack(from.down, 0, hidden_, inner_, false, kernels_);
+    layer.window = from.window;
+    layer.rotary = from.rotary;
+    layers_.push_back(std::move(layer));
+  }
+  for (size_t table = 0; table < 2; table++) {
+    if (!m.frequencies[table]) continue;
+    const int64_t half = size_ / 2;
+    cosine_[table].resize(static_cast<size_t>(places_ * half));
+    sine_[table].resize(static_cast<size_t>(places_ * half));
+    for (int64_t place = 0; place < places_; place++)
+      for (int64_t i = 0; i < half; i++) {
+        const float angle = static_cast<float>(place) * m.frequencies[table][i];
+        cosine_[table][static_cast<size_t>(place * half + i)] = std::cos(angle);
+        sine_[table][static_cast<size_t>(place * half + i)] = std::sin(angle);
+      }
+  }
+}
+
+Engine::~Engine() {
+  for (auto &slot : spare_) delete slot.load();
+}
+
+int64_t Engine::bytes() const {
+  int64_t total = project_.bytes() + head_dense_.bytes() + classifier_.bytes();
+  for (const Layer &l : layers_)
+    total += l.query.bytes() + l.key_value.bytes() + l.out.bytes() + l.up.bytes() + l.down.bytes();
+  return total;
+}
+
+// About `unit` tokens each, in the given order; smaller where a request is so small that threads would be idle.
+std::vector<Unit> Engine::units(const int64_t *offsets, int64_t n, int threads) const {
+  const int64_t total = offsets[n] - offsets[0];
+  // Two units a thread even out what units differ in; under 48 tokens a unit streams weights for too few rows.
+  const int64_t fair = total / (2 * std::max(threads, 1));
+  const int64_t aim = std::max<int64_t>(threads > 1 ? 48 : kernels_.unit, std::min<int64_t>(kernels_.unit, fair));
+  std::vector<Unit> found;
+  int64_t first = 0;
+  for (int64_t i = 0; i < n; i++) {
+    // A sequence that would take the unit further beyond its aim than it is short of it begins the next one.
+    const int64_t held = offsets[i] - offsets[first], with = offsets[i + 1] - offsets[first];
+    if (i > first && with > aim && with - aim > aim - held) {
+      found.push_back({first, i});
+      first = i;
+    }
+  }
+  if (first < n) found.push_back({first, n});
+  return found;
+}
+
+Workspace *Engine::take() {
+  for (auto &slot : spare_)
+    if (slot.load(std::memory_order_relaxed))
+      if (Workspace *found = slot.exchange(nullptr)) return found;
+  return new Workspace;
+}
+
+void Engine::give(Workspace *workspace) {
+  for (auto &slot : spare_) {
+    Workspace *empty = nullptr;
+    if (slot.compare_exchange_strong(empty, workspace)) return;
+  }
+  delete workspace;
+}
+
+bool Engine::forward(const int32_t *ids, const int32_t *types, const int64_t *offsets, int64_t n, int32_t output,
+                     int32_t threads, float *result) {
+  const std::vector<Unit> work = units(offsets, n, threads);
+  return run_parallel(static_cast<int64_t>(work.size()), threads, [&](int64_t i) {
+    std::unique_ptr<Workspace> workspace(take());
+    kernels_.enter();
+    try {
+      Pass(*this, *workspace, ids, types, offsets, work[static_cast<size_t>(i)]).run(output, result);
+    } catch (...) {
+      kernels_.leave();
+      throw;
+    }
+    kernels_.leave();
+    give(workspace.release());
+  });
+}

@@ -1,0 +1,66 @@
+// The forward pass over packed sequences: knows models and no instruction.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "crossrank.h"
+#include "kernels.h"
+#include "weights.h"
+
+struct Layer {
+  Norm before_attention, after_attention, before_inner, after_inner;
+  Packed query, key_value, out, up, down;
+  int64_t window;
+  int rotary;
+};
+
+// Buffers of one thread at work. They grow to what the largest unit needs and are kept for the next call.
+struct Workspace {
+  Aligned memory;
+};
+
+// Sequences [first, last) that one thread computes together.
+struct Unit {
+  int64_t first, last;
+};
+
+class Engine {
+ public:
+  Engine(const crossrank_model &model, const Kernels &kernels, const Kernels &exact);
+  ~Engine();
+  Engine(const Engine &) = delete;
+  Engine &operator=(const Engine &) = delete;
+
+  // False when memory ran out.
+  bool forward(const int32_t *ids, const int32_t *types, const int64_t *offsets, int64_t n, int32_t output,
+               int32_t threads, float *result);
+  int64_t bytes() const;
+
+ private:
+  friend struct Pass;
+
+  std::vector<Unit> units(const int64_t *offsets, int64_t n, int threads) const;
+  Workspace *take();
+  void give(Workspace *workspace);
+
+  const Kernels &kernels_;  // of the layers
+  const Kernels &exact_;    // float32, of the head
+  int64_t hidden_, heads_, size_, inner_, labels_, width_, places_;
+  int64_t padding_;
+  float eps_;
+  int activation_;
+  bool gated_;
+  const float *words_, *positions_, *kinds_;
+  Norm embedding_norm_, final_norm_, head_norm_;
+  Packed project_, head_dense_, classifier_;
+  int head_activation_;
+  bool head_by_mean_;
+  std::vector<Layer> layers_;
+  std::array<std::vector<float>, 2> cosine_, sine_;  // (positions, size / 2) of each rotary table
+  // Slots, not a locked list: a fork may happen at any moment, and a lock held then would stay locked in the child.
+  std::array<std::atomic<Workspace *>, 64> spare_;
+};

@@ -1,0 +1,82 @@
+// What a tier offers: a table of functions over packed rows. The engine (engine.cpp) knows models and no instruction;
+// a tier knows instructions and no model.
+//
+// An operand is a number that a matrix product reads: float, or bfloat16 where the tier's dtype is that. Rows of
+// operands begin every `stride` numbers; strides are multiples of 32 and the numbers past the width are finite.
+// Weights are packed in panels of `columns` outputs: panel[word][column], where a 32-bit word holds one float or
+// two neighbouring bfloat16 of the input dimension.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum Epilogue { STORE = 0, ADD = 1, GATE = 2 };
+
+// out = epilogue(a x panels + bias), `m` rows.
+struct Product {
+  const void *a;         // operands, (m, k)
+  int64_t a_stride;
+  const uint32_t *panels;
+  const float *bias;     // padded with zeros to whole panels
+  int64_t m, n, k;       // n: outputs, a multiple of `columns` after padding
+  int epilogue;          // STORE: operands to `out`. ADD: floats added to `x`. GATE: activated half times the other
+  int activation;        // of crossrank_activation; -1 for none
+  void *out;
+  int64_t out_stride;
+  float *x;
+  int64_t x_stride;
+};
+
+// Rows to mean 0 and variance 1, times weight plus bias.
+struct NormRows {
+  const float *from;
+  int64_t from_stride;
+  float *floats;         // NULL, or where floats go (may be `from`)
+  int64_t floats_stride;
+  void *operands;        // NULL, or where operands go; zeros from `width` to `operands_width`
+  int64_t operands_stride, operands_width;
+  const float *weight;   // NULL: copy without a norm
+  const float *bias;     // NULL: none
+  int64_t rows, width;
+  float eps;
+};
+
+// softmax(queries x keys) x values of one head of one sequence.
+struct Attention {
+  const void *queries, *keys, *values;  // operands, the head's first column
+  int64_t query_stride, key_stride, value_stride;
+  int64_t queries_n, n, size;           // queries computed, tokens of the sequence, head size
+  int64_t first;                        // position of the first query
+  int64_t window;                       // -1 for no limit
+  void *out;                            // operands, (queries_n, size)
+  int64_t out_stride;
+  void *scratch;                        // `attention_bytes(n, size)`
+};
+
+struct Kernels {
+  int tier, dtype;
+  int element;    // bytes of an operand
+  int columns;    // outputs in a panel
+  int depth;      // words of the inputs that packing rounds up to
+  int rows;       // rows that one kernel call computes best
+  int unit;       // tokens computed together: activations stay in the second-level cache
+  int chunk;      // rows of the inner layer computed together
+  void (*product)(const Product *);
+  void (*norm)(const NormRows *);
+  void (*attend)(const Attention *);
+  int64_t (*attention_bytes)(int64_t n, int64_t size);
+  // Rotary positions on `heads` heads of one row of operands.
+  void (*rotate)(void *row, int64_t heads, int64_t size, const float *cosine, const float *sine);
+  // out[i] = a[i] + b[i] + c[i]; b and c may be NULL.
+  void (*add)(float *out, const float *a, const float *b, const float *c, int64_t n);
+  // Called before and after a thread works for one request: tile registers are state that others overwrite.
+  void (*enter)();
+  void (*leave)();
+};
+
+// NULL where the library was built without the tier, or the tier has no such dtype.
+const Kernels *kernels_portable(int dtype);
+const Kernels *kernels_avx2(int dtype);
+const Kernels *kernels_avx512(int dtype);
+const Kernels *kernels_avx512bf16(int dtype);
+const Kernels *kernels_amx(int dtype);

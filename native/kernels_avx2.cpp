@@ -1,0 +1,16 @@
+// AVX2 with FMA: 12 sums, 2 panel vectors and one broadcast fill the 16 registers.
+#define LANES 8
+#define VECTORS 2
+#define ROWS 6
+
+#include "simd.h"
+#include "operand.h"
+#include "product.h"
+#include "rows.h"
+#include "attention.h"
+#include "table.h"
+
+const Kernels *kernels_avx2(int dtype) {
+  static const Kernels table = tier_table<Float32>(1, 0, 128, 128);
+  return dtype == 0 ? &table : nullptr;
+}

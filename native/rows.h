@@ -1,0 +1,70 @@
+// Work on single rows: layer norm, rotary positions, sums of embeddings. Included after operand.h.
+#pragma once
+
+#include <math.h>
+
+#include "kernels.h"
+
+namespace {
+
+template <class T> void norm_row(const NormRows *p, const float *from, float *floats, typename T::Number *operands) {
+  int64_t whole = p->width / LANES * LANES;
+  float mean = 0, scale = 1;
+  if (p->weight) {
+    Vector total{};
+    for (int64_t i = 0; i < whole; i += LANES) total = total + load(from + i);
+    mean = sum(total);
+    for (int64_t i = whole; i < p->width; i++) mean += from[i];
+    mean /= (float)p->width;
+    // Two passes: E[x^2] - E[x]^2 would cancel where the mean is large.
+    Vector squares{};
+    for (int64_t i = 0; i < whole; i += LANES) {
+      Vector d = load(from + i) - mean;
+      squares = squares + d * d;
+    }
+    float variance = sum(squares);
+    for (int64_t i = whole; i < p->width; i++) variance += (from[i] - mean) * (from[i] - mean);
+    scale = 1.0f / sqrtf(variance / (float)p->width + p->eps);
+  }
+  for (int64_t i = 0; i < whole; i += LANES) {
+    Vector v = load(from + i);
+    if (p->weight) v = (v - mean) * scale * load(p->weight + i);
+    if (p->bias) v = v + load(p->bias + i);
+    if (floats) store(floats + i, v);
+    if (operands) T::put(operands + i, v);
+  }
+  for (int64_t i = whole; i < p->width; i++) {
+    float v = from[i];
+    if (p->weight) v = (v - mean) * scale * p->weight[i];
+    if (p->bias) v = v + p->bias[i];
+    if (floats) floats[i] = v;
+    if (operands) T::put1(operands + i, v);
+  }
+  if (operands)
+    for (int64_t i = p->width; i < p->operands_width; i++) T::put1(operands + i, 0.0f);
+}
+
+template <class T> void norm(const NormRows *p) {
+  for (int64_t r = 0; r < p->rows; r++)
+    norm_row<T>(p, p->from + r * p->from_stride, p->floats ? p->floats + r * p->floats_stride : nullptr,
+                p->operands ? (typename T::Number *)p->operands + r * p->operands_stride : nullptr);
+}
+
+// Number i of a head's first half turns with number i of its second (Su et al. 2021).
+template <class T>
+void rotate(void *row, int64_t heads, int64_t size, const float *cosine, const float *sine) {
+  typename T::Number *head = (typename T::Number *)row;
+  int64_t half = size / 2;
+  for (int64_t h = 0; h < heads; h++, head += size)
+    for (int64_t i = 0; i < half; i++) {
+      float a = T::get1(head + i), b = T::get1(head + half + i);
+      T::put1(head + i, a * cosine[i] - b * sine[i]);
+      T::put1(head + half + i, b * cosine[i] + a * sine[i]);
+    }
+}
+
+inline void add(float *out, const float *a, const float *b, const float *c, int64_t n) {
+  for (int64_t i = 0; i < n; i++) out[i] = a[i] + (b ? b[i] : 0.0f) + (c ? c[i] : 0.0f);
+}
+
+}  // namespace

@@ -1,0 +1,31 @@
+// The table of one tier. Included last.
+#pragma once
+
+#include "kernels.h"
+
+namespace {
+
+inline void nothing() {}
+
+template <class T> Kernels tier_table(int tier, int dtype, int unit, int chunk) {
+  Kernels k;
+  k.tier = tier;
+  k.dtype = dtype;
+  k.element = (int)sizeof(typename T::Number);
+  k.columns = COLUMNS;
+  k.depth = (int)DEPTH;
+  k.rows = ROWS;
+  k.unit = unit;
+  k.chunk = chunk;
+  k.product = product<T>;
+  k.norm = norm<T>;
+  k.attend = attend<T>;
+  k.attention_bytes = attention_bytes<T>;
+  k.rotate = rotate<T>;
+  k.add = add;
+  k.enter = nothing;
+  k.leave = nothing;
+  return k;
+}
+
+}  // namespace

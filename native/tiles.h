@@ -1,0 +1,66 @@
+// AMX: a block of 32 rows and 32 columns in four tile registers. Included by product.h instead of its own block.
+//
+// A tile holds 16 rows of 64 bytes. Rows of A are 32 bfloat16 of the inputs; rows of B are 16 columns of one word, which
+// is how panels lie. Tiles 0-3 are sums, 4-5 rows, 6-7 columns: each load serves two multiplications.
+#pragma once
+
+#ifdef CROSSRANK_EMULATE_TILES
+#include "tiles_emulated.h"
+#endif
+
+namespace {
+
+constexpr int64_t DEPTH = 16;
+
+template <bool both>
+void tile_block(int64_t words, const uint32_t *a, int64_t a_stride, const uint32_t *panel, float *sums,
+                int64_t stride) {
+  const int64_t row_bytes = a_stride * 4, column_bytes = COLUMNS * 4;
+  _tile_zero(0);
+  _tile_zero(1);
+  if (both) {
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  for (int64_t w = 0; w < words; w += DEPTH) {
+    _tile_loadd(4, a + w, row_bytes);
+    _tile_loadd(6, panel + w * COLUMNS, column_bytes);
+    _tile_loadd(7, panel + w * COLUMNS + 16, column_bytes);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    if (both) {
+      _tile_loadd(5, a + 16 * a_stride + w, row_bytes);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+  _tile_stored(0, sums, stride * 4);
+  _tile_stored(1, sums + 16, stride * 4);
+  if (both) {
+    _tile_stored(2, sums + 16 * stride, stride * 4);
+    _tile_stored(3, sums + 16 * stride + 16, stride * 4);
+  }
+}
+
+// Rows past `rows` are computed from whatever follows them; every buffer has that much to spare (SPARE in pass.cpp),
+// and no row of a product depends on another.
+template <class T>
+INLINE void rows_block(int64_t rows, int64_t words, const uint32_t *a, int64_t a_stride, const uint32_t *panel,
+                       float *sums, int64_t stride) {
+  if (rows > 16) tile_block<true>(words, a, a_stride, panel, sums, stride);
+  else tile_block<false>(words, a, a_stride, panel, sums, stride);
+}
+
+// Tile registers are state of the thread that other libraries overwrite: configured on the way in, released on the way
+// out, or the next use raises SIGILL.
+inline void enter_tiles() {
+  alignas(64) struct {
+    uint8_t palette = 1, start = 0, reserved[14] = {};
+    uint16_t column_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  } config;
+  _tile_loadconfig(&config);
+}
+inline void leave_tiles() { _tile_release(); }
+
+}  // namespace

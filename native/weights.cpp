@@ -1,0 +1,80 @@
+#include "weights.h"
+
+#include <cstring>
+#include <new>
+#include <utility>
+
+Aligned::Aligned(int64_t size) : bytes(size) {
+  at = static_cast<char *>(::operator new(static_cast<size_t>(size), std::align_val_t(64)));
+  std::memset(at, 0, static_cast<size_t>(size));
+}
+Aligned::Aligned(Aligned &&other) noexcept { *this = std::move(other); }
+Aligned &Aligned::operator=(Aligned &&other) noexcept {
+  std::swap(at, other.at);
+  std::swap(bytes, other.bytes);
+  return *this;
+}
+Aligned::~Aligned() { ::operator delete(at, std::align_val_t(64)); }
+
+namespace {
+
+uint32_t bits_of(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  return bits;
+}
+
+// Nearest even; NaN stays NaN.
+uint32_t bfloat16(float x) {
+  uint32_t bits = bits_of(x);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return (bits >> 16) | 64;
+  return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+
+// One row of weights into its column of a panel.
+void pack_row(const float *row, int64_t inputs, uint32_t *panel, int64_t columns, int element) {
+  if (element == 4) {
+    for (int64_t i = 0; i < inputs; i++) panel[i * columns] = bits_of(row[i]);
+    return;
+  }
+  for (int64_t i = 0; i < inputs; i += 2)
+    panel[i / 2 * columns] = bfloat16(row[i]) | (i + 1 < inputs ? bfloat16(row[i + 1]) << 16 : 0u);
+}
+
+}  // namespace
+
+Packed pack(const crossrank_linear &linear, int64_t first, int64_t outputs, int64_t inputs, bool gated,
+            const Kernels &kernels) {
+  // AMX reads 32 bfloat16 of the inputs at once; the other tiers 1 or 2.
+  const int64_t words = (inputs * kernels.element + 4 * kernels.depth - 1) / (4 * kernels.depth) * kernels.depth;
+  // A gated panel holds half as many columns of either kind, in groups of `lanes`.
+  const int64_t group = gated ? kernels.columns / 2 : kernels.columns;
+  const int64_t panels = (outputs + group - 1) / group;
+  Packed made;
+  made.outputs = outputs;
+  made.inputs = inputs;
+  made.gated = gated;
+  made.panels = Aligned(panels * words * kernels.columns * 4);
+  made.bias = Aligned(panels * kernels.columns * 4);
+  auto *to = reinterpret_cast<uint32_t *>(made.panels.at);
+  auto *bias = reinterpret_cast<float *>(made.bias.at);
+  const auto place = [&](int64_t source, int64_t panel, int64_t column) {
+    pack_row(linear.weight + (first + source) * inputs, inputs, to + panel * words * kernels.columns + column,
+             kernels.columns, kernels.element);
+    if (linear.bias) bias[panel * kernels.columns + column] = linear.bias[first + source];
+  };
+  for (int64_t i = 0; i < outputs; i++) {
+    if (!gated) {
+      place(i, i / kernels.columns, i % kernels.columns);
+    } else {
+      place(i, i / group, i % group);
+      place(outputs + i, i / group, group + i % group);
+    }
+  }
+  return made;
+}
+
+Norm::Norm(const crossrank_norm &norm, int64_t width) {
+  if (norm.weight) weight.assign(norm.weight, norm.weight + width);
+  if (norm.bias) bias.assign(norm.bias, norm.bias + width);
+}

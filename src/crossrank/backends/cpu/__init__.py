@@ -1,0 +1,174 @@
+"""The native engine: the forward pass in C++ over packed sequences, without padding. The fastest path on a CPU.
+
+`native/` holds its sources; `reference` says what it computes. Without its library (an install that had no compiler)
+`crossrank.backends.open` takes the reference backend, and `crossrank doctor` says so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.backends import cores, reference
+from crossrank.backends.cpu import library
+from crossrank.backends.cpu.library import peak, tiers
+from crossrank.backends.cpu.model import Description
+from crossrank.backends.limits import Limits
+from crossrank.checkpoint import Checkpoint
+from crossrank.errors import CheckpointError, InputError
+from crossrank.types import Pooling, Tokens
+
+__all__ = ["Native", "obstacle", "peak", "tiers"]
+
+# Rotary tables are made for every position; no model reads more today, and it bounds them at some 64 MB.
+MOST_POSITIONS = 1 << 17
+# The library returns one float for each of these; a list this long is a mistake, not a request.
+_MOST_SEQUENCES = 1 << 31
+
+
+def obstacle(checkpoint: Checkpoint) -> str | None:
+    """Why the native engine cannot compute the checkpoint, as half a sentence; None when it can."""
+    reason = library.obstacle() or reference.obstacle(checkpoint)
+    if reason is None and checkpoint.architecture == "modernbert":
+        positions = checkpoint.config.get("max_position_embeddings", 0)
+        if isinstance(positions, int) and positions > MOST_POSITIONS:
+            reason = f"it makes rotary tables for at most {MOST_POSITIONS} positions, and the model has {positions}"
+    return reason
+
+
+def choose(tier: str | None, dtype: str, checkpoint: Checkpoint) -> tuple[str, str]:
+    """The instruction set and the dtype to compute in: the best of this machine unless they are named.
+
+    Raises:
+        InputError: this machine has no such tier, or the tier no such dtype.
+    """
+    found = tiers()
+    if tier is not None and tier not in found:
+        raise InputError(f"this machine or build has no tier {tier!r}; it has {', '.join(found)}")
+    # An odd head size cannot be read in pairs.
+    paired = checkpoint.config["hidden_size"] // checkpoint.config["num_attention_heads"] % 2 == 0
+    able = [name for name in ([tier] if tier else found) if library.has_bfloat16(name)] if paired else []
+    if dtype == "auto":
+        dtype = "bfloat16" if able else "float32"
+    if dtype == "bfloat16" and not able:
+        raise InputError(
+            f"bfloat16 needs AVX512-BF16 or AMX, which {tier or 'this machine'} has not; use dtype='float32', or "
+            "backend='torch', which computes it slowly"
+        )
+    if dtype not in library.DTYPES:
+        raise InputError(f"the cpu backend computes in float32 or bfloat16, not in {dtype}")
+    return tier or (able[-1] if dtype == "bfloat16" else found[-1]), dtype
+
+
+class Native:
+    """The forward pass in C++. Safe to share between threads and across a fork: weights are read-only.
+
+    Args:
+        checkpoint: the model.
+        dtype: "auto", "float32" or "bfloat16", which matrix products read; sums, softmax and norms are float32 always.
+        tier: an instruction set of `tiers()`; the best when absent.
+        threads: cores that one call may use; all that this process may use when absent.
+    """
+
+    padded = False
+
+    def __init__(
+        self, checkpoint: Checkpoint, dtype: str = "auto", tier: str | None = None, threads: int | None = None
+    ) -> None:
+        reason = obstacle(checkpoint)
+        if reason is not None:
+            raise CheckpointError(
+                f"the cpu backend cannot run {checkpoint.name!r}: {reason}. Use backend='auto', which takes another."
+            )
+        if threads is not None and not 1 <= threads <= 1024:
+            raise InputError(f"threads must be from 1 to 1024, not {threads}")
+        self.threads = threads or cores.available()
+        source = reference.model_of(checkpoint)
+        self.tier, self.dtype = choose(tier, dtype, checkpoint)
+        self._labels, self._hidden = checkpoint.labels, source.hidden
+        self._limits = Limits.of(checkpoint)
+        described = Description(source, checkpoint.labels)
+        message = ctypes.create_string_buffer(256)
+        tier_number, dtype_number = library.TIERS.index(self.tier), library.DTYPES.index(self.dtype)
+        self._library = library.handle()
+        self._engine = self._library.crossrank_create(
+            ctypes.byref(described.model), tier_number, dtype_number, message, len(message)
+        )
+        if not self._engine:
+            raise CheckpointError(f"{checkpoint.folder}: {message.value.decode('ascii', 'replace')}")
+        # The engine reads the embedding tables in place: they must go after it.
+        self._tables = described.tables
+        weakref.finalize(self, _destroy, self._library, self._engine, self._tables)
+
+    @property
+    def name(self) -> str:
+        """Tier, dtype and threads."""
+        return f"cpu ({self.tier}, {self.dtype}, {self.threads} thread{'s' if self.threads > 1 else ''})"
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of packed weights and embedding tables."""
+        return int(self._library.crossrank_bytes(self._engine)) + sum(table.nbytes for table in self._tables)
+
+    def forward(self, tokens: Tokens) -> NDArray[np.float32]:
+        """Raw logits, shape (n,); a two-label head gives log-odds, logit 1 minus logit 0.
+
+        Raises:
+            CheckpointError: the model is a bi-encoder and has no head.
+            InputError: an empty or too long sequence, or an id outside the vocabulary.
+        """
+        self._limits.check_head()
+        logits = self._run(tokens, library.LOGITS, len(tokens), self._labels)
+        return logits[:, 0].copy() if self._labels == 1 else logits[:, 1] - logits[:, 0]
+
+    def pool(self, tokens: Tokens, pooling: Pooling) -> NDArray[np.float32]:
+        """One vector a sequence, shape (n, hidden): the mean over its tokens or its first token; not normalized.
+
+        Raises:
+            InputError: an empty or too long sequence, an id outside the vocabulary, or another pooling.
+        """
+        self._limits.check_pooling(pooling)
+        output = library.MEAN if pooling == "mean" else library.FIRST
+        return self._run(tokens, output, len(tokens), self._hidden)
+
+    def states(self, tokens: Tokens) -> NDArray[np.float32]:
+        """The last hidden state of every token, shape (total, hidden), for late interaction.
+
+        Raises:
+            InputError: an empty or too long sequence, or an id outside the vocabulary.
+        """
+        return self._run(tokens, library.STATES, len(tokens.ids), self._hidden)
+
+    def _run(self, tokens: Tokens, output: int, rows: int, width: int) -> NDArray[np.float32]:
+        tokens = self._limits.admit(tokens)
+        result = np.empty((rows, width), dtype=np.float32)
+        if not len(tokens):
+            return result
+        if int(tokens.offsets[0]) != 0 or len(tokens) >= _MOST_SEQUENCES:
+            raise InputError("tokens must begin at offset 0")
+        ids = np.ascontiguousarray(tokens.ids, dtype=np.int32)
+        types = np.ascontiguousarray(tokens.types, dtype=np.int32)
+        offsets = np.ascontiguousarray(tokens.offsets, dtype=np.int64)
+        failed = self._library.crossrank_forward(
+            self._engine,
+            ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            types.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            offsets.ctypes.data_as(ctypes.POINTER(ctypes.c_int64)),
+            len(tokens),
+            output,
+            self.threads,
+            result.ctypes.data_as(library.Floats),
+        )
+        if failed:
+            raise MemoryError(
+                f"not enough memory to compute {len(tokens.ids)} tokens; shorten the passages or use fewer threads"
+            )
+        return result
+
+
+def _destroy(native: object, engine: int, tables: object) -> None:
+    """Free an engine. `tables` is held until then and dropped after."""
+    native.crossrank_destroy(engine)  # type: ignore[attr-defined]

@@ -1,0 +1,147 @@
+"""The native library: finding it, and its C interface (native/crossrank.h) in ctypes.
+
+ctypes releases the interpreter lock during a call, and one library serves every Python 3.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_int64, c_uint32, c_void_p
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+ABI = 1
+TIERS = ("portable", "avx2", "avx512", "amx_bf16")
+DTYPES = ("float32", "bfloat16")
+LOGITS, MEAN, FIRST, STATES = range(4)
+NAMES = ("libcrossrank.so", "libcrossrank.dylib", "crossrank.dll")
+
+Floats = POINTER(c_float)
+
+
+class Linear(Structure):
+    """`crossrank_linear`."""
+
+    _fields_ = (("weight", Floats), ("bias", Floats))
+
+
+class Norm(Structure):
+    """`crossrank_norm`."""
+
+    _fields_ = (("weight", Floats), ("bias", Floats))
+
+
+class Layer(Structure):
+    """`crossrank_layer`."""
+
+    _fields_ = (
+        ("before_attention", Norm),
+        ("qkv", Linear),
+        ("out", Linear),
+        ("after_attention", Norm),
+        ("before_inner", Norm),
+        ("up", Linear),
+        ("down", Linear),
+        ("after_inner", Norm),
+        ("window", c_int32),
+        ("rotary", c_int32),
+    )
+
+
+class Model(Structure):
+    """`crossrank_model`."""
+
+    _fields_ = (
+        *((name, c_int32) for name in ("hidden", "heads", "inner", "layers", "labels")),
+        *((name, c_int32) for name in ("vocabulary", "width", "positions", "kinds", "padding")),
+        ("eps", c_float),
+        ("activation", c_int32),
+        ("gated", c_int32),
+        ("words", Floats),
+        ("places", Floats),
+        ("types", Floats),
+        ("embedding_norm", Norm),
+        ("project", Linear),
+        ("layer", POINTER(Layer)),
+        ("final_norm", Norm),
+        ("frequencies", Floats * 2),
+        ("head_dense", Linear),
+        ("head_activation", c_int32),
+        ("head_by_mean", c_int32),
+        ("head_norm", Norm),
+        ("classifier", Linear),
+    )
+
+
+class UnavailableError(Exception):
+    """There is no native library to use; the text says why, as half a sentence."""
+
+
+@lru_cache(maxsize=1)
+def handle() -> Any:
+    """The library, with its functions typed.
+
+    Raises:
+        UnavailableError: it was not built, is not for this machine, or belongs to another version.
+    """
+    folder = Path(__file__).parent
+    file = next((folder / name for name in NAMES if (folder / name).is_file()), None)
+    if file is None:
+        raise UnavailableError("crossrank was installed without a C++ compiler, so its native library was not built")
+    try:
+        found = ctypes.CDLL(str(file))
+    except OSError as error:
+        raise UnavailableError(f"the native library does not load ({error})") from error
+    _declare(found)
+    if found.crossrank_abi() != ABI:
+        raise UnavailableError(f"the native library {file.name} is of another version; install crossrank again")
+    return found
+
+
+def _declare(library: Any) -> None:
+    def function(name: str, result: Any, *arguments: Any) -> None:
+        found: Callable[..., Any] = getattr(library, name)
+        found.restype, found.argtypes = result, arguments  # type: ignore[attr-defined]
+
+    function("crossrank_abi", c_int32)
+    function("crossrank_compiler", c_char_p)
+    function("crossrank_tiers", c_uint32)
+    function("crossrank_has_bfloat16", c_int32, c_int32)
+    function("crossrank_create", c_void_p, POINTER(Model), c_int32, c_int32, c_char_p, c_int64)
+    function("crossrank_destroy", None, c_void_p)
+    function("crossrank_bytes", c_int64, c_void_p)
+    integers, longs = POINTER(c_int32), POINTER(c_int64)
+    function("crossrank_forward", c_int32, c_void_p, integers, integers, longs, c_int64, c_int32, c_int32, Floats)
+    function("crossrank_peak", c_double, c_int32, c_int32, c_double)
+
+
+def obstacle() -> str | None:
+    """Why there is no native library, as half a sentence; None when there is one."""
+    try:
+        handle()
+    except UnavailableError as error:
+        return str(error)
+    return None
+
+
+def tiers() -> tuple[str, ...]:
+    """Instruction sets that this machine and this library have, weakest first; none without the library."""
+    if obstacle() is not None:
+        return ()
+    bits = handle().crossrank_tiers()
+    return tuple(name for number, name in enumerate(TIERS) if bits >> number & 1)
+
+
+def has_bfloat16(tier: str) -> bool:
+    """Whether a tier multiplies in bfloat16 on this machine."""
+    return bool(handle().crossrank_has_bfloat16(TIERS.index(tier)))
+
+
+def peak(tier: str, dtype: str, seconds: float = 0.5) -> float:
+    """Billions of floating-point operations a second that one thread reaches in the tier's matrix product.
+
+    Measured on random numbers that fit in the core's cache, the best of many repeats: what is attainable.
+    """
+    return float(handle().crossrank_peak(TIERS.index(tier), DTYPES.index(dtype), seconds))

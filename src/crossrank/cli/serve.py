@@ -1,0 +1,161 @@
+"""`crossrank serve`: HTTP for every dialect, and a page."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from crossrank.cli import options, terminal
+
+if TYPE_CHECKING:
+    from crossrank.server.keys import Keys
+    from crossrank.server.limits import Limits
+    from crossrank.server.service import Service
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@click.command(
+    "serve",
+    short_help="Answer over HTTP as Cohere, Jina, Voyage, vLLM, TEI and OpenAI do, with a page to try it.",
+    epilog="""\b
+Examples:
+  crossrank serve
+  crossrank serve docs.index --port 8080
+  crossrank serve --host 0.0.0.0 --keys keys.txt
+  curl -s localhost:7997/v1/rerank -d '{"query": "tea", "documents": ["Bread.", "Tea is hot."]}'
+""",
+)
+@click.argument("folder", metavar="[INDEX]", required=False, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--host", default="127.0.0.1", show_default=True, envvar="CROSSRANK_HOST", show_envvar=True,
+              help="Address to listen on. Others than this machine reach it on 0.0.0.0; use keys then.")  # fmt: skip
+@click.option("--port", type=click.IntRange(0, 65535), default=7997, show_default=True, envvar="CROSSRANK_PORT",
+              show_envvar=True, help="Port to listen on; 0 takes a free one.")  # fmt: skip
+@click.option("--keys", "key_file", type=click.Path(dir_okay=False, exists=True, path_type=Path),
+              help="File of API keys, one a line. CROSSRANK_API_KEYS may hold some too, with commas.")  # fmt: skip
+@click.option("--cors", "origins", multiple=True, metavar="ORIGIN",
+              help="Let this web origin call the server from a browser. Repeat it for several.")  # fmt: skip
+@click.option("--allow-host", "hosts", multiple=True, metavar="NAME",
+              help="Answer only requests to this name (on loopback: also to it). Repeat it.")  # fmt: skip
+@options.model
+@options.engine
+@click.option("--no-embed", is_flag=True, help="Load no embedding model: no /v1/embeddings.")
+@click.option("--max-body", type=click.IntRange(min=1024), metavar="BYTES", default=32 * 1024 * 1024,
+              show_default=True, help="Largest body that is read.")  # fmt: skip
+@click.option("--max-documents", type=click.IntRange(min=1), metavar="N", default=10_000, show_default=True,
+              help="Documents in one request.")  # fmt: skip
+@click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", default=8_000_000, show_default=True,
+              help="Tokens that the model reads for one request.")  # fmt: skip
+@click.option("--max-requests", type=click.IntRange(min=1), metavar="N", default=256, show_default=True,
+              help="Requests under way at once; more get 429.")  # fmt: skip
+@click.option("--deadline", type=click.FloatRange(min=0.001), metavar="SECONDS", default=60.0, show_default=True,
+              help="Deadline of a request that names none in X-Crossrank-Deadline-Ms.")  # fmt: skip
+@click.option("--batch-tokens", type=click.IntRange(min=64), metavar="N",
+              help="Tokens of one batch.  [default: what takes about 20 ms here]")  # fmt: skip
+@click.option("--drain", type=click.FloatRange(min=0.1), metavar="SECONDS", default=30.0, show_default=True,
+              help="Time for requests under way to finish after SIGTERM.")  # fmt: skip
+@click.option("--linger", type=click.FloatRange(min=0), metavar="SECONDS", default=0.0, show_default=True,
+              help="After SIGTERM, answer for so long with /ready at 503, while load balancers notice.")  # fmt: skip
+@click.option("--quiet", is_flag=True, help="No access log.")
+def command(
+    folder: Path | None,
+    host: str,
+    port: int,
+    key_file: Path | None,
+    origins: tuple[str, ...],
+    hosts: tuple[str, ...],
+    model: str | None,
+    backend: str,
+    device: str,
+    dtype: str,
+    no_embed: bool,
+    max_body: int,
+    max_documents: int,
+    max_tokens: int,
+    max_requests: int,
+    deadline: float,
+    batch_tokens: int | None,
+    drain: float,
+    linger: float,
+    quiet: bool,
+) -> None:
+    """Answer over HTTP. With INDEX, also search it.
+
+    Programs written for Cohere, Jina, Voyage, vLLM, infinity, TEI or OpenAI embeddings need only another base address;
+    /docs lists the paths. The page at / shows a search step by step. Each request is one line of JSON on stderr,
+    without its texts.
+    """
+    from crossrank.server.app import build
+    from crossrank.server.guard import Door
+    from crossrank.server.limits import Limits
+    from crossrank.server.listening import Listener
+
+    limits = Limits(
+        body=max_body, bytes=max(8 * max_body, Limits().bytes), documents=max_documents, tokens=max_tokens,
+        requests=max_requests, seconds=deadline, most_seconds=max(deadline, Limits().most_seconds),
+        drain_seconds=drain,
+    )  # fmt: skip
+    keys = _keys(key_file)
+    service = _service(folder, model, (backend, device, dtype), no_embed, limits, batch_tokens)
+    built = build(service, Door.at(host, keys, hosts, origins))
+    listener = Listener(built.app, host, port, limits, linger, built.leave)
+    if host not in _LOOPBACK and not len(keys):
+        terminal.warn(f"everyone who reaches {host} may use this server; give it --keys")
+    _log_to_stderr(quiet)
+    terminal.note(f"Serving {service.model} ({service.scorer.backend.name}) on {listener.url}. Ctrl-C ends it.")
+    listener.run()
+
+
+def _service(
+    folder: Path | None,
+    model: str | None,
+    engine: tuple[str, str, str],
+    no_embed: bool,
+    limits: Limits,
+    batch_tokens: int | None,
+) -> Service:
+    import crossrank
+    from crossrank.server.service import Service
+
+    backend, device, dtype = engine
+    index = None
+    if folder is not None:
+        from crossrank.index import Index
+
+        index = Index.open(folder)
+    scorer = crossrank.load(model, backend=backend, device=device, dtype=dtype)
+    embedder = None
+    if index is not None or not no_embed:
+        name = index.info().model if index is not None else None
+        embedder = crossrank.load_embedder(name, backend=backend, device=device, dtype=dtype)
+        if index is not None:
+            index.check_embedder(embedder)
+    return Service(scorer, embedder, index, limits, batch_tokens)
+
+
+def _keys(file: Path | None) -> Keys:
+    """The keys of the file and of the environment."""
+    from crossrank.server.keys import Keys, read_lines
+
+    given = [key.strip() for key in os.environ.get("CROSSRANK_API_KEYS", "").split(",")]
+    lines = read_lines(file.read_text(encoding="utf-8")) if file is not None else []
+    if file is not None and not lines:
+        raise click.UsageError(f"{click.format_filename(file)} holds no key; one a line")
+    return Keys([*lines, *filter(None, given)])
+
+
+def _log_to_stderr(quiet: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    for name, level in (("crossrank.server", logging.INFO), ("uvicorn", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = False
+    if quiet:
+        logging.getLogger("crossrank.server.access").setLevel(logging.WARNING)

@@ -1,0 +1,33 @@
+"""From the name of a model to its checkpoint: the one place that joins the catalog with the reader of folders."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from crossrank import checkpoint
+from crossrank.models import catalog
+
+
+def read(name: str | Path | None, default: str) -> checkpoint.Checkpoint:
+    """The checkpoint of a model that was asked for by name.
+
+    Args:
+        name: a name of the catalog, a folder, a `.safetensors` file, or a hub name; `default` when absent.
+        default: a name of the catalog.
+
+    Returns:
+        The checkpoint under the name that the catalog has for it, so that an alias and its model are called the same.
+
+    Raises:
+        InputError: the name is empty.
+        CheckpointError: the model is missing, damaged, or not one this version reads.
+
+    >>> read(None, default="small").kind
+    'cross-encoder'
+    """
+    found = catalog.locate(name, default)
+    made = checkpoint.read(
+        found.source, shared_embeddings=found.shared_embeddings, shared_tokenizer=found.shared_tokenizer
+    )
+    return replace(made, name=found.name)

@@ -1,0 +1,178 @@
+"""The routes: which path is answered by what."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from crossrank import extras
+from crossrank.server import metrics as counting
+from crossrank.server import openapi, page
+from crossrank.server.answering import Answering, Understand, encoded
+from crossrank.server.guard import Door, Guard
+from crossrank.server.limits import Gate
+from crossrank.server.refusals import RefusedError
+from crossrank.server.service import Service
+from crossrank.server.wire import dialects, openai
+from crossrank.server.wire.shapes import error_body
+
+extras.require("starlette", extra="server")
+
+from starlette.applications import Starlette  # noqa: E402
+from starlette.exceptions import HTTPException  # noqa: E402
+from starlette.middleware.cors import CORSMiddleware  # noqa: E402
+from starlette.requests import Request  # noqa: E402
+from starlette.responses import Response  # noqa: E402
+from starlette.routing import Route  # noqa: E402
+
+_LOG = logging.getLogger("crossrank.server")
+Handler = Callable[[Request], Awaitable[Response]]
+
+RERANK = ("/rerank", "/v1/rerank", "/v2/rerank", "/cohere/v1/rerank", "/cohere/v2/rerank",
+          *(f"/{name}{version}/rerank" for name in dialects.BY_NAME for version in ("", "/v1", "/v2")))  # fmt: skip
+SCORE = ("/score", "/v1/score", "/vllm/score", "/vllm/v1/score")
+EMBED = ("/embeddings", "/v1/embeddings", "/infinity/embeddings")
+MODELS = ("/models", "/v1/models", "/infinity/models", "/vllm/v1/models", "/jina/v1/models")
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An application and its parts.
+
+    Attributes:
+        app: ASGI.
+        gate: what is under way.
+        leave: makes `/ready` say 503 while requests are still answered.
+    """
+
+    app: Any
+    gate: Gate
+    leave: Callable[[], None]
+
+
+def build(service: Service, door: Door | None = None) -> Built:
+    """The ASGI application that serves `service`. Its startup event starts the service, its shutdown stops it."""
+    door = door or Door()
+    metrics, gate = counting.Metrics(), Gate(service.limits, service.scheduler)
+    metrics.watch(gate, service.scheduler)
+    service.scheduler.on_batch = metrics.computed
+    answering = Answering(service, gate, metrics)
+    state = {"leaving": False}
+
+    def leave() -> None:
+        state["leaving"] = True
+
+    routes = [
+        *_posts(answering),
+        *_gets(service, metrics, lambda: service.ready and not state["leaving"]),
+        *_page(),
+    ]
+    star = Starlette(
+        routes=routes, lifespan=_lifespan(service, answering), exception_handlers={HTTPException: _no_route}
+    )
+    guarded: Any = Guard(star, door, metrics, {route.path for route in routes})
+    if door.origins:
+        guarded = CORSMiddleware(
+            guarded,
+            allow_origins=list(door.origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-api-key", "x-crossrank-deadline-ms"],
+            expose_headers=["server-timing", "x-request-id", "x-crossrank-score", "x-crossrank-truncated"],
+        )
+    return Built(guarded, gate, leave)
+
+
+def _lifespan(service: Service, answering: Answering) -> Callable[[Any], Any]:
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        # In a thread, so that /health and /ready answer while the models warm up.
+        warming = asyncio.create_task(asyncio.to_thread(service.start))
+        warming.add_done_callback(_warmed)
+        yield
+        await asyncio.wait({warming})
+        await asyncio.to_thread(service.stop)
+        await asyncio.to_thread(answering.close)
+
+    return lifespan
+
+
+def _warmed(task: asyncio.Task[None]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        _LOG.error("the warm-up failed, so this server will not become ready: %s", error)
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    told = {404: "no such path; see /docs", 405: f"{request.method} is not a method of this path; see /docs"}
+    kind = "MethodNotAllowedError" if error.status_code == 405 else "NotFoundError"
+    refusal = RefusedError(told.get(error.status_code, error.detail), error.status_code, kind)
+    status, body = error_body(refusal, request.scope["crossrank.call"].id)
+    return _json(body, status, dict(error.headers or {}))
+
+
+def _json(payload: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(encoded(payload), status, headers, "application/json")
+
+
+def _posts(answering: Answering) -> list[Route]:
+    def route(understand: Understand) -> Handler:
+        async def handle(request: Request) -> Response:
+            reply = await answering.answer(request.scope["crossrank.call"], understand)
+            return Response(reply.body, reply.status, dict(reply.headers), "application/json")
+
+        return handle
+
+    made = {
+        RERANK: route(answering.rerank),
+        SCORE: route(answering.score),
+        EMBED: route(answering.embed),
+        ("/search",): route(answering.search),
+    }
+    return [Route(path, handler, methods=["POST"]) for paths, handler in made.items() for path in paths]
+
+
+def _gets(service: Service, metrics: counting.Metrics, ready: Callable[[], bool]) -> list[Route]:
+    created = int(time.time())
+    names = [name for name in (service.model, service.embedding_model) if name]
+    description = openapi.document(service)
+
+    async def health(request: Request) -> Response:
+        return _json({"status": "ok"})
+
+    async def is_ready(request: Request) -> Response:
+        now = ready()
+        return _json({"ready": now}, 200 if now else 503, {} if now else {"Retry-After": "1"})
+
+    async def models(request: Request) -> Response:
+        return _json(openai.models(names, created))
+
+    async def info(request: Request) -> Response:
+        return _json(openapi.info(service))
+
+    async def numbers(request: Request) -> Response:
+        return Response(metrics.text(), media_type=counting.CONTENT_TYPE)
+
+    async def described(request: Request) -> Response:
+        return _json(description)
+
+    gets: dict[str, Handler] = {
+        "/health": health, "/ready": is_ready, "/info": info, "/metrics": numbers, "/openapi.json": described,
+        **dict.fromkeys(MODELS, models),
+    }  # fmt: skip
+    return [Route(path, handler) for path, handler in gets.items()]
+
+
+def _page() -> list[Route]:
+    def route(content: bytes, kind: str) -> Handler:
+        async def handle(request: Request) -> Response:
+            return Response(content, headers={"Cache-Control": "no-cache"}, media_type=kind)
+
+        return handle
+
+    return [Route(path, route(content, kind)) for path, (content, kind) in page.files().items()]

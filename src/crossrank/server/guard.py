@@ -1,0 +1,175 @@
+"""The door: who may come in, which headers every reply carries, and one line of log for each request, without texts."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from crossrank.server.answering import Call, encoded
+from crossrank.server.keys import Keys
+from crossrank.server.metrics import Metrics
+from crossrank.server.refusals import RefusedError
+from crossrank.server.wire.dialects import by_path
+from crossrank.server.wire.shapes import Timing, error_body
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
+ACCESS = logging.getLogger("crossrank.server.access")
+
+# Open without a key: whether the server lives, and the page's files, which hold nothing of the index.
+_OPEN = ("/", "/docs", "/openapi.json", "/health", "/ready")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+# Nothing from elsewhere may be loaded, and nobody may frame the page.
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Who may come in.
+
+    Attributes:
+        keys: of the API.
+        hosts: names that a Host header may have; empty allows all. On a loopback address it keeps out web pages that
+            point a name of their own at it.
+        origins: web pages elsewhere that may call this server from a browser; none by default.
+    """
+
+    keys: Keys = field(default_factory=lambda: Keys([]))
+    hosts: Collection[str] = ()
+    origins: Collection[str] = ()
+
+    @classmethod
+    def at(cls, host: str, keys: Keys, hosts: Collection[str] = (), origins: Collection[str] = ()) -> Door:
+        """The door of a server that listens at an address: on loopback only names of this machine are let in.
+
+        >>> Door.at("127.0.0.1", Keys([])).hosts[0], Door.at("0.0.0.0", Keys([])).hosts
+        ('localhost', ())
+        """
+        return cls(keys, (*_LOOPBACK, *hosts) if host in _LOOPBACK or hosts else (), origins)
+
+    def refusal(self, call: Call, method: str) -> RefusedError | None:
+        """Why a request may not come in; None lets it in."""
+        host = _name(call.header("host") or "")
+        if self.hosts and host not in self.hosts:
+            return RefusedError("this server is not called by that name; see --allow-host", 421, "HostError")
+        origin = call.header("origin")
+        if origin is not None and method != "OPTIONS" and not self._knows(origin, call.header("host") or ""):
+            return RefusedError("web pages from elsewhere may not call this server; see --cors", 403, "OriginError")
+        opened = call.path in _OPEN or call.path.startswith("/page/") or method == "OPTIONS"
+        if not opened and not self.keys.admit(call.header("authorization"), call.header("x-api-key")):
+            return RefusedError("an API key is needed: Authorization: Bearer KEY", 401, "AuthenticationError")
+        return None
+
+    def _knows(self, origin: str, host: str) -> bool:
+        return origin in self.origins or "*" in self.origins or urlsplit(origin).netloc == host
+
+
+class Guard:
+    """Wraps an ASGI application.
+
+    Args:
+        app: answers who is let in.
+        door: who is let in.
+        metrics: counts.
+        routes: paths that metrics may name; others are "other", so that strangers cannot fill memory with names.
+    """
+
+    def __init__(self, app: App, door: Door, metrics: Metrics, routes: Collection[str]) -> None:
+        self._app = app
+        self._door = door
+        self._metrics = metrics
+        self._routes = frozenset(routes)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        call = _call(scope, receive)
+        scope["crossrank.call"] = call
+        seen = {"status": 0}
+
+        async def sending(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                seen["status"] = message["status"]
+                message["headers"] = [*message["headers"], *_HEADERS, (b"x-request-id", call.id.encode())]
+            await send(message)
+
+        refusal = self._door.refusal(call, scope["method"])
+        try:
+            if refusal is None:
+                await self._app(scope, receive, sending)
+            else:
+                call.facts["error"] = refusal.kind
+                self._metrics.refused(refusal.kind)
+                await _refuse(call, refusal, sending)
+        finally:
+            self._told(call, scope, seen["status"])
+
+    def _told(self, call: Call, scope: Any, status: int) -> None:
+        total = time.perf_counter() - call.began
+        computed: Timing = call.facts.get("timing", Timing())
+        timing = Timing(computed.tokenize, computed.queue, computed.compute, total)
+        route = call.path if call.path in self._routes else "other"
+        dialect = call.facts.get("dialect", "")
+        self._metrics.answered(route, dialect, status, timing)
+        if not ACCESS.isEnabledFor(logging.INFO):
+            return
+        line: dict[str, Any] = {
+            "time": round(time.time(), 3),
+            "id": call.id,
+            "client": (scope.get("client") or ("",))[0],
+            "method": scope["method"],
+            # A path that is not ours may hold anything.
+            "path": route,
+            "status": status,
+            "ms": round(1000 * total, 1),
+        }
+        line |= {name: call.facts[name] for name in ("dialect", "documents", "tokens", "error") if name in call.facts}
+        if timing.compute:
+            line |= {f"{n}_ms": round(1000 * getattr(timing, n), 1) for n in ("tokenize", "queue", "compute")}
+        ACCESS.info(json.dumps(line))
+
+
+def _call(scope: Any, receive: Any) -> Call:
+    headers = scope["headers"]
+    given = next((value for name, value in headers if name == b"x-request-id"), b"").decode("latin-1")
+    return Call(
+        given if _ID.fullmatch(given) else uuid.uuid4().hex, scope["path"], headers, receive, time.perf_counter()
+    )
+
+
+def _name(host: str) -> str:
+    """The name in a Host header, without its port."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+async def _refuse(call: Call, refusal: RefusedError, send: Any) -> None:
+    dialect = by_path(call.path)
+    status, body = (error_body if dialect is None else dialect.refuse)(refusal, call.id)
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    content = encoded(body)
+    headers.append((b"content-length", str(len(content)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})

@@ -1,0 +1,184 @@
+"""What one request may cost, and how much may be under way at once: decided before memory or time is spent."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from crossrank.errors import InputError
+from crossrank.server.refusals import overloaded, too_large
+from crossrank.server.scheduler import LARGE_BATCHES, LARGE_SHARE, Scheduler
+from crossrank.server.tickets import Ticket
+
+# Letters a token stands for, roughly, in English. For estimates only: other scripts have fewer.
+_LETTERS_A_TOKEN = 4
+# How far over its deadline an estimate may be before the request is refused for its own size.
+_DOUBT = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one request and of the whole server.
+
+    Attributes:
+        body: bytes of one request's body.
+        documents: documents (pairs, texts) of one request.
+        tokens: tokens the model may read for one request, the query counted once for each document.
+        requests: requests under way at once; each holds a thread while it is computed.
+        bytes: bytes of bodies under way at once.
+        connections: connections open at once.
+        seconds: a request's deadline when it names none.
+        most_seconds: the longest deadline a request may name.
+        head_seconds: time a client has to send its headers.
+        body_seconds: time a client has to send its body.
+        drain_seconds: time that requests under way have to finish after SIGTERM.
+    """
+
+    body: int = 32 * 1024 * 1024
+    documents: int = 10_000
+    tokens: int = 8_000_000
+    requests: int = 256
+    bytes: int = 256 * 1024 * 1024
+    connections: int = 2048
+    seconds: float = 60.0
+    most_seconds: float = 900.0
+    head_seconds: float = 10.0
+    body_seconds: float = 30.0
+    drain_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if not getattr(self, name) > 0:
+                raise InputError(f"the limit {name} must be over 0, not {getattr(self, name)}")
+
+    def check_documents(self, count: int, param: str) -> None:
+        """Refuse more documents than one request may have.
+
+        >>> Limits(documents=2).check_documents(2, "documents")
+        """
+        if count > self.documents:
+            raise too_large(
+                f"{count:,} documents are more than the {self.documents:,} that one request may have", param
+            )
+
+    def check_words(self, query: str, documents: Sequence[str]) -> None:
+        """Refuse texts that must hold more tokens than one request may have: every word is at least one token."""
+        # A word has at least one character, so short texts need no counting.
+        if sum(map(len, documents)) + len(query) * len(documents) <= self.tokens:
+            return
+        words = len(query.split()) * len(documents)
+        for document in documents:
+            words += len(document.split())
+            if words > self.tokens:
+                raise too_large(f"these texts have over {self.tokens:,} words, more tokens than one request may have")
+
+    def check_tokens(self, tokens: int) -> None:
+        """Refuse to go on with a request that has turned out to hold too many tokens."""
+        if tokens > self.tokens:
+            raise too_large(f"these texts have more than the {self.tokens:,} tokens that one request may have")
+
+
+def estimate(query: str, documents: Sequence[str]) -> int:
+    """Tokens that scoring these may take, guessed from lengths.
+
+    >>> estimate("who wrote Faust?", ["Goethe wrote Faust."] * 2)
+    22
+    """
+    return sum((len(query) + len(text)) // _LETTERS_A_TOKEN + 3 for text in documents)
+
+
+class Gate:
+    """Counts what is under way and refuses what would not be answered in time.
+
+    Args:
+        limits: of the server.
+        scheduler: knows how fast this machine is.
+
+    >>> gate = Gate(Limits(requests=1), Scheduler())
+    >>> with gate.admitted(estimate=100, seconds=5.0):
+    ...     len(gate.tickets)
+    1
+    """
+
+    def __init__(self, limits: Limits, scheduler: Scheduler) -> None:
+        self.limits = limits
+        self.tickets: set[Ticket] = set()
+        self._scheduler = scheduler
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def admitted(self, estimate: int, seconds: float) -> Iterator[Ticket]:
+        """A ticket for a request of about so many tokens that is due in so many seconds.
+
+        Raises:
+            RefusedError: 429 when there is no room or too much is waiting already; 413 when even an idle server would
+                need longer.
+        """
+        ticket = Ticket.lasting(seconds, estimate)
+        with self._lock:
+            if len(self.tickets) >= self.limits.requests:
+                raise overloaded(f"{len(self.tickets)} requests are under way, as many as fit", self._retry(0.0))
+            self._check_time(ticket, seconds)
+            self.tickets.add(ticket)
+        try:
+            yield ticket
+        finally:
+            with self._lock:
+                self.tickets.discard(ticket)
+
+    @contextmanager
+    def holding(self) -> Iterator[Callable[[int], None]]:
+        """Room for one body, as it arrives: call what this gives with the bytes of each part.
+
+        Raises:
+            RefusedError: 429, by that call, when the bodies under way fill the memory set apart for them.
+        """
+        held = 0
+
+        def grow(bytes: int) -> None:
+            nonlocal held
+            with self._lock:
+                if self._bytes + bytes > self.limits.bytes:
+                    raise overloaded("the bodies of the requests under way fill the memory set apart for them", 1.0)
+                self._bytes += bytes
+                held += bytes
+
+        try:
+            yield grow
+        finally:
+            with self._lock:
+                self._bytes -= held
+
+    def _check_time(self, ticket: Ticket, seconds: float) -> None:
+        rate = self._scheduler.rate
+        if rate <= 0:
+            return
+        alone = ticket.estimate / rate
+        if alone > _DOUBT * seconds:
+            raise too_large(
+                f"about {ticket.estimate:,} tokens take about {alone:.0f} s here, and the deadline is {seconds:.3g} s; "
+                "send fewer documents, or name a later deadline in X-Crossrank-Deadline-Ms"
+            )
+        wait = self._wait(ticket) / rate
+        # A server with nothing else to do tries, whatever the estimate says.
+        if wait > 0 and wait + alone > seconds:
+            raise overloaded(
+                f"about {wait + alone:.1f} s of work is waiting, and the deadline is {seconds:.3g} s",
+                self._retry(wait + alone - seconds),
+            )
+
+    def _wait(self, ticket: Ticket) -> float:
+        """Tokens that are computed before this request's, by the order that the scheduler keeps."""
+        large = LARGE_BATCHES * self._scheduler.batch_tokens
+        everyone = sum(other.outstanding for other in self.tickets)
+        if ticket.estimate > large:
+            return everyone
+        small = sum(other.outstanding for other in self.tickets if other.size <= large)
+        return small if small == everyone else small / (1.0 - LARGE_SHARE)
+
+    def _retry(self, seconds: float) -> float:
+        return float(max(1, math.ceil(seconds)))

@@ -1,0 +1,187 @@
+"""The HTTP server: uvicorn with bounds on slow clients, and a drain on SIGTERM that loses no request."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from crossrank import extras
+from crossrank.errors import InputError
+from crossrank.server.limits import Limits
+
+extras.require("uvicorn", extra="server")
+
+import uvicorn  # noqa: E402
+from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: E402
+
+_HEAD_BYTES = 32 * 1024
+_BACKLOG = 2048
+
+
+class _Bounded(H11Protocol):
+    """uvicorn's protocol, which closes a connection whose headers do not come within `head_seconds`.
+
+    uvicorn itself waits for ever for the headers of a connection's first request, and of a later one once its first
+    byte is there: a few thousand such connections would fill the server.
+    """
+
+    head_seconds = 10.0
+    _impatient: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The clock of the first request starts."""
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        """A complete head stops the clock; the first byte of a later request starts it again."""
+        super().data_received(data)
+        if not self._idle():
+            self._stop_waiting()
+        elif self._impatient is None and self.timeout_keep_alive_task is None:
+            self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """No clock outlives its connection."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _wait_for_head(self) -> None:
+        self._impatient = self.loop.call_later(self.head_seconds, self._expire)
+
+    def _stop_waiting(self) -> None:
+        if self._impatient is not None:
+            self._impatient.cancel()
+            self._impatient = None
+
+    def _expire(self) -> None:
+        self._impatient = None
+        if self._idle() and not self.transport.is_closing():
+            self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    """On SIGTERM: say so, go on for `linger` seconds while load balancers notice, then drain and return."""
+
+    def __init__(self, config: uvicorn.Config, linger: float, on_leaving: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._linger = linger
+        self._on_leaving = on_leaving
+        self._exit_at: float | None = None
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, but a signal that was obeyed is not raised again: a drained server leaves with code 0."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        kept = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in kept.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal begins the drain; a second one ends it at once."""
+        if self._exit_at is not None:
+            self.force_exit = self.should_exit = True
+            return
+        self._exit_at = time.monotonic() + self._linger
+        self._on_leaving()
+
+    async def on_tick(self, counter: int) -> bool:
+        """As uvicorn's; ten times a second."""
+        if self._exit_at is not None and time.monotonic() >= self._exit_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+class Listener:
+    """A bound socket and the server behind it.
+
+    Args:
+        app: ASGI.
+        host: address or name.
+        port: 0 takes a free one.
+        limits: of connections and of time.
+        linger: seconds to go on after SIGTERM, while `/ready` says 503.
+        on_leaving: called when SIGTERM or SIGINT comes.
+
+    Raises:
+        InputError: the address cannot be bound.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        host: str,
+        port: int,
+        limits: Limits,
+        linger: float = 0.0,
+        on_leaving: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._socket = _bound(host, port)
+        config = uvicorn.Config(
+            app,
+            http=type("Bounded", (_Bounded,), {"head_seconds": limits.head_seconds}),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(limits.drain_seconds),
+            limit_concurrency=limits.connections,
+            h11_max_incomplete_event_size=_HEAD_BYTES,
+            backlog=_BACKLOG,
+        )
+        self._server = _Server(config, linger, on_leaving)
+        self.host = host
+        self.port: int = self._socket.getsockname()[1]
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, or until `stop`."""
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self._socket.close()
+
+    def stop(self) -> None:
+        """Drain and end, from any thread."""
+        self._server.handle_exit(0, None)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    made: socket.socket | None = None
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        # The protocol must be named: asyncio sets TCP_NODELAY only on sockets that say they are TCP, and without it
+        # each reply waits 40 ms for the client's delayed acknowledgement of its headers (measured).
+        made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        if os.name == "posix":
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+        made.listen(_BACKLOG)
+        return made
+    except (OSError, OverflowError) as error:
+        if made is not None:
+            made.close()
+        raise InputError(f"cannot listen on {host} port {port} ({error}): choose another --host or --port") from error

@@ -1,0 +1,86 @@
+"""What the server counts, in Prometheus' text format. Every server has a registry of its own."""
+
+from __future__ import annotations
+
+from crossrank import __version__, extras
+from crossrank.server.limits import Gate
+from crossrank.server.scheduler import Batch, Scheduler
+from crossrank.server.wire.shapes import Timing
+
+extras.require("prometheus_client", extra="server")
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram  # noqa: E402
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest  # noqa: E402
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+_TOKENS = (64, 256, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
+_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """Counters of one server.
+
+    >>> metrics = Metrics()
+    >>> metrics.answered("/rerank", "cohere", 200, Timing(total=0.01))
+    >>> b'crossrank_requests_total{dialect="cohere",route="/rerank",status="200"} 1.0' in metrics.text()
+    True
+    """
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "crossrank_requests", "Requests answered.", ("route", "dialect", "status"), registry=registry
+        )
+        self._seconds = Histogram(
+            "crossrank_request_seconds", "From headers to answer.", ("route",), buckets=_SECONDS, registry=registry
+        )
+        self._stages = Histogram(
+            "crossrank_stage_seconds", "Of answered requests.", ("stage",), buckets=_SECONDS, registry=registry
+        )
+        self._documents = Counter("crossrank_documents", "Documents scored or embedded.", registry=registry)
+        self._tokens = Counter("crossrank_tokens", "Tokens computed.", ("lane",), registry=registry)
+        self._batch_tokens = Histogram("crossrank_batch_tokens", "A batch.", buckets=_TOKENS, registry=registry)
+        self._batch_requests = Histogram(
+            "crossrank_batch_requests", "Requests that shared a batch.", buckets=_COUNTS, registry=registry
+        )
+        self._busy = Counter("crossrank_backend_seconds", "The backend was computing.", registry=registry)
+        self._refused = Counter("crossrank_refused", "Requests without an answer.", ("kind",), registry=registry)
+        Gauge("crossrank_info", "Always 1.", ("version",), registry=registry).labels(__version__).set(1)
+
+    def watch(self, gate: Gate, scheduler: Scheduler) -> None:
+        """Report what is under way, read when somebody asks."""
+        gauges = {
+            "crossrank_requests_under_way": ("Requests admitted and not answered.", lambda: len(gate.tickets)),
+            "crossrank_queued_tokens": ("Tokens that wait for the backend.", lambda: scheduler.queued_tokens),
+            "crossrank_tokens_per_second": ("How fast the backend is lately.", lambda: scheduler.rate),
+        }
+        for name, (about, read) in gauges.items():
+            Gauge(name, about, registry=self._registry).set_function(read)
+
+    def answered(self, route: str, dialect: str, status: int, timing: Timing) -> None:
+        """A request got its answer, whatever it was."""
+        self._requests.labels(route, dialect, str(status)).inc()
+        self._seconds.labels(route).observe(timing.total)
+        if status == 200 and timing.compute:
+            for stage in ("tokenize", "queue", "compute"):
+                self._stages.labels(stage).observe(getattr(timing, stage))
+
+    def refused(self, kind: str) -> None:
+        """A request was refused or cancelled."""
+        self._refused.labels(kind).inc()
+
+    def scored(self, documents: int) -> None:
+        """So many documents were scored or embedded."""
+        self._documents.inc(documents)
+
+    def computed(self, batch: Batch) -> None:
+        """The backend computed a batch."""
+        self._tokens.labels(batch.lane).inc(batch.tokens)
+        self._batch_tokens.observe(batch.tokens)
+        self._batch_requests.observe(batch.requests)
+        self._busy.inc(batch.seconds)
+
+    def text(self) -> bytes:
+        """All of it, as Prometheus reads it."""
+        return generate_latest(self._registry)

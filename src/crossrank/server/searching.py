@@ -1,0 +1,173 @@
+"""A search for the server: retrieve, fuse, rerank as far as the budget reaches, and say what every step did."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from crossrank.cascade import Trace, mixed
+from crossrank.encoder import Truncation
+from crossrank.errors import InputError
+from crossrank.pipeline import MIX, Pipeline
+from crossrank.retrieval.bm25 import BM25Retriever
+from crossrank.retrieval.dense import DenseRetriever
+from crossrank.server import evidence
+from crossrank.server.limits import estimate
+from crossrank.server.service import Service
+from crossrank.server.tickets import Ticket, working
+from crossrank.types import Passage, Ranking, Retriever
+
+Texts = Callable[[Sequence[str]], Sequence[Passage]]
+
+# The cross-encoder's step, whatever its model is called.
+RERANKED = "reranked"
+# Passages in which the sentence is looked for that answers.
+_MOST_EVIDENCE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is asked of the index.
+
+    Attributes:
+        query: not blank.
+        k: passages to return.
+        depth: passages that each retriever returns, and that the cross-encoder reads at most.
+        mix: share of the cross-encoder in the final order; 0 leaves the order of the first stage.
+        budget: seconds for the whole search; None takes what it takes.
+        where: filters on metadata.
+        columns: entries of each step's ranking to return, 0 for none.
+        evidence: find the sentence that answers in each passage.
+        documents: candidates to rank instead of the index's passages; their ids are their ranks as given, from 1.
+    """
+
+    query: str
+    k: int = 10
+    depth: int = 100
+    mix: float = MIX
+    budget: float | None = None
+    where: tuple[str, ...] = ()
+    columns: int = 0
+    evidence: bool = False
+    documents: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What a search found.
+
+    Attributes:
+        ranking: the k best; `ranking.head` of them were read by the cross-encoder.
+        passages: by id, for all that `ranking` and the columns name.
+        traces: every step in order; the cross-encoder's is called "reranked".
+        evidence: for the k best, where the sentence lies that answers.
+        read: passages the cross-encoder read.
+        seconds: of the evidence.
+        cut: why the cross-encoder read fewer than the depth, when it did.
+    """
+
+    ranking: Ranking
+    passages: Mapping[str, Passage]
+    traces: tuple[Trace, ...]
+    evidence: Sequence[tuple[int, int] | None]
+    read: int
+    seconds: float
+    cut: str | None = None
+
+
+def search(service: Service, asked: Search, ticket: Ticket) -> Found:
+    """The best passages of the service's index, or of the candidates that the request brings.
+
+    Raises:
+        InputError: no index, or a filter that cannot be understood.
+        RefusedError: too late, or too many tokens.
+        CancelledRequestError: the client left.
+    """
+    began = time.monotonic()
+    with working(ticket):
+        texts, (ranking, traces) = (
+            _candidates(service, asked, ticket) if asked.documents else _first_stage(service, asked)
+        )
+        ticket.check()
+        depth, cut = _depth(service, asked, ranking, texts, began)
+        if depth:
+            ranking, trace = _reranked(service, asked, ranking.cut(depth), ranking, texts, ticket)
+            traces = (*traces, trace)
+        final = ranking.cut(asked.k)
+        named = dict.fromkeys(final.ids)
+        for trace in traces:
+            named.update(dict.fromkeys(trace.ranking.ids[: asked.columns]))
+        passages = dict(zip(named, texts(list(named)), strict=True)) if named else {}
+        started = time.monotonic()
+        spans: Sequence[tuple[int, int] | None] = [None] * len(final)
+        if asked.evidence and _time_left(asked, began) > 0:
+            shown = [passages[id_].text for id_ in final.ids[:_MOST_EVIDENCE]]
+            found = evidence.best(asked.query, shown, lambda pairs: service.score(pairs, ticket).scores)
+            spans = [*found, *spans[len(found) :]]
+    return Found(final, passages, traces, spans, depth, time.monotonic() - started, cut)
+
+
+def _first_stage(service: Service, asked: Search) -> tuple[Texts, tuple[Ranking, tuple[Trace, ...]]]:
+    if service.index is None or service.embedder is None:
+        raise InputError("this server has no index; start it with one (crossrank serve INDEX), or send documents")
+    retrievers: dict[str, Retriever] = {
+        "bm25": BM25Retriever(service.index, asked.where),
+        "dense": DenseRetriever(service.index, service.embedder, asked.where),
+    }
+    texts = service.index.passages
+    answer = Pipeline(retrievers, texts, (), asked.depth).search(asked.query, k=2 * asked.depth)
+    return texts, (answer.ranking, answer.traces)
+
+
+def _candidates(service: Service, asked: Search, ticket: Ticket) -> tuple[Texts, tuple[Ranking, tuple[Trace, ...]]]:
+    """The request's own documents as given, and by the embedder where there is one."""
+    passages = {str(rank): Passage(str(rank), text) for rank, text in enumerate(asked.documents, start=1)}
+    ids = list(passages)
+    ranking = Ranking.sorted(ids, -np.arange(1, len(ids) + 1, dtype=np.float32))
+    traces = [Trace("given", ranking, 0.0, {})]
+    if service.embedder is not None:
+        began = time.perf_counter()
+        vectors = service.embed([asked.query, *asked.documents], ticket)
+        ranking = Ranking.sorted(ids, vectors[1:] @ vectors[0])
+        traces.append(Trace("dense", ranking, time.perf_counter() - began, {}))
+    return lambda ids: [passages[id_] for id_ in ids], (ranking, tuple(traces))
+
+
+def _reranked(
+    service: Service, asked: Search, head: Ranking, ranking: Ranking, texts: Texts, ticket: Ticket
+) -> tuple[Ranking, Trace]:
+    """As `crossrank.cascade.rerank` with one stage, but a chunk at a time: within the limits, and stopped when late."""
+    began = time.perf_counter()
+    scored = service.score([(asked.query, passage.scored_text) for passage in texts(head.ids)], ticket)
+    ranking = mixed(head, scored.scores, asked.mix).over(ranking)
+    raw = dict(zip(head.ids, scored.scores.tolist(), strict=True))
+    return ranking, Trace(RERANKED, ranking, time.perf_counter() - began, raw, scored.truncations)
+
+
+def _time_left(asked: Search, began: float) -> float:
+    return float("inf") if asked.budget is None else asked.budget - (time.monotonic() - began)
+
+
+def _depth(service: Service, asked: Search, ranking: Ranking, texts: Texts, began: float) -> tuple[int, str | None]:
+    """How many passages the cross-encoder reads: the depth, or as many as the rest of the budget is enough for."""
+    most = min(asked.depth, len(ranking))
+    if asked.mix == 0:
+        return 0, None
+    rate, left = service.scheduler.rate, _time_left(asked, began)
+    if left == float("inf") or rate <= 0 or not most:
+        return most, None
+    spent, fits = service.scheduler.queued_tokens / rate, 0
+    for passage in texts(ranking.ids[:most]):
+        spent += estimate(asked.query, [passage.scored_text]) / rate
+        if spent > left:
+            break
+        fits += 1
+    return fits, None if fits == most else f"the budget was enough for {fits} of {most} passages"
+
+
+def truncations(found: Found) -> list[Truncation]:
+    """What the cross-encoder did not read whole; positions count in the fused ranking, -1 is the query."""
+    return [cut for trace in found.traces for cut in trace.truncations]

@@ -1,0 +1,233 @@
+"""What the server does, without HTTP: score, embed and search for one ticket, through the shared scheduler."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from crossrank.calibration import sigmoid
+from crossrank.crossencoder import CrossEncoder, Scored
+from crossrank.embedder import TextEmbedder
+from crossrank.encoder import Truncation, valid_text
+from crossrank.errors import InputError
+from crossrank.server.limits import Limits
+from crossrank.server.scheduler import LEAST_TOKENS, MOST_TOKENS, Scheduler, Shared
+from crossrank.server.tickets import Ticket, working
+from crossrank.types import Passage, Tokens
+
+if TYPE_CHECKING:
+    from crossrank.index import Index
+
+# Characters and documents tokenized at once. It bounds the memory of one request's tokens, and is where a request
+# notices that it was cancelled.
+_CHARACTERS, _DOCUMENTS = 400_000, 512
+# How long one batch should take: the longest that a new request waits for the one under way.
+BATCH_SECONDS = 0.02
+_WARM_TEXT = "The quick brown fox jumps over the lazy dog while the river carries the boats down to the sea. " * 4
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """How much of texts a request wants read; None reads everything.
+
+    Attributes:
+        query: tokens of the query.
+        document: tokens of each document.
+        pair: tokens of a query and a document together, special tokens included.
+        windows: windows of one document.
+    """
+
+    query: int | None = None
+    document: int | None = None
+    pair: int | None = None
+    windows: int | None = None
+
+
+class Service:
+    """The models and the index that a server serves. Makes no thread until `start`.
+
+    Args:
+        scorer: the cross-encoder.
+        embedder: for embeddings and search; None offers neither.
+        index: what is searched; None offers no search.
+        limits: of one request.
+        batch_tokens: tokens of one batch; None measures this machine in `start`.
+    """
+
+    def __init__(
+        self,
+        scorer: CrossEncoder,
+        embedder: TextEmbedder | None = None,
+        index: Index | None = None,
+        limits: Limits | None = None,
+        batch_tokens: int | None = None,
+    ) -> None:
+        if index is not None and embedder is None:
+            raise InputError("search needs the embedder that the index was made with")
+        self.limits = limits or Limits()
+        self.scheduler = Scheduler(batch_tokens or 4096)
+        self._measure = batch_tokens is None
+        self._bare = scorer.backend
+        # Copies, so that the caller's own scorer keeps its backend.
+        self.scorer = copy.copy(scorer)
+        self.scorer.backend = Shared(scorer.backend, self.scheduler)
+        self.embedder = copy.copy(embedder) if embedder is not None else None
+        if self.embedder is not None:
+            self.embedder.backend = Shared(self.embedder.backend, self.scheduler)
+        self.index = index
+        self.model = _public(scorer.checkpoint.name)
+        self.embedding_model = _public(embedder.checkpoint.name) if embedder is not None else None
+        self.ready = False
+        self.fingerprint = scorer.fingerprint
+        self._tokenizer: Tokenizer = scorer.checkpoint.tokenizer()
+
+    def start(self) -> None:
+        """Start the scheduler, warm the models up, and choose the size of a batch by how fast they are here."""
+        self.scheduler.start()
+        pairs = [("which way does the river run?", _WARM_TEXT)] * 24
+        tokens = self._warm_tokens()
+        best = 0.0
+        for _ in range(3):
+            began = time.perf_counter()
+            self._bare.forward(tokens)
+            best = max(best, len(tokens.ids) / (time.perf_counter() - began))
+        self.scheduler.rate = best
+        if self._measure:
+            self.scheduler.batch_tokens = int(np.clip(best * BATCH_SECONDS, LEAST_TOKENS, MOST_TOKENS))
+        with working(Ticket.lasting(60.0)):
+            self.scorer.score(pairs[:1])
+            if self.embedder is not None:
+                self.embedder.embed([_WARM_TEXT])
+        self.ready = True
+
+    def stop(self) -> None:
+        """Compute what waits and end the scheduler's thread."""
+        self.ready = False
+        self.scheduler.stop()
+
+    def _warm_tokens(self) -> Tokens:
+        ids = self._tokenizer.encode("which way does the river run?", _WARM_TEXT).ids[
+            : self.scorer.checkpoint.max_length
+        ]
+        return Tokens.of([ids] * max(1, LEAST_TOKENS // len(ids)))
+
+    # Scoring -----------------------------------------------------------------------------------------------------
+
+    def score(self, pairs: Sequence[tuple[str, str]], ticket: Ticket, caps: Caps | None = None) -> Scored:
+        """Raw logits of (query, document) pairs, in their order, with what was cut; -inf for a blank document.
+
+        Raises:
+            RefusedError: too many tokens, or too late.
+            CancelledRequestError: the client left.
+            InputError: a blank query.
+        """
+        scores = [np.zeros(0, dtype=np.float32)]
+        truncations: dict[Truncation, None] = {}
+        total = begin = 0
+        with working(ticket):
+            for chunk in _chunks(pairs):
+                ticket.check()
+                scored = self.scorer.scored(self.capped(chunk, caps))
+                total += scored.tokens
+                self.limits.check_tokens(total)
+                scores.append(scored.scores)
+                for cut in scored.truncations:
+                    truncations[cut if cut.position < 0 else replace(cut, position=cut.position + begin)] = None
+                begin += len(chunk)
+        return Scored(np.concatenate(scores), tuple(truncations), total)
+
+    def capped(self, pairs: Sequence[tuple[str, str]], caps: Caps | None) -> Sequence[tuple[str, str]]:
+        """The pairs with their texts cut to the tokens that a request wants read."""
+        if caps is None or caps == Caps():
+            return pairs
+        return [self._capped(query, document, caps) for query, document in pairs]
+
+    def _capped(self, query: str, document: str, caps: Caps) -> tuple[str, str]:
+        if caps.query is not None:
+            query = self._cut(query, caps.query)
+        most = caps.document
+        if caps.windows is not None:
+            windows = self.scorer.windows
+            whole = windows.size + (caps.windows - 1) * (windows.size - windows.overlap)
+            most = whole if most is None else min(most, whole)
+        if caps.pair is not None:
+            beside = len(self._tokenizer.encode(query, "").ids)
+            left = max(1, caps.pair - beside)
+            most = left if most is None else min(most, left)
+        return query, document if most is None else self._cut(document, most)
+
+    def _cut(self, text: str, most: int) -> str:
+        """The text up to the end of its token number `most`."""
+        if len(text) <= most:
+            return text
+        # 24 characters a token, as the encoder reads at most.
+        begin = text[: most * 24]
+        spans = self._tokenizer.encode(valid_text(begin), add_special_tokens=False).offsets
+        return begin[: spans[most - 1][1]] if len(spans) > most else begin
+
+    @property
+    def score_kind(self) -> str:
+        """What a probability of this server is: "calibrated" on judgments, "trained" by the model's authors, or a plain
+        "sigmoid" over a logit, which orders but does not state a chance.
+        """
+        if self.scorer.calibrated:
+            return "calibrated"
+        return "trained" if self.scorer.checkpoint.activation in ("sigmoid", "softmax") else "sigmoid"
+
+    def probability(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores in [0, 1], in the same order; see `score_kind`. -inf gives 0."""
+        return sigmoid(scores) if self.score_kind == "sigmoid" else self.scorer.probability(scores)
+
+    def chance(self, logit: float) -> float:
+        """One score in [0, 1], see `probability`."""
+        return float(self.probability(np.array([logit], dtype=np.float32))[0])
+
+    # Embedding ---------------------------------------------------------------------------------------------------
+
+    def embed(self, texts: Sequence[str], ticket: Ticket) -> NDArray[np.float32]:
+        """Unit vectors, shape (n, width), in the order of the texts.
+
+        Raises:
+            RefusedError: too many tokens, too late, or this server has no embedder.
+            CancelledRequestError: the client left.
+        """
+        if self.embedder is None:
+            raise InputError("this server has no embedding model")
+        parts = [np.zeros((0, self.embedder.width), dtype=np.float32)]
+        with working(ticket):
+            for chunk in _chunks([("", text) for text in texts]):
+                ticket.check()
+                parts.append(self.embedder.embed([text for _, text in chunk]))
+                self.limits.check_tokens(ticket.tokens)
+        return np.concatenate(parts)
+
+    def passages(self, ids: Sequence[str]) -> list[Passage]:
+        """Passages of the index by id."""
+        assert self.index is not None
+        return self.index.passages(ids)
+
+
+def _public(name: str) -> str:
+    """A model's name for strangers: of a folder only the last part, so that no reply tells where things lie."""
+    path = PurePath(name)
+    return path.name if path.is_absolute() or name.startswith(".") else name
+
+
+def _chunks(pairs: Sequence[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:
+    """The pairs in order, a bounded number of characters at a time."""
+    begin = size = 0
+    for end, (_, document) in enumerate(pairs):
+        size += len(document)
+        if end > begin and (size > _CHARACTERS or end - begin >= _DOCUMENTS):
+            yield pairs[begin:end]
+            begin, size = end, len(document)
+    if begin < len(pairs):
+        yield pairs[begin:]

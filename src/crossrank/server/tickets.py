@@ -1,0 +1,116 @@
+"""One request's passage through the server: its deadline, what it has cost so far, and whether anyone still waits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from crossrank.server.refusals import CancelledRequestError, late
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A request on its way. The thread that answers it writes it; the scheduler adds what it computed.
+
+    Attributes:
+        deadline: the moment an answer is due, on the clock of `time.monotonic`.
+        estimate: tokens it may need, guessed from its characters before anything is tokenized.
+        arrived: when it came, on the same clock.
+        tokens: tokens handed to the backend so far.
+        attained: tokens the backend has computed so far.
+        compute: seconds of the batches that held its sequences.
+        blocked: seconds its thread waited for the backend, queue and computing together.
+        working: seconds its thread spent on models, waiting included.
+        cancelled: the client has left.
+    """
+
+    deadline: float
+    estimate: int = 0
+    arrived: float = field(default_factory=time.monotonic)
+    tokens: int = 0
+    attained: int = 0
+    compute: float = 0.0
+    blocked: float = 0.0
+    working: float = 0.0
+    cancelled: bool = False
+
+    @classmethod
+    def lasting(cls, seconds: float, estimate: int = 0) -> Ticket:
+        """A ticket due in so many seconds.
+
+        >>> Ticket.lasting(5.0).left() > 4.9
+        True
+        """
+        return cls(time.monotonic() + seconds, estimate)
+
+    def left(self) -> float:
+        """Seconds until the deadline; negative when it has passed."""
+        return self.deadline - time.monotonic()
+
+    @property
+    def size(self) -> int:
+        """Tokens this request needs, as far as is known: a guess at first, what it really took when that is more."""
+        return max(self.estimate, self.tokens)
+
+    @property
+    def outstanding(self) -> int:
+        """Tokens still to be computed, by the same guess."""
+        return max(0, self.size - self.attained)
+
+    @property
+    def queued(self) -> float:
+        """Seconds spent waiting for a turn."""
+        return max(0.0, self.blocked - self.compute)
+
+    @property
+    def tokenizing(self) -> float:
+        """Seconds spent on the way from text to token ids and from logits to an order."""
+        return max(0.0, self.working - self.blocked)
+
+    def check(self) -> None:
+        """Go on only while it makes sense.
+
+        Raises:
+            CancelledRequestError: the client has left.
+            RefusedError: the deadline has passed.
+        """
+        if self.cancelled:
+            raise CancelledRequestError("the client closed the connection")
+        if self.left() <= 0:
+            raise late(
+                f"the answer was not ready within {self.deadline - self.arrived:.3g} s; allow more time, or send less"
+            )
+
+
+# The ticket whose thread is calling a model: backends have no parameter for it.
+_CURRENT: ContextVar[Ticket | None] = ContextVar("crossrank_ticket", default=None)
+
+
+def current() -> Ticket:
+    """The ticket of this thread's request; one that is due in an hour where there is none."""
+    return _CURRENT.get() or Ticket.lasting(3600.0)
+
+
+@contextmanager
+def working(ticket: Ticket) -> Iterator[None]:
+    """Models called inside work for this ticket, and the time is put on its account.
+
+    >>> mine = Ticket.lasting(5.0)
+    >>> with working(mine):
+    ...     current() is mine
+    True
+    """
+    if _CURRENT.get() is ticket:
+        # The outer call keeps the account.
+        yield
+        return
+    token = _CURRENT.set(ticket)
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        ticket.working += time.perf_counter() - began
+        _CURRENT.reset(token)

@@ -1,0 +1,112 @@
+"""Cohere's rerank, versions 1 and 2. Source: Cohere's OpenAPI file of August 2026.
+
+The reply also holds `model`, `object` and `usage`, which clients of Jina, vLLM and infinity read: this is the shape of
+the paths without a product's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from crossrank.server.refusals import invalid
+from crossrank.server.service import Caps
+from crossrank.server.wire import fields
+from crossrank.server.wire.shapes import Dialect, Outcome, Rerank
+
+# One search unit is a query with up to so many documents.
+_UNIT = 100
+
+
+def read(body: fields.Body) -> Rerank:
+    """Version 2: documents are strings. Objects with a `text` are taken too, as Jina's clients send them."""
+    query, documents = fields.text(body, "query"), fields.texts(body, "documents")
+    return Rerank(
+        pairs=tuple((query, document) for document in documents),
+        k=fields.count(body, "top_n"),
+        echo=fields.flag(body, "return_documents", False),
+        documents=tuple(body["documents"]),
+        caps=Caps(document=fields.whole(body, "max_tokens_per_doc", 1)),
+    )
+
+
+def read_v1(body: fields.Body) -> Rerank:
+    """Version 1: documents are strings or objects; `rank_fields` names the fields of objects that are read."""
+    names = body.get("rank_fields")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise invalid("rank_fields must be a list of strings", "rank_fields")
+    query = fields.text(body, "query")
+    given = fields.items(body, "documents")
+    documents = [_document(item, place, names) for place, item in enumerate(given)]
+    return Rerank(
+        pairs=tuple((query, document) for document in documents),
+        k=fields.count(body, "top_n"),
+        echo=fields.flag(body, "return_documents", False),
+        documents=tuple(given),
+        caps=Caps(
+            document=fields.whole(body, "max_tokens_per_doc", 1), windows=fields.whole(body, "max_chunks_per_doc", 1)
+        ),
+    )
+
+
+def _document(item: Any, place: int, names: list[str] | None) -> str:
+    if not (isinstance(item, Mapping) and names):
+        return fields.texts({"documents": [item]}, "documents")[0]
+    found = [f"{name}: {item[name]}" for name in names if item.get(name) is not None]
+    if not found:
+        raise invalid(f"documents[{place}] has none of the rank_fields", f"documents[{place}]")
+    return "\n".join(found)
+
+
+def reply(request: Rerank, outcome: Outcome) -> dict[str, Any]:
+    """Best first; `document` only when `return_documents` asks for it."""
+    return _reply(request, outcome, "2")
+
+
+def reply_v1(request: Rerank, outcome: Outcome) -> dict[str, Any]:
+    """As version 2, with the other version number."""
+    return _reply(request, outcome, "1")
+
+
+def _reply(request: Rerank, outcome: Outcome, version: str) -> dict[str, Any]:
+    results = []
+    for position, score in zip(outcome.positions, outcome.scores, strict=True):
+        result: dict[str, Any] = {"index": position, "relevance_score": score}
+        if request.echo:
+            result["document"] = as_object(request.documents[position])
+        results.append(result)
+    meta: dict[str, Any] = {
+        "api_version": {"version": version, "is_experimental": False},
+        "billed_units": {"search_units": max(1, -(-len(request.pairs) // _UNIT))},
+        "tokens": {"input_tokens": outcome.tokens},
+    }
+    if outcome.warnings:
+        meta["warnings"] = list(outcome.warnings)
+    usage = {"prompt_tokens": outcome.tokens, "total_tokens": outcome.tokens}
+    return {
+        "id": outcome.id, "object": "rerank", "model": outcome.model, "results": results, "meta": meta, "usage": usage,
+    }  # fmt: skip
+
+
+def as_object(document: Any) -> dict[str, Any]:
+    """The document as an object: as it came, or its text under `text`."""
+    return dict(document) if isinstance(document, Mapping) else {"text": document}
+
+
+V2 = Dialect(
+    "cohere",
+    read,
+    reply,
+    {"model": "rerank-v4.0-pro", "query": "What is the capital of France?",
+     "documents": ["Bread needs yeast.", "Paris is the capital of France."], "top_n": 2},
+    "Cohere's version 2; the reply also holds what clients of Jina, vLLM and infinity read.",
+)  # fmt: skip
+V1 = Dialect(
+    "cohere",
+    read_v1,
+    reply_v1,
+    {"model": "rerank-english-v3.0", "query": "What is the capital of France?",
+     "documents": [{"text": "Bread needs yeast."}, {"text": "Paris is the capital of France."}],
+     "return_documents": True},
+    "Cohere's version 1: documents may be objects, and rank_fields says what of them is read.",
+)  # fmt: skip

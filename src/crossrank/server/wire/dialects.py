@@ -1,0 +1,49 @@
+"""Which dialect a request speaks: by a product's name in the path, or by the fields that only that product has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from crossrank.server.wire import cohere, infinity, jina, tei, vllm, voyage
+from crossrank.server.wire.shapes import Dialect
+
+# A client whose base address ends in one of these names gets exactly that product's shape: `http://host/jina/v1`.
+BY_NAME: dict[str, Dialect] = {
+    "jina": jina.JINA,
+    "voyage": voyage.VOYAGE,
+    "vllm": vllm.RERANK,
+    "infinity": infinity.INFINITY,
+    "tei": tei.TEI,
+}
+
+
+def of(path: str, body: Mapping[str, Any]) -> Dialect:
+    """The dialect of a request to a rerank path.
+
+    First a product's name in the path decides. Then fields: `texts` is TEI's; `top_k` or `truncation` Voyage's;
+    `raw_scores` infinity's; vLLM's own fields vLLM's. What is left is Cohere's: version 1 on `/v1/rerank` and where
+    only version 1 has the fields, else version 2.
+
+    >>> of("/rerank", {"query": "x", "texts": []}).name, of("/jina/v1/rerank", {}).name, of("/v2/rerank", {}).name
+    ('tei', 'jina', 'cohere')
+    """
+    named = by_path(path)
+    if named is not None:
+        return named
+    if "texts" in body:
+        return tei.TEI
+    if "top_k" in body or "truncation" in body:
+        return voyage.VOYAGE
+    if "raw_scores" in body:
+        return infinity.INFINITY
+    if any(name in body for name in vllm.OWN):
+        return vllm.RERANK
+    if path.endswith("/v1/rerank") or "rank_fields" in body or "max_chunks_per_doc" in body:
+        return cohere.V1
+    return cohere.V2
+
+
+def by_path(path: str) -> Dialect | None:
+    """The dialect that a path names, if it names one."""
+    return BY_NAME.get(path.split("/")[1]) if path.count("/") > 1 else None

@@ -1,0 +1,58 @@
+"""infinity's rerank: `raw_scores`, and documents as plain strings or null. Source: its pymodels.py, 0.0.77."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from crossrank.server.refusals import RefusedError, invalid
+from crossrank.server.wire import fields
+from crossrank.server.wire.shapes import Dialect, Outcome, Rerank, error_body
+
+
+def read(body: fields.Body) -> Rerank:
+    """At least one document; white space around texts is stripped, as infinity does."""
+    query = fields.text(body, "query").strip()
+    documents = tuple(document.strip() for document in fields.texts(body, "documents"))
+    if not documents:
+        raise invalid("documents must hold at least one document", "documents")
+    return Rerank(
+        pairs=tuple((query, document) for document in documents),
+        k=fields.whole(body, "top_n", 1),
+        raw=fields.flag(body, "raw_scores", False),
+        echo=fields.flag(body, "return_documents", False),
+        documents=documents,
+    )
+
+
+def reply(request: Rerank, outcome: Outcome) -> dict[str, Any]:
+    """Best first."""
+    return {
+        "object": "rerank",
+        "results": [
+            {"relevance_score": score, "index": position,
+             "document": request.documents[position] if request.echo else None}
+            for position, score in zip(outcome.positions, outcome.scores, strict=True)
+        ],
+        "model": outcome.model,
+        "usage": {"prompt_tokens": outcome.tokens, "total_tokens": outcome.tokens},
+        "id": f"infinity-{outcome.id}",
+        "created": outcome.created,
+    }  # fmt: skip
+
+
+def refuse(refusal: RefusedError, id: str) -> tuple[int, Any]:
+    """A wrong field is a 422."""
+    return error_body(replace(refusal, status=422) if refusal.status == 400 else refusal, id)
+
+
+INFINITY = Dialect(
+    "infinity",
+    read,
+    reply,
+    {"model": "default/not-specified", "query": "What is the capital of France?",
+     "documents": ["Bread needs yeast.", "Paris is the capital of France."], "raw_scores": False,
+     "return_documents": True},
+    "infinity's: documents come back as plain strings; chosen where raw_scores is present.",
+    refuse,
+)  # fmt: skip

@@ -1,0 +1,87 @@
+"""OpenAI's embeddings and list of models."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.server.refusals import invalid
+from crossrank.server.wire import fields
+
+EXAMPLE = {"model": "text-embedding-3-small", "input": ["Paris is the capital of France."], "encoding_format": "float"}
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """A request for vectors.
+
+    Attributes:
+        texts: in order.
+        base64: vectors as base64 of little-endian float32 instead of lists of numbers.
+        dimensions: the width the client expects, if it said one.
+    """
+
+    texts: tuple[str, ...]
+    base64: bool = False
+    dimensions: int | None = None
+
+
+def read(body: fields.Body) -> Embed:
+    """`input` is a string or a list of strings.
+
+    >>> read({"input": "tea"}).texts
+    ('tea',)
+    """
+    value = body.get("input")
+    given: list[Any] = value if isinstance(value, list) else [value]
+    if not given:
+        raise invalid("input is empty", "input")
+    if any(isinstance(item, (int, list)) and not isinstance(item, bool) for item in given):
+        raise invalid(
+            "input holds token ids of another tokenizer; send text (LangChain: check_embedding_ctx_length=False)",
+            "input",
+        )
+    for place, text in enumerate(given):
+        if not isinstance(text, str):
+            raise invalid(f"input[{place}] must be a string, not {fields.kind(text)}", f"input[{place}]")
+    return Embed(
+        tuple(given),
+        fields.choice(body, "encoding_format", ("float", "base64"), "float") == "base64",
+        fields.whole(body, "dimensions", 1),
+    )
+
+
+def check_width(request: Embed, width: int) -> None:
+    """Refuse to give vectors of another width than the client expects."""
+    if request.dimensions not in (None, width):
+        raise invalid(f"this model's vectors have {width} dimensions, not {request.dimensions}", "dimensions")
+
+
+def reply(request: Embed, vectors: NDArray[np.float32], model: str, tokens: int) -> dict[str, Any]:
+    """In the order of the input."""
+    encoded: Sequence[Any] = (
+        [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
+        if request.base64
+        else vectors.tolist()
+    )
+    return {
+        "object": "list",
+        "data": [{"object": "embedding", "index": place, "embedding": row} for place, row in enumerate(encoded)],
+        "model": model,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
+
+
+def models(names: Sequence[str], created: int) -> dict[str, Any]:
+    """What is served, the cross-encoder first.
+
+    >>> models(["small"], 0)["data"][0]["id"]
+    'small'
+    """
+    entries = [{"id": name, "object": "model", "created": created, "owned_by": "crossrank"} for name in names]
+    return {"object": "list", "data": entries}

@@ -1,0 +1,123 @@
+"""crossrank's own search: a query over the index, and on request what each step of it did."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from crossrank.cascade import Trace
+from crossrank.pipeline import MIX
+from crossrank.server.refusals import invalid
+from crossrank.server.searching import RERANKED, Found, Search
+from crossrank.server.service import Service
+from crossrank.server.wire import fields
+from crossrank.server.wire.shapes import Timing
+
+EXAMPLE = {"query": "how do I retry a failed upload?", "k": 5, "depth": 50, "budget_ms": 500, "where": ["year>=2020"]}
+MOST_DEPTH = 1000
+
+
+def read(body: fields.Body) -> Search:
+    """Fields: query, k, depth, mix, rerank, budget_ms, where, columns, evidence, documents.
+
+    >>> read({"query": "tea", "rerank": False}).mix
+    0.0
+    """
+    where = body.get("where")
+    conditions = [where] if isinstance(where, str) else [] if where is None else fields.items(body, "where")
+    if not all(isinstance(condition, str) for condition in conditions):
+        raise invalid('where must be a list of conditions such as "year>=2020"', "where")
+    mix = fields.number(body, "mix", 0.0, 1.0)
+    budget = fields.number(body, "budget_ms", 1, 600_000)
+    documents = fields.texts(body, "documents") if body.get("documents") is not None else ()
+    default = 1.0 if documents else MIX
+    return Search(
+        query=fields.text(body, "query"),
+        k=_bounded(body, "k", 10),
+        depth=_bounded(body, "depth", 100),
+        mix=(default if mix is None else mix) if fields.flag(body, "rerank", True) else 0.0,
+        budget=None if budget is None else budget / 1000,
+        where=tuple(conditions),
+        columns=min(fields.whole(body, "columns") or 0, MOST_DEPTH),
+        evidence=fields.flag(body, "evidence", False),
+        documents=documents,
+    )
+
+
+def _bounded(body: fields.Body, name: str, default: int) -> int:
+    value = fields.whole(body, name, 1)
+    if value is None:
+        return default
+    if value > MOST_DEPTH:
+        raise invalid(f"{name} must be at most {MOST_DEPTH}, not {value}", name)
+    return value
+
+
+def reply(
+    asked: Search, found: Found, service: Service, id: str, timing: Timing, warnings: list[str]
+) -> dict[str, Any]:
+    """The k best passages with the place each step gave them; the columns and their passages when asked for."""
+    places = {trace.name: {id_: row for row, id_ in enumerate(trace.ranking.ids)} for trace in found.traces}
+    results = []
+    for row, id_ in enumerate(found.ranking.ids):
+        passage, span = found.passages[id_], found.evidence[row]
+        steps = {
+            trace.name: _step(trace, places[trace.name][id_], service)
+            for trace in found.traces
+            if id_ in places[trace.name]
+        }
+        results.append(
+            {
+                "rank": row + 1,
+                "id": id_,
+                "document": passage.document,
+                "title": passage.title,
+                "text": passage.text,
+                "metadata": dict(passage.metadata),
+                "score": _finite(float(found.ranking.scores[row])),
+                "probability": steps.get(RERANKED, {}).get("probability"),
+                "evidence": None if span is None else list(span),
+                "steps": steps,
+            }
+        )
+    made: dict[str, Any] = {
+        "id": id,
+        "query": asked.query,
+        "model": service.model,
+        "results": results,
+        "read": found.read,
+        "steps": [_summary(trace) for trace in found.traces]
+        + ([{"name": "evidence", "seconds": found.seconds, "passages": len(results)}] if asked.evidence else []),
+        "timing": {name: getattr(timing, name) for name in ("tokenize", "queue", "compute", "total")},
+        "warnings": ([found.cut] if found.cut else []) + warnings,
+    }
+    if asked.columns:
+        made["columns"] = [_column(trace, asked.columns, service) for trace in found.traces]
+        made["passages"] = {
+            id_: {"title": passage.title, "text": passage.text, "document": passage.document}
+            for id_, passage in found.passages.items()
+        }
+    return made
+
+
+def _summary(trace: Trace) -> dict[str, Any]:
+    return {"name": trace.name, "seconds": trace.seconds, "passages": len(trace.scores) or len(trace.ranking)}
+
+
+def _column(trace: Trace, most: int, service: Service) -> dict[str, Any]:
+    entries = [{"id": id_, **_step(trace, row, service)} for row, id_ in enumerate(trace.ranking.ids[:most])]
+    return {"name": trace.name, "seconds": trace.seconds, "entries": entries}
+
+
+def _step(trace: Trace, row: int, service: Service) -> dict[str, Any]:
+    """Rank from 1 and score of one passage after one step; a reranker also says its logit and the probability."""
+    step: dict[str, Any] = {"rank": row + 1, "score": _finite(float(trace.ranking.scores[row]))}
+    if trace.scores:
+        logit = trace.scores.get(trace.ranking.ids[row])
+        step["logit"] = None if logit is None else _finite(logit)
+        step["probability"] = None if logit is None else service.chance(logit)
+    return step
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,41 @@
+"""Voyage's rerank: `top_k`, `data`, and documents as plain strings. Source: the voyageai client's own reading of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crossrank.server.wire import fields
+from crossrank.server.wire.shapes import Dialect, Outcome, Rerank
+
+
+def read(body: fields.Body) -> Rerank:
+    """`truncation: false` asks for an error when something would not be read."""
+    query, documents = fields.text(body, "query"), fields.texts(body, "documents")
+    return Rerank(
+        pairs=tuple((query, document) for document in documents),
+        k=fields.count(body, "top_k" if body.get("top_k") is not None else "top_n"),
+        echo=fields.flag(body, "return_documents", False),
+        documents=documents,
+        whole=not fields.flag(body, "truncation", True),
+    )
+
+
+def reply(request: Rerank, outcome: Outcome) -> dict[str, Any]:
+    """Best first."""
+    data = []
+    for position, score in zip(outcome.positions, outcome.scores, strict=True):
+        entry: dict[str, Any] = {"index": position, "relevance_score": score}
+        if request.echo:
+            entry["document"] = request.documents[position]
+        data.append(entry)
+    return {"object": "list", "data": data, "model": outcome.model, "usage": {"total_tokens": outcome.tokens}}
+
+
+VOYAGE = Dialect(
+    "voyage",
+    read,
+    reply,
+    {"model": "rerank-2.5", "query": "What is the capital of France?",
+     "documents": ["Bread needs yeast.", "Paris is the capital of France."], "top_k": 1, "truncation": True},
+    "Voyage's: top_k for top_n, data for results; chosen where top_k or truncation is present.",
+)  # fmt: skip

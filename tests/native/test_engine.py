@@ -1,0 +1,157 @@
+"""The native engine against the reference backend: shapes, extremes, forks, threads and memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tiny
+from crossrank import backends
+from crossrank.backends.cpu import Native, library
+from crossrank.checkpoint import read
+
+pytestmark = pytest.mark.skipif(library.obstacle() is not None, reason=f"no native library: {library.obstacle()}")
+
+TIERS = library.tiers()
+# (tier, dtype) -> how far a logit may be from the reference backend's, in units of the logits' spread.
+TOLERANCE = {(tier, "float32"): 1e-4 for tier in TIERS}
+TOLERANCE |= {(tier, "bfloat16"): 0.1 for tier in TIERS if library.has_bfloat16(tier)}
+
+
+def scorer(folder: Path, tier: str, dtype: str, threads: int = 2) -> Native:
+    return Native(read(folder), dtype, tier, threads)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 5),  # heads
+    st.sampled_from([2, 4, 6, 8, 16, 20, 32, 34]),  # head size
+    st.integers(1, 70),  # inner size
+    st.lists(st.integers(1, 64), min_size=1, max_size=40),  # lengths
+    st.sampled_from(sorted(TOLERANCE)),
+)
+def test_any_shape_is_what_the_reference_computes(
+    tmp_path_factory: pytest.TempPathFactory,
+    heads: int,
+    size: int,
+    inner: int,
+    lengths: list[int],
+    kind: tuple[str, str],
+) -> None:
+    shape = {"hidden_size": heads * size, "num_attention_heads": heads, "intermediate_size": inner}
+    folder = tiny.cross_encoder(tmp_path_factory.mktemp("shape"), **shape)
+    tokens = tiny.random_tokens(lengths)
+    want = backends.open(read(folder), "reference")
+    got = scorer(folder, *kind)
+    spread = max(1.0, float(np.abs(want.forward(tokens)).max()))
+    assert np.abs(got.forward(tokens) - want.forward(tokens)).max() < TOLERANCE[kind] * spread
+    near = TOLERANCE[kind] * max(1.0, float(np.abs(want.pool(tokens, "mean")).max()))
+    assert np.abs(got.pool(tokens, "mean") - want.pool(tokens, "mean")).max() < near
+    assert np.abs(got.pool(tokens, "cls") - want.pool(tokens, "cls")).max() < near
+
+
+@pytest.mark.parametrize("kind", sorted(TOLERANCE))
+def test_states_are_what_pooling_pools(bi_encoder_folder: Path, kind: tuple[str, str]) -> None:
+    native = scorer(bi_encoder_folder, *kind)
+    tokens = tiny.random_tokens([5, 1, 33, 64])
+    states = native.states(tokens)
+    assert states.shape == (len(tokens.ids), tiny.CONFIG["hidden_size"])
+    for i, vector in enumerate(native.pool(tokens, "mean")):
+        mine = states[tokens.offsets[i] : tokens.offsets[i + 1]]
+        np.testing.assert_allclose(mine.mean(axis=0), vector, atol=1e-5)
+        np.testing.assert_array_equal(mine[0], native.pool(tokens.take([i]), "cls")[0])
+
+
+@pytest.mark.parametrize("kind", sorted(TOLERANCE))
+def test_huge_attention_logits_do_not_overflow_the_softmax(tmp_path: Path, kind: tuple[str, str]) -> None:
+    folder = tiny.cross_encoder(tmp_path)
+    tensors = tiny.weights(tiny.CONFIG, 1)
+    for name, tensor in tensors.items():
+        if ".query.weight" in name or ".key.weight" in name:
+            tensor *= 1e8
+    tiny.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert np.isfinite(scorer(folder, *kind).forward(tiny.random_tokens([1, 9, 64]))).all()
+
+
+@pytest.mark.parametrize("kind", sorted(TOLERANCE))
+@pytest.mark.parametrize("where", ["attention.self.key.bias", "attention.self.value.bias", "output.dense.bias"])
+def test_a_damaged_layer_is_not_hidden(tmp_path: Path, kind: tuple[str, str], where: str) -> None:
+    folder = tiny.cross_encoder(tmp_path)
+    tensors = tiny.weights(tiny.CONFIG, 1)
+    tensors[f"bert.encoder.layer.0.{where}"][3] = np.nan
+    tiny.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert np.isnan(scorer(folder, *kind).forward(tiny.random_tokens([1, 9, 64]))).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 16])
+def test_threads_do_not_change_a_bit(cross_encoder_folder: Path, threads: int) -> None:
+    tokens = tiny.random_tokens((np.arange(200) % 64 + 1).tolist())
+    one = scorer(cross_encoder_folder, TIERS[-1], "float32", 1).forward(tokens)
+    np.testing.assert_array_equal(scorer(cross_encoder_folder, TIERS[-1], "float32", threads).forward(tokens), one)
+
+
+FORKS = """
+import multiprocessing, sys
+import numpy as np
+sys.path.insert(0, sys.argv[2])
+import tiny
+from crossrank.backends.cpu import Native
+from crossrank.checkpoint import read
+
+def score(native, tokens, queue):
+    queue.put(native.forward(tokens))
+
+native = Native(read(sys.argv[1]), "float32", None, 4)
+tokens = tiny.random_tokens([64] * 100)
+want = native.forward(tokens)  # the pool's threads exist from here on, and do not in a child
+context = multiprocessing.get_context("fork")
+queue = context.Queue()
+children = [context.Process(target=score, args=(native, tokens, queue)) for _ in range(3)]
+for child in children:
+    child.start()
+for _ in children:
+    np.testing.assert_array_equal(queue.get(timeout=60), want)
+for child in children:
+    child.join(timeout=60)
+    assert child.exitcode == 0
+np.testing.assert_array_equal(native.forward(tokens), want)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_scores_with_the_parents_model(cross_encoder_folder: Path) -> None:
+    """In a process of its own: other libraries of this one (lance) do not survive a fork."""
+    tests = Path(tiny.__file__).parent
+    command = [sys.executable, "-c", FORKS, str(cross_encoder_folder), str(tests)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts in kilobytes on Linux only")
+def test_the_steady_state_takes_no_more_memory(cross_encoder_folder: Path) -> None:
+    native = scorer(cross_encoder_folder, TIERS[-1], "float32")
+    tokens = tiny.random_tokens((np.arange(2000) % 64 + 1).tolist())
+    for _ in range(5):
+        native.forward(tokens)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(60):
+        native.forward(tokens)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2000
+
+
+def test_many_models_come_and_go(cross_encoder_folder: Path) -> None:
+    checkpoint, tokens = read(cross_encoder_folder), tiny.random_tokens([7, 30])
+    scores = {Native(checkpoint, "float32").forward(tokens).tobytes() for _ in range(40)}
+    assert len(scores) == 1
+
+
+def test_the_peak_is_a_rate() -> None:
+    assert library.peak(TIERS[0], "float32", 0.02) > 0.1

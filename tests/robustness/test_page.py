@@ -1,0 +1,165 @@
+"""The page in a real browser: Debian's chromium, or what CROSSRANK_TEST_BROWSER names, driven by Playwright."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import crossrank
+from serving import Serving, serving
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested with: pip install playwright")
+pytest.importorskip("lance", reason="the page's index needs the search extra")
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BROWSER = os.environ.get("CROSSRANK_TEST_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)} is installed")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+TEXTS = [
+    "Paris is the capital of France. It lies in the north.",
+    "Bread needs yeast. The yeast needs time.",
+    "<img src=x onerror=alert(1)> is the capital of a page. What is it?",
+    "A cat is a cat. The planet is a planet.",
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    import tiny
+    from crossrank.index import Document, Index
+
+    folder = tmp_path_factory.mktemp("page")
+    embedder = crossrank.load_embedder(tiny.bi_encoder(folder / "embedder"), backend="fake")
+    index = Index.create(folder / "index", embedder, embedder.tokenizer)
+    documents = [Document(f"{number}.txt", text) for number, text in enumerate(TEXTS)]
+    index.add(documents, embedder, embedder.tokenizer)
+    with serving(tiny.cross_encoder(folder / "reranker"), embedder=embedder, index=index) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=BROWSER, headless=True, args=QUIET)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(server: Serving, browser: Any) -> Iterator[Any]:
+    """A page that has loaded, which fails the test for errors of the script and for requests to elsewhere."""
+    wrong: list[str] = []
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    opened = context.new_page()
+    opened.set_default_timeout(30_000)
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("request", lambda one: None if one.url.startswith(server.listener.url) else wrong.append(one.url))
+    opened.on("dialog", lambda dialog: wrong.append(dialog.message))
+    opened.goto(server.listener.url)
+    opened.wait_for_function("document.getElementById('about').textContent !== ''")
+    yield opened
+    context.close()
+    assert wrong == []
+
+
+def search(page: Any, query: str) -> None:
+    page.fill("#query", query)
+    with page.expect_response("**/search"):
+        page.keyboard.press("Enter")
+    page.wait_for_selector("#answer:not(.working) #results li")
+
+
+def test_a_search_shows_every_step(page: Any) -> None:
+    assert "4 passages" in page.text_content("#about")
+    search(page, "what is the capital of france?")
+    assert page.locator("#columns h3").all_text_contents() == ["BM25", "Dense", "Fused", "Reranked"]
+    assert page.locator("#columns svg path").count() > 4
+    assert page.locator("#results li").count() == 4
+    assert all(text.endswith("%") for text in page.locator("#results .chance").all_text_contents())
+    assert page.locator("#results mark").count() >= 1
+    assert "Reranked" in page.text_content("#legend")
+    assert page.locator("#bar i").count() >= 3
+    # A passage is text, whatever it holds.
+    assert page.locator("#answer img").count() == 0
+
+
+def test_sliders_search_again(page: Any) -> None:
+    search(page, "what is a planet?")
+    with page.expect_request("**/search") as asked:
+        page.locator("#mix").focus()
+        page.keyboard.press("End")
+    assert asked.value.post_data_json["mix"] == 1
+    assert page.text_content("#mix-value") == "1.00"
+    with page.expect_request("**/search") as asked:
+        page.locator("#budget").focus()
+        page.keyboard.press("Home")
+    assert asked.value.post_data_json["budget_ms"] == 25
+    with page.expect_request("**/search") as asked:
+        page.locator("#depth").focus()
+        page.keyboard.press("Home")
+    assert asked.value.post_data_json["depth"] == 5
+
+
+def test_pasted_candidates_are_reranked(page: Any) -> None:
+    page.check("input[value=pasted]")
+    page.fill("#candidates", "bread needs yeast\n\nparis is the capital\nof france\n\na cat")
+    search(page, "capital?")
+    assert page.locator("#columns h3").all_text_contents() == ["As given", "Dense", "Reranked"]
+    assert page.locator("#results li").count() == 3
+
+
+def test_bad_input_is_told(page: Any) -> None:
+    page.fill("#query", "   ")
+    page.click("button[type=submit]")
+    assert page.text_content("#problem") == "Type a question first."
+    page.check("input[value=pasted]")
+    page.fill("#query", "capital?")
+    page.click("button[type=submit]")
+    assert "candidate" in page.text_content("#problem")
+    page.fill("#candidates", "x " * 20_000 + "\n")
+    page.check("input[value=index]")
+    page.evaluate("document.getElementById('depth').max = 5000; document.getElementById('depth').value = 5000")
+    with page.expect_response("**/search"):
+        page.click("button[type=submit]")
+    page.wait_for_function("document.getElementById('problem').textContent.includes('depth')")
+    search_again = page.locator("#depth")
+    search_again.evaluate("one => { one.value = 50 }")
+    search(page, "paris")
+    assert page.is_hidden("#problem")
+
+
+def test_it_can_be_used_without_a_mouse(page: Any) -> None:
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "query"
+    search(page, "what is yeast?")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    second = page.locator("#results li").nth(1)
+    assert second.evaluate("one => one === document.activeElement")
+    assert page.locator("#columns li.lit").count() >= 2
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.id") == "query"
+    assert page.locator(".lit").count() == 0
+
+
+def test_a_lost_server_is_told(page: Any) -> None:
+    page.context.set_offline(True)
+    page.fill("#query", "paris")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.getElementById('problem').textContent.includes('cannot be reached')")
+    page.context.set_offline(False)
+    search(page, "paris")
+    assert page.is_hidden("#problem")
+
+
+def test_the_api_page_sends_its_examples(page: Any, server: Serving) -> None:
+    page.goto(server.listener.url + "/docs")
+    page.click("summary >> nth=0")
+    page.click("details[open] button")
+    page.wait_for_function("document.querySelector('details[open] pre').textContent.includes('relevance_score')")
+    assert page.locator("details").count() == len(server.client.get("/openapi.json").json()["paths"])

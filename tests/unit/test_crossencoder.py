@@ -1,0 +1,260 @@
+"""Scores do not depend on how a list is sliced, nor on whether passages come as texts or as token ids."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import crossrank
+import spies
+import tiny
+from crossrank import crossencoder
+from crossrank.checkpoint import vocabulary
+from crossrank.crossencoder import CrossEncoder
+from crossrank.errors import InputError, ScoreError
+from crossrank.types import Backend, Pooling, Tokens
+
+WORDS = ["the", "what", "capital", "france", "paris", "bread", "yeast", "cat", "planet", "a1-b"]
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+
+
+def text(rng: np.random.Generator, most: int) -> str:
+    return " ".join(rng.choice(WORDS, rng.integers(0, most)))
+
+
+@pytest.fixture
+def pairs() -> list[tuple[str, str]]:
+    """Many queries, some cut; blank, repeated, short and windowed passages."""
+    rng = np.random.default_rng(0)
+    queries = ["what is the capital", "cat " * 50, *(f"the {text(rng, 5)}" for _ in range(10))]
+    passages = [*(text(rng, 20) for _ in range(30)), *(text(rng, 400) for _ in range(10)), "", " "]
+    made = [(str(rng.choice(queries)), str(rng.choice(passages))) for _ in range(150)]
+    return [*made, *made[:20]]
+
+
+@pytest.fixture
+def scorer(cross_encoder_folder: Path) -> CrossEncoder:
+    return crossrank.load(cross_encoder_folder, backend="fake", window=20, overlap=5, max_windows=6)
+
+
+def narrow(monkeypatch: pytest.MonkeyPatch, first: int = 200, most: int = 500) -> None:
+    monkeypatch.setattr(crossencoder, "FIRST_SLICE", first)
+    monkeypatch.setattr(crossencoder, "SLICE", most)
+
+
+class Seen:
+    """A backend that notes how it was called, and may fail."""
+
+    padded = False
+    name = "seen"
+
+    def __init__(self, inner: Backend, fail_after: int | None = None, value: float | None = None) -> None:
+        self.inner, self.fail_after, self.value = inner, fail_after, value
+        self.tokens: list[int] = []
+        self.threads: set[str] = set()
+
+    def forward(self, tokens: Tokens) -> NDArray[np.float32]:
+        self.threads |= {thread.name for thread in threading.enumerate()}
+        self.tokens.append(int(tokens.offsets[-1]))
+        scores = self.inner.forward(tokens)
+        if self.fail_after is not None and len(self.tokens) > self.fail_after:
+            if self.value is None:
+                raise RuntimeError("the backend failed")
+            scores[0] = self.value
+        return scores
+
+    def pool(self, tokens: Tokens, pooling: Pooling) -> NDArray[np.float32]:
+        return self.inner.pool(tokens, pooling)
+
+
+def lookaheads(names: set[str]) -> list[str]:
+    return [name for name in names if name.startswith("crossrank-lookahead")]
+
+
+def alive() -> list[str]:
+    return lookaheads({thread.name for thread in threading.enumerate()})
+
+
+def test_slices_change_nothing(
+    scorer: CrossEncoder, pairs: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = scorer.scored(pairs)
+    assert {cut.position < 0 for cut in whole.truncations} == {True, False}
+    narrow(monkeypatch)
+    scorer.backend = seen = Seen(scorer.backend)
+    sliced = scorer.scored(pairs)
+    np.testing.assert_array_equal(sliced.scores, whole.scores)
+    assert sliced.truncations == whole.truncations
+    assert sliced.tokens == whole.tokens == sum(seen.tokens)
+    assert len(seen.tokens) > 20
+    assert lookaheads(seen.threads)
+    assert not alive()
+
+
+def test_slices_change_a_real_model_by_rounding_only(
+    cross_encoder_folder: Path, pairs: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = crossrank.load(cross_encoder_folder, backend="reference")
+    whole = scorer.score(pairs)
+    narrow(monkeypatch)
+    np.testing.assert_allclose(scorer.score(pairs), whole, atol=2e-5)
+
+
+def test_equal_pairs_of_different_slices_are_scored_once(scorer: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow(monkeypatch, 10, 10)
+    scorer.backend = seen = Seen(scorer.backend)
+    pairs = [("what", f"cat {number % 7}") for number in range(70)]
+    scores = scorer.score(pairs)
+    assert len(seen.tokens) == 7
+    assert [scores[number] for number in range(70)] == [scores[number % 7] for number in range(70)]
+
+
+def test_a_short_list_starts_no_thread(scorer: CrossEncoder) -> None:
+    scorer.backend = seen = Seen(scorer.backend)
+    scorer.score([("what", f"the planet {number}") for number in range(100)])
+    assert not lookaheads(seen.threads)
+
+
+def test_each_query_is_tokenized_once_over_all_slices(scorer: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow(monkeypatch, 20, 20)
+    spy = spies.Counting(scorer._encoder._tokenizer)
+    monkeypatch.setattr(scorer._encoder, "_tokenizer", spy)
+    scorer.score([(f"what {number % 3}", f"cat {number}") for number in range(60)])
+    assert len(spy.texts) == len(set(spy.texts)) == 63
+
+
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_a_failure_leaves_no_thread(
+    scorer: CrossEncoder, pairs: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, value: float | None
+) -> None:
+    narrow(monkeypatch)
+    scorer.backend = Seen(scorer.backend, fail_after=2, value=value)
+    with pytest.raises(RuntimeError if value is None else ScoreError) as caught:
+        scorer.score(pairs)
+    # While somebody still holds the exception, and with it every frame that it went through.
+    assert not alive(), caught
+
+
+def test_a_failure_in_the_thread_is_the_callers(
+    scorer: CrossEncoder, pairs: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow(monkeypatch)
+    real, calls = scorer._encoder.encode, []
+
+    def encode(*args: object) -> object:
+        calls.append(threading.current_thread().name)
+        if len(calls) == 4:
+            raise MemoryError("of the tokenizer")
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(scorer._encoder, "encode", encode)
+    with pytest.raises(MemoryError, match="of the tokenizer"):
+        scorer.score(pairs)
+    assert calls[3].startswith("crossrank-lookahead")
+    assert not alive()
+
+
+# Passages as token ids.
+
+
+def ids_of(scorer: CrossEncoder, passages: list[str]) -> Tokens:
+    tokenizer = vocabulary.plain(scorer.checkpoint.tokenizer())
+    assert vocabulary.fingerprint(tokenizer) == scorer.tokenizer
+    return Tokens.of([tokenizer.encode(passage, add_special_tokens=False).ids for passage in passages])
+
+
+@pytest.mark.parametrize("sliced", [False, True])
+def test_token_ids_give_the_scores_of_their_texts(
+    scorer: CrossEncoder, pairs: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, sliced: bool
+) -> None:
+    pairs = [pair for pair in pairs if pair[1].strip()]
+    want = scorer.scored(pairs)
+    if sliced:
+        narrow(monkeypatch)
+    got = scorer.scored_tokens([query for query, _ in pairs], ids_of(scorer, [passage for _, passage in pairs]))
+    np.testing.assert_array_equal(got.scores, want.scores)
+    assert got.truncations == want.truncations
+    assert got.tokens == want.tokens
+    assert not alive()
+
+
+def test_token_ids_are_not_tokenized(scorer: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    passages = ids_of(scorer, ["cat", "bread", "cat"])
+    spy = spies.Counting(scorer._encoder._tokenizer)
+    monkeypatch.setattr(scorer._encoder, "_tokenizer", spy)
+    scores = scorer.scored_tokens(["what"] * 3, passages).scores
+    assert spy.texts == ["what"]
+    assert scores[0] == scores[2] != scores[1]
+
+
+def test_what_scored_tokens_refuses(scorer: CrossEncoder) -> None:
+    two = Tokens.of([[5], [6]])
+    with pytest.raises(InputError, match="one query for each of the 2 passages"):
+        scorer.scored_tokens(["what"], two)
+    with pytest.raises(InputError, match="one query"):
+        scorer.scored_tokens("ab", two)
+    with pytest.raises(InputError, match="empty"):
+        scorer.scored_tokens(["what", " "], two)
+    assert len(scorer.scored_tokens([], Tokens.of([])).scores) == 0
+    assert np.isfinite(scorer.scored_tokens(["what"], Tokens.of([[]])).scores).all(), "an empty text"
+
+
+# Memory.
+
+PEAK = """
+import sys
+import crossrank
+
+def status(field):
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) / 1000 for line in lines if line.startswith(field))
+
+count, words = int(sys.argv[2]), int(sys.argv[3])
+scorer = crossrank.load(sys.argv[1], backend="fake")
+pairs = [("what is the capital", f"{number} " + "paris " * words) for number in range(count)]
+scorer.score(pairs[:1])
+before = status("VmRSS")
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # the high-water mark starts again here
+scored = scorer.scored(pairs)
+print(scored.tokens, status("VmHWM") - before)
+"""
+
+
+def peak(folder: Path, count: int, words: int) -> tuple[int, float]:
+    """Tokens read, and megabytes above what was there before the call."""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("the system does not tell the peak of its memory")
+    command = [sys.executable, "-c", PEAK, str(folder), str(count), str(words)]
+    ran = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(SOURCE)}, check=False)
+    assert ran.returncode == 0, ran.stderr
+    tokens, megabytes = ran.stdout.split()
+    return int(tokens), float(megabytes)
+
+
+@pytest.fixture
+def long_reader(tmp_path: Path) -> Path:
+    """A model that reads 512 tokens."""
+    folder = tiny.cross_encoder(tmp_path / "long", max_position_embeddings=512)
+    stated = (folder / "tokenizer_config.json").read_text().replace('"model_max_length": 60', '"model_max_length": 512')
+    (folder / "tokenizer_config.json").write_text(stated)
+    return folder
+
+
+@pytest.mark.slow
+def test_ten_thousand_pairs_of_512_tokens_need_less_than_400_mb(long_reader: Path) -> None:
+    tokens, megabytes = peak(long_reader, 10_000, 500)
+    assert tokens > 10_000 * 505
+    assert megabytes < 400
+
+
+def test_memory_does_not_grow_with_the_list(long_reader: Path) -> None:
+    # Without slices these took 12 and 46 MB, and the 10,000 pairs above 425.
+    small, large = (peak(long_reader, count, 250)[1] for count in (500, 2_000))
+    assert large < small + 15

@@ -1,0 +1,91 @@
+"""The catalog of names, and the one way from a name to a checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import load_file, save_file
+
+import crossrank
+import tiny
+from crossrank.cli import root
+from crossrank.errors import InputError
+from crossrank.models import catalog, named
+
+WORDS = "embeddings.word_embeddings.weight"
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package folder of weights: both models leave their word embeddings and tokenizer to the shared folder."""
+    folder = tmp_path / "weights"
+    tiny.cross_encoder(folder / "small")
+    tiny.bi_encoder(folder / "embed")
+    (folder / "shared").mkdir()
+    for name in ("vocab.txt", "tokenizer_config.json"):
+        shutil.copy(folder / "small" / name, folder / "shared" / name)
+    for model in ("small", "embed"):
+        tensors = load_file(folder / model / "model.safetensors")
+        words = next(key for key in tensors if key.endswith(WORDS))
+        save_file({WORDS: tensors.pop(words)}, folder / "shared" / "word_embeddings.safetensors")
+        save_file(tensors, folder / model / "model.safetensors")
+        for name in ("vocab.txt", "tokenizer_config.json"):
+            (folder / model / name).unlink()
+    monkeypatch.setattr(catalog, "_HERE", folder)
+    return folder
+
+
+def test_every_way_to_a_model_of_the_wheel_finds_its_shared_files(wheel: Path, tmp_path: Path) -> None:
+    scorer, embedder = crossrank.load(), crossrank.load_embedder()
+    assert (scorer.checkpoint.name, embedder.checkpoint.name) == ("small", "embed")
+    assert scorer.score([("a cat", "the planet")]).shape == (1,)
+    assert embedder.embed(["a cat"]).shape == (1, 32)
+    for command in (["doctor", "embed", "--json"], ["models", "export", "small", str(tmp_path / "out")]):
+        assert CliRunner().invoke(root, command, prog_name="crossrank").exit_code == 0, command
+    again = crossrank.load(tmp_path / "out")
+    pairs = [("a cat", "the planet"), ("what is yeast?", "bread")]
+    assert again.score(pairs) == pytest.approx(scorer.score(pairs), abs=1e-5)
+
+
+def test_a_folder_of_the_same_name_needs_a_path(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny.cross_encoder(tmp_path / "small", labels=2)
+    assert (named.read("small", default="embed").labels, named.read("./small", default="embed").labels) == (1, 2)
+
+
+def test_a_model_is_called_what_was_asked_for(cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert named.read(cross_encoder_folder, default="small").name == str(cross_encoder_folder)
+    found = catalog.Located("its/name", cross_encoder_folder)
+    monkeypatch.setattr(catalog, "locate", lambda name, default: found)
+    assert named.read("alias", default="small").name == "its/name"
+
+
+def test_an_empty_name_is_refused() -> None:
+    with pytest.raises(InputError, match="the model name is empty"):
+        named.read(" ", default="small")
+
+
+@pytest.mark.parametrize("name", ["small", "embed"])
+def test_the_catalog_says_of_the_wheel_what_its_files_say(name: str) -> None:
+    if not Path(catalog.locate(name, default=name).source).is_dir():
+        pytest.skip("no model in this tree")
+    entry, read = next(entry for entry in catalog.CATALOG if entry.name == name), named.read(name, default=name)
+    assert (entry.kind, entry.max_length) == (read.kind, read.max_length)
+    assert (entry.activation == "calibrated") == (read.calibration is not None)
+    assert entry.parameters == round(sum(tensor.size for tensor in read.tensors().values()) / 1e6, 1)
+
+
+def test_the_catalog_states_facts_or_nothing() -> None:
+    names = [entry.name for entry in catalog.CATALOG]
+    assert len(set(names)) == len(names)
+    assert set(catalog.ALIASES.values()) <= set(names)
+    for entry in catalog.CATALOG:
+        assert entry.licence
+        assert entry.note
+        assert entry.parameters > 0
+        assert entry.max_length is None or entry.max_length >= 256
+        assert entry.source in ("wheel", entry.name)
+        assert entry.score_space.startswith("cosine" if entry.kind == "bi-encoder" else "logits")

@@ -1,0 +1,118 @@
+"""A whole query over a real index: which models it opens and how, and what its steps say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import crossrank
+import spies
+import tiny
+from crossrank import pipeline
+
+pytest.importorskip("lance", reason="needs the search extra")
+
+from crossrank.index import Document, Index
+
+TEXTS = {
+    "paris": "Paris is the capital of France.",
+    "bread": "Bread needs yeast.",
+    "cat": "The cat is a planet, or not.",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, bi_encoder_folder: Path) -> Path:
+    """An index of three documents, made with the tiny bi-encoder."""
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    index = Index.create(tmp_path / "index", embedder, embedder.tokenizer, model=str(bi_encoder_folder), size=40)
+    index.add([Document(id_, text) for id_, text in TEXTS.items()], embedder, embedder.tokenizer)
+    return tmp_path / "index"
+
+
+def test_both_models_are_opened_as_asked(
+    folder: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str, dict[str, Any]]] = []
+    for name in ("load", "load_embedder"):
+        real = getattr(pipeline, name)
+
+        def spied(model: Any, real: Any = real, name: str = name, **how: Any) -> Any:
+            opened.append((name, how))
+            return real(model)
+
+        monkeypatch.setattr(pipeline, name, spied)
+    how = {"backend": "torch", "device": "cuda", "dtype": "bfloat16"}
+    made = crossrank.open_pipeline(folder, cross_encoder_folder, **how)
+    assert opened == [("load_embedder", how), ("load", how)]
+    assert [stage.name for stage in made.stages] == [str(cross_encoder_folder)]
+
+
+def test_what_a_backend_cannot_do_is_refused(folder: Path, cross_encoder_folder: Path) -> None:
+    with pytest.raises(crossrank.CrossrankError, match="use backend='torch'"):
+        crossrank.open_pipeline(folder, cross_encoder_folder, backend="reference", dtype="bfloat16")
+
+
+def test_a_query_goes_through_every_step(folder: Path, cross_encoder_folder: Path) -> None:
+    answer = crossrank.open_pipeline(folder, cross_encoder_folder).search("what is the capital of France?", k=2)
+    assert [trace.name for trace in answer.traces] == ["bm25", "dense", "fused", str(cross_encoder_folder)]
+    assert len(answer.ranking) == len(answer.passages) == 2
+    assert [passage.text for passage in answer.passages] == [TEXTS[id_] for id_ in answer.ranking.ids]
+    with pytest.raises(crossrank.CrossrankError, match="the query is empty"):
+        crossrank.open_pipeline(folder, cross_encoder_folder).search("  ")
+
+
+def test_a_query_that_the_embedder_cuts_is_in_the_trace(folder: Path, cross_encoder_folder: Path) -> None:
+    answer = crossrank.open_pipeline(folder, cross_encoder_folder).search("the cat " * 40, k=1)
+    cuts = {trace.name: [(cut.position, cut.tokens, cut.read) for cut in trace.truncations] for trace in answer.traces}
+    # 60 tokens are the cross-encoder's, 3 of them special; half of the rest is for the query.
+    own = cuts.pop(str(cross_encoder_folder))
+    assert cuts == {"bm25": [], "dense": [(-1, 80, 46)], "fused": []}
+    assert own[0] == (-1, 80, 28)
+
+
+def test_passages_of_an_index_are_not_tokenized(
+    folder: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = crossrank.open_pipeline(folder, cross_encoder_folder, backend="fake")
+    scorer = made.stages[0].scorer
+    assert isinstance(scorer, crossrank.CrossEncoder)
+    spy = spies.Counting(scorer._encoder._tokenizer)
+    assert made.store is not None
+    assert made.store.tokenizer == scorer.tokenizer  # Known before the spy takes its place.
+    monkeypatch.setattr(scorer._encoder, "_tokenizer", spy)
+    query = "what is the capital of France?"
+    with_ids = made.search(query)
+    assert spy.texts == [query]
+    assert with_ids.traces[-1].note == ""
+    with_texts = replace(made, store=None).search(query)
+    assert len(spy.texts) == 2 + len(TEXTS)
+    assert with_texts.ranking.ids == with_ids.ranking.ids
+    assert with_texts.traces[-1].scores == with_ids.traces[-1].scores
+
+
+def test_ids_of_another_tokenizer_are_not_used(folder: Path, tmp_path: Path) -> None:
+    other = tiny.cross_encoder(tmp_path / "other")
+    (other / "vocab.txt").write_text("\n".join([*tiny.VOCABULARY[:5], *reversed(tiny.VOCABULARY[5:])]) + "\n")
+    made = crossrank.open_pipeline(folder, other, backend="fake")
+    answer = made.search("what is the capital of France?")
+    assert answer.traces[-1].note == "tokenized 3 passages: the index holds ids of another tokenizer"
+    scorer = made.stages[0].scorer
+    pairs = [("what is the capital of France?", TEXTS[id_]) for id_ in answer.traces[-1].scores]
+    assert list(answer.traces[-1].scores.values()) == scorer.score(pairs).tolist()
+
+
+def test_a_stored_passage_cannot_forge_special_tokens(
+    folder: Path, cross_encoder_folder: Path, bi_encoder_folder: Path
+) -> None:
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    index, scorer = Index.open(folder), crossrank.load(cross_encoder_folder, backend="fake")
+    index.add([Document("forged", "the [SEP] planet [CLS]")], embedder, embedder.tokenizer)
+    ids = index.tokens(["forged"])
+    tokenizer = scorer.checkpoint.tokenizer()
+    assert not {tokenizer.token_to_id(name) for name in ("[SEP]", "[CLS]")} & set(ids.ids.tolist())
+    want = scorer.score([("what", "the [SEP] planet [CLS]")])
+    assert scorer.scored_tokens(["what"], ids).scores.tolist() == want.tolist()
