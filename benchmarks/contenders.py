@@ -250,7 +250,9 @@ def start() -> tuple[dict[str, Any], Callable[[dict[str, Any]], dict[str, Any]]]
     # A library that is not there, or one that says so in its own way (sentence-transformers raises bare Exception).
     except Exception as error:
         return {"missing": f"{type(error).__name__}: {error}".partition("\n")[0]}, lambda request: {}
-    work = json.loads(options.work.read_text(encoding="utf-8"))
+    written = json.loads(options.work.read_text(encoding="utf-8"))
+    work = {name: [tuple(pair) for pair in written[name]] for name in ("short", "long", "check")}
+    work["query"] = [[tuple(pair) for pair in pairs] for pairs in written["query"]]
     about = {"about": contender.about, "load_seconds": loaded, "versions": machine.versions(contender.packages)}
     return about, lambda request: answer(contender, work, request)
 

@@ -44,14 +44,11 @@ def command(
     report: dict[str, Any] = {"crossrank": crossrank.__version__, "machine": facts, "load_before": busy}
     if busy is not None and busy > facts["cores"] / 2:
         terminal.warn(f"other programs keep {busy:.1f} cores busy, so these times say little.")
-    try:
-        with stopwatch.held_to(threads):
-            report["threads"] = threads or facts["cores"]
-            report |= stopwatch.measure(
-                lambda: crossrank.load(model, backend=backend, device=device, dtype=dtype), repeats, terminal.note
-            )
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
+    with stopwatch.held_to(threads):
+        report["threads"] = threads or facts["cores"]
+        report |= stopwatch.measure(
+            lambda: crossrank.load(model, backend=backend, device=device, dtype=dtype), repeats, terminal.note
+        )
     if as_json:
         terminal.json_line(report)
     elif terminal.on_terminal():

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from crossrank.cli import workload
 from crossrank.cli.operations import operations
 
@@ -34,16 +36,16 @@ def held_to(threads: int | None) -> Iterator[None]:
     """Let this process run on so many cores only, which every library's choice of threads follows.
 
     Raises:
-        ValueError: this process has fewer, or the system cannot do it.
+        click.UsageError: this process has fewer, or the system cannot do it.
     """
     if threads is None:
         yield
         return
     if not hasattr(os, "sched_setaffinity"):
-        raise ValueError("this system cannot hold a process to some of its cores; leave out --threads")
+        raise click.UsageError("this system cannot hold a process to some of its cores; leave out --threads")
     allowed = os.sched_getaffinity(0)
     if threads > len(allowed):
-        raise ValueError(f"this process may use {len(allowed)} cores, not {threads}")
+        raise click.UsageError(f"this process may use {len(allowed)} cores, not {threads}")
     os.sched_setaffinity(0, sorted(allowed)[:threads])
     try:
         yield
