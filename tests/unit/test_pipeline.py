@@ -52,7 +52,7 @@ def test_both_models_are_opened_as_asked(
 
 
 def test_what_a_backend_cannot_do_is_refused(folder: Path, cross_encoder_folder: Path) -> None:
-    with pytest.raises(crossrank.CrossrankError, match="use backend='torch'"):
+    with pytest.raises(crossrank.CrossrankError, match="use backend='cpu' or 'torch'"):
         crossrank.open_pipeline(folder, cross_encoder_folder, backend="reference", dtype="bfloat16")
 
 

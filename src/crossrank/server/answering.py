@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from crossrank.encoder import Truncation
 from crossrank.errors import CrossrankError, InputError
 from crossrank.server import bodies, searching
 from crossrank.server.limits import Gate, estimate
@@ -24,7 +23,7 @@ from crossrank.server.tickets import Ticket
 from crossrank.server.wire import dialects, openai, vllm
 from crossrank.server.wire import search as search_wire
 from crossrank.server.wire.shapes import Dialect, Outcome, Rerank, Timing, error_body
-from crossrank.types import order_of
+from crossrank.types import Truncation, order_of
 
 DEADLINE = "x-crossrank-deadline-ms"
 _LOG = logging.getLogger("crossrank.server")

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossrank.cascade import Trace, mixed
-from crossrank.encoder import Truncation
 from crossrank.errors import InputError
 from crossrank.pipeline import MIX, Pipeline
 from crossrank.retrieval.bm25 import BM25Retriever
@@ -18,7 +17,7 @@ from crossrank.server import evidence
 from crossrank.server.limits import estimate
 from crossrank.server.service import Service
 from crossrank.server.tickets import Ticket, working
-from crossrank.types import Passage, Ranking, Retriever
+from crossrank.types import Passage, Ranking, Retriever, Truncation
 
 Texts = Callable[[Sequence[str]], Sequence[Passage]]
 

@@ -16,12 +16,12 @@ from tokenizers import Tokenizer
 from crossrank.calibration import sigmoid
 from crossrank.crossencoder import CrossEncoder, Scored
 from crossrank.embedder import TextEmbedder
-from crossrank.encoder import Truncation, valid_text
+from crossrank.encoder import valid_text
 from crossrank.errors import InputError
 from crossrank.server.limits import Limits
 from crossrank.server.scheduler import LEAST_TOKENS, MOST_TOKENS, Scheduler, Shared
 from crossrank.server.tickets import Ticket, working
-from crossrank.types import Passage, Tokens
+from crossrank.types import Passage, Tokens, Truncation
 
 if TYPE_CHECKING:
     from crossrank.index import Index
