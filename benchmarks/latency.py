@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
+from processes import Worker, serve
 
 QUERY = "how are default values of function arguments evaluated?"
 MEAN_TOKENS, SPREAD, SHORTEST, LONGEST = 83, 0.45, 24, 400
@@ -33,7 +34,7 @@ MEAN_TOKENS, SPREAD, SHORTEST, LONGEST = 83, 0.45, 24, 400
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=None, help="default: the model in the wheel")
-    parser.add_argument("--backends", nargs="+", default=["reference", "torch"], help="names, or NAME:DTYPE")
+    parser.add_argument("--backends", nargs="+", default=["reference", "torch"], help="names, or NAME=DTYPE")
     parser.add_argument("--passages", nargs="+", type=int, default=[10, 50, 100])
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", type=int, default=machine.cores())
@@ -46,10 +47,10 @@ def main() -> None:
     options = arguments()
     machine.limit_threads(options.threads)
     if options.worker:
-        serve(options)
+        serve(lambda: start(options))
         return
     about = machine.describe(options.threads)
-    workers = {backend: Worker(options, backend) for backend in options.backends}
+    workers = {backend: Backend(options, backend) for backend in options.backends}
     try:
         found = measured(workers, options)
     finally:
@@ -71,7 +72,7 @@ def main() -> None:
         print(json.dumps(summary))
 
 
-def measured(workers: dict[str, Worker], options: argparse.Namespace) -> dict[str, list[float]]:
+def measured(workers: dict[str, Backend], options: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds by what was timed: one of each in turn, `repeats` times, after one round to warm up."""
     tasks: dict[str, Callable[[int], float]] = {}
     for worker in workers.values():
@@ -95,55 +96,40 @@ def measured(workers: dict[str, Worker], options: argparse.Namespace) -> dict[st
     return found
 
 
-class Worker:
+class Backend:
     """A process with one backend. It times on its own clock, so the pipe between us is not in the figures."""
 
     def __init__(self, options: argparse.Namespace, backend: str) -> None:
         command = [sys.executable, __file__, "--worker", backend, "--threads", str(options.threads)]
         command += ["--model", options.model] if options.model else []
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        ready = json.loads(self._line(backend))
-        self.name: str = ready["backend"]
-        self.tokens: dict[str, Any] = ready["tokens"]
+        self._worker = Worker(command)
+        self.name: str = self._worker.ready["backend"]
+        self.tokens: dict[str, Any] = self._worker.ready["tokens"]
+        self.close = self._worker.close
 
     def time(self, count: int, turn: int) -> float:
         """Seconds to rank `count` passages, which ones `turn` decides."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{count} {turn}\n")
-        self._process.stdin.flush()
-        return float(self._line(self.name))
-
-    def close(self) -> None:
-        """End the process: it stops when its input does."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-    def _line(self, what: str) -> str:
-        assert self._process.stdout is not None
-        found = self._process.stdout.readline()
-        if not found:
-            sys.exit(f"the process of backend {what} ended; its message is above")
-        return found
+        return float(self._worker.ask({"count": count, "turn": turn})["seconds"])
 
 
-def serve(options: argparse.Namespace) -> None:
-    """A worker: one line in (count, turn), one line out (seconds)."""
+def start(options: argparse.Namespace) -> tuple[dict[str, Any], Callable[[dict[str, Any]], dict[str, Any]]]:
+    """The process's side: load the backend, then time what it is asked."""
     import crossrank
 
-    backend, _, dtype = options.worker.partition(":")
+    backend, _, dtype = options.worker.partition("=")
     scorer = crossrank.load(options.model, backend=backend, dtype=dtype or "auto")
     tokenizer = scorer.checkpoint.tokenizer()
     pool = cut(english(), tokenizer, QUERY)
     lengths = [len(tokenizer.encode(QUERY, text).ids) for text in pool]
     tokens = {"mean": round(statistics.mean(lengths), 1), "max": max(lengths), "pool": len(pool)}
-    print(json.dumps({"backend": scorer.backend.name, "tokens": tokens}), flush=True)
-    for line in sys.stdin:
-        count, turn = map(int, line.split())
-        passages = random.Random(1000 * count + turn).sample(pool, count)
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        passages = random.Random(1000 * request["count"] + request["turn"]).sample(pool, request["count"])
         began = time.perf_counter()
         scorer.rank(QUERY, passages)
-        print(time.perf_counter() - began, flush=True)
+        return {"seconds": time.perf_counter() - began}
+
+    return {"backend": scorer.backend.name, "tokens": tokens}, answer
 
 
 def english() -> list[str]:

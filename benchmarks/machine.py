@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def describe(threads: int) -> dict[str, Any]:
         "crossrank": crossrank.__version__,
         "commit": commit(),
         "python": platform.python_version(),
-        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "packages": versions(_PACKAGES),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "instructions": _instructions(),
@@ -53,6 +54,17 @@ def limit_threads(threads: int) -> None:
     """Tell the numeric libraries, which read this once, when they are imported: call it before importing any."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[name] = str(threads)
+
+
+def hold_to(threads: int) -> None:
+    """Let this process, and the threads it starts from now on, run on so many of its cores only, where that can be."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those packages that are installed."""
+    return {name: version for name in packages if (version := _version(name))}
 
 
 def line(about: dict[str, Any]) -> str:

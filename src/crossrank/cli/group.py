@@ -19,7 +19,7 @@ from crossrank.cli.exits import Exit, epilog
 from crossrank.errors import CrossrankError
 
 # In the order people meet them; each module has a `command`.
-_COMMANDS = ("rerank", "index", "search", "serve", "models", "doctor", "completion")
+_COMMANDS = ("rerank", "index", "search", "serve", "models", "doctor", "bench", "completion")
 
 
 class Root(click.Group):
