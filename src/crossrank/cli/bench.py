@@ -23,7 +23,6 @@ Examples:
 )
 @click.argument("model", required=False, type=options.ModelName())
 @options.engine
-@click.option("--threads", type=click.IntRange(min=1), help="Cores to use.  [default: all that this process may use]")
 @click.option(
     "--repeats", default=5, show_default=True, type=click.IntRange(1, 1000), help="How often each workload is scored."
 )
@@ -35,7 +34,8 @@ def command(
 
     Short pairs have 83 tokens on average, as web passages do, long ones 241. Tokenization is included; times are
     medians. Of the native engine it also tells how much of the processor's attainable matrix product the forward pass
-    reaches. Close other programs first: they change every figure.
+    reaches. --threads holds everything to so many cores, tokenization and the other backends too. Close other programs
+    first: they change every figure.
     """
     import crossrank
 
@@ -47,7 +47,9 @@ def command(
     with stopwatch.held_to(threads):
         report["threads"] = threads or facts["cores"]
         report |= stopwatch.measure(
-            lambda: crossrank.load(model, backend=backend, device=device, dtype=dtype), repeats, terminal.note
+            lambda: crossrank.load(model, backend=backend, device=device, dtype=dtype, threads=threads),
+            repeats,
+            terminal.note,
         )
     if as_json:
         terminal.json_line(report)
