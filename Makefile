@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 # Judged sets for `make quality`, and training sets for `make models`: folders in BEIR layout, kept outside the project.
 DATA ?=
-# More arguments for the script behind `make quality`: ARGS="--sets scifact --sweep".
+# More arguments for what `make quality` and `make bench` run: ARGS="--sets scifact --sweep".
 ARGS ?=
 
 # Pinned so that pip keeps to one known build. On an index that offers the CPU build it takes 200 MB; elsewhere on Linux
@@ -26,7 +26,7 @@ export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format quality models clean
+.PHONY: help demo test lint format native bench wheel quality models clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST)
@@ -46,6 +46,16 @@ format: $(INSTALLED)  ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
+native:  ## compile the native engine again after a change, beside the Python sources
+	cmake -S native -B build/native -DCROSSRANK_IN_PLACE=ON
+	cmake --build build/native --parallel
+
+bench: $(INSTALLED)  ## how fast is this install on this machine: make bench ARGS="--backend reference"
+	$(BIN)/crossrank bench $(ARGS)
+
+wheel:  ## build the wheel for Linux into dist/
+	PYTHON=$(PYTHON) scripts/wheel.sh
+
 quality: $(INSTALLED)  ## measure every stage on judged sets: make quality DATA=FOLDER
 	@test -n "$(DATA)" || { echo "Which judged sets? make quality DATA=FOLDER, one set a subfolder" >&2; exit 2; }
 	$(BIN)/python benchmarks/quality.py $(DATA) --cache .quality $(ARGS)
@@ -61,12 +71,15 @@ models: $(RECIPES_INSTALLED)  ## train the models in the package again: make mod
 		--embedder $(WORK)/embedder/averaged --trained-on 26560
 
 clean:  ## remove environments and caches
+	rm -f src/crossrank/backends/cpu/libcrossrank.* src/crossrank/backends/cpu/crossrank.dll
 	rm -rf .venv .venv-demo .venv-recipes .quality .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 
 # --no-compile: most of what is installed is never imported, and Python compiles the rest as it is.
-$(INSTALLED): pyproject.toml Makefile
+# Where there is a compiler, an engine that does not compile is an error, and not an install without it.
+COMPILER := $(shell command -v "$${CXX:-c++}" || command -v g++ || command -v clang++)
+$(INSTALLED): pyproject.toml Makefile $(wildcard native/*)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile "$(TORCH)" "$(PARITY)" --editable ".[$(EXTRAS)]"
+	CROSSRANK_REQUIRE_NATIVE=$(if $(COMPILER),1,0) $(BIN)/python -m pip install --quiet --no-compile "$(TORCH)" "$(PARITY)" --editable ".[$(EXTRAS)]"
 	touch $@
 
 $(RECIPES_INSTALLED): pyproject.toml Makefile

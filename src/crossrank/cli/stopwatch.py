@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -100,7 +101,7 @@ def _throughput(
     runs: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(repeats):
         for name, pairs in work.items():
-            runs[name].append(_seconds(lambda pairs=pairs: scorer.score(pairs)))
+            runs[name].append(_seconds(partial(scorer.score, pairs)))
             if native is not None:
                 native.turn(name, tokens[name])
     return runs, native.report() if native is not None else None
@@ -125,7 +126,7 @@ class _Native:
     def turn(self, name: str, tokens: Tokens) -> None:
         """Time one forward pass and one peak."""
         self._peaks.append(self._peak())
-        seconds = _seconds(lambda: self._backend.forward(tokens))
+        seconds = _seconds(partial(self._backend.forward, tokens))
         done = operations(self._read.config, self._read.architecture, self._read.labels, tokens.lengths)
         self._seconds.setdefault(name, []).append(seconds)
         self._rates.setdefault(name, []).append(done / seconds / 1e9)
@@ -162,7 +163,7 @@ def _latency(scorer: CrossEncoder, passages: int, repeats: int) -> dict[str, Any
     began = time.perf_counter()
     for turn in range(-2, _QUERIES_A_REPEAT * repeats):
         query, texts = writer.query(), random.Random(f"{passages} {turn}").sample(pool, passages)
-        seconds = _seconds(lambda query=query, texts=texts: scorer.rank(query, texts))
+        seconds = _seconds(partial(scorer.rank, query, texts))
         if turn >= 0:
             found.append(1000 * seconds)
         if found and time.perf_counter() - began > _SECONDS:

@@ -56,7 +56,8 @@ def pairs(tokenizer: Tokenizer, shape: Shape, max_length: int) -> list[tuple[str
     """
     writer = Writer(tokenizer, shape.name)
     longest = min(shape.longest, max_length)
-    wanted = lengths(shape.pairs, min(shape.mean, longest), longest, writer.dice)
+    # A model that reads little still gets pairs of different lengths.
+    wanted = lengths(shape.pairs, min(shape.mean, 0.75 * longest), longest, writer.dice)
     queries = [writer.query() for _ in range(math.ceil(shape.pairs / A_LIST))]
     used = [len(tokenizer.encode(query, add_special_tokens=False).ids) + _SPECIALS for query in queries]
     # Three tokens less than allowed: where a passage is cut, its neighbours may be read as other tokens.
@@ -101,7 +102,7 @@ class Writer:
     def passages(self, tokens: Sequence[int]) -> list[str]:
         """Distinct passages with these token counts, special tokens left out; a word may tip one over by a token."""
         sentences = self._sentences()
-        text, offsets = "", []
+        text, offsets = "", list[tuple[int, int]]()
         while len(offsets) < sum(tokens) + 64:
             missing = sum(tokens) + 64 - len(offsets)
             text += "".join(next(sentences) for _ in range(missing // 8 + 1))
@@ -142,7 +143,7 @@ def _vocabulary(tokenizer: Tokenizer) -> tuple[list[str], list[str]]:
     ordered = [token for token, _ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])]
     # GPT-2's byte-level space and SentencePiece's mark words; WordPiece marks what is none.
     marked = sum(token.startswith(("Ġ", "▁")) for token in ordered) * 10 > len(ordered)
-    words, endings = [], []
+    words, endings = list[str](), list[str]()
     for token in ordered:
         plain = token.lstrip("Ġ▁").removeprefix("##")
         if _WORD.fullmatch(plain):
