@@ -56,7 +56,7 @@ def test_a_tier_can_be_forced(cross_encoder_folder: Path) -> None:
     checkpoint = read(cross_encoder_folder)
     assert library.tiers()[0] == "portable"
     for tier in library.tiers():
-        assert f"({tier}, float32," in backends.open(checkpoint, f"cpu:{tier}", dtype="float32").name
+        assert f"({tier}, float32)" in backends.open(checkpoint, f"cpu:{tier}", dtype="float32").name
     with pytest.raises(InputError, match="has no tier"):
         backends.open(checkpoint, "cpu:avx1024")
     with pytest.raises(InputError, match="bfloat16 needs"):

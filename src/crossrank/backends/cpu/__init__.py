@@ -105,8 +105,8 @@ class Native:
 
     @property
     def name(self) -> str:
-        """Tier, dtype and threads."""
-        return f"cpu ({self.tier}, {self.dtype}, {self.threads} thread{'s' if self.threads > 1 else ''})"
+        """Tier and dtype: what the numbers depend on. Threads change nothing but the time."""
+        return f"cpu ({self.tier}, {self.dtype})"
 
     @property
     def weight_bytes(self) -> int:

@@ -1,0 +1,70 @@
+"""The AMX tier on emulated tiles, where the machine has none: its arithmetic and its layout, not its speed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import crossrank
+import tiny
+from crossrank.backends.cpu import library
+
+SOURCES = Path(__file__).parents[2] / "native"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not SOURCES.is_dir(), reason="the native sources are not here"),
+    pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed"),
+    pytest.mark.skipif(
+        "avx512" not in library.tiers() or not library.has_bfloat16("avx512"),
+        reason="the rest of the AMX tier is AVX512-BF16, which this machine has not",
+    ),
+]
+
+COMPARE = """
+import sys
+import numpy as np
+sys.path.insert(0, sys.argv[2])
+import tiny
+from pathlib import Path
+from crossrank import backends
+from crossrank.checkpoint import read
+
+assert "amx_bf16" in backends.cpu.tiers()
+for heads, size, inner in [(4, 32, 200), (2, 64, 65), (3, 24, 96), (1, 2, 7)]:
+    shape = {"hidden_size": heads * size, "num_attention_heads": heads, "intermediate_size": inner}
+    folder = tiny.cross_encoder(Path(sys.argv[1]) / f"{heads}-{size}", **shape)
+    tokens = tiny.random_tokens([1, 2, 15, 16, 17, 31, 32, 33, 63, 64] * 3)
+    tiles = backends.open(read(folder), "cpu:amx_bf16", dtype="bfloat16")
+    plain = backends.open(read(folder), "cpu:avx512", dtype="bfloat16")
+    for got, want in (
+        (tiles.forward(tokens), plain.forward(tokens)),
+        (tiles.pool(tokens, "mean"), plain.pool(tokens, "mean")),
+        (tiles.states(tokens), plain.states(tokens)),
+    ):
+        # Both read the same bfloat16 and add in float32, in another order; a rounding that differs moves on.
+        spread = 0.03 * max(1.0, float(np.abs(want).max()), 0.3 * (heads * size) ** 0.5)
+        assert np.abs(got - want).max() < spread, (heads, size, np.abs(got - want).max())
+    alone = np.concatenate([tiles.forward(tokens.take([i])) for i in range(len(tokens))])
+    np.testing.assert_array_equal(tiles.forward(tokens), alone)
+"""
+
+
+def test_emulated_tiles_compute_what_avx512_computes(tmp_path: Path) -> None:
+    build = tmp_path / "build"
+    configure = ["cmake", "-S", str(SOURCES), "-B", str(build), "-DCROSSRANK_EMULATE_TILES=ON"]
+    subprocess.run(configure, check=True, capture_output=True, timeout=120)
+    subprocess.run(["cmake", "--build", str(build), "-j2"], check=True, capture_output=True, timeout=280)
+    package = tmp_path / "site" / "crossrank"
+    leave_out = shutil.ignore_patterns("weights", "libcrossrank.*", "__pycache__")
+    shutil.copytree(Path(crossrank.__file__).parent, package, ignore=leave_out)
+    shutil.copy(next(build.glob("libcrossrank.*")), package / "backends" / "cpu")
+    command = [sys.executable, "-c", COMPARE, str(tmp_path), str(Path(tiny.__file__).parent)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env={"PYTHONPATH": str(package.parent), "PATH": ""}
+    )
+    assert done.returncode == 0, done.stderr
