@@ -30,7 +30,7 @@ import machine
 from crossrank import checkpoint, load
 from crossrank.cli import workload
 from crossrank.cli.stopwatch import percentile
-from crossrank.models import catalog
+from crossrank.models import named
 from processes import EndedError, Worker
 
 HERE = Path(__file__).resolve().parent
@@ -104,10 +104,7 @@ def main() -> None:
 
 def prepared(folder: Path, options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """The model as an ordinary folder, and everything that is scored."""
-    found = catalog.locate(options.model, default="small")
-    read = checkpoint.read(
-        found.source, shared_embeddings=found.shared_embeddings, shared_tokenizer=found.shared_tokenizer
-    )
+    read = named.read(options.model, default="small")
     checkpoint.export(read, folder / "model")
     work: dict[str, Any] = {}
     for shape in (workload.SHORT, workload.LONG):
