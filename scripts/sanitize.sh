@@ -6,7 +6,8 @@
 #
 # Two builds, because the sanitizers exclude each other: address with undefined behaviour, and thread. Each goes into a
 # copy of the package that PYTHONPATH puts first, so the library in src/ stays as it is. Any finding ends the test
-# process with an error. CXX, when set, must be a GCC. PYTHON names the interpreter that has the tests' libraries (default: .venv/bin/python).
+# process with an error. CXX, when set, must be a GCC. PYTHON names the interpreter that has the tests' libraries
+# (default: .venv/bin/python).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 kinds="address thread"
@@ -26,6 +27,7 @@ for kind in $kinds; do
     *) echo "--only takes address or thread, not $kind" >&2; exit 2 ;;
   esac
   folder=$PWD/build/sanitize-$kind
+  mkdir -p build
   cmake -S native -B "$folder/cmake" -DCROSSRANK_SANITIZE="$flags" >"$folder.log" 2>&1 \
     && cmake --build "$folder/cmake" >>"$folder.log" 2>&1 || { cat "$folder.log" >&2; exit 1; }
   rm -rf "$folder/python"
