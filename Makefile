@@ -63,12 +63,10 @@ quality: $(INSTALLED)  ## measure every stage on judged sets: make quality DATA=
 models: $(RECIPES_INSTALLED)  ## train the models in the package again: make models DATA=FOLDER
 	@test -n "$(DATA)" || { echo "Which training sets? make models DATA=FOLDER, one set a subfolder" >&2; exit 2; }
 	.venv-recipes/bin/python recipes/groups.py $(DATA) $(WORK)
-	.venv-recipes/bin/python recipes/train_reranker.py $(WORK) --to $(WORK)/first --queries 24000
-	.venv-recipes/bin/python recipes/train_reranker.py $(WORK) --to $(WORK)/reranker --begin $(WORK)/first \
-		--skip 24000 --queries 2560 --teacher 0 --rate 4e-5
+	.venv-recipes/bin/python recipes/train_reranker.py $(WORK) --to $(WORK)/reranker --queries 24000
 	.venv-recipes/bin/python recipes/train_embedder.py $(WORK) --to $(WORK)/embedder --queries 1280
 	.venv-recipes/bin/python recipes/package.py $(WORK) --reranker $(WORK)/reranker \
-		--embedder $(WORK)/embedder/averaged --trained-on 26560
+		--embedder $(WORK)/embedder/averaged --trained-on 24000
 
 clean:  ## remove environments and caches
 	rm -f src/crossrank/backends/cpu/libcrossrank.* src/crossrank/backends/cpu/crossrank.dll

@@ -1,6 +1,8 @@
 """Step 4: calibrate the cross-encoder and write both models as package data.
 
-    python recipes/package.py WORK_FOLDER --reranker FOLDER --embedder FOLDER --trained-on N
+    python recipes/package.py WORK_FOLDER --reranker FOLDER --trained-on N [--embedder FOLDER]
+
+Without --embedder the bi-encoder in the package stays as it is.
 
 Weights are stored as float16 (exact for the frozen word embeddings, 2^-11 relative for the rest), the word embeddings
 and the tokenizer once for both models. The calibration is fitted on training groups that the cross-encoder has not
@@ -95,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--reranker", type=Path, required=True)
-    parser.add_argument("--embedder", type=Path, required=True)
+    parser.add_argument("--embedder", type=Path, default=None)
     parser.add_argument("--trained-on", type=int, required=True, help="groups the cross-encoder was trained on")
     parser.add_argument("--groups", type=int, default=800, help="unseen groups for the calibration")
     parser.add_argument("--to", type=Path, default=TARGET)
@@ -104,6 +106,8 @@ def main() -> None:
     write(args.to / "small", args.reranker, "cross-encoder")
     facts = calibrated(args.work, args.reranker, args.trained_on, args.groups)
     (args.to / "small" / "crossrank.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    if args.embedder is None:
+        return
     write(args.to / "embed", args.embedder, "bi-encoder")
     for name in ("modules.json", "sentence_bert_config.json"):
         shutil.copy(start.FOLDER / name, args.to / "embed" / name)

@@ -6,8 +6,9 @@ Loss for one query with candidates c (the judged passage first):
 
     cross entropy(softmax(logits), (1 - T) * onehot + T * softmax(start model's similarity / 0.05)) + 0.2 * BCE
 
-The list-wise part orders candidates (Cao et al. 2007, ListNet); the soft labels forgive unjudged answers among the
-negatives; the small BCE part keeps logits near log-odds, so that they can be calibrated.
+The list-wise part orders candidates (Cao et al. 2007, ListNet); the small BCE part keeps logits near log-odds, so that
+they can be calibrated. T is 0 by default: soft labels forgive unjudged answers among the negatives, but they also teach
+the start model's mistakes, and a second pass without them did not unteach those (LOG.md).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ QUERIES_A_STEP = 16
 MAX_TOKENS = 176
 MAX_QUERY_TOKENS = 64
 MICROBATCH_TOKENS = 4096
-TEACHER = 0.25
+TEACHER = 0.0
 LEARNING_RATE = 7e-5
 WARMUP = 0.05
 SEED = 20261123
