@@ -181,9 +181,10 @@ def one(
         {"ONEDNN_MAX_CPU_ISA": limit} if limit else {}
     )
     worker = Worker([*command, "--work", str(model.parent / "work.json")], environment)
-    stack.callback(worker.close)
     if "missing" in worker.ready:
+        worker.close()
         raise LookupError(worker.ready["missing"])
+    stack.callback(worker.close)
     tau = agreement(work["expected"], worker.ask({"scores": "check"})["scores"])
     if tau < AGREEMENT:
         raise LookupError(f"it orders only {tau:.3f} of the passages as the reference backend does")
