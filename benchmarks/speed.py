@@ -30,7 +30,7 @@ import machine
 from crossrank import checkpoint, load
 from crossrank.cli import workload
 from crossrank.cli.stopwatch import percentile
-from crossrank.models import catalog
+from crossrank.models import named
 from processes import EndedError, Worker
 
 HERE = Path(__file__).resolve().parent
@@ -104,10 +104,7 @@ def main() -> None:
 
 def prepared(folder: Path, options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """The model as an ordinary folder, and everything that is scored."""
-    found = catalog.locate(options.model, default="small")
-    read = checkpoint.read(
-        found.source, shared_embeddings=found.shared_embeddings, shared_tokenizer=found.shared_tokenizer
-    )
+    read = named.read(options.model, default="small")
     checkpoint.export(read, folder / "model")
     work: dict[str, Any] = {}
     for shape in (workload.SHORT, workload.LONG):
@@ -184,9 +181,10 @@ def one(
         {"ONEDNN_MAX_CPU_ISA": limit} if limit else {}
     )
     worker = Worker([*command, "--work", str(model.parent / "work.json")], environment)
-    stack.callback(worker.close)
     if "missing" in worker.ready:
+        worker.close()
         raise LookupError(worker.ready["missing"])
+    stack.callback(worker.close)
     tau = agreement(work["expected"], worker.ask({"scores": "check"})["scores"])
     if tau < AGREEMENT:
         raise LookupError(f"it orders only {tau:.3f} of the passages as the reference backend does")

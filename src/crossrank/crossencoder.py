@@ -313,6 +313,7 @@ def load(
     backend: str = "auto",
     device: str = "auto",
     dtype: str = "auto",
+    threads: int | None = None,
     max_length: int | None = None,
     window: int = 400,
     overlap: int = 100,
@@ -323,9 +324,10 @@ def load(
 
     Args:
         name: a name of `crossrank models`, a folder, or a hub name; "small", which is in the wheel, when absent.
-        backend: "auto", "reference" or "torch"; see `crossrank.backends.open`.
+        backend: "auto", "cpu", "reference" or "torch"; see `crossrank.backends.open`.
         device: "auto", "cpu" or "cuda" (torch only).
         dtype: "auto", "float32" or "bfloat16".
+        threads: cores that one call of the native engine may use; all when absent.
         max_length: tokens in one sequence; shorter is faster. The model's own when absent.
         window: passage tokens in one window, for passages that do not fit beside their query.
         overlap: tokens that neighbouring windows share.
@@ -334,6 +336,7 @@ def load(
 
     Raises:
         CheckpointError: the model is missing, damaged, or no cross-encoder.
+        InputError: the backend has no such device or dtype, or an option is out of its range.
         MissingExtraError: the model needs the torch backend, which is not installed.
 
     >>> import crossrank
@@ -342,4 +345,4 @@ def load(
     """
     read = named.read(name, default="small")
     windows = Windows(window, overlap, fold, max_windows)
-    return CrossEncoder(read, backends.open(read, backend, device, dtype), windows, max_length)
+    return CrossEncoder(read, backends.open(read, backend, device, dtype, threads), windows, max_length)

@@ -122,18 +122,25 @@ class TextEmbedder:
 
 
 def load_embedder(
-    name: str | Path | None = None, *, backend: str = "auto", device: str = "auto", dtype: str = "auto"
+    name: str | Path | None = None,
+    *,
+    backend: str = "auto",
+    device: str = "auto",
+    dtype: str = "auto",
+    threads: int | None = None,
 ) -> TextEmbedder:
     """Load a bi-encoder.
 
     Args:
         name: a name of `crossrank models`, a folder, or a hub name; "embed", which is in the wheel, when absent.
-        backend: "auto", "reference" or "torch"; see `crossrank.backends.open`.
+        backend: "auto", "cpu", "reference" or "torch"; see `crossrank.backends.open`.
         device: "auto", "cpu" or "cuda" (torch only).
         dtype: "auto", "float32" or "bfloat16".
+        threads: cores that one call of the native engine may use; all when absent.
 
     Raises:
         CheckpointError: the model is missing, damaged, or no bi-encoder.
+        InputError: the backend has no such device or dtype, or `threads` is out of its range.
     """
     read = named.read(name, default="embed")
-    return TextEmbedder(read, backends.open(read, backend, device, dtype))
+    return TextEmbedder(read, backends.open(read, backend, device, dtype, threads))

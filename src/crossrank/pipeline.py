@@ -110,6 +110,7 @@ def open_pipeline(
     backend: str = "auto",
     device: str = "auto",
     dtype: str = "auto",
+    threads: int | None = None,
 ) -> Pipeline:
     """The usual pipeline over an index: BM25 and dense, reciprocal rank fusion, one cross-encoder.
 
@@ -125,6 +126,7 @@ def open_pipeline(
         device: "auto", "cpu" or "cuda".
         dtype: "auto", "float32", "bfloat16" or "float16". It need not be the one the index was made in: cosines of 200
             texts differed by 0.0033 at most between float32 and bfloat16 (`embed`, torch).
+        threads: cores that one call of the native engine may use; all when absent.
 
     Raises:
         IndexFileError: no index there, or it was made with another embedder.
@@ -136,13 +138,13 @@ def open_pipeline(
     from crossrank.retrieval.dense import DenseRetriever
 
     index: Index = Index.open(folder)
-    made = load_embedder(embedder or index.info().model, backend=backend, device=device, dtype=dtype)
+    made = load_embedder(embedder or index.info().model, backend=backend, device=device, dtype=dtype, threads=threads)
     retrievers: dict[str, Retriever] = {
         "bm25": BM25Retriever(index, where),
         "dense": DenseRetriever(index, made, where),
     }
     stages: tuple[Stage, ...] = ()
     if rerank:
-        scorer = load(model, backend=backend, device=device, dtype=dtype)
+        scorer = load(model, backend=backend, device=device, dtype=dtype, threads=threads)
         stages = (Stage(scorer, depth=depth, weight=mix, name=scorer.checkpoint.name),)
     return Pipeline(retrievers, index.passages, stages, depth, store=index)

@@ -17,14 +17,11 @@ from crossrank import checkpoint
 from crossrank.backends import cpu
 from crossrank.cli import root, stopwatch, terminal, workload
 from crossrank.cli.operations import operations
-from crossrank.models import catalog
+from crossrank.models import named
 
 
 def shipped() -> checkpoint.Checkpoint:
-    found = catalog.locate("small", default="small")
-    return checkpoint.read(
-        found.source, shared_embeddings=found.shared_embeddings, shared_tokenizer=found.shared_tokenizer
-    )
+    return named.read("small", default="small")
 
 
 # the texts
@@ -133,6 +130,9 @@ def test_bench_measures_what_it_says(cross_encoder_folder: Path) -> None:
     assert len(short["runs"]) == 2
     assert short["pairs_a_second"] == pytest.approx(120 / short["seconds"], rel=0.01)
     assert short["tokens_a_second"] == pytest.approx(120 * short["tokens"]["mean"] / short["seconds"], rel=0.01)
+    known = short["from_tokens"]
+    assert known["pairs_a_second"] == pytest.approx(120 / known["seconds"], rel=0.01)
+    assert found["quick"] is False
     assert set(found["latency_ms"]) == {"1", "10", "50", "100"}
     assert all(0 < row["median"] <= row["p99"] for row in found["latency_ms"].values())
     assert found["forward"] is None
@@ -160,7 +160,10 @@ def test_bench_prints_lines_for_programs_and_a_table_for_people(
     lines = bench(str(cross_encoder_folder), "--backend", "reference", "--repeats", "1").stdout.splitlines()
     fields = [line.split("\t") for line in lines]
     assert {len(row) for row in fields} == {3}
-    assert [row[0] for row in fields][:4] == ["short pairs", "long pairs", "one pair", "one query, 10 passages"]
+    assert [row[0] for row in fields][:4] == [
+        "short pairs", "long pairs", "short pairs, from token ids", "long pairs, from token ids",
+    ]  # fmt: skip
+    assert [row[0] for row in fields][4:6] == ["one pair", "one query, 10 passages"]
     monkeypatch.setattr(terminal, "on_terminal", lambda **_: True)
     table = bench(str(cross_encoder_folder), "--backend", "reference", "--repeats", "1").stdout
     assert "pairs/s" in table
@@ -174,7 +177,17 @@ def test_bench_holds_the_process_to_its_threads_and_lets_it_go() -> None:
     with stopwatch.held_to(1):
         assert len(os.sched_getaffinity(0)) == 1
     assert os.sched_getaffinity(0) == before
-    assert "not 100000" in bench("--threads", "100000", code=2).output
+    assert "not 1024" in bench("--threads", "1024", code=2).output
+
+
+def test_a_quick_look_scores_fewer_pairs_and_says_so(
+    cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stopwatch, "_SECONDS", 0.5)
+    found = json.loads(bench(str(cross_encoder_folder), "--backend", "fake", "--quick", "--json").stdout)
+    assert found["quick"] is True
+    assert found["repeats"] == 1
+    assert {name: row["pairs"] for name, row in found["throughput"].items()} == {"short": 100, "long": 40}
 
 
 def test_bench_refuses_a_bi_encoder(bi_encoder_folder: Path) -> None:

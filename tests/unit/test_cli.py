@@ -17,6 +17,8 @@ from click.testing import CliRunner, Result
 
 import crossrank
 import tiny
+from crossrank import backends
+from crossrank.backends.cpu import library
 from crossrank.cli import root, terminal
 from crossrank.cli.exits import MEANINGS, Exit
 from crossrank.models import catalog
@@ -403,6 +405,48 @@ def test_index_and_search_take_the_engine_options(documents: Path, index: str, c
             "use backend='cpu' or 'torch'" in run(*args, "--backend", "reference", "--dtype", "bfloat16", code=1).stderr
         )
         assert "use backend='torch'" in run(*args, "--backend", "fake", "--device", "cuda", code=1).stderr
+
+
+@pytest.mark.skipif(library.obstacle() is not None, reason=f"no native library: {library.obstacle()}")
+def test_every_command_hands_threads_to_the_engine(
+    documents: Path, index: str, ce: str, be: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int | None] = []
+    native = backends.cpu.Native
+
+    def spy(read: Any, dtype: str, tier: str | None, threads: int | None) -> Any:
+        asked.append(threads)
+        return native(read, dtype, tier, threads)
+
+    monkeypatch.setattr(backends.cpu, "Native", spy)
+    run("rerank", "q", "-m", ce, "--threads", "1", stdin=TEXTS)
+    run("rerank", "q", "-m", ce, stdin=TEXTS, env={"CROSSRANK_THREADS": "2"})
+    run("rerank", "q", "-m", ce, stdin=TEXTS)
+    run("index", str(documents), "--to", "threads-index", "-m", be, "--threads", "3")
+    run("doctor", ce, "--threads", "4")
+    run("doctor", be, "--threads", "5")
+    assert asked == [1, 2, None, 3, 4, 5]
+    del asked[:]
+    run("search", index, "bread", "-m", ce, "--threads", "6")
+    assert asked == [6, 6]
+    assert "--threads" in run("rerank", "q", "-m", ce, "--threads", "0", stdin="x", code=2).stderr
+
+
+def test_serve_hands_threads_to_both_models(ce: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("starlette", reason="needs the server extra")
+    from crossrank.cli import serve
+    from crossrank.server.limits import Limits
+
+    asked: list[int | None] = []
+    real = backends.open
+
+    def spy(read: Any, name: str, device: str, dtype: str, threads: int | None) -> Any:
+        asked.append(threads)
+        return real(read, name, device, dtype, threads)
+
+    monkeypatch.setattr(backends, "open", spy)
+    serve._service(None, ce, ("fake", "auto", "auto", 3), False, Limits(), None)
+    assert asked == [3, 3]
 
 
 def test_search_warns_of_a_query_that_no_model_reads_whole(index: str, ce: str) -> None:

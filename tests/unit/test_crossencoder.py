@@ -15,6 +15,7 @@ import crossrank
 import spies
 import tiny
 from crossrank import crossencoder
+from crossrank.backends.cpu import Native, library
 from crossrank.checkpoint import vocabulary
 from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError, ScoreError
@@ -258,3 +259,19 @@ def test_memory_does_not_grow_with_the_list(long_reader: Path) -> None:
     # Without slices these took 12 and 46 MB, and the 10,000 pairs above 425.
     small, large = (peak(long_reader, count, 250)[1] for count in (500, 2_000))
     assert large < small + 15
+
+
+@pytest.mark.skipif(library.obstacle() is not None, reason=f"no native library: {library.obstacle()}")
+def test_threads_reach_the_native_engine_and_change_no_score(
+    cross_encoder_folder: Path, bi_encoder_folder: Path, pairs: list[tuple[str, str]]
+) -> None:
+    one, three = (crossrank.load(cross_encoder_folder, backend="cpu", threads=threads) for threads in (1, 3))
+    assert isinstance(one.backend, Native)
+    assert isinstance(three.backend, Native)
+    assert (one.backend.threads, three.backend.threads) == (1, 3)
+    np.testing.assert_array_equal(one.score(pairs), three.score(pairs))
+    embedder = crossrank.load_embedder(bi_encoder_folder, backend="cpu", threads=2)
+    assert isinstance(embedder.backend, Native)
+    assert embedder.backend.threads == 2
+    with pytest.raises(InputError, match="threads must be from 1 to 1024, not 0"):
+        crossrank.load(cross_encoder_folder, backend="cpu", threads=0)

@@ -45,7 +45,7 @@ def test_both_models_are_opened_as_asked(
             return real(model)
 
         monkeypatch.setattr(pipeline, name, spied)
-    how = {"backend": "torch", "device": "cuda", "dtype": "bfloat16"}
+    how = {"backend": "torch", "device": "cuda", "dtype": "bfloat16", "threads": 3}
     made = crossrank.open_pipeline(folder, cross_encoder_folder, **how)
     assert opened == [("load_embedder", how), ("load", how)]
     assert [stage.name for stage in made.stages] == [str(cross_encoder_folder)]

@@ -17,38 +17,54 @@ from crossrank.cli import machine, options, stopwatch, terminal
     epilog="""\b
 Examples:
   crossrank bench
+  crossrank bench --quick
   crossrank bench --backend reference --threads 1 --repeats 3
   crossrank bench cross-encoder/ms-marco-MiniLM-L-6-v2 --json | jq .throughput.short.pairs_a_second
 """,
 )
 @click.argument("model", required=False, type=options.ModelName())
 @options.engine
-@click.option("--threads", type=click.IntRange(min=1), help="Cores to use.  [default: all that this process may use]")
 @click.option(
-    "--repeats", default=5, show_default=True, type=click.IntRange(1, 1000), help="How often each workload is scored."
+    "--repeats",
+    type=click.IntRange(1, 1000),
+    help="How often each workload is scored.  [default: 5, or 1 with --quick]",
 )
+@click.option("--quick", is_flag=True, help="A tenth of the pairs: a first look in seconds, not a figure to quote.")
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as one JSON object.")
 def command(
-    model: str | None, backend: str, device: str, dtype: str, threads: int | None, repeats: int, as_json: bool
+    model: str | None,
+    backend: str,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    repeats: int | None,
+    quick: bool,
+    as_json: bool,
 ) -> None:
     """Measure pairs a second, the time of one query, and memory, with made-up texts of realistic lengths.
 
-    Short pairs have 83 tokens on average, as web passages do, long ones 241. Tokenization is included; times are
-    medians. Of the native engine it also tells how much of the processor's attainable matrix product the forward pass
-    reaches. Close other programs first: they change every figure.
+    Short pairs have 83 tokens on average, as web passages do, long ones 241. Times are medians with tokenization, and
+    without it where a line says so. Of the native engine it also tells how much of the processor's attainable matrix
+    product the forward pass reaches. --threads holds everything to so many cores, tokenization and the other backends
+    too. Close other programs first: they change every figure.
     """
     import crossrank
 
     busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    facts = machine.facts()["machine"]
-    report: dict[str, Any] = {"crossrank": crossrank.__version__, "machine": facts, "load_before": busy}
-    if busy is not None and busy > facts["cores"] / 2:
+    cores = machine.cores()
+    report: dict[str, Any] = {"crossrank": crossrank.__version__, "load_before": busy, "quick": quick}
+    if busy is not None and busy > cores / 2:
         terminal.warn(f"other programs keep {busy:.1f} cores busy, so these times say little.")
     with stopwatch.held_to(threads):
-        report["threads"] = threads or facts["cores"]
+        report["threads"] = threads or cores
         report |= stopwatch.measure(
-            lambda: crossrank.load(model, backend=backend, device=device, dtype=dtype), repeats, terminal.note
+            lambda: crossrank.load(model, backend=backend, device=device, dtype=dtype, threads=threads),
+            repeats or (1 if quick else 5),
+            terminal.note,
+            stopwatch.QUICK if quick else 1.0,
         )
+    # Only now: it imports NumPy, whose threads would not have been held.
+    report["machine"] = machine.facts()["machine"]
     if as_json:
         terminal.json_line(report)
     elif terminal.on_terminal():
@@ -67,6 +83,13 @@ def _lines(report: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             f"{found['pairs_a_second']:,.0f} pairs/s",
             f"{found['pairs']:,} pairs of {tokens['mean']:g} tokens on average, {tokens['longest']} at most: "
             f"{terminal.duration(found['seconds'])}",
+        )
+    for name, found in report["throughput"].items():
+        known = found["from_tokens"]
+        yield (
+            f"{name} pairs, from token ids",
+            f"{known['pairs_a_second']:,.0f} pairs/s",
+            f"only queries are tokenized, as in a search: {terminal.duration(known['seconds'])}",
         )
     for count, found in report["latency_ms"].items():
         name = "one pair" if count == "1" else f"one query, {count} passages"
@@ -95,6 +118,6 @@ def _print_table(report: dict[str, Any]) -> None:
     facts = report["machine"]
     terminal.note(
         f"{report['backend']}; {report['threads']} of {terminal.count(facts['cores'], 'core')} of {facts['cpu']} "
-        f"({facts['isa']}); medians of {terminal.count(report['repeats'], 'repeat')}, tokenization included; "
-        f"crossrank {report['crossrank']}"
+        f"({facts['isa']}); medians of {terminal.count(report['repeats'], 'repeat')}; "
+        f"tokenization included unless said; crossrank {report['crossrank']}"
     )

@@ -26,7 +26,15 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 @options.engine
 @click.pass_context
-def command(context: click.Context, model: str | None, as_json: bool, backend: str, device: str, dtype: str) -> None:
+def command(
+    context: click.Context,
+    model: str | None,
+    as_json: bool,
+    backend: str,
+    device: str,
+    dtype: str,
+    threads: int | None,
+) -> None:
     """Report on this machine and this install; with MODEL, load it and test it.
 
     MODEL may also come from CROSSRANK_MODEL, as for the other commands.
@@ -35,7 +43,7 @@ def command(context: click.Context, model: str | None, as_json: bool, backend: s
     that keep the model hub off. It shows no tokens or passwords. The exit code is 1 when a test fails.
     """
     report: dict[str, Any] = dict(machine.facts())
-    report["model"] = _model(model, backend, device, dtype)
+    report["model"] = _model(model, (backend, device, dtype, threads))
     if as_json:
         terminal.json_line(report)
     else:
@@ -44,7 +52,7 @@ def command(context: click.Context, model: str | None, as_json: bool, backend: s
         context.exit(Exit.ERROR)
 
 
-def _model(name: str | None, backend: str, device: str, dtype: str) -> dict[str, Any]:
+def _model(name: str | None, engine: options.Engine) -> dict[str, Any]:
     """What a model is and which backend runs it; with a name, also the outcome of its self test."""
     from crossrank import backends
     from crossrank.models import named
@@ -60,20 +68,21 @@ def _model(name: str | None, backend: str, device: str, dtype: str) -> dict[str,
             "why": backends.why(read),
         }
         if name is not None:
-            found |= _tested(name, read.kind, backend, device, dtype)
+            found |= _tested(name, read.kind, engine)
     except CrossrankError as error:
         found["problem"] = str(error)
     return found
 
 
-def _tested(name: str, kind: str, backend: str, device: str, dtype: str) -> dict[str, Any]:
+def _tested(name: str, kind: str, engine: options.Engine) -> dict[str, Any]:
     import crossrank
 
+    backend, device, dtype, threads = engine
     if kind == "cross-encoder":
-        scorer = crossrank.load(name, backend=backend, device=device, dtype=dtype)
+        scorer = crossrank.load(name, backend=backend, device=device, dtype=dtype, threads=threads)
         runs, checks = scorer.backend.name, selftest.of_cross_encoder(scorer, dtype)
     else:
-        embedder = crossrank.load_embedder(name, backend=backend, device=device, dtype=dtype)
+        embedder = crossrank.load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)
         runs, checks = embedder.backend.name, selftest.of_embedder(embedder, dtype)
     failed = [check.name for check in checks if check.ok is False]
     return {

@@ -59,6 +59,7 @@ def command(
     backend: str,
     device: str,
     dtype: str,
+    threads: int | None,
 ) -> int:
     """Index PATHS, files and folders of them, so that `crossrank search` finds their passages.
 
@@ -72,7 +73,7 @@ def command(
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     began = time.perf_counter()
     name = model or (None if rebuild else _made_with(folder))
-    embedder = load_embedder(name, backend=backend, device=device, dtype=dtype)
+    embedder = load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)
     _check_room(passage_tokens, embedder)
     index = Index.open_or_create(
         folder,

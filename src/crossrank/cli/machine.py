@@ -31,6 +31,7 @@ _VARIABLES = (
     "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN", "HTTPS_PROXY",
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES",
     "CROSSRANK_MODEL", "CROSSRANK_EMBEDDER", "CROSSRANK_BACKEND", "CROSSRANK_DEVICE", "CROSSRANK_DTYPE",
+    "CROSSRANK_THREADS",
 )  # fmt: skip
 # Their values are secrets or may hold one (a proxy's password).
 _SECRET = frozenset({"HF_TOKEN", "HTTPS_PROXY"})
@@ -53,7 +54,7 @@ def _machine() -> dict[str, Any]:
     return {
         "system": f"{platform.system()} {platform.release()}",
         "cpu": name,
-        "cores": _cores(),
+        "cores": cores(),
         "isa": " ".join([platform.machine(), *(flag for flag in _INSTRUCTIONS if flag in flags)]),
         "memory": _memory(),
         "gpu": _gpu(),
@@ -83,8 +84,8 @@ def _cpu() -> tuple[str, frozenset[str]]:
     return name, frozenset((fields.get("flags") or fields.get("Features") or "").split())
 
 
-def _cores() -> int:
-    # The cores this process may use: a container or taskset gives fewer than the machine has.
+def cores() -> int:
+    """The cores this process may use: a container or taskset gives fewer than the machine has."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

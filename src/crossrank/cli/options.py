@@ -15,6 +15,8 @@ else:
     TextType = click.ParamType
 
 F = TypeVar("F", bound=Callable[..., Any])
+# What the options of `engine` give: backend, device, dtype, threads.
+Engine = tuple[str, str, str, "int | None"]
 
 
 class ModelName(TextType):
@@ -68,8 +70,16 @@ dtype = click.option(
     help="Number format the model runs in: float32 or bfloat16.",
 )
 
+threads = click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    envvar="CROSSRANK_THREADS",
+    show_envvar=True,
+    help="Cores that the native engine uses for one call.  [default: all that this process may use]",
+)
+
 
 def engine(command: F) -> F:
-    """Where and how a model runs: `--backend`, `--device`, `--dtype`."""
+    """Where and how a model runs: `--backend`, `--device`, `--dtype`, `--threads`."""
     # Decorators apply from the inside out, and help lists options from the outside in.
-    return backend(device(dtype(command)))
+    return backend(device(dtype(threads(command))))

@@ -72,6 +72,7 @@ def command(
     backend: str,
     device: str,
     dtype: str,
+    threads: int | None,
 ) -> None:
     """Print passages in the order in which they answer QUERY, the best first.
 
@@ -93,6 +94,7 @@ def command(
         backend=backend,
         device=device,
         dtype=dtype,
+        threads=threads,
         max_length=max_length,
         window=window,
         overlap=overlap,

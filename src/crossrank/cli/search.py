@@ -62,6 +62,7 @@ def command(
     backend: str,
     device: str,
     dtype: str,
+    threads: int | None,
 ) -> None:
     """Search the index in DIR for passages that answer QUERY.
 
@@ -85,6 +86,7 @@ def command(
         backend=backend,
         device=device,
         dtype=dtype,
+        threads=threads,
     )
     opened = time.perf_counter() - began
     answer = pipeline.search(query, k)

@@ -73,6 +73,7 @@ def command(
     backend: str,
     device: str,
     dtype: str,
+    threads: int | None,
     no_embed: bool,
     max_body: int,
     max_documents: int,
@@ -101,7 +102,7 @@ def command(
         drain_seconds=drain,
     )  # fmt: skip
     keys = _keys(key_file)
-    service = _service(folder, model, (backend, device, dtype), no_embed, limits, batch_tokens)
+    service = _service(folder, model, (backend, device, dtype, threads), no_embed, limits, batch_tokens)
     built = build(service, Door.at(host, keys, hosts, origins))
     listener = Listener(built.app, host, port, limits, linger, built.leave)
     if host not in _LOOPBACK and not len(keys):
@@ -114,7 +115,7 @@ def command(
 def _service(
     folder: Path | None,
     model: str | None,
-    engine: tuple[str, str, str],
+    engine: options.Engine,
     no_embed: bool,
     limits: Limits,
     batch_tokens: int | None,
@@ -122,17 +123,17 @@ def _service(
     import crossrank
     from crossrank.server.service import Service
 
-    backend, device, dtype = engine
+    backend, device, dtype, threads = engine
     index = None
     if folder is not None:
         from crossrank.index import Index
 
         index = Index.open(folder)
-    scorer = crossrank.load(model, backend=backend, device=device, dtype=dtype)
+    scorer = crossrank.load(model, backend=backend, device=device, dtype=dtype, threads=threads)
     embedder = None
     if index is not None or not no_embed:
         name = index.info().model if index is not None else None
-        embedder = crossrank.load_embedder(name, backend=backend, device=device, dtype=dtype)
+        embedder = crossrank.load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)
         if index is not None:
             index.check_embedder(embedder)
     return Service(scorer, embedder, index, limits, batch_tokens)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ PASSAGES = (1, 10, 50, 100)
 _QUERIES_A_REPEAT = 40
 _SECONDS = 5.0
 _PEAK_SECONDS = 0.3
+# Of the pairs and of the seconds of each query size, for a quick look.
+QUICK = 0.1
 
 Say = Callable[[str], None]
 
@@ -54,36 +57,44 @@ def held_to(threads: int | None) -> Iterator[None]:
         os.sched_setaffinity(0, allowed)
 
 
-def measure(load: Callable[[], CrossEncoder], repeats: int, say: Say) -> dict[str, Any]:
-    """Load a scorer and time it; seconds are medians, tokenization is included unless a name says `forward`.
+def measure(load: Callable[[], CrossEncoder], repeats: int, say: Say, share: float = 1.0) -> dict[str, Any]:
+    """Load a scorer and time it; seconds are medians. `from_tokens` and `forward` leave tokenization out.
 
     Args:
         load: makes the scorer, in this process for the first time.
         repeats: how often each workload is scored.
         say: is told what is going on.
+        share: of the pairs, at least 100 of the short and 40 of the long ones, and of the time for single queries.
     """
     began = time.perf_counter()
     scorer = load()
     loaded = time.perf_counter() - began
     memory_loaded = peak_memory()
     read = scorer.checkpoint
-    shapes = (workload.SHORT, workload.LONG)
+    shapes = (_part(workload.SHORT, share, 100), _part(workload.LONG, share, 40))
     work = {shape.name: workload.pairs(read.tokenizer(), shape, read.max_length) for shape in shapes}
     say(f"{scorer!r}: loaded in {loaded:.2f} s; scoring {' and '.join(work)} pairs, {repeats} times each.")
     tokens = {name: _tokens(scorer, pairs) for name, pairs in work.items()}
-    runs, forward = _throughput(scorer, work, tokens, repeats)
+    texts, ids, forward = _throughput(scorer, work, tokens, repeats)
     say("One query at a time.")
-    latency = {str(count): _latency(scorer, count, repeats) for count in PASSAGES}
+    latency = {
+        str(count): _latency(scorer, [passage for _, passage in work["short"]], count, repeats, _SECONDS * share)
+        for count in PASSAGES
+    }
     return {
         "model": read.name,
         "backend": scorer.backend.name,
         "repeats": repeats,
         "load_seconds": round(loaded, 4),
-        "throughput": {name: _rates(tokens[name], len(work[name]), runs[name]) for name in work},
+        "throughput": {name: _rates(tokens[name], texts[name], ids[name]) for name in work},
         "latency_ms": latency,
         "forward": forward,
         "memory_mib": {"loaded": memory_loaded, "peak": peak_memory()},
     }
+
+
+def _part(shape: workload.Shape, share: float, least: int) -> workload.Shape:
+    return replace(shape, pairs=min(shape.pairs, max(least, round(shape.pairs * share))))
 
 
 def _tokens(scorer: CrossEncoder, pairs: Sequence[tuple[str, str]]) -> Tokens:
@@ -94,17 +105,28 @@ def _tokens(scorer: CrossEncoder, pairs: Sequence[tuple[str, str]]) -> Tokens:
 
 def _throughput(
     scorer: CrossEncoder, work: dict[str, list[tuple[str, str]]], tokens: dict[str, Tokens], repeats: int
-) -> tuple[dict[str, list[float]], dict[str, Any] | None]:
-    """Seconds of each workload, one after the other in turns, and the forward pass beside the peak of the processor."""
+) -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, Any] | None]:
+    """Seconds of each workload from texts and from token ids, in turns, and the forward pass beside the peak."""
+    known = {name: _known(scorer, pairs) for name, pairs in work.items()}
     scorer.score(work["short"][:100])
     native = _Native.of(scorer)
-    runs: dict[str, list[float]] = {name: [] for name in work}
+    texts: dict[str, list[float]] = {name: [] for name in work}
+    ids: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(repeats):
         for name, pairs in work.items():
-            runs[name].append(_seconds(partial(scorer.score, pairs)))
+            texts[name].append(_seconds(partial(scorer.score, pairs)))
+            ids[name].append(_seconds(partial(scorer.scored_tokens, *known[name])))
             if native is not None:
                 native.turn(name, tokens[name])
-    return runs, native.report() if native is not None else None
+    return texts, ids, native.report() if native is not None else None
+
+
+def _known(scorer: CrossEncoder, pairs: Sequence[tuple[str, str]]) -> tuple[list[str], Tokens]:
+    """Queries, and passages as an index holds them: without special tokens."""
+    from crossrank.types import Tokens
+
+    rows = scorer.checkpoint.tokenizer().encode_batch([passage for _, passage in pairs], add_special_tokens=False)
+    return [query for query, _ in pairs], Tokens.of([row.ids for row in rows])
 
 
 class _Native:
@@ -126,10 +148,14 @@ class _Native:
     def turn(self, name: str, tokens: Tokens) -> None:
         """Time one forward pass and one peak."""
         self._peaks.append(self._peak())
-        seconds = _seconds(partial(self._backend.forward, tokens))
+        seconds = _seconds(partial(self._forward, _batches(tokens)))
         done = operations(self._read.config, self._read.architecture, self._read.labels, tokens.lengths)
         self._seconds.setdefault(name, []).append(seconds)
         self._rates.setdefault(name, []).append(done / seconds / 1e9)
+
+    def _forward(self, batches: list[Tokens]) -> None:
+        for batch in batches:
+            self._backend.forward(batch)
 
     def _peak(self) -> float:
         """Billions of operations a second of all threads together: side by side they may run slower than one alone."""
@@ -154,11 +180,17 @@ class _Native:
         return found
 
 
-def _latency(scorer: CrossEncoder, passages: int, repeats: int) -> dict[str, Any]:
-    """Milliseconds of one query with so many short passages, each time another query and other passages."""
-    tokenizer, longest = scorer.checkpoint.tokenizer(), scorer.checkpoint.max_length
-    pool = [passage for _, passage in workload.pairs(tokenizer, workload.SHORT, longest)]
-    writer = workload.Writer(tokenizer, f"query {passages}")
+def _batches(tokens: Tokens) -> list[Tokens]:
+    """As a scorer hands them to the native engine."""
+    from crossrank.batching import plan
+    from crossrank.crossencoder import BUDGET
+
+    return [tokens.take(batch) for batch in plan(tokens.lengths, BUDGET, padded=False)]
+
+
+def _latency(scorer: CrossEncoder, pool: list[str], passages: int, repeats: int, limit: float) -> dict[str, Any]:
+    """Milliseconds of one query with so many passages of the pool, each time another query and other passages."""
+    writer = workload.Writer(scorer.checkpoint.tokenizer(), f"query {passages}")
     found: list[float] = []
     began = time.perf_counter()
     for turn in range(-2, _QUERIES_A_REPEAT * repeats):
@@ -166,19 +198,20 @@ def _latency(scorer: CrossEncoder, passages: int, repeats: int) -> dict[str, Any
         seconds = _seconds(partial(scorer.rank, query, texts))
         if turn >= 0:
             found.append(1000 * seconds)
-        if found and time.perf_counter() - began > _SECONDS:
+        if found and time.perf_counter() - began > limit:
             break
     return {"median": round(statistics.median(found), 3), "p99": round(percentile(found, 99), 3), "times": len(found)}
 
 
-def _rates(tokens: Tokens, pairs: int, seconds: list[float]) -> dict[str, Any]:
-    middle = statistics.median(seconds)
+def _rates(tokens: Tokens, seconds: list[float], from_tokens: list[float]) -> dict[str, Any]:
+    pairs, middle, known = len(tokens), statistics.median(seconds), statistics.median(from_tokens)
     return {
         "pairs": pairs,
         "tokens": {"mean": round(float(tokens.lengths.mean()), 1), "longest": int(tokens.lengths.max())},
         "seconds": round(middle, 5),
         "pairs_a_second": round(pairs / middle, 1),
         "tokens_a_second": round(len(tokens.ids) / middle),
+        "from_tokens": {"seconds": round(known, 5), "pairs_a_second": round(pairs / known, 1)},
         "runs": [round(value, 5) for value in seconds],
     }
 
