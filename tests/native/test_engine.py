@@ -23,8 +23,7 @@ pytestmark = pytest.mark.skipif(library.obstacle() is not None, reason=f"no nati
 TIERS = library.tiers()
 # (tier, dtype) -> how far a logit may be from the reference backend's, in units of the logits' spread.
 TOLERANCE = {(tier, "float32"): 1e-4 for tier in TIERS}
-# Random weights make attention all or nothing, so that a rounding can pick another token.
-TOLERANCE |= {(tier, "bfloat16"): 0.5 for tier in TIERS if library.has_bfloat16(tier)}
+TOLERANCE |= {(tier, "bfloat16"): 0.1 for tier in TIERS if library.has_bfloat16(tier)}
 
 
 def scorer(folder: Path, tier: str, dtype: str, threads: int = 2) -> Native:
@@ -49,6 +48,13 @@ def test_any_shape_is_what_the_reference_computes(
 ) -> None:
     shape = {"hidden_size": heads * size, "num_attention_heads": heads, "intermediate_size": inner}
     folder = tiny.cross_encoder(tmp_path_factory.mktemp("shape"), **shape)
+    # Random attention is all or nothing, so that a rounding can pick another token; halved twice it weighs, as trained
+    # attention does.
+    tensors = tiny.weights({**tiny.CONFIG, **shape}, 1)
+    for name, tensor in tensors.items():
+        if ".query." in name or ".key." in name:
+            tensor *= 0.25
+    tiny.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     tokens = tiny.random_tokens(lengths)
     want = backends.open(read(folder), "reference")
     got = scorer(folder, *kind)
