@@ -11,46 +11,61 @@
 
 namespace {
 
+// A product of a tier on given numbers: for the check of the tiles and for the peak.
+struct Trial {
+  // `weights` (n, k) and `rows` (m, k) are read here and not kept. n and k are multiples of 32.
+  Trial(const Kernels &kernels, const std::vector<float> &weights, const std::vector<float> &rows, int64_t m,
+        int64_t n, int64_t k)
+      : kernels(kernels),
+        packed(pack({weights.data(), nullptr}, 0, n, k, false, kernels)),
+        a((m + 32) * k * kernels.element) {
+    NormRows copy{};
+    copy.from = rows.data();
+    copy.from_stride = copy.operands_stride = copy.operands_width = copy.width = k;
+    copy.operands = a.at;
+    copy.rows = m;
+    kernels.norm(&copy);
+    product.a = a.at;
+    product.a_stride = k;
+    product.panels = reinterpret_cast<const uint32_t *>(packed.panels.at);
+    product.bias = reinterpret_cast<const float *>(packed.bias.at);
+    product.m = m;
+    product.n = n;
+    product.k = k;
+    product.activation = -1;
+    kernels.enter();
+  }
+  ~Trial() { kernels.leave(); }
+  Trial(const Trial &) = delete;
+  Trial &operator=(const Trial &) = delete;
+  void run() const { kernels.product(&product); }
+
+  const Kernels &kernels;
+  const Packed packed;
+  const Aligned a;
+  Product product{};  // the caller says what becomes of the sums
+};
+
 #ifdef CROSSRANK_HAS_AMX
 // One small product on tiles against the same on AVX-512, once: a machine whose tiles compute something else (a virtual
 // machine that saves them badly, say) is treated as one that has none.
 bool tiles_agree() {
   static const bool agree = [] {
-    const Kernels &tiles = *kernels_amx(1), &plain = *kernels_avx512(0);
     const int64_t m = 40, n = 64, k = 96;
     std::vector<float> weights(static_cast<size_t>(n * k)), rows(static_cast<size_t>(m * k));
     for (size_t i = 0; i < weights.size(); i++) weights[i] = static_cast<float>(static_cast<int>(i * 7 % 31) - 15);
     for (size_t i = 0; i < rows.size(); i++) rows[i] = static_cast<float>(static_cast<int>(i * 5 % 29) - 14);
-    std::vector<float> sums[2];
-    for (const Kernels *kernels : {&tiles, &plain}) {
-      const Packed packed = pack({weights.data(), nullptr}, 0, n, k, false, *kernels);
-      Aligned a((m + 32) * k * kernels->element);
-      std::vector<float> &x = sums[kernels == &plain];
-      x.assign(static_cast<size_t>(m * n), 0.0f);
-      NormRows copy{};
-      copy.from = rows.data();
-      copy.from_stride = copy.operands_stride = copy.operands_width = copy.width = k;
-      copy.operands = a.at;
-      copy.rows = m;
-      Product p{};
-      p.a = a.at;
-      p.a_stride = k;
-      p.panels = reinterpret_cast<const uint32_t *>(packed.panels.at);
-      p.bias = reinterpret_cast<const float *>(packed.bias.at);
-      p.m = m;
-      p.n = n;
-      p.k = k;
-      p.epilogue = ADD;
-      p.activation = -1;
-      p.x = x.data();
-      p.x_stride = n;
-      kernels->norm(&copy);
-      kernels->enter();
-      kernels->product(&p);
-      kernels->leave();
-    }
+    const auto sums = [&](const Kernels &kernels) {
+      std::vector<float> x(static_cast<size_t>(m * n));
+      Trial trial(kernels, weights, rows, m, n, k);
+      trial.product.epilogue = ADD;
+      trial.product.x = x.data();
+      trial.product.x_stride = n;
+      trial.run();
+      return x;
+    };
     // Small whole numbers are exact in either.
-    return sums[0] == sums[1];
+    return sums(*kernels_amx(CROSSRANK_BFLOAT16)) == sums(*kernels_avx512(CROSSRANK_FLOAT32));
   }();
   return agree;
 }
@@ -159,37 +174,19 @@ double crossrank_peak(int32_t tier, int32_t dtype, double seconds) {
   const int64_t m = 96, n = 384, k = 384;
   std::mt19937 random(1);
   std::uniform_real_distribution<float> numbers(-1.0f, 1.0f);
-  std::vector<float> weights(static_cast<size_t>(n * k));
+  std::vector<float> weights(static_cast<size_t>(n * k)), rows(static_cast<size_t>(m * k));
   for (float &x : weights) x = numbers(random);
-  crossrank_linear linear{weights.data(), nullptr};
-  const Packed packed = pack(linear, 0, n, k, false, *kernels);
-  Aligned a((m + 32) * k * kernels->element), out((m + 32) * n * kernels->element);
-  std::vector<float> rows(static_cast<size_t>(m * k));
   for (float &x : rows) x = numbers(random);
-  NormRows copy{};
-  copy.from = rows.data();
-  copy.from_stride = copy.operands_stride = copy.operands_width = copy.width = k;
-  copy.operands = a.at;
-  copy.rows = m;
-  kernels->norm(&copy);
-  Product p{};
-  p.a = a.at;
-  p.a_stride = k;
-  p.panels = reinterpret_cast<const uint32_t *>(packed.panels.at);
-  p.bias = reinterpret_cast<const float *>(packed.bias.at);
-  p.m = m;
-  p.n = n;
-  p.k = k;
-  p.epilogue = STORE;
-  p.activation = -1;
-  p.out = out.at;
-  p.out_stride = n;
-  kernels->enter();
+  Aligned out(m * n * kernels->element);
+  Trial trial(*kernels, weights, rows, m, n, k);
+  trial.product.epilogue = STORE;
+  trial.product.out = out.at;
+  trial.product.out_stride = n;
   const auto begin = std::chrono::steady_clock::now();
   double best = 0, passed = 0;
   while (passed < seconds) {
     const auto start = std::chrono::steady_clock::now();
-    for (int i = 0; i < 20; i++) kernels->product(&p);
+    for (int i = 0; i < 20; i++) trial.run();
     const auto stop = std::chrono::steady_clock::now();
     const double took = std::chrono::duration<double>(stop - start).count();
     // The best of many: what the machine can do when nobody else uses the core.
@@ -197,6 +194,5 @@ double crossrank_peak(int32_t tier, int32_t dtype, double seconds) {
     best = rate > best ? rate : best;
     passed = std::chrono::duration<double>(stop - begin).count();
   }
-  kernels->leave();
   return best;
 }

@@ -58,7 +58,6 @@ struct Kernels {
   int element;    // bytes of an operand
   int columns;    // outputs in a panel
   int depth;      // words of the inputs that packing rounds up to
-  int rows;       // rows that one kernel call computes best
   int unit;       // tokens computed together: activations stay in the second-level cache
   int chunk;      // rows of the inner layer computed together
   void (*product)(const Product *);

@@ -14,7 +14,6 @@ template <class T> Kernels tier_table(int tier, int dtype, int unit, int chunk) 
   k.element = (int)sizeof(typename T::Number);
   k.columns = COLUMNS;
   k.depth = (int)DEPTH;
-  k.rows = ROWS;
   k.unit = unit;
   k.chunk = chunk;
   k.product = product<T>;

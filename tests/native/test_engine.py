@@ -17,6 +17,8 @@ import tiny
 from crossrank import backends
 from crossrank.backends.cpu import Native, library
 from crossrank.checkpoint import read
+from crossrank.errors import InputError
+from crossrank.types import Tokens
 
 pytestmark = pytest.mark.skipif(library.obstacle() is not None, reason=f"no native library: {library.obstacle()}")
 
@@ -97,6 +99,15 @@ def test_a_damaged_layer_is_not_hidden(tmp_path: Path, kind: tuple[str, str], wh
     tensors[f"bert.encoder.layer.0.{where}"][3] = np.nan
     tiny.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     assert np.isnan(scorer(folder, *kind).forward(tiny.random_tokens([1, 9, 64]))).all()
+
+
+def test_offsets_that_reach_beyond_the_ids_are_refused(cross_encoder_folder: Path) -> None:
+    native, tokens = scorer(cross_encoder_folder, TIERS[-1], "float32"), tiny.random_tokens([4, 9])
+    for offsets in ([0, 4, 14], [1, 4, 13], [0, 4]):
+        with pytest.raises(InputError, match="offsets of tokens"):
+            native.forward(Tokens(tokens.ids, tokens.types, np.array(offsets, dtype=np.int64)))
+    with pytest.raises(InputError, match="offsets of tokens"):
+        native.forward(Tokens(tokens.ids, tokens.types[:5], tokens.offsets))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 16])

@@ -25,8 +25,6 @@ __all__ = ["Native", "obstacle", "peak", "tiers"]
 
 # Rotary tables are made for every position; no model reads more today, and it bounds them at some 64 MB.
 MOST_POSITIONS = 1 << 17
-# The library returns one float for each of these; a list this long is a mistake, not a request.
-_MOST_SEQUENCES = 1 << 31
 
 
 def obstacle(checkpoint: Checkpoint) -> str | None:
@@ -147,8 +145,9 @@ class Native:
         result = np.empty((rows, width), dtype=np.float32)
         if not len(tokens):
             return result
-        if int(tokens.offsets[0]) != 0 or len(tokens) >= _MOST_SEQUENCES:
-            raise InputError("tokens must begin at offset 0")
+        # The library follows the offsets without asking: what they reach must be there.
+        if tokens.offsets[0] != 0 or not tokens.offsets[-1] == len(tokens.ids) == len(tokens.types):
+            raise InputError("the offsets of tokens must begin at 0 and end with their ids and types; use Tokens.of")
         ids = np.ascontiguousarray(tokens.ids, dtype=np.int32)
         types = np.ascontiguousarray(tokens.types, dtype=np.int32)
         offsets = np.ascontiguousarray(tokens.offsets, dtype=np.int64)
