@@ -20,6 +20,7 @@ LAYERS = {
     "types": 0,
     "errors": 0,
     "extras": 0,
+    "cores": 0,
     "batching": 1,
     "lookahead": 1,
     "windows": 1,

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from crossrank import cores
 from crossrank.cli import machine, options, stopwatch, terminal
 
 
@@ -51,12 +52,12 @@ def command(
     import crossrank
 
     busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    cores = machine.cores()
+    available = cores.available()
     report: dict[str, Any] = {"crossrank": crossrank.__version__, "load_before": busy, "quick": quick}
-    if busy is not None and busy > cores / 2:
+    if busy is not None and busy > available / 2:
         terminal.warn(f"other programs keep {busy:.1f} cores busy, so these times say little.")
     with stopwatch.held_to(threads):
-        report["threads"] = threads or cores
+        report["threads"] = threads or available
         report |= stopwatch.measure(
             lambda: crossrank.load(model, backend=backend, device=device, dtype=dtype, threads=threads),
             repeats or (1 if quick else 5),

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from crossrank import __version__, extras
+from crossrank import __version__, cores, extras
 from crossrank.errors import MissingExtraError
 
 # Instructions that decide how fast a CPU multiplies matrices, under the names Linux gives them (x86, then ARM).
@@ -54,7 +54,7 @@ def _machine() -> dict[str, Any]:
     return {
         "system": f"{platform.system()} {platform.release()}",
         "cpu": name,
-        "cores": cores(),
+        "cores": cores.available(),
         "isa": " ".join([platform.machine(), *(flag for flag in _INSTRUCTIONS if flag in flags)]),
         "memory": _memory(),
         "gpu": _gpu(),
@@ -82,13 +82,6 @@ def _cpu() -> tuple[str, frozenset[str]]:
         fields.setdefault(key.strip(), value.strip())
     name = fields.get("model name") or platform.processor() or "unknown"
     return name, frozenset((fields.get("flags") or fields.get("Features") or "").split())
-
-
-def cores() -> int:
-    """The cores this process may use: a container or taskset gives fewer than the machine has."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory() -> str:

@@ -12,7 +12,8 @@ import weakref
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.backends import cores, reference
+from crossrank import cores
+from crossrank.backends import reference
 from crossrank.backends.cpu import library
 from crossrank.backends.cpu.library import peak, tiers
 from crossrank.backends.cpu.model import Description
