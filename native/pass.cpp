@@ -24,11 +24,16 @@ Pass::Pass(Engine &engine, Workspace &workspace, const int32_t *ids, const int32
   int64_t longest = 0;
   for (int64_t i = unit.first; i < unit.last; i++) longest = std::max(longest, offsets[i + 1] - offsets[i]);
   const int64_t element = k_.element, hidden = e_.hidden_;
-  int64_t needed = 0;
+  struct Planned {
+    Rows *rows;
+    int64_t at, count, width;
+  };
+  Planned planned[11];
+  int64_t needed = 0, buffers = 0;
   const auto plan = [&](Rows &rows, int64_t count, int64_t width, int64_t size) {
     rows.stride = stride_of(width, size);
     rows.element = size;
-    rows.at = reinterpret_cast<char *>(needed);  // an offset until the memory is there
+    planned[buffers++] = {&rows, needed, count, width};
     needed += ((count + SPARE) * rows.stride * size + 63) / 64 * 64;
   };
   plan(x_, tokens_, hidden, 4);
@@ -48,9 +53,13 @@ Pass::Pass(Engine &engine, Workspace &workspace, const int32_t *ids, const int32
     workspace.memory = Aligned();  // before the new one is taken
     workspace.memory = Aligned(needed);
   }
-  for (Rows *rows : {&x_, &operands_, &queries_, &key_value_, &inner_, &first_, &first_operands_, &first_seen_,
-                     &head_in_, &head_out_, &small_})
-    rows->at = workspace.memory.at + reinterpret_cast<int64_t>(rows->at);
+  for (const Planned &p : planned) {
+    p.rows->at = workspace.memory.at + p.at;
+    // Kernels read whole steps of the inputs against weights of zero, and zero times what an earlier unit left there may
+    // be NaN. What is written past a width later on are zeros too.
+    const auto past = static_cast<size_t>((p.rows->stride - p.width) * p.rows->element);
+    for (int64_t i = 0; past && i < p.count; i++) std::memset(p.rows->row(i) + p.width * p.rows->element, 0, past);
+  }
   scratch_ = workspace.memory.at + scratch;
 }
 
@@ -111,8 +120,6 @@ void Pass::embed() {
       float *row = to.floats(t - begin_);
       k_.add(row, e_.words_ + ids_[t] * width, e_.positions_ ? e_.positions_ + place * width : nullptr,
              e_.kinds_ ? e_.kinds_ + types_[t] * width : nullptr, width);
-      // Products add to whole panels of x: what lies past the width must stay a number.
-      std::fill(row + width, row + to.stride, 0.0f);
     }
   }
   if (!projected) {
@@ -195,11 +202,10 @@ void Pass::layer(const Layer &layer) {
 void Pass::last_layer(const Layer &layer) {
   if (!layer.before_attention.weight.empty())
     norm(layer.before_attention, x_, nullptr, &operands_, tokens_, e_.hidden_);
-  const int64_t bytes = operands_.stride * k_.element;
   for (int64_t i = 0; i < n_; i++) {
     const int64_t start = offsets_[unit_.first + i] - begin_;
-    std::memcpy(first_.row(i), x_.row(start), static_cast<size_t>(x_.stride) * 4);
-    std::memcpy(first_operands_.row(i), operands_.row(start), static_cast<size_t>(bytes));
+    std::memcpy(first_.row(i), x_.row(start), static_cast<size_t>(e_.hidden_) * 4);
+    std::memcpy(first_operands_.row(i), operands_.row(start), static_cast<size_t>(e_.hidden_ * k_.element));
   }
   product(k_, layer.query, first_operands_, n_, STORE, -1, queries_);
   product(k_, layer.key_value, operands_, tokens_, STORE, -1, key_value_);
