@@ -17,6 +17,7 @@ import sets
 from cached import CachedScorer
 from crossrank.cascade import Stage, rerank
 from crossrank.evaluation import JudgedSet, write_run
+from crossrank.evaluation.folding import documents_of
 from crossrank.evaluation.measures import per_query
 from crossrank.pipeline import MIX
 from crossrank.types import Passage, Ranking
@@ -189,7 +190,7 @@ def _passages(runs: Mapping[str, Run], texts: Texts) -> dict[str, Passage]:
 
 def _of_documents(run: Run, passages: Mapping[str, Passage]) -> dict[str, Ranking]:
     """Judgments are about documents: each stands where its best passage stood."""
-    return {q: first_stage.documents_of(listed, [passages[i] for i in listed.ids]) for q, listed in run.items()}
+    return {q: documents_of(listed, [passages[i] for i in listed.ids]) for q, listed in run.items()}
 
 
 def _cut(run: Run, depth: int) -> dict[str, Ranking]:

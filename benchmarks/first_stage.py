@@ -43,7 +43,7 @@ def search(
     note: Callable[[str], None],
 ) -> Found:
     """Search for every query of the set in an index that is made once, for each embedder, and kept in `cache`."""
-    index = _index(judged, embedder, cache, size or WHOLE, note)
+    index = index_of(judged, embedder, cache, size or WHOLE, note)
     retrievers = {"bm25": BM25Retriever(index), "dense": DenseRetriever(index, embedder)}
     pipeline = Pipeline(retrievers, index.passages, depth=depth)
     # The first search opens files; it would be the slowest.
@@ -58,21 +58,7 @@ def search(
     return Found(runs, seconds, index.passages)
 
 
-def documents_of(ranking: Ranking, passages: Sequence[Passage]) -> Ranking:
-    """The documents of ranked passages, each at the place and with the score of its best passage.
-
-    >>> ranking = Ranking.sorted(["a#2", "b#1", "a#1"], [3.0, 2.0, 1.0])
-    >>> documents_of(ranking, [Passage(i, "", document=i[0]) for i in ranking.ids]).ids
-    ('a', 'b')
-    """
-    places: dict[str, int] = {}
-    for place, passage in enumerate(passages):
-        places.setdefault(passage.document, place)
-    kept = list(places.values())
-    return Ranking(tuple(places), ranking.scores[kept], sum(place < ranking.head for place in kept))
-
-
-def _index(
+def index_of(
     judged: JudgedSet, embedder: crossrank.TextEmbedder, cache: Path, size: int, note: Callable[[str], None]
 ) -> Index:
     # Backends agree closely but not to the bit, and the fake one not at all.

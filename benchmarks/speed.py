@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
+from agreement import tau
 from crossrank import checkpoint, load
 from crossrank.cli import workload
 from crossrank.cli.stopwatch import percentile
@@ -185,21 +186,11 @@ def one(
         worker.close()
         raise LookupError(worker.ready["missing"])
     stack.callback(worker.close)
-    tau = agreement(work["expected"], worker.ask({"scores": "check"})["scores"])
-    if tau < AGREEMENT:
-        raise LookupError(f"it orders only {tau:.3f} of the passages as the reference backend does")
+    found = tau(work["expected"], worker.ask({"scores": "check"})["scores"])
+    if found < AGREEMENT:
+        raise LookupError(f"it orders only {found:.3f} of the passages as the reference backend does")
     print(f"ready: {name}: {worker.ready['about']}", file=sys.stderr)
-    return Run(worker, worker.ready, tau)
-
-
-def agreement(expected: list[float], found: list[float]) -> float:
-    """Kendall's tau-a of two lists of scores: 1 for the same order, 0 for none in common."""
-    total = 0
-    for i in range(len(expected)):
-        for j in range(i):
-            product = (expected[i] - expected[j]) * (found[i] - found[j])
-            total += (product > 0) - (product < 0)
-    return total / (len(expected) * (len(expected) - 1) / 2)
+    return Run(worker, worker.ready, found)
 
 
 def measured(runs: dict[str, Run], missing: dict[str, str], options: argparse.Namespace) -> None:

@@ -13,6 +13,12 @@ namespace {
 // rows of a block would fall into a few sets of the first-level cache.
 constexpr int64_t ROUND = 32;
 
+// A request of up to so many units a thread may be divided by rows; it is when the busiest thread would have that much
+// more than its share. A part of fewer rows would read all weights for too little.
+constexpr int64_t TEAM_UNITS = 16;
+constexpr double UNEVEN = 1.15;
+constexpr int64_t LEAST_ROWS = 6;
+
 }  // namespace
 
 int64_t stride_of(int64_t width, int64_t element) {
@@ -128,18 +134,47 @@ void Engine::give(Workspace *workspace) {
   delete workspace;
 }
 
+// Whether whole sequences would leave a thread idle for long: one long sequence, or a pair more than there are threads.
+bool Engine::uneven(const std::vector<Unit> &work, const int64_t *offsets, int64_t n, int threads) const {
+  const int64_t total = offsets[n] - offsets[0];
+  // Above that a unit more or less does not matter, and the buffers of all tokens would leave the cache.
+  if (threads < 2 || total > TEAM_UNITS * kernels_.unit * threads) return false;
+  std::vector<int64_t> busy(static_cast<size_t>(threads), 0);
+  for (const Unit &unit : work) *std::min_element(busy.begin(), busy.end()) += offsets[unit.last] - offsets[unit.first];
+  return static_cast<double>(*std::max_element(busy.begin(), busy.end()) * threads) > UNEVEN * static_cast<double>(total);
+}
+
+// All sequences as one unit whose rows the threads divide, with a wait after every layer.
+bool Engine::together(const int32_t *ids, const int32_t *types, const int64_t *offsets, int64_t n, int32_t output,
+                      int32_t threads, float *result) {
+  const int64_t total = offsets[n] - offsets[0];
+  const int64_t rounds = (total + threads * kernels_.unit - 1) / (threads * kernels_.unit);
+  const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(rounds * threads, total / LEAST_ROWS));
+  std::unique_ptr<Workspace> workspace(take());
+  Pass pass(*this, *workspace, ids, types, offsets, {0, n}, parts, output, result);
+  // Tickets are taken in order, so whoever waits waits for parts that others already compute: no deadlock, also when
+  // only one thread ever comes.
+  std::atomic<int64_t> done{0};
+  const bool whole = run_parallel(pass.steps() * parts, threads, [&](int64_t ticket) {
+    wait_until(done, ticket / parts * parts);
+    kernels_.enter();
+    pass.run(ticket / parts, ticket % parts);
+    kernels_.leave();
+    done.fetch_add(1, std::memory_order_release);
+  });
+  give(workspace.release());
+  return whole;
+}
+
 bool Engine::forward(const int32_t *ids, const int32_t *types, const int64_t *offsets, int64_t n, int32_t output,
                      int32_t threads, float *result) {
   const std::vector<Unit> work = units(offsets, n, threads);
+  if (uneven(work, offsets, n, threads)) return together(ids, types, offsets, n, output, threads, result);
   return run_parallel(static_cast<int64_t>(work.size()), threads, [&](int64_t i) {
     std::unique_ptr<Workspace> workspace(take());
+    Pass pass(*this, *workspace, ids, types, offsets, work[static_cast<size_t>(i)], 1, output, result);
     kernels_.enter();
-    try {
-      Pass(*this, *workspace, ids, types, offsets, work[static_cast<size_t>(i)]).run(output, result);
-    } catch (...) {
-      kernels_.leave();
-      throw;
-    }
+    for (int64_t step = 0; step < pass.steps(); step++) pass.run(step, 0);
     kernels_.leave();
     give(workspace.release());
   });

@@ -18,12 +18,12 @@ struct Layer {
   int rotary;
 };
 
-// Buffers of one thread at work. They grow to what the largest unit needs and are kept for the next call.
+// Buffers of one pass at work. They grow to what the largest unit needs and are kept for the next call.
 struct Workspace {
   Aligned memory;
 };
 
-// Sequences [first, last) that one thread computes together.
+// Sequences [first, last) that are computed together.
 struct Unit {
   int64_t first, last;
 };
@@ -43,6 +43,9 @@ class Engine {
  private:
   friend struct Pass;
 
+  bool uneven(const std::vector<Unit> &work, const int64_t *offsets, int64_t n, int threads) const;
+  bool together(const int32_t *ids, const int32_t *types, const int64_t *offsets, int64_t n, int32_t output,
+                int32_t threads, float *result);
   std::vector<Unit> units(const int64_t *offsets, int64_t n, int threads) const;
   Workspace *take();
   void give(Workspace *workspace);

@@ -11,7 +11,7 @@ constexpr int64_t SPARE = 32;
 }  // namespace
 
 Pass::Pass(Engine &engine, Workspace &workspace, const int32_t *ids, const int32_t *types, const int64_t *offsets,
-           Unit unit)
+           Unit unit, int64_t parts, int32_t output, float *result)
     : e_(engine),
       k_(engine.kernels_),
       ids_(ids),
@@ -20,7 +20,12 @@ Pass::Pass(Engine &engine, Workspace &workspace, const int32_t *ids, const int32
       unit_(unit),
       begin_(offsets[unit.first]),
       tokens_(offsets[unit.last] - offsets[unit.first]),
-      n_(unit.last - unit.first) {
+      n_(unit.last - unit.first),
+      parts_(parts),
+      output_(output),
+      result_(result),
+      all_(output == CROSSRANK_MEAN || output == CROSSRANK_STATES ||
+           (output == CROSSRANK_LOGITS && engine.head_by_mean_)) {
   int64_t longest = 0;
   for (int64_t i = unit.first; i < unit.last; i++) longest = std::max(longest, offsets[i + 1] - offsets[i]);
   const int64_t element = k_.element, hidden = e_.hidden_;
@@ -28,7 +33,7 @@ Pass::Pass(Engine &engine, Workspace &workspace, const int32_t *ids, const int32
     Rows *rows;
     int64_t at, count, width;
   };
-  Planned planned[11];
+  Planned planned[12];
   int64_t needed = 0, buffers = 0;
   const auto plan = [&](Rows &rows, int64_t count, int64_t width, int64_t size) {
     rows.stride = stride_of(width, size);
@@ -39,8 +44,12 @@ Pass::Pass(Engine &engine, Workspace &workspace, const int32_t *ids, const int32
   plan(x_, tokens_, hidden, 4);
   plan(operands_, tokens_, e_.project_.outputs ? std::max(hidden, e_.width_) : hidden, element);
   plan(queries_, tokens_, hidden, element);
-  plan(key_value_, tokens_, 2 * hidden, element);
-  plan(inner_, std::min<int64_t>(tokens_, k_.chunk), e_.inner_, element);
+  plan(key_value_[0], tokens_, 2 * hidden, element);
+  // One part is alone: it has read a layer's keys and values before it writes the next's.
+  if (parts > 1) plan(key_value_[1], tokens_, 2 * hidden, element);
+  chunk_ = std::min<int64_t>(tokens_, k_.chunk);
+  // Of each part the rows and those to spare.
+  plan(inner_, parts * (chunk_ + SPARE), e_.inner_, element);
   plan(first_, n_, hidden, 4);
   plan(first_operands_, n_, hidden, element);
   plan(first_seen_, n_, hidden, element);
@@ -48,19 +57,35 @@ Pass::Pass(Engine &engine, Workspace &workspace, const int32_t *ids, const int32
   plan(head_out_, n_, std::max(hidden, e_.labels_), 4);
   plan(small_, e_.project_.outputs ? tokens_ : 1, e_.width_, 4);
   const int64_t scratch = needed;
-  needed += k_.attention_bytes(longest, e_.size_);
+  scratch_bytes_ = (k_.attention_bytes(longest, e_.size_) + 63) / 64 * 64;
+  needed += parts * scratch_bytes_;
   if (workspace.memory.bytes < needed) {
     workspace.memory = Aligned();  // before the new one is taken
     workspace.memory = Aligned(needed);
   }
-  for (const Planned &p : planned) {
+  for (int64_t b = 0; b < buffers; b++) {
+    const Planned &p = planned[b];
     p.rows->at = workspace.memory.at + p.at;
     // Kernels read whole steps of the inputs against weights of zero, and zero times what an earlier unit left there may
     // be NaN. What is written past a width later on are zeros too.
     const auto past = static_cast<size_t>((p.rows->stride - p.width) * p.rows->element);
     for (int64_t i = 0; past && i < p.count; i++) std::memset(p.rows->row(i) + p.width * p.rows->element, 0, past);
   }
+  if (parts == 1) key_value_[1] = key_value_[0];
   scratch_ = workspace.memory.at + scratch;
+}
+
+Pass::Part Pass::part(int64_t number) const {
+  // Whole steps of `grain` rows: tiles are loaded in 16 rows, and those behind a part's end may be under another's hand.
+  const int64_t steps = (tokens_ + k_.grain - 1) / k_.grain;
+  const auto row = [&](int64_t i) { return std::min(tokens_, steps * i / parts_ * k_.grain); };
+  return {number, row(number), row(number + 1), n_ * number / parts_, n_ * (number + 1) / parts_};
+}
+
+// The sequence that holds a row.
+int64_t Pass::sequence_of(int64_t row) const {
+  const int64_t *begin = offsets_ + unit_.first, *end = offsets_ + unit_.last;
+  return std::upper_bound(begin, end, row + begin_) - begin - 1;
 }
 
 void Pass::product(const Kernels &kernels, const Packed &weights, const Rows &a, int64_t rows, int epilogue,
@@ -108,122 +133,148 @@ void Pass::norm(const Norm &norm, const Rows &from, const Rows *floats, const Ro
   k_.norm(&p);
 }
 
-void Pass::embed() {
+void Pass::embed(const Part &p) {
   const bool projected = e_.project_.outputs != 0;
   const Rows &to = projected ? small_ : x_;
   const int64_t width = e_.width_;
-  for (int64_t s = unit_.first; s < unit_.last; s++) {
+  for (int64_t s = sequence_of(p.begin); s < n_ && start(s) < p.end; s++) {
     int64_t seen = 0;
-    for (int64_t t = offsets_[s]; t < offsets_[s + 1]; t++) {
-      int64_t place = t - offsets_[s];
+    for (int64_t row = start(s); row < std::min(start(s + 1), p.end); row++) {
+      const int64_t t = begin_ + row;
+      int64_t place = row - start(s);
       if (e_.padding_ >= 0) place = ids_[t] == e_.padding_ ? e_.padding_ : ++seen + e_.padding_;
-      float *row = to.floats(t - begin_);
-      k_.add(row, e_.words_ + ids_[t] * width, e_.positions_ ? e_.positions_ + place * width : nullptr,
+      // An earlier part's, walked over only for its count of tokens that are no padding.
+      if (row < p.begin) continue;
+      k_.add(to.floats(row), e_.words_ + ids_[t] * width, e_.positions_ ? e_.positions_ + place * width : nullptr,
              e_.kinds_ ? e_.kinds_ + types_[t] * width : nullptr, width);
     }
   }
+  const Rows x = x_.from(p.begin), operands = operands_.from(p.begin);
+  const int64_t rows = p.end - p.begin;
   if (!projected) {
-    norm(e_.embedding_norm_, x_, &x_, &operands_, tokens_, width);
+    norm(e_.embedding_norm_, x, &x, &operands, rows, width);
     return;
   }
-  norm(e_.embedding_norm_, small_, nullptr, &operands_, tokens_, width);
-  for (int64_t t = 0; t < tokens_; t++) std::fill(x_.floats(t), x_.floats(t) + x_.stride, 0.0f);
-  product(k_, e_.project_, operands_, tokens_, ADD, -1, x_);
-  norm(Norm(), x_, nullptr, &operands_, tokens_, e_.hidden_);
+  norm(e_.embedding_norm_, small_.from(p.begin), nullptr, &operands, rows, width);
+  for (int64_t t = 0; t < rows; t++) std::fill(x.floats(t), x.floats(t) + x.stride, 0.0f);
+  product(k_, e_.project_, operands, rows, ADD, -1, x);
+  norm(Norm(), x, nullptr, &operands, rows, e_.hidden_);
 }
 
-void Pass::rotate(const Layer &layer, const Rows &rows, int64_t column, bool first_only) {
-  if (layer.rotary < 0) return;
+void Pass::rotate_row(const Layer &layer, const Rows &rows, int64_t row, int64_t place) const {
   const auto table = static_cast<size_t>(layer.rotary);
   const int64_t half = e_.size_ / 2;
-  for (int64_t s = unit_.first; s < unit_.last; s++) {
-    const int64_t count = first_only ? 1 : offsets_[s + 1] - offsets_[s];
-    for (int64_t t = 0; t < count; t++) {
-      char *row = rows.row(first_only ? s - unit_.first : offsets_[s] - begin_ + t) + column * rows.element;
-      k_.rotate(row, e_.heads_, e_.size_, e_.cosine_[table].data() + t * half, e_.sine_[table].data() + t * half);
-    }
-  }
+  k_.rotate(rows.row(row), e_.heads_, e_.size_, e_.cosine_[table].data() + place * half,
+            e_.sine_[table].data() + place * half);
 }
 
-void Pass::attend(const Layer &layer, int64_t sequence, const Rows &queries, int64_t query_row, int64_t queries_n,
-                  const Rows &out) {
-  const int64_t start = offsets_[sequence] - begin_;
+void Pass::rotate(const Layer &layer, const Rows &rows, const Part &p) {
+  if (layer.rotary < 0) return;
+  for (int64_t s = sequence_of(p.begin); s < n_ && start(s) < p.end; s++)
+    for (int64_t row = std::max(start(s), p.begin); row < std::min(start(s + 1), p.end); row++)
+      rotate_row(layer, rows, row, row - start(s));
+}
+
+// Queries from position `first` on of one sequence, which lie in rows from `query_row` on.
+void Pass::attend(size_t number, int64_t sequence, const Rows &queries, int64_t query_row, int64_t first,
+                  int64_t queries_n, const Rows &out, const Part &part) {
+  const Rows &key_value = key_value_[number % 2];
   Attention p{};
   p.query_stride = queries.stride;
-  p.key_stride = p.value_stride = key_value_.stride;
+  p.key_stride = p.value_stride = key_value.stride;
   p.queries_n = queries_n;
-  p.n = offsets_[sequence + 1] - offsets_[sequence];
+  p.n = start(sequence + 1) - start(sequence);
   p.size = e_.size_;
-  p.first = 0;
-  p.window = layer.window;
+  p.first = first;
+  p.window = e_.layers_[number].window;
   p.out_stride = out.stride;
-  p.scratch = scratch_;
+  p.scratch = scratch_ + part.number * scratch_bytes_;
   for (int64_t head = 0; head < e_.heads_; head++) {
     const int64_t column = head * e_.size_ * k_.element;
     p.queries = queries.row(query_row) + column;
-    p.keys = key_value_.row(start) + column;
-    p.values = key_value_.row(start) + e_.hidden_ * k_.element + column;
+    p.keys = key_value.row(start(sequence)) + column;
+    p.values = key_value.row(start(sequence)) + e_.hidden_ * k_.element + column;
     p.out = out.row(query_row) + column;
     k_.attend(&p);
   }
 }
 
-// Everything after attention. `operands` receives x as the next layer's products read it.
-void Pass::rest(const Layer &layer, const Rows &x, const Rows &operands, const Rows &seen, int64_t rows) {
+// Everything after attention. `operands` receives x as the inner layer's products read it.
+void Pass::rest(const Layer &layer, const Rows &x, const Rows &operands, const Rows &seen, int64_t rows,
+                const Part &p) {
   product(k_, layer.out, seen, rows, ADD, -1, x);
   const bool post = !layer.after_attention.weight.empty();
   norm(post ? layer.after_attention : layer.before_inner, x, post ? &x : nullptr, &operands, rows, e_.hidden_);
-  for (int64_t row = 0; row < rows; row += k_.chunk) {
-    const int64_t count = std::min<int64_t>(k_.chunk, rows - row);
-    Rows from = operands, to = x;
-    from.at = operands.row(row);
-    to.at = x.row(row);
-    product(k_, layer.up, from, count, e_.gated_ ? GATE : STORE, e_.activation_, inner_);
-    product(k_, layer.down, inner_, count, ADD, -1, to);
+  const Rows inner = inner_.from(p.number * (chunk_ + SPARE));
+  for (int64_t row = 0; row < rows; row += chunk_) {
+    const int64_t count = std::min(chunk_, rows - row);
+    product(k_, layer.up, operands.from(row), count, e_.gated_ ? GATE : STORE, e_.activation_, inner);
+    product(k_, layer.down, inner, count, ADD, -1, x.from(row));
   }
 }
 
-void Pass::layer(const Layer &layer) {
+void Pass::project(size_t number, const Part &p) {
+  const Layer &layer = e_.layers_[number];
+  const Rows operands = operands_.from(p.begin), &key_value = key_value_[number % 2];
+  const int64_t rows = p.end - p.begin;
   if (!layer.before_attention.weight.empty())
-    norm(layer.before_attention, x_, nullptr, &operands_, tokens_, e_.hidden_);
-  product(k_, layer.query, operands_, tokens_, STORE, -1, queries_);
-  product(k_, layer.key_value, operands_, tokens_, STORE, -1, key_value_);
-  rotate(layer, queries_, 0, false);
-  rotate(layer, key_value_, 0, false);
+    norm(layer.before_attention, x_.from(p.begin), nullptr, &operands, rows, e_.hidden_);
+  product(k_, layer.query, operands, rows, STORE, -1, queries_.from(p.begin));
+  product(k_, layer.key_value, operands, rows, STORE, -1, key_value.from(p.begin));
+  rotate(layer, queries_, p);
+  rotate(layer, key_value, p);
+}
+
+void Pass::finish(size_t number, const Part &p) {
+  const Layer &layer = e_.layers_[number];
   // The operands have been read: attention writes over them.
-  for (int64_t s = unit_.first; s < unit_.last; s++)
-    attend(layer, s, queries_, offsets_[s] - begin_, offsets_[s + 1] - offsets_[s], operands_);
-  // `queries_` has been read as well: it takes the operands of the inner layer.
-  rest(layer, x_, queries_, operands_, tokens_);
-  // Without a norm here the next layer begins with its own.
-  if (!layer.after_inner.weight.empty()) norm(layer.after_inner, x_, &x_, &operands_, tokens_, e_.hidden_);
-}
-
-void Pass::last_layer(const Layer &layer) {
-  if (!layer.before_attention.weight.empty())
-    norm(layer.before_attention, x_, nullptr, &operands_, tokens_, e_.hidden_);
-  for (int64_t i = 0; i < n_; i++) {
-    const int64_t start = offsets_[unit_.first + i] - begin_;
-    std::memcpy(first_.row(i), x_.row(start), static_cast<size_t>(e_.hidden_) * 4);
-    std::memcpy(first_operands_.row(i), operands_.row(start), static_cast<size_t>(e_.hidden_ * k_.element));
+  for (int64_t s = sequence_of(p.begin); s < n_ && start(s) < p.end; s++) {
+    const int64_t from = std::max(start(s), p.begin), to = std::min(start(s + 1), p.end);
+    attend(number, s, queries_, from, from - start(s), to - from, operands_, p);
   }
-  product(k_, layer.query, first_operands_, n_, STORE, -1, queries_);
-  product(k_, layer.key_value, operands_, tokens_, STORE, -1, key_value_);
-  rotate(layer, queries_, 0, true);
-  rotate(layer, key_value_, 0, false);
-  for (int64_t i = 0; i < n_; i++) attend(layer, unit_.first + i, queries_, i, 1, first_seen_);
-  rest(layer, first_, first_operands_, first_seen_, n_);
-  if (!layer.after_inner.weight.empty())
-    norm(layer.after_inner, first_, &first_, nullptr, n_, e_.hidden_);
+  // `queries_` has been read as well: it takes the operands of the inner layer.
+  const Rows x = x_.from(p.begin), operands = operands_.from(p.begin);
+  const int64_t rows = p.end - p.begin;
+  rest(layer, x, queries_.from(p.begin), operands, rows, p);
+  // Without a norm here the next layer begins with its own.
+  if (!layer.after_inner.weight.empty()) norm(layer.after_inner, x, &x, &operands, rows, e_.hidden_);
 }
 
-void Pass::mean(const Rows &to) const {
-  for (int64_t i = 0; i < n_; i++) {
-    const int64_t start = offsets_[unit_.first + i] - begin_, count = offsets_[unit_.first + i + 1] - begin_ - start;
-    float *sum = to.floats(i);
-    std::fill(sum, sum + to.stride, 0.0f);
-    for (int64_t t = start; t < start + count; t++) k_.add(sum, sum, x_.floats(t), nullptr, e_.hidden_);
-    for (int64_t c = 0; c < e_.hidden_; c++) sum[c] /= static_cast<float>(count);
+void Pass::project_first(size_t number, const Part &p) {
+  const Layer &layer = e_.layers_[number];
+  const Rows operands = operands_.from(p.begin), &key_value = key_value_[number % 2];
+  const int64_t rows = p.end - p.begin;
+  if (!layer.before_attention.weight.empty())
+    norm(layer.before_attention, x_.from(p.begin), nullptr, &operands, rows, e_.hidden_);
+  product(k_, layer.key_value, operands, rows, STORE, -1, key_value.from(p.begin));
+  rotate(layer, key_value, p);
+}
+
+void Pass::finish_first(size_t number, const Part &p) {
+  const Layer &layer = e_.layers_[number];
+  const int64_t n = p.last - p.first;
+  if (!n) return;
+  for (int64_t i = p.first; i < p.last; i++) {
+    std::memcpy(first_.row(i), x_.row(start(i)), static_cast<size_t>(e_.hidden_) * 4);
+    std::memcpy(first_operands_.row(i), operands_.row(start(i)), static_cast<size_t>(e_.hidden_ * k_.element));
+  }
+  const Rows first = first_.from(p.first), operands = first_operands_.from(p.first);
+  // All rows of `queries_` are free in the last layer; those of first tokens begin it.
+  product(k_, layer.query, operands, n, STORE, -1, queries_.from(p.first));
+  for (int64_t i = p.first; i < p.last; i++) {
+    if (layer.rotary >= 0) rotate_row(layer, queries_, i, 0);
+    attend(number, i, queries_, i, 0, 1, first_seen_, p);
+  }
+  rest(layer, first, operands, first_seen_.from(p.first), n, p);
+  if (!layer.after_inner.weight.empty()) norm(layer.after_inner, first, &first, nullptr, n, e_.hidden_);
+}
+
+void Pass::mean(const Part &p) const {
+  for (int64_t i = p.first; i < p.last; i++) {
+    float *sum = first_.floats(i);
+    std::fill(sum, sum + first_.stride, 0.0f);
+    for (int64_t t = start(i); t < start(i + 1); t++) k_.add(sum, sum, x_.floats(t), nullptr, e_.hidden_);
+    for (int64_t c = 0; c < e_.hidden_; c++) sum[c] /= static_cast<float>(start(i + 1) - start(i));
   }
 }
 
@@ -233,35 +284,56 @@ void Pass::out_rows(const Rows &from, float *result, int64_t rows, int64_t width
 }
 
 // The head reads `first_` and is float32 in every tier.
-void Pass::head(float *result) {
+void Pass::head(const Part &p) {
   const Kernels &exact = e_.exact_;
-  product(exact, e_.head_dense_, first_, n_, STORE, e_.head_activation_, head_in_);
-  if (!e_.head_norm_.weight.empty()) norm(e_.head_norm_, head_in_, &head_in_, nullptr, n_, e_.hidden_);
-  product(exact, e_.classifier_, head_in_, n_, STORE, -1, head_out_);
-  out_rows(head_out_, result + unit_.first * e_.labels_, n_, e_.labels_);
+  const int64_t n = p.last - p.first;
+  const Rows in = head_in_.from(p.first), out = head_out_.from(p.first);
+  product(exact, e_.head_dense_, first_.from(p.first), n, STORE, e_.head_activation_, in);
+  if (!e_.head_norm_.weight.empty()) norm(e_.head_norm_, in, &in, nullptr, n, e_.hidden_);
+  product(exact, e_.classifier_, in, n, STORE, -1, out);
+  out_rows(out, result_ + (unit_.first + p.first) * e_.labels_, n, e_.labels_);
 }
 
-void Pass::run(int32_t output, float *result) {
-  embed();
-  const bool all = output == CROSSRANK_MEAN || output == CROSSRANK_STATES ||
-                   (output == CROSSRANK_LOGITS && e_.head_by_mean_);
-  for (size_t i = 0; i < e_.layers_.size(); i++) {
-    if (i + 1 == e_.layers_.size() && !all) last_layer(e_.layers_[i]);
-    else layer(e_.layers_[i]);
+// What was asked for, of the sequences of a part.
+void Pass::give(const Part &p) {
+  const int64_t n = p.last - p.first;
+  if (!n) return;
+  if (!all_ && !e_.final_norm_.weight.empty()) {
+    const Rows rows = first_.from(p.first);
+    norm(e_.final_norm_, rows, &rows, nullptr, n, e_.hidden_);
   }
-  if (!e_.final_norm_.weight.empty()) {
-    const Rows &rows = all ? x_ : first_;
-    norm(e_.final_norm_, rows, &rows, nullptr, all ? tokens_ : n_, e_.hidden_);
+  if (output_ == CROSSRANK_STATES) {
+    out_rows(x_.from(start(p.first)), result_ + (begin_ + start(p.first)) * e_.hidden_, start(p.last) - start(p.first),
+             e_.hidden_);
+    return;
   }
-  switch (output) {
-    case CROSSRANK_STATES: out_rows(x_, result + begin_ * e_.hidden_, tokens_, e_.hidden_); break;
-    case CROSSRANK_MEAN:
-      mean(first_);
-      out_rows(first_, result + unit_.first * e_.hidden_, n_, e_.hidden_);
-      break;
-    case CROSSRANK_FIRST: out_rows(first_, result + unit_.first * e_.hidden_, n_, e_.hidden_); break;
-    default:
-      if (all) mean(first_);
-      head(result);
+  if (all_) mean(p);
+  if (output_ == CROSSRANK_LOGITS) head(p);
+  else out_rows(first_.from(p.first), result_ + (unit_.first + p.first) * e_.hidden_, n, e_.hidden_);
+}
+
+int64_t Pass::steps() const { return static_cast<int64_t>(e_.layers_.size()) + 2; }
+
+void Pass::run(int64_t step, int64_t number) {
+  const Part p = part(number);
+  const auto layers = static_cast<int64_t>(e_.layers_.size());
+  const auto layer = static_cast<size_t>(step);
+  if (step == layers + 1) {
+    give(p);
+    return;
+  }
+  if (step == layers && !all_) {
+    finish_first(layer - 1, p);
+    return;
+  }
+  if (p.begin == p.end) return;
+  if (step == 0) embed(p);
+  else finish(layer - 1, p);
+  if (step < layers) {
+    if (step + 1 == layers && !all_) project_first(layer, p);
+    else project(layer, p);
+  } else if (!e_.final_norm_.weight.empty()) {
+    const Rows x = x_.from(p.begin);
+    norm(e_.final_norm_, x, &x, nullptr, p.end - p.begin, e_.hidden_);
   }
 }

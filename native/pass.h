@@ -1,4 +1,4 @@
-// One unit's way through the layers, in one thread's buffers.
+// One unit's way through the layers, in one set of buffers.
 #pragma once
 
 #include "engine.h"
@@ -12,38 +12,64 @@ struct Rows {
   int64_t element = 4;
   char *row(int64_t i) const { return at + i * stride * element; }
   float *floats(int64_t i = 0) const { return reinterpret_cast<float *>(row(i)); }
+  Rows from(int64_t i) const { return {row(i), stride, element}; }
 };
 
+// A unit in steps and parts. A part is a range of the unit's tokens; in one step all parts may run at once, each on one
+// thread, but every part of a step must have ended before one of the next begins: attention reads what all parts wrote.
 struct Pass {
   Pass(Engine &engine, Workspace &workspace, const int32_t *ids, const int32_t *types, const int64_t *offsets,
-       Unit unit);
-  void run(int32_t output, float *result);
+       Unit unit, int64_t parts, int32_t output, float *result);
+  int64_t steps() const;
+  void run(int64_t step, int64_t part);
 
  private:
-  void embed();
-  void layer(const Layer &layer);
-  // The last layer of a model whose first tokens alone are asked for; exact, a seventh less work.
-  void last_layer(const Layer &layer);
-  void attend(const Layer &layer, int64_t sequence, const Rows &queries, int64_t query_row, int64_t queries_n,
-              const Rows &out);
-  void rest(const Layer &layer, const Rows &x, const Rows &operands, const Rows &seen, int64_t rows);
-  void rotate(const Layer &layer, const Rows &rows, int64_t column, bool first_only);
-  void head(float *result);
-  void mean(const Rows &to) const;
+  // Rows [begin, end) of the unit, and the sequences [first, last) of it that this part finishes; counted from 0.
+  struct Part {
+    int64_t number, begin, end, first, last;
+  };
+  Part part(int64_t number) const;
+
+  void embed(const Part &p);
+  // Queries, keys and values of a layer.
+  void project(size_t layer, const Part &p);
+  // What follows: attention and the inner layer.
+  void finish(size_t layer, const Part &p);
+  // The last layer of a model whose first tokens alone are asked for computes no other queries; exact, a seventh less
+  // work.
+  void project_first(size_t layer, const Part &p);
+  void finish_first(size_t layer, const Part &p);
+  void attend(size_t layer, int64_t sequence, const Rows &queries, int64_t query_row, int64_t first, int64_t queries_n,
+              const Rows &out, const Part &p);
+  void rest(const Layer &layer, const Rows &x, const Rows &operands, const Rows &seen, int64_t rows, const Part &p);
+  void rotate(const Layer &layer, const Rows &rows, const Part &p);
+  void rotate_row(const Layer &layer, const Rows &rows, int64_t row, int64_t place) const;
+  void head(const Part &p);
+  void mean(const Part &p) const;
+  void give(const Part &p);
   void norm(const Norm &norm, const Rows &from, const Rows *floats, const Rows *operands, int64_t rows,
             int64_t width) const;
   void product(const Kernels &kernels, const Packed &weights, const Rows &a, int64_t rows, int epilogue,
                int activation, const Rows &out) const;
   void out_rows(const Rows &from, float *result, int64_t rows, int64_t width) const;
+  int64_t start(int64_t sequence) const { return offsets_[unit_.first + sequence] - begin_; }
+  int64_t sequence_of(int64_t row) const;
 
   Engine &e_;
   const Kernels &k_;
   const int32_t *ids_, *types_;
   const int64_t *offsets_;
   const Unit unit_;
-  const int64_t begin_, tokens_, n_;
-  Rows x_, operands_, queries_, key_value_, inner_;  // of all tokens; `operands_` holds what attention saw as well
-  Rows first_, first_operands_, first_seen_;         // of first tokens
-  Rows head_in_, head_out_, small_;                  // float32, of the head and of the embeddings
-  char *scratch_ = nullptr;
+  const int64_t begin_, tokens_, n_, parts_;
+  const int32_t output_;
+  float *const result_;
+  const bool all_;  // whether the last layer's every token is asked for
+  // Of all tokens; `operands_` holds what attention saw as well. Keys and values are two: while one part reads a layer's,
+  // another writes the next's.
+  Rows x_, operands_, queries_, key_value_[2];
+  Rows first_, first_operands_, first_seen_;  // of first tokens
+  Rows head_in_, head_out_, small_;           // float32, of the head and of the embeddings
+  Rows inner_;                                // `chunk_` rows a part
+  int64_t chunk_ = 0, scratch_bytes_ = 0;
+  char *scratch_ = nullptr;  // `scratch_bytes_` a part
 };

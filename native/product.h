@@ -18,6 +18,8 @@ namespace {
 
 // Words of the inputs that one step reads: packing rounds up to them.
 constexpr int64_t DEPTH = 1;
+// Rows that are loaded at once.
+constexpr int64_t GRAIN = 1;
 
 // sums[R][COLUMNS] = a[R][words] x panel[words][COLUMNS]
 template <class T, int R>

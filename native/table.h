@@ -16,6 +16,7 @@ template <class T> Kernels tier_table(int tier, int dtype, int unit, int chunk) 
   k.depth = (int)DEPTH;
   k.unit = unit;
   k.chunk = chunk;
+  k.grain = (int)GRAIN;
   k.product = product<T>;
   k.norm = norm<T>;
   k.attend = attend<T>;

@@ -115,3 +115,13 @@ bool run_parallel(int64_t count, int threads, const std::function<void(int64_t)>
   }
   return true;
 }
+
+void wait_until(const std::atomic<int64_t> &count, int64_t least) {
+  // Some 20 microseconds, then the core is given away: on a busy machine the one waited for may need it.
+  for (int spin = 0; count.load(std::memory_order_acquire) < least; spin++) {
+    if (spin > 2000) std::this_thread::yield();
+#if defined(__x86_64__) || defined(__i386__)
+    else __builtin_ia32_pause();
+#endif
+  }
+}

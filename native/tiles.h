@@ -10,7 +10,7 @@
 
 namespace {
 
-constexpr int64_t DEPTH = 16;
+constexpr int64_t DEPTH = 16, GRAIN = 16;
 
 template <bool both>
 void tile_block(int64_t words, const uint32_t *a, int64_t a_stride, const uint32_t *panel, float *sums,

@@ -16,8 +16,10 @@ import random
 from pathlib import Path
 
 import bm25s
+import numpy as np
 import torch
 
+import crossrank
 import start
 from sources import TrainingSet, load
 
@@ -25,12 +27,22 @@ from sources import TrainingSet, load
 LEXICAL, DENSE, RANDOM = 4, 3, 1
 DEPTH = 40
 SEED = 20261123
+# Of a passage, the start model reads this many tokens here; more would double the time and change few negatives.
+READ = 112
+# Texts that are tokenized together.
+SLICE = 4096
 
 
 def sampled(candidates: list[str], n: int, rng: random.Random) -> list[str]:
     """`n` of ranked candidates without replacement, likelier near the top: hard, but not only the very hardest."""
     order = sorted(range(len(candidates)), key=lambda i: rng.expovariate(1.0) * (i + 6))
     return [candidates[i] for i in order[:n]]
+
+
+def vectors(embedder: crossrank.TextEmbedder, texts: list[str]) -> torch.Tensor:
+    """Unit vectors of the start model, (n, hidden)."""
+    parts = [embedder.embed(texts[begin : begin + SLICE]) for begin in range(0, len(texts), SLICE)]
+    return torch.from_numpy(np.concatenate(parts))
 
 
 def mine(
@@ -73,18 +85,15 @@ def main() -> None:
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     rng = random.Random(SEED)
-    torch.manual_seed(SEED)
-    tokenizer, model = start.tokenizer(), start.encoder().eval()
-
-    def rows(texts: list[str]) -> list[list[int]]:
-        return [e.ids[:111] + e.ids[-1:] if len(e.ids) > 112 else e.ids for e in tokenizer.encode_batch(texts)]
+    # The native engine packs what torch pads: mining is mostly the embedding of 200,000 passages.
+    embedder = crossrank.load_embedder(start.FOLDER)
+    embedder.max_length = READ
 
     with open(args.work / "groups.jsonl", "w", encoding="utf-8") as out:
         for training in load(args.train, SEED):
             place = {passage_id: n for n, passage_id in enumerate(training.passages)}
-            with torch.inference_mode():
-                passages = start.mean_pool(model, rows(list(training.passages.values())))
-                queries = start.mean_pool(model, rows([query for query, _ in training.queries]))
+            passages = vectors(embedder, list(training.passages.values()))
+            queries = vectors(embedder, [query for query, _ in training.queries])
             mined = mine(training, queries, passages, rng)
             kept = 0
             for n, (query, positive, negatives) in enumerate(mined):

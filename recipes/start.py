@@ -37,21 +37,6 @@ def encoder() -> BertModel:
     return model
 
 
-def mean_pool(model: BertModel, rows: list[list[int]], batch_tokens: int = 8192) -> torch.Tensor:
-    """Unit vectors, (n, hidden), of token id rows that hold their special tokens already; batches of like length."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    out = torch.empty(len(rows), model.config.hidden_size)
-    start = 0
-    while start < len(order):
-        stop = start + 1
-        while stop < len(order) and len(rows[order[stop]]) * (stop + 1 - start) <= batch_tokens:
-            stop += 1
-        picked = order[start:stop]
-        out[picked] = pooled(model, [rows[i] for i in picked])
-        start = stop
-    return out
-
-
 def padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Right-padded ids and their mask, both (n, longest rounded up to 16)."""
     # oneDNN keeps a primitive for every shape it has met; with every length of its own a training grew to 9 GB.

@@ -6,6 +6,9 @@ Loss for one query with candidates c (the judged passage first):
 
     cross entropy(softmax(logits), (1 - T) * onehot + T * softmax(start model's similarity / 0.05)) + 0.2 * BCE
 
+Groups of three grades (topical.py) add SAME_TOPIC times the mean of -log softmax of each passage of grade 1 among those
+of grade 0: a passage on the subject is worth more than one that shares words with the question.
+
 The list-wise part orders candidates (Cao et al. 2007, ListNet); the small BCE part keeps logits near log-odds, so that
 they can be calibrated. T is 0 by default: soft labels forgive unjudged answers among the negatives, but they also teach
 the start model's mistakes, and a second pass without them did not unteach those (LOG.md).
@@ -32,6 +35,7 @@ MAX_TOKENS = 176
 MAX_QUERY_TOKENS = 64
 MICROBATCH_TOKENS = 4096
 TEACHER = 0.0
+SAME_TOPIC = 0.4
 LEARNING_RATE = 7e-5
 WARMUP = 0.05
 SEED = 20261123
@@ -80,20 +84,28 @@ def step_loss(
     model: BertForSequenceClassification, tokenizer: object, rows: list[dict], rng: random.Random, share: float
 ) -> tuple[torch.Tensor, int]:
     """Mean loss over the queries of a step, and the tokens it took."""
-    pairs, sizes, teachers = [], [], []
+    pairs, sizes, choices = [], [], []
     for row in rows:
         negatives = rng.sample(range(1, len(row["passages"])), min(CANDIDATES - 1, len(row["passages"]) - 1))
-        picked = [0, *negatives]
+        picked = [0, *sorted(negatives)]
         pairs += pair_ids(tokenizer, row["query"], [row["passages"][i] for i in picked])
-        teachers.append(torch.tensor([row["teacher"][i] for i in picked]))
         sizes.append(len(picked))
+        choices.append(picked)
     losses = []
-    for scores, teacher in zip(logits_of(model, pairs).split(sizes), teachers, strict=True):
+    for scores, row, picked in zip(logits_of(model, pairs).split(sizes), rows, choices, strict=True):
         judged = torch.zeros(len(scores))
         judged[0] = 1.0
-        target = (1 - share) * judged + share * functional.softmax(teacher / 0.05, 0)
-        listwise = -(target * functional.log_softmax(scores, 0)).sum()
-        losses.append(listwise + 0.2 * functional.binary_cross_entropy_with_logits(scores, judged))
+        target = judged
+        if share and "teacher" in row:
+            opinion = functional.softmax(torch.tensor([row["teacher"][i] for i in picked]) / 0.05, 0)
+            target = (1 - share) * judged + share * opinion
+        loss = -(target * functional.log_softmax(scores, 0)).sum()
+        if "grades" in row:
+            grades = torch.tensor([row["grades"][i] for i in picked])
+            off = scores[grades == 0]
+            same = [-functional.log_softmax(torch.cat([one[None], off]), 0)[0] for one in scores[grades == 1]]
+            loss = loss + SAME_TOPIC * torch.stack(same).mean()
+        losses.append(loss + 0.2 * functional.binary_cross_entropy_with_logits(scores, judged))
     return torch.stack(losses).mean(), sum(len(ids) for ids, _ in pairs)
 
 
@@ -106,14 +118,21 @@ def main() -> None:
     parser.add_argument("--begin", type=Path, default=None, help="go on from this model, not from the start model")
     parser.add_argument("--teacher", type=float, default=TEACHER, help="share T of the start model's opinion")
     parser.add_argument("--rate", type=float, default=LEARNING_RATE, help="peak learning rate")
+    parser.add_argument("--topical", type=int, default=0, help="of each step's queries, so many are of topical.py")
     parser.add_argument("--threads", type=int, default=0, help="cores to use (default: all)")
+    parser.add_argument("--keep", type=int, default=0, help="keep the model of every N steps, to choose or average")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     groups = [json.loads(line) for line in (args.work / "groups.jsonl").read_text(encoding="utf-8").splitlines()]
     random.Random(SEED).shuffle(groups)
     groups = groups[args.skip :][: args.queries or None]
-    steps = len(groups) // QUERIES_A_STEP
+    mined = QUERIES_A_STEP - args.topical
+    steps = len(groups) // mined
+    topical = []
+    if args.topical:
+        topical = [json.loads(line) for line in (args.work / "topical.jsonl").read_text(encoding="utf-8").splitlines()]
+        random.Random(SEED).shuffle(topical)
 
     model, tokenizer = fresh(args.begin), start.tokenizer()
     model.train()
@@ -144,7 +163,8 @@ def main() -> None:
 
     began, tokens, losses = time.monotonic(), 0, []
     for step in range(first, steps):
-        rows = groups[step * QUERIES_A_STEP : (step + 1) * QUERIES_A_STEP]
+        rows = groups[step * mined : (step + 1) * mined]
+        rows += [topical[i % len(topical)] for i in range(step * args.topical, (step + 1) * args.topical)]
         loss, used = step_loss(model, tokenizer, rows, random.Random(SEED + step), args.teacher)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -165,6 +185,8 @@ def main() -> None:
             )
         if (step + 1) % 200 == 0:
             save(step + 1)
+        if args.keep and (step + 1) % args.keep == 0:
+            model.save_pretrained(args.to / f"step-{step + 1:05d}")
     save(steps)
 
 

@@ -16,20 +16,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crossrank.calibration import Platt
     from crossrank.cascade import Stage, rerank
+    from crossrank.context import Context
     from crossrank.crossencoder import CrossEncoder, Ranked, load
     from crossrank.embedder import TextEmbedder, load_embedder
     from crossrank.errors import CrossrankError
     from crossrank.fusion import rrf
     from crossrank.pipeline import Answer, Pipeline, open_pipeline
-    from crossrank.types import Passage, Ranking, Tokens
+    from crossrank.scorecache import CachedScorer
+    from crossrank.types import Passage, Place, Ranking, Tokens
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Answer": "pipeline",
+    "CachedScorer": "scorecache",
+    "Context": "context",
     "CrossEncoder": "crossencoder",
     "CrossrankError": "errors",
     "Passage": "types",
+    "Place": "types",
     "Pipeline": "pipeline",
     "Platt": "calibration",
     "Ranked": "crossencoder",
@@ -46,10 +51,13 @@ _HOME = {
 
 __all__ = [
     "Answer",
+    "CachedScorer",
+    "Context",
     "CrossEncoder",
     "CrossrankError",
     "Passage",
     "Pipeline",
+    "Place",
     "Platt",
     "Ranked",
     "Ranking",

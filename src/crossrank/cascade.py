@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.crossencoder import CrossEncoder
-from crossrank.errors import InputError
+from crossrank.anytime import Clock, Reading, Stopped, Until, read
+from crossrank.cost import Pace
+from crossrank.errors import CrossrankError, InputError
 from crossrank.fusion import zscore
+from crossrank.stopping import Stopping
 from crossrank.types import Passage, Ranking, Scorer, TokenStore, Truncation, check_k
+
+# What a stage that fails does to the query: end it with the error, or leave the order before it.
+OnError = Literal["raise", "keep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +33,17 @@ class Stage:
             ranking had before it; both are standardized over the documents read. 1 trusts the scorer alone. A
             cross-encoder alone can be worse than a good fusion, and the mix is better than either (README, quality).
         name: how the stage is called in traces.
+        pace: how fast the scorer is here (`crossrank.planner.measured`), by which a deadline chooses how much to
+            read. Without one the first documents tell.
+        stopping: the rule by which it may read less than its depth; it reads all when absent.
     """
 
     scorer: Scorer
     depth: int = 100
     weight: float = 1.0
     name: str = "rerank"
+    pace: Pace | None = field(default=None, repr=False)
+    stopping: Stopping | None = None
 
     def __post_init__(self) -> None:
         check_k(self.depth)
@@ -50,6 +62,8 @@ class Trace:
         scores: what the scorer itself said of each document it read, raw; empty for steps that only rank.
         truncations: what was cut or read in windows; positions count in the ranking before the step, -1 is the query.
         note: what the step could not do as it should, for people; empty when there is nothing to say.
+        stopped: why a step did less than it was there for, such as read fewer documents than its depth: "deadline",
+            "settled" (by its stopping rule), "error", or "plan" of the step that left stages out; empty otherwise.
     """
 
     name: str
@@ -58,13 +72,24 @@ class Trace:
     scores: dict[str, float]
     truncations: tuple[Truncation, ...] = ()
     note: str = ""
+    stopped: Stopped = ""
 
 
-def mixed(ranking: Ranking, logits: NDArray[np.float32], weight: float) -> Ranking:
+def mixed(
+    ranking: Ranking, logits: NDArray[np.float32], weight: float, among: NDArray[np.float32] | None = None
+) -> Ranking:
     """The new order of a stage's head.
 
     The new score is `weight * z(logits) + (1 - weight) * z(scores before)`, standardized over the documents read;
     with weight 1 it is the logit itself. Documents with a logit of -inf (blank texts) come last in their old order.
+
+    Args:
+        ranking: the documents read.
+        logits: theirs.
+        weight: of the stage.
+        among: scores before of all that the stage would have read, when it read only the first of them. The scores
+            before are standardized over these. Their spread among the first few is smaller, and stretched to 1 it would
+            outvote the scorer: 10 of 100 documents of wikiqa read gave nDCG@10 0.667 so, and 0.691 this way.
 
     >>> before = Ranking.sorted(["a", "b"], [2.0, 1.0])
     >>> mixed(before, np.float32([0.0, 5.0]), weight=1.0).ids
@@ -73,8 +98,12 @@ def mixed(ranking: Ranking, logits: NDArray[np.float32], weight: float) -> Ranki
     if weight == 1.0:
         return Ranking.sorted(ranking.ids, logits)
     read = np.isfinite(logits)
+    before = ranking.scores if among is None else among
+    # Blank documents do not count, as long as it is known which are blank.
+    scale = before[read] if len(before) == len(read) else before
+    old = zscore(ranking.scores, among=scale)
     scores = np.full(len(logits), -np.inf, dtype=np.float32)
-    scores[read] = weight * zscore(logits[read]) + (1.0 - weight) * zscore(ranking.scores[read])
+    scores[read] = weight * zscore(logits[read]) + (1.0 - weight) * old[read]
     return Ranking.sorted(ranking.ids, scores)
 
 
@@ -84,6 +113,10 @@ def rerank(
     stages: Sequence[Stage],
     texts: Callable[[Sequence[str]], Sequence[Passage]],
     store: TokenStore | None = None,
+    *,
+    deadline: float | None = None,
+    on_error: OnError = "raise",
+    clock: Clock = time.perf_counter,
 ) -> tuple[Ranking, tuple[Trace, ...]]:
     """Run `stages` over one ranking, each on the top of what the one before it left.
 
@@ -94,10 +127,16 @@ def rerank(
         texts: passages of the given ids, in their order.
         store: where their token ids lie ready, if anywhere. A cross-encoder with the same tokenizer reads those and no
             text; one with another tokenizer reads the texts, which its trace notes.
+        deadline: on `clock`, in seconds, when the answer is due; None takes what it takes. Each stage reads as many of
+            its documents as the time is enough for, in their order: those become the head, the others stay below.
+            The answer is always a whole ranking, however late it is.
+        on_error: what a stage does that raises (or whose texts cannot be fetched): "raise" passes the error on, "keep"
+            leaves the order before it, with the reason in its trace.
+        clock: what tells the time; of a test, its own.
 
     Returns:
-        The final ranking, and what each stage did. `ranking.head` documents were read by the last stage; documents
-        below keep the order and the scores of the step before.
+        The final ranking, and what each stage did. `ranking.head` documents were read by the last stage that read any;
+        documents below keep the order and the scores of the step before.
 
     >>> class Longest:
     ...     def score(self, pairs):
@@ -108,36 +147,70 @@ def rerank(
     >>> final.ids, final.head
     (('b', 'a', 'c'), 2)
     """
-    traces = []
-    for stage in stages:
-        began = time.perf_counter()
-        head = ranking.cut(stage.depth)
+    if on_error not in ("raise", "keep"):
+        raise InputError(f"on_error must be 'raise' or 'keep', not {on_error!r}")
+    traces: list[Trace] = []
+    for number, stage in enumerate(stages):
+        began = clock()
+        # What the stage before did not reach it has not sorted, and its scores compare with no others.
+        held = len(traces[-1].scores) if traces and traces[-1].stopped in ("deadline", "settled") else 0
+        head = ranking.cut(min(stage.depth, held or stage.depth))
         if not len(head):
             break
-        logits, truncations, note = _score(stage.scorer, query, head.ids, texts, store)
-        ranking = mixed(head, logits, stage.weight).over(ranking)
-        seconds = time.perf_counter() - began
-        raw = dict(zip(head.ids, logits.tolist(), strict=True))
-        traces.append(Trace(stage.name, ranking, seconds, raw, truncations, note))
+        until = _until(stage, stages[number + 1 :], deadline, clock)
+        try:
+            made = read(stage.scorer, query, head, texts, store, stage.pace, until)
+            ranking = placed(head, made, stage.weight).over(ranking) if len(made.scores) else ranking
+        except Exception as error:
+            # Any error: a scorer may be anybody's code, and it is told, not hidden.
+            if on_error == "raise":
+                raise
+            made = Reading(np.zeros(0, dtype=np.float32), (), "error", failure(error))
+        raw = dict(zip(head.ids, made.scores.tolist(), strict=False))
+        traces.append(Trace(stage.name, ranking, clock() - began, raw, made.truncations, made.note, made.stopped))
     return ranking, tuple(traces)
 
 
-def _score(
-    scorer: Scorer,
-    query: str,
-    ids: Sequence[str],
-    texts: Callable[[Sequence[str]], Sequence[Passage]],
-    store: TokenStore | None,
-) -> tuple[NDArray[np.float32], tuple[Truncation, ...], str]:
-    """Scores, the truncation report where the scorer makes one, and a note."""
-    if isinstance(scorer, CrossEncoder):
-        if store is not None and store.tokenizer == scorer.tokenizer:
-            scored = scorer.scored_tokens([query] * len(ids), store.tokens(ids))
-            return scored.scores, scored.truncations, ""
-        scored = scorer.scored([(query, passage.scored_text) for passage in texts(ids)])
-        note = "" if store is None else f"tokenized {len(ids)} passages: the index holds ids of another tokenizer"
-        return scored.scores, scored.truncations, note
-    logits = np.asarray(scorer.score([(query, passage.scored_text) for passage in texts(ids)]), dtype=np.float32)
-    if logits.shape != (len(ids),):
-        raise InputError(f"the scorer gave scores of shape {logits.shape} for {len(ids)} pairs")
-    return logits, (), ""
+def _until(stage: Stage, later: Sequence[Stage], deadline: float | None, clock: Clock) -> Until:
+    """When a stage must end: the deadline, less what the stages after it take, up to six tenths of the time left."""
+    stopping = stage.stopping
+    if stopping is not None and later:
+        # Its top is what the next stage reads.
+        stopping = replace(stopping, k=max(stopping.k, later[0].depth))
+    if deadline is None:
+        return Until(math.inf, clock, stopping, stage.weight)
+    kept = sum(after.pace.usual(after.depth) for after in later if after.pace is not None)
+    return Until(deadline - min(kept, 0.6 * max(0.0, deadline - clock())), clock, stopping, stage.weight)
+
+
+def placed(head: Ranking, made: Reading, weight: float) -> Ranking:
+    """The documents of `head` that were read, in their new order."""
+    count = len(made.scores)
+    first = Ranking(head.ids[:count], head.scores[:count], min(head.head, count))
+    return mixed(first, made.scores, weight, head.scores if count < len(head) else None)
+
+
+def failure(error: Exception) -> str:
+    """One line about a stage that failed, for its trace."""
+    kind = "" if isinstance(error, CrossrankError) else f"{type(error).__name__}: "
+    return f"failed, so the order before it stands: {kind}{' '.join(str(error).split())}"
+
+
+class Unavailable:
+    """A scorer in place of one that could not be loaded: it fails when it is asked, with the reason.
+
+    >>> Unavailable("small", InputError("no such model")).score([("q", "a")])
+    Traceback (most recent call last):
+    ...
+    crossrank.errors.InputError: no such model
+    """
+
+    def __init__(self, name: str, error: CrossrankError) -> None:
+        self.name, self._error = name, error
+
+    def __repr__(self) -> str:
+        return f"Unavailable({self.name!r}, {self._error!r})"
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """Raise what loading raised."""
+        raise self._error

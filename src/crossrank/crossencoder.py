@@ -16,9 +16,11 @@ from crossrank.batching import plan, slices
 from crossrank.calibration import Platt, sigmoid
 from crossrank.encoder import Encoded, PairEncoder, Windows
 from crossrank.errors import CheckpointError, InputError, ScoreError
+from crossrank.evidence import Evidence
+from crossrank.evidence import find as find_evidence
 from crossrank.lookahead import lookahead
 from crossrank.models import named
-from crossrank.types import Backend, Tokens, Truncation, check_k, check_query, order_of
+from crossrank.types import Backend, Passage, Tokens, Truncation, check_k, check_query, order_of
 from crossrank.windows import Fold, fold
 
 # Tokens of one batch. Scores do not depend on it; memory does: about 60 MB of activations for a MiniLM.
@@ -38,11 +40,15 @@ class Scored:
         scores: raw logits in the order of the pairs, shape (n,); -inf for a blank passage, which no model reads.
         truncations: passages that were cut or read in windows, and queries that were cut (position -1).
         tokens: tokens the model read.
+        cached: pairs whose scores were not computed but remembered (`crossrank.CachedScorer`).
+        note: what a cache could not do; empty when there is nothing to say.
     """
 
     scores: NDArray[np.float32]
     truncations: tuple[Truncation, ...]
     tokens: int
+    cached: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,11 +59,17 @@ class Ranked:
         positions: best first; equal scores keep their incoming order, blank documents come last.
         scores: raw logits in that order, shape (n,); -inf for blank documents.
         truncations: what was cut or read in windows; positions are the caller's, -1 is the query.
+        evidence: of each document here, in the same order, the sentence that answers best; empty unless asked for.
+        cached: documents whose scores were remembered by a cache.
+        note: what a cache could not do; empty when there is nothing to say.
     """
 
     positions: tuple[int, ...]
     scores: NDArray[np.float32]
     truncations: tuple[Truncation, ...]
+    evidence: tuple[Evidence | None, ...] = ()
+    cached: int = 0
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -119,6 +131,15 @@ class CrossEncoder:
         """Whether `probability` rests on a calibration that was fitted to judgments."""
         return self._calibration is not None
 
+    def count(self, text: str) -> int:
+        """Tokens of a text as its tokenizer counts, special tokens left out.
+
+        >>> import crossrank
+        >>> crossrank.load().count("Paris is its capital.")
+        5
+        """
+        return self._encoder.count(text)
+
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         """Raw logits of (query, passage) pairs, shape (n,), in their order; larger is more relevant.
 
@@ -142,7 +163,7 @@ class CrossEncoder:
         Long lists are read in slices, so that memory does not grow with them; while the backend scores one slice, a
         thread that lives as long as this call tokenizes the next.
         """
-        _check_pairs(pairs)
+        check_pairs(pairs)
         distinct = list({pair: None for pair in pairs if pair[1].strip()})
         heads: dict[str, NDArray[np.int32]] = {}
 
@@ -192,6 +213,17 @@ class CrossEncoder:
         place = {row: number for number, row in enumerate(distinct.tolist())}
         return _spread(found, [place[first[key]] for key in keys])
 
+    def sequence_lengths(self, query: str, passages: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """What passages of so many tokens become with `query`: the tokens of each sequence, in order, and how many
+        sequences each passage is, shape (n,). What they cost is known before they are scored.
+
+        >>> import crossrank
+        >>> lengths, counts = crossrank.load().sequence_lengths("capital of France", np.array([5, 700]))
+        >>> counts.tolist(), lengths.tolist()
+        ([1, 2], [11, 406, 406])
+        """
+        return self._encoder.sequence_lengths(query, passages, self.windows)
+
     def _costs(self, characters: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
         """What the model reads of each pair, about, in characters, from those of its query and its passage."""
         both = np.array(characters, dtype=np.int64).reshape(-1, 2)
@@ -229,13 +261,14 @@ class CrossEncoder:
             )
         return logits
 
-    def rank(self, query: str, documents: Sequence[str], k: int | None = None) -> Ranked:
+    def rank(self, query: str, documents: Sequence[str], k: int | None = None, *, evidence: bool = False) -> Ranked:
         """The documents that answer the query, best first.
 
         Args:
             query: what the user asks; must not be blank.
             documents: texts. Duplicates are kept, blank ones come last.
             k: entries to return; all when absent or larger than the list.
+            evidence: also find the sentence of each returned document that answers best, see `crossrank.evidence`.
 
         Returns:
             Positions in `documents` with raw scores. Ties keep their incoming order.
@@ -259,7 +292,11 @@ class CrossEncoder:
         check_query(query)
         scored = self.scored([(query, document) for document in documents])
         order = order_of(scored.scores)[:k]
-        return Ranked(tuple(order.tolist()), scored.scores[order], scored.truncations)
+        best = [Passage(str(position), documents[position]) for position in order.tolist()] if evidence else []
+        found = tuple(find_evidence(query, best, self.score, known=scored.scores[order].tolist())) if evidence else ()
+        return Ranked(
+            tuple(order.tolist()), scored.scores[order], scored.truncations, found, scored.cached, scored.note
+        )
 
     def probability(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Raw scores as probabilities that a passage is relevant, same shape and order.
@@ -278,7 +315,12 @@ class CrossEncoder:
         )
 
 
-def _check_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+def check_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """Refuse what is no list of (query, passage) pairs of strings, and a blank query.
+
+    Raises:
+        InputError: with the place of the first mistake.
+    """
     queries = set()
     for position, pair in enumerate(pairs):
         if isinstance(pair, str) or len(pair) != 2:

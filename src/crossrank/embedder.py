@@ -142,5 +142,7 @@ def load_embedder(
         CheckpointError: the model is missing, damaged, or no bi-encoder.
         InputError: the backend has no such device or dtype, or `threads` is out of its range.
     """
+    if isinstance(name, str) and name.startswith(("http://", "https://")):
+        raise CheckpointError(f"{name} is an address: a model behind one is a crossrank.remoteembedder.RemoteEmbedder")
     read = named.read(name, default="embed")
     return TextEmbedder(read, backends.open(read, backend, device, dtype, threads))

@@ -132,6 +132,10 @@ class PairEncoder:
         """Equal exactly for tokenizers that cut passages into equal ids: those of an index may then stand in."""
         return vocabulary.fingerprint(self._tokenizer)
 
+    def count(self, text: str) -> int:
+        """Tokens of a text, special tokens left out."""
+        return len(self._tokenized([text]).ids)
+
     def encode(
         self, pairs: Sequence[tuple[str, str]], windows: Windows, heads: dict[str, NDArray[np.int32]] | None = None
     ) -> Encoded:
@@ -177,6 +181,16 @@ class PairEncoder:
         whole = np.ones(len(passages), dtype=np.bool_)
         of = np.arange(len(passages), dtype=np.int64)
         return self._encoded(queries, passages, of, whole, windows, {} if heads is None else heads)
+
+    def sequence_lengths(
+        self, query: str, passages: NDArray[np.int64], windows: Windows
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Tokens of each sequence that passages of so many tokens become with `query`, and how many each becomes."""
+        heads: dict[str, NDArray[np.int32]] = {}
+        self._add_heads([query], heads)
+        head = np.full(len(passages), len(heads[query]), dtype=np.int64)
+        owner, _, lengths, counts = self._spans(head, passages, windows)
+        return head[owner] + lengths + self.template.specials, counts
 
     def _encoded(
         self,

@@ -6,6 +6,7 @@ CrossrankError
 ├── CheckpointError   (also ValueError)    a model folder is missing, damaged, or not one this version reads
 ├── IndexFileError    (also ValueError)    an index is missing, damaged, or was made with another model
 ├── ReadError         (also ValueError)    a document cannot be read: encoding, a PDF without text, too large
+├── RemoteError       (also ConnectionError)  a model behind an address refuses, or does not answer
 └── MissingExtraError (also ImportError)   an optional library is not installed
 """
 
@@ -34,6 +35,20 @@ class IndexFileError(CrossrankError, ValueError):
 
 class ReadError(CrossrankError, ValueError):
     """A document cannot be read."""
+
+
+class RemoteError(CrossrankError, ConnectionError):
+    """A model behind an address refuses, or does not answer.
+
+    Attributes:
+        status: of HTTP; 0 when no answer came.
+        tries: requests that were made.
+    """
+
+    def __init__(self, message: str, status: int = 0, tries: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+        self.tries = tries
 
 
 class MissingExtraError(CrossrankError, ImportError):

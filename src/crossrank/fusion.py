@@ -32,19 +32,26 @@ def rrf(rankings: Sequence[Ranking], k: int = 60) -> Ranking:
     return Ranking.sorted(list(scores), list(scores.values()))
 
 
-def zscore(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+def zscore(scores: NDArray[np.float32], among: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
     """Scores minus their mean, over their standard deviation; all 0 when they are equal. -inf stays -inf.
+
+    Args:
+        scores: shape (n,).
+        among: scores whose mean and deviation count instead of their own.
 
     >>> zscore(np.float32([1, 3])).tolist()
     [-1.0, 1.0]
+    >>> zscore(np.float32([5]), among=np.float32([1, 3])).tolist()
+    [3.0]
     """
     finite = np.isfinite(scores)
     out = np.where(finite, np.float32(0), scores).astype(np.float32)
-    if finite.any():
-        values = scores[finite].astype(np.float64)
+    known = scores[finite] if among is None else among[np.isfinite(among)]
+    if finite.any() and len(known):
+        values = known.astype(np.float64)
         spread = values.std()
         if spread > 0:
-            out[finite] = (values - values.mean()) / spread
+            out[finite] = (scores[finite].astype(np.float64) - values.mean()) / spread
     return out
 
 

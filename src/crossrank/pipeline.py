@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crossrank.cascade import Stage, Trace, rerank
-from crossrank.crossencoder import load
+import numpy as np
+
+from crossrank.anytime import Clock
+from crossrank.cascade import OnError, Stage, Trace, Unavailable, rerank
+from crossrank.context import Context, Order, assemble, nothing
+from crossrank.cost import Habit, Pace
+from crossrank.crossencoder import CrossEncoder, load
 from crossrank.embedder import load_embedder
-from crossrank.errors import InputError
+from crossrank.errors import CrossrankError, IndexFileError, InputError
+from crossrank.evidence import Evidence, find
 from crossrank.fusion import rrf
-from crossrank.types import Passage, Ranking, ReportingRetriever, Retrieved, Retriever, TokenStore, check_k, check_query
+from crossrank.planner import Memory, paced, plan
+from crossrank.types import (
+    Embedder,
+    Passage,
+    Ranking,
+    ReportingRetriever,
+    Retrieved,
+    Retriever,
+    TokenStore,
+    check_k,
+    check_query,
+)
 
 if TYPE_CHECKING:
     from crossrank.index import Index
@@ -21,6 +38,9 @@ if TYPE_CHECKING:
 # Share of the cross-encoder's score when a hybrid first stage is reranked. Chosen on four dev sets (see LOG.md):
 # the mean was 0.746 for fusion alone, 0.756 at 0.1, 0.747 at 0.2 and 0.648 for this cross-encoder alone.
 MIX = 0.1
+# What fetching the texts of an answer takes, until it was measured.
+_FETCH = 0.003
+_NOTHING = Ranking((), np.zeros(0, dtype=np.float32), 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,8 +51,10 @@ class Answer:
         query: as asked.
         ranking: the k best, best first; `ranking.head` of them were read by the last stage.
         passages: their texts, in the same order.
-        traces: every step, in order: each retriever, "fused" when there are several, each stage.
+        traces: every step, in order: each retriever, "fused" when there are several, "plan" when a budget left a stage
+            out, each stage.
         seconds: wall-clock time of the whole query.
+        budget: seconds that it should take; None for no budget.
     """
 
     query: str
@@ -40,6 +62,22 @@ class Answer:
     passages: tuple[Passage, ...]
     traces: tuple[Trace, ...]
     seconds: float
+    budget: float | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What steps could not do as they should, for people: "name: what"."""
+        return tuple(f"{trace.name}: {trace.note}" for trace in self.traces if trace.note)
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Stages that failed, so that the order before them stands."""
+        return tuple(trace.name for trace in self.traces if trace.stopped == "error")
+
+    @property
+    def late(self) -> bool:
+        """Whether it took longer than its budget."""
+        return self.budget is not None and self.seconds > self.budget
 
 
 @dataclass(frozen=True)
@@ -53,6 +91,10 @@ class Pipeline:
         depth: documents each retriever returns.
         rrf_k: the constant of reciprocal rank fusion.
         store: where the passages' token ids lie ready, if anywhere; see `crossrank.cascade.rerank`.
+        budget: seconds in which an answer is due; see `within`.
+        on_error: what a stage that fails does to the query: "raise", or "keep" the order before it, with the reason in
+            its trace. The default raises: who does not look at traces would never learn that a model is broken.
+        clock: what tells the time.
     """
 
     retrievers: Mapping[str, Retriever]
@@ -61,11 +103,51 @@ class Pipeline:
     depth: int = 100
     rrf_k: int = 60
     store: TokenStore | None = field(default=None, repr=False)
+    budget: float | None = None
+    on_error: OnError = "raise"
+    clock: Clock = field(default=time.perf_counter, repr=False)
+    _habits: dict[str, Habit] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_k(self.depth)
         if not self.retrievers:
             raise InputError("a pipeline needs at least one retriever")
+        if self.budget is not None and not 0 < self.budget < float("inf"):
+            raise InputError(f"a budget is a time over 0, not {self.budget} seconds")
+
+    def within(self, ms: float, *, memory: Memory | None = None, on_error: OnError = "keep") -> Pipeline:
+        """The same pipeline, whose answers are due after `ms` milliseconds, retrieval included.
+
+        Stages and the number of documents they read follow the time that retrieval leaves; the advice that a choice
+        among several models goes by is `crossrank.planner.plan`. What was not done is in the answer: `Answer.notes`,
+        `Trace.stopped`. An answer is never empty because of its budget: when nothing else fits it is the fused order.
+
+        The first use of a scorer measures it, about 1.5 s each, unless `memory` knows it, and three retrievals for
+        nothing open the retrievers' files, so that no query pays for that.
+
+        Args:
+            ms: milliseconds.
+            memory: where costs are kept between processes; nothing is read or written without it.
+            on_error: as the attribute. Here a stage that fails leaves the order before it: who names a time wants an
+                answer by then.
+
+        Raises:
+            InputError: a budget that is no time over 0.
+        """
+        made = replace(
+            self,
+            stages=tuple(paced(stage, memory) for stage in self.stages),
+            budget=ms / 1000,
+            on_error=on_error,
+            _habits=dict(self._habits),
+        )
+        for turn in range(3):
+            found = made._retrieve("warm up", None)[-1].ranking
+            made._fetch(found.cut(10))
+            if not turn:
+                # The first one opened files: no habit.
+                made._habits.clear()
+        return made
 
     def search(self, query: str, k: int = 10) -> Answer:
         """The `k` best documents for `query`.
@@ -75,21 +157,127 @@ class Pipeline:
         """
         check_k(k)
         check_query(query)
-        began = time.perf_counter()
-        traces = []
-        for name, retriever in self.retrievers.items():
-            started = time.perf_counter()
-            found = _retrieved(retriever, query, self.depth)
-            traces.append(Trace(name, found.ranking, time.perf_counter() - started, {}, found.truncations))
-        ranking = traces[0].ranking
-        if len(traces) > 1:
-            started = time.perf_counter()
-            ranking = rrf([trace.ranking for trace in traces], self.rrf_k)
-            traces.append(Trace("fused", ranking, time.perf_counter() - started, {}))
-        ranking, reranked = rerank(query, ranking, self.stages, self.texts, self.store)
+        began = self.clock()
+        # The texts of the answer are fetched after the last stage, and in time.
+        due = None if self.budget is None else began + self.budget - self._habits.get("texts", Habit(_FETCH)).most
+        traces = self._retrieve(query, due)
+        ranking, stages = traces[-1].ranking, self.stages
+        if due is not None:
+            chosen = plan(stages, len(ranking), due - self.clock())
+            stages = tuple(_for_top(stage, k) for stage in chosen.stages)
+            if chosen.notes:
+                traces.append(Trace("plan", ranking, 0.0, {}, note="; ".join(chosen.notes), stopped="plan"))
+        ranking, reranked = rerank(
+            query, ranking, stages, self.texts, self.store, deadline=due, on_error=self.on_error, clock=self.clock
+        )
         final = ranking.cut(k)
-        passages = tuple(self.texts(final.ids)) if len(final) else ()
-        return Answer(query, final, passages, (*traces, *reranked), time.perf_counter() - began)
+        passages = self._fetch(final)
+        return Answer(query, final, passages, (*traces, *reranked), self.clock() - began, self.budget)
+
+    def _retrieve(self, query: str, due: float | None) -> list[Trace]:
+        """What each retriever found, and the fused ranking at the end; one that would be late is left out."""
+        traces: list[Trace] = []
+        for name, retriever in self.retrievers.items():
+            started = self.clock()
+            most = self._habits[name].most if name in self._habits else 0.0
+            if due is not None and started + most > due and any(len(trace.ranking) for trace in traces):
+                self._habits[name] = self._habits[name].idle()
+                left = max(0.0, due - started) * 1000
+                note = f"left out: it may take {most * 1000:.0f} ms, and {left:.0f} were left"
+                traces.append(Trace(name, _NOTHING, 0.0, {}, note=note, stopped="deadline"))
+                continue
+            found = _retrieved(retriever, query, self.depth)
+            taken = self.clock() - started
+            self._learn(name, taken)
+            traces.append(Trace(name, found.ranking, taken, {}, found.truncations))
+        if len(traces) > 1:
+            started = self.clock()
+            fused = rrf([trace.ranking for trace in traces], self.rrf_k)
+            traces.append(Trace("fused", fused, self.clock() - started, {}))
+        return traces
+
+    def _fetch(self, ranking: Ranking) -> tuple[Passage, ...]:
+        started = self.clock()
+        passages = tuple(self.texts(ranking.ids)) if len(ranking) else ()
+        self._learn("texts", self.clock() - started)
+        return passages
+
+    def _learn(self, name: str, seconds: float) -> None:
+        habit = self._habits.get(name)
+        self._habits[name] = Habit(seconds) if habit is None else habit.after(seconds)
+
+    def context(
+        self,
+        query: str,
+        tokens: int,
+        k: int = 10,
+        *,
+        count: Callable[[str], int] | None = None,
+        order: Order = "score",
+        threshold: float | None = None,
+    ) -> Context:
+        """The `k` best passages for a language model to answer from, within a budget of tokens.
+
+        Args:
+            query: what the user asks.
+            tokens: the budget; see `crossrank.context.assemble`, also for the order.
+            k: passages to choose from; 5 to 10 are usual.
+            count: tokens of a text, such as `lambda text: len(encoding.encode(text))` with tiktoken. When absent the
+                last stage's own tokenizer counts, which agrees with that of a language model only roughly.
+            order: "score" or "document".
+            threshold: the context is empty when no passage of the `k` that the last stage read has at least this
+                probability. A model that is not calibrated gives none, and the context's note says so.
+
+        Raises:
+            InputError: a blank query, a budget, `k` or threshold out of its range, or no `count` where no stage has a
+                tokenizer.
+        """
+        check_k(tokens)
+        if threshold is not None and not 0.0 <= threshold <= 1.0:
+            raise InputError(f"the threshold is a probability, from 0 to 1, not {threshold}")
+        scorer = next((stage.scorer for stage in reversed(self.stages) if isinstance(stage.scorer, CrossEncoder)), None)
+        if count is None:
+            if scorer is None:
+                raise InputError(
+                    "no stage of this pipeline has a tokenizer: pass count=, a function from text to tokens"
+                )
+            count, counted_by = scorer.count, f"the tokenizer of {scorer.checkpoint.name}"
+        else:
+            counted_by = "a function of the caller"
+        answer = self.search(query, k)
+        probability = _best_probability(self.stages, answer)
+        if threshold is not None and probability is not None and probability < threshold:
+            return nothing(counted_by, answer.passages, probability, threshold)
+        made = assemble(answer.passages, tokens, count, counted_by=counted_by, order=order)
+        unused = ""
+        if threshold is not None and probability is None and answer.passages:
+            unused = "the threshold was not used: the last stage gives no calibrated probability"
+        return replace(made, probability=probability, note="; ".join(filter(None, [made.note, unused])))
+
+    def evidence(self, answer: Answer) -> tuple[Evidence | None, ...]:
+        """Of each passage of an answer the sentence that the last stage's scorer finds best; see `crossrank.evidence`.
+
+        Raises:
+            InputError: the pipeline has no stage, so that nothing in it reads sentences.
+        """
+        if not self.stages:
+            raise InputError("evidence needs a stage that scores; this pipeline only retrieves")
+        known = [answer.traces[-1].scores.get(id_) for id_ in answer.ranking.ids]
+        return tuple(find(answer.query, answer.passages, self.stages[-1].scorer.score, known=known))
+
+
+def _for_top(stage: Stage, k: int) -> Stage:
+    """The stage, settled only when the `k` best are that the query asks for."""
+    return stage if stage.stopping is None else replace(stage, stopping=replace(stage.stopping, k=k))
+
+
+def _best_probability(stages: Sequence[Stage], answer: Answer) -> float | None:
+    """The highest calibrated probability among the passages of an answer; None where the last stage tells none."""
+    scorer = stages[-1].scorer if stages else None
+    logits = [answer.traces[-1].scores[id_] for id_ in answer.ranking.ids if id_ in answer.traces[-1].scores]
+    if not isinstance(scorer, CrossEncoder) or not scorer.calibrated or not logits:
+        return None
+    return float(scorer.probability(np.array(logits, dtype=np.float32)).max())
 
 
 def _retrieved(retriever: Retriever, query: str, depth: int) -> Retrieved:
@@ -102,7 +290,7 @@ def open_pipeline(
     folder: str | Path,
     model: str | Path | None = None,
     *,
-    embedder: str | Path | None = None,
+    embedder: str | Path | Embedder | None = None,
     depth: int = 100,
     where: Sequence[str] = (),
     mix: float = MIX,
@@ -111,13 +299,17 @@ def open_pipeline(
     device: str = "auto",
     dtype: str = "auto",
     threads: int | None = None,
+    on_error: OnError = "raise",
+    cache: str | Path | None = None,
 ) -> Pipeline:
     """The usual pipeline over an index: BM25 and dense, reciprocal rank fusion, one cross-encoder.
 
     Args:
         folder: made by `crossrank index`.
         model: the cross-encoder; "small" when absent.
-        embedder: must be the one the index was made with, which is the default.
+        embedder: must be the one the index was made with, which is the default; a name, or an embedder. A model behind
+            an address (`crossrank.remoteembedder`) is not the default of any index, because queries and a key would go
+            to whatever address a folder names: pass it.
         depth: documents each retriever returns, and the cross-encoder reads.
         where: filters on metadata, such as "year>=2020"; all must hold.
         mix: share of the cross-encoder's score in the final order, see `Stage.weight`.
@@ -127,6 +319,8 @@ def open_pipeline(
         dtype: "auto", "float32", "bfloat16" or "float16". It need not be the one the index was made in: cosines of 200
             texts differed by 0.0033 at most between float32 and bfloat16 (`embed`, torch).
         threads: cores that one call of the native engine may use; all when absent.
+        on_error: "keep" leaves the fused order, with the reason in the answer, when the cross-encoder cannot be loaded
+            or fails; see `Pipeline.on_error`.
 
     Raises:
         IndexFileError: no index there, or it was made with another embedder.
@@ -136,15 +330,38 @@ def open_pipeline(
     from crossrank.index import Index
     from crossrank.retrieval.bm25 import BM25Retriever
     from crossrank.retrieval.dense import DenseRetriever
+    from crossrank.scorecache import CachedScorer
 
     index: Index = Index.open(folder)
-    made = load_embedder(embedder or index.info().model, backend=backend, device=device, dtype=dtype, threads=threads)
+    made = _embedder(index, folder, embedder, (backend, device, dtype, threads))
     retrievers: dict[str, Retriever] = {
         "bm25": BM25Retriever(index, where),
         "dense": DenseRetriever(index, made, where),
     }
     stages: tuple[Stage, ...] = ()
     if rerank:
-        scorer = load(model, backend=backend, device=device, dtype=dtype, threads=threads)
-        stages = (Stage(scorer, depth=depth, weight=mix, name=scorer.checkpoint.name),)
-    return Pipeline(retrievers, index.passages, stages, depth, store=index)
+        try:
+            scorer = load(model, backend=backend, device=device, dtype=dtype, threads=threads)
+            scorer = scorer if cache is None else CachedScorer(scorer, cache)
+            stages = (Stage(scorer, depth=depth, weight=mix, name=scorer.checkpoint.name),)
+        except CrossrankError as error:
+            if on_error == "raise":
+                raise
+            missing = Unavailable(str(model), error)
+            stages = (Stage(missing, depth=depth, weight=mix, name=missing.name, pace=Pace()),)
+    return Pipeline(retrievers, index.passages, stages, depth, store=index, on_error=on_error)
+
+
+def _embedder(
+    index: Index, folder: str | Path, wanted: str | Path | Embedder | None, how: tuple[str, str, str, int | None]
+) -> Embedder:
+    if wanted is not None and not isinstance(wanted, (str, Path)):
+        return wanted
+    name = wanted or index.info().model
+    if wanted is None and isinstance(name, str) and name.startswith(("http://", "https://")):
+        raise IndexFileError(
+            f"the index {folder} was made with a model behind an address, {name}, and queries go there only when you "
+            "say so: pass embedder=RemoteEmbedder(...), or --embedder with that name to crossrank search"
+        )
+    backend, device, dtype, threads = how
+    return load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)

@@ -170,6 +170,22 @@ def check_query(query: Any) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a passage begins.
+
+    Attributes:
+        file: absolute path of the file that was read; "" for a document that a program passed in.
+        start: characters of its document's text before it. The text is what the reader made of the file: for plain
+            text, Markdown and reStructuredText this is the place in the file itself.
+        line: of that text, from 1.
+    """
+
+    file: str
+    start: int
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
 class Passage:
     """The text a scorer reads for one document, and where it came from.
 
@@ -179,6 +195,7 @@ class Passage:
         title: read before the text when it is not empty.
         document: id of the document (often a file) that holds the passage.
         metadata: the user's own fields; values are strings, numbers, booleans or None.
+        place: where it begins; None when that is not known. Not compared.
     """
 
     id: str
@@ -186,6 +203,7 @@ class Passage:
     title: str = ""
     document: str = ""
     metadata: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    place: Place | None = field(default=None, compare=False)
 
     @property
     def scored_text(self) -> str:
@@ -272,6 +290,15 @@ class Scorer(Protocol):
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         """Raw scores, shape (n,), in the order of the pairs; larger is more relevant."""
+        ...
+
+
+@runtime_checkable
+class NotingScorer(Protocol):
+    """A scorer that says what people should know of a call. One that is not has nothing to say."""
+
+    def noted(self, pairs: Sequence[tuple[str, str]]) -> tuple[NDArray[np.float32], str]:
+        """Like `score`, with a note; "" when there is nothing to say."""
         ...
 
 

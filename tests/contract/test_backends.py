@@ -13,13 +13,13 @@ from crossrank import backends, extras
 from crossrank.backends.cpu import library
 from crossrank.checkpoint import read
 from crossrank.errors import CheckpointError, InputError
+from crossrank.parity import MOVES
 from crossrank.types import Backend, Tokens
 
-# How far a sequence's answer may move with what else is in its batch: matrix products round differently by shape.
 NATIVE = [f"cpu:{tier}-float32" for tier in library.tiers()]
 NATIVE += [f"cpu:{tier}-bfloat16" for tier in library.tiers() if library.has_bfloat16(tier)]
-# The native engine adds up every number in one order, whatever stands beside it: its answers do not move at all.
-TOLERANCE = dict.fromkeys(NATIVE, 0.0) | {"reference": 2e-5, "torch": 2e-5, "torch-bfloat16": 0.1, "fake": 0.0}
+# How far a sequence's answer may move with what else is in its batch.
+TOLERANCE = dict.fromkeys(NATIVE, MOVES["cpu"]) | MOVES
 
 needs_torch = pytest.mark.skipif(
     not (extras.available("torch") and extras.available("transformers")), reason="the extra torch is not installed"

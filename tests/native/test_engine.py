@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,32 @@ def test_threads_do_not_change_a_bit(cross_encoder_folder: Path, threads: int) -
     tokens = tiny.random_tokens((np.arange(200) % 64 + 1).tolist())
     one = scorer(cross_encoder_folder, TIERS[-1], "float32", 1).forward(tokens)
     np.testing.assert_array_equal(scorer(cross_encoder_folder, TIERS[-1], "float32", threads).forward(tokens), one)
+
+
+@pytest.mark.parametrize("kind", sorted(TOLERANCE))
+@pytest.mark.parametrize("lengths", [[64], [1], [5], [63, 2], [7, 64, 3], [64] * 3])
+def test_a_request_divided_by_rows_is_the_same_to_the_bit(
+    cross_encoder_folder: Path, lengths: list[int], kind: tuple[str, str]
+) -> None:
+    """Fewer sequences than threads, or one that outweighs the rest: threads share the rows of each layer."""
+    tokens = tiny.random_tokens(lengths)
+    one = scorer(cross_encoder_folder, *kind, threads=1)
+    for threads in (2, 3, 16):
+        many = scorer(cross_encoder_folder, *kind, threads=threads)
+        np.testing.assert_array_equal(many.forward(tokens), one.forward(tokens))
+        np.testing.assert_array_equal(many.pool(tokens, "mean"), one.pool(tokens, "mean"))
+        np.testing.assert_array_equal(many.pool(tokens, "cls"), one.pool(tokens, "cls"))
+        np.testing.assert_array_equal(many.states(tokens), one.states(tokens))
+
+
+def test_many_callers_at_once_divide_their_requests(cross_encoder_folder: Path) -> None:
+    native = scorer(cross_encoder_folder, TIERS[-1], "float32", 4)
+    requests = [tiny.random_tokens([length]) for length in range(20, 60)]
+    want = [native.forward(tokens) for tokens in requests]
+    with ThreadPoolExecutor(8) as callers:
+        for _ in range(5):
+            for got, expected in zip(callers.map(native.forward, requests), want, strict=True):
+                np.testing.assert_array_equal(got, expected)
 
 
 FORKS = """

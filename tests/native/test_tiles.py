@@ -49,6 +49,10 @@ for heads, size, inner in [(4, 32, 200), (2, 64, 65), (3, 24, 96), (1, 2, 7)]:
         # Both read the same bfloat16 and add in float32, in another order; a rounding that differs moves on.
         spread = 0.03 * max(1.0, float(np.abs(want).max()), 0.3 * (heads * size) ** 0.5)
         assert np.abs(got - want).max() < spread, (heads, size, np.abs(got - want).max())
+    # One sequence's rows divided among threads, at whole tiles.
+    one = backends.open(read(folder), "cpu:amx_bf16", dtype="bfloat16", threads=1)
+    three = backends.open(read(folder), "cpu:amx_bf16", dtype="bfloat16", threads=3)
+    np.testing.assert_array_equal(three.states(tokens.take([9])), one.states(tokens.take([9])))
     alone = np.concatenate([tiles.forward(tokens.take([i])) for i in range(len(tokens))])
     np.testing.assert_array_equal(tiles.forward(tokens), alone)
 """

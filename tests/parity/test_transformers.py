@@ -69,6 +69,16 @@ def test_logits(made: Path, backend: str) -> None:
     assert np.abs(got - want).max() < TOLERANCE
 
 
+@pytest.mark.skipif(not library.tiers(), reason=f"no native library: {library.obstacle()}")
+def test_threads_that_divide_the_rows_of_a_layer_change_no_bit(made: Path) -> None:
+    checkpoint = read(made)
+    one, three = (backends.open(checkpoint, "cpu", "cpu", "float32", threads) for threads in (1, 3))
+    for lengths in ([96], [95, 2], LENGTHS):
+        tokens = some_tokens(checkpoint, lengths)
+        np.testing.assert_array_equal(three.forward(tokens), one.forward(tokens))
+        np.testing.assert_array_equal(three.pool(tokens, "mean"), one.pool(tokens, "mean"))
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_pooled_vectors_of_the_encoder_inside(made: Path, backend: str) -> None:
     checkpoint = read(made)

@@ -367,6 +367,58 @@ def test_search_explains_every_step(index: str, ce: str) -> None:
     assert "opening" in lines.stderr
 
 
+def test_search_shows_the_sentence_and_remembers(index: str, ce: str) -> None:
+    args = ("search", index, "bread", "-m", ce, "--explain", "--cache", "scores")
+    first = run(*args)
+    assert "0 of " in first.stderr
+    *found, last = rows(again := run(*args, "--json"))
+    known, asked = re.findall(r"(\d+) of (\d+) scores came from the cache", again.stderr)[0]
+    assert known == asked
+    assert last["explain"]["evidence_seconds"] >= 0
+    for line, row in zip(first.stdout.splitlines(), found, strict=True):
+        evidence = row["evidence"]
+        assert row["text"][evidence["start"] : evidence["stop"]] == evidence["text"]
+        assert line.split("\t")[-1] == " ".join(evidence["text"].split())
+    assert "evidence" not in rows(run("search", index, "bread", "-m", ce, "--json"))[0]
+    # Without a reranker nothing reads sentences.
+    assert rows(run("search", index, "bread", "--no-rerank", "--json", "--explain"))[0]["evidence"] is None
+
+
+def test_rerank_shows_the_sentence_and_remembers(ce: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("p.jsonl").write_text(
+        json.dumps({"id": "a", "title": "Paris", "text": "The cat is here. Paris is a capital.  Bread!"})
+        + '\n{"id": "b", "text": ""}\n',
+        encoding="utf-8",
+    )
+    args = ("rerank", "what is the capital?", "p.jsonl", "-m", ce, "--explain", "--cache", "scores")
+    found = rows(run(*args, "--json"))
+    evidence = found[0]["evidence"]
+    assert evidence["text"] == found[0]["text"][evidence["start"] : evidence["stop"]]
+    assert (evidence["sentences"], evidence["compared"], found[1]["evidence"]) == (3, 3, None)
+    lines = run(*args)
+    assert lines.stdout.splitlines()[0].endswith("\t" + evidence["text"])
+    assert "5 of 5 scores came from the cache" in lines.stderr
+    monkeypatch.setattr(terminal, "on_terminal", lambda *, err=False: True)
+    assert evidence["text"] in run(*args).stdout
+    Path("scores").write_bytes(b"dear diary")
+    assert "something else" in run(*args, code=1).stderr
+
+
+@pytest.mark.parametrize("before", [0, 3, 400])
+@pytest.mark.parametrize("after", [0, 3, 400])
+def test_the_marked_sentence_is_shown_wherever_it_lies(before: int, after: int) -> None:
+    from crossrank.evidence import Evidence
+
+    text = "word " * before + "The answer is here." + " other" * after
+    start = 5 * before
+    shown = terminal.passage(crossrank.Passage("a", text), 80, evidence=Evidence(start, start + 19, 1.0, 1.0, 3, 3))
+    assert "The answer is here." in shown.plain
+    assert len(shown.plain) <= 3 * 60 + 4
+    assert [shown.plain[span.start : span.end] for span in shown.spans if "bold" in str(span.style)] == [
+        "The answer is here."
+    ]
+
+
 def test_a_model_called_as_a_retriever_is_hides_no_step(
     index: str, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -378,7 +430,7 @@ def test_a_model_called_as_a_retriever_is_hides_no_step(
     bread = next(row for row in found if row["document"] == "bread")
     assert ["raw_score" in step for step in bread["steps"].values()] == [False, False, False, True]
     for line in run(*args).stdout.splitlines():
-        assert [re.sub(r" (#.*|-)$", "", field) for field in line.split("\t")[4:]] == names
+        assert [re.sub(r" (#.*|-)$", "", field) for field in line.split("\t")[4:-1]] == names
     monkeypatch.setattr(terminal, "on_terminal", lambda *, err=False: True)
     assert "dense (2)" in run(*args).stdout
 

@@ -51,3 +51,21 @@ def test_every_run_measures_as_in_trec_eval() -> None:
             for query, values in theirs.items():
                 assert ours[name][query] == pytest.approx(values[other], abs=1e-6), (path.name, name, query)
     assert untied > 43
+
+
+@pytest.mark.parametrize("judgments", ["full", "test"])
+def test_runs_as_trec_eval_reads_them_measure_the_same_on_the_raw_files(judgments: str) -> None:
+    """Nothing is prepared for trec_eval here: its own order of equal scores, of which one run has thousands."""
+    qrels = {query: dict(grades) for query, grades in read_set(FOLDER, judgments).qrels.items()}
+    names = {"nDCG@10": "ndcg_cut_10", "AP": "map", "RR": "recip_rank", "R@100": "recall_100", "P@5": "P_5"}
+    evaluator = pytrec_eval.RelevanceEvaluator(qrels, set(names.values()))
+    for path in sorted((FOLDER / "runs").glob("*.trec")):
+        raw: dict[str, dict[str, float]] = {}
+        for line in path.read_text(encoding="utf-8").splitlines():
+            query, _, document, _, score, _ = line.split()
+            raw.setdefault(query, {})[document] = float(score)
+        theirs = evaluator.evaluate(raw)
+        ours = per_query(qrels, read_run(path, ties="trec_eval"), list(names))
+        for name, other in names.items():
+            for query, values in theirs.items():
+                assert ours[name][query] == pytest.approx(values[other], abs=1e-6), (path.name, name, query)

@@ -64,6 +64,22 @@ def test_unknown_measures_are_refused(name: str) -> None:
         per_query({"q": {"a": 1}}, {"q": ranked("a")}, [name])
 
 
+@pytest.mark.parametrize("bad", ["half \ud800", "a\0b", "é\0"])
+def test_ids_that_would_end_the_process_are_refused(bad: str) -> None:
+    for qrels, run in (({"q": {"a": 1}}, {"q": ranked(bad)}), ({"q": {bad: 1}}, {}), ({bad: {"a": 1}}, {})):
+        with pytest.raises(InputError, match=r"surrogate|NUL"):
+            per_query(qrels, run)
+    assert per_query({"q": {"é": 1}}, {"q": ranked("é")})["nDCG@10"]["q"] == 1.0
+
+
+def test_a_query_with_nothing_but_junk_ends_and_counts_as_zero() -> None:
+    """pytrec_eval alone would loop for ever, holding the interpreter lock."""
+    names = ["nDCG@10", "nDCG", "AP"]
+    values = per_query({"junk": {"a": -2}, "q": {"a": 1, "b": -1}}, {"junk": ranked("a"), "q": ranked("a")}, names)
+    assert [values[name] for name in names] == [{"junk": 0.0, "q": 1.0}] * 3
+    assert per_query({"junk": {"a": -1}}, {"junk": ranked("a")}) == {"nDCG@10": {"junk": 0.0}}
+
+
 def test_no_judgments_are_refused() -> None:
     with pytest.raises(InputError, match="no judgments"):
         per_query({}, {"q": ranked("a")})

@@ -28,9 +28,10 @@ with warnings.catch_warnings():
     from llama_index.core.query_engine import RetrieverQueryEngine
     from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
 
+import crossrank
 from crossrank.errors import InputError, ScoreError
-from crossrank.integrations import llama_index as integration
-from crossrank.integrations.llama_index import CrossrankRerank
+from crossrank.integrations import lists
+from crossrank.integrations.llama_index import CrossrankRerank, CrossrankRetriever
 from crossrank.types import Truncation
 
 # The host warns of what it deprecates in itself, at run time too; a warning of our own file stays an error.
@@ -259,8 +260,8 @@ def test_what_was_not_read_is_told(monkeypatch):
         report = (Truncation(1, 31000, 25000, 64), Truncation(0, 900, 900, 3), Truncation(-1, 600, 256, 1))
         return final, (type(trace)(trace.name, trace.ranking, trace.seconds, trace.scores, report),)
 
-    original = integration.rerank
-    monkeypatch.setattr(integration, "rerank", cut)
+    original = lists.rerank
+    monkeypatch.setattr(lists, "rerank", cut)
     rerank = CrossrankRerank(model=NumberScorer(), keep_retrieval_score=False)
     best = rerank.postprocess_nodes(found("#2", "#1"), query_str=QUERY)
     assert [node.metadata for node in best] == [
@@ -332,7 +333,7 @@ def test_a_named_model_is_loaded_once_and_only_when_needed(monkeypatch):
         loaded.append(name)
         return NumberScorer()
 
-    monkeypatch.setattr(integration, "load", load)
+    monkeypatch.setattr(lists, "load", load)
     rerank = CrossrankRerank(model="some/model")
     assert rerank.postprocess_nodes([], query_str=QUERY) == []
     assert loaded == []
@@ -376,7 +377,7 @@ def test_can_be_copied_and_pickled():
 
 @pytest.mark.parametrize("top_n", [0, -1, 2.5, True])
 def test_a_top_n_that_means_nothing(top_n):
-    with pytest.raises(InputError, match="top_n must be"):
+    with pytest.raises(InputError, match="k must be"):
         CrossrankRerank(top_n=top_n)
 
 
@@ -390,3 +391,57 @@ def test_both_queries_are_refused_as_the_host_does():
         CrossrankRerank(model=NumberScorer()).postprocess_nodes(
             found("#1"), query_bundle=QueryBundle(QUERY), query_str=QUERY
         )
+
+
+def test_options_reach_the_model_and_survive_serialization(cross_encoder_folder):
+    made = CrossrankRerank(model=cross_encoder_folder, load_options={"window": 20, "overlap": 5})
+    for one in (made, CrossrankRerank.from_json(made.to_json())):
+        one.postprocess_nodes(found("bees"), query_str=QUERY)
+        assert (one._model.ready.windows.size, one._model.ready.windows.overlap) == (20, 5)
+    with pytest.raises(InputError, match="given by name"):
+        CrossrankRerank(model=NumberScorer(), load_options={"window": 20})
+
+
+# --- over an index of crossrank ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pipeline(tmp_path, bi_encoder_folder, cross_encoder_folder):
+    """A search over two files."""
+    index = pytest.importorskip("crossrank.index", reason="needs the search extra")
+    for name, text in (("bread.txt", "Bread is of yeast."), ("cat.txt", "\n\nThe cat is a planet.")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    made = index.Index.create(tmp_path / "i", embedder, embedder.tokenizer, model=str(bi_encoder_folder), size=40)
+    made.update([tmp_path / "bread.txt", tmp_path / "cat.txt"], embedder, embedder.tokenizer)
+    return crossrank.open_pipeline(tmp_path / "i", cross_encoder_folder, backend="fake")
+
+
+def test_a_retriever_over_an_index(pipeline, tmp_path):
+    retriever = CrossrankRetriever(pipeline, k=2)
+    nodes = retriever.retrieve("the cat")
+    answer = pipeline.search("the cat", 2)
+    assert [node.node_id for node in nodes] == list(answer.ranking.ids)
+    assert [node.score for node in nodes] == answer.ranking.scores.tolist()
+    (cat,) = (node for node in nodes if node.node_id == "cat.txt")
+    assert (cat.metadata["file"], cat.metadata["line"]) == (str(tmp_path / "cat.txt"), 3)
+    assert str(tmp_path) not in cat.get_content(MetadataMode.LLM)
+    assert [node.node_id for node in asyncio.run(retriever.aretrieve("the cat"))] == list(answer.ranking.ids)
+
+
+def test_the_retriever_in_a_query_engine(pipeline):
+    engine = RetrieverQueryEngine.from_args(CrossrankRetriever(pipeline, k=1), llm=MockLLM())
+    assert len(engine.query("the cat").source_nodes) == 1
+
+
+def test_the_retriever_works_off_the_event_loop(pipeline, monkeypatch):
+    threads = set()
+    search = type(pipeline).search
+
+    def spied(self, query, k):
+        threads.add(threading.get_ident())
+        return search(self, query, k)
+
+    monkeypatch.setattr(type(pipeline), "search", spied)
+    asyncio.run(CrossrankRetriever(pipeline).aretrieve("the cat"))
+    assert threading.get_ident() not in threads

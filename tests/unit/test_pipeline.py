@@ -116,3 +116,21 @@ def test_a_stored_passage_cannot_forge_special_tokens(
     assert not {tokenizer.token_to_id(name) for name in ("[SEP]", "[CLS]")} & set(ids.ids.tolist())
     want = scorer.score([("what", "the [SEP] planet [CLS]")])
     assert scorer.scored_tokens(["what"], ids).scores.tolist() == want.tolist()
+
+
+def test_evidence_is_what_the_last_stage_finds_best_and_scores_are_remembered(
+    folder: Path, cross_encoder_folder: Path, tmp_path: Path
+) -> None:
+    made = crossrank.open_pipeline(folder, cross_encoder_folder, cache=tmp_path / "scores")
+    scorer = made.stages[0].scorer
+    assert isinstance(scorer, crossrank.CachedScorer)
+    answer = made.search("what is paris?", k=2)
+    found = made.evidence(answer)
+    assert [None if one is None else (one.start, one.stop) for one in found] == [
+        (0, len(passage.text)) for passage in answer.passages
+    ]
+    again = made.search("what is paris?", k=2)
+    assert (scorer.uses.known, scorer.uses.asked) == (3, 6)
+    assert again.ranking.scores.tolist() == answer.ranking.scores.tolist()
+    with pytest.raises(crossrank.errors.InputError, match="only retrieves"):
+        replace(made, stages=()).evidence(answer)

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 
 import crossrank
 import tiny
-from crossrank.server import evidence, page
+from crossrank.server import page
 from crossrank.server.app import build
 from crossrank.server.limits import Limits
 from crossrank.server.refusals import RefusedError
@@ -116,6 +115,28 @@ def test_a_model_that_is_not_calibrated_says_so(service: Service) -> None:
     assert {"x-queue-time", "x-inference-time", "x-tokenization-time", "x-compute-tokens"} <= set(reply.headers)
 
 
+def test_a_search_sees_what_another_process_has_committed(tmp_path: Path) -> None:
+    pytest.importorskip("lance", reason="the index needs the search extra")
+    from crossrank.index import Document, Index
+
+    embedder = crossrank.load_embedder(tiny.bi_encoder(tmp_path / "embedder"), backend="fake")
+    other = Index.create(tmp_path / "index", embedder, embedder.tokenizer)
+    other.add([Document("old", "paris is a city")], embedder, embedder.tokenizer)
+    scorer = crossrank.load(tiny.cross_encoder(tmp_path / "reranker"), backend="fake")
+    made = Service(scorer, embedder, Index.open(tmp_path / "index"), batch_tokens=1024)
+    made.start()
+    before = made.index
+    search(made, Search("paris"), Ticket.lasting(10.0))
+    assert made.index is before, "nothing was committed, so nothing is opened again"
+    other.add([Document("new", "paris in spring")], embedder, embedder.tokenizer)
+    found = search(made, Search("paris"), Ticket.lasting(10.0))
+    assert {found.passages[id_].document for id_ in found.ranking.ids} == {"old", "new"}
+    other.remove(["old"], embedder, embedder.tokenizer)
+    found = search(made, Search("paris"), Ticket.lasting(10.0))
+    assert {found.passages[id_].document for id_ in found.ranking.ids} == {"new"}
+    made.stop()
+
+
 def test_a_search_agrees_with_the_pipeline(service: Service) -> None:
     found = search(service, Search(QUERY, k=5, depth=20, mix=0.5, columns=20, evidence=True), Ticket.lasting(60))
     assert [trace.name for trace in found.traces] == ["bm25", "dense", "fused", "reranked"]
@@ -145,18 +166,6 @@ def test_a_budget_bounds_what_is_read(service: Service, monkeypatch: pytest.Monk
     assert found.cut is not None
     monkeypatch.setattr(service.scheduler, "rate", 1e9)
     assert search(service, Search(QUERY, depth=10, budget=30), Ticket.lasting(60)).cut is None
-
-
-def test_evidence_is_a_sentence_and_wrapped_lines_are_one() -> None:
-    text = (
-        "The first sentence stands\nin two lines. The second does not.\n* a point of a list\n\nA paragraph of its own"
-    )
-    assert [text[a:b] for a, b in evidence.sentences(text)] == [
-        "The first sentence stands\nin two lines.", "The second does not.",
-        "* a point of a list", "A paragraph of its own",
-    ]  # fmt: skip
-    assert evidence.sentences("") == []
-    assert evidence.best("q", ["", "One only."], lambda pairs: np.zeros(len(pairs), np.float32)) == [None, (0, 9)]
 
 
 def test_every_example_of_the_documentation_works(service: Service) -> None:

@@ -39,7 +39,7 @@ class Torch:
         self._labels = checkpoint.labels
         self._limits = Limits.of(checkpoint)
         self._padding = int(checkpoint.config.get("pad_token_id") or 0)
-        self._model = _load(checkpoint).to(device=self._device, dtype=DTYPES[chosen]).eval()
+        self._model = model_of(checkpoint).to(device=self._device, dtype=DTYPES[chosen]).eval()
         self._encoder = self._model.base_model
         self._typed = "token_type_ids" in inspect.signature(self._encoder.forward).parameters
 
@@ -91,8 +91,12 @@ class Torch:
         return {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}
 
 
-def _load(checkpoint: Checkpoint) -> Any:
+def model_of(checkpoint: Checkpoint, attention: str = "sdpa") -> Any:
     """The transformers model with every weight taken from the checkpoint.
+
+    Args:
+        checkpoint: what is loaded.
+        attention: transformers' name of the attention; "eager" where a model has no other.
 
     Raises:
         CheckpointError: transformers cannot load it, or would make up a weight.
@@ -121,7 +125,7 @@ def _load(checkpoint: Checkpoint) -> Any:
                 auto = type(auto.from_config(config))
             settings["state_dict"] = {name: torch.from_numpy(array) for name, array in checkpoint.tensors().items()}
         with _quiet():
-            model, loaded = _first_that_works(auto, checkpoint.folder if ordinary else None, settings)
+            model, loaded = _first_that_works(auto, checkpoint.folder if ordinary else None, attention, settings)
     except CheckpointError:
         raise
     except Exception as error:  # transformers raises ValueError, KeyError, OSError, RuntimeError and its own
@@ -134,9 +138,9 @@ def _load(checkpoint: Checkpoint) -> Any:
     return model
 
 
-def _first_that_works(auto: Any, place: Any, settings: dict[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+def _first_that_works(auto: Any, place: Any, attention: str, settings: dict[str, Any]) -> tuple[Any, Mapping[str, Any]]:
     try:
-        model, loaded = auto.from_pretrained(place, attn_implementation="sdpa", **settings)
+        model, loaded = auto.from_pretrained(place, attn_implementation=attention, **settings)
     except ValueError as error:
         if "scaled_dot_product_attention" not in str(error) and "sdpa" not in str(error):
             raise

@@ -12,6 +12,7 @@ class Exit(IntEnum):
     ERROR = 1
     USAGE = 2
     SOME_FAILED = 3
+    BASE_KEPT = 4
     INTERRUPTED = 130
 
 
@@ -19,8 +20,9 @@ MEANINGS: dict[Exit, str] = {
     Exit.OK: "done",
     Exit.ERROR: "an error in the input, the model or the index; the message names the cure",
     Exit.USAGE: "the command line is wrong",
-    Exit.SOME_FAILED: "finished, but some documents could not be read",
-    Exit.INTERRUPTED: "interrupted with Ctrl-C; an index stays usable",
+    Exit.SOME_FAILED: "finished, but some documents could not be read or graded, or a stage failed and was left out",
+    Exit.BASE_KEPT: "tuned, but not better: the base model is kept and nothing was written",
+    Exit.INTERRUPTED: "interrupted with Ctrl-C; an index stays usable, a tuning can be gone on with",
 }
 
 

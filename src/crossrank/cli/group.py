@@ -19,7 +19,10 @@ from crossrank.cli.exits import Exit, epilog
 from crossrank.errors import CrossrankError
 
 # In the order people meet them; each module has a `command`.
-_COMMANDS = ("rerank", "index", "search", "serve", "models", "doctor", "bench", "completion")
+_COMMANDS = (
+    "rerank", "index", "search", "eval", "frontier", "serve", "mcp", "tune", "label", "models", "doctor", "check",
+    "bench", "completion",
+)  # fmt: skip
 
 
 class Root(click.Group):

@@ -16,8 +16,11 @@ from crossrank.cli import options, terminal
 from crossrank.cli.exits import Exit
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from crossrank.embedder import TextEmbedder
     from crossrank.index.build import Changes, Progress
+    from crossrank.types import Embedder
 
 # Failures named on a terminal; the rest are counted, and --json names all of them.
 _NAMED = 20
@@ -41,7 +44,8 @@ the index keeps what was committed, and the same command finishes the work.
               help="The index: made if there is none, otherwise brought up to date.")  # fmt: skip
 @click.option("--rebuild", is_flag=True, help="Start from nothing, also with another embedder or passage size.")
 @click.option("--model", "-m", type=options.ModelName(), envvar="CROSSRANK_EMBEDDER", show_envvar=True,
-              help="Bi-encoder that makes the vectors.  [default: the index's own, or embed]")  # fmt: skip
+              help="Bi-encoder that makes the vectors; URL#MODEL is one behind an OpenAI-compatible address, to which "
+              "all texts and OPENAI_API_KEY are sent.  [default: the index's own, or embed]")  # fmt: skip
 @click.option("--passage-tokens", type=click.IntRange(min=8), metavar="N",
               help="Tokens of a passage, at most; longer ones are split.  "
               "[default: the index's, or 200, or what the bi-encoder reads where that is less]")  # fmt: skip
@@ -66,27 +70,25 @@ def command(
     Reads .txt, .md, .rst, .html, .pdf, .jsonl, .csv and .parquet. A file is one document; a row of a .jsonl, .csv or
     .parquet file is one, too.
     """
-    from crossrank.embedder import load_embedder
     from crossrank.index import Index
 
     # pypdf reports every oddity of a PDF by logging; what matters arrives as a failure with its reason.
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     began = time.perf_counter()
     name = model or (None if rebuild else _made_with(folder))
-    embedder = load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)
-    _check_room(passage_tokens, embedder)
+    embedder, tokenizer, lasting = _embedder(name, model is not None, (backend, device, dtype, threads), passage_tokens)
     index = Index.open_or_create(
         folder,
         embedder,
-        embedder.tokenizer,
-        model=_lasting(name),
+        tokenizer,
+        model=lasting,
         size=passage_tokens,
         language=language,
         rebuild=rebuild,
     )
     try:
         with _progress() as report:
-            changes = index.update(paths, embedder, embedder.tokenizer, report)
+            changes = index.update(paths, embedder, tokenizer, report)
     except KeyboardInterrupt:
         terminal.note(
             f"Stopped. {folder} holds {terminal.count(len(index), 'passage')}; the same command finishes the work."
@@ -97,6 +99,28 @@ def command(
     else:
         _print_summary(folder, len(index), changes, time.perf_counter() - began)
     return Exit.SOME_FAILED if changes.failed else Exit.OK
+
+
+def _embedder(
+    name: str | None, asked: bool, how: options.Engine, passage_tokens: int | None
+) -> tuple[Embedder, Tokenizer, str]:
+    """The embedder, what cuts passages, and the name that the index keeps."""
+    from crossrank.embedder import load_embedder
+    from crossrank.errors import IndexFileError
+    from crossrank.models import named
+
+    remote = options.remote_embedder(name)
+    if remote is not None:
+        if not asked:
+            raise IndexFileError(
+                f"this index was made with a model behind an address; to send texts there, name it: --model {name}"
+            )
+        # The cross-encoder in the wheel shares this tokenizer, and finds its ids in the index.
+        return remote, named.read(None, default="embed").tokenizer(), remote.name
+    backend, device, dtype, threads = how
+    embedder = load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)
+    _check_room(passage_tokens, embedder)
+    return embedder, embedder.tokenizer, _lasting(name)
 
 
 def _check_room(passage_tokens: int | None, embedder: TextEmbedder) -> None:

@@ -24,14 +24,18 @@ _LIBRARIES = ("numpy", "tokenizers", "safetensors", "huggingface-hub", "torch", 
 _EXTRAS = {
     "search": (("lance", "pyarrow", "pypdf"), "crossrank index and search"),
     "torch": (("torch", "transformers"), "other architectures, GPUs"),
-    "eval": (("ir_measures",), "measuring quality"),
+    "eval": (("ir_measures", "matplotlib"), "crossrank eval and frontier"),
+    "llm": (("httpx",), "models behind an address, as reranker or embedder"),
+    "mcp": (("mcp",), "crossrank mcp"),
     "llama-index": (("llama_index",), "the LlamaIndex integration"),
+    "langchain": (("langchain_core",), "the LangChain integration"),
+    "haystack": (("haystack",), "the Haystack integration"),
 }
 _VARIABLES = (
     "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN", "HTTPS_PROXY",
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES",
     "CROSSRANK_MODEL", "CROSSRANK_EMBEDDER", "CROSSRANK_BACKEND", "CROSSRANK_DEVICE", "CROSSRANK_DTYPE",
-    "CROSSRANK_THREADS",
+    "CROSSRANK_THREADS", "CROSSRANK_BUDGET_MS", "CROSSRANK_CACHE", "CROSSRANK_COSTS",
 )  # fmt: skip
 # Their values are secrets or may hold one (a proxy's password).
 _SECRET = frozenset({"HF_TOKEN", "HTTPS_PROXY"})

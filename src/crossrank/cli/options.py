@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -9,6 +10,8 @@ import click
 from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
+    from crossrank.remoteembedder import RemoteEmbedder
+
     TextType = click.ParamType[str]
 else:
     # Generic only since click 8.4.
@@ -44,6 +47,14 @@ model = click.option(
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 
+cache = click.option(
+    "--cache",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    envvar="CROSSRANK_CACHE",
+    show_envvar=True,
+    help="Remember scores in FILE, without texts, and look them up there first.  [default: remember nothing]",
+)
 
 backend = click.option(
     "--backend",
@@ -77,6 +88,17 @@ threads = click.option(
     show_envvar=True,
     help="Cores that the native engine uses for one call.  [default: all that this process may use]",
 )
+
+
+def remote_embedder(name: str | None) -> RemoteEmbedder | None:
+    """The embedder behind the address `URL#MODEL`, with the key of OPENAI_API_KEY; None for any other name."""
+    from urllib.parse import urlsplit
+
+    if name is None or urlsplit(name).scheme not in ("http", "https"):
+        return None
+    from crossrank.remoteembedder import RemoteEmbedder
+
+    return RemoteEmbedder.named(name, os.environ.get("OPENAI_API_KEY", ""))
 
 
 def engine(command: F) -> F:

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crossrank.cli import options, terminal
+from crossrank.cli import budget, options, terminal
 
 if TYPE_CHECKING:
     from crossrank.crossencoder import CrossEncoder, Ranked
+    from crossrank.evidence import Evidence
     from crossrank.types import Passage, Truncation
     from crossrank.windows import Fold
 
+Found = Sequence["Evidence | None"]
 FOLDS = ("max", "mean", "first")
 
 
@@ -26,6 +28,7 @@ Examples:
   grep -rih retry docs/ | crossrank rerank "how do I retry a failed upload?" -k 5
   crossrank rerank "refund policy" faq.jsonl --json | jq -r 'select(.rank <= 3).id'
   crossrank rerank "refund policy" faq.txt --probability
+  crossrank rerank "refund policy" faq.txt -k 5 --explain
 """,
 )
 @click.argument("query")
@@ -34,6 +37,8 @@ Examples:
 @options.model
 @options.as_json
 @click.option("--probability", is_flag=True, help="Give the probability that a passage is relevant, not the raw score.")
+@click.option("--explain", is_flag=True, help="Mark the sentence of each passage that answers best.")
+@options.cache
 @click.option(
     "--input", "layout", type=click.Choice(["lines", "jsonl"]),
     help="What the rows are.  [default: jsonl for *.jsonl and *.ndjson, lines for others and stdin]",
@@ -55,6 +60,7 @@ Examples:
     "--fold", type=click.Choice(FOLDS), default="max", show_default=True,
     help="How the scores of a passage's windows become one.",
 )  # fmt: skip
+@budget.budget_ms
 @options.engine
 def command(
     query: str,
@@ -63,12 +69,15 @@ def command(
     model: str | None,
     as_json: bool,
     probability: bool,
+    explain: bool,
+    cache: str | None,
     layout: str | None,
     encoding: str,
     max_length: int | None,
     window: int,
     overlap: int,
     fold: Fold,
+    budget_ms: float | None,
     backend: str,
     device: str,
     dtype: str,
@@ -79,7 +88,8 @@ def command(
     FILES hold one passage a line; *.jsonl hold one object a row: {"text": ..., "title": ..., "id": ...}, of which only
     the text is needed. Without FILES, or for -, passages are read from stdin.
 
-    In a pipe the columns are rank, score and text. A passage without text comes last and has no score.
+    In a pipe the columns are rank, score and text. A passage without text comes last and has no score. With --explain
+    the sentence that answers best is marked on a terminal, a fourth column in a pipe, and "evidence" in JSON.
     """
     from crossrank.cli import rows
 
@@ -100,15 +110,33 @@ def command(
         overlap=overlap,
         fold=fold,
     )
-    ranked = scorer.rank(query, [passage.scored_text for passage in passages], k)
+    if cache is not None:
+        scorer = crossrank.CachedScorer(scorer, cache)
+    read = None
+    if budget_ms is None:
+        ranked = scorer.rank(query, [passage.scored_text for passage in passages], k)
+    else:
+        ranked, read = budget.ranked(scorer, query, passages, k, budget_ms)
+    evidence = _evidence(query, ranked, passages, scorer) if explain else None
     chances = scorer.probability(ranked.scores).tolist() if probability or (as_json and scorer.calibrated) else None
     _warn_of_cuts(ranked.truncations, passages, scorer)
+    if ranked.note:
+        terminal.warn(f"{ranked.note}.")
     if as_json:
-        _print_json(ranked, chances, passages)
+        _print_json(ranked, chances, passages, evidence, read)
     elif terminal.on_terminal():
-        _print_table(ranked, chances, passages)
+        _print_table(ranked, chances, passages, evidence)
     else:
-        _print_lines(ranked, chances, passages)
+        _print_lines(ranked, chances, passages, evidence)
+    if isinstance(scorer, crossrank.CachedScorer):
+        terminal.uses(scorer.uses)
+
+
+def _evidence(query: str, ranked: Ranked, passages: Sequence[Passage], scorer: CrossEncoder) -> Found:
+    from crossrank import evidence
+
+    shown = [passages[position] for position in ranked.positions]
+    return evidence.find(query, shown, scorer.score, known=ranked.scores.tolist())
 
 
 def _warn_of_cuts(truncations: Sequence[Truncation], passages: Sequence[Passage], scorer: CrossEncoder) -> None:
@@ -133,7 +161,13 @@ def _tokens(truncation: Truncation) -> str:
     return f"{'' if truncation.exact else 'more than '}{truncation.tokens:,} tokens"
 
 
-def _print_json(ranked: Ranked, chances: list[float] | None, passages: Sequence[Passage]) -> None:
+def _print_json(
+    ranked: Ranked,
+    chances: list[float] | None,
+    passages: Sequence[Passage],
+    evidence: Found | None,
+    read: int | None = None,
+) -> None:
     truncations = {t.position: terminal.truncation_fields(t) for t in ranked.truncations}
     for row, (position, score) in enumerate(ranked):
         passage, finite = passages[position], terminal.finite(score)
@@ -147,19 +181,32 @@ def _print_json(ranked: Ranked, chances: list[float] | None, passages: Sequence[
             "title": passage.title,
             "truncation": truncations.get(position),
         }
+        if read is not None:
+            line["read"] = row < read
+        if evidence is not None:
+            line["evidence"] = terminal.evidence_fields(evidence[row], passage.text)
         if -1 in truncations:
             line["query_truncation"] = truncations[-1]
         terminal.json_line(line)
 
 
-def _print_lines(ranked: Ranked, chances: list[float] | None, passages: Sequence[Passage]) -> None:
+def _print_lines(
+    ranked: Ranked, chances: list[float] | None, passages: Sequence[Passage], evidence: Found | None
+) -> None:
     for row, (position, score) in enumerate(ranked):
         finite = terminal.finite(score)
         shown = chances[row] if chances is not None and finite is not None else finite
-        terminal.tab_line(row + 1, shown, passages[position].scored_text)
+        more = [] if evidence is None else [_sentence(evidence[row], passages[position])]
+        terminal.tab_line(row + 1, shown, passages[position].scored_text, *more)
 
 
-def _print_table(ranked: Ranked, chances: list[float] | None, passages: Sequence[Passage]) -> None:
+def _sentence(evidence: Evidence | None, passage: Passage) -> str | None:
+    return None if evidence is None else passage.text[evidence.start : evidence.stop]
+
+
+def _print_table(
+    ranked: Ranked, chances: list[float] | None, passages: Sequence[Passage], evidence: Found | None
+) -> None:
     if not len(ranked):
         return
     console = terminal.console()
@@ -171,5 +218,9 @@ def _print_table(ranked: Ranked, chances: list[float] | None, passages: Sequence
     for row, (position, score) in enumerate(ranked):
         finite = terminal.finite(score)
         value = "-" if finite is None else f"{chances[row]:.1%}" if chances else f"{finite:.2f}"
-        table.add_row(str(row + 1), value, terminal.passage(passages[position], console.width))
+        table.add_row(
+            str(row + 1),
+            value,
+            terminal.passage(passages[position], console.width, evidence=evidence[row] if evidence else None),
+        )
     console.print(table)

@@ -38,8 +38,8 @@ def read(files: Sequence[str], encoding: str, jsonl: bool | None) -> list[Passag
     for file in files:
         name = "stdin" if file == "-" else click.format_filename(file)
         as_json = jsonl if jsonl is not None else Path(file).suffix.lower() in (".jsonl", ".ndjson")
-        with _opened(file) as stream:
-            for number, line in enumerate(_lines(stream, name, encoding), start=1):
+        with opened(file) as stream:
+            for number, line in enumerate(lines(stream, name, encoding), start=1):
                 if as_json and not line.strip():
                     continue
                 where = f"{name}:{number}"
@@ -79,7 +79,12 @@ def query(value: str) -> str:
 
 
 @contextmanager
-def _opened(file: str) -> Iterator[IO[bytes]]:
+def opened(file: str) -> Iterator[IO[bytes]]:
+    """A file's bytes; stdin for `-`, which stays open.
+
+    Raises:
+        ReadError: there is no stdin.
+    """
     if file == "-":
         if sys.stdin is None:
             raise ReadError("there is no stdin to read passages from; name a file")
@@ -92,8 +97,12 @@ def _opened(file: str) -> Iterator[IO[bytes]]:
             yield stream
 
 
-def _lines(stream: IO[bytes], name: str, encoding: str) -> Iterator[str]:
-    """Lines without their ends. Only a newline ends a line; a form feed or U+2028 is part of the text."""
+def lines(stream: IO[bytes], name: str, encoding: str) -> Iterator[str]:
+    """Lines without their ends. Only a newline ends a line; a form feed or U+2028 is part of the text.
+
+    Raises:
+        ReadError: a line beyond 16 MiB, or what is not text in this encoding.
+    """
     if encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
         # A newline is several bytes there, so such a file is decoded whole, within the limit of one line.
         whole = stream.read(MOST_BYTES + 1)

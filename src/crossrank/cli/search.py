@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from crossrank.cli import budget as time_budget
 from crossrank.cli import options, terminal
+from crossrank.cli.exits import Exit
 
 if TYPE_CHECKING:
-    from crossrank.cascade import Trace
-    from crossrank.pipeline import Answer
+    from crossrank.cascade import OnError, Trace
+    from crossrank.context import Context
+    from crossrank.evidence import Evidence
+    from crossrank.pipeline import Answer, Pipeline
     from crossrank.types import Passage, Truncation
 
 
@@ -25,7 +30,9 @@ Examples:
   crossrank search docs.index "how do I retry a failed upload?"
   crossrank search docs.index "retry policy" --filter "year>=2020" --filter "lang=en"
   crossrank search docs.index "retry policy" --explain
+  crossrank search docs.index "retry policy" --budget-ms 100
   crossrank search docs.index "retry policy" -k 3 --json | jq -r .text
+  crossrank search docs.index "retry policy" --context 2000 --threshold 0.05 > prompt.txt
 """,
 )
 @click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
@@ -40,13 +47,30 @@ Examples:
     help="Only passages whose metadata hold this; =, !=, <, <=, > and >= compare. Repeat it: all must hold.",
 )  # fmt: skip
 @options.model
+@click.option(
+    "--embedder", type=options.ModelName(), metavar="NAME",
+    help="Bi-encoder, where it is not the one that the index names: a folder that was moved, or URL#MODEL of an index "
+    "made with one behind an address, to which the query and OPENAI_API_KEY are sent.",
+)  # fmt: skip
 @click.option("--no-rerank", is_flag=True, help="Leave the order of the first stage: BM25 and dense search, fused.")
 @click.option(
     "--mix", type=click.FloatRange(0, 1, min_open=True), metavar="SHARE",
     help="Share of the cross-encoder in the final score; the rest is the first stage's. 1 trusts it alone.",
 )  # fmt: skip
+@time_budget.budget_ms
+@time_budget.on_error
+@click.option(
+    "--context", "budget", type=click.IntRange(min=1), metavar="TOKENS",
+    help="Print one text for a language model instead: the passages that fit so many tokens, as the model's own "
+    "tokenizer counts, under numbered sources. -k passages are considered.",
+)  # fmt: skip
+@click.option(
+    "--threshold", type=click.FloatRange(0, 1), metavar="P",
+    help="With --context: print nothing when no passage has this probability of being relevant.",
+)  # fmt: skip
 @options.as_json
-@click.option("--explain", is_flag=True, help="Show the rank and score each step gave, what was cut, and the times.")
+@click.option("--explain", is_flag=True, help="Show what each step gave and took, and the sentence that answers.")
+@options.cache
 @options.engine
 def command(
     folder: Path,
@@ -55,30 +79,45 @@ def command(
     depth: int,
     where: tuple[str, ...],
     model: str | None,
+    embedder: str | None,
     no_rerank: bool,
     mix: float | None,
+    budget_ms: float | None,
+    on_error: OnError | None,
+    budget: int | None,
+    threshold: float | None,
     as_json: bool,
     explain: bool,
+    cache: str | None,
     backend: str,
     device: str,
     dtype: str,
     threads: int | None,
-) -> None:
+) -> Exit:
     """Search the index in DIR for passages that answer QUERY.
 
     BM25 and dense search each find candidates, reciprocal rank fusion joins them, and a cross-encoder reads and
     reorders them. In a pipe the columns are rank, score, document and text.
 
-    With --json and --explain the last line is an object of its own, {"explain": ...}, with the times of the steps.
+    With --context the text goes to stdout, and what was left out of it to stderr; --json prints both as one object.
+
+    With --explain, the ranks and scores of each step, what was cut, the times, and the sentence of each passage that
+    the cross-encoder finds the best answer: marked on a terminal, in the last column in a pipe, "evidence" in JSON,
+    where the last line is an object of its own, {"explain": ...}, with the times of the steps.
     """
     from crossrank.cli import rows
     from crossrank.pipeline import MIX, open_pipeline
 
+    if budget is not None and (no_rerank or explain):
+        raise click.UsageError("--context goes with neither --no-rerank (whose tokens?) nor --explain")
+    if budget is None and threshold is not None:
+        raise click.UsageError("--threshold goes with --context")
     query = rows.query(query)
     began = time.perf_counter()
     pipeline = open_pipeline(
         folder,
         model,
+        embedder=options.remote_embedder(embedder) or embedder,
         depth=depth,
         where=where,
         mix=MIX if mix is None else mix,
@@ -87,21 +126,70 @@ def command(
         device=device,
         dtype=dtype,
         threads=threads,
+        on_error=on_error or "raise",
+        cache=cache,
     )
+    if budget_ms is not None:
+        pipeline = pipeline.within(budget_ms, memory=time_budget.memory(), on_error=on_error or "keep")
     opened = time.perf_counter() - began
+    if budget is not None:
+        _print_context(pipeline.context(query, budget, k, threshold=threshold), as_json)
+        return Exit.OK
     answer = pipeline.search(query, k)
     if not answer.passages:
         terminal.note("Nothing was found." + (" Try without --filter." if where else ""))
     _warn_of_cut_query(answer)
+    failed = time_budget.warn_of(answer)
+    reasons = _reasons(pipeline, answer) if explain else None
     if as_json:
-        _print_json(answer, explain, opened)
-        return
-    if terminal.on_terminal():
-        _print_table(answer, explain)
+        _print_json(answer, reasons, opened)
+    elif terminal.on_terminal():
+        _print_table(answer, reasons)
     else:
-        _print_lines(answer, explain)
-    if explain:
-        _print_steps(answer, opened)
+        _print_lines(answer, reasons)
+    if reasons is not None and not as_json:
+        _print_steps(answer, opened, reasons)
+    _tell_of_cache(pipeline, answer, explain)
+    return Exit.SOME_FAILED if failed else Exit.OK
+
+
+@dataclass(frozen=True)
+class _Reasons:
+    """Of each answer the sentence that answers best, and how long it took to find them."""
+
+    evidence: Sequence[Evidence | None]
+    seconds: float
+
+
+def _reasons(pipeline: Pipeline, answer: Answer) -> _Reasons:
+    began = time.perf_counter()
+    found = pipeline.evidence(answer) if pipeline.stages and not answer.failed else [None] * len(answer.passages)
+    return _Reasons(found, time.perf_counter() - began)
+
+
+def _tell_of_cache(pipeline: Pipeline, answer: Answer, explained: bool) -> None:
+    from crossrank.scorecache import CachedScorer
+
+    for stage in pipeline.stages:
+        if isinstance(stage.scorer, CachedScorer):
+            if not explained:  # Else it stands with the steps.
+                for note in filter(None, (trace.note for trace in answer.traces)):
+                    terminal.warn(f"{note}.")
+            terminal.uses(stage.scorer.uses)
+
+
+def _print_context(context: Context, as_json: bool) -> None:
+    if as_json:
+        terminal.json_line(asdict(context))
+        return
+    lines = context.text.split("\n") if context.text else []
+    click.echo("\n".join(map(terminal.shown, lines)) if terminal.on_terminal() else context.text, nl=bool(lines))
+    counted = terminal.count(context.tokens, "token")
+    terminal.note(f"{terminal.count(len(context.sources), 'source')}, {counted} by {context.counted_by}.")
+    if context.note:
+        terminal.warn(f"{context.note}.")
+    for left in context.left_out:
+        terminal.note(f"Left out: {terminal.shown(left.passage, 60)}, {terminal.shown(left.reason, 80)}.")
 
 
 def _warn_of_cut_query(answer: Answer) -> None:
@@ -113,7 +201,7 @@ def _warn_of_cut_query(answer: Answer) -> None:
 
 def _source(answer: Answer, id_: str) -> str:
     """The step whose score an answer shows: the last one that scored it."""
-    ranked = [trace.name for trace in answer.traces if not trace.scores]
+    ranked = [trace.name for trace in answer.traces if not trace.scores and not trace.stopped]
     return next((trace.name for trace in reversed(answer.traces) if id_ in trace.scores), ranked[-1])
 
 
@@ -159,7 +247,7 @@ def _truncation(traces: Sequence[Trace], number: int, id_: str) -> Truncation | 
     return next((t for t in traces[number].truncations if t.position >= 0 and before[t.position] == id_), None)
 
 
-def _print_json(answer: Answer, explain: bool, opened: float) -> None:
+def _print_json(answer: Answer, reasons: _Reasons | None, opened: float) -> None:
     for row, (passage, score) in enumerate(zip(answer.passages, answer.ranking.scores.tolist(), strict=True)):
         line: dict[str, Any] = {
             "rank": row + 1,
@@ -171,10 +259,11 @@ def _print_json(answer: Answer, explain: bool, opened: float) -> None:
             "text": passage.text,
             "metadata": dict(passage.metadata),
         }
-        if explain:
+        if reasons is not None:
             line["steps"] = _steps(answer, passage.id)
+            line["evidence"] = terminal.evidence_fields(reasons.evidence[row], passage.text)
         terminal.json_line(line)
-    if explain:
+    if reasons is not None:
         steps = [
             {
                 "name": name,
@@ -182,24 +271,30 @@ def _print_json(answer: Answer, explain: bool, opened: float) -> None:
                 "passages": len(trace.scores) or len(trace.ranking),
                 "truncations": [terminal.truncation_fields(t) for t in trace.truncations],
                 "note": trace.note,
+                "stopped": trace.stopped or None,
             }
             for name, trace in zip(_names(answer), answer.traces, strict=True)
         ]
-        terminal.json_line({"explain": {"opening_seconds": opened, "seconds": answer.seconds, "steps": steps}})
+        took = {"opening_seconds": opened, "seconds": answer.seconds, "evidence_seconds": reasons.seconds}
+        terminal.json_line({"explain": {**took, "budget_seconds": answer.budget, "steps": steps}})
 
 
-def _print_lines(answer: Answer, explain: bool) -> None:
+def _print_lines(answer: Answer, reasons: _Reasons | None) -> None:
     for row, (passage, score) in enumerate(zip(answer.passages, answer.ranking.scores.tolist(), strict=True)):
-        verdicts = zip(_names(answer), _verdicts(answer, passage.id), strict=True) if explain else ()
-        more = [f"{name} {verdict}" for name, verdict in verdicts]
+        more: list[str | None] = []
+        if reasons is not None:
+            verdicts = zip(_names(answer), _verdicts(answer, passage.id), strict=True)
+            more = [f"{name} {verdict}" for name, verdict in verdicts]
+            found = reasons.evidence[row]
+            more.append(None if found is None else passage.text[found.start : found.stop])
         terminal.tab_line(row + 1, terminal.finite(score), passage.document, passage.scored_text, *more)
 
 
-def _print_table(answer: Answer, explain: bool) -> None:
+def _print_table(answer: Answer, reasons: _Reasons | None) -> None:
     if not answer.passages:
         return
     console = terminal.console()
-    names = _names(answer) if explain else []
+    names = [] if reasons is None else _names(answer)
     table = terminal.table(
         ("", {"justify": "right", "style": "dim"}),
         ("score", {"justify": "right", "style": "cyan"}),
@@ -207,16 +302,17 @@ def _print_table(answer: Answer, explain: bool) -> None:
         ("passage", {"ratio": 1}),
     )
     for row, (passage, score) in enumerate(zip(answer.passages, answer.ranking.scores.tolist(), strict=True)):
-        cells = _verdicts(answer, passage.id) if explain else []
+        cells = [] if reasons is None else _verdicts(answer, passage.id)
+        mark = None if reasons is None else reasons.evidence[row]
         finite = terminal.finite(score)
         table.add_row(
             str(row + 1), "-" if finite is None else f"{finite:.2f}", *cells,
-            terminal.passage(passage, console.width - 12 * len(names), source=passage.document),
+            terminal.passage(passage, console.width - 12 * len(names), source=passage.document, evidence=mark),
         )  # fmt: skip
     console.print(table)
 
 
-def _print_steps(answer: Answer, opened: float) -> None:
+def _print_steps(answer: Answer, opened: float, reasons: _Reasons) -> None:
     texts = {passage.id: passage for passage in answer.passages}
     terminal.note("")
     terminal.note(f"{'opening':<12}{terminal.duration(opened):>9}  index and models, once")
@@ -225,7 +321,11 @@ def _print_steps(answer: Answer, opened: float) -> None:
         terminal.note(f"{Path(name).name:<12}{terminal.duration(trace.seconds):>9}  {passages}")
         for line in [*filter(None, [trace.note]), *_cuts(answer.traces, number, texts)]:
             terminal.note(f"{'':<23}{line}")
-    terminal.note(f"{'query':<12}{terminal.duration(answer.seconds):>9}  all steps")
+    due = "" if answer.budget is None else f", of {terminal.duration(answer.budget)}"
+    terminal.note(f"{'query':<12}{terminal.duration(answer.seconds):>9}  all steps{due}")
+    if any(reasons.evidence):
+        passages = terminal.count(len(reasons.evidence), "passage")
+        terminal.note(f"{'evidence':<12}{terminal.duration(reasons.seconds):>9}  {passages}, after the query")
 
 
 def _cuts(traces: Sequence[Trace], number: int, shown: dict[str, Passage]) -> list[str]:

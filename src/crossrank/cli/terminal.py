@@ -10,6 +10,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from crossrank.evidence import Evidence
+    from crossrank.scorecache import Uses
     from crossrank.types import Passage, Truncation
 
 # Escape codes in a passage must not move the cursor or retitle the terminal; a tab or newline is layout, kept apart.
@@ -104,17 +107,45 @@ def shown(text: str, characters: int | None = None) -> str:
     return line
 
 
-def passage(passage: Passage, width: int, source: str = "") -> Text:
-    """Title, source and text of a passage for a table cell: about three lines of text on a terminal of this width."""
+def evidence_fields(evidence: Evidence | None, text: str) -> dict[str, Any] | None:
+    """The evidence of a passage as JSON: its span in the text, the sentence itself, and what it was compared with."""
+    return None if evidence is None else {**asdict(evidence), "text": text[evidence.start : evidence.stop]}
+
+
+def uses(uses: Uses) -> None:
+    """A line on stderr: how many scores a cache could give."""
+    note(f"{uses.known:,} of {count(uses.asked, 'score')} came from the cache.")
+
+
+def passage(passage: Passage, width: int, source: str = "", evidence: Evidence | None = None) -> Text:
+    """Title, source and text of a passage for a table cell: about three lines of text on a terminal of this width.
+
+    The evidence is bright, and when it would not fit, the text is shown from shortly before it.
+    """
     from rich.text import Text
 
     room = max(60, 3 * (width - 20))
-    parts = [
-        Text(shown(passage.title, width), "bold"),
-        Text(shown(source, width), "dim"),
-        Text(shown(passage.text, room)),
-    ]
+    body = Text(shown(passage.text, room)) if evidence is None else _marked(passage.text, evidence, room)
+    parts = [Text(shown(passage.title, width), "bold"), Text(shown(source, width), "dim"), body]
     return Text("\n").join([part for part in parts if part]) or Text("(no text)", "dim")
+
+
+def _marked(text: str, evidence: Evidence, room: int) -> Text:
+    from rich.text import Text
+
+    a, b = evidence.start, evidence.stop
+    sentence = shown(text[a:b], room)
+    left = room - len(sentence)
+    # What follows is cut by `shown`; what comes before gives way to the sentence, and keeps half of what is left.
+    before = shown(text[max(0, a - 4 * room) : a])
+    kept = max(left - len(shown(text[b:], room)), left // 2)
+    if len(before) > kept:
+        before = "…" + before[len(before) - kept :].lstrip() if kept > 0 else "…"
+    after = shown(text[b:], max(left - len(before), 0)) if left > len(before) else ""
+    return Text.assemble(
+        before, " " if before and text[a - 1].isspace() else "", (sentence, "bold yellow"),
+        " " if after and text[b].isspace() else "", after,
+    )  # fmt: skip
 
 
 def count(n: int, one: str, many: str | None = None) -> str:

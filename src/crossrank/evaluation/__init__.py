@@ -3,10 +3,19 @@
     files       lines of plain or gzip files, bounded
     trec        qrels and runs: read, write
     beir        a folder of corpus, queries and qrels: `JudgedSet`
-    measures    nDCG@10 and the other ir-measures names (extra `eval`; the only file that needs it)
+    measures    nDCG@10 and the other ir-measures names (extra `eval`)
     bootstrap   confidence intervals for a mean, and for a paired difference
+    significance  a paired randomization test, Holm's correction
+    folding     which judged id a passage stands for
+    setting     the ways into an evaluation; `indexing` is the one through an index (extra `search`)
+    candidates  what a first stage finds, and what cross-encoders make of it: each pair scored once
+    systems     the rankings that are compared, derived from that
+    comparison  means, differences, ceilings, times (extra `eval`)
+    reliability calibration; `moves` the queries that changed most; `verdict` the plain words
+    outcome     all of it, and as JSON; `frontier` quality against latency
+    report      both as a page: `plots` (extra `eval`), `page`, `style`
 
-`measures` is imported by name, because it needs the extra:
+What is not below comes from its own module, because most needs an extra:
 
 >>> from crossrank.evaluation import difference, mean
 >>> print(mean([0.5, 0.5, 0.5]))

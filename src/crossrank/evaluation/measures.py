@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from crossrank.errors import InputError
 from crossrank.extras import require
@@ -17,11 +17,12 @@ def per_query(qrels: Qrels, run: Run, names: Sequence[str] = ("nDCG@10",)) -> di
 
     Names in the order given, queries in the order of `qrels`. A judged query without a ranking, or with an empty one,
     counts as 0 (trec_eval's `-c`), so that a system which answers fewer queries cannot look better; a ranking without
-    judgments is left out; a query whose judgments are all 0 counts as 0. Positions in the ranking are what is measured:
-    its scores play no part, ties included. Computed by pytrec_eval, the code of trec_eval.
+    judgments is left out; a query whose judgments are all 0 or under counts as 0. Positions in the ranking are what is
+    measured: its scores play no part, ties included. Computed by pytrec_eval, the code of trec_eval.
 
     Raises:
-        InputError: a measure's name is unknown or needs a provider that is not installed, or there are no judgments.
+        InputError: a measure's name is unknown or needs a provider that is not installed, there are no judgments, or an
+            id holds a NUL or half of a surrogate pair.
 
     >>> import numpy as np
     >>> run = {"q": Ranking.sorted(["a", "b"], np.array([2.0, 1.0]))}
@@ -30,10 +31,18 @@ def per_query(qrels: Qrels, run: Run, names: Sequence[str] = ("nDCG@10",)) -> di
     """
     if not qrels:
         raise InputError("there are no judgments, so nothing can be measured")
+    if not names:
+        return {}
     parsed = {name: _parse(name) for name in names}
-    judged = {query: dict(grades) for query, grades in qrels.items()}
+    # trec_eval's nDCG never ends on a query whose grades are all under 0, as junk has them; such a query counts as 0.
+    judged = {query: dict(grades) for query, grades in qrels.items() if any(grade >= 0 for grade in grades.values())}
+    if not judged:
+        return {name: dict.fromkeys(qrels, 0.0) for name in names}
+    _check_ids(query for query in qrels)
+    _check_ids(document for grades in qrels.values() for document in grades)
+    _check_ids(document for query in qrels if query in run for document in run[query].ids)
     # Ranks as scores: strictly falling, exact, and blind to stages whose scores do not compare.
-    ranked = {query: _falling(run[query]) for query in qrels if query in run and len(run[query])}
+    ranked = {query: _falling(run[query]) for query in judged if query in run and len(run[query])}
     values: dict[str, dict[str, float]] = {name: dict.fromkeys(qrels, 0.0) for name in names}
     by_measure: dict[ir_measures.Measure, list[str]] = {}
     for name, measure in parsed.items():
@@ -45,6 +54,30 @@ def per_query(qrels: Qrels, run: Run, names: Sequence[str] = ("nDCG@10",)) -> di
     except ValueError as error:
         raise InputError(f"cannot compute {', '.join(names)}: {error}") from error
     return values
+
+
+def _check_ids(ids: Iterable[str]) -> None:
+    """Refuse ids that C cannot hold: pytrec_eval ends the process on half a surrogate pair, and cuts at a NUL."""
+    for id_ in ids:
+        if id_.isascii() and "\0" not in id_:
+            continue
+        try:
+            id_.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"the id {id_!r} holds half of a surrogate pair, so it is no text") from None
+        if "\0" in id_:
+            raise InputError(f"the id {id_!r} holds a NUL character, which no measure can be computed with")
+
+
+def check(names: Sequence[str]) -> None:
+    """Refuse measures that cannot be computed, before hours are spent on rankings.
+
+    Raises:
+        InputError: as `per_query`.
+
+    >>> check(["nDCG@10", "P(rel=2)@5"])
+    """
+    per_query({"q": {"d": 1}}, {"q": Ranking.sorted(["d"], [1.0])}, names)
 
 
 def averages(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -199,7 +199,8 @@ class Update:
         if known and (known.digest, known.source) == (digest, origin.path):
             self._unchanged += 1
             return
-        made = passages_of(document, self._tokenizer, self._table.settings.size, self._table.settings.overlap)
+        size, overlap = self._table.settings.size, self._table.settings.overlap
+        made = passages_of(document, self._tokenizer, size, overlap, origin.path)
         if not made:
             self._failed.append(Failure(place, f"document {document.id!r} is blank: nothing to index"))
             if known:

@@ -202,7 +202,7 @@ class Index:
             made.overlap,
             made.language,
             len(self),
-            self._table.count_documents(),
+            len(self._table.documents()),
             used,
             self._table.version,
         )
@@ -211,9 +211,20 @@ class Index:
         """The ids of all passages; those of one document are in its order."""
         return self._table.ids()
 
+    def documents(self) -> list[str]:
+        """The ids of all documents that have passages, each once."""
+        return self._table.documents()
+
     def refresh(self) -> None:
         """Go on to what others committed since this index was opened, also when they made it anew."""
         self._table = Table.open(self._table.folder)
+
+    def latest(self) -> Index:
+        """The index at its last commit: this one, or another when somebody has committed since.
+
+        Whoever holds this one goes on reading the version that it was opened at.
+        """
+        return Index(Table.open(self._table.folder)) if self._table.behind else self
 
     def check_embedder(self, embedder: Embedder) -> None:
         """Refuse an embedder whose vectors cannot be compared with those of the index.

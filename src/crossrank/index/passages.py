@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from crossrank.errors import InputError
 from crossrank.index.documents import Document, Markup
 from crossrank.index.headings import sections
-from crossrank.types import Passage
+from crossrank.types import Passage, Place
 
 SIZE = 200
 """Tokens of a passage, at most, unless a caller says otherwise: with a query it fits one window of a cross-encoder."""
@@ -36,10 +36,11 @@ _SENTENCE_END = re.compile(r"[.!?…]['\")\]”’»]*\s+(?=[^\sa-z])|[。！？
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a document that becomes a passage: its text and the path of headings above it."""
+    """A part of a document that becomes a passage: the path of headings above it, its text, and where that begins."""
 
     title: str
     text: str
+    start: int = 0
 
 
 def check_sizes(size: int, overlap: int) -> None:
@@ -95,7 +96,7 @@ def split(
         text_start = 0
     starts = _token_starts(text, tokenizer)
     if len(starts) + _title_tokens(title, tokenizer) <= size:
-        return [Piece(title, text[text_start:].strip())]
+        return [_piece(title, text, text_start, len(text))]
     strengths = _strengths(text, starts)
     pieces: list[Piece] = []
     for section in parts:
@@ -106,24 +107,32 @@ def split(
         for a, b in _cuts(strengths[first:last], room, min(overlap, room // 4)):
             begin = section.start if a == 0 else int(starts[first + a])
             end = section.end if first + b == last else int(starts[first + b])
-            body = text[begin:end].strip()
-            if body:
-                pieces.append(Piece(name, body))
+            piece = _piece(name, text, begin, end)
+            if piece.text:
+                pieces.append(piece)
     return pieces
 
 
 def passages_of(
-    document: Document, tokenizer: Tokenizer, size: int, overlap: int
+    document: Document, tokenizer: Tokenizer, size: int, overlap: int, file: str = ""
 ) -> list[tuple[Passage, NDArray[np.int32]]]:
     """The passages of a document and the token ids of the text a scorer reads, without special tokens.
 
     A document that stays whole keeps its id; otherwise its passages are `id#1`, `id#2` and so on. A blank document has
-    none.
+    none. `file` is where the document was read, for the passages' places.
     """
     pieces = split(document.text, tokenizer, size, overlap, title=document.title.strip(), markup=document.markup)
     ids = [document.id] if len(pieces) == 1 else [f"{document.id}#{number + 1}" for number in range(len(pieces))]
+    lines = np.fromiter((found.end() for found in _LINE_END.finditer(document.text)), dtype=np.int64)
     passages = [
-        Passage(id_, piece.text, piece.title, document.id, document.metadata)
+        Passage(
+            id_,
+            piece.text,
+            piece.title,
+            document.id,
+            document.metadata,
+            Place(file, piece.start, 1 + int(np.searchsorted(lines, piece.start, side="right"))),
+        )
         for id_, piece in zip(ids, pieces, strict=True)
     ]
     tokens: list[NDArray[np.int32]] = []
@@ -132,6 +141,12 @@ def passages_of(
         encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
         tokens += [np.asarray(one.ids, dtype=np.int32) for one in encoded]
     return list(zip(passages, tokens, strict=True))
+
+
+def _piece(title: str, text: str, begin: int, end: int) -> Piece:
+    """What lies between two places, without the white space around it."""
+    body = text[begin:end]
+    return Piece(title, body.strip(), begin + len(body) - len(body.lstrip()))
 
 
 def _title_tokens(title: str, tokenizer: Tokenizer) -> int:

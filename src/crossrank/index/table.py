@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from numpy.typing import NDArray
 
 from crossrank import extras
 from crossrank.errors import CrossrankError, IndexFileError, InputError
+from crossrank.index import layout
 from crossrank.index.documents import clean_text
-from crossrank.index.filters import decode_metadata, encode_metadata, literal, parse, to_sql
+from crossrank.index.filters import literal, parse, to_sql
 from crossrank.index.records import ANY_LANGUAGE, FORMAT, Known, Row, Settings, Where
 from crossrank.types import Passage, Ranking, Tokens, check_k
 
@@ -33,32 +33,12 @@ import pyarrow as pa  # noqa: E402
 
 TABLE = "passages.lance"
 LOCK = "writer.lock"
-_KEY = b"crossrank"
 _BM25 = "bm25"
 _IDS = "ids"
 _AT_ONCE = 1_000
 """Ids in one predicate."""
 _TIES = 16_384
 """How far ties at the cut are followed to order them by id."""
-
-
-def _schema(settings: Settings) -> pa.Schema:
-    return pa.schema(
-        [
-            ("id", pa.string()),
-            ("document", pa.string()),
-            # Title and text side by side: BM25 reads both as one, and neither is stored twice.
-            ("content", pa.list_(pa.string())),
-            ("metadata", pa.json_(pa.string())),
-            ("vector", pa.list_(pa.float32(), settings.width)),
-            ("tokens", pa.list_(pa.int32())),
-            ("source", pa.string()),
-            ("digest", pa.string()),
-            ("size", pa.int64()),
-            ("modified", pa.int64()),
-        ],
-        metadata={_KEY: json.dumps(asdict(settings)).encode()},
-    )
 
 
 @contextmanager
@@ -106,7 +86,7 @@ class Table:
             )
         with _storage(folder, "opening"):
             dataset = lance.dataset(str(folder / TABLE))
-            stored = (dataset.schema.metadata or {}).get(_KEY)
+            stored = (dataset.schema.metadata or {}).get(layout.KEY)
         if stored is None:
             raise IndexFileError(f"{folder} holds a Lance table that crossrank did not make: use another folder")
         fields = json.loads(stored)
@@ -121,7 +101,7 @@ class Table:
     def create(cls, folder: Path, settings: Settings, replace: bool) -> Table:
         """An empty table; with `replace`, in place of the one that is there, in one commit."""
         with _storage(folder, "making"):
-            schema = _schema(settings)
+            schema = layout.schema(settings)
             dataset = lance.write_dataset(
                 schema.empty_table(), str(folder / TABLE), schema, mode="overwrite" if replace else "create"
             )
@@ -150,6 +130,13 @@ class Table:
     def version(self) -> int:
         """Grows with every commit."""
         return int(self._data.version)
+
+    @property
+    def behind(self) -> bool:
+        """Whether somebody has committed since."""
+        # 0.01 ms: the newest manifest is looked for, nothing is read.
+        with _storage(self.folder, "reading"):
+            return bool(self._data.latest_version != self._data.version)
 
     # Reading.
 
@@ -211,7 +198,9 @@ class Table:
                 self._data.to_table(columns=["id", *columns], filter=_one_of("id", wanted[at : at + _AT_ONCE]))
                 for at in range(0, len(wanted), _AT_ONCE)
             ]
-        found = pa.concat_tables(parts) if parts else _schema(self.settings).empty_table().select(["id", *columns])
+        found = (
+            pa.concat_tables(parts) if parts else layout.schema(self.settings).empty_table().select(["id", *columns])
+        )
         place = {id_: row for row, id_ in enumerate(found["id"].to_pylist())}
         try:
             return found, np.asarray([place[clean_text(id_)] for id_ in ids], dtype=np.int64)
@@ -222,11 +211,8 @@ class Table:
 
     def passages(self, ids: Sequence[str]) -> list[Passage]:
         """See `Index.passages`."""
-        found, order = self.rows(ids, ["document", "content", "metadata"])
-        made = [
-            Passage(row["id"], row["content"][1], row["content"][0], row["document"], decode_metadata(row["metadata"]))
-            for row in found.to_pylist()
-        ]
+        found, order = self.rows(ids, layout.columns_of(self._data.schema))
+        made = [layout.passage_of(row) for row in found.to_pylist()]
         return [made[place] for place in order.tolist()]
 
     def tokens(self, ids: Sequence[str]) -> Tokens:
@@ -256,10 +242,10 @@ class Table:
             documents[document] = Known(source, digest, size, modified, passages)
         return documents
 
-    def count_documents(self) -> int:
-        """Documents that have passages here."""
+    def documents(self) -> list[str]:
+        """Every document that has passages here, once, in the order of the table."""
         with _storage(self.folder, "reading"):
-            return len(set(self._data.to_table(columns=["document"])["document"].to_pylist()))
+            return list(dict.fromkeys(self._data.to_table(columns=["document"])["document"].to_pylist()))
 
     # Writing: one commit each. The caller holds the lock.
 
@@ -267,7 +253,7 @@ class Table:
         """Add rows; all other rows of the documents `replaced` go in the same commit."""
         gone = list(replaced)
         with _storage(self.folder, "writing to"):
-            table = self._as_table(rows, vectors)
+            table = layout.table_of(rows, vectors, self.settings, self._data.schema)
             if not gone:
                 lance.write_dataset(table, self._data, mode="append")
             else:
@@ -327,28 +313,6 @@ class Table:
             words = {"base_tokenizer": "simple", "language": language, "stem": True, "remove_stop_words": True}
         self._data.create_scalar_index(
             "content", "INVERTED", name=_BM25, replace=True, with_position=False, ascii_folding=True, **words
-        )
-
-    def _as_table(self, rows: Sequence[Row], vectors: NDArray[np.float32]) -> pa.Table:
-        passages = [row.passage for row in rows]
-        offsets = np.concatenate([[0], np.cumsum([len(row.tokens) for row in rows])]).astype(np.int32)
-        tokens = np.concatenate([row.tokens for row in rows]).astype(np.int32)
-        schema = _schema(self.settings)
-        metadata = pa.array([encode_metadata(passage.metadata) for passage in passages], pa.string())
-        return pa.Table.from_arrays(
-            [
-                pa.array([passage.id for passage in passages], pa.string()),
-                pa.array([passage.document for passage in passages], pa.string()),
-                pa.array([[passage.title, passage.text] for passage in passages], schema.field("content").type),
-                pa.ExtensionArray.from_storage(pa.json_(pa.string()), metadata),
-                pa.FixedSizeListArray.from_arrays(np.ascontiguousarray(vectors).ravel(), self.settings.width),
-                pa.ListArray.from_arrays(offsets, tokens),
-                *(
-                    pa.array([getattr(row, name) for row in rows], schema.field(name).type)
-                    for name in ("source", "digest", "size", "modified")
-                ),
-            ],
-            schema=schema,
         )
 
 

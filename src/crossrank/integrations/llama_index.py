@@ -1,42 +1,36 @@
-"""LlamaIndex: a node postprocessor that reranks what a retriever found.
+"""LlamaIndex: a node postprocessor that reranks what a retriever found, and a retriever over a crossrank index.
 
-It does what the host's contract leaves open: nodes are copied, so that a node shared with an in-memory store never
-changes; the retriever's score stays in the copy's metadata, out of every text that a model reads; each start event has
-its end event, also when scoring fails; and nothing is emitted when there is nothing to do.
+The postprocessor does what the host's contract leaves open: nodes are copied, so that a node shared with an in-memory
+store never changes; the retriever's score stays in the copy's metadata, out of every text that a model reads; each
+start event has its end event, also when scoring fails; and nothing is emitted when there is nothing to do.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from crossrank.cascade import Stage, rerank
-from crossrank.crossencoder import CrossEncoder, load
 from crossrank.errors import InputError
 from crossrank.extras import require
-from crossrank.types import Passage, Ranking, Scorer
+from crossrank.integrations.lists import Model, best, facts
+from crossrank.pipeline import Pipeline
+from crossrank.types import Scorer, check_k
 
 require("llama_index", extra="llama-index")
 
+from llama_index.core.base.base_retriever import BaseRetriever  # noqa: E402
 from llama_index.core.bridge.pydantic import Field, PrivateAttr  # noqa: E402
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload  # noqa: E402
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]  # noqa: E402
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent  # noqa: E402
 from llama_index.core.postprocessor.types import BaseNodePostprocessor  # noqa: E402
-from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle  # noqa: E402
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode  # noqa: E402
 
 RETRIEVAL_SCORE = "retrieval_score"  # the host's own rerankers use this key too
-READ = "rerank_read"
-QUERY_READ = "rerank_query_read"
 
 _dispatcher = get_dispatcher(__name__)
-# One lock for all instances: it is held only while a model loads, and instances stay copyable and picklable without it.
-_loading = threading.Lock()
 
 
 class CrossrankRerank(BaseNodePostprocessor):
@@ -48,7 +42,8 @@ class CrossrankRerank(BaseNodePostprocessor):
     Args:
         top_n: nodes to return; all of them, ordered, when fewer come in.
         model: a name of `crossrank models`, a hub name, a folder, or a ready scorer: what `crossrank.load(...)` gave,
-            or any object with `score(pairs)`. Options such as device or window belong to `crossrank.load`.
+            or any object with `score(pairs)`.
+        load_options: keywords for `crossrank.load`, such as `{"window": 200, "overlap": 50}`; only for names.
         keep_retrieval_score: write the score a node came with into `metadata["retrieval_score"]` of the copy. It is
             excluded from the texts made for embedding and for the LLM. A value already there is replaced.
         metadata_mode: which metadata is read with the text. The default, `EMBED`, is the text the retriever embedded:
@@ -63,7 +58,7 @@ class CrossrankRerank(BaseNodePostprocessor):
     Raises:
         InputError: `top_n` under 1, or a model that is neither a name nor a scorer.
 
-    >>> from llama_index.core.schema import NodeWithScore, TextNode
+    >>> import numpy as np
     >>> class Length:
     ...     def score(self, pairs):
     ...         return np.array([len(text) for _, text in pairs], np.float32)
@@ -77,7 +72,8 @@ class CrossrankRerank(BaseNodePostprocessor):
     top_n: int = Field(description="Nodes to return, best first.")
     keep_retrieval_score: bool = Field(default=True, description="Keep the retriever's score in the copy's metadata.")
     metadata_mode: MetadataMode = Field(default=MetadataMode.EMBED, description="Which metadata is read with the text.")
-    _scorer: Scorer | None = PrivateAttr(default=None)
+    load_options: dict[str, Any] = Field(default_factory=dict, description="Keywords for crossrank.load.")
+    _model: Model = PrivateAttr()
 
     def __init__(
         self,
@@ -86,19 +82,20 @@ class CrossrankRerank(BaseNodePostprocessor):
         keep_retrieval_score: bool = True,
         metadata_mode: MetadataMode = MetadataMode.EMBED,
         callback_manager: CallbackManager | None = None,
+        load_options: dict[str, Any] | None = None,
     ) -> None:
-        if isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1:
-            raise InputError(f"top_n must be a whole number of at least 1, not {top_n!r}")
+        check_k(top_n)
+        wanted = Model(model, load_options)
         fields: dict[str, Any] = {
-            "model": _name_of(model),
+            "model": wanted.name,
             "top_n": top_n,
             "keep_retrieval_score": keep_retrieval_score,
             "metadata_mode": metadata_mode,
+            "load_options": load_options or {},
             "callback_manager": callback_manager or CallbackManager(),
         }
         super().__init__(**fields)
-        if not isinstance(model, (str, Path)):
-            self._scorer = model
+        self._model = wanted
 
     @classmethod
     def class_name(cls) -> str:
@@ -112,7 +109,7 @@ class CrossrankRerank(BaseNodePostprocessor):
             raise InputError("a reranker needs the query: pass query_str=... or query_bundle=... to postprocess_nodes")
         if not nodes:
             return []
-        scorer, query = self._ready(), query_bundle.query_str
+        scorer, query = self._model.ready, query_bundle.query_str
         payload: dict[str, Any] = {
             EventPayload.NODES: nodes,
             EventPayload.MODEL_NAME: self.model,
@@ -136,25 +133,10 @@ class CrossrankRerank(BaseNodePostprocessor):
         # A forward pass is seconds of arithmetic: on the event loop it would stop every other task of the process.
         return await asyncio.to_thread(self._postprocess_nodes, nodes, query_bundle)
 
-    def _ready(self) -> Scorer:
-        with _loading:
-            if self._scorer is None:
-                self._scorer = load(self.model)
-            return self._scorer
-
     def _best(self, scorer: Scorer, query: str, nodes: Sequence[NodeWithScore]) -> list[NodeWithScore]:
         texts = [node.node.get_content(metadata_mode=self.metadata_mode) for node in nodes]
-        # The engine takes ids, and a list may hold one node twice: positions are the ids here.
-        passages = {str(position): Passage(str(position), text) for position, text in enumerate(texts)}
-        arrived = Ranking(tuple(passages), np.zeros(len(nodes), np.float32), head=0)
-        stage = Stage(scorer, depth=len(nodes))
-        ranking, (trace,) = rerank(query, arrived, [stage], lambda ids: [passages[i] for i in ids])
-        cut = {t.position: f"{t.read} of {t.tokens} tokens" for t in trace.truncations if t.read < t.tokens}
-        best = []
-        for position, score in zip(map(int, ranking.ids[: self.top_n]), ranking.scores.tolist(), strict=False):
-            notes = {READ: cut.get(position), QUERY_READ: cut.get(-1)}
-            best.append(self._copy(nodes[position], score, {key: note for key, note in notes.items() if note}))
-        return best
+        found = best(scorer, query, texts, self.top_n)
+        return [self._copy(nodes[one.position], one.score, one.notes) for one in found]
 
     def _copy(self, scored: NodeWithScore, score: float, notes: Mapping[str, str]) -> NodeWithScore:
         """A node with its own metadata: the caller's node may live in a store that other queries read."""
@@ -172,12 +154,44 @@ class CrossrankRerank(BaseNodePostprocessor):
         return scored.model_copy(update={"node": copied, "score": score})
 
 
-def _name_of(model: str | Path | Scorer) -> str:
-    if isinstance(model, (str, Path)):
-        return str(model)
-    if not callable(getattr(model, "score", None)):
-        raise InputError(f"model must be a name, a folder or an object with score(pairs), not {type(model).__name__}")
-    return model.checkpoint.name if isinstance(model, CrossEncoder) else type(model).__name__
+class CrossrankRetriever(BaseRetriever):
+    """Passages of a crossrank index: BM25, vectors, fusion and reranking in one step.
+
+    Args:
+        pipeline: what `crossrank.open_pipeline(...)` gave.
+        k: nodes to return.
+        callback_manager: for the legacy callbacks.
+
+    A node has the passage's id, text and metadata, and `document`, `title`, and where it begins (`file`, `start`,
+    `line`); of these a model is given the title and the document alone.
+    """
+
+    def __init__(self, pipeline: Pipeline, k: int = 10, callback_manager: CallbackManager | None = None) -> None:
+        check_k(k)
+        super().__init__(callback_manager=callback_manager)
+        self.pipeline = pipeline
+        self.k = k
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        answer = self.pipeline.search(query_bundle.query_str, self.k)
+        hidden = ["file", "start", "line"]
+        return [
+            NodeWithScore(
+                node=TextNode(
+                    id_=passage.id,
+                    text=passage.text,
+                    metadata=facts(passage),
+                    excluded_embed_metadata_keys=hidden,
+                    excluded_llm_metadata_keys=hidden,
+                ),
+                score=score,
+            )
+            for passage, score in zip(answer.passages, answer.ranking.scores.tolist(), strict=True)
+        ]
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        # The host would run `_retrieve` on the event loop.
+        return await asyncio.to_thread(self._retrieve, query_bundle)
 
 
 def _union(keys: Sequence[str], added: Mapping[str, Any]) -> list[str]:

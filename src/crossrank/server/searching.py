@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crossrank import evidence
 from crossrank.cascade import Trace, mixed
-from crossrank.errors import InputError
 from crossrank.pipeline import MIX, Pipeline
 from crossrank.retrieval.bm25 import BM25Retriever
 from crossrank.retrieval.dense import DenseRetriever
-from crossrank.server import evidence
 from crossrank.server.limits import estimate
 from crossrank.server.service import Service
 from crossrank.server.tickets import Ticket, working
@@ -25,6 +24,8 @@ Texts = Callable[[Sequence[str]], Sequence[Passage]]
 RERANKED = "reranked"
 # Passages in which the sentence is looked for that answers.
 _MOST_EVIDENCE = 50
+# Sentences of one passage that are compared: the page waits for them.
+_MOST_SENTENCES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +104,21 @@ def search(service: Service, asked: Search, ticket: Ticket) -> Found:
         started = time.monotonic()
         spans: Sequence[tuple[int, int] | None] = [None] * len(final)
         if asked.evidence and _time_left(asked, began) > 0:
-            shown = [passages[id_].text for id_ in final.ids[:_MOST_EVIDENCE]]
-            found = evidence.best(asked.query, shown, lambda pairs: service.score(pairs, ticket).scores)
-            spans = [*found, *spans[len(found) :]]
+            shown = [passages[id_] for id_ in final.ids[:_MOST_EVIDENCE]]
+            found = evidence.find(
+                asked.query, shown, lambda pairs: service.score(pairs, ticket).scores, drops=False, most=_MOST_SENTENCES
+            )
+            spans = [None if one is None else (one.start, one.stop) for one in found] + list(spans[len(found) :])
     return Found(final, passages, traces, spans, depth, time.monotonic() - started, cut)
 
 
 def _first_stage(service: Service, asked: Search) -> tuple[Texts, tuple[Ranking, tuple[Trace, ...]]]:
-    if service.index is None or service.embedder is None:
-        raise InputError("this server has no index; start it with one (crossrank serve INDEX), or send documents")
+    index, embedder = service.latest()
     retrievers: dict[str, Retriever] = {
-        "bm25": BM25Retriever(service.index, asked.where),
-        "dense": DenseRetriever(service.index, service.embedder, asked.where),
+        "bm25": BM25Retriever(index, asked.where),
+        "dense": DenseRetriever(index, embedder, asked.where),
     }
-    texts = service.index.passages
+    texts = index.passages
     answer = Pipeline(retrievers, texts, (), asked.depth).search(asked.query, k=2 * asked.depth)
     return texts, (answer.ranking, answer.traces)
 
@@ -141,7 +143,8 @@ def _reranked(
     """As `crossrank.cascade.rerank` with one stage, but a chunk at a time: within the limits, and stopped when late."""
     began = time.perf_counter()
     scored = service.score([(asked.query, passage.scored_text) for passage in texts(head.ids)], ticket)
-    ranking = mixed(head, scored.scores, asked.mix).over(ranking)
+    # A budget may have cut the head: the mix keeps the scale of the whole depth.
+    ranking = mixed(head, scored.scores, asked.mix, ranking.cut(asked.depth).scores).over(ranking)
     raw = dict(zip(head.ids, scored.scores.tolist(), strict=True))
     return ranking, Trace(RERANKED, ranking, time.perf_counter() - began, raw, scored.truncations)
 

@@ -21,7 +21,7 @@ from crossrank.errors import InputError
 from crossrank.server.limits import Limits
 from crossrank.server.scheduler import LEAST_TOKENS, MOST_TOKENS, Scheduler, Shared
 from crossrank.server.tickets import Ticket, working
-from crossrank.types import Passage, Tokens, Truncation
+from crossrank.types import Tokens, Truncation
 
 if TYPE_CHECKING:
     from crossrank.index import Index
@@ -209,10 +209,20 @@ class Service:
                 self.limits.check_tokens(ticket.tokens)
         return np.concatenate(parts)
 
-    def passages(self, ids: Sequence[str]) -> list[Passage]:
-        """Passages of the index by id."""
-        assert self.index is not None
-        return self.index.passages(ids)
+    def latest(self) -> tuple[Index, TextEmbedder]:
+        """The index at its last commit, and its embedder; what was committed since the last search is in it.
+
+        Raises:
+            InputError: this server has no index.
+            IndexFileError: it was made anew with another embedder than this server's.
+        """
+        if self.index is None or self.embedder is None:
+            raise InputError("this server has no index; start it with one (crossrank serve INDEX), or send documents")
+        index = self.index.latest()
+        if index is not self.index:
+            index.check_embedder(self.embedder)
+            self.index = index
+        return index, self.embedder
 
 
 def _public(name: str) -> str:

@@ -1,0 +1,78 @@
+"""Does the gate keep the base model when the data is worthless? And is a good tuning let through?
+
+    python benchmarks/tune_gate.py FOLDER --set wikiqa --seeds 0 1 2 3 4 --work DIR
+
+FOLDER holds judged sets in BEIR layout. Four kinds of worthless data are made of the train part, once a seed: labels
+shuffled over all pairs, every pair again with the other label, every label 1, and ten pairs. The right verdict is
+always "base". Finished runs are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+import machine
+from crossrank.training import reading
+from crossrank.training.card import facts
+from crossrank.training.judgments import Judged, Judgments
+from crossrank.training.outcome import Engine
+from crossrank.training.settings import Settings
+from crossrank.training.tuning import tune
+from tune import TRAIN, drawn
+
+KINDS = ("ten pairs", "contradictory", "all positive", "shuffled")
+
+
+def spoiled(judgments: Judgments, kind: str, seed: int) -> Judgments:
+    """Worthless data of one kind."""
+    rows = judgments.rows
+    if kind == "ten pairs":
+        return replace(judgments, rows=rows[:10])
+    if kind == "contradictory":
+        return replace(judgments, rows=(*rows, *(replace(row, label=1.0 - row.label) for row in rows)))
+    if kind == "all positive":
+        return replace(judgments, rows=tuple(replace(row, label=1.0) for row in rows))
+    labels = np.random.default_rng(seed).permutation([row.label for row in rows]).tolist()
+    return replace(judgments, rows=tuple(Judged(r.query, r.document, v) for r, v in zip(rows, labels, strict=True)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--set", default="wikiqa")
+    parser.add_argument("--pairs", type=int, default=500)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--threads", type=int, default=machine.cores())
+    parser.add_argument("--work", type=Path, required=True)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    print(json.dumps(machine.describe(args.threads)))
+    judgments = reading.read(args.folder / args.set, split=TRAIN.get(args.set, "train"))
+    right = 0
+    for kind in args.kinds:
+        for seed in args.seeds:
+            name = f"{args.set}-{kind.replace(' ', '-')}-{args.pairs}-{seed}"
+            done = args.work / f"{name}.json"
+            if not done.exists():
+                data = spoiled(drawn(judgments, args.pairs, seed), kind, seed)
+                began, busy = time.monotonic(), time.process_time()
+                engine = Engine(threads=args.threads)
+                outcome = tune(data, args.work / name, settings=Settings(seed=seed), engine=engine, overwrite=True)
+                times = {"wall": time.monotonic() - began, "processor": time.process_time() - busy}
+                line = {"kind": kind, "seed": seed, **times, **facts(outcome), "folder": None}
+                done.write_text(json.dumps(line) + "\n", encoding="utf-8")
+            line = json.loads(done.read_text(encoding="utf-8"))
+            right += line["kept"] == "base"
+            print(json.dumps({key: line[key] for key in ("kind", "seed", "kept", "reasons", "processor")}), flush=True)
+    print(f"{right} of {len(args.kinds) * len(args.seeds)} verdicts are right")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Options of answers that are due at a time, the folder of measured costs, and what is said when time is short."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from crossrank import __version__
+from crossrank.cli import terminal
+
+if TYPE_CHECKING:
+    from crossrank.crossencoder import CrossEncoder, Ranked
+    from crossrank.pipeline import Answer
+    from crossrank.planner import Memory
+    from crossrank.types import Passage
+
+budget_ms = click.option(
+    "--budget-ms", type=click.FloatRange(1, 3_600_000), metavar="MS", envvar="CROSSRANK_BUDGET_MS", show_envvar=True,
+    help="Answer within so many milliseconds, loading not counted: as many passages are read as fit.  [default: none]",
+)  # fmt: skip
+on_error = click.option(
+    "--on-error", type=click.Choice(["raise", "keep"]),
+    help="When the cross-encoder is missing or fails: stop with the error, or keep the order of the first stage and "
+    "exit with code 3.  [default: raise; once loaded, keep with --budget-ms]",
+)  # fmt: skip
+
+
+def memory() -> Memory:
+    """Where measured costs are kept: in CROSSRANK_COSTS, or where this system keeps a user's caches."""
+    from crossrank.planner import Memory
+
+    named = os.environ.get("CROSSRANK_COSTS")
+    if named:
+        return Memory(Path(named), __version__)
+    if sys.platform == "win32":
+        home = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        home = Path.home() / "Library" / "Caches"
+    else:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Memory(home / "crossrank", __version__)
+
+
+def warn_of(answer: Answer) -> bool:
+    """Say on stderr that a stage failed or the answer is late; whether a stage failed. `--explain` shows the rest."""
+    for trace in answer.traces:
+        if trace.stopped == "error":
+            terminal.warn(f"{trace.name}: {trace.note}")
+    if answer.late and answer.budget is not None:
+        longest = max(answer.traces, key=lambda trace: trace.seconds)
+        terminal.warn(
+            f"the answer took {terminal.duration(answer.seconds)}, and the budget was "
+            f"{terminal.duration(answer.budget)}; {longest.name} took {terminal.duration(longest.seconds)} of it."
+        )
+    return bool(answer.failed)
+
+
+def ranked(
+    scorer: CrossEncoder, query: str, passages: Sequence[Passage], k: int | None, ms: float
+) -> tuple[Ranked, int]:
+    """The passages in the order that so many milliseconds allow, and how many were read.
+
+    Passages are read in the order given; those that were not read follow in that order, without a score.
+    """
+    import math
+    import time
+
+    import numpy as np
+
+    from crossrank.cascade import Stage, rerank
+    from crossrank.crossencoder import Ranked
+    from crossrank.types import Ranking
+
+    pace = memory().pace(scorer)
+    given = Ranking(tuple(map(str, range(len(passages)))), np.full(len(passages), -math.inf, dtype=np.float32), 0)
+    stages = [Stage(scorer, max(1, len(passages)), name=scorer.checkpoint.name, pace=pace)]
+    due = time.perf_counter() + ms / 1000
+    final, traces = rerank(query, given, stages, lambda ids: [passages[int(i)] for i in ids], deadline=due)
+    for trace in traces:
+        if trace.note:
+            terminal.warn(f"{trace.note}; the others follow in the order given.")
+    read = final.head if traces else 0
+    positions = tuple(int(i) for i in final.ids)[:k]
+    return Ranked(positions, final.scores[:k], traces[0].truncations if traces else ()), read

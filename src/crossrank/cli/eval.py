@@ -1,0 +1,261 @@
+"""`crossrank eval`: every stage on judged queries, side by side, with what the difference is worth."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from crossrank.cli import judged, options, terminal
+
+if TYPE_CHECKING:
+    from crossrank.evaluation.comparison import Comparison, Latency, Standing
+    from crossrank.evaluation.moves import Move
+    from crossrank.evaluation.outcome import Outcome
+    from crossrank.evaluation.systems import System
+
+
+@click.command(
+    "eval",
+    short_help="Does reranking help here? Measure every stage on judged queries.",
+    epilog="""\b
+Examples:
+  crossrank eval my.index --queries queries.jsonl --qrels judged.tsv --html report.html
+  crossrank eval scifact/ --cache eval.cache --sample 50 --models small,my-model/
+  crossrank eval trec_dl19/ --split full --run BM25=bm25.trec --over BM25
+  crossrank eval --qrels qrels.txt --run old=old.trec --run new=new.trec -m nDCG@10 -m AP
+""",
+)
+@click.argument("source", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@judged.collection
+@click.option("--depth", type=click.IntRange(min=1), metavar="N", default=100, show_default=True,
+              help="Passages that BM25 and dense search each return, and that cross-encoders read.")  # fmt: skip
+@click.option("--mix", metavar="A,B", help="Shares of the cross-encoder in the order; 1 trusts it alone.  [default: 1 "
+              "and the share of `crossrank search`]")  # fmt: skip
+@click.option("--no-rerank", is_flag=True, help="First stages alone.")
+@click.option("--measure", "-m", "measures", multiple=True, metavar="NAME",
+              help="A name of ir-measures, such as nDCG@10, RR@10, AP, P(rel=2)@5. Repeat it; verdicts are about the "
+              "first.  [default: nDCG@10, RR@10, R@100]")  # fmt: skip
+@click.option("--baseline", metavar="NAME", help="What differences are taken to.  [default: the fusion, the run of "
+              "--over, or the first run]")  # fmt: skip
+@click.option("--relevant", type=click.IntRange(min=1), metavar="GRADE", default=1, show_default=True,
+              help="Least grade that counts as relevant in the calibration.")  # fmt: skip
+@click.option("--show", type=click.IntRange(min=0), metavar="N", default=3, show_default=True,
+              help="Worst losses and best gains to show; the HTML page has at least 5.")  # fmt: skip
+@click.option("--write-runs", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+              help="Write every system's rankings there, as TREC run files.")  # fmt: skip
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Write one self-contained page with plots.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@options.engine
+def command(
+    depth: int,
+    mix: str | None,
+    no_rerank: bool,
+    measures: tuple[str, ...],
+    baseline: str | None,
+    relevant: int,
+    show: int,
+    write_runs: Path | None,
+    html: Path | None,
+    as_json: bool,
+    **collection: Any,
+) -> None:
+    """Measure BM25, dense search, their fusion and every cross-encoder on judged queries.
+
+    SOURCE is an index (with --queries and --qrels) or a folder laid out as BEIR does. Without SOURCE, runs are
+    compared: --qrels and at least one --run.
+
+    Differences to the fusion are paired by query, with 95 % bootstrap intervals and a randomization test, corrected for
+    the number of systems (Holm). In a pipe, the columns are system, measure, mean, low, high, difference, low, high,
+    corrected p, better, worse, and milliseconds of the whole query: median and 95th percentile.
+    """
+    asked = judged.Asked(**collection)
+    if html is not None:
+        # Before any work: a missing library or folder must not cost an hour.
+        judged.check_page(html)
+        from crossrank.evaluation import report
+    outcome = _measured(asked, depth, mix, no_rerank, measures, baseline, relevant, max(show, 5))
+    if html is not None:
+        report.write_evaluation(html, outcome)
+    if as_json:
+        from crossrank.evaluation.outcome import record
+
+        terminal.json_line(record(outcome))
+    elif terminal.on_terminal():
+        _print_table(outcome, show)
+    else:
+        terminal.note(outcome.verdict.headline)
+        _print_lines(outcome.comparison)
+    if html is not None:
+        terminal.note(f"Wrote {html}.")
+    if write_runs is not None:
+        # Last, because ids with white space in them are an error here and nowhere else.
+        _write_runs(write_runs, [standing.system for standing in outcome.comparison.standings])
+
+
+def _measured(
+    asked: judged.Asked,
+    depth: int,
+    mix: str | None,
+    no_rerank: bool,
+    measures: Sequence[str],
+    baseline: str | None,
+    relevant: int,
+    most: int,
+) -> Outcome:
+    from crossrank.evaluation import candidates, setting, systems
+    from crossrank.evaluation import measures as measured
+    from crossrank.evaluation.comparison import MEASURES
+    from crossrank.evaluation.outcome import assess
+
+    shares = judged.weights(mix)
+    measured.check(measures)
+    runs, slow = judged.read_runs(asked.runs), judged.busy()
+    queries, notes = judged.opened_set(asked)
+    given, lacks = setting.runs_as_systems({n: run for n, run in runs.items() if n != asked.over}, queries.qrels)
+    made: list[System] = []
+    readings: dict[str, candidates.Reading] = {}
+    owners, texts = systems.Owners(), None
+    scorers = {} if asked.source is None or no_rerank else judged.scorers(asked)
+    _check_baseline(baseline, asked, list(runs), [systems.named(name, share) for name in scorers for share in shares])
+    if asked.source is not None:
+        with judged.progress() as progress:
+            opened = judged.opened(asked, queries, runs, depth, progress)
+            readings = candidates.read(opened.candidates, scorers, depth, progress)
+        owners, texts = opened.owners, opened.candidates.texts
+        made = systems.first_stages(opened.candidates, owners, judged.STEPS)
+        baseline = baseline or made[-1].name
+        for reading in readings.values():
+            made += systems.reranked(opened.candidates, reading, owners, shares)
+        notes += [*opened.notes, *slow]
+    made += given
+    notes += lacks
+    notes += [f"{system.name}: {note}." for system in made if system.kind != "mix" for note in system.notes]
+    return assess(
+        made,
+        queries.qrels,
+        {query: text for query, text in queries.queries.items() if text},
+        judged.about(asked, queries, scorers, depth),
+        measures=measures or MEASURES,
+        baseline=baseline or "",
+        readings=list(readings.values()),
+        owners=owners,
+        texts=texts,
+        least=relevant,
+        most=most,
+        seed=asked.seed,
+        notes=notes,
+    )
+
+
+def _check_baseline(baseline: str | None, asked: judged.Asked, runs: Sequence[str], stages: Sequence[str]) -> None:
+    """Refuse a baseline that no system will be called, before anything is scored."""
+    first = [] if asked.source is None or asked.over else list(judged.STEPS.values())
+    known = [*first, *stages, *runs]
+    if baseline is not None and baseline not in known:
+        raise click.UsageError(f"--baseline {baseline} names no system; there are: {', '.join(known)}")
+
+
+def _write_runs(folder: Path, systems: Sequence[System]) -> None:
+    """One file a system, named after it."""
+    from crossrank.evaluation import write_run
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written: dict[str, str] = {}
+    for system in systems:
+        stem = re.sub(r"[^\w.+-]+", "-", system.name).strip("-.") or "system"
+        # Two names may differ only in what a file name cannot hold.
+        name = stem if stem not in written else f"{stem}-{len(written)}"
+        written[name] = system.name
+        write_run(folder / f"{name}.trec", system.run, tag=f"crossrank-{name}")
+    terminal.note(f"Wrote {terminal.count(len(written), 'run')} to {folder}.")
+
+
+def _print_lines(compared: Comparison) -> None:
+    for standing in compared.standings:
+        for measure in compared.measures:
+            value, contrast = standing.means[measure], standing.contrasts.get(measure)
+            change: tuple[int | float | None, ...] = (None,) * 6
+            if contrast is not None:
+                between = contrast.difference
+                moved = len(contrast.better), len(contrast.worse)
+                change = (between.mean, between.low, between.high, contrast.corrected, *moved)
+            times = (None, None) if standing.whole is None else (standing.whole.median * 1e3, standing.whole.p95 * 1e3)
+            terminal.tab_line(standing.system.name, measure, value.mean, value.low, value.high, *change, *times)
+
+
+def _print_table(outcome: Outcome, show: int) -> None:
+    from crossrank.evaluation.outcome import cut_lines, evaluation_foot
+
+    console, compared = terminal.console(), outcome.comparison
+    console.print(outcome.verdict.question, style="dim")
+    console.print(outcome.verdict.headline, style="bold")
+    for sentence in outcome.verdict.details:
+        console.print(sentence)
+    console.print()
+    right = {"justify": "right", "no_wrap": True}
+    made = terminal.table(
+        ("system", {}),
+        (compared.main, right),
+        (f"against {compared.baseline}", right),
+        ("p", right),
+        ("+/-", right),
+        *((measure, right) for measure in compared.measures[1:]),
+        ("ceiling", right),
+        ("ms (95th)", right),
+    )
+    for standing in compared.standings:
+        made.add_row(*_cells(compared, standing))
+    console.print(made)
+    for line in (*cut_lines(compared.standings), *_calibrated(outcome), *outcome.notes):
+        console.print(line, style="dim")
+    if outcome.moves and show:
+        moved = outcome.moves[0]
+        for title, listed in (("Worst losses", moved.losses), ("Best gains", moved.gains)):
+            if listed:
+                console.print(f"\n{title} of {moved.system}:", style="bold")
+            for move in listed[:show]:
+                _print_move(move)
+    console.print(f"\n{evaluation_foot(compared)}", style="dim")
+
+
+def _cells(compared: Comparison, standing: Standing) -> list[str]:
+    from crossrank.evaluation.verdict import p_number, signed
+
+    contrast = standing.contrasts.get(compared.main)
+    return [
+        terminal.shown(standing.system.name, 60),
+        str(standing.means[compared.main]),
+        signed(contrast.difference) if contrast else "",
+        p_number(contrast.corrected) if contrast else "",
+        f"{len(contrast.better)}/{len(contrast.worse)}" if contrast else "",
+        *(f"{standing.means[measure].mean:.3f}" for measure in compared.measures[1:]),
+        f"{standing.ceiling[compared.main]:.3f}" if standing.ceiling else "",
+        _time(standing.whole),
+    ]
+
+
+def _time(latency: Latency | None) -> str:
+    return "" if latency is None else f"{latency.median * 1e3:,.0f} ({latency.p95 * 1e3:,.0f})"
+
+
+def _calibrated(outcome: Outcome) -> list[str]:
+    return [
+        f"{found.model}: expected calibration error {found.error:.3f} over {found.pairs:,} candidates."
+        for found in outcome.calibration
+    ]
+
+
+def _print_move(move: Move) -> None:
+    console = terminal.console()
+    width = max(40, console.width - 30)
+    asked = terminal.shown(move.text or move.query, width)
+    console.print(f"{move.after - move.before:+.3f}  {asked}  ({terminal.shown(move.query, 20)})")
+    for placed in move.top[:1]:
+        grade = "not judged" if placed.grade is None else f"grade {placed.grade}"
+        text = terminal.shown(f"{placed.title} {placed.text}".strip() or placed.id, width)
+        console.print(f"        first: [{grade}] {text}", style="dim")

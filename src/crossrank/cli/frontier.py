@@ -1,0 +1,173 @@
+"""`crossrank frontier`: quality against latency over models, depths, mixes and cascades."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from crossrank.cli import judged, options, terminal
+
+if TYPE_CHECKING:
+    from crossrank.evaluation.bootstrap import Interval
+    from crossrank.evaluation.frontier import Frontier
+
+
+@click.command(
+    "frontier",
+    short_help="Quality against latency: which model, how deep?",
+    epilog="""\b
+Examples:
+  crossrank frontier my.index --queries queries.jsonl --qrels judged.tsv --html frontier.html
+  crossrank frontier scifact/ --cache eval.cache --models small,big/ --depths 10,20,50,100
+  crossrank frontier trec_dl19/ --split full --run BM25=bm25.trec --over BM25 \\
+      --models tiny/,small --cascade "tiny>small"
+""",
+)
+@click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@judged.collection
+@click.option("--depths", metavar="N,N", default="10,20,50,100", show_default=True,
+              help="Candidates that a stage reads.")  # fmt: skip
+@click.option("--mix", metavar="A,B", help="Shares of the cross-encoder in the order; 1 trusts it alone.  [default: 1 "
+              "and the share of `crossrank search`]")  # fmt: skip
+@click.option("--cascade", "cascades", multiple=True, metavar="COARSE>FINE",
+              help="Two of --models, one after the other, at every pair of depths. Repeat it.")  # fmt: skip
+@click.option("--measure", "-m", metavar="NAME", default="nDCG@10", show_default=True, help="A name of ir-measures.")
+@click.option("--timed", type=click.IntRange(min=1), metavar="N", default=10, show_default=True,
+              help="Queries that every configuration is timed on.")  # fmt: skip
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Write one self-contained page with the plot.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@options.engine
+def command(
+    depths: str,
+    mix: str | None,
+    cascades: tuple[str, ...],
+    measure: str,
+    timed: int,
+    html: Path | None,
+    as_json: bool,
+    **collection: Any,
+) -> None:
+    """Measure every model at every depth and mix, and cascades of two, on judged queries.
+
+    SOURCE is an index (with --queries and --qrels) or a folder laid out as BEIR does.
+
+    Every candidate is scored once by every model, at the greatest depth, and the quality of all configurations follows
+    from that. Times are measured: a sample of the queries goes through every configuration. A configuration is in the
+    Pareto set when nothing else is both faster and better. In a pipe, the columns are configuration, pareto or -, mean,
+    low, high, difference to the first stage, low, high, and milliseconds: median and 95th percentile.
+    """
+    asked = judged.Asked(**collection)
+    if html is not None:
+        # Before any work: a missing library or folder must not cost an hour.
+        judged.check_page(html)
+        from crossrank.evaluation import report
+    found, about, notes = _measured(asked, _depths(depths), mix, _cascades(cascades), measure, timed)
+    if html is not None:
+        report.write_frontier(html, found, about, notes)
+    if as_json:
+        from crossrank.evaluation.frontier import record
+
+        terminal.json_line(record(found, about, notes))
+    elif terminal.on_terminal():
+        _print_table(found, notes)
+    else:
+        terminal.note(found.headline())
+        _print_lines(found)
+    if html is not None:
+        terminal.note(f"Wrote {html}.")
+
+
+def _measured(
+    asked: judged.Asked,
+    depths: list[int],
+    mix: str | None,
+    cascades: list[tuple[str, str]],
+    measure: str,
+    timed: int,
+) -> tuple[Frontier, dict[str, Any], list[str]]:
+    from crossrank.evaluation import candidates, frontier, systems
+    from crossrank.evaluation import measures as measured
+
+    measured.check([measure])
+    shares, deepest = judged.weights(mix), max(depths)
+    runs, slow = judged.read_runs(asked.runs), judged.busy()
+    queries, notes = judged.opened_set(asked)
+    scorers = judged.scorers(asked)
+    plans = frontier.configurations(list(scorers), depths, shares, cascades)
+    with judged.progress() as progress:
+        opened = judged.opened(asked, queries, runs, deepest, progress)
+        readings = candidates.read(opened.candidates, scorers, deepest, progress)
+        times = frontier.timings(
+            opened.candidates, opened.pipeline, scorers, plans, timed, seed=asked.seed, progress=progress
+        )
+    first = systems.first_stages(opened.candidates, opened.owners, judged.STEPS)
+    found = frontier.sweep(
+        opened.candidates, readings, plans, first, queries.qrels, opened.owners, times, measure, asked.seed
+    )
+    about = judged.about(asked, queries, scorers, deepest) | {"depths": sorted(depths), "mixes": shares}
+    return found, about, [*notes, *opened.notes, *slow]
+
+
+def _depths(text: str) -> list[int]:
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in text.split(",")):
+        raise click.UsageError(f"--depths takes whole numbers of at least 1 with commas between them, not {text!r}")
+    return sorted({int(part) for part in text.split(",")})
+
+
+def _cascades(named: tuple[str, ...]) -> list[tuple[str, str]]:
+    made = []
+    for text in named:
+        names = [Path(part.strip()).name for part in text.split(">")]
+        if len(names) != 2 or not all(names):
+            raise click.UsageError(f"--cascade takes two models, as in 'tiny>small', not {text!r}")
+        made.append((names[0], names[1]))
+    return made
+
+
+def _print_lines(found: Frontier) -> None:
+    for point in found.points:
+        change = point.change
+        ends = (None, None, None) if change is None else (change.mean, change.low, change.high)
+        times = point.latency.median * 1e3, point.latency.p95 * 1e3
+        quality = point.quality
+        pareto = "pareto" if point.pareto else None
+        terminal.tab_line(point.name, pareto, quality.mean, quality.low, quality.high, *ends, *times)
+
+
+def _print_table(found: Frontier, notes: list[str]) -> None:
+    console = terminal.console()
+    console.print(found.headline(), style="bold")
+    console.print()
+    right = {"justify": "right", "no_wrap": True}
+    table = terminal.table(
+        ("", {}),
+        ("configuration", {}),
+        (found.measure, right),
+        (f"against {found.base.name}", right),
+        ("over the cheaper", right),
+        ("ms (95th)", right),
+    )
+    for point in found.points:
+        times = f"{point.latency.median * 1e3:,.0f} ({point.latency.p95 * 1e3:,.0f})"
+        table.add_row(
+            "*" if point.pareto else "",
+            terminal.shown(point.name, 60),
+            str(point.quality),
+            _change(point.change),
+            _change(point.gain),
+            times,
+            style="" if point.pareto else "dim",
+        )
+    console.print(table)
+    console.print("* the Pareto set: nothing measured is both faster and better.", style="dim")
+    for note in [*notes, found.foot()]:
+        console.print(note, style="dim")
+
+
+def _change(interval: Interval | None) -> str:
+    from crossrank.evaluation.verdict import signed
+
+    return "" if interval is None else signed(interval)

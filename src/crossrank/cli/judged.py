@@ -1,0 +1,276 @@
+"""What `crossrank eval` and `crossrank frontier` share: options of a judged collection, and opening it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from crossrank import cores
+from crossrank.cli import options, terminal
+
+if TYPE_CHECKING:
+    from crossrank.crossencoder import CrossEncoder
+    from crossrank.evaluation.beir import JudgedSet
+    from crossrank.evaluation.setting import Setting
+    from crossrank.types import Run
+
+F = TypeVar("F", bound=Callable[..., Any])
+Progress = Callable[[str, int, int], None]
+# What tables call the steps of a search.
+STEPS = {"bm25": "BM25", "dense": "dense", "fused": "fusion"}
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of a judged collection, as the command line has them."""
+
+    source: Path | None
+    queries: Path | None
+    qrels: Path | None
+    split: str | None
+    runs: tuple[str, ...]
+    over: str | None
+    models: str
+    sample: int | None
+    seed: int
+    cache: Path | None
+    embedder: str | None
+    passage_tokens: int | None
+    backend: str
+    device: str
+    dtype: str
+    threads: int | None
+
+    @property
+    def engine(self) -> dict[str, Any]:
+        """How models run."""
+        return {"backend": self.backend, "device": self.device, "dtype": self.dtype, "threads": self.threads}
+
+
+class QueriesFile(click.Path):
+    """A file of queries; a number is refused with the option that was meant."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click's."""
+        if isinstance(value, str) and value.isdecimal() and not Path(value).exists():
+            self.fail(
+                f"{value} is no file of queries. For a sample of so many queries use --sample {value}", param, ctx
+            )
+        return super().convert(value, param, ctx)
+
+
+def collection(command: F) -> F:
+    """The options of a judged collection."""
+    listed = (
+        click.option("--queries", type=QueriesFile(dir_okay=False, path_type=Path), metavar="FILE",
+                     help='Lines of {"_id", "text"}.  [default: queries.jsonl of a BEIR folder]'),
+        click.option("--qrels", type=_FILE, metavar="FILE",
+                     help="Judgments, TREC's four columns or BEIR's three.  [default: those of a BEIR folder]"),
+        click.option("--split", metavar="NAME", help="The file in qrels/ of a BEIR folder.  [default: test]"),
+        click.option("--run", "runs", multiple=True, metavar="NAME=FILE", help="A TREC run to compare. Repeat it."),
+        click.option("--over", metavar="NAME",
+                     help="Rerank the candidates of this --run, with the texts of a BEIR folder; nothing is indexed."),
+        click.option("--models", metavar="A,B", default="small", show_default=True, envvar="CROSSRANK_MODEL",
+                     show_envvar=True, help="Cross-encoders, with commas between them."),
+        click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Only so many queries, by --seed."),
+        click.option("--seed", type=click.IntRange(min=0), metavar="N", default=0, show_default=True,
+                     help="Of the sample, the intervals and the tests."),
+        click.option("--cache", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+                     help="Where the index of a BEIR folder is kept; the next time takes it from there."),
+        click.option("--embedder", type=options.ModelName(), envvar="CROSSRANK_EMBEDDER", show_envvar=True,
+                     help="Bi-encoder for a BEIR folder.  [default: embed]"),
+        click.option("--passage-tokens", type=click.IntRange(min=0), metavar="N",
+                     help="Tokens of a passage when a BEIR folder is indexed; 0 keeps documents whole.  [default: as "
+                     "`crossrank index`]"),
+    )  # fmt: skip
+    for option in reversed(listed):
+        command = option(command)
+    return command
+
+
+def opened_set(asked: Asked) -> tuple[JudgedSet, list[str]]:
+    """The judged queries, sampled, and what was left out.
+
+    Raises:
+        click.UsageError: an option is missing for this kind of source.
+    """
+    from crossrank.evaluation import setting
+
+    notes: list[str] = []
+    if asked.source is None:
+        if asked.qrels is None or not asked.runs:
+            raise click.UsageError("name an index or a BEIR folder, or compare runs with --qrels FILE --run NAME=FILE")
+        if asked.over:
+            raise click.UsageError("--over reranks, which needs the texts: name the BEIR folder")
+        judged = setting.judgments(asked.qrels, asked.queries)
+    elif setting.is_judged_set(asked.source):
+        judged, notes = setting.judged_set(asked.source, asked.split, asked.qrels, asked.queries)
+    else:
+        if asked.queries is None or asked.qrels is None:
+            raise click.UsageError(
+                f"{asked.source} is no BEIR folder (it has no corpus.jsonl); for an index name the judged queries: "
+                "--queries FILE --qrels FILE"
+            )
+        judged, notes = setting.questions(asked.queries, asked.qrels)
+    judged, drawn = setting.sampled(judged, asked.sample, asked.seed)
+    return judged, [*drawn, *notes]
+
+
+def opened(asked: Asked, judged: JudgedSet, runs: dict[str, Run], depth: int, progress: Progress) -> Setting:
+    """The collection, searched for every judged query; or the run of `--over`.
+
+    Raises:
+        click.UsageError: `--over` names no run, or the index of a BEIR folder has no place.
+    """
+    import crossrank
+    from crossrank.evaluation import setting
+
+    assert asked.source is not None
+    if asked.over is not None:
+        if asked.over not in runs:
+            raise click.UsageError(f"--over {asked.over} names no run; there are: {', '.join(runs) or 'none'}")
+        if not judged.corpus:
+            raise click.UsageError(
+                "--over needs the texts of the ranked documents, so the source must be a BEIR folder"
+            )
+        return setting.over_run(judged, asked.over, runs[asked.over])
+    from crossrank.evaluation import indexing
+    from crossrank.index import Index
+
+    if not judged.corpus:
+        index = Index.open(asked.source)
+        embedder = crossrank.load_embedder(asked.embedder or index.info().model, **asked.engine)
+        return indexing.over_index(index, judged, embedder, depth, progress)
+    if asked.cache is None:
+        raise click.UsageError(
+            "a BEIR folder is indexed first, which takes a while: say where to keep the index, --cache DIR. To rerank "
+            "a run without an index, --run NAME=FILE --over NAME"
+        )
+    embedder = crossrank.load_embedder(asked.embedder, **asked.engine)
+    size = indexing.WHOLE if asked.passage_tokens == 0 else asked.passage_tokens
+    index = indexing.kept(judged, asked.source, embedder, asked.cache, size, asked.embedder or "embed", progress)
+    return indexing.over_index(index, judged, embedder, depth, progress)
+
+
+def read_runs(named: Sequence[str]) -> dict[str, Run]:
+    """The runs of `--run NAME=FILE`.
+
+    Raises:
+        click.UsageError: no name, or one twice.
+    """
+    from crossrank.evaluation import read_run
+
+    runs: dict[str, Run] = {}
+    for text in named:
+        name, mark, file = text.partition("=")
+        if not (name and mark and file):
+            raise click.UsageError(f"--run takes NAME=FILE, not {text!r}")
+        if name in runs:
+            raise click.UsageError(f"two runs are called {name!r}")
+        runs[name] = read_run(Path(file), ties="trec_eval")
+    return runs
+
+
+def scorers(asked: Asked) -> dict[str, CrossEncoder]:
+    """The cross-encoders of `--models`, by the last part of their names.
+
+    Raises:
+        click.UsageError: two have one name, or none is named.
+    """
+    import crossrank
+
+    names = [name.strip() for name in asked.models.split(",") if name.strip()]
+    if not names:
+        raise click.UsageError("--models names none; for first stages alone use --no-rerank")
+    made: dict[str, CrossEncoder] = {}
+    for name in names:
+        label = Path(name).name
+        if label in made:
+            raise click.UsageError(f"two models are called {label!r}; rename the folder of one")
+        made[label] = crossrank.load(name, **asked.engine)
+    return made
+
+
+def weights(text: str | None) -> list[float]:
+    """Shares of the cross-encoder, from `0.1,1`; its own order and the product's mix when absent.
+
+    Raises:
+        click.UsageError: one is no share.
+    """
+    from crossrank.pipeline import MIX
+
+    if text is None:
+        return [1.0, MIX]
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise click.UsageError(f"--mix takes shares with commas between them, not {text!r}") from None
+    if not all(0.0 < share <= 1.0 for share in found):
+        raise click.UsageError(f"--mix: a share is over 0 and at most 1, not {text}")
+    return list(dict.fromkeys(found))
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A progress bar on a terminal; nothing in a pipe."""
+    if not terminal.on_terminal(err=True):
+        yield lambda doing, done, total: None
+        return
+    from rich import progress as bars
+
+    columns = (
+        bars.TextColumn("{task.description:<10}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns, console=terminal.console(err=True), transient=True) as bar:
+        tasks: dict[str, bars.TaskID] = {}
+
+        def report(doing: str, done: int, total: int) -> None:
+            if doing not in tasks:
+                tasks[doing] = bar.add_task(doing, total=total)
+            bar.update(tasks[doing], completed=done, total=total)
+
+        yield report
+
+
+def check_page(html: Path) -> None:
+    """Refuse a page that could not be written.
+
+    Raises:
+        click.UsageError: its folder does not exist.
+    """
+    if not html.absolute().parent.is_dir():
+        raise click.UsageError(f"--html {html}: there is no folder {html.parent}")
+
+
+def busy() -> list[str]:
+    """A note when other programs run: they slow down whatever is timed."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load <= cores.available() / 2:
+        return []
+    return [f"Other programs kept {load:.1f} cores busy at the start, so the times here say little."]
+
+
+def about(asked: Asked, judged: JudgedSet, made: dict[str, CrossEncoder], depth: int) -> dict[str, Any]:
+    """What the figures depend on besides the machine's load."""
+    import crossrank
+
+    first = next(iter(made.values()), None)
+    return {
+        "set": asked.source.resolve().name if asked.source else judged.name,
+        "queries": len(judged.queries),
+        "models": {label: scorer.fingerprint[:16] for label, scorer in made.items()},
+        "depth": depth,
+        "backend": first.backend.name if first else None,
+        "threads": asked.threads or cores.available(),
+        "crossrank": crossrank.__version__,
+    }

@@ -1,0 +1,143 @@
+"""`crossrank label`: grades from a chat model, and how they agree with people's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from crossrank.cli import options, terminal
+from crossrank.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from crossrank.training.grading import Grading
+    from crossrank.training.judgments import Judgments
+
+_NAMED = 5
+
+
+@click.command(
+    "label",
+    short_help="Grade pairs with a chat model, for `crossrank tune`.",
+    epilog="""\b
+Examples:
+  crossrank label pairs.jsonl --url http://localhost:8000/v1 --grader my-model --to graded.jsonl
+  crossrank label judged.csv --url https://api.example.com/v1 --grader big --price 2.5 10 --to graded.jsonl
+  crossrank tune graded.jsonl --to my-model
+
+Interrupted, the same command asks only for what is missing.
+""",
+)
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
+@click.option("--to", "target", metavar="FILE", required=True, type=click.Path(dir_okay=False, path_type=Path),
+              help="A .jsonl file for the grades, appended to.")  # fmt: skip
+@click.option("--url", required=True, envvar="CROSSRANK_GRADER_URL", show_envvar=True,
+              help="Of an OpenAI-compatible API, such as http://localhost:8000/v1.")  # fmt: skip
+@click.option(
+    "--grader", required=True, envvar="CROSSRANK_GRADER", show_envvar=True, help="The chat model's name there."
+)
+@click.option("--key", envvar="CROSSRANK_GRADER_KEY", show_envvar=True, default="",
+              help="API key; better given by the variable, which no process list shows.")  # fmt: skip
+@click.option("--split", default="train", show_default=True, help="Judgments of a BEIR folder: qrels/SPLIT.tsv.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Grade the first N pairs only.")
+@click.option("--parallel", type=click.IntRange(1, 64), default=4, show_default=True, help="Questions at a time.")
+@click.option("--timeout", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Seconds for an answer.")
+@click.option("--answer-tokens", type=click.IntRange(min=1), default=16, show_default=True,
+              help="Of one answer; a model that thinks aloud needs more.")  # fmt: skip
+@click.option("--price", nargs=2, type=click.FloatRange(min=0), metavar="IN OUT",
+              help="Of a million tokens read and written, to show costs.")  # fmt: skip
+@options.as_json
+def command(data: Path, target: Path, limit: int | None, price: tuple[float, float] | None, **chosen: Any) -> int:
+    """Grade the pairs of DATA from 0 to 10 with a chat model.
+
+    DATA is read as `crossrank tune` reads it. Labels in it are taken as people's: how far the grades agree with them is
+    printed (Cohen's kappa with quadratic weights, and Kendall's tau). Every pair is sent to the address that you give.
+    In a pipe the columns are graded, asked, failed, tokens read, tokens written, cost, kappa and tau.
+    """
+    from crossrank.training import reading
+    from crossrank.training.grading import Grader, graded
+
+    judgments = reading.read(data, split=chosen["split"])
+    pairs = [(row.query, row.document) for row in judgments.rows][:limit]
+    if not terminal.on_terminal() or not chosen["as_json"]:
+        characters = sum(len(query) + min(len(document), 8000) + 500 for query, document in dict.fromkeys(pairs))
+        terminal.note(
+            f"{terminal.count(len(set(pairs)), 'pair')}, about {characters // 4:,} tokens when all are asked."
+        )
+    with (
+        Grader(chosen["url"], chosen["grader"], chosen["key"], chosen["timeout"], chosen["answer_tokens"]) as grader,
+        _progress() as report,
+    ):
+        found = graded(pairs, grader, target, chosen["parallel"], report)
+    told = _facts(found, judgments, price)
+    if chosen["as_json"]:
+        terminal.json_line(told)
+    elif terminal.on_terminal():
+        _print(told, target)
+    else:
+        terminal.tab_line(*told.values())
+    for (query, _), reason in found.failed[:_NAMED]:
+        terminal.warn(f"no grade for {terminal.shown(query, 60)}: {terminal.shown(reason, 200)}")
+    missing = len(set(pairs)) - len(found.grades)
+    if missing:
+        terminal.warn(f"{terminal.count(missing, 'pair has', 'pairs have')} no grade; the same command asks again.")
+    if not found.grades:
+        return Exit.ERROR
+    return Exit.SOME_FAILED if missing else Exit.OK
+
+
+def _facts(found: Grading, judgments: Judgments, price: tuple[float, float] | None) -> dict[str, Any]:
+    cost = None
+    if price is not None:
+        cost = (found.prompt_tokens * price[0] + found.answer_tokens * price[1]) / 1e6
+    kappa, tau = _agreement(found, judgments)
+    return {
+        "graded": len(found.grades),
+        "asked": found.asked,
+        "failed": len(found.failed),
+        "tokens_read": found.prompt_tokens,
+        "tokens_written": found.answer_tokens,
+        "cost": cost,
+        "kappa": kappa,
+        "tau": tau,
+    }
+
+
+def _agreement(found: Grading, judgments: Judgments) -> tuple[float | None, float | None]:
+    """Kappa on the people's scale, and tau; None where people said nothing."""
+    from crossrank.training.agreement import kendall, weighted_kappa
+    from crossrank.training.grading import HIGHEST
+
+    people = {(row.query, row.document): max(0.0, row.label) for row in judgments.rows}
+    both = [(people[pair], one.score) for one in found.grades if (pair := (one.query, one.document)) in people]
+    if judgments.scale != "labels" or len(both) < 2:
+        return None, None
+    theirs, grades = [label for label, _ in both], [score for _, score in both]
+    highest = max(*theirs, 1.0)
+    return weighted_kappa(theirs, [round(score / HIGHEST * highest) for score in grades]), kendall(theirs, grades)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None] | None]:
+    if not terminal.on_terminal(err=True):
+        yield None
+        return
+    from rich import progress
+
+    columns = (progress.BarColumn(), progress.MofNCompleteColumn(), progress.TimeRemainingColumn())
+    with progress.Progress(*columns, console=terminal.console(err=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _print(told: dict[str, Any], target: Path) -> None:
+    cost = "" if told["cost"] is None else f", cost {told['cost']:.4f}"
+    click.echo(
+        f"{told['graded']:,} pairs are graded in {click.format_filename(target)}; {told['asked']:,} were asked for, "
+        f"{told['failed']:,} failed. {told['tokens_read']:,} tokens read, {told['tokens_written']:,} written{cost}."
+    )
+    if told["kappa"] is not None:
+        click.echo(f"Agreement with the labels: kappa {told['kappa']:.2f} (quadratic weights), tau {told['tau']:.2f}.")

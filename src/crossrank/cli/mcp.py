@@ -1,0 +1,43 @@
+"""`crossrank mcp`: tools for agents over stdin and stdout."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import click
+
+from crossrank.cli import options, terminal
+from crossrank.cli.exits import Exit
+
+
+@click.command(
+    "mcp",
+    short_help="Serve search and rerank as tools to agents, over stdin and stdout (Model Context Protocol).",
+    epilog="""\b
+Example, in the configuration of an agent:
+  {"mcpServers": {"docs": {"command": "crossrank", "args": ["mcp", "/home/me/docs.index"]}}}
+""",
+)
+@click.argument("folder", metavar="[INDEX]", required=False, type=click.Path(file_okay=False, path_type=Path))
+@options.model
+@options.engine
+def command(folder: Path | None, model: str | None, backend: str, device: str, dtype: str, threads: int | None) -> None:
+    """Offer the tool `rerank` to an agent that starts this program. With INDEX, also `search` over it.
+
+    The agent speaks the Model Context Protocol over stdin and stdout; notes for people go to stderr.
+    """
+    from crossrank.crossencoder import load
+    from crossrank.integrations.mcp import build
+    from crossrank.pipeline import open_pipeline
+
+    if folder is None:
+        server = build(load(model, backend=backend, device=device, dtype=dtype, threads=threads))
+    else:
+        pipeline = open_pipeline(folder, model, backend=backend, device=device, dtype=dtype, threads=threads)
+        server = build(pipeline.stages[-1].scorer, pipeline)
+    # The SDK reads stdin in a thread that nothing can wake, and would wait for its next line. There is nothing to lose.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(Exit.INTERRUPTED))
+    terminal.note("Ready for an agent on stdin and stdout. Ctrl-C ends it.")
+    server.run()

@@ -1,0 +1,155 @@
+"""What the figures say, in plain words: yes, no, or that it cannot be told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from crossrank.evaluation.bootstrap import Interval
+from crossrank.evaluation.comparison import Comparison, Contrast, Standing
+
+LEVEL = 0.05
+# Below this many queries a percentile interval is noticeably too narrow (see bootstrap.py).
+FEW = 30
+# Differences smaller than this interest nobody, and the queries that would prove them are no sensible number.
+_NOTHING = 0.002
+# Half an interval is 1.96 standard errors; to find a difference four times in five it must be 2.80.
+_POWER = 2.80 / 1.96
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer to "does reranking help here?", or, over runs alone, "is one of them better than the baseline?".
+
+    Attributes:
+        question: which of the two.
+        answer: "yes" and "no" are significant after correction; "unclear" is everything else.
+        headline: the answer in a sentence or two.
+        system: name of the system that the headline is about; empty when nothing was compared.
+        details: what else must be known, a sentence each.
+    """
+
+    question: str
+    answer: Literal["yes", "no", "unclear"]
+    headline: str
+    system: str
+    details: tuple[str, ...]
+
+
+def verdict(comparison: Comparison) -> Verdict:
+    """The verdict on the main measure; see `Verdict`."""
+    others = [standing for standing in comparison.standings if standing.contrasts]
+    tried = [standing for standing in others if standing.system.kind in ("alone", "mix")]
+    question = "Does reranking help here?" if tried else f"Is one of them better than {comparison.baseline}?"
+    tried = tried or others
+    if not tried:
+        only = f"Only {comparison.baseline} was measured, so there is nothing to compare."
+        return Verdict("Is there a difference?", "unclear", only, "", ())
+    best = max(tried, key=lambda standing: _contrast(comparison, standing).difference.mean)
+    helped = [s for s in tried if _significant(comparison, s) and _contrast(comparison, s).difference.mean > 0]
+    if helped:
+        best = max(helped, key=lambda standing: _contrast(comparison, standing).difference.mean)
+        answer, headline = "yes", f"Yes: {_finding(comparison, best)}."
+    elif all(_significant(comparison, s) and _contrast(comparison, s).difference.mean < 0 for s in tried):
+        most = "it" if len(tried) == 1 else f"the best of {len(tried)}"
+        answer = "no"
+        headline = f"No: {comparison.baseline} alone is better here. Even {most} loses: {_finding(comparison, best)}."
+        if len(tried) == 1:
+            headline = f"No: {comparison.baseline} alone is better here: {_finding(comparison, best)}."
+    else:
+        count = f"{comparison.queries} {'query' if comparison.queries == 1 else 'queries'}"
+        best_of = "" if len(tried) == 1 else f"of {len(tried)} tried the best, "
+        answer = "unclear"
+        headline = f"It cannot be told with {count}: {_finding(comparison, best, best_of)}."
+    details = (*_details(comparison, best, tried, answer), *_harm(comparison, tried, best))
+    return Verdict(question, answer, headline, best.system.name, details)  # type: ignore[arg-type]
+
+
+def p_text(p: float) -> str:
+    """`p = 0.034`, `p < 0.001`."""
+    return f"p {p_number(p)}" if p < 0.001 else f"p = {p_number(p)}"
+
+
+def p_number(p: float) -> str:
+    """`0.034`, `< 0.001`: what a column headed p holds.
+
+    >>> p_number(0.0001), p_number(0.0342), p_number(0.8)
+    ('< 0.001', '0.034', '0.80')
+    """
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def signed(interval: Interval) -> str:
+    """`+0.031 [+0.010, +0.052]`."""
+    return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+
+
+def _contrast(comparison: Comparison, standing: Standing) -> Contrast:
+    return standing.contrasts[comparison.main]
+
+
+def _significant(comparison: Comparison, standing: Standing) -> bool:
+    return _contrast(comparison, standing).corrected < LEVEL
+
+
+def _finding(comparison: Comparison, standing: Standing, best_of: str = "") -> str:
+    contrast = _contrast(comparison, standing)
+    name = f"{best_of}{standing.system.name}{',' if best_of else ''}"
+    return (
+        f"{name} gives {signed(contrast.difference)} {comparison.main} over {comparison.baseline} "
+        f"({p_text(contrast.corrected)})"
+    )
+
+
+def _details(comparison: Comparison, best: Standing, tried: Sequence[Standing], answer: str) -> list[str]:
+    contrast, said = _contrast(comparison, best), []
+    half = (contrast.difference.high - contrast.difference.low) / 2
+    seen, n = abs(contrast.difference.mean), comparison.queries
+    if answer == "unclear" and half > 0:
+        said.append(f"With these {n} queries only differences beyond about {half:.3f} would show.")
+        if seen > _NOTHING:
+            needed = n * (_POWER * half / seen) ** 2
+            many = f"about {_round(needed)}" if needed < 100_000 else "more than anybody judges"
+            if needed > n:
+                said.append(
+                    f"To find a difference of {seen:.3f}, were it real, four times in five takes {many} judged queries."
+                )
+    if answer == "unclear" and contrast.difference.excludes_zero:
+        said.append("The interval leaves out 0, but the test that counts all comparisons made does not.")
+    better = f"{len(contrast.better)} {'query' if len(contrast.better) == 1 else 'queries'} got better"
+    said.append(f"{better}, {len(contrast.worse)} worse, {contrast.same} stayed.")
+    if len(tried) > 1:
+        said.append(
+            f"{best.system.name} is the best of {len(tried)} on these very queries, so expect a little less elsewhere."
+        )
+    if n < FEW:
+        said.append("So few queries make a 95 % interval a little too narrow: it covers about 93 %.")
+    if best.ceiling and best.recall is not None:
+        said.append(
+            f"Its candidates hold {best.recall:.0%} of the relevant documents; a perfect order of them would reach "
+            f"{comparison.main} {best.ceiling[comparison.main]:.3f}, and it reaches "
+            f"{best.means[comparison.main].mean:.3f}."
+        )
+    if best.step is not None and best.whole is not None and best.system.model:
+        share = f"{best.step.median * 1e3:.0f} ms a query (median; 95th percentile {best.step.p95 * 1e3:.0f} ms)"
+        said.append(f"Reranking costs {share}.")
+    return said
+
+
+def _harm(comparison: Comparison, tried: Sequence[Standing], best: Standing) -> list[str]:
+    """The systems that are surely worse, besides the one of the headline."""
+    return [
+        f"{comparison.baseline} alone is better than {standing.system.name}: "
+        f"{signed(_contrast(comparison, standing).difference)}, {p_text(_contrast(comparison, standing).corrected)}."
+        for standing in tried
+        if standing is not best
+        and _significant(comparison, standing)
+        and _contrast(comparison, standing).difference.mean < 0
+    ]
+
+
+def _round(number: float) -> str:
+    """Two figures: 137 is 140, for it is an estimate."""
+    size = 10 ** max(0, len(str(int(number))) - 2)
+    return f"{round(number / size) * size:,}"

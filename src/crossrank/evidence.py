@@ -1,0 +1,130 @@
+"""Why this passage? The sentence of each passage that the model finds the best answer, by itself.
+
+Measured on judged sentences (`benchmarks/evidence.py`, LOG.md): the sentence's own score, read with the passage's
+title, names the answering sentence more often than BM25 does. Leaving out each sentence in turn, to take the one whose
+absence costs most, is less often right and reads a passage as often as it has sentences. So sentences compete by their
+own scores, and leaving out is used for what it tells: how much of the passage's score rests on the winner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.errors import InputError
+from crossrank.sentences import spans
+from crossrank.types import Passage
+
+MOST = 64
+"""Sentences of one passage that are compared, unless a caller says otherwise; the first ones."""
+
+Scores = Callable[[Sequence[tuple[str, str]]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The sentence of one passage that answers best.
+
+    Attributes:
+        start: where it begins in the passage's text, in characters.
+        stop: where it ends.
+        score: raw score of the sentence alone, under the passage's title; None where there was nothing to compare.
+        drop: by how much the passage's score falls when the sentence is left out, which is near 0 (or below) where
+            another sentence says the same; None where it was not asked for or nothing would be left.
+        sentences: of the passage.
+        compared: of these, the first so many.
+    """
+
+    start: int
+    stop: int
+    score: float | None
+    drop: float | None
+    sentences: int
+    compared: int
+
+
+def find(
+    query: str,
+    passages: Sequence[Passage],
+    score: Scores,
+    *,
+    known: Sequence[float | None] | None = None,
+    drops: bool = True,
+    most: int = MOST,
+) -> list[Evidence | None]:
+    """The best sentence of each passage, in their order; None for a passage without text.
+
+    All sentences of all passages are scored in one call of `score`, the drops in another. Together the sentences of a
+    passage have its length, so the first call costs about as much as scoring the passages (more where the query is
+    long), the second as much again, or twice that where the passages' own scores are not known. A passage of one
+    sentence is its own evidence and is not scored.
+
+    Args:
+        query: what the user asks.
+        passages: titles are read with each sentence.
+        score: raw scores of (query, text) pairs; that of a `CrossEncoder`.
+        known: raw scores of the passages, as `score` gave them; None, or a None among them, has them computed.
+        drops: whether to tell how much of the passage's score rests on the sentence.
+        most: sentences of one passage that are compared. The rest is not looked at, which `compared` tells.
+
+    Returns:
+        Spans into `Passage.text`. Of sentences with equal scores the first.
+
+    Raises:
+        InputError: `most` is under 1, or `known` has another length; else what `score` raises.
+
+    >>> def longest(pairs):
+    ...     return np.array([len(text) for _, text in pairs], dtype=np.float32)
+    >>> found = find("q", [Passage("a", "A short one. A longer sentence here."), Passage("b", "")], longest)
+    >>> found[0].start, found[0].stop, found[0].score, found[0].drop, found[1]
+    (13, 36, 23.0, 23.0, None)
+    """
+    if most < 1:
+        raise InputError(f"at least 1 sentence must be compared, not {most}")
+    if known is not None and len(known) != len(passages):
+        raise InputError(f"{len(known)} known scores were given for {len(passages)} passages")
+    everywhere = [spans(passage.text) for passage in passages]
+    asked = [(row, span) for row, own in enumerate(everywhere) if len(own) > 1 for span in own[:most]]
+    values = score([(query, _part(passages[row], span)) for row, span in asked]).tolist() if asked else []
+    best: dict[int, tuple[float, tuple[int, int]]] = {}
+    for (row, span), value in zip(asked, values, strict=True):
+        if row not in best or value > best[row][0]:
+            best[row] = value, span
+    chosen = {row: span for row, (_, span) in best.items()}
+    fallen = _drops(query, passages, chosen, score, known or [None] * len(passages)) if drops else {}
+    found: list[Evidence | None] = []
+    for row, own in enumerate(everywhere):
+        if row in best:
+            value, (start, stop) = best[row]
+            found.append(Evidence(start, stop, value, fallen.get(row), len(own), min(len(own), most)))
+        else:
+            found.append(Evidence(*own[0], None, None, 1, 1) if own else None)
+    return found
+
+
+def _part(passage: Passage, span: tuple[int, int]) -> str:
+    return replace(passage, text=passage.text[span[0] : span[1]]).scored_text
+
+
+def _drops(
+    query: str,
+    passages: Sequence[Passage],
+    chosen: dict[int, tuple[int, int]],
+    score: Scores,
+    known: Sequence[float | None],
+) -> dict[int, float]:
+    """By how much each passage's score falls without its chosen sentence."""
+    if not chosen:
+        return {}
+    pairs = []
+    for row, (start, stop) in chosen.items():
+        text = passages[row].text
+        pairs.append((query, replace(passages[row], text=text[:start] + text[stop:].lstrip()).scored_text))
+    whole = {row: value for row in chosen if (value := known[row]) is not None}
+    unknown = [row for row in chosen if row not in whole]
+    values = score([*pairs, *((query, passages[row].scored_text) for row in unknown)]).tolist()
+    whole |= dict(zip(unknown, values[len(pairs) :], strict=True))
+    return {row: whole[row] - value for row, value in zip(chosen, values[: len(pairs)], strict=True)}

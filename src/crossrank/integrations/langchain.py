@@ -1,0 +1,125 @@
+"""LangChain: a document compressor, a cross-encoder for the host's own rerankers, and a retriever over an index.
+
+Documents are copied and keep their metadata. Each class runs off the event loop in the host's `a...` methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from crossrank.extras import require
+from crossrank.integrations.lists import Model, best, facts
+from crossrank.pipeline import Pipeline
+from crossrank.types import Scorer, check_k
+
+require("langchain_core", extra="langchain")
+
+from langchain_core.callbacks import CallbackManagerForRetrieverRun, Callbacks  # noqa: E402
+from langchain_core.cross_encoders import BaseCrossEncoder  # noqa: E402
+from langchain_core.documents import BaseDocumentCompressor, Document  # noqa: E402
+from langchain_core.retrievers import BaseRetriever  # noqa: E402
+from pydantic import PrivateAttr  # noqa: E402
+
+SCORE = "relevance_score"  # the host's own rerankers use this key
+
+
+class CrossrankCompressor(BaseDocumentCompressor):
+    """Keep the `top_n` documents that answer the query best, by a cross-encoder.
+
+    The model is loaded when the first query comes. One instance may serve many threads.
+
+    Args:
+        top_n: documents to return; all of them, ordered, when fewer come in.
+        model: a name of `crossrank models`, a hub name, a folder, or a scorer.
+        load_options: keywords for `crossrank.load`, such as `{"window": 200, "overlap": 50}`; only for names.
+
+    The raw score is in `metadata["relevance_score"]` of the copy: larger is better, no fixed range. What the model did
+    not read whole is told in `metadata["rerank_read"]`, and of the query in `metadata["rerank_query_read"]`.
+
+    Raises:
+        InputError: `top_n` under 1, or a model that is neither a name nor a scorer.
+
+    >>> import numpy as np
+    >>> class Length:
+    ...     def score(self, pairs):
+    ...         return np.array([len(text) for _, text in pairs], np.float32)
+    >>> documents = [Document("ab"), Document("abcd", metadata={"page": 3})]
+    >>> CrossrankCompressor(top_n=1, model=Length()).compress_documents(documents, "which is longest?")
+    [Document(metadata={'page': 3, 'relevance_score': 4.0}, page_content='abcd')]
+    """
+
+    model: str
+    top_n: int
+    load_options: dict[str, Any]
+    _model: Model = PrivateAttr()
+
+    def __init__(
+        self, top_n: int = 5, model: str | Path | Scorer = "small", load_options: dict[str, Any] | None = None
+    ) -> None:
+        check_k(top_n)
+        wanted = Model(model, load_options)
+        fields: dict[str, Any] = {"model": wanted.name, "top_n": top_n, "load_options": load_options or {}}
+        super().__init__(**fields)
+        self._model = wanted
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> Sequence[Document]:
+        """The best documents, best first; equal scores keep their incoming order."""
+        found = best(self._model.ready, query, [document.page_content for document in documents], self.top_n)
+        return [
+            documents[one.position].model_copy(
+                update={"metadata": {**documents[one.position].metadata, SCORE: one.score, **one.notes}}
+            )
+            for one in found
+        ]
+
+
+class CrossrankCrossEncoder(BaseCrossEncoder):
+    """A model for what takes a `BaseCrossEncoder`, such as the host's `CrossEncoderReranker`.
+
+    Args:
+        model: as for `CrossrankCompressor`.
+        load_options: likewise.
+
+    >>> scores = CrossrankCrossEncoder().score([("capital of France", "Paris is its capital."), ("capital", "Bread.")])
+    >>> scores[0] > scores[1]
+    True
+    """
+
+    def __init__(self, model: str | Path | Scorer = "small", load_options: dict[str, Any] | None = None) -> None:
+        self._model = Model(model, load_options)
+
+    def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
+        """Raw scores of (query, text) pairs, in their order."""
+        return [float(score) for score in self._model.ready.score(text_pairs)]
+
+
+class CrossrankRetriever(BaseRetriever):
+    """Passages of a crossrank index: BM25, vectors, fusion and reranking in one step.
+
+    Args:
+        pipeline: what `crossrank.open_pipeline(...)` gave.
+        k: documents to return.
+
+    Metadata of a document are the passage's own, `document`, `title`, where it begins (`file`, `start`, `line`), and
+    `relevance_score`. Its id is the passage's.
+    """
+
+    # Not `Pipeline`: pydantic would look into it, and copy it.
+    pipeline: Any
+    k: int = 10
+
+    def __init__(self, pipeline: Pipeline, k: int = 10) -> None:
+        check_k(k)
+        fields: dict[str, Any] = {"pipeline": pipeline, "k": k}
+        super().__init__(**fields)
+
+    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
+        answer = self.pipeline.search(query, self.k)
+        return [
+            Document(passage.text, id=passage.id, metadata={**facts(passage), SCORE: score})
+            for passage, score in zip(answer.passages, answer.ranking.scores.tolist(), strict=True)
+        ]

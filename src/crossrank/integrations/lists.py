@@ -1,0 +1,115 @@
+"""What every host needs: a model that is loaded when the first query comes, and the best of a list of texts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossrank.cascade import Stage, rerank
+from crossrank.crossencoder import CrossEncoder, load
+from crossrank.errors import InputError
+from crossrank.types import Passage, Ranking, Scorer
+
+READ = "rerank_read"
+QUERY_READ = "rerank_query_read"
+NOTE = "rerank_note"
+
+# One lock for all: it is held only while a model loads, and what holds a model stays copyable and picklable without it.
+_loading = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """One text of a list.
+
+    Attributes:
+        position: in the list.
+        score: the model's, raw; -inf for a blank text.
+        notes: what people should know of how it was read, for the metadata of a host; mostly empty.
+    """
+
+    position: int
+    score: float
+    notes: Mapping[str, str]
+
+
+class Model:
+    """A scorer, or the name of one that is loaded once, when it is first asked for, by whichever thread asks.
+
+    Args:
+        model: a name of `crossrank models`, a hub name, a folder, or an object with `score(pairs)`.
+        options: keywords for `crossrank.load`, such as `{"window": 200, "overlap": 50}`; only for names.
+
+    Raises:
+        InputError: neither a name nor a scorer, or options for a scorer that is loaded already.
+    """
+
+    def __init__(self, model: str | Path | Scorer, options: Mapping[str, Any] | None = None) -> None:
+        self._model = model
+        self._options = dict(options or {})
+        if isinstance(model, (str, Path)):
+            return
+        if not callable(getattr(model, "score", None)):
+            raise InputError(
+                f"model must be a name, a folder or an object with score(pairs), not {type(model).__name__}"
+            )
+        if options:
+            raise InputError("load_options are for a model that is given by name; this one is loaded already")
+
+    @property
+    def name(self) -> str:
+        """For people and for traces."""
+        if isinstance(self._model, (str, Path)):
+            return str(self._model)
+        return self._model.checkpoint.name if isinstance(self._model, CrossEncoder) else type(self._model).__name__
+
+    @property
+    def ready(self) -> Scorer:
+        """The scorer itself."""
+        with _loading:
+            if isinstance(self._model, (str, Path)):
+                self._model = load(self._model, **self._options)
+            return self._model
+
+
+def best(scorer: Scorer, query: str, texts: Sequence[str], k: int) -> list[Best]:
+    """The `k` texts that answer the query best, best first; equal scores keep their incoming order.
+
+    Raises:
+        InputError: a blank query, or a `k` under 1.
+        ScoreError: the model gives NaN.
+
+    >>> class Length:
+    ...     def score(self, pairs):
+    ...         return np.array([len(text) for _, text in pairs], np.float32)
+    >>> [(found.position, found.score) for found in best(Length(), "which?", ["ab", "abcd", "ab"], k=2)]
+    [(1, 4.0), (0, 2.0)]
+    """
+    if not texts:
+        return []
+    # The engine takes ids, and a list may hold one text twice: positions are the ids here.
+    passages = {str(position): Passage(str(position), text) for position, text in enumerate(texts)}
+    arrived = Ranking(tuple(passages), np.zeros(len(texts), np.float32), head=0)
+    ranking, (trace,) = rerank(query, arrived, [Stage(scorer, len(texts))], lambda ids: [passages[i] for i in ids])
+    final = ranking.cut(k)
+    cut = {t.position: f"{t.read} of {t.tokens} tokens" for t in trace.truncations if t.read < t.tokens}
+    made = []
+    for position, score in zip(map(int, final.ids), final.scores.tolist(), strict=True):
+        notes = {READ: cut.get(position), QUERY_READ: cut.get(-1), NOTE: trace.note}
+        made.append(Best(position, score, {key: note for key, note in notes.items() if note}))
+    return made
+
+
+def facts(passage: Passage) -> dict[str, Any]:
+    """What an index knows of a passage besides its text, as one mapping; the user's own fields win over nothing.
+
+    `document` and `title` are always there, `file`, `start` and `line` where the index knows them.
+    """
+    place = passage.place
+    where = {} if place is None else {"file": place.file, "start": place.start, "line": place.line}
+    return {**passage.metadata, "document": passage.document, "title": passage.title, **where}

@@ -1,0 +1,343 @@
+"""A language model behind an OpenAI-compatible address, as a reranker: it judges documents alone, or orders several."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.errors import InputError, RemoteError
+from crossrank.judging import Messages, UnreadableError, ask_for_order, ask_for_score, filled, in_place
+from crossrank.judging import read_order as order_in
+from crossrank.judging import read_score as score_in
+from crossrank.remote import Address, at_once
+from crossrank.types import check_query
+
+_HOPELESS = frozenset({401, 403, 404})
+"""Refusals that no other document would fare better with."""
+_UNWANTED = frozenset({400, 422})
+"""How servers refuse a parameter they do not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """A document that the model did not judge, and that keeps its place in the order in which it came.
+
+    Attributes:
+        position: in the list of pairs.
+        reason: for people.
+    """
+
+    position: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """What a language model said of pairs, and what it cost.
+
+    Attributes:
+        scores: in the order of the pairs, shape (n,), larger is more relevant. One document a question: 0 to 10. With a
+            window: how many documents of the query are below. -inf for a blank document, which is not asked about.
+        fallbacks: positions rising.
+        cut: positions of documents that were longer than what is sent.
+        questions: that were asked.
+        retries: requests beyond one for each question.
+        prompt_tokens: as the server counts; of the answers that say so.
+        completion_tokens: likewise.
+        uncounted: answers that did not say what they cost.
+        seconds: wall-clock time.
+        note: all of that in one line.
+    """
+
+    scores: NDArray[np.float32]
+    fallbacks: tuple[Fallback, ...]
+    cut: tuple[int, ...]
+    questions: int
+    retries: int
+    prompt_tokens: int
+    completion_tokens: int
+    uncounted: int
+    seconds: float
+
+    @property
+    def note(self) -> str:
+        """For people: questions, tokens and seconds, then what was not as it should be."""
+        reasons: dict[str, int] = {}
+        for fallback in self.fallbacks:
+            reasons[fallback.reason] = reasons.get(fallback.reason, 0) + 1
+        told = [f"{reason} ({times})" if times > 1 else reason for reason, times in reasons.items()]
+        parts = [
+            f"{self.questions} questions, {self.prompt_tokens} + {self.completion_tokens} tokens, {self.seconds:.1f} s",
+            f"{self.retries} retries" if self.retries else "",
+            f"{self.uncounted} answers without a count of tokens" if self.uncounted else "",
+            f"{len(self.cut)} documents were sent without their ends" if self.cut else "",
+            f"{len(self.fallbacks)} documents keep their place: {', '.join(told)}" if told else "",
+        ]
+        return "; ".join(filter(None, parts))
+
+
+class LanguageModel:
+    """A scorer that asks a language model. It may be a stage, and one serves many threads.
+
+    By default each document is judged alone, from 0 to 10, so that what one document says cannot touch the others. With
+    a `window`, the model orders so many documents at a time, from the end of the list to its top, as RankGPT does (Sun
+    et al. 2023); documents then see each other, and so do instructions that one of them may hold.
+
+    Every document keeps a score. One whose answer cannot be read or does not come keeps its place, which the result and
+    a stage's note say.
+
+    Args:
+        url: an OpenAI-compatible address, such as `https://api.openai.com/v1` or `http://localhost:8000/v1`.
+        model: as the address calls it.
+        key: of the address; "" for one that wants none.
+        window: documents in one question, at least 2; None asks about each alone.
+        concurrency: questions under way at once.
+        characters: of a document that are sent.
+        timeout: seconds of one try, see `crossrank.remote.Address`; likewise `tries`, and `pause` between them.
+        tries: see `timeout`.
+        pause: see `timeout`.
+        extra: more for the body of a request, such as `{"temperature": None}` for models that refuse one (None leaves
+            out what is sent by default: a temperature of 0, and a wish for JSON).
+
+    Raises:
+        InputError: an address that is none, or a number out of its range.
+
+    >>> from crossrank import Stage
+    >>> Stage(LanguageModel("http://localhost:8000/v1", "qwen3"), depth=20, name="llm").name
+    'llm'
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        key: str = "",
+        *,
+        window: int | None = None,
+        concurrency: int = 8,
+        characters: int = 24_000,
+        timeout: float = 60.0,
+        tries: int = 4,
+        pause: float = 0.5,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        if window is not None and window < 2:
+            raise InputError(f"a window orders at least 2 documents, not {window}; None asks about each alone")
+        if concurrency < 1 or characters < 1:
+            raise InputError("concurrency and characters must be at least 1")
+        self.address = Address(url, key, timeout=timeout, tries=tries, pause=pause)
+        self.model = model
+        self.window = window
+        self._concurrency = concurrency
+        self._characters = characters
+        sent = {"temperature": 0, "response_format": {"type": "json_object"}, **(extra or {})}
+        self._extra = {name: value for name, value in sent.items() if value is not None}
+
+    def __repr__(self) -> str:
+        return f"LanguageModel({self.address.url!r}, {self.model!r}, window={self.window})"
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """Scores of (query, document) pairs, shape (n,), in their order; see `Judged.scores`.
+
+        Raises:
+            InputError: a query is blank, or an item is not a pair of strings.
+            RemoteError: the address refuses the key or the model, or answers no question at all.
+        """
+        return self.judged(pairs).scores
+
+    def noted(self, pairs: Sequence[tuple[str, str]]) -> tuple[NDArray[np.float32], str]:
+        """Like `score`, with what it cost and which documents were not judged."""
+        judged = self.judged(pairs)
+        return judged.scores, judged.note
+
+    def judged(self, pairs: Sequence[tuple[str, str]]) -> Judged:
+        """Like `score`, with a report."""
+        began = time.perf_counter()
+        lists = _by_query(pairs)
+        call = _Call(self._ask)
+        cut = tuple(place for place, (_, text) in enumerate(pairs) if len(text) > self._characters)
+        scores = np.full(len(pairs), -np.inf, dtype=np.float32)
+        jobs: list[Callable[[], Any]] = []
+        found: dict[str, NDArray[np.float32]] = {}
+        for query, places in lists.items():
+            texts = [pairs[place][1][: self._characters] for place in places]
+            found[query] = np.full(len(places), np.nan, dtype=np.float32)
+            if self.window is None:
+                distinct: dict[str, list[int]] = {}
+                for row, text in enumerate(texts):
+                    distinct.setdefault(text, []).append(row)
+                jobs += [_Alone(call, query, text, rows, places, found[query]) for text, rows in distinct.items()]
+            elif texts:
+                jobs.append(_Ordered(call, query, texts, places, found[query], self.window))
+        _run(jobs, self._concurrency, call)
+        for query, places in lists.items():
+            scores[places] = filled(found[query])
+        fallbacks = tuple(Fallback(place, call.reasons[place]) for place in sorted(call.reasons))
+        return Judged(
+            scores, fallbacks, cut, call.questions, call.requests - call.questions, call.prompt_tokens,
+            call.completion_tokens, call.uncounted, time.perf_counter() - began,
+        )  # fmt: skip
+
+    def _ask(self, messages: Messages, stop: threading.Event) -> tuple[Mapping[str, Any], int]:
+        """The answer to one question, and the requests it took."""
+        body = {"model": self.model, "messages": messages, **self._extra}
+        try:
+            reply = self.address.post("/chat/completions", body, stop)
+            return reply.body, reply.tries
+        except RemoteError as error:
+            # Not every server knows how to promise JSON; the prompt asks for it anyway.
+            if error.status not in _UNWANTED or "response_format" not in body or "response_format" not in str(error):
+                raise
+        self._extra = {name: value for name, value in self._extra.items() if name != "response_format"}
+        reply = self.address.post("/chat/completions", {"model": self.model, "messages": messages, **self._extra}, stop)
+        return reply.body, reply.tries + 1
+
+
+class _Call:
+    """What one call has asked, got and spent so far; shared by its threads."""
+
+    def __init__(self, ask: Callable[[Messages, threading.Event], tuple[Mapping[str, Any], int]]) -> None:
+        self._ask = ask
+        self._lock = threading.Lock()
+        self.stop = threading.Event()
+        self.reasons: dict[int, str] = {}
+        self.questions = self.requests = self.answers = 0
+        self.prompt_tokens = self.completion_tokens = self.uncounted = 0
+        self.refused: RemoteError | None = None
+
+    def text(self, messages: Messages) -> str:
+        """The text of the answer to one question.
+
+        Raises:
+            UnreadableError: it did not come, or has no text.
+            RemoteError: no other question would fare better.
+        """
+        with self._lock:
+            self.questions += 1
+            self.requests += 1
+        try:
+            body, tries = self._ask(messages, self.stop)
+        except RemoteError as error:
+            if error.status in _HOPELESS:
+                raise
+            with self._lock:
+                self.refused = self.refused or error
+                self.requests += error.tries - 1
+            raise UnreadableError(str(error)) from error
+        usage = body.get("usage")
+        spent = usage if isinstance(usage, dict) else {}
+        prompt, completion = spent.get("prompt_tokens"), spent.get("completion_tokens")
+        with self._lock:
+            self.answers += 1
+            self.requests += tries - 1
+            if isinstance(prompt, int) and isinstance(completion, int):
+                self.prompt_tokens += prompt
+                self.completion_tokens += completion
+            else:
+                self.uncounted += 1
+        return _text_of(body)
+
+    def keep(self, places: Sequence[int], reason: str) -> None:
+        """Note documents that keep their place."""
+        with self._lock:
+            self.reasons.update(dict.fromkeys(places, reason))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Alone:
+    """One document that is judged alone; `rows` are its copies in the list of its query."""
+
+    call: _Call
+    query: str
+    text: str
+    rows: list[int]
+    places: list[int]
+    found: NDArray[np.float32]
+
+    def __call__(self) -> None:
+        try:
+            self.found[self.rows] = score_in(self.call.text(ask_for_score(self.query, self.text)))
+        except UnreadableError as error:
+            self.call.keep([self.places[row] for row in self.rows], str(error))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ordered:
+    """All documents of one query, ordered a window at a time."""
+
+    call: _Call
+    query: str
+    texts: list[str]
+    places: list[int]
+    found: NDArray[np.float32]
+    window: int
+
+    def __call__(self) -> None:
+        order = list(range(len(self.texts)))
+        judged: set[int] = set()
+        missed: dict[int, str] = {}
+        end = len(order)
+        while True:
+            start = max(0, end - self.window)
+            some = order[start:end]
+            try:
+                answer = self.call.text(ask_for_order(self.query, [self.texts[row] for row in some]))
+                named = order_in(answer, len(some))
+                order[start:end] = [some[number] for number in in_place(named, len(some))]
+                judged.update(some[number] for number in named)
+                reason = "the answer leaves it out"
+            except UnreadableError as error:
+                reason = str(error)
+            missed.update((row, reason) for row in some if row not in judged)
+            if start == 0:
+                break
+            # Half of a window goes on to the next, so that what is good climbs from the end to the top.
+            end = start + self.window // 2
+        for row, reason in missed.items():
+            if row not in judged:
+                self.call.keep([self.places[row]], reason)
+        self.found[order] = np.arange(len(order) - 1, -1, -1, dtype=np.float32)
+
+
+def _by_query(pairs: Sequence[tuple[str, str]]) -> dict[str, list[int]]:
+    """Places of the pairs that are asked about, by query."""
+    lists: dict[str, list[int]] = {}
+    for place, pair in enumerate(pairs):
+        if isinstance(pair, str) or len(pair) != 2 or not isinstance(pair[1], str):
+            raise InputError(f"pair {place} is not a (query, document) pair of strings")
+        check_query(pair[0])
+        places = lists.setdefault(pair[0], [])
+        if pair[1].strip():
+            places.append(place)
+    return lists
+
+
+def _run(jobs: Sequence[Callable[[], Any]], concurrency: int, call: _Call) -> None:
+    """Run the jobs, some at once; the first error that none of them could cure ends all."""
+    at_once(jobs, concurrency, call.stop)
+    if call.refused is not None and not call.answers:
+        raise call.refused
+
+
+def _text_of(body: Mapping[str, Any]) -> str:
+    """The text of a chat completion.
+
+    Raises:
+        UnreadableError: there is none.
+    """
+    try:
+        choice = body["choices"][0]
+        content = choice["message"]["content"]
+    except (KeyError, IndexError, TypeError):
+        raise UnreadableError("the answer is no chat completion") from None
+    if isinstance(content, list):
+        content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+    if not isinstance(content, str) or not content.strip():
+        raise UnreadableError(f"the answer has no text (it ended with {choice.get('finish_reason')!r})")
+    return content

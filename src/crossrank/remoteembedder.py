@@ -1,0 +1,169 @@
+"""Vectors from an OpenAI-compatible address, such as those of text-embedding-3-small."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import partial
+from hashlib import sha256
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.errors import InputError, RemoteError
+from crossrank.remote import Address, at_once
+
+# What one request may hold: OpenAI takes 2,048 texts and 300,000 tokens, others less.
+_TEXTS, _CHARACTERS = 128, 400_000
+_MOST_BYTES = 64 * 2**20
+
+
+def is_remote(name: object) -> bool:
+    """Whether a name of an embedder is an address, `URL#MODEL`.
+
+    >>> is_remote("https://api.openai.com/v1#text-embedding-3-small"), is_remote("embed")
+    (True, False)
+    """
+    return isinstance(name, str) and name.startswith(("http://", "https://")) and "#" in name
+
+
+class RemoteEmbedder:
+    """Texts to unit vectors, by a model behind an address. One embedder serves many threads.
+
+    Args:
+        url: an OpenAI-compatible address, such as `https://api.openai.com/v1`.
+        model: as the address calls it.
+        key: of the address; "" for one that wants none.
+        dimensions: numbers in one vector, for models that can shorten them; None leaves that to the model, and whoever
+            asks for `width` first waits for one vector.
+        concurrency: requests under way at once.
+        timeout: seconds of one try, see `crossrank.remote.Address`; likewise `tries`, and `pause` between them.
+        tries: see `timeout`.
+        pause: see `timeout`.
+
+    Raises:
+        InputError: an address that is none, or a number out of its range.
+
+    >>> RemoteEmbedder("http://localhost:7997/v1", "embed", dimensions=384).name
+    'http://localhost:7997/v1#embed?dimensions=384'
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        key: str = "",
+        *,
+        dimensions: int | None = None,
+        concurrency: int = 4,
+        timeout: float = 60.0,
+        tries: int = 4,
+        pause: float = 0.5,
+    ) -> None:
+        if concurrency < 1 or (dimensions is not None and dimensions < 1):
+            raise InputError("concurrency and dimensions must be at least 1")
+        if not model:
+            raise InputError("a remote embedder needs the name of its model")
+        self.address = Address(url, key, timeout=timeout, tries=tries, pause=pause, most_bytes=_MOST_BYTES)
+        self.model = model
+        self.dimensions = dimensions
+        self._concurrency = concurrency
+        self._width = dimensions
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"RemoteEmbedder({self.name!r})"
+
+    @classmethod
+    def named(cls, name: str, key: str = "") -> RemoteEmbedder:
+        """The embedder of a name such as `URL#MODEL` or `URL#MODEL?dimensions=512`.
+
+        Raises:
+            InputError: not such a name.
+        """
+        model, _, options = urlsplit(name).fragment.partition("?")
+        asked = parse_qs(options, keep_blank_values=True)
+        dimensions = asked.pop("dimensions", [None])[0]
+        if not is_remote(name) or asked or not (dimensions is None or dimensions.isdecimal()):
+            raise InputError(f"{name!r} is no address of an embedder: write URL#MODEL or URL#MODEL?dimensions=512")
+        return cls(name.split("#")[0], model, key, dimensions=None if dimensions is None else int(dimensions))
+
+    @property
+    def name(self) -> str:
+        """As `named` takes it; an index keeps it, and never the key."""
+        options = f"?dimensions={self.dimensions}" if self.dimensions is not None else ""
+        return f"{self.address.url}#{self.model}{options}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Of address, model and dimensions. Whether the model behind them stays the same is the provider's word."""
+        return sha256(self.name.encode()).hexdigest()
+
+    @property
+    def width(self) -> int:
+        """Numbers in one vector."""
+        if self._width is None:
+            self._width = len(self._asked(["width"])[0])
+        return self._width
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors, shape (n, width), in the order of the texts.
+
+        Equal texts are sent once. A blank text is not sent, because many addresses refuse it: its vector has the same
+        number everywhere.
+
+        Raises:
+            InputError: an item is not a string.
+            RemoteError: the address refuses, does not answer, or answers with something else than one vector of `width`
+                finite numbers for each text.
+        """
+        if isinstance(texts, str):
+            raise InputError("embed takes a list of texts, not one string")
+        for position, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise InputError(f"text {position} is {type(text).__name__}, not a string")
+        distinct = list(dict.fromkeys(text for text in texts if text.strip()))
+        stop = threading.Event()
+        jobs = [partial(self._asked, batch, stop) for batch in _batches(distinct)]
+        made = [vector for vectors in at_once(jobs, self._concurrency, stop) for vector in vectors]
+        rows = dict(zip(distinct, made, strict=True))
+        out = np.full((len(texts), self.width), 1.0, dtype=np.float32)
+        for place, text in enumerate(texts):
+            if text in rows:
+                out[place] = rows[text]
+        norms = np.linalg.norm(out, axis=1, keepdims=True)
+        return np.asarray(out / np.maximum(norms, 1e-12), dtype=np.float32)
+
+    def _asked(self, batch: Sequence[str], stop: threading.Event | None = None) -> list[NDArray[np.float32]]:
+        """Vectors of one request, as they come."""
+        body: dict[str, Any] = {"model": self.model, "input": list(batch), "encoding_format": "float"}
+        if self.dimensions is not None:
+            body["dimensions"] = self.dimensions
+        rows = self.address.post("/embeddings", body, stop).body.get("data")
+        try:
+            placed = {int(row["index"]): np.asarray(row["embedding"], dtype=np.float32) for row in rows or ()}
+        except (TypeError, KeyError, ValueError) as error:
+            raise RemoteError(f"{self.address.url} gave no vectors that can be read ({error!r})", 200) from error
+        if sorted(placed) != list(range(len(batch))):
+            raise RemoteError(f"{self.address.url} gave {len(placed)} vectors for {len(batch)} texts", 200)
+        width = self._width or len(placed[0])
+        if any(vector.shape != (width,) or not np.isfinite(vector).all() for vector in placed.values()):
+            raise RemoteError(f"{self.address.url} gave vectors that are not of {width} finite numbers", 200)
+        with self._lock:
+            self._width = self._width or width
+        return [placed[place] for place in range(len(batch))]
+
+
+def _batches(texts: Sequence[str]) -> list[list[str]]:
+    """The texts in order, in parts that one request may hold."""
+    parts: list[list[str]] = []
+    room = 0
+    for text in texts:
+        if not parts or len(parts[-1]) >= _TEXTS or len(text) > room:
+            parts.append([])
+            room = _CHARACTERS
+        parts[-1].append(text)
+        room -= len(text)
+    return parts

@@ -1,0 +1,174 @@
+"""A cross-encoder that remembers what it has scored, across calls, threads, processes and restarts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from crossrank.crossencoder import CrossEncoder, Scored, check_pairs
+from crossrank.errors import InputError
+from crossrank.scorestore import MOST, Cut, Entry, Store
+from crossrank.types import Tokens, Truncation, check_query
+
+# Raised when equal settings begin to give other scores, so that no two versions mix in one list.
+_SCORES = 1
+# Pairs computed before they are kept: what a kill may lose of a long list.
+_AT_ONCE = 4096
+
+
+@dataclass(slots=True)
+class Uses:
+    """How often a scorer could remember.
+
+    Attributes:
+        asked: pairs with text that it was asked for.
+        known: of these, the ones whose score was remembered.
+    """
+
+    asked: int = 0
+    known: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, asked: int, known: int) -> None:
+        """Count one call; from any thread."""
+        with self.lock:
+            self.asked += asked
+            self.known += known
+
+
+class CachedScorer(CrossEncoder):
+    """A `CrossEncoder` that looks its scores up in a file first. It is one in every other way, also for a cascade.
+
+    A score is found again by the model's fingerprint, everything else that changes scores (backend with its instruction
+    set and number format, windows, sequence length) and hashes of query and passage, or of the passage's token ids. So
+    one file may serve many models. Remembered scores are those that were computed, to the bit, and what was cut is
+    reported as if it had been read now. (The native engine gives a pair the same score in every batch. With others,
+    scores of one list that were computed in different batches may differ by rounding, 2e-5 in float32.) The file holds
+    no text, and only its owner may read it; but whoever can read it can test a guess.
+
+    `uses` counts over all calls how many scores were remembered.
+
+    What goes wrong with the file never costs an answer: it is in `Scored.note`, `Ranked.note` and the trace of a stage.
+
+    Args:
+        scorer: what computes scores that are not known. It stays as it is.
+        path: the file; made when absent.
+        most: scores that it keeps, about 65 bytes each; the least recently used go first.
+
+    Raises:
+        InputError: the file holds something else, or `most` is under 1.
+
+    >>> import tempfile
+    >>> import crossrank
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     scorer = CachedScorer(crossrank.load(), Path(folder) / "scores")
+    ...     first = scorer.rank("capital of France?", ["Bread needs yeast.", "Paris is the capital."])
+    ...     again = scorer.rank("capital of France?", ["Bread needs yeast.", "Paris is the capital."])
+    ...     scorer.close()
+    >>> first.cached, again.cached, bool((first.scores == again.scores).all())
+    (0, 2, True)
+    """
+
+    def __init__(self, scorer: CrossEncoder, path: str | Path, most: int = MOST) -> None:
+        # Nothing is loaded twice: model, tokenizer and calibration are the scorer's own.
+        vars(self).update(vars(scorer))
+        self.store = Store(path, most)
+        self.uses = Uses()
+        # Everything below is computed here, because hashing weights takes a tenth of a second.
+        way = (_SCORES, scorer.fingerprint, scorer.backend.name, repr(scorer.windows), self._encoder.room)
+        self._settings = blake2b(repr(way).encode(), digest_size=16).digest()
+
+    def __repr__(self) -> str:
+        return f"CachedScorer({super().__repr__()}, {str(self.store.path)!r})"
+
+    def close(self) -> None:
+        """Close the file, which the next score opens again."""
+        self.store.close()
+
+    def scored(self, pairs: Sequence[tuple[str, str]]) -> Scored:
+        """As `CrossEncoder.scored`; only pairs that are not known are computed, and `tokens` counts only these."""
+        check_pairs(pairs)
+        keys = self._keys(
+            b"text", [query for query, _ in pairs], (passage.encode("utf-8", "replace") for _, passage in pairs)
+        )
+        compute = super().scored
+        return self._settled(keys, [query for query, _ in pairs], lambda rows: compute([pairs[row] for row in rows]))
+
+    def scored_tokens(self, queries: Sequence[str], passages: Tokens) -> Scored:
+        """As `CrossEncoder.scored_tokens`; only pairs that are not known are computed."""
+        if isinstance(queries, str) or len(queries) != len(passages):
+            raise InputError(f"scored_tokens takes one query for each of the {len(passages)} passages")
+        for query in dict.fromkeys(queries):
+            check_query(query)
+        keys = self._keys(b"ids", queries, (passages.row(row).tobytes() for row in range(len(passages))))
+        compute = super().scored_tokens
+        return self._settled(keys, queries, lambda rows: compute([queries[row] for row in rows], passages.take(rows)))
+
+    def _keys(self, kind: bytes, queries: Sequence[str], passages: Iterable[bytes]) -> list[bytes]:
+        """What a pair is found by: 16 bytes, of which no two pairs share all (2^64 pairs would make it likely)."""
+        heads = {
+            query: blake2b(query.encode("utf-8", "replace"), digest_size=16, key=self._settings, person=kind).digest()
+            for query in dict.fromkeys(queries)
+        }
+        return [
+            blake2b(passage, digest_size=16, key=heads[query]).digest()
+            for query, passage in zip(queries, passages, strict=True)
+        ]
+
+    def _settled(self, keys: Sequence[bytes], queries: Sequence[str], compute: Callable[[list[int]], Scored]) -> Scored:
+        """Scores of all pairs: known ones from the file, the others computed and kept."""
+        first = {key: row for row, key in reversed(list(enumerate(keys)))}
+        known, note = self.store.get(list(first))
+        cached = sum(key in known for key in keys)
+        rows = sorted(row for key, row in first.items() if key not in known)
+        tokens = 0
+        for begin in range(0, len(rows), _AT_ONCE):
+            part = rows[begin : begin + _AT_ONCE]
+            fresh = compute(part)
+            tokens += fresh.tokens
+            made = self._entries([queries[row] for row in part], fresh)
+            new = {keys[row]: entry for row, entry in zip(part, made, strict=True)}
+            # A blank passage is no model's business and needs no memory.
+            kept = {key: entry for key, entry in new.items() if np.isfinite(entry.score)}
+            note = "; ".join(dict.fromkeys(filter(None, [note, self.store.put(kept)])))
+            known |= new
+        self.uses.add(sum(bool(np.isfinite(known[key].score)) for key in keys), cached)
+        scores = np.array([known[key].score for key in keys], dtype=np.float32)
+        return Scored(scores, _truncations([known[key] for key in keys], queries), tokens, cached, note)
+
+    def _entries(self, queries: Sequence[str], scored: Scored) -> list[Entry]:
+        """What was computed, a pair at a time; a query's cut stands with each of its pairs."""
+        passages = {cut.position: _cut(cut) for cut in scored.truncations if cut.position >= 0}
+        cut = [_cut(found) for found in scored.truncations if found.position < 0]
+        asked = dict.fromkeys(queries)
+        of: dict[str, Cut | None] = dict.fromkeys(asked)
+        if cut and len(asked) == 1:
+            of = {query: cut[0] for query in asked}
+        elif cut:
+            # The report does not say which of several queries were cut.
+            for query in asked:
+                report = self._encoder.encode([(query, "")], self.windows).truncations
+                of[query] = next((_cut(found) for found in report if found.position < 0), None)
+        return [
+            Entry(score, passages.get(row), of[query])
+            for row, (score, query) in enumerate(zip(scored.scores.tolist(), queries, strict=True))
+        ]
+
+
+def _cut(truncation: Truncation) -> Cut:
+    return truncation.tokens, truncation.read, truncation.windows, truncation.exact
+
+
+def _truncations(entries: Sequence[Entry], queries: Sequence[str]) -> tuple[Truncation, ...]:
+    """Queries in the order in which they came, each once, then passages by position: as `CrossEncoder` reports."""
+    heads = {query: entry.query for query, entry in zip(queries, entries, strict=True) if entry.query is not None}
+    of_queries = [Truncation(-1, *cut) for cut in heads.values()]
+    return (
+        *of_queries,
+        *(Truncation(row, *entry.passage) for row, entry in enumerate(entries) if entry.passage is not None),
+    )

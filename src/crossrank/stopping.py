@@ -1,0 +1,79 @@
+"""When may a reranker stop? When no document that it has not read is likely to reach the top. A pure rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import erfc, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.errors import InputError
+from crossrank.fusion import zscore
+from crossrank.types import check_k
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """Stop when fewer than `error` unread documents are expected to belong among the `k` best.
+
+    What the scorer would say of an unread document is foretold from those it has read of this query: a line through
+    (score before, logit), both standardized, that never falls, and the spread of the logits about it, taken as normal.
+    An unread document reaches the top when its mixed score (see `crossrank.cascade.mixed`) would exceed the k-th
+    best one's. The chances are added up.
+
+    Measured on judged sets (LOG.md): where a stage mixes a tenth of its score into a fused one, 68 % of the scoring
+    is saved and nDCG@10 stays the same; with a stage that trusts its scorer alone over BM25 only 14 %.
+
+    Attributes:
+        k: places that matter.
+        error: how many unread documents may be expected among them.
+        least: documents that are read in any case: a spread of fewer is not worth much.
+
+    >>> rule = Stopping(k=1, least=4)
+    >>> before = np.float32([10, 9, 8, 7, 1, 0])
+    >>> rule.settled(np.float32([9, 1, 1, 0]), before, weight=0.5)
+    True
+    >>> rule.settled(np.float32([0, 1, 1, 2]), before, weight=1.0)
+    False
+    """
+
+    k: int = 10
+    error: float = 0.05
+    least: int = 32
+
+    def __post_init__(self) -> None:
+        check_k(self.k)
+        check_k(self.least)
+        if not 0.0 < self.error < float("inf"):
+            raise InputError(f"the error of a stopping rule must be over 0 and finite, not {self.error}")
+
+    def settled(self, logits: NDArray[np.float32], before: NDArray[np.float32], weight: float) -> bool:
+        """Whether the top is settled.
+
+        Args:
+            logits: of the documents read so far, the first ones of `before`; -inf for blank ones.
+            before: the ranking's scores before the stage, shape (n,), of all candidates.
+            weight: of the stage.
+        """
+        read = len(logits)
+        if read >= len(before):
+            return True
+        if read < max(self.least, self.k + 2):
+            return False
+        own, known = zscore(logits).astype(np.float64), np.isfinite(logits)
+        fused = zscore(before).astype(np.float64)
+        if known.sum() < self.k + 2 or not own[known].any():
+            return False
+        mixed = weight * own + (1.0 - weight) * fused[:read]
+        bar = np.sort(mixed)[-self.k]
+        x = fused[:read][known]
+        centre = float(x.mean())
+        x = x - centre
+        slope = max(0.0, float(x @ own[known]) / max(float(x @ x), 1e-12))
+        rest = own[known] - slope * x
+        spread = sqrt(float(rest @ rest) / (len(rest) - 2))
+        unread = fused[read:]
+        # By how many spreads an unread document's logit must lie above what is foretold of it.
+        above = ((bar - (1.0 - weight) * unread) / weight - slope * (unread - centre)) / max(spread, 1e-9)
+        return sum(0.5 * erfc(value / sqrt(2.0)) for value in above.tolist()) < self.error

@@ -1,0 +1,102 @@
+"""README.md and crossrank.json of a tuned folder: what it was made from, how, and what it was worth."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from crossrank.checkpoint import Checkpoint
+from crossrank.training.outcome import Outcome
+from crossrank.training.settings import Settings
+
+
+def facts(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as JSON: for `--json` and for crossrank.json."""
+    verdict = outcome.verdict
+    intervals = {name: asdict(value) for name in ("gain", "base", "tuned") if (value := getattr(verdict, name))}
+    return {
+        "kept": verdict.kept,
+        "reasons": list(verdict.reasons),
+        "folder": None if outcome.folder is None else str(outcome.folder),
+        "held_out": intervals,
+        "general": [{**asdict(found), "loss": found.loss} for found in verdict.general],
+        "findings": [asdict(finding) for finding in outcome.findings],
+        "counts": dict(outcome.counts or {}),
+        "plan": None if outcome.plan is None else asdict(outcome.plan),
+        "epoch": None if outcome.point is None else outcome.point[0],
+        "share": None if outcome.point is None else outcome.point[1],
+        "calibration": None if outcome.calibration is None else asdict(outcome.calibration),
+        "resumed": outcome.resumed,
+        "seconds": round(outcome.seconds, 1),
+    }
+
+
+def write(folder: Path, base: Checkpoint, source: str, settings: Settings, outcome: Outcome, length: int) -> None:
+    """Write both files into the tuned folder; a calibration of the base model is removed."""
+    told = facts(outcome)
+    stated: dict[str, Any] = {"tuned_from": base.name, "base_fingerprint": base.fingerprint, "tuning": told}
+    told.pop("folder")
+    told.pop("seconds")
+    if outcome.calibration is not None:
+        stated["calibration"] = asdict(outcome.calibration)
+        stated["calibrated_on"] = f"held-out queries of {source}, with mined documents, by models that never saw them"
+    text = json.dumps(stated, indent=2, ensure_ascii=False)
+    (folder / "crossrank.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(_card(base, source, settings, outcome, length), encoding="utf-8")
+
+
+def _card(base: Checkpoint, source: str, settings: Settings, outcome: Outcome, length: int) -> str:
+    verdict, plan, counts = outcome.verdict, outcome.plan, outcome.counts or {}
+    assert plan is not None
+    assert outcome.point is not None
+    epoch, share = outcome.point
+    general = "\n".join(
+        f"| {one.name} | {one.queries} | {one.base:.3f} | {one.tuned:.3f} | {-one.loss:+.3f} | {one.agreement:.2f} |"
+        for one in verdict.general
+    )
+    findings = "\n".join(f"- {finding.message}" for finding in outcome.findings) or "- nothing"
+    calibration = (
+        f"probability = sigmoid({outcome.calibration.slope:.4f} x logit {outcome.calibration.intercept:+.4f}), fitted "
+        "on held-out queries with their mined documents: as likely as in such a list"
+        if outcome.calibration
+        else "none: give `crossrank.calibration.Platt.fit` judged pairs"
+    )
+    return f"""# A cross-encoder tuned by crossrank
+
+Reads query and passage together and gives one logit; larger is more relevant. An ordinary checkpoint: crossrank,
+transformers and sentence-transformers load this folder. Tuned from `{base.name}`, whose licence and limits hold here.
+
+## What it is worth
+
+nDCG@10 on held-out queries, with the interval of the gate (paired bootstrap over queries, confidence
+{settings.confidence:g} to each side). Each query was ranked by trainings that never saw it; epoch and share were chosen
+on the others. The model in this folder is the mean of those trainings, so it was not itself measured on them.
+
+| | queries | base | tuned | difference |
+| --- | --: | --: | --: | --: |
+| {source} | {counts.get("measured", 0)} | {verdict.base} | {verdict.tuned} | {verdict.gain} |
+
+General questions; at most {settings.most_loss:g} may be lost:
+
+| | queries | base | tuned | difference | agreement of orders (Kendall) |
+| --- | --: | --: | --: | --: | --: |
+{general}
+
+- **Probabilities**: {calibration}.
+
+## How it was made
+
+- **Data**: {source}: {counts.get("queries", 0)} queries, {counts.get("pairs", 0)} judged pairs,
+  {counts.get("mined", 0)} mined documents, {counts.get("doubtful", 0)} of them likely relevant and not trained on.
+- **Training**: loss {plan.loss}; {plan.repeats} x {counts.get("folds", 1)} trainings of {plan.epochs} epochs, at most
+  {plan.queries} queries an epoch, {settings.candidates} documents a query, {settings.queries_a_step} queries a step;
+  AdamW, rate {plan.rate:g}; the upper {plan.layers} layers and the head; {length} tokens; weight
+  {settings.remember:g} on staying near the base model's scores; seed {settings.seed}.
+- **Weights**: mean of all trainings after epoch {epoch}; share {share:g}, the rest is the base model's.
+
+## What was found in the data
+
+{findings}
+"""

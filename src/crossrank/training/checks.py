@@ -1,0 +1,186 @@
+"""What is wrong with judgments, with counts and examples, before an hour is spent on them.
+
+A finding that is `fatal` means that no training on this data could be trusted: the base model is kept without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from crossrank.training.judgments import Group, Judgments, document_key, query_key, threshold
+
+# Below this many queries with an answer no held-out difference of a useful size is significant: with a spread of 0.3
+# in the differences, 20 queries give an interval of about 0.13 to each side.
+FEWEST_QUERIES = 20
+# More contradicting pairs than this are no slips: people did not agree on what relevant means.
+MOST_CONTRADICTIONS = 0.05
+EXAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        name: one word for programs, such as "contradictions".
+        count: rows, pairs or queries concerned.
+        message: what is wrong, what is done about it, or what cures it.
+        examples: at most three.
+        fatal: whether the base model is kept for it.
+    """
+
+    name: str
+    count: int
+    message: str
+    examples: tuple[str, ...] = ()
+    fatal: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checked:
+    """Judgments that can be trained on, and what was found in them.
+
+    Attributes:
+        groups: one a query that has a relevant document, in the order of the file.
+        findings: fatal ones first.
+    """
+
+    groups: tuple[Group, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def fatal(self) -> tuple[Finding, ...]:
+        """Findings for which the base model is kept."""
+        return tuple(finding for finding in self.findings if finding.fatal)
+
+
+def check(judgments: Judgments, fewest: int = FEWEST_QUERIES) -> Checked:
+    """Group rows by query, leave out what cannot be used, and say so.
+
+    Rows with equal query and document (see `query_key`, `document_key`) are one pair: equal labels count once,
+    different labels are a contradiction, and the pair is left out. Queries that differ in case, white space or final
+    punctuation are one query, so that no fold can hold the answer to another.
+
+    >>> from crossrank.training.judgments import Judged
+    >>> rows = (Judged("a", "x", 1), Judged("A?", "y", 0), Judged("a", "x", 0))
+    >>> [(finding.name, finding.count) for finding in check(Judgments(rows, "labels")).findings]
+    [('contradictions', 1), ('one class', 1), ('few queries', 0), ('spelling', 1)]
+    """
+    findings: list[Finding] = []
+    by_query = _pairs(judgments, findings)
+    groups = tuple(
+        Group(query, tuple(text for text, _ in kept), tuple(label for _, label in kept))
+        for query, pairs in by_query.values()
+        if (kept := [(text, next(iter(labels))) for text, labels in pairs.values() if len(labels) == 1])
+    )
+    limit = threshold(groups, judgments.scale)
+    _check_classes(judgments, groups, limit, findings)
+    if judgments.scale == "scores":
+        usable = tuple(group for group in groups if max(group.labels) > min(group.labels))
+    else:
+        usable = tuple(group for group in groups if max(group.labels) > limit)
+    if len(usable) < fewest:
+        needed = "documents of different scores" if judgments.scale == "scores" else "a relevant document"
+        findings.append(
+            Finding(
+                "few queries", len(usable),
+                f"queries with {needed}: {len(usable)}; under {fewest} no gain could be told from chance. "
+                "Judge more queries: more of them help more than more documents of each",
+                fatal=True,
+            )
+        )  # fmt: skip
+    return Checked(usable, tuple(sorted(findings, key=lambda finding: not finding.fatal)))
+
+
+def overlap(groups: Sequence[Group], held_out: Sequence[Group]) -> tuple[tuple[Group, ...], tuple[Finding, ...]]:
+    """`groups` without the queries that are also held out, and the leak as a finding."""
+    theirs = {query_key(group.query) for group in held_out}
+    leaked = [group for group in groups if query_key(group.query) in theirs]
+    if not leaked:
+        return tuple(groups), ()
+    message = f"queries that are in the held-out part too: {len(leaked)}; they are not trained on"
+    finding = Finding("leaks", len(leaked), message, _shown(group.query for group in leaked))
+    return tuple(group for group in groups if query_key(group.query) not in theirs), (finding,)
+
+
+_Pairs = dict[str, tuple[str, set[float]]]
+
+
+def _pairs(judgments: Judgments, findings: list[Finding]) -> dict[str, tuple[str, _Pairs]]:
+    """By query: its first spelling, and by document its text and labels."""
+    by_query: dict[str, tuple[str, _Pairs]] = {}
+    blank: list[str] = []
+    repeated: list[str] = []
+    other: dict[str, None] = {}
+    for row in judgments.rows:
+        if not query_key(row.query) or not document_key(row.document):
+            blank.append(row.query or row.document)
+            continue
+        query, pairs = by_query.setdefault(query_key(row.query), (row.query, {}))
+        if query != row.query:
+            other[row.query] = None
+        _, labels = pairs.setdefault(document_key(row.document), (row.document, set()))
+        if row.label in labels:
+            repeated.append(row.query)
+        labels.add(row.label)
+    total = sum(len(pairs) for _, pairs in by_query.values())
+    against = [
+        f"{query!r:.60} and {text!r:.60}: labels {', '.join(f'{v:g}' for v in sorted(labels))}"
+        for query, pairs in by_query.values()
+        for text, labels in pairs.values()
+        if len(labels) > 1
+    ]
+    if against:
+        share = len(against) / max(1, total)
+        _add(findings, "contradictions", against, fatal=share > MOST_CONTRADICTIONS, message=(
+            f"{len(against)} of {total} pairs with different labels in different rows ({share:.0%}): left out"
+            + (f". Over {MOST_CONTRADICTIONS:.0%} the labels cannot be trusted: agree on what is relevant, and judge "
+               "again" if share > MOST_CONTRADICTIONS else "")))  # fmt: skip
+    _add(
+        findings,
+        "duplicates",
+        repeated,
+        f"rows that repeat a pair with the same label: {len(repeated)}; each pair counts once",
+    )
+    _add(findings, "blank", blank, f"rows with a blank query or document: {len(blank)}, left out")
+    spelled = f"queries that differ from others in case, space or punctuation only: {len(other)}; they stay in one fold"
+    _add(findings, "spelling", list(other), spelled)
+    return by_query
+
+
+def _check_classes(judgments: Judgments, groups: Sequence[Group], limit: float, findings: list[Finding]) -> None:
+    labels = [label for group in groups for label in group.labels]
+    positive = sum(label > limit for label in labels)
+    if judgments.scale != "clicks" and len(set(labels)) < 2:
+        said = f"every label is {labels[0]:g}" if labels else "no pair is left"
+        cure = (
+            "If these rows are clicks or known answers, say --clicks: documents that are not in them then count as not "
+            "relevant" if positive else "Add rows that are relevant"
+        )  # fmt: skip
+        findings.append(Finding("one class", len(labels), f"{said}, so there is nothing to learn from. {cure}",
+                                fatal=True))  # fmt: skip
+        return
+    if judgments.scale == "scores":
+        return
+    without = [group.query for group in groups if max(group.labels) <= limit]
+    _add(findings, "nothing relevant", without,
+         f"queries without a relevant document: {len(without)}, left out, because nothing can be ranked")  # fmt: skip
+    if judgments.scale == "clicks":
+        return
+    alone = [group.query for group in groups if min(group.labels) > limit]
+    _add(findings, "one-class queries", alone,
+         f"queries with relevant documents only: {len(alone)}; negatives for them must be mined")  # fmt: skip
+    if positive > len(labels) - positive:
+        count = len(labels) - positive
+        said = f"judged pairs that are not relevant: {count}, that are: {positive}; what is missing is mined"
+        findings.append(Finding("few negatives", count, said))
+
+
+def _add(findings: list[Finding], name: str, concerned: Sequence[str], message: str, fatal: bool = False) -> None:
+    if concerned:
+        findings.append(Finding(name, len(concerned), message, _shown(concerned), fatal))
+
+
+def _shown(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(text[:140] for text in list(dict.fromkeys(texts))[:EXAMPLES])

@@ -1,0 +1,165 @@
+"""What else a query is shown besides its judged documents: hard negatives, easy ones, and none that is likely relevant.
+
+Hard negatives alone make models worse (sentence-transformers issue 3085 lost a tenth), so a quarter is drawn at random.
+A mined document may be relevant and unjudged: it is doubtful when the current model puts it above this query's best
+relevant document and above the median of all relevant ones. Doubtful documents are measured with but never trained on:
+leaving them out of the measurement would hide the base model's mistakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.training.judgments import Group, document_key
+from crossrank.types import Passage, Scorer
+
+# Texts for each of the queries, best first, at most so many.
+Nearest = Callable[[Sequence[str], int], list[list[str]]]
+
+# Documents that are not relevant a query is shown, judged ones included; a quarter of the mined ones are easy.
+WANTED = 8
+EASY_SHARE = 0.25
+DEPTH = 30
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """One query with everything it is shown, in an order that knows nothing of labels.
+
+    Attributes:
+        query: its text.
+        documents: distinct texts, judged and mined, shuffled.
+        labels: shape (n,), float64; mined documents have `low`, the least label there is.
+        judged: whether somebody judged the document, shape (n,).
+        doubtful: mined, and likely relevant after all, shape (n,).
+        base: raw scores of the base model, shape (n,), float32; empty until `scored`.
+    """
+
+    query: str
+    documents: tuple[str, ...]
+    labels: NDArray[np.float64]
+    judged: NDArray[np.bool_]
+    doubtful: NDArray[np.bool_]
+    base: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    @property
+    def trained(self) -> NDArray[np.int64]:
+        """Positions of what may be trained on."""
+        return np.flatnonzero(~self.doubtful)
+
+
+class Found(Protocol):
+    """What one query found."""
+
+    @property
+    def passages(self) -> Sequence[Passage]:
+        """Best first."""
+        ...
+
+
+class Search(Protocol):
+    """A whole search: `crossrank.Pipeline`."""
+
+    def search(self, query: str, k: int = 10) -> Found:
+        """The `k` best passages."""
+        ...
+
+
+def nearest_of(pipeline: Search) -> Nearest:
+    """The first stage of a user's own search as the place where hard negatives come from."""
+
+    def nearest(queries: Sequence[str], depth: int) -> list[list[str]]:
+        return [[passage.scored_text for passage in pipeline.search(query, depth).passages] for query in queries]
+
+    return nearest
+
+
+def mine(
+    groups: Sequence[Group], nearest: Nearest, pool: Sequence[str], limit: float, seed: int, wanted: int = WANTED
+) -> list[Shown]:
+    """Add negatives to each group until it has `wanted` documents that are not relevant, as far as there are any.
+
+    Args:
+        groups: judged documents by query.
+        nearest: where hard negatives come from: an index or `words.Words.nearest`.
+        pool: where easy negatives come from.
+        limit: labels above it are relevant.
+        seed: of the draw of easy ones and of the order.
+        wanted: 0 mines nothing.
+
+    >>> groups = [Group("q", ("right",), (1.0,))]
+    >>> shown = mine(groups, lambda queries, depth: [["near", "right"]], ["far", "right"], 0.0, seed=0, wanted=2)
+    >>> sorted(zip(shown[0].documents, shown[0].labels.tolist()))
+    [('far', 0.0), ('near', 0.0), ('right', 1.0)]
+    """
+    missing = [max(0, wanted - sum(label <= limit for label in group.labels)) for group in groups]
+    asked = [i for i, count in enumerate(missing) if count]
+    found = dict(zip(asked, nearest([groups[i].query for i in asked], DEPTH), strict=True)) if asked else {}
+    low = min((label for group in groups for label in group.labels), default=0.0)
+    low = min(low, limit)
+    made = []
+    for i, group in enumerate(groups):
+        rng = np.random.default_rng([seed, i])
+        taken = {document_key(text) for text in group.documents}
+        easy = round(missing[i] * EASY_SHARE) if missing[i] > 1 else 0
+        hard = _fresh(found.get(i, []), missing[i] - easy, taken)
+        drawn = [pool[j] for j in rng.permutation(len(pool))[: 4 * WANTED].tolist()] if missing[i] and pool else []
+        mined = hard + _fresh(drawn, missing[i] - len(hard), taken)
+        made.append(_shown(group, mined, low, rng))
+    return made
+
+
+def _fresh(texts: Sequence[str], count: int, taken: set[str]) -> list[str]:
+    """The first `count` texts whose keys are not taken, which they are then."""
+    kept: list[str] = []
+    for text in texts:
+        if len(kept) >= count:
+            break
+        key = document_key(text)
+        if key and key not in taken:
+            taken.add(key)
+            kept.append(text)
+    return kept
+
+
+def _shown(group: Group, mined: Sequence[str], low: float, rng: np.random.Generator) -> Shown:
+    texts = (*group.documents, *mined)
+    order = rng.permutation(len(texts))
+    labels = np.array([*group.labels, *[low] * len(mined)], dtype=np.float64)[order]
+    judged = order < len(group.documents)
+    return Shown(
+        group.query,
+        tuple(texts[i] for i in order.tolist()),
+        labels,
+        judged,
+        np.zeros(len(texts), np.bool_),
+        np.zeros(0, np.float32),
+    )
+
+
+def score(shown: Sequence[Shown], scorer: Scorer) -> list[NDArray[np.float32]]:
+    """Raw scores of all documents of all queries, one array a query."""
+    pairs = [(one.query, text) for one in shown for text in one.documents]
+    flat = scorer.score(pairs)
+    return [np.asarray(part, np.float32) for part in np.split(flat, np.cumsum([len(one) for one in shown])[:-1])]
+
+
+def scored(shown: Sequence[Shown], base: Sequence[NDArray[np.float32]], limit: float) -> list[Shown]:
+    """The same with the base model's scores, and doubtful documents marked."""
+    if not shown:
+        return []
+    relevant = np.concatenate([scores[one.labels > limit] for one, scores in zip(shown, base, strict=True)])
+    usual = float(np.median(relevant)) if len(relevant) else np.inf
+    made = []
+    for one, scores in zip(shown, base, strict=True):
+        best = scores[one.labels > limit].max(initial=-np.inf)
+        made.append(replace(one, base=scores, doubtful=~one.judged & (scores > max(usual, float(best)))))
+    return made

@@ -1,0 +1,119 @@
+"""Judgments, models and general questions made ready for the trainings of one tuning. Needs the extra `train`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank import backends
+from crossrank.checkpoint import Checkpoint
+from crossrank.crossencoder import CrossEncoder
+from crossrank.encoder import PairEncoder, Windows
+from crossrank.training import general
+from crossrank.training import network as net
+from crossrank.training.judgments import Group
+from crossrank.training.loop import Item
+from crossrank.training.material import Material
+from crossrank.training.negatives import Shown, mine, score, scored
+from crossrank.training.outcome import Engine, Progress
+from crossrank.training.settings import Plan, Settings, planned
+from crossrank.training.work import Work
+from crossrank.types import Tokens
+
+# Built-in general questions: measured on, and remembered.
+MEASURED, REMEMBERED = 100, 100
+BUILT_IN = "Python's documentation strings"
+
+
+class Prepared:
+    """One tuning: what its steps share."""
+
+    def __init__(
+        self,
+        read: Checkpoint,
+        material: Material,
+        settings: Settings,
+        engine: Engine,
+        sets: Mapping[str, Sequence[Group]],
+        tell: Callable[[Progress], None],
+    ) -> None:
+        self.read, self.material, self.settings, self.engine, self.tell = read, material, settings, engine, tell
+        self.length = min(settings.max_tokens, read.max_length)
+        self.encoder = PairEncoder(read.tokenizer(), self.length)
+        asked = {BUILT_IN: general.questions(MEASURED, part=0), **sets}
+        self.general = {name: _plain(groups) for name, groups in asked.items() if groups}
+        self.remembered = _plain(general.questions(REMEMBERED, part=1))
+
+    def key(self) -> str:
+        """Of everything that the result depends on."""
+        told = [
+            *(self.read.fingerprint, asdict(self.settings), self.engine.device, self.material.scale),
+            [[one.query, one.documents, one.labels.tolist(), one.judged.tolist()] for one in self.material.shown],
+            self.material.fold.tolist(),
+            [[one.query, one.documents] for sets in self.general.values() for one in sets],
+        ]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+    def scorer(self, read: Checkpoint) -> CrossEncoder:
+        """What measures: the same backend that a user gets, on sequences as long as those of the training."""
+        engine = self.engine
+        backend = backends.open(read, engine.backend, engine.device, engine.dtype, engine.threads)
+        return CrossEncoder(read, backend, Windows(fold="first", most=1), self.length)
+
+    def score_base(self, work: Work) -> None:
+        """Let the base model score everything, once for all calls, and mark what is likely relevant after all."""
+        self.tell(Progress("scoring with the base model"))
+        scorer = self.scorer(self.read)
+        shown = self.material.shown
+        base = work.once("base", lambda: score(shown, scorer))
+        self.material = self.material.with_base(scored(shown, base, self.material.limit))
+        kept = work.once("remembered", lambda: score(self.remembered, scorer))
+        self.remembered = [replace(one, base=scores) for one, scores in zip(self.remembered, kept, strict=True)]
+        for number, (name, sets) in enumerate(self.general.items()):
+            found = work.once(f"general-{number}", lambda sets=sets: score(sets, scorer))  # type: ignore[misc]
+            self.general[name] = [replace(one, base=scores) for one, scores in zip(sets, found, strict=True)]
+
+    def encode(self) -> NDArray[np.int64]:
+        """Make `items` of all queries and `old` of what is remembered; the tokens of each query, shape (n,)."""
+        flat = np.concatenate([one.base for one in self.material.shown])
+        spread = float(flat[np.isfinite(flat)].std()) or 1.0
+        plain = self.material.scale != "scores" and self.material.high <= 1
+        self.items = []
+        for row, one in enumerate(self.material.shown):
+            labels = self.material.targets(row, spread)
+            # A teacher's scores have no border: its best document stands first.
+            relevant = (
+                one.labels >= one.labels.max() if self.material.scale == "scores" else self.material.relevant(row)
+            )
+            self.items.append(Item(self._tokens(one), labels, relevant, one.trained, not plain))
+        self.old = [
+            Item(self._tokens(one), one.base, np.ones(len(one), np.bool_), np.arange(len(one)), True)
+            for one in self.remembered
+        ]
+        return np.array([int(item.tokens.offsets[-1]) for item in self.items], dtype=np.int64)
+
+    def _tokens(self, one: Shown) -> Tokens:
+        pairs = [(one.query, text) for text in one.documents]
+        return self.encoder.encode(pairs, Windows(fold="first", most=1)).tokens
+
+    def plan(self) -> Plan:
+        """What is done with so much data; a held-out part of its own is decided on by two seeds at least."""
+        size = self.settings.candidates
+        usable = [item for item in self.items if item.usable]
+        each = [float(item.tokens.lengths.mean()) * min(size, len(item.rows)) for item in usable]
+        parts = len(self.material.parts)
+        share = (parts - 1) / parts if parts > 1 else 1.0
+        queries = max(1, round(len(usable) * share))
+        depth = net.depth_of(self.read)
+        plan = planned(self.settings, self.material.scale, self.material.high, queries, 1.25 * share * sum(each), depth)
+        return replace(plan, repeats=plan.repeats if self.settings.repeats or parts > 1 else 2)
+
+
+def _plain(groups: Sequence[Group]) -> list[Shown]:
+    """Groups as they are: nothing is mined."""
+    return mine(groups, lambda queries, depth: [[] for _ in queries], (), 0.0, 0, wanted=0)

@@ -1,0 +1,181 @@
+"""Files and folders of judgments: JSONL or CSV rows, triples, click-like positives, BEIR folders."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crossrank.errors import ReadError
+from crossrank.evaluation import read_set
+from crossrank.evaluation.files import lines
+from crossrank.training.judgments import Judged, Judgments, Scale
+
+QUERY = ("query", "question", "anchor")
+DOCUMENT = ("document", "passage", "text", "doc", "answer")
+LABEL = ("label", "relevance", "grade")
+SCORE = ("score", "teacher_score")
+POSITIVE = ("positive", "pos")
+NEGATIVE = ("negative", "neg")
+HEADINGS = "query and document, with label (or score, or neither for clicks); or query, positive and negative"
+
+_Row = tuple[str, Mapping[str, Any]]
+
+
+def read(path: str | Path, *, split: str = "train", clicks: bool = False) -> Judgments:
+    """Read judgments.
+
+    Args:
+        path: a .jsonl or .csv file (also .gz), or a folder in BEIR layout.
+        split: the judgments of a BEIR folder, `qrels/SPLIT.tsv`.
+        clicks: labelled rows are click-like: those above 0 are relevant, others are left out as unknown.
+
+    Rows hold `query`, `document` and `label` (whole grades; 0 and below is not relevant), or `score` (a teacher's
+    number), or neither (clicks: every row is relevant). Triples hold `query`, `positive` and `negative`, each one text
+    or, in JSONL, a list, with `pos_scores` and `neg_scores` where a teacher gave them. A BEIR folder whose judgments
+    are all above 0 is read as clicks, because such folders leave out what is not relevant.
+
+    Raises:
+        ReadError: the file is missing, damaged, or a row is none of these.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _clicked(_of_beir(path, split), clicks)
+    kind = path.name.removesuffix(".gz").rpartition(".")[2].lower()
+    if kind in ("jsonl", "ndjson"):
+        found = _made(path, list(_jsonl(path)))
+    elif kind in ("csv", "tsv"):
+        found = _made(path, list(_csv(path, "\t" if kind == "tsv" else ",")))
+    else:
+        raise ReadError(f"{path}: judgments are read from .jsonl, .csv or .tsv files or a BEIR folder, not .{kind}")
+    return _clicked(found, clicks)
+
+
+def _of_beir(folder: Path, split: str) -> Judgments:
+    judged = read_set(folder, split)
+    texts = {document: passage.scored_text for document, passage in judged.corpus.items()}
+    rows = [
+        Judged(text, texts[document], float(grade))
+        for query, text in judged.queries.items()
+        for document, grade in judged.qrels[query].items()
+        if document in texts
+    ]
+    if not rows:
+        raise ReadError(f"{folder}: none of the judged documents of qrels/{split} is in corpus.jsonl")
+    scale: Scale = "clicks" if all(row.label > 0 for row in rows) else "labels"
+    return Judgments(tuple(rows), scale, tuple(texts.values()), str(folder.name))
+
+
+def _clicked(found: Judgments, clicks: bool) -> Judgments:
+    if not clicks:
+        return found
+    rows = tuple(Judged(row.query, row.document, 1.0) for row in found.rows if row.label > 0)
+    # What was shown and not clicked is unknown, and as good a place to look for negatives as any.
+    pool = dict.fromkeys((*found.pool, *(row.document for row in found.rows)))
+    return Judgments(rows, "clicks", tuple(pool), found.source)
+
+
+def _jsonl(path: Path) -> Iterator[_Row]:
+    for number, line in lines(path):
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ReadError(f"{where}: not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise ReadError(f"{where}: a row must be an object with {HEADINGS}")
+        yield where, row
+
+
+def _csv(path: Path, delimiter: str) -> Iterator[_Row]:
+    # Lines are joined again because a quoted document may hold line ends, which `lines` does not know of.
+    text = io.StringIO("\n".join(line for _, line in lines(path)), newline="")
+    try:
+        reader = csv.DictReader(text, delimiter=delimiter, strict=True)
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if None in row:
+                raise ReadError(f"{where}: more fields than the heading has; put texts with commas between quotes")
+            yield where, {str(name).strip(): value for name, value in row.items()}
+    except csv.Error as error:
+        raise ReadError(f"{path}: not CSV ({error}). Put texts that hold commas or line ends between quotes") from None
+
+
+def _made(path: Path, rows: Sequence[_Row]) -> Judgments:
+    if not rows:
+        raise ReadError(f"{path} holds no rows; each needs {HEADINGS}")
+    first = rows[0][1]
+    if _name(first, POSITIVE):
+        return _triples(path, rows)
+    label, score = _name(first, LABEL), _name(first, SCORE)
+    judged = []
+    for where, row in rows:
+        document = _text(where, row, DOCUMENT)
+        value = _number(where, row, label or score or "")
+        judged.append(Judged(_text(where, row, QUERY), document, 1.0 if value is None else value))
+    # A label with a fraction is no grade; as a score its order and distances count.
+    fractions = any(row.label != int(row.label) for row in judged)
+    scale: Scale = "scores" if (score and not label) or fractions else "labels" if label else "clicks"
+    return Judgments(tuple(judged), scale, (), path.name)
+
+
+def _triples(path: Path, rows: Sequence[_Row]) -> Judgments:
+    judged: dict[Judged, None] = {}
+    scored = "pos_scores" in rows[0][1] or "neg_scores" in rows[0][1]
+    without = True
+    for where, row in rows:
+        query = _text(where, row, QUERY)
+        for names, label, scores in ((POSITIVE, 1.0, "pos_scores"), (NEGATIVE, 0.0, "neg_scores")):
+            name = _name(row, names)
+            if name is None or row[name] is None:
+                if names is POSITIVE:
+                    raise ReadError(f"{where}: a triple needs its positive")
+                continue
+            texts = row[name] if isinstance(row[name], list) else [row[name]]
+            if not all(isinstance(text, str) for text in texts):
+                raise ReadError(f"{where}: {name} must be a text or a list of texts")
+            values = _scores(where, row, scores, len(texts)) if scored else [label] * len(texts)
+            without &= names is POSITIVE or not texts
+            # A row that comes again in another triple is no duplicate by mistake: one positive has many negatives.
+            judged.update({Judged(query, text, value): None for text, value in zip(texts, values, strict=True)})
+    scale: Scale = "scores" if scored else "clicks" if without else "labels"
+    return Judgments(tuple(judged), scale, (), path.name)
+
+
+def _scores(where: str, row: Mapping[str, Any], name: str, count: int) -> list[float]:
+    given = row.get(name)
+    given = given if isinstance(given, list) else [given]
+    if len(given) != count or not all(isinstance(v, int | float) and math.isfinite(v) for v in given):
+        raise ReadError(f"{where}: {name} must hold {count} numbers, one for each text")
+    return [float(value) for value in given]
+
+
+def _name(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    return next((name for name in names if name in row), None)
+
+
+def _text(where: str, row: Mapping[str, Any], names: Sequence[str]) -> str:
+    name = _name(row, names)
+    if name is None or not isinstance(row[name], str):
+        held = ", ".join(map(str, list(row)[:8])) or "nothing"
+        raise ReadError(f"{where}: a row needs {names[0]!r}, a text; this one holds {held}. Rows have {HEADINGS}")
+    value = str(row[name])
+    title = row.get("title")
+    # As an index and BEIR read a document: the title before the text.
+    return f"{title}. {value}" if names is DOCUMENT and isinstance(title, str) and title else value
+
+
+def _number(where: str, row: Mapping[str, Any], name: str) -> float | None:
+    if not name:
+        return None
+    try:
+        value = float(row[name])
+    except (KeyError, TypeError, ValueError):
+        raise ReadError(f"{where}: {name} must be a number, not {row.get(name)!r:.60}") from None
+    if not math.isfinite(value):
+        raise ReadError(f"{where}: {name} must be a finite number, not {row[name]!r}")
+    return value

@@ -1,0 +1,128 @@
+"""How a tuning is done: what the user may choose, and what follows from how much data there is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from crossrank.errors import InputError
+from crossrank.training.gate import CONFIDENCE, LEAST_GAIN, MOST_LOSS
+from crossrank.training.judgments import Scale
+
+Loss = Literal["bce", "listwise", "lambda", "margin-mse", "distil"]
+LOSSES: tuple[Loss, ...] = ("bce", "listwise", "lambda", "margin-mse", "distil")
+# With fewer queries only the upper half of the layers is trained.
+FEW_QUERIES = 30
+# The highest rate of short trainings and of longer ones. On 34 queries of WikiQA a training, all layers at 1e-4 gained
+# 0.063 on held-out folds and the upper half at 3e-5 0.044 (LOG.md). More steps at that rate forget more.
+SHORT_RATE, LONG_RATE, SHORT_STEPS = 1e-4, 5e-5, 60
+MOST_EPOCHS, MOST_REPEATS = 4, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user may choose; None is decided by `planned`.
+
+    Attributes:
+        loss: by the labels when absent: listwise for two labels and for clicks, lambda for grades, distil for scores.
+        folds: of cross-validation; without meaning where a held-out part is given.
+        repeats: trainings of each fold, each with its own seed.
+        epochs: passes over the queries; the one that serves held-out queries best is used.
+        layers: upper layers that are trained, with the head; word embeddings never are.
+        rate: the highest learning rate.
+        max_tokens: tokens of one sequence in training and measuring, special tokens included.
+        candidates: documents of a query in one step.
+        queries_a_step: queries in one step.
+        remember: weight of staying near the base model's scores on general questions.
+        shares: of the tuned weights in the mix with the base model's; the best on held-out queries is used.
+        seed: of everything that is drawn.
+        tokens: to train on, about, over all trainings: the budget of time.
+        measured_tokens: to rank held-out queries with one model, at most; the queries beyond it are drawn from.
+        confidence: one-sided, of the gate.
+        least_gain: see `gate.decide`, like `most_loss`.
+        most_loss: see `gate.decide`.
+    """
+
+    loss: Loss | None = None
+    folds: int = 3
+    repeats: int | None = None
+    epochs: int | None = None
+    layers: int | None = None
+    rate: float | None = None
+    max_tokens: int = 176
+    candidates: int = 4
+    queries_a_step: int = 8
+    remember: float = 0.05
+    shares: tuple[float, ...] = (0.5, 1.0)
+    seed: int = 0
+    tokens: int = 900_000
+    measured_tokens: int = 250_000
+    confidence: float = CONFIDENCE
+    least_gain: float = LEAST_GAIN
+    most_loss: float = MOST_LOSS
+
+    def __post_init__(self) -> None:
+        if self.loss is not None and self.loss not in LOSSES:
+            raise InputError(f"unknown loss {self.loss!r}; there are {', '.join(LOSSES)}")
+        if not 0.5 < self.confidence < 1.0:
+            raise InputError(f"confidence must be over 0.5 and under 1, not {self.confidence}")
+        if self.folds < 2 or self.candidates < 2 or self.queries_a_step < 1 or self.max_tokens < 8:
+            raise InputError("folds and candidates must be at least 2, queries_a_step 1, max_tokens 8")
+        if not self.shares or not all(0.0 < share <= 1.0 for share in self.shares):
+            raise InputError(f"shares must be over 0 and at most 1, not {self.shares}")
+        if (self.rate is not None and not 0.0 < self.rate < 1.0) or self.remember < 0:
+            raise InputError("rate must be over 0 and under 1, remember at least 0")
+        for name in ("repeats", "epochs", "layers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1, not {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is done: settings with nothing left open.
+
+    Attributes:
+        loss: see `Settings`, like the next four.
+        epochs: see `loss`.
+        repeats: see `loss`.
+        layers: see `loss`.
+        rate: see `loss`.
+        queries: of one training, an epoch, at most; under all where the budget asks for it.
+    """
+
+    loss: Loss
+    epochs: int
+    repeats: int
+    layers: int
+    rate: float
+    queries: int
+
+
+def planned(settings: Settings, scale: Scale, highest: float, queries: int, tokens: float, layers: int) -> Plan:
+    """Decide what the user left open.
+
+    Args:
+        settings: the user's.
+        scale: of the labels.
+        highest: label.
+        queries: of one training.
+        tokens: of one epoch of one training.
+        layers: of the model.
+
+    >>> planned(Settings(), "labels", 1.0, queries=40, tokens=15_000, layers=6)
+    Plan(loss='listwise', epochs=4, repeats=2, layers=6, rate=0.0001, queries=40)
+    >>> planned(Settings(), "clicks", 1.0, queries=900, tokens=600_000, layers=6)
+    Plan(loss='listwise', epochs=1, repeats=1, layers=6, rate=0.0001, queries=450)
+    """
+    loss: Loss = settings.loss or ("distil" if scale == "scores" else "lambda" if highest > 1 else "listwise")
+    if loss in ("margin-mse", "distil") and scale != "scores":
+        raise InputError(f"the loss {loss} needs a teacher's scores, and these labels are {scale}")
+    each = settings.tokens / settings.folds
+    epochs = settings.epochs or max(1, min(MOST_EPOCHS, int(each / max(1.0, tokens))))
+    repeats = settings.repeats or max(1, min(MOST_REPEATS, int(each / max(1.0, tokens * epochs))))
+    upper = (layers + 1) // 2 if queries < FEW_QUERIES else layers
+    fits = queries if settings.epochs else max(1, min(queries, int(queries * each / max(1.0, tokens))))
+    steps = -(-fits // settings.queries_a_step) * epochs
+    rate = settings.rate or (SHORT_RATE if steps <= SHORT_STEPS else LONG_RATE)
+    return Plan(loss, epochs, repeats, min(settings.layers or upper, layers), rate, fits)

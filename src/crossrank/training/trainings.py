@@ -1,0 +1,209 @@
+"""All trainings of one tuning: a fold and a seed each, what they are worth on held-out queries, and the verdict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank import checkpoint
+from crossrank.calibration import Platt
+from crossrank.errors import InputError
+from crossrank.extras import require
+from crossrank.training import gate, measuring
+from crossrank.training import network as net
+from crossrank.training.gate import General, Point, Verdict
+from crossrank.training.loop import STATE, Step, train
+from crossrank.training.negatives import Shown, score
+from crossrank.training.outcome import Progress
+from crossrank.training.prepared import Prepared
+from crossrank.training.settings import Plan
+from crossrank.training.work import Work
+
+require("torch", extra="train")
+import torch  # noqa: E402
+
+
+class Trainings:
+    """All trainings of one tuning, what they were worth on held-out queries, and what follows."""
+
+    def __init__(
+        self, prepared: Prepared, work: Work, network: net.Network, plan: Plan, rows: NDArray[np.int64]
+    ) -> None:
+        self.prepared, self.work, self.network, self.plan, self.rows = prepared, work, network, plan, rows
+        material = prepared.material
+        self.runs = [(repeat, part) for repeat in range(plan.repeats) for part in material.parts]
+        self.base = material.values(rows, [material.shown[i].base for i in rows.tolist()])
+
+    def run(self) -> None:
+        """Do every training that is not done yet; further repeats only when the first one gained something."""
+        began, first = time.monotonic(), -1.0
+        for number, (repeat, part) in enumerate(self.runs):
+            if part == self.prepared.material.parts[0] and repeat and self._hopeless(number):
+                self.runs = self.runs[:number]
+                return
+            folder = self._folder(repeat, part)
+            if (folder / "done").exists():
+                continue
+            items = [
+                item
+                for item, fold in zip(self.prepared.items, self.prepared.material.fold.tolist(), strict=True)
+                if fold != part and item.usable
+            ]
+            before = float(self.base[self._of(part)].mean()) if len(self._of(part)) else 0.0
+
+            def told(step: Step, number: int = number, before: float = before) -> None:
+                nonlocal first
+                share = (number + step.done / step.steps) / len(self.runs)
+                if first < 0:
+                    first = share
+                left = (time.monotonic() - began) / (share - first) * (1 - share) if share > first else None
+                self.prepared.tell(Progress("training", number + 1, len(self.runs), step.done, step.steps, step.loss,
+                                          step.value, before if step.value is not None else None, left))  # fmt: skip
+
+            def measured(epoch: int, repeat: int = repeat, part: int = part) -> float:
+                found = self._values(repeat, part, epoch, max(self.prepared.settings.shares))
+                return float(found.mean()) if len(found) else 0.0
+
+            seed = [self.prepared.settings.seed, repeat, part]
+            train(
+                self.network, items, self.prepared.old, self.plan, self.prepared.settings, seed, folder, measured, told
+            )
+            (folder / "done").touch()
+            (folder / STATE).unlink(missing_ok=True)
+
+    def _hopeless(self, done: int) -> bool:
+        """Whether nothing was gained by the trainings before number `done`, which are whole repeats."""
+        runs, self.runs = self.runs, self.runs[:done]
+        gains = self.gains()
+        self.runs = runs
+        blocks = self.prepared.material.block[self.rows]
+        return not len(blocks) or float(gate.crossed(gains, blocks).mean()) <= 0
+
+    def _folder(self, repeat: int, part: int) -> Path:
+        return self.work.folder / f"run-{repeat}-{part}"
+
+    def _of(self, part: int) -> NDArray[np.int64]:
+        """Places in `rows` of a fold."""
+        return np.flatnonzero(self.prepared.material.fold[self.rows] == part)
+
+    def _last(self, repeat: int, part: int, epoch: int) -> int:
+        """The epoch itself, or the last one of a training that stopped before."""
+        folder = self._folder(repeat, part)
+        return max(n for n in range(1, epoch + 1) if (folder / f"epoch-{n}.safetensors").exists())
+
+    def _weights(self, repeat: int, part: int, epoch: int) -> dict[str, torch.Tensor]:
+        epoch = self._last(repeat, part, epoch)
+        return net.load(self._folder(repeat, part) / f"epoch-{epoch}.safetensors")
+
+    def _scores(self, repeat: int, part: int, epoch: int, share: float) -> list[NDArray[np.float32]]:
+        """Of the held-out queries of a fold, by a training that never saw them."""
+        epoch = self._last(repeat, part, epoch)
+        shown = [self.prepared.material.shown[i] for i in self.rows[self._of(part)].tolist()]
+        name = f"run-{repeat}-{part}/scores-{epoch}-{share:g}"
+
+        def made() -> list[NDArray[np.float32]]:
+            weights = net.mixed(self.network.begun, [self._weights(repeat, part, epoch)], share)
+            return self._scored(weights, shown)
+
+        return self.work.once(name, made)
+
+    def _scored(self, weights: net.Weights, shown: Sequence[Shown]) -> list[NDArray[np.float32]]:
+        if not shown:
+            return []
+        folder = self.work.folder / "measured"
+        self.network.write(weights, folder)
+        return score(shown, self.prepared.scorer(checkpoint.read(folder)))
+
+    def _values(self, repeat: int, part: int, epoch: int, share: float) -> NDArray[np.float64]:
+        return self.prepared.material.values(self.rows[self._of(part)], self._scores(repeat, part, epoch, share))
+
+    def gains(self) -> dict[Point, NDArray[np.float64]]:
+        """By epoch and share: what held-out queries gain, the mean over repeats, in the order of `rows`."""
+        found: dict[Point, NDArray[np.float64]] = {}
+        for epoch, share in self.points:
+            total = np.zeros(len(self.rows))
+            for repeat, part in self.runs:
+                total[self._of(part)] += self._values(repeat, part, epoch, share)
+            found[epoch, share] = total * len(self.prepared.material.parts) / len(self.runs) - self.base
+        return found
+
+    @property
+    def points(self) -> list[Point]:
+        """What can be chosen: each epoch with the largest share, the last one with all. Mixing is like stopping."""
+        shares = sorted(self.prepared.settings.shares)
+        last = self.plan.epochs
+        return [*((epoch, shares[-1]) for epoch in range(1, last + 1)), *((last, share) for share in shares[:-1])]
+
+    def decide(self) -> tuple[Verdict, Point | None]:
+        """The verdict, and the epoch and share that it is about.
+
+        A model that forgets too much is tried with smaller shares of the tuned weights before it is given up.
+        """
+        gains = self.gains()
+        point = gate.pick(gains, np.ones(len(self.rows), np.bool_))
+        if point is None:
+            return self._verdict(gains, [], chosen=False), None
+        verdict = self._verdict(gains, self._general(point), chosen=True)
+        for share in sorted((s for e, s in self.points if e == self.plan.epochs and s < point[1]), reverse=True):
+            forgot = any(one.loss > self.prepared.settings.most_loss for one in verdict.general)
+            if verdict.kept == "tuned" or not forgot or verdict.gain is None or verdict.gain.low <= 0:
+                break
+            point = (self.plan.epochs, share)
+            verdict = self._verdict({point: gains[point]}, self._general(point), chosen=True)
+        return verdict, point
+
+    def _verdict(self, gains: Mapping[Point, NDArray[np.float64]], found: Sequence[General], chosen: bool) -> Verdict:
+        settings, blocks = self.prepared.settings, self.prepared.material.block[self.rows]
+        verdict = gate.decide(
+            self.base,
+            gate.crossed(gains, blocks),
+            found,
+            chosen=chosen,
+            by_chance=gate.chance(gains, blocks) if len(blocks) else 1.0,
+            confidence=settings.confidence,
+            least_gain=settings.least_gain,
+            most_loss=settings.most_loss,
+        )
+        if verdict.kept == "tuned" and not found:
+            missing = "this Python has no sources to make general questions of: name a judged set with --general"
+            return replace(verdict, kept="base", reasons=(missing,))
+        return verdict
+
+    def _general(self, point: Point) -> list[General]:
+        """What the final model does on general questions."""
+        self.prepared.tell(Progress("general questions"))
+        weights = self.mean(point)
+        found = []
+        for name, shown in self.prepared.general.items():
+            scores = self._scored(weights, shown)
+            base = [one.base for one in shown]
+            high = max(float(one.labels.max()) for one in shown)
+            before, after = (float(measuring.values(shown, s, "labels", 0, high).mean()) for s in (base, scores))
+            found.append(General(name, before, after, measuring.agreement(base, scores), len(shown)))
+        return found
+
+    def mean(self, point: Point) -> dict[str, torch.Tensor]:
+        """Weights of the final model: the mean of all trainings, mixed with the base model's."""
+        epoch, share = point
+        return net.mixed(self.network.begun, [self._weights(*run, epoch) for run in self.runs], share)
+
+    def calibration(self, point: Point) -> Platt | None:
+        """Fitted on held-out queries; None for a teacher's scores, and where scores do not rise with relevance."""
+        material = self.prepared.material
+        if material.scale == "scores":
+            return None
+        scores, relevant = [], []
+        for repeat, part in self.runs:
+            rows = self.rows[self._of(part)].tolist()
+            for row, found in zip(rows, self._scores(repeat, part, *point), strict=True):
+                scores.append(found)
+                relevant.append(material.relevant(row))
+        try:
+            return Platt.fit(np.concatenate(scores), np.concatenate(relevant))
+        except InputError:
+            return None

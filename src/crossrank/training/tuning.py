@@ -1,0 +1,171 @@
+"""Fine-tune on judgments: check, mine, cross-validate, decide, and write a model only if it is better.
+
+    check -> mine -> score with the base -> for each fold and seed: train, measure after each epoch
+          -> pick epoch and share -> gate -> mean of all trainings, mixed with the base -> calibrate -> write
+
+Every training leaves out a fold, and the final model is the mean of their weights: it has learned from all queries, and
+costs no training of its own. Needs the extra `train`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from crossrank import cores
+from crossrank.errors import InputError
+from crossrank.extras import require
+from crossrank.models import named
+from crossrank.training import card, checks, gate
+from crossrank.training import network as net
+from crossrank.training.checks import Finding
+from crossrank.training.gate import Verdict
+from crossrank.training.judgments import Group, Judgments
+from crossrank.training.material import gathered
+from crossrank.training.negatives import Nearest
+from crossrank.training.outcome import Engine, Outcome, Progress
+from crossrank.training.prepared import Prepared
+from crossrank.training.settings import Settings
+from crossrank.training.trainings import Trainings
+from crossrank.training.work import Work
+
+require("torch", extra="train")
+import torch  # noqa: E402
+
+
+def tune(
+    judgments: Judgments,
+    to: str | Path,
+    *,
+    model: str | Path | None = None,
+    held_out: Judgments | None = None,
+    nearest: Nearest | None = None,
+    general_sets: Mapping[str, Sequence[Group]] | None = None,
+    settings: Settings | None = None,
+    engine: Engine | None = None,
+    restart: bool = False,
+    overwrite: bool = False,
+    report: Callable[[Progress], None] | None = None,
+) -> Outcome:
+    """Fine-tune a cross-encoder, and keep the base model unless the tuned one is better.
+
+    Args:
+        judgments: see `reading.read`.
+        to: folder of the tuned model, made only when the gate keeps it. Beside it, `NAME.tuning` holds the state until
+            the end; the same call goes on with it.
+        model: the base; "small" when absent.
+        held_out: judgments to decide on, instead of cross-validation.
+        nearest: where hard negatives are looked for; BM25 over the documents of the judgments when absent.
+        general_sets: more general questions, by name, besides the built-in ones.
+        settings: see `Settings`.
+        engine: where it runs.
+        restart: throw away the state of another tuning.
+        overwrite: write into a folder that holds something.
+        report: told about every step.
+
+    Raises:
+        InputError: a setting is wrong, the folder holds something, or an unfinished tuning of other things.
+        CheckpointError: the base model cannot be loaded or trained.
+    """
+    began = time.monotonic()
+    target = Path(to)
+    if not overwrite and target.is_dir() and any(target.iterdir()):
+        raise InputError(f"{target} is not empty: give a new folder, or say so with --force (overwrite=True)")
+    settings, engine = settings or Settings(), engine or Engine()
+    tell = report or (lambda progress: None)
+    tell(Progress("checking"))
+    groups, held, findings = _checked(judgments, held_out)
+    if any(finding.fatal for finding in findings):
+        reasons = tuple(finding.message for finding in findings if finding.fatal)
+        return Outcome(Verdict("base", reasons), findings, seconds=time.monotonic() - began)
+    pool = judgments.pool or tuple(dict.fromkeys(row.document for row in judgments.rows))
+    if nearest is None:
+        tell(Progress("indexing words"))
+        from crossrank.training.words import Words  # not needed where the user has an index
+
+        nearest = Words(pool).nearest
+    tell(Progress("mining negatives"))
+    material = gathered(groups, held, judgments.scale, nearest, pool, settings)
+    with _threads(engine.threads):
+        prepared = Prepared(named.read(model, "small"), material, settings, engine, general_sets or {}, tell)
+        outcome = _run(prepared, target, judgments.source, findings, restart)
+    return replace(outcome, seconds=time.monotonic() - began)
+
+
+def _checked(
+    judgments: Judgments, held_out: Judgments | None
+) -> tuple[tuple[Group, ...], tuple[Group, ...], tuple[Finding, ...]]:
+    """What is trained on, what is held out besides, and what is wrong with both."""
+    ours = checks.check(judgments)
+    if held_out is None:
+        return ours.groups, (), ours.findings
+    if held_out.scale != judgments.scale:
+        raise InputError(f"the held-out part has {held_out.scale} and the rest {judgments.scale}; give both alike")
+    theirs = checks.check(held_out, fewest=gate.FEWEST_HELD_OUT)
+    groups, leaks = checks.overlap(ours.groups, theirs.groups)
+    named_ = (replace(one, name=f"held-out: {one.name}") for one in theirs.findings)
+    return groups, theirs.groups, (*ours.findings, *named_, *leaks)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or cores.available())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run(prepared: Prepared, target: Path, source: str, findings: tuple[Finding, ...], restart: bool) -> Outcome:
+    """Train, decide, write."""
+    material, settings = prepared.material, prepared.settings
+    telling = int((material.telling & (material.fold >= 0)).sum())
+    counts = {
+        "queries": len(material.shown),
+        "pairs": sum(int(one.judged.sum()) for one in material.shown),
+        "mined": sum(int((~one.judged).sum()) for one in material.shown),
+        "folds": len(material.parts),
+    }
+    if telling < gate.FEWEST_HELD_OUT:
+        return Outcome(gate.decide(np.zeros(telling), np.zeros(telling), [], chosen=False), findings, counts=counts)
+    work = Work(target.with_name(target.name + ".tuning"), prepared.key(), restart)
+    prepared.score_base(work)
+    lengths = prepared.encode()
+    rows = prepared.material.measured(lengths, settings.measured_tokens, settings.seed)
+    doubtful = sum(int(one.doubtful.sum()) for one in prepared.material.shown)
+    counts |= {"doubtful": doubtful, "measured": len(rows)}
+    plan = prepared.plan()
+    network = net.Network(prepared.read, plan.layers, prepared.engine.device)
+    trainings = Trainings(prepared, work, network, plan, rows)
+    trainings.run()
+    verdict, point = trainings.decide()
+    outcome = Outcome(verdict, findings, None, plan, point, None, counts, work.resumed)
+    if verdict.kept == "tuned" and point is not None:
+        prepared.tell(Progress("writing"))
+        outcome = replace(outcome, folder=target, calibration=trainings.calibration(point))
+        made = work.folder / "result"
+        network.write(trainings.mean(point), made)
+        card.write(made, prepared.read, source, settings, outcome, prepared.length)
+        _place(made, target)
+    work.close()
+    return outcome
+
+
+def _place(made: Path, target: Path) -> None:
+    """Move a finished folder to where it belongs; files of a folder that is there are replaced one by one."""
+    if target.is_dir() and any(target.iterdir()):
+        for name in ("crossrank.json", "README.md"):
+            (target / name).unlink(missing_ok=True)
+        for path in sorted(made.iterdir()):
+            path.replace(target / path.name)
+        return
+    if target.is_dir():
+        target.rmdir()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made.replace(target)

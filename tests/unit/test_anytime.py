@@ -1,0 +1,199 @@
+"""Deadlines with a clock of the test's own: what is read, what is said about it, and what never happens."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clocks import Clock, Slow, texts
+from crossrank.cascade import Stage, mixed, rerank
+from crossrank.cost import CostModel, Pace
+from crossrank.errors import InputError
+from crossrank.stopping import Stopping
+from crossrank.types import Ranking
+
+MODEL = CostModel(call=0.001, sequence=0.0005, token=0.00008, square=0.0)
+
+
+def start(count):
+    return Ranking.sorted([f"d{i:03}" for i in range(count)], np.linspace(9, 1, count))
+
+
+def run(left, count=60, depth=60, factor=1.0, model=MODEL, known=True, weight=1.0, stopping=None):
+    clock = Clock()
+    scorer = Slow(clock, model, factor=factor)
+    stage = Stage(scorer, depth, weight, "slow", scorer.pace() if known else None, stopping)
+    deadline = None if left is None else clock.now + left
+    final, traces = rerank("q", start(count), [stage], texts, deadline=deadline, clock=clock)
+    return final, traces, clock.now - 100.0, scorer
+
+
+def test_without_a_deadline_it_is_one_call():
+    final, (trace,), _, scorer = run(None)
+    assert scorer.calls == [60]
+    assert (final.head, trace.stopped, trace.note) == (60, "", "")
+
+
+def test_at_the_deadline_the_best_known_ranking_is_the_answer():
+    final, (trace,), took, _ = run(0.1)
+    assert 10 < final.head < 60
+    assert took <= 0.1
+    assert trace.stopped == "deadline"
+    assert trace.note == f"the time was enough for {final.head} of 60 passages"
+    assert set(final.ids[: final.head]) == set(start(60).ids[: final.head])  # read in their order
+    assert final.ids[final.head :] == start(60).ids[final.head :]
+    assert list(trace.scores) == list(start(60).ids[: final.head])
+
+
+def test_it_uses_the_time_it_has():
+    _, _, took, scorer = run(0.1)
+    assert took > 0.085
+    assert len(scorer.calls) < 12
+
+
+@pytest.mark.parametrize("left", [-1.0, 0.0, 0.0005])
+def test_without_time_the_order_before_stands(left):
+    final, (trace,), took, scorer = run(left)
+    assert final.ids == start(60).ids
+    assert scorer.calls == []
+    assert took == 0
+    assert trace.stopped == "deadline"
+    assert trace.scores == {}
+
+
+def test_one_document_alone_is_not_read_for_it_would_move_nothing():
+    assert run(0.004)[3].calls == []
+
+
+def test_a_machine_that_became_slower_is_late_by_little():
+    """The pace learns within the query: half as fast as predicted, and still late by less than a short call."""
+    _, _, took, _ = run(0.2, factor=2.0)
+    assert took < 0.2 + 0.020
+
+
+def test_a_scorer_that_nobody_measured_tells_by_its_first_documents():
+    final, (trace,), took, scorer = run(0.1, known=False)
+    assert scorer.calls[0] == 2
+    assert 10 < final.head < 60
+    assert took < 0.11
+    assert trace.stopped == "deadline"
+
+
+def test_a_list_that_surely_fits_is_one_call():
+    assert run(10.0)[3].calls == [60]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 80), st.integers(1, 80), st.floats(0, 0.4), st.floats(0, 0.1),
+    st.sampled_from([1, 2, 3]), st.sampled_from([0.0, 0.003]),
+)  # fmt: skip
+def test_any_deadline_gives_a_permutation_and_a_later_one_reads_no_less(count, depth, left, more, workers, call):
+    model = CostModel(call, 0.0005, 0.00008, 0.0, workers=workers)
+    final, traces, took, _ = run(left, count, depth, model=model)
+    later = run(left + more, count, depth, model=model)[0]
+    assert sorted(final.ids) == sorted(start(count).ids)
+    assert final.head <= (min(depth, count) if traces[0].scores else count)
+    read = len(traces[0].scores)
+    assert read <= min(depth, count)
+    assert took <= left + 1e-9 or read == 0
+    if workers == 1:
+        assert len(run(left + more, count, depth, model=model)[1][0].scores) >= read
+    assert len(later) == count
+
+
+def test_the_first_scores_keep_the_scale_that_a_whole_reading_gives_them():
+    """Standardized over the few documents read, the scores before would outvote the scorer."""
+    before, logits = start(60), np.float32([0, 1, 2, 3])
+    head = before.cut(4)
+    got = mixed(head, logits, 0.1, among=before.scores)
+    assert got.ids == ("d003", "d002", "d001", "d000")
+    assert mixed(head, logits, 0.1).ids == ("d000", "d001", "d002", "d003")
+    whole = mixed(before, np.linspace(0, 1, 60).astype(np.float32), 0.3)
+    same = mixed(before, np.linspace(0, 1, 60).astype(np.float32), 0.3, among=before.scores)
+    assert whole.ids == same.ids
+    assert whole.scores.tolist() == same.scores.tolist()
+
+
+def test_a_partial_head_is_mixed_so_in_a_cascade():
+    final, (trace,), _, _ = run(0.05, weight=0.5)
+    read = [trace.scores[i] for i in start(60).ids[: final.head]]
+    want = mixed(start(60).cut(final.head), np.float32(read), 0.5, among=start(60).scores)
+    assert final.ids[: final.head] == want.ids
+
+
+def test_a_stage_keeps_time_for_those_after_it():
+    clock = Clock()
+    coarse, fine = Slow(clock, CostModel(0.0005, 0.0, 0.00002, 0.0)), Slow(clock, MODEL)
+    stages = [Stage(coarse, 60, name="coarse", pace=coarse.pace()), Stage(fine, 8, name="fine", pace=fine.pace())]
+    final, traces = rerank("q", start(60), stages, texts, deadline=clock.now + 0.1, clock=clock)
+    assert final.head == 8
+    assert clock.now <= 100.1
+    assert [trace.stopped for trace in traces][1] == ""
+
+
+def test_what_a_hurried_stage_did_not_reach_the_next_does_not_read():
+    clock = Clock()
+    coarse, fine = Slow(clock, MODEL), Slow(clock, CostModel(0.0, 0.0, 1e-7, 0.0))
+    stages = [Stage(coarse, 60, name="coarse", pace=coarse.pace()), Stage(fine, 60, name="fine", pace=fine.pace())]
+    _, traces = rerank("q", start(60), stages, texts, deadline=clock.now + 0.05, clock=clock)
+    assert 0 < len(traces[0].scores) < 60
+    assert set(traces[1].scores) <= set(traces[0].scores)
+
+
+class Broken:
+    def score(self, pairs):
+        raise RuntimeError("the model\nis gone")
+
+
+def test_a_failing_stage_raises_by_default():
+    with pytest.raises(RuntimeError, match="is gone"):
+        rerank("q", start(3), [Stage(Broken())], texts)
+    with pytest.raises(InputError, match="on_error"):
+        rerank("q", start(3), [], texts, on_error="ignore")
+
+
+def test_a_failing_stage_may_leave_the_order_before_it():
+    clock = Clock()
+    good = Slow(clock, MODEL)
+    stages = [Stage(good, 5, name="good"), Stage(Broken(), 3, name="broken"), Stage(good, 4, name="last")]
+    final, traces = rerank("q", start(9), stages, texts, on_error="keep", clock=clock)
+    assert [trace.stopped for trace in traces] == ["", "error", ""]
+    assert traces[1].ranking.ids == traces[0].ranking.ids
+    assert traces[1].note == "failed, so the order before it stands: RuntimeError: the model is gone"
+    assert final.head == 4
+
+
+def test_a_scorer_that_fails_halfway_leaves_the_order_before_it():
+    class Halfway(Slow):
+        def score(self, pairs):
+            if self.calls:
+                raise OSError("connection lost")
+            return super().score(pairs)
+
+    clock = Clock()
+    scorer = Halfway(clock, MODEL)
+    stage = Stage(scorer, 60, pace=scorer.pace())
+    final, (trace,) = rerank("q", start(60), [stage], texts, deadline=clock.now + 0.08, clock=clock, on_error="keep")
+    assert final.ids == start(60).ids
+    assert trace.stopped == "error"
+
+
+def test_a_settled_top_ends_a_stage():
+    rule = Stopping(k=3, least=12)
+    final, (trace,), _, scorer = run(None, weight=0.05, stopping=rule)
+    assert 12 <= final.head < 60
+    assert trace.stopped == "settled"
+    assert "no other was likely to reach the top" in trace.note
+    assert sum(scorer.calls) == final.head
+
+
+def test_a_pace_without_its_owner_learns_too():
+    pace = Pace(MODEL)
+    clock = Clock()
+    scorer = Slow(clock, MODEL, factor=1.5)
+    for _ in range(20):
+        rerank("q", start(60), [Stage(scorer, 60, pace=pace)], texts, deadline=clock.now + 0.1, clock=clock)
+    assert pace.ratio == pytest.approx(1.5, rel=0.05)

@@ -1,0 +1,111 @@
+# ruff: noqa: F811
+"""--budget-ms and --on-error, as a user of the command line meets them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from test_cli import _clean, be, ce, documents, index, rows, run  # noqa: F401
+
+import crossrank
+from crossrank.cli import budget
+from crossrank.cost import CostModel, Pace
+from crossrank.errors import CheckpointError
+from crossrank.planner import Memory
+
+
+@pytest.fixture(autouse=True)
+def _paces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is measured, and nothing is written into a home."""
+    monkeypatch.setenv("CROSSRANK_COSTS", str(tmp_path / "costs"))
+    monkeypatch.setattr(Memory, "pace", lambda self, scorer: Pace(CostModel(0.0001, 0.0, 1e-7, 0.0)))
+
+
+def explained(result: Result) -> dict[str, Any]:
+    found: dict[str, Any] = rows(result)[-1]["explain"]
+    return found
+
+
+def test_rerank_reads_all_in_enough_time(ce: str) -> None:
+    Path("texts.txt").write_text("the cat\nbread\nparis\n", encoding="utf-8")
+    plain = rows(run("rerank", "cat", "texts.txt", "-m", ce, "--json"))
+    held = rows(run("rerank", "cat", "texts.txt", "-m", ce, "--json", "--budget-ms", "60000"))
+    assert [row.pop("read") for row in held] == [True] * 3
+    assert held == plain
+
+
+def test_rerank_out_of_time_keeps_the_order_given(ce: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Memory, "pace", lambda self, scorer: Pace(CostModel(10.0, 0.0, 1.0, 0.0)))
+    Path("texts.txt").write_text("the cat\nbread\nparis\n", encoding="utf-8")
+    result = run("rerank", "cat", "texts.txt", "-m", ce, "--json", "--budget-ms", "5")
+    assert [(row["text"], row["score"], row["read"]) for row in rows(result)] == [
+        ("the cat", None, False), ("bread", None, False), ("paris", None, False),
+    ]  # fmt: skip
+    assert "the time was enough for 0 of 3 passages; the others follow in the order given" in result.stderr
+    lines = run("rerank", "cat", "texts.txt", "-m", ce, "--budget-ms", "5").stdout.splitlines()
+    assert lines[0] == "1\t-\tthe cat"
+
+
+def test_rerank_of_nothing_within_a_budget(ce: str) -> None:
+    assert run("rerank", "cat", "-m", ce, "--budget-ms", "5", stdin="").stdout == ""
+
+
+def test_search_says_what_the_budget_left_out(index: str, ce: str) -> None:
+    result = run("search", index, "capital", "-m", ce, "--json", "--explain", "--budget-ms", "60000")
+    found = explained(result)
+    assert found["budget_seconds"] == 60
+    assert found["steps"][-1]["name"] == "plan"
+    assert "too few for reranking" in found["steps"][-1]["note"]
+    assert found["steps"][-1]["stopped"] == "plan"
+    shown = run("search", index, "capital", "-m", ce, "--explain", "--budget-ms", "60000").stderr
+    assert "too few for reranking" in shown
+    assert "of 1 min 0 s" in shown
+    assert rows(result)[0]["step"] == "fused"
+
+
+def test_a_late_answer_says_so(index: str, ce: str) -> None:
+    result = run("search", index, "capital", "-m", ce, "--budget-ms", "1")
+    assert result.stdout
+    assert "the budget was" in result.stderr
+
+
+def test_a_stage_that_fails_is_told_and_the_exit_code_is_honest(
+    index: str, ce: str, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    def broken(self: Any, *args: Any) -> Any:
+        raise CheckpointError("the weights are damaged")
+
+    monkeypatch.setattr(crossrank.CrossEncoder, "scored_tokens", broken)
+    monkeypatch.setattr(crossrank.CrossEncoder, "scored", broken)
+    assert "the weights are damaged" in run("search", index, "capital", "-m", ce, code=1).stderr
+    result = run("search", index, "capital", "-m", ce, "--on-error", "keep", "--json", "--explain", code=3)
+    assert "the order before it stands: the weights are damaged" in result.stderr
+    assert explained(result)["steps"][-1]["stopped"] == "error"
+    assert rows(result)[0]["step"] == "fused"
+
+
+def test_a_missing_model_may_leave_the_fused_order(index: str) -> None:
+    for more in ((), ("--budget-ms", "60000")):
+        assert "nowhere" in run("search", index, "capital", "-m", "./nowhere", *more, code=1).stderr
+    result = run("search", index, "capital", "-m", "./nowhere", "--on-error", "keep", code=3)
+    assert "nowhere" in result.stderr
+    assert result.stdout
+
+
+def test_bad_budgets(index: str) -> None:
+    for bad in ("0", "-3", "soon"):
+        run("search", index, "capital", "--budget-ms", bad, code=2)
+
+
+def test_where_costs_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert budget.memory().folder == tmp_path / "costs"
+    monkeypatch.delenv("CROSSRANK_COSTS")
+    monkeypatch.setattr(budget.sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert budget.memory().folder == tmp_path / "crossrank"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert budget.memory().folder == Path.home() / ".cache" / "crossrank"
+    assert budget.memory().version == crossrank.__version__

@@ -1,0 +1,248 @@
+"""`crossrank eval` and `crossrank frontier` from the command line, on twelve documents and tiny models."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import tiny
+from crossrank.cli import root
+
+pytest.importorskip("ir_measures", reason="needs the extra eval")
+pytest.importorskip("matplotlib", reason="needs the extra eval")
+pytest.importorskip("lance", reason="needs the extra search")
+
+from crossrank.evaluation import read_qrels, read_run
+from crossrank.evaluation.measures import averages, per_query
+
+try:
+    RUNNER = CliRunner(mix_stderr=False)
+except TypeError:  # From click 8.2 on they are always apart.
+    RUNNER = CliRunner()
+
+WORDS = ["paris", "france", "bread", "yeast", "cat", "planet"]
+HOSTILE = "<script>alert('the cat')</script>"
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith(("CROSSRANK_", "_CROSSRANK_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, bi_encoder_folder: Path) -> dict[str, str]:
+    """Two cross-encoders, one with a calibration, and a bi-encoder."""
+    folder = tmp_path_factory.mktemp("models")
+    raw = {"activation_fn": "torch.nn.modules.linear.Identity"}
+    first = tiny.cross_encoder(folder / "first")
+    second = tiny.cross_encoder(folder / "second", num_hidden_layers=1, sentence_transformers=raw)
+    tiny.write_json(first / "crossrank.json", {"calibration": {"slope": 1.0, "intercept": 0.0}})
+    return {"first": str(first), "second": str(second), "embedder": str(bi_encoder_folder)}
+
+
+def write_lines(path: Path, rows: list[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows), encoding="utf-8")
+    return path
+
+
+def judged_set(folder: Path) -> Path:
+    texts = [f"the {word} is {word}" for word in WORDS]
+    texts += [f"{HOSTILE} the {word} " + "of the capital " * 20 for word in WORDS]
+    write_lines(folder / "corpus.jsonl", [{"_id": f"d{i}", "title": "", "text": text} for i, text in enumerate(texts)])
+    queries = [{"_id": f"q{i}", "text": f"what is {word}? {HOSTILE}"} for i, word in enumerate(WORDS)]
+    write_lines(folder / "queries.jsonl", [*queries, {"_id": "unjudged", "text": "x"}])
+    grades = ["query-id\tcorpus-id\tscore"]
+    grades += [f"q{i}\td{i}\t2\nq{i}\td{i + 6}\t1\nq{i}\td{(i + 1) % 6}\t0" for i in range(6)]
+    write_lines(folder / "qrels" / "test.tsv", grades)
+    return folder
+
+
+def run(*args: object, code: int = 0) -> Result:
+    result = RUNNER.invoke(root, [str(arg) for arg in args], prog_name="crossrank")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, (result.exit_code, result.stdout, result.stderr)
+    return result
+
+
+def found(*args: object) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(run(*args, "--json").stdout)
+    return made
+
+
+# --- eval --------------------------------------------------------------------------------------------------------
+
+
+def test_a_beir_folder_is_indexed_once_and_every_stage_measured(models: dict[str, str]) -> None:
+    source = judged_set(Path("set"))
+    common = ["eval", source, "--cache", "cache", "--embedder", models["embedder"], "--backend", "fake"]
+    common += ["--models", f"{models['first']},{models['second']}", "--passage-tokens", 20, "--depth", 30]
+    made = found(*common, "--write-runs", "runs", "--html", "page.html", "-m", "nDCG@5", "-m", "RR", "-m", "P@1")
+    names = ["BM25", "dense", "fusion", "first", "first (mix 0.1)", "second", "second (mix 0.1)"]
+    assert [system["name"] for system in made["systems"]] == names
+    assert made["baseline"] == "fusion"
+    assert made["measures"] == ["nDCG@5", "RR", "P@1"]
+    assert made["about"]["set"] == "set"
+    assert [one["model"] for one in made["calibration"]] == ["first"]
+    # Documents were split, and the judgments are about documents.
+    assert any("each document stands where its best passage stands" in note for note in made["notes"])
+    for system in made["systems"]:
+        assert system["latency_ms"]["query"]["queries"] == 6
+        assert set(system["values"]) == {"nDCG@5", "RR", "P@1"}
+        assert bool(system["difference"]) == (system["name"] != "fusion")
+    mine = made["systems"][3]
+    assert mine["candidates"]["recall"] > 0
+    assert mine["candidates"]["ceiling"]["nDCG@5"] >= mine["values"]["nDCG@5"]["mean"]
+    assert mine["cuts"]["pairs"] > 0
+    assert mine["latency_ms"]["query"]["median"] > mine["latency_ms"]["step"]["median"]
+    # What was written measures the same when it is read again.
+    again = read_run("runs/first.trec")
+    assert set(again["q0"].ids) <= {f"d{i}" for i in range(12)}
+    values = averages(per_query(read_qrels(source / "qrels" / "test.tsv"), again, ["nDCG@5", "RR"]))
+    assert values["nDCG@5"] == pytest.approx(mine["values"]["nDCG@5"]["mean"], abs=1e-6)
+    assert values["RR"] == pytest.approx(mine["values"]["RR"]["mean"], abs=1e-6)
+    assert sorted(path.name for path in Path("runs").iterdir()) == sorted(
+        [f"{name.replace(' (', '-').replace(' ', '-').rstrip(')')}.trec" for name in names]
+    )
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;alert('the cat')&lt;/script&gt;" in page
+    # The second time takes the index from the cache, and gives the same figures.
+    before = {path: path.stat().st_mtime_ns for path in Path("cache").rglob("*.lance") if path.is_file()}
+    second = found(*common)
+    assert {path: path.stat().st_mtime_ns for path in Path("cache").rglob("*.lance") if path.is_file()} == before
+    assert len(list(Path("cache").iterdir())) == 1
+    assert second["measures"] == ["nDCG@10", "RR@10", "R@100"]
+    assert [s["values"].get("RR@10") for s in second["systems"]] == [s["values"]["RR"] for s in made["systems"]]
+
+
+def test_an_index_with_judged_queries(models: dict[str, str]) -> None:
+    source = judged_set(Path("set"))
+    run("index", source / "corpus.jsonl", "--to", "my.index", "-m", models["embedder"], "--backend", "fake")
+    judged = ["--queries", source / "queries.jsonl", "--qrels", source / "qrels" / "test.tsv"]
+    made = found("eval", "my.index", *judged, "--models", models["first"], "--backend", "fake", "--sample", 4)
+    assert made["about"]["queries"] == len(made["queries"]) == 4
+    assert made["notes"][0] == "4 of 6 judged queries were drawn (seed 0)."
+    assert made["notes"][1] == "1 queries of queries.jsonl have no judgments and are left out."
+    lines = run("eval", "my.index", *judged, "--models", models["first"], "--backend", "fake", "--mix", "1").stdout
+    fields = [line.split("\t") for line in lines.splitlines()]
+    assert [row[0] for row in fields] == [name for name in ("BM25", "dense", "fusion", "first") for _ in range(3)]
+    assert all(len(row) == 13 for row in fields)
+    plain = found("eval", "my.index", *judged, "--no-rerank", "--backend", "fake")
+    assert [system["name"] for system in plain["systems"]] == ["BM25", "dense", "fusion"]
+    assert plain["verdict"]["question"] == "Is one of them better than fusion?"
+    bad = write_lines(Path("other.tsv"), ["q0\tMED-10\t1"])
+    error = run("eval", "my.index", *judged[:2], "--qrels", bad, "--no-rerank", "--backend", "fake", code=1).stderr
+    assert "'MED-10'" in error
+    assert "judgments of this collection" in error
+
+
+def test_runs_alone(models: dict[str, str]) -> None:
+    qrels = judged_set(Path("set")) / "qrels" / "test.tsv"
+    write_lines(Path("good.trec"), [f"q{i} Q0 d{i} 1 2.5 t\nq{i} Q0 d{i + 6} 2 1.5 t" for i in range(6)])
+    write_lines(Path("bad.trec"), [f"q{i} Q0 d{(i + 2) % 6} 1 1 t\nq{i} Q0 d{i} 2 1 t" for i in range(5)])
+    made = found("eval", "--qrels", qrels, "--run", "good=good.trec", "--run", "bad=bad.trec")
+    assert made["baseline"] == "good"
+    good, bad = made["systems"]
+    assert good["values"]["nDCG@10"]["mean"] == 1.0
+    assert good["latency_ms"] == {"step": None, "query": None}
+    assert len(bad["difference"]["nDCG@10"]["worse"]) == 6
+    assert made["notes"] == [
+        "bad ranks nothing for 1 of 6 judged queries; these count as 0.",
+        "bad has 5 equal scores; they stand by document id, as trec_eval has them.",
+    ]
+    other = found("eval", "--qrels", qrels, "--run", "a=good.trec", "--run", "b=bad.trec", "--baseline", "b")
+    assert other["baseline"] == "b"
+    assert other["verdict"]["system"] == "a"
+
+
+def test_a_given_run_is_reranked_without_an_index(models: dict[str, str]) -> None:
+    source = judged_set(Path("set"))
+    rows = [f"q{i} Q0 d{j} {j + 1} {12 - j} t" for i in range(6) for j in range(12)]
+    write_lines(Path("first.trec"), rows)
+    common = ["eval", source, "--run", "BM25=first.trec", "--over", "BM25", "--models", models["first"]]
+    made = found(*common, "--backend", "fake", "--depth", 12)
+    assert [system["name"] for system in made["systems"]] == ["BM25", "first", "first (mix 0.1)"]
+    assert made["systems"][1]["candidates"]["recall"] == 1.0
+    assert made["systems"][0]["latency_ms"]["query"] is None
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["eval"], "name an index or a BEIR folder"),
+        (["eval", "--qrels", "set/qrels/test.tsv"], "name an index or a BEIR folder"),
+        (["eval", "set"], "--cache DIR"),
+        (["eval", "set", "--queries", "20"], "use --sample 20"),
+        (["eval", "set", "--over", "x", "--no-rerank"], "--over x names no run"),
+        (["eval", "set", "--mix", "2"], "a share is over 0"),
+        (["eval", "set", "--mix", "x"], "--mix takes shares"),
+        (["eval", "set", "--run", "file.trec"], "NAME=FILE"),
+        (["eval", "set", "--models", ","], "--models names none"),
+        (["eval", "set", "--html", "nowhere/page.html"], "there is no folder nowhere"),
+        (["eval", "set", "--no-rerank", "--baseline", "RRF"], "there are: BM25, dense, fusion"),
+        (["eval", "empty"], "is no BEIR folder"),
+        (["frontier", "set", "--depths", "0,5"], "--depths takes whole numbers"),
+        (["frontier", "set", "--cascade", "a"], "--cascade takes two models"),
+    ],
+)
+def test_wrong_command_lines_name_their_cure(args: list[str], said: str) -> None:
+    judged_set(Path("set"))
+    Path("empty").mkdir()
+    result = run(*args, code=2)
+    assert said in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("command", ["eval", "frontier"])
+def test_a_measure_that_cannot_be_computed_is_refused_before_the_work(command: str) -> None:
+    source = judged_set(Path("set"))
+    error = run(command, source, "--cache", "cache", "-m", "nDGC@10", code=1).stderr
+    assert "is not a measure" in error
+    assert not Path("cache").exists()
+
+
+def test_a_split_must_be_chosen_where_there_are_several() -> None:
+    source = judged_set(Path("set"))
+    (source / "qrels" / "test.tsv").rename(source / "qrels" / "dev.tsv")
+    write_lines(source / "qrels" / "train.tsv", ["q0\td0\t1"])
+    assert "holds dev, train; choose one with --split" in run("eval", "set", "--no-rerank", code=1).stderr
+
+
+# --- frontier ----------------------------------------------------------------------------------------------------
+
+
+def test_a_frontier_of_two_models_and_a_cascade(models: dict[str, str]) -> None:
+    source = judged_set(Path("set"))
+    args = ["frontier", source, "--cache", "cache", "--embedder", models["embedder"], "--backend", "fake"]
+    args += ["--models", f"{models['first']},{models['second']}", "--depths", "3,6", "--timed", 2, "--mix", "0.5,1"]
+    made = found(*args, "--cascade", "second>first", "--html", "page.html")
+    names = {one["name"] for one in made["configurations"]}
+    assert {"BM25", "dense", "fusion", "first 3", "first 6 (mix 0.5)", "second 6 (mix 0.5) > first 3"} <= names
+    assert len(names) == 3 + 2 * 2 * 2 + 2
+    assert made["timed_queries"] == 2
+    assert made["times_hold_the_first_stage"]
+    listed = made["configurations"]
+    times = [one["latency_ms"]["median"] for one in listed]
+    assert times == sorted(times)
+    for one in listed:
+        better = [
+            other for other in listed
+            if other["latency_ms"]["median"] <= one["latency_ms"]["median"]
+            and other["quality"]["mean"] > one["quality"]["mean"] + 1e-9
+        ]  # fmt: skip
+        assert not (one["pareto"] and better)
+    assert [one["difference"] for one in listed if one["name"] == "fusion"] == [None]
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 1
+    # The same quality as `eval` measures for the same depth and mix.
+    same = found("eval", *args[1:8], "--models", models["first"], "--depth", 6, "--mix", "0.5")
+    want = next(one["values"]["nDCG@10"] for one in same["systems"] if one["name"] == "first (mix 0.5)")
+    assert next(one["quality"] for one in listed if one["name"] == "first 6 (mix 0.5)") == want

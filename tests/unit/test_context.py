@@ -1,0 +1,237 @@
+"""Contexts for a language model: never over the budget, nothing twice, and every marker leads back."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import lance
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+import crossrank
+from crossrank.calibration import Platt
+from crossrank.cli import root
+from crossrank.context import Context, assemble
+from crossrank.errors import InputError
+from crossrank.index import Index
+from crossrank.index.documents import Document
+from crossrank.types import Passage, Place
+
+WORDS = [f"w{number}" for number in range(400)]
+
+
+def words(text: str) -> int:
+    return len(text.split())
+
+
+def subword(text: str) -> int:
+    """Pieces of four characters, over the borders of words: as uneven as the tokens of a language model."""
+    return -(-len(text) // 4)
+
+
+def window(document: str, text: str, start: int, stop: int, *, placed: bool = True) -> Passage:
+    """The words from `start` to `stop` of a text, as an index cuts it."""
+    ends = [0, *(found.end() for found in re.finditer(r"\S+\s*", text))]
+    body = text[ends[start] : ends[stop]]
+    place = Place(f"/{document}", ends[start], 1 + text.count("\n", 0, ends[start])) if placed else None
+    return Passage(f"{document}#{start}-{stop}", body.strip(), "", document, place=place)
+
+
+@st.composite
+def found(draw: st.DrawFn) -> list[Passage]:
+    """Windows of a few documents, best first; some overlap, some are equal."""
+    texts = [" ".join(WORDS[100 * at : 100 * at + 60]) for at in range(3)]
+    made = []
+    for _ in range(draw(st.integers(0, 8))):
+        at, start = draw(st.integers(0, 2)), draw(st.integers(0, 50))
+        made.append(window(f"d{at}", texts[at], start, start + draw(st.integers(1, 10)), placed=draw(st.booleans())))
+    return list({passage.id: passage for passage in made}.values())
+
+
+@given(found(), st.integers(1, 120), st.sampled_from([words, subword]), st.sampled_from(["score", "document"]))
+def test_the_budget_holds_and_nothing_is_lost(passages, tokens, count, order):
+    context = assemble(passages, tokens, count, order=order)
+    assert count(context.text) == context.tokens <= tokens or context.text == ""
+    inside = [id_ for source in context.sources for id_ in source.passages]
+    cut = [source for source in context.sources if source.cut]
+    assert sorted([*inside, *(left.passage for left in context.left_out)]) == sorted(p.id for p in passages)
+    assert not cut or len(context.sources) == 1
+    texts = {passage.id: passage.text for passage in passages}
+    for number, source in enumerate(context.sources, start=1):
+        assert source.marker == number
+        assert f"{source.head}\n{source.text}" in context.text
+        assert all(texts[id_] in source.text for id_ in source.passages) or source.cut
+    if passages and count(f"[1] (d0)\n{passages[0].text}") <= tokens:
+        assert passages[0].id in inside
+
+
+@given(found())
+def test_overlapping_windows_are_text_of_the_document_once(passages):
+    """What is joined stands in the document as it is, so that no word is doubled or lost."""
+    context = assemble(passages, 10_000, words, near=2)
+    documents = {f"d{at}": " ".join(WORDS[100 * at : 100 * at + 60]) for at in range(3)}
+    for source in context.sources:
+        assert source.text in documents[source.document]
+        if source.place is not None:
+            assert documents[source.document][source.place.start :].startswith(source.text)
+
+
+def test_neighbours_are_joined_and_strangers_are_not():
+    text = "One two three.\n\nFour five six.\n\n\n\n\n\nSeven eight nine."
+    first, second, third = (window("d", text, start, start + 3) for start in (0, 3, 6))
+    context = assemble([second, third, first], 100, words)
+    assert [source.passages for source in context.sources] == [(first.id, second.id), (third.id,)]
+    assert context.sources[0].text == "One two three.\n\nFour five six."
+    assert [source.rank for source in context.sources] == [1, 2]
+    other = replace(second, document="other")
+    assert len(assemble([first, other], 100, words).sources) == 2
+
+
+def test_windows_without_places_are_joined_by_what_they_share():
+    text = "the quick brown fox jumps over the lazy dog and runs away from everything"
+    first, second = Passage("a", text[:60], document="d"), Passage("b", text[20:], document="d")
+    (source,) = assemble([second, first], 100, words).sources
+    assert (source.passages, source.text) == (("a", "b"), text)
+    assert len(assemble([first, replace(second, text=text[50:])], 100, words).sources) == 2, "ten letters are chance"
+
+
+def test_a_near_duplicate_is_left_out_and_another_number_is_not():
+    text = " ".join(WORDS[:60]).replace("w", "word")
+    near = text.replace("word30", "else", 1)
+    passages = [Passage("a", text), Passage("b", near + " extra"), Passage("c", text.replace("word59", "word99"))]
+    context = assemble(passages, 1000, words)
+    assert [source.passages for source in context.sources] == [("a",), ("c",)]
+    assert [(left.passage, left.reason) for left in context.left_out] == [("b", "near-duplicate of a")]
+    assert len(assemble(passages, 1000, words, near=2).sources) == 3
+
+
+def test_a_shorter_passage_takes_the_room_that_is_left():
+    passages = [Passage("a", "x " * 10), Passage("b", "y " * 50), Passage("c", "z " * 5), Passage("d", "  ")]
+    context = assemble(passages, 20, words)
+    assert [source.passages for source in context.sources] == [("a",), ("c",)]
+    assert [(left.passage, left.reason) for left in context.left_out] == [("b", "over the budget"), ("d", "blank")]
+
+
+def test_the_best_is_cut_when_nothing_fits():
+    context = assemble([Passage("a", "one two three four", "Title", "d"), Passage("b", "x " * 9)], 5, words)
+    assert context.text == "[1] Title (d)\none two"
+    assert (context.sources[0].cut, context.tokens) == (True, 5)
+    assert context.note == "no passage fits the budget whole; the best was cut"
+    assert [left.passage for left in context.left_out] == ["b"]
+    nothing = assemble([Passage("a", "one two", "Title", "d")], 2, words)
+    assert (nothing.text, nothing.tokens, len(nothing.left_out)) == ("", 0, 1)
+    assert "nor the start" in nothing.note
+
+
+def test_order_as_in_the_document():
+    text = " ".join(WORDS[:60])
+    passages = [window("d", text, 40, 50), Passage("e", "other", document="e"), window("d", text, 0, 9)]
+    context = assemble(passages, 1000, words, order="document")
+    assert [source.passages for source in context.sources] == [("d#0-9",), ("d#40-50",), ("e",)]
+    assert [source.marker for source in context.sources] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tokens": 0}, "at least 1"),
+        ({"order": "best"}, "'score' and 'document'"),
+        ({"count": lambda text: None}, "number of tokens"),
+        ({"count": len, "tokens": 2.5}, "whole number"),
+    ],
+)
+def test_what_means_nothing_is_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        assemble([Passage("a", "text")], **{"tokens": 10, "count": words, **arguments})
+
+
+# --- over an index -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, bi_encoder_folder: Path) -> Path:
+    """An index of two files of several passages, with the files beside it."""
+    base = tmp_path_factory.mktemp("context")
+    (base / "files").mkdir()
+    lines = [f"Line {number} is of the planet and the cat.\n\n" for number in range(1, 30)]
+    (base / "files" / "cat.md").write_text("# Cats\n\n" + "".join(lines), encoding="utf-8")
+    (base / "files" / "bread.txt").write_text("\n\n  Bread is of yeast.\n", encoding="utf-8")
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    index = Index.create(base / "index", embedder, embedder.tokenizer, model=str(bi_encoder_folder), size=40)
+    index.update([base / "files"], embedder, embedder.tokenizer)
+    return base / "index"
+
+
+def test_an_index_knows_where_a_passage_begins(folder: Path) -> None:
+    index = Index.open(folder)
+    for passage in index.passages(index.ids()):
+        assert passage.place is not None
+        text = Path(passage.place.file).read_text(encoding="utf-8")
+        assert text[passage.place.start :].startswith(passage.text)
+        assert text.count("\n", 0, passage.place.start) == passage.place.line - 1
+
+
+def test_an_index_made_before_places_is_read_and_updated(folder: Path, tmp_path: Path, bi_encoder_folder: Path) -> None:
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    index = Index.create(tmp_path / "old", embedder, embedder.tokenizer, size=40)
+    lance.dataset(str(tmp_path / "old" / "passages.lance")).drop_columns(["start", "line"])
+    index = Index.open(tmp_path / "old")
+    for text in ("Cats purr.", "Cats sleep."):
+        index.add([Document("a", text)], embedder, embedder.tokenizer)
+    (passage,) = index.passages(["a"])
+    assert (passage.text, passage.place) == ("Cats sleep.", None)
+
+
+def test_markers_of_a_search_lead_back(folder: Path, cross_encoder_folder: Path) -> None:
+    pipeline = crossrank.open_pipeline(folder, cross_encoder_folder, backend="fake")
+    context = pipeline.context("what is the planet?", 200)
+    assert 0 < context.tokens <= 200
+    assert context.counted_by == f"the tokenizer of {cross_encoder_folder}"
+    assert context.probability is None
+    for source in context.sources:
+        assert source.place is not None
+        text = " ".join(Path(source.place.file).read_text(encoding="utf-8")[source.place.start :].split())
+        assert text.startswith(" ".join(source.text.split()))
+    assert pipeline.context("what is the planet?", 20, count=words).counted_by == "a function of the caller"
+    with pytest.raises(InputError, match="count="):
+        replace(pipeline, stages=()).context("what?", 20)
+    with pytest.raises(InputError, match="from 0 to 1"):
+        pipeline.context("what?", 20, threshold=1.5)
+
+
+def test_a_threshold_needs_a_calibration_and_then_empties(folder: Path, cross_encoder_folder: Path) -> None:
+    pipeline = crossrank.open_pipeline(folder, cross_encoder_folder, backend="fake")
+    plain = pipeline.context("what is the planet?", 200, threshold=0.5)
+    assert plain.sources
+    assert "no calibrated probability" in plain.note
+    scorer = pipeline.stages[0].scorer
+    assert isinstance(scorer, crossrank.CrossEncoder)
+    scorer._calibration = Platt(1.0, -100.0)
+    empty = pipeline.context("what is the planet?", 200, threshold=0.5)
+    assert (empty.text, empty.sources, empty.tokens) == ("", (), 0)
+    assert empty.probability is not None
+    assert empty.probability < 0.5
+    assert "nothing is relevant" in empty.note
+    assert len(empty.left_out) == 10
+    scorer._calibration = Platt(1.0, 100.0)
+    assert pipeline.context("what is the planet?", 200, threshold=0.5).sources
+    assert isinstance(empty, Context)
+
+
+def test_on_the_command_line(folder: Path, cross_encoder_folder: Path) -> None:
+    asked = ["search", str(folder), "what is the planet?", "-m", str(cross_encoder_folder), "--backend", "fake"]
+    run = CliRunner().invoke(root, [*asked, "--context", "60"])
+    assert run.exit_code == 0, run.output
+    assert run.stdout.startswith("[1] ")
+    assert "tokens by the tokenizer of" in run.stderr
+    assert "over the budget" in run.stderr
+    told = json.loads(CliRunner().invoke(root, [*asked, "--context", "60", "--json"]).stdout)
+    assert told["text"] + "\n" == run.stdout
+    assert told["sources"][0]["place"]["line"] >= 1
+    for more in (["--context", "60", "--no-rerank"], ["--context", "60", "--explain"], ["--threshold", "0.5"]):
+        assert CliRunner().invoke(root, [*asked, *more]).exit_code == 2

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossrank.errors import InputError
+from crossrank.evaluation.significance import holm, randomization
+
+values = st.lists(st.sampled_from([-0.5, -0.25, 0.0, 0.1, 0.3, 0.7]), min_size=1, max_size=11)
+
+
+def named(numbers: list[float]) -> dict[str, float]:
+    return {f"q{i}": number for i, number in enumerate(numbers)}
+
+
+@given(values)
+def test_few_queries_are_counted_exactly(moved: list[float]) -> None:
+    """Against every assignment of signs, one by one."""
+    signs = np.array(np.meshgrid(*[[-1, 1]] * len(moved))).reshape(len(moved), -1).T
+    sums = np.abs(signs @ np.array(moved))
+    want = float(np.mean(sums >= abs(sum(moved)) - 1e-9))
+    assert randomization(named(moved), named([0.0] * len(moved))) == pytest.approx(want)
+
+
+def test_many_queries_agree_with_scipy() -> None:
+    stats = pytest.importorskip("scipy.stats", reason="comes with the extra eval")
+    rng = np.random.default_rng(3)
+    moved = rng.normal(0.02, 0.1, 60)
+    p = randomization(named(moved.tolist()), named([0.0] * 60), draws=4_000)
+    theirs = stats.permutation_test(
+        (moved,), np.mean, permutation_type="samples", n_resamples=4_000, rng=np.random.default_rng(4)
+    ).pvalue
+    assert p == pytest.approx(theirs, abs=0.04)
+    assert p == randomization(named(moved.tolist()), named([0.0] * 60), draws=4_000)
+
+
+def test_the_level_is_kept_without_a_difference() -> None:
+    rng = np.random.default_rng(0)
+    found = [randomization(named(rng.normal(0, 1, 25).tolist()), named([0.0] * 25), draws=400) for _ in range(300)]
+    assert 0.02 < np.mean(np.array(found) < 0.05) < 0.09
+
+
+def test_a_large_difference_is_never_impossible_by_chance() -> None:
+    p = randomization(named([1.0] * 200), named([0.0] * 200), draws=999)
+    assert p == pytest.approx(0.001)
+
+
+def test_other_queries_are_refused() -> None:
+    with pytest.raises(InputError, match="same queries"):
+        randomization({"a": 1.0}, {"b": 1.0})
+
+
+@given(st.dictionaries(st.text(max_size=3), st.floats(0, 1), max_size=8))
+def test_holm_only_raises_and_keeps_the_order(p: dict[str, float]) -> None:
+    corrected = holm(p)
+    assert list(corrected) == list(p)
+    assert all(p[name] <= corrected[name] <= 1.0 for name in p)
+    by_p = sorted(p, key=lambda name: p[name])
+    assert all(corrected[a] <= corrected[b] for a, b in pairwise(by_p))
+    if p:
+        assert corrected[by_p[0]] == pytest.approx(min(1.0, len(p) * p[by_p[0]]))

@@ -1,0 +1,322 @@
+"""From judged queries to a verdict: folding, systems derived from one scoring, comparisons, words, frontiers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossrank.cascade import Stage, Trace, rerank
+from crossrank.errors import InputError
+from crossrank.evaluation.folding import Identity, folded
+from crossrank.types import Passage, Qrels, Ranking, Truncation
+
+pytest.importorskip("ir_measures", reason="needs the extra eval")
+
+from crossrank.evaluation import frontier
+from crossrank.evaluation.candidates import Candidates, Reading
+from crossrank.evaluation.candidates import given as given_run
+from crossrank.evaluation.comparison import Comparison, Latency, compare, ideal
+from crossrank.evaluation.measures import per_query
+from crossrank.evaluation.moves import moves
+from crossrank.evaluation.outcome import cut_lines
+from crossrank.evaluation.reliability import of
+from crossrank.evaluation.systems import Cuts, Owners, System, first_stages, reranked
+from crossrank.evaluation.verdict import verdict
+
+IDS = [f"p{i}" for i in range(8)]
+
+
+def ranked(*ids: str) -> Ranking:
+    return Ranking.sorted(ids, np.arange(len(ids), 0, -1, dtype=np.float32))
+
+
+class Numbers:
+    """Scores a text by the number in it."""
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        return np.array([float(text.split()[-1]) for _, text in pairs], dtype=np.float32)
+
+
+def texts(ids: Sequence[str]) -> list[Passage]:
+    return [Passage(id_, f"{id_} {(int(id_[1:]) * 5) % 8}", document=f"d{int(id_[1:]) // 2}") for id_ in ids]
+
+
+def scored(queries: int = 3, depth: int = 8) -> tuple[Candidates, Reading]:
+    """Candidates of some queries, and what a scorer said of them."""
+    asked = {f"q{i}": f"question {i}" for i in range(queries)}
+    listed = {query: ranked(*IDS[i:], *IDS[:i]) for i, query in enumerate(asked)}
+    first = {q: (Trace("bm25", r, 0.01, {}), Trace("fused", r, 0.001, {})) for q, r in listed.items()}
+    candidates = Candidates(asked, "fused", first, texts)
+    stage = Stage(Numbers(), depth, 1.0, "numbers")
+    traces = {query: rerank(asked[query], ranking, [stage], texts)[1][0] for query, ranking in listed.items()}
+    return candidates, Reading("numbers", Numbers(), depth, traces)  # type: ignore[arg-type]
+
+
+# --- which id is which -------------------------------------------------------------------------------------------
+
+
+def test_split_documents_are_folded_and_said() -> None:
+    identity = Identity.of({"q": {"a": 1, "gone": 2, "no": 0}}, ["a", "b"], ["a#1", "a#2", "b"])
+    assert (identity.kind, identity.split, identity.relevant, identity.found) == ("documents", True, 2, 1)
+    folds, missing = identity.notes()
+    assert "2 documents are 3 passages" in folds
+    assert "1 of 2 relevant documents are not in the collection" in missing
+
+
+def test_whole_documents_need_no_fold() -> None:
+    identity = Identity.of({"q": {"a": 1}}, ["a", "b"], ["a", "b"])
+    assert not identity.split
+    assert identity.notes() == ()
+
+
+def test_judged_passages_are_not_folded() -> None:
+    identity = Identity.of({"q": {"a#2": 1, "b": 1}}, ["a", "b"], ["a#1", "a#2", "b"])
+    assert identity.kind == "passages"
+    assert "nothing was folded" in identity.notes()[0]
+
+
+def test_judgments_of_another_collection_are_refused_with_both_ids() -> None:
+    with pytest.raises(InputError, match=r"'MED-10'.*'a'.*judgments of this collection"):
+        Identity.of({"q": {"MED-10": 1}}, ["a", "b"], ["a", "b"])
+    with pytest.raises(InputError, match="judged relevant"):
+        Identity.of({"q": {"a": 0}}, ["a"], ["a"])
+
+
+@given(st.permutations(IDS), st.integers(0, 8))
+def test_a_document_stands_where_its_best_passage_stands(order: list[str], head: int) -> None:
+    owners = {passage.id: passage.document for passage in texts(IDS)}
+    found = folded(Ranking(tuple(order), np.arange(8, 0, -1, dtype=np.float32), head), owners)
+    assert sorted(found.ids) == ["d0", "d1", "d2", "d3"]
+    best = {document: min(order.index(p) for p, d in owners.items() if d == document) for document in found.ids}
+    assert list(found.ids) == sorted(best, key=lambda document: best[document])
+    assert found.head == sum(place < head for place in best.values())
+    assert found.scores.tolist() == [8.0 - best[document] for document in found.ids]
+
+
+# --- systems -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.7, 1.0])
+@pytest.mark.parametrize("depth", [1, 3, 8])
+def test_every_depth_and_mix_follows_from_one_scoring(depth: int, weight: float) -> None:
+    candidates, reading = scored()
+    for query, ranking in candidates.run.items():
+        want, _ = rerank("any", ranking, [Stage(Numbers(), depth, weight)], texts)
+        found = reading.reranked(query, ranking, depth, weight)
+        assert (found.ids, found.head) == (want.ids, want.head)
+        assert found.scores.tolist() == want.scores.tolist()
+
+
+def test_a_cascade_follows_from_one_scoring_of_each_model() -> None:
+    candidates, reading = scored()
+    plan = (frontier.Step("a", 6, 0.5), frontier.Step("b", 2, 1.0))
+    stages = [Stage(Numbers(), 6, 0.5), Stage(Numbers(), 2, 1.0)]
+    for query, ranking in candidates.run.items():
+        want, _ = rerank("any", ranking, stages, texts)
+        found = frontier.replayed(query, ranking, plan, {"a": reading, "b": reading})
+        assert (found.ids, found.scores.tolist()) == (want.ids, want.scores.tolist())
+
+
+def test_what_was_not_scored_is_refused() -> None:
+    candidates, reading = scored(depth=3)
+    with pytest.raises(InputError, match="has not read"):
+        reading.reranked("q0", candidates.run["q0"], 4, 1.0)
+
+
+def test_systems_have_times_ceilings_and_the_passages_that_stood_for_documents() -> None:
+    candidates, reading = scored()
+    owners = Owners({passage.id: passage.document for passage in texts(IDS)})
+    bm25, fusion = first_stages(candidates, owners, {"bm25": "BM25", "fused": "fusion"})
+    assert (bm25.name, fusion.name, fusion.kind) == ("BM25", "fusion", "first")
+    assert bm25.whole == dict.fromkeys(candidates.queries, 0.01)
+    assert fusion.whole == pytest.approx(dict.fromkeys(candidates.queries, 0.011))
+    alone, mix = reranked(candidates, reading, owners, [1.0, 0.1])
+    assert [alone.name, alone.kind, mix.name, mix.kind] == ["numbers", "alone", "numbers (mix 0.1)", "mix"]
+    assert alone.whole["q0"] == pytest.approx(0.011 + reading.traces["q0"].seconds)
+    assert sorted(alone.run["q0"].ids) == ["d0", "d1", "d2", "d3"]
+    # p3 has 15 % 8 = 7, the highest score, and is of document d1.
+    assert alone.run["q0"].ids[0] == "d1"
+    assert alone.shown["q0"]["d1"] == "p3"
+
+
+def test_a_run_from_elsewhere_needs_its_texts() -> None:
+    corpus = {passage.id: passage for passage in texts(IDS)}
+    found = given_run({"q0": "x", "q1": "y"}, "BM25", {"q0": ranked("p1", "p0")}, corpus)
+    assert found.run["q0"].ids == ("p1", "p0")
+    assert not found.timed
+    with pytest.raises(InputError, match="'zz', which has no text"):
+        given_run({"q0": "x"}, "BM25", {"q0": ranked("zz")}, corpus)
+    with pytest.raises(InputError, match="ranks nothing"):
+        given_run({"q9": "x"}, "BM25", {"q0": ranked("p1")}, corpus)
+
+
+def test_cuts_are_counted_and_said() -> None:
+    candidates, _ = scored(2)
+    whole = Truncation(0, 600, 600, 2)
+    lost, query = Truncation(1, 9000, 4000, 64), Truncation(-1, 300, 200, 1)
+    traces = [
+        Trace("m", candidates.run["q0"], 0.1, dict.fromkeys(IDS, 0.0), (query, whole, lost)),
+        Trace("m", candidates.run["q1"], 0.1, dict.fromkeys(IDS, 0.0), (whole,)),
+    ]
+    cuts = Cuts.of(traces)
+    assert cuts == Cuts(pairs=16, windowed=2, lost=1, queries=1)
+    qrels = {"q0": {"p0": 1}}
+    compared = compare(qrels, [System("m", "alone", candidates.run, "m", cuts=cuts)])
+    said = "m read 2 of 16 passages in windows, 1 of 16 passages not to their end, 1 queries not to their end."
+    assert cut_lines(compared.standings) == [said]
+
+
+# --- comparisons and words ---------------------------------------------------------------------------------------
+
+
+def judged(gains: Sequence[float], kinds: Sequence[str] = ("mix",)) -> Comparison:
+    """The baseline finds the one relevant document at rank 2 (RR 0.5); a gain of 0.5 is rank 1, of -0.25 rank 4."""
+    places = {0.5: 0, 0.0: 1, -0.25: 3}
+    qrels: Qrels = {f"q{i}": {"hit": 1} for i in range(len(gains))}
+
+    def at(place: int) -> Ranking:
+        ids = [f"x{i}" for i in range(4)]
+        return ranked(*ids[:place], "hit", *ids[place:])
+
+    base = System("fusion", "first", {query: at(1) for query in qrels})
+    moved = {query: at(places[gain]) for query, gain in zip(qrels, gains, strict=True)}
+    systems = [System(f"{kind} {i}", kind, moved, "m") for i, kind in enumerate(kinds)]  # type: ignore[arg-type]
+    return compare(qrels, [base, *systems], ["RR"])
+
+
+def test_yes_only_when_it_is_significant() -> None:
+    found = verdict(judged([0.5] * 12 + [0.0] * 8))
+    assert found.answer == "yes"
+    assert found.headline.startswith("Yes: mix 0 gives +0.300 [")
+    assert "RR over fusion (p < 0.001)" in found.headline
+    assert "12 queries got better, 0 worse, 8 stayed." in found.details
+
+
+def test_no_when_fusion_alone_is_better() -> None:
+    found = verdict(judged([-0.25] * 12 + [0.0] * 8, kinds=("alone", "mix")))
+    assert found.answer == "no"
+    assert found.headline.startswith("No: fusion alone is better here. Even the best of 2 loses: ")
+    one = verdict(judged([-0.25] * 12))
+    assert one.headline.startswith("No: fusion alone is better here: mix 0 gives -0.250")
+
+
+def test_few_queries_cannot_tell() -> None:
+    found = verdict(judged([0.5, 0.5, 0.0, -0.25]))
+    assert found.answer == "unclear"
+    assert found.headline.startswith("It cannot be told with 4 queries: mix 0 gives +0.188")
+    details = " ".join(found.details)
+    assert "only differences beyond about" in details
+    assert "four times in five takes about" in details
+    assert "covers about 93 %" in details
+
+
+def test_what_is_surely_worse_is_said_beside_a_yes() -> None:
+    compared = judged([0.5] * 12)
+    worse = replace(compared.standings[0].system, name="alone", kind="alone", run={})
+    qrels = {query: {"hit": 1} for query in compared.standings[0].values["RR"]}
+    again = compare(qrels, [standing.system for standing in compared.standings] + [worse], ["RR"])
+    found = verdict(again)
+    assert found.answer == "yes"
+    assert found.details[-1].startswith("fusion alone is better than alone: -0.500")
+
+
+def test_nothing_to_compare_is_said() -> None:
+    one = verdict(compare({"q": {"a": 1}}, [System("BM25", "run", {"q": ranked("a")})]))
+    assert (one.answer, one.system) == ("unclear", "")
+    assert "nothing to compare" in one.headline
+
+
+def test_wrong_systems_are_refused() -> None:
+    system = System("a", "run", {"q": ranked("a")})
+    for systems, baseline, said in (([], "", "no systems"), ([system, system], "", "two"), ([system], "b", "'b'")):
+        with pytest.raises(InputError, match=said):
+            compare({"q": {"a": 1}}, systems, baseline=baseline)
+
+
+@given(st.permutations(IDS), st.dictionaries(st.sampled_from([*IDS, "p9"]), st.integers(-1, 3), min_size=1))
+def test_no_order_of_the_candidates_beats_the_ceiling(order: list[str], grades: dict[str, int]) -> None:
+    names = ["nDCG@5", "RR", "P@3", "AP"]
+    mine, most = (
+        per_query({"q": grades}, run, names)
+        for run in ({"q": ranked(*order)}, ideal({"q": grades}, {"q": ranked(*order)}))
+    )
+    assert all(mine[name]["q"] <= most[name]["q"] + 1e-9 for name in names)
+
+
+def test_moves_show_what_changed_with_texts_where_they_are_known() -> None:
+    qrels = {"q0": {"p7": 2, "p0": 0}, "q1": {"p1": 1}}
+    base = System("fusion", "first", {"q0": ranked(*IDS[::-1]), "q1": ranked(*IDS)})
+    other = System("small", "alone", {"q0": ranked(*IDS), "q1": ranked("p1", "elsewhere")})
+
+    def known(ids: Sequence[str]) -> list[Passage]:
+        if "elsewhere" in ids:
+            raise InputError("the index has no passage 'elsewhere'")
+        return texts(ids)
+
+    compared = compare(qrels, [base, other], ["RR"])
+    found = moves(compared, compared.of("small"), {"q0": "what?"}, qrels, known)
+    (loss,), (gain,) = found.losses, found.gains
+    assert (loss.query, loss.text, loss.before, loss.after) == ("q0", "what?", 1.0, 0.125)
+    assert [(p.id, p.grade, p.before, p.after) for p in loss.top] == [
+        ("p0", 0, 8, 1),
+        ("p1", None, 7, 2),
+        ("p2", None, 6, 3),
+    ]
+    assert [(p.id, p.grade, p.before, p.after, p.text) for p in loss.relevant] == [("p7", 2, 1, 8, "p7 3")]
+    assert [(p.id, p.text) for p in gain.top] == [("p1", "p1 5"), ("elsewhere", "")]
+    assert gain.text == ""
+
+
+def test_reliability_counts_every_pair_once() -> None:
+    rng = np.random.default_rng(0)
+    predicted = rng.random(2000).astype(np.float32)
+    good = of("m", predicted, rng.random(2000) < predicted)
+    bad = of("m", predicted, rng.random(2000) < predicted / 3)
+    assert good.error < 0.05 < 0.25 < bad.error
+    assert sum(b.pairs for b in good.bins) == 2000
+    assert all(b.low <= b.observed <= b.high for b in good.bins)
+    assert [b.predicted for b in good.bins] == sorted(b.predicted for b in good.bins)
+
+
+# --- frontier ----------------------------------------------------------------------------------------------------
+
+
+def point(name: str, ms: float, values: Sequence[float]) -> frontier.Point:
+    by_query = {f"q{i}": value for i, value in enumerate(values)}
+    made = frontier._point(name, name, (), by_query, by_query, Latency(ms / 1e3, ms / 1e3, 1), 0)
+    return replace(made, change=None)
+
+
+def test_the_pareto_set() -> None:
+    points = [
+        point("fast", 1, [0.1, 0.3]), point("dominated", 2, [0.1, 0.2]), point("equal", 3, [0.3, 0.1]),
+        point("better", 4, [0.5, 0.5]), point("as fast, worse", 4, [0.5, 0.4]), point("slow", 9, [0.2, 0.9]),
+    ]  # fmt: skip
+    found = frontier.marked(points)
+    assert [p.name for p in found if p.pareto] == ["fast", "better", "slow"]
+    gains = {p.name: p.gain and round(p.gain.mean, 3) for p in found}
+    assert gains == {
+        "fast": None, "dominated": None, "equal": None, "better": 0.3, "as fast, worse": None, "slow": 0.05,
+    }  # fmt: skip
+
+
+def test_the_cheapest_that_cannot_be_told_from_the_best() -> None:
+    noisy = [0.0, 1.0] * 10
+    base = point("fusion", 1, [0.0] * 20)
+    cheap, best = point("cheap", 5, noisy), point("best", 50, [*noisy[:-2], 0.1, 1.0])
+    found = frontier.Frontier("nDCG@10", base, tuple(frontier.marked([base, cheap, best])), 20, 10, True)
+    assert (found.best.name, found.cheapest.name) == ("best", "cheap")
+    assert found.headline() == (
+        "cheap, nDCG@10 0.500 in 5 ms, is the cheapest that cannot be told from the best with 20 queries: best, "
+        "nDCG@10 0.505 in 50 ms."
+    )
+
+
+def test_cascades_need_their_models() -> None:
+    with pytest.raises(InputError, match="'tiny', which --models does not"):
+        frontier.configurations(["small"], [10, 20], [1.0], [("tiny", "small")])

@@ -1,0 +1,109 @@
+"""The Haystack ranker in the host's own pipelines, over its in-memory store. No network."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import os
+import threading
+import warnings
+
+import numpy as np
+import pytest
+
+# Before the host is imported: its pipelines report each run to its makers otherwise.
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
+pytest.importorskip("haystack", reason="needs the haystack extra (Python 3.11 or later)")
+
+with warnings.catch_warnings():
+    # The host's own imports may warn of what it deprecates in itself or its libraries; ours must not.
+    warnings.simplefilter("ignore")
+    from haystack import Document, Pipeline
+    from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
+    from haystack.document_stores.in_memory import InMemoryDocumentStore
+
+from crossrank.errors import InputError
+from crossrank.integrations.haystack import CrossrankRanker
+
+QUERY = "bees and honey"
+
+
+class NumberScorer:
+    """The score of a text is the number after its #."""
+
+    def __init__(self):
+        self.threads = set()
+        self.texts = []
+
+    def score(self, pairs):
+        self.threads.add(threading.get_ident())
+        self.texts += [text for _, text in pairs]
+        return np.array([float(text.rsplit("#", 1)[1]) for _, text in pairs], np.float32)
+
+
+def searched(ranker):
+    """The host's pipeline: its store of 60 documents, its BM25, our ranker."""
+    store = InMemoryDocumentStore()
+    numbers = np.random.default_rng(7).permutation(60)
+    store.write_documents([Document(content=f"bees and honey note #{n}", meta={"n": int(n)}) for n in numbers])
+    pipeline = Pipeline()
+    pipeline.add_component("retriever", InMemoryBM25Retriever(store, top_k=50))
+    pipeline.add_component("ranker", ranker)
+    pipeline.connect("retriever.documents", "ranker.documents")
+    return pipeline, store
+
+
+def test_retrieve_50_rerank_to_5():
+    pipeline, store = searched(CrossrankRanker(NumberScorer(), top_k=5))
+    before = copy.deepcopy(store.filter_documents())
+    asked = {"retriever": {"query": QUERY}, "ranker": {"query": QUERY}}
+    made = pipeline.run(asked, include_outputs_from={"retriever"})
+    retrieved, best = made["retriever"]["documents"], made["ranker"]["documents"]
+    assert len(retrieved) == 50
+    numbers = sorted((document.meta["n"] for document in retrieved), reverse=True)
+    assert [document.meta["n"] for document in best] == numbers[:5]
+    assert [document.score for document in best] == [float(n) for n in numbers[:5]]
+    assert store.filter_documents() == before
+    asked["ranker"]["top_k"] = 2
+    assert len(pipeline.run(asked)["ranker"]["documents"]) == 2
+
+
+def test_a_pipeline_is_written_and_read_again():
+    made = CrossrankRanker("small", top_k=3, meta_fields_to_embed=["title"], load_options={"window": 200})
+    pipeline, _ = searched(made)
+    again = Pipeline.loads(pipeline.dumps(), allowed_modules=["crossrank.integrations.*"]).get_component("ranker")
+    assert isinstance(again, CrossrankRanker)
+    assert again.to_dict() == made.to_dict()
+    assert (again.model.name, again.top_k, again.meta_fields_to_embed) == ("small", 3, ["title"])
+    again.warm_up()
+    found = again.run(query="capital of France?", documents=[Document(content="Bread."), Document(content="Paris.")])
+    assert found["documents"][0].content == "Paris."
+
+
+def test_async_scores_off_the_event_loop():
+    scorer = NumberScorer()
+    documents = [Document(content="#1"), Document(content="#2")]
+    found = asyncio.run(CrossrankRanker(scorer).run_async(QUERY, documents))
+    assert [document.content for document in found["documents"]] == ["#2", "#1"]
+    assert threading.get_ident() not in scorer.threads
+
+
+def test_which_text_is_read_and_what_is_not():
+    scorer = NumberScorer()
+    document = Document(content="text #1", meta={"title": "Honey", "empty": None})
+    CrossrankRanker(scorer, meta_fields_to_embed=["title", "empty", "absent"]).run(QUERY, [document])
+    assert scorer.texts == ["Honey\ntext #1"]
+    ranker = CrossrankRanker(load_options={"max_windows": 1})
+    long, blank = ranker.run(QUERY, [Document(content=None), Document(content="bees " * 900)])["documents"]
+    assert long.meta["rerank_read"].endswith("of 900 tokens")
+    assert (blank.content, blank.score) == (None, -np.inf)
+    assert ranker.run(QUERY, [])["documents"] == []
+
+
+def test_what_means_nothing_is_refused():
+    with pytest.raises(InputError, match="at least 1"):
+        CrossrankRanker(top_k=0)
+    with pytest.raises(InputError, match="at least 1"):
+        CrossrankRanker(NumberScorer()).run(QUERY, [Document(content="#1")], top_k=0)
+    with pytest.raises(InputError, match="score"):
+        CrossrankRanker(42)

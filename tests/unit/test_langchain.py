@@ -1,0 +1,141 @@
+"""The LangChain classes against the host's own: its in-memory store, its runnables, its rerankers. No network."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("langchain_core", reason="needs the langchain extra")
+
+with warnings.catch_warnings():
+    # The host's own imports may warn of what it deprecates in itself or its libraries; ours must not.
+    warnings.simplefilter("ignore")
+    from langchain_core.documents import Document
+    from langchain_core.embeddings import DeterministicFakeEmbedding
+    from langchain_core.runnables import RunnableLambda
+    from langchain_core.vectorstores import InMemoryVectorStore
+
+import crossrank
+from crossrank import index
+from crossrank.errors import InputError
+from crossrank.integrations.langchain import CrossrankCompressor, CrossrankCrossEncoder, CrossrankRetriever
+
+QUERY = "how do bees make honey"
+
+
+class NumberScorer:
+    """The score of a text is the number after its #."""
+
+    def __init__(self):
+        self.threads = set()
+
+    def score(self, pairs):
+        self.threads.add(threading.get_ident())
+        return np.array([float(text.rsplit("#", 1)[1]) for _, text in pairs], np.float32)
+
+
+def store():
+    """60 documents in the host's own store; the numbers are a shuffle, so that its order is not ours."""
+    made = InMemoryVectorStore(DeterministicFakeEmbedding(size=16))
+    numbers = np.random.default_rng(7).permutation(60)
+    made.add_documents([Document(f"note {i} #{n}", id=str(i), metadata={"page": i}) for i, n in enumerate(numbers)])
+    return made
+
+
+def test_retrieve_50_rerank_to_5():
+    documents = store().as_retriever(search_kwargs={"k": 50}).invoke(QUERY)
+    assert len(documents) == 50
+    before = copy.deepcopy(documents)
+    best = CrossrankCompressor(top_n=5, model=NumberScorer()).compress_documents(documents, QUERY)
+    numbers = sorted((float(document.page_content.rsplit("#", 1)[1]) for document in documents), reverse=True)
+    assert [document.metadata["relevance_score"] for document in best] == numbers[:5]
+    by_id = {document.id: document for document in documents}
+    assert all(by_id[document.id].metadata["page"] == document.metadata["page"] for document in best)
+    assert documents == before
+
+
+def test_in_a_chain_of_the_host():
+    rerank = CrossrankCompressor(top_n=2, model=NumberScorer())
+    chain = store().as_retriever(search_kwargs={"k": 60}) | RunnableLambda(
+        lambda documents: rerank.compress_documents(documents, QUERY)
+    )
+    assert [document.metadata["relevance_score"] for document in chain.invoke(QUERY)] == [59.0, 58.0]
+
+
+def test_in_the_hosts_own_reranking_retriever():
+    pytest.importorskip("langchain_classic", reason="langchain-classic is not installed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from langchain_classic.retrievers import ContextualCompressionRetriever
+        from langchain_classic.retrievers.document_compressors import CrossEncoderReranker
+    base = store().as_retriever(search_kwargs={"k": 50})
+    scorer = NumberScorer()
+    ours = ContextualCompressionRetriever(
+        base_compressor=CrossrankCompressor(top_n=5, model=scorer), base_retriever=base
+    )
+    theirs = ContextualCompressionRetriever(
+        base_compressor=CrossEncoderReranker(model=CrossrankCrossEncoder(scorer), top_n=5), base_retriever=base
+    )
+    best = [document.page_content for document in ours.invoke(QUERY)]
+    assert len(best) == 5
+    assert [document.page_content for document in theirs.invoke(QUERY)] == best
+
+
+def test_async_scores_off_the_event_loop():
+    scorer = NumberScorer()
+    documents = [Document("#1"), Document("#2")]
+    (best,) = asyncio.run(CrossrankCompressor(top_n=1, model=scorer).acompress_documents(documents, QUERY))
+    assert best.page_content == "#2"
+    assert threading.get_ident() not in scorer.threads
+
+
+def test_ties_duplicates_empty_lists_and_long_texts():
+    rerank = CrossrankCompressor(model=NumberScorer())
+    assert rerank.compress_documents([], QUERY) == []
+    texts = ["a #1", "b #1", "c #2", "a #1"]
+    found = rerank.compress_documents([Document(text) for text in texts], QUERY)
+    assert [document.page_content for document in found] == ["c #2", "a #1", "b #1", "a #1"]
+    (long,) = CrossrankCompressor(load_options={"max_windows": 1}).compress_documents([Document("bees " * 900)], QUERY)
+    assert long.metadata["rerank_read"].endswith("of 900 tokens")
+
+
+def test_options_reach_the_model(cross_encoder_folder: Path):
+    made = CrossrankCompressor(model=cross_encoder_folder, load_options={"window": 20, "overlap": 5})
+    made.compress_documents([Document("bees")], QUERY)
+    scorer = made._model.ready
+    assert isinstance(scorer, crossrank.CrossEncoder)
+    assert (scorer.windows.size, scorer.windows.overlap) == (20, 5)
+    with pytest.raises(InputError, match="given by name"):
+        CrossrankCompressor(model=NumberScorer(), load_options={"window": 20})
+    with pytest.raises(InputError, match="score"):
+        CrossrankCompressor(model=42)
+    with pytest.raises(InputError, match="at least 1"):
+        CrossrankCompressor(top_n=0)
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, bi_encoder_folder: Path, cross_encoder_folder: Path) -> crossrank.Pipeline:
+    """A search over two files."""
+    for name, text in (("bread.txt", "Bread is of yeast."), ("cat.txt", "\n\nThe cat is a planet.")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    made = index.Index.create(tmp_path / "i", embedder, embedder.tokenizer, model=str(bi_encoder_folder), size=40)
+    made.update([tmp_path / "bread.txt", tmp_path / "cat.txt"], embedder, embedder.tokenizer)
+    return crossrank.open_pipeline(tmp_path / "i", cross_encoder_folder, backend="fake")
+
+
+def test_a_retriever_over_an_index(pipeline: crossrank.Pipeline, tmp_path: Path):
+    retriever = CrossrankRetriever(pipeline, k=2)
+    found = retriever.invoke("the cat")
+    answer = pipeline.search("the cat", 2)
+    assert [document.id for document in found] == list(answer.ranking.ids)
+    assert [document.metadata["relevance_score"] for document in found] == answer.ranking.scores.tolist()
+    (cat,) = (document for document in found if document.id == "cat.txt")
+    assert (cat.metadata["file"], cat.metadata["line"]) == (str(tmp_path / "cat.txt"), 3)
+    assert asyncio.run(retriever.ainvoke("the cat")) == found

@@ -1,0 +1,128 @@
+"""The tools for agents, through the protocol's own client. No network: in memory, and over stdin and stdout."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("mcp.server.mcpserver", reason="needs the mcp extra")
+
+with warnings.catch_warnings():
+    # The SDK's own imports may warn of what it deprecates in itself or its libraries; ours must not.
+    warnings.simplefilter("ignore")
+    from mcp import Client, ClientSession, StdioServerParameters, stdio_client
+
+import crossrank
+from crossrank import index
+from crossrank.errors import InputError
+from crossrank.integrations.mcp import build
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, bi_encoder_folder: Path) -> Path:
+    """An index of two files."""
+    base = tmp_path_factory.mktemp("mcp")
+    (base / "bread.txt").write_text("Bread is of yeast.", encoding="utf-8")
+    (base / "cat.txt").write_text("\n\nThe cat is a planet.", encoding="utf-8")
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    made = index.Index.create(base / "i", embedder, embedder.tokenizer, model=str(bi_encoder_folder), size=40)
+    made.update([base / "bread.txt", base / "cat.txt"], embedder, embedder.tokenizer)
+    return base / "i"
+
+
+def call(server: Any, tool: str, **arguments: Any) -> Any:
+    async def ask() -> Any:
+        async with Client(server) as client:
+            return await client.call_tool(tool, arguments)
+
+    return asyncio.run(ask())
+
+
+def test_the_tools_are_listed_with_what_they_take(folder: Path, cross_encoder_folder: Path) -> None:
+    pipeline = crossrank.open_pipeline(folder, cross_encoder_folder, backend="fake")
+
+    async def listed(server: Any) -> dict[str, Any]:
+        async with Client(server) as client:
+            return {tool.name: tool for tool in (await client.list_tools()).tools}
+
+    both = asyncio.run(listed(build(pipeline.stages[0].scorer, pipeline)))
+    assert set(both) == {"search", "rerank"}
+    assert both["rerank"].input_schema["required"] == ["query", "documents"]
+    assert all(tool.description for tool in both.values())
+    assert set(asyncio.run(listed(build(pipeline.stages[0].scorer)))) == {"rerank"}
+    with pytest.raises(InputError):
+        build(None)
+
+
+def test_rerank(cross_encoder_folder: Path) -> None:
+    scorer = crossrank.load(cross_encoder_folder, backend="fake")
+    documents = ["Bread needs yeast.", "The cat is a planet.", " "]
+    made = call(build(scorer), "rerank", query="what is the planet?", documents=documents)
+    assert not made.is_error
+    found = made.structured_content["result"]
+    want = scorer.rank("what is the planet?", documents)
+    assert [one["position"] for one in found] == list(want.positions)
+    assert [one["text"] for one in found] == [documents[position] for position in want.positions]
+    assert [one["score"] for one in found] == pytest.approx([*want.scores.tolist()[:2], None])
+
+
+def test_search_leads_back_to_the_file(folder: Path, cross_encoder_folder: Path) -> None:
+    pipeline = crossrank.open_pipeline(folder, cross_encoder_folder, backend="fake")
+    made = call(build(None, pipeline), "search", query="what is the cat?", k=2)
+    found = made.structured_content["result"]
+    assert [one["rank"] for one in found] == [1, 2]
+    (cat,) = (one for one in found if one["document"] == "cat.txt")
+    assert (cat["file"], cat["line"], cat["text"]) == (str(folder.parent / "cat.txt"), 3, "The cat is a planet.")
+
+
+def test_what_an_agent_can_cure_is_told(cross_encoder_folder: Path) -> None:
+    server = build(crossrank.load(cross_encoder_folder, backend="fake"))
+    for arguments, message in (
+        ({"query": " ", "documents": ["a"]}, "the query is empty"),
+        ({"query": "q", "documents": ["a"] * 1001}, "at most 1,000 documents"),
+        ({"query": "q", "documents": ["a"], "k": 0}, "greater than or equal to 1"),
+    ):
+        made = call(server, "rerank", **arguments)
+        assert made.is_error
+        assert message in made.content[0].text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_ends_it_while_it_waits_for_the_agent(cross_encoder_folder: Path) -> None:
+    arguments = [sys.executable, "-m", "crossrank.cli", "mcp", "-m", str(cross_encoder_folder), "--backend", "fake"]
+    with subprocess.Popen(arguments, stdin=-1, stdout=-1, stderr=-1, text=True) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        # A reply says that the server reads its stdin; before that there is nothing that could hang.
+        hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+        asked = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+        running.stdin.write(json.dumps(asked) + "\n")
+        running.stdin.flush()
+        assert json.loads(running.stdout.readline())["result"]["serverInfo"]["name"] == "crossrank"
+        running.send_signal(signal.SIGINT)
+        assert running.wait(20) == 130
+
+
+def test_over_stdin_and_stdout(folder: Path, cross_encoder_folder: Path) -> None:
+    """The command itself: nothing but the protocol may be on its stdout."""
+    arguments = ["-m", "crossrank.cli", "mcp", str(folder), "-m", str(cross_encoder_folder), "--backend", "fake"]
+    started = StdioServerParameters(command=sys.executable, args=arguments, env=dict(os.environ))
+
+    async def ask() -> Any:
+        with open(os.devnull, "w") as nowhere:
+            async with stdio_client(started, errlog=nowhere) as (read, write), ClientSession(read, write) as session:
+                await session.initialize()
+                return await session.call_tool("search", {"query": "what is the cat?", "k": 1})
+
+    made = asyncio.run(ask())
+    assert not made.is_error
+    assert len(made.structured_content["result"]) == 1

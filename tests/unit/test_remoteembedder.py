@@ -1,0 +1,153 @@
+"""Vectors from an address: our own server's embeddings, and a server that misbehaves. No network."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import crossrank
+from apiserver import serving as api_serving
+from crossrank.cli import root
+from crossrank.errors import IndexFileError, InputError, RemoteError
+
+pytest.importorskip("httpx", reason="needs the llm extra")
+
+from crossrank.remoteembedder import RemoteEmbedder, is_remote
+
+
+def vector(text: str, width: int = 8) -> list[float]:
+    """Letters, counted: texts that share letters are close."""
+    return [float(1 + sum(ord(letter) % width == place for letter in text)) for place in range(width)]
+
+
+def honest(path: str, body: dict[str, Any]) -> Any:
+    width = body.get("dimensions", 8)
+    rows = [{"index": place, "embedding": vector(text, width)} for place, text in enumerate(body["input"])]
+    return {"data": rows[::-1], "model": body["model"]}
+
+
+def embedder(url: str, **options: Any) -> RemoteEmbedder:
+    return RemoteEmbedder(url, "m", **{"pause": 0.001, "timeout": 5.0, **options})
+
+
+def test_vectors_come_in_the_order_of_the_texts():
+    texts = ["abc", "xyz", " ", "abc", "hello"]
+    with api_serving(honest) as api:
+        made = embedder(api.url, key="secret").embed(texts)
+    assert made.shape == (5, 8)
+    assert made.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(made, axis=1), 1, atol=1e-6)
+    want = np.array([vector("hello")])
+    np.testing.assert_allclose(made[4], want[0] / np.linalg.norm(want), atol=1e-6)
+    np.testing.assert_array_equal(made[0], made[3])
+    assert [body["input"] for body in api.requests] == [["abc", "xyz", "hello"]], "none twice, no blank one"
+    assert api.paths == ["/v1/embeddings"]
+    assert api.headers[0]["authorization"] == "Bearer secret"
+
+
+def test_long_lists_go_in_batches():
+    texts = [f"text {number}" for number in range(300)]
+    with api_serving(honest) as api:
+        made = embedder(api.url).embed([*texts, "x" * 300_000, "y" * 300_000])
+    assert sorted(len(body["input"]) for body in api.requests) == [1, 45, 128, 128]
+    want = np.array([vector(text) for text in texts])
+    np.testing.assert_allclose(made[:300], want / np.linalg.norm(want, axis=1, keepdims=True), atol=1e-6)
+
+
+def test_width_and_fingerprint():
+    with api_serving(honest) as api:
+        assert embedder(api.url).width == 8
+        assert embedder(api.url, dimensions=5).embed(["a"]).shape == (1, 5)
+        assert api.requests[1]["dimensions"] == 5
+        assert embedder(api.url).embed([]).shape == (0, 8)
+    one, same, other = embedder("http://x"), embedder("http://x/"), embedder("http://x", dimensions=8)
+    assert one.fingerprint == same.fingerprint != other.fingerprint
+    again = RemoteEmbedder.named(other.name, "secret")
+    assert (again.fingerprint, again.width) == (other.fingerprint, 8)
+    assert "secret" not in repr(again) + again.name
+    assert RemoteEmbedder.named("http://x/v1#nomic:latest").model == "nomic:latest"
+    assert is_remote(other.name)
+
+
+@pytest.mark.parametrize("name", ["http://x", "http://x#", "embed", "http://x#m?dimensions=x", "http://x#m?size=3"])
+def test_a_name_that_is_none(name):
+    with pytest.raises(InputError):
+        RemoteEmbedder.named(name)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ({"data": []}, "0 vectors for 2 texts"),
+        ({"data": [{"index": 0, "embedding": [1, 2]}]}, "1 vectors for 2 texts"),
+        ({"data": [{"index": 0, "embedding": [1, 2]}, {"index": 1, "embedding": [1]}]}, "2 finite numbers"),
+        ({"data": [{"index": 0, "embedding": [1, 2]}, {"index": 1, "embedding": [1, float("nan")]}]}, "finite"),
+        ({"data": [{"index": 0, "embedding": "AAAA"}, {"index": 1}]}, "no vectors that can be read"),
+        ({"data": 3}, "no vectors that can be read"),
+        ((400, {"error": {"message": "input too long"}}, {}), "input too long"),
+        ((503, b"", {}), "2 tries"),
+    ],
+)
+def test_a_bad_answer_is_an_error(answer, message):
+    with api_serving(lambda path, body: answer) as api, pytest.raises(RemoteError, match=message):
+        embedder(api.url, tries=2).embed(["a", "b"])
+
+
+def test_it_tries_again():
+    answers = iter([(429, {}, {}), (502, b"", {})])
+    lock = threading.Lock()
+
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        with lock:
+            return next(answers, None) or honest(path, body)
+
+    with api_serving(answer) as api:
+        assert embedder(api.url).embed(["a"]).shape == (1, 8)
+    assert len(api.requests) == 3
+
+
+def test_our_own_server(bi_encoder_folder: Path, cross_encoder_folder: Path) -> None:
+    pytest.importorskip("crossrank.server.app", reason="needs the server extra")
+    from serving import serving
+
+    local = crossrank.load_embedder(bi_encoder_folder)
+    texts = ["the cat", "bread is of yeast", "the cat"]
+    with serving(cross_encoder_folder, embedder=local) as running:
+        made = RemoteEmbedder(f"{running.listener.url.rstrip('/')}/v1", str(bi_encoder_folder)).embed(texts)
+    np.testing.assert_allclose(made, local.embed(texts), atol=1e-5)
+
+
+def test_an_index_made_and_searched_through_an_address(
+    tmp_path: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("crossrank.index", reason="needs the search extra")
+    (tmp_path / "tea.txt").write_text("Tea is hot.", encoding="utf-8")
+    (tmp_path / "bread.txt").write_text("Bread needs yeast.", encoding="utf-8")
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    files, folder = [str(tmp_path / "tea.txt"), str(tmp_path / "bread.txt")], str(tmp_path / "index")
+
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(root, arguments)
+
+    search = ("search", folder, "hot tea", "-m", str(cross_encoder_folder), "--backend", "fake", "-k", "1")
+    with api_serving(honest) as api:
+        name = f"{api.url}#m"
+        made = run("index", *files, "--to", folder, "--model", name)
+        assert made.exit_code == 0, made.output
+        found = run(*search, "--embedder", name)
+        assert found.exit_code == 0, found.output
+        assert {headers["authorization"] for headers in api.headers} == {"Bearer secret"}
+        asked = len(api.requests)
+        for refused in (run(*search), run("index", *files, "--to", folder)):
+            assert refused.exit_code == 1
+            assert name in refused.output
+        with pytest.raises(IndexFileError, match="embedder=RemoteEmbedder"):
+            crossrank.open_pipeline(folder, cross_encoder_folder)
+        assert len(api.requests) == asked, "an address in an index is not followed"
+        pipeline = crossrank.open_pipeline(folder, cross_encoder_folder, embedder=RemoteEmbedder.named(name))
+        assert len(pipeline.search("hot tea").passages) == 2

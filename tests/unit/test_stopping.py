@@ -1,0 +1,56 @@
+"""The stopping rule errs as often as it says on data of its own kind, and waits where it knows too little."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from crossrank.errors import InputError
+from crossrank.fusion import zscore
+from crossrank.stopping import Stopping
+
+
+def until_settled(rule, logits, before, weight):
+    read = 0
+    while read < len(before) and not rule.settled(logits[:read], before, weight):
+        read += 1
+    return read
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.3, 0.6])
+def test_few_unread_documents_belong_among_the_best(weight):
+    """Logits that follow the scores before, with normal noise: what the rule takes them to be."""
+    dice, rule, wrong, read = np.random.default_rng(0), Stopping(k=10, error=0.1), [], []
+    before = np.float32(1 / (60 + np.arange(1, 101)))
+    for _ in range(150):
+        logits = np.float32(1.5 * zscore(before) + dice.standard_normal(100))
+        count = until_settled(rule, logits, before, weight)
+        whole = np.argsort(-(weight * zscore(logits) + (1 - weight) * zscore(before)), kind="stable")
+        wrong.append(sum(place >= count for place in whole[:10]))
+        read.append(count)
+    # Twice what is promised is allowed: the spread is estimated from few.
+    assert np.mean(wrong) <= 0.2
+    assert np.mean(read) < 90
+    assert min(read) >= rule.least
+
+
+def test_it_reads_on_while_it_knows_too_little():
+    before = np.float32(np.linspace(5, 1, 60))
+    rule = Stopping(k=3, least=8)
+    assert not rule.settled(np.float32([9, 8, 7]), before, 0.1)
+    assert not rule.settled(np.full(20, -np.inf, dtype=np.float32), before, 0.1)  # blank texts say nothing
+    assert not rule.settled(np.full(20, 2.0, dtype=np.float32), before, 0.1)  # nor do equal scores
+    assert rule.settled(np.float32(np.linspace(9, 1, 60)), before, 1.0)  # all are read
+
+
+def test_blank_documents_do_not_disturb_it():
+    before = np.float32(1 / (60 + np.arange(1, 101)))
+    logits = np.float32(np.linspace(6, -6, 50))
+    logits[[3, 17]] = -np.inf
+    assert Stopping().settled(logits, before, 0.1)
+
+
+@pytest.mark.parametrize("bad", [{"k": 0}, {"error": 0.0}, {"error": float("nan")}, {"least": 0}])
+def test_impossible_rules(bad):
+    with pytest.raises(InputError):
+        Stopping(**bad)

@@ -1,0 +1,253 @@
+"""Tuning itself, with tiny random models: losses, what moves, what is resumed, and what the gate lets through."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import tiny
+
+torch = pytest.importorskip("torch", reason="needs the extra train")
+for library in ("transformers", "bm25s", "ir_measures"):
+    pytest.importorskip(library, reason="needs the extra train")
+
+from crossrank import checkpoint, load  # noqa: E402
+from crossrank.cli import root  # noqa: E402
+from crossrank.cli.exits import Exit  # noqa: E402
+from crossrank.errors import InputError  # noqa: E402
+from crossrank.training import loop, losses, prepared  # noqa: E402
+from crossrank.training import network as net  # noqa: E402
+from crossrank.training.judgments import Group, Judged, Judgments  # noqa: E402
+from crossrank.training.outcome import Engine, Progress  # noqa: E402
+from crossrank.training.settings import Settings  # noqa: E402
+from crossrank.training.tuning import tune  # noqa: E402
+
+pytestmark = pytest.mark.torch
+QUICK = Settings(rate=2e-3, epochs=2, repeats=1, layers=2, max_tokens=32, remember=0.0, most_loss=1.0)
+ONE = Engine(backend="reference", device="cpu", threads=1)
+
+
+@pytest.fixture(autouse=True)
+def few_general_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepared, "MEASURED", 4)
+    monkeypatch.setattr(prepared, "REMEMBERED", 4)
+
+
+def rows(queries: int, seed: int = 0, shuffled: bool = False) -> tuple[Judged, ...]:
+    """Documents that speak of bread are relevant, whatever the query is."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for q in range(queries):
+        labels = [1.0, 0.0, 0.0, 0.0]
+        told = rng.permutation(labels) if shuffled else labels
+        for d, label in enumerate(labels):
+            word = "bread yeast bread" if label else "cat planet cat"
+            made.append(Judged(f"what is {q}", f"{word} {q} {d} {rng.integers(99)}", float(told[d])))
+    return tuple(made)
+
+
+def write(path: Path, judged: tuple[Judged, ...]) -> Path:
+    found = [{"query": row.query, "document": row.document, "label": row.label} for row in judged]
+    path.write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
+    return path
+
+
+# Losses
+
+
+def test_losses_by_hand() -> None:
+    scores, labels = torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.0])
+    pointwise = (np.log1p(np.exp(-1)) + np.log(2)) / 2
+    assert float(losses.bce(scores, labels)) == pytest.approx(pointwise)
+    assert float(losses.listwise(scores, labels)) == pytest.approx(np.log1p(np.exp(-1)) + 0.2 * pointwise)
+    weight = 1 - 1 / np.log2(3)
+    assert float(losses.lambda_loss(scores, labels)) == pytest.approx(weight * np.log1p(np.exp(-1)) + 0.2 * pointwise)
+    assert float(losses.margin_mse(scores, torch.tensor([5.0, 2.0]))) == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("name", sorted(losses.LOSSES))
+def test_every_loss_pulls_the_better_document_up(name: str) -> None:
+    scores = torch.tensor([0.0, 0.5, 1.0], requires_grad=True)
+    losses.LOSSES[name](scores, torch.tensor([1.0, 0.0, 0.0])).backward()
+    assert scores.grad is not None
+    assert scores.grad[0] < 0 < scores.grad[2]
+
+
+# The network
+
+
+def test_only_upper_layers_and_head_move_and_the_folder_gives_the_same_scores(tmp_path: Path) -> None:
+    read = checkpoint.read(tiny.cross_encoder(tmp_path / "base"))
+    network = net.Network(read, layers=1, device="cpu")
+    assert {name.split(".layer.")[-1][0] for name in network.trained if ".layer." in name} == {"1"}
+    assert not any("embeddings" in name for name in network.trained)
+    changed = {name: weight + 0.01 for name, weight in network.begun.items()}
+    network.write(changed, tmp_path / "made")
+    before, after = read.tensors(), checkpoint.read(tmp_path / "made").tensors()
+    assert before.keys() == after.keys()
+    assert {name for name in before if not np.array_equal(before[name], after[name])} == set(network.trained)
+    network.take(changed)
+    tokens = tiny.random_tokens([9, 30, 17])
+    mine = network.logits(tokens).detach().numpy()
+    theirs = load(tmp_path / "made", backend="reference").backend.forward(tokens)
+    np.testing.assert_allclose(mine, theirs, atol=0.15)  # bfloat16 under autocast
+
+
+# All of it
+
+
+def test_a_better_model_is_kept_and_sentence_transformers_ranks_the_same(
+    tmp_path: Path, cross_encoder_folder: Path
+) -> None:
+    seen = []
+    outcome = tune(Judgments(rows(45), "labels", source="mine"), tmp_path / "tuned", model=cross_encoder_folder,
+                   settings=QUICK, engine=ONE, report=seen.append)  # fmt: skip
+    assert outcome.verdict.kept == "tuned", outcome.verdict.reasons
+    assert outcome.verdict.gain is not None
+    assert outcome.verdict.gain.low > 0
+    assert any(now.value is not None for now in seen)
+    assert not (tmp_path / "tuned.tuning").exists()
+    assert "held-out queries" in (tmp_path / "tuned" / "README.md").read_text(encoding="utf-8")
+    scorer = load(tmp_path / "tuned", backend="reference")
+    assert scorer.calibrated
+    documents = ["cat planet 9", "bread yeast 3", "planet", "the bread"]
+    ranked = scorer.rank("what is 7", documents)
+    assert documents[ranked.positions[0]] in ("bread yeast 3", "the bread")
+    transformers = pytest.importorskip("sentence_transformers", reason="only compared where it is installed")
+    peer = transformers.CrossEncoder(str(tmp_path / "tuned"), device="cpu", local_files_only=True)
+    theirs = peer.predict([("what is 7", text) for text in documents], activation_fn=torch.nn.Identity())
+    np.testing.assert_allclose(theirs, scorer.score([("what is 7", text) for text in documents]), atol=1e-4)
+
+
+@pytest.mark.parametrize("wrong", ["shuffled", "contradictory", "all positive", "ten pairs"])
+def test_the_base_model_is_kept_for_bad_data(tmp_path: Path, cross_encoder_folder: Path, wrong: str) -> None:
+    good = rows(24)
+    data = {
+        "shuffled": rows(24, shuffled=True),
+        "contradictory": (*good, *(Judged(r.query, r.document, 1 - r.label) for r in good)),
+        "all positive": tuple(Judged(r.query, r.document, 1.0) for r in good),
+        "ten pairs": good[:10],
+    }[wrong]
+    outcome = tune(
+        Judgments(data, "labels"), tmp_path / "tuned", model=cross_encoder_folder, settings=QUICK, engine=ONE
+    )
+    assert outcome.verdict.kept == "base"
+    assert outcome.verdict.reasons
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_forgets_too_much_is_refused(tmp_path: Path, cross_encoder_folder: Path) -> None:
+    # On these "general" questions the opposite is right: whoever learns the user's data forgets them.
+    other = [Group(f"general {n}", (f"cat planet {n}", f"bread yeast {n}"), (1.0, 0.0)) for n in range(30)]
+    outcome = tune(Judgments(rows(45), "labels"), tmp_path / "tuned", model=cross_encoder_folder,
+                   settings=replace(QUICK, most_loss=0.02), engine=ONE, general_sets={"other": other})  # fmt: skip
+    assert outcome.verdict.kept == "base"
+    assert any("forgets" in reason for reason in outcome.verdict.reasons)
+
+
+def test_a_held_out_part_decides(tmp_path: Path, cross_encoder_folder: Path) -> None:
+    both = rows(60)
+    data, held_out = Judgments(both[:140], "labels"), Judgments(both[120:], "labels")
+    outcome = tune(data, tmp_path / "tuned", model=cross_encoder_folder, held_out=held_out, settings=QUICK, engine=ONE)
+    assert {finding.name: finding.count for finding in outcome.findings} == {"leaks": 5}
+    assert outcome.counts is not None
+    assert (outcome.counts["measured"], outcome.counts["folds"]) == (30, 1)
+    assert outcome.verdict.kept == "tuned", outcome.verdict.reasons
+
+
+@pytest.mark.parametrize("scale", ["clicks", "scores"])
+def test_clicks_and_a_teachers_scores(tmp_path: Path, cross_encoder_folder: Path, scale: str) -> None:
+    found = rows(40)
+    if scale == "clicks":
+        data = Judgments(tuple(r for r in found if r.label), "clicks", tuple(r.document for r in found))
+    else:
+        data = Judgments(tuple(Judged(r.query, r.document, 3 * r.label - 7.5) for r in found), "scores")
+    outcome = tune(data, tmp_path / "tuned", model=cross_encoder_folder, settings=QUICK, engine=ONE)
+    assert outcome.plan is not None
+    assert outcome.plan.loss == {"clicks": "listwise", "scores": "distil"}[scale]
+    assert outcome.verdict.gain is not None
+    assert outcome.verdict.gain.mean > 0.1 or scale == "clicks"
+
+
+def test_a_full_folder_is_refused_before_any_work(tmp_path: Path, cross_encoder_folder: Path) -> None:
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "mine.txt").touch()
+    with pytest.raises(InputError, match="--force"):
+        tune(Judgments(rows(30), "labels"), tmp_path / "tuned", model=cross_encoder_folder)
+
+
+# The command
+
+
+COMMAND = ["--backend", "reference", "--device", "cpu", "--threads", "1", "--max-tokens", "32", "--rate", "0.002",
+           "--epochs", "2", "--repeats", "1", "--most-loss", "1"]  # fmt: skip
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as left:
+        root.main([str(argument) for argument in arguments])
+    return int(left.value.code or 0)
+
+
+def test_the_command_refuses_and_says_why(
+    tmp_path: Path, cross_encoder_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write(tmp_path / "data.jsonl", rows(24, shuffled=True))
+    code = run("tune", data, "--to", tmp_path / "tuned", "--model", cross_encoder_folder, *COMMAND)
+    out, err = capsys.readouterr()
+    assert code == Exit.BASE_KEPT
+    assert out.startswith("base\t")
+    assert "held-out queries" in out
+    assert "held out" in err
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_the_command_checks_data_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = rows(24)
+    assert run("tune", write(tmp_path / "good.jsonl", good), "--check") == Exit.OK
+    assert capsys.readouterr().out == "24 queries with 96 pairs can be trained on (labels).\n"
+    code = run("tune", write(tmp_path / "few.jsonl", good[:10]), "--check", "--json")
+    told = json.loads(capsys.readouterr().out)
+    assert (code, told["findings"][0]["name"]) == (Exit.BASE_KEPT, "few queries")
+    assert run("tune", tmp_path / "good.jsonl") == Exit.USAGE
+
+
+def test_interrupted_anywhere_it_ends_with_the_same_model(
+    tmp_path: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
+    data = Judgments(rows(45), "labels")
+    steps = 0
+
+    def stopped(now: Progress) -> None:
+        nonlocal steps
+        steps += now.stage == "training"
+        # Early, in the middle of an epoch, at the end of one, and in another fold.
+        if now.stage == "training" and steps in (2, 6, 9, 15):
+            raise KeyboardInterrupt
+
+    tune(data, tmp_path / "whole", model=cross_encoder_folder, settings=QUICK, engine=ONE)
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            tune(data, tmp_path / "cut", model=cross_encoder_folder, settings=QUICK, engine=ONE, report=stopped)
+    outcome = tune(data, tmp_path / "cut", model=cross_encoder_folder, settings=QUICK, engine=ONE, report=stopped)
+    assert outcome.resumed
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_other_settings_do_not_go_on_with_it(tmp_path: Path, cross_encoder_folder: Path) -> None:
+    def stopped(now: Progress) -> None:
+        if now.stage == "training":
+            raise KeyboardInterrupt
+
+    data = Judgments(rows(24), "labels")
+    with pytest.raises(KeyboardInterrupt):
+        tune(data, tmp_path / "a", model=cross_encoder_folder, settings=QUICK, engine=ONE, report=stopped)
+    with pytest.raises(InputError, match="--restart"):
+        tune(data, tmp_path / "a", model=cross_encoder_folder, settings=replace(QUICK, seed=1), engine=ONE)

@@ -1,0 +1,323 @@
+"""Judgments for tuning: how they are read, what is wrong with them, what else a query is shown, and the gate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crossrank import extras
+from crossrank.errors import InputError, ReadError
+from crossrank.evaluation import mean
+from crossrank.training import checks, folds, gate, general, negatives, reading
+from crossrank.training.judgments import Group, Judged, Judgments, query_key
+from crossrank.training.settings import Settings, planned
+from crossrank.training.work import Work
+
+needs_eval = pytest.mark.skipif(not extras.available("ir_measures"), reason="needs the extra eval")
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def judged(count: int, relevant: int = 1, others: int = 3) -> list[Judged]:
+    return [
+        Judged(f"question {q}", f"document {q}.{d}", float(d < relevant))
+        for q in range(count)
+        for d in range(relevant + others)
+    ]
+
+
+# Reading
+
+
+def test_rows_with_labels(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", {"query": "q", "document": "d", "label": 1},
+                 {"question": "q", "passage": "e", "title": "T", "label": "0"})  # fmt: skip
+    found = reading.read(path.rename(tmp_path / "b.jsonl"))
+    assert found.scale == "labels"
+    assert found.rows[0] == Judged("q", "d", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("row", "scale", "rows"),
+    [
+        ({"query": "q", "document": "d", "grade": 3}, "labels", [("d", 3.0)]),
+        ({"query": "q", "document": "d", "label": True}, "labels", [("d", 1.0)]),
+        ({"query": "q", "document": "d"}, "clicks", [("d", 1.0)]),
+        ({"query": "q", "document": "d", "score": -2.5}, "scores", [("d", -2.5)]),
+        ({"query": "q", "document": "d", "label": 0.5}, "scores", [("d", 0.5)]),
+        ({"query": "q", "document": "d", "title": "T", "label": 1}, "labels", [("T. d", 1.0)]),
+        ({"query": "q", "positive": "d", "negative": "e"}, "labels", [("d", 1.0), ("e", 0.0)]),
+        ({"query": "q", "pos": ["d"], "neg": ["e", "f"]}, "labels", [("d", 1.0), ("e", 0.0), ("f", 0.0)]),
+        ({"query": "q", "pos": ["d"], "neg": ["e"], "pos_scores": [7], "neg_scores": [2]}, "scores",
+         [("d", 7.0), ("e", 2.0)]),
+        ({"query": "q", "positive": "d"}, "clicks", [("d", 1.0)]),
+    ],
+)  # fmt: skip
+def test_forms_of_rows(tmp_path: Path, row: dict, scale: str, rows: list) -> None:
+    found = reading.read(write(tmp_path / "a.jsonl", row))
+    assert (found.scale, [(one.document, one.label) for one in found.rows]) == (scale, rows)
+
+
+def test_csv_with_commas_and_line_ends(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('query,document,label\nq,"one, two\nthree",1\nq,d,0\n', encoding="utf-8")
+    assert reading.read(tmp_path / "a.csv").rows == (Judged("q", "one, two\nthree", 1.0), Judged("q", "d", 0.0))
+
+
+def test_a_triple_that_shares_its_positive_is_no_duplicate(tmp_path: Path) -> None:
+    rows = [{"query": "q", "positive": "d", "negative": other} for other in ("e", "f")]
+    assert len(reading.read(write(tmp_path / "a.jsonl", *rows)).rows) == 3
+
+
+def test_clicks_keep_the_rest_as_a_place_for_negatives(tmp_path: Path) -> None:
+    rows = [{"query": "q", "document": name, "label": label} for name, label in (("d", 1), ("e", 0))]
+    found = reading.read(write(tmp_path / "a.jsonl", *rows), clicks=True)
+    assert (found.scale, len(found.rows), set(found.pool)) == ("clicks", 1, {"d", "e"})
+
+
+def test_a_beir_folder_of_positives_is_clicks(tmp_path: Path) -> None:
+    write(tmp_path / "corpus.jsonl", {"_id": "1", "title": "T", "text": "d"}, {"_id": "2", "text": "e"})
+    write(tmp_path / "queries.jsonl", {"_id": "a", "text": "q"})
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\na\t1\t1\n", encoding="utf-8")
+    found = reading.read(tmp_path)
+    assert (found.scale, found.rows, found.pool) == ("clicks", (Judged("q", "T. d", 1.0),), ("T. d", "e"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "holds no rows"),
+        ("{", "line 1: not JSON"),
+        ("[1]", "must be an object"),
+        ('{"query": "q"}', "needs 'document'"),
+        ('{"query": "q", "document": "d", "label": "good"}', "label must be a number"),
+        ('{"query": "q", "document": "d", "label": NaN}', "finite"),
+        ('{"query": "q", "pos": ["d"], "neg": ["e"], "pos_scores": []}', "pos_scores must hold 1 numbers"),
+    ],
+)
+def test_what_is_no_judgment_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "a.jsonl").write_text(text, encoding="utf-8")
+    with pytest.raises(ReadError, match=says):
+        reading.read(tmp_path / "a.jsonl")
+
+
+def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match=r"not \.xlsx"):
+        reading.read(tmp_path / "a.xlsx")
+
+
+# Checks
+
+
+def names(found: checks.Checked) -> dict[str, int]:
+    return {finding.name: finding.count for finding in found.findings}
+
+
+def test_clean_data_has_no_findings() -> None:
+    found = checks.check(Judgments(tuple(judged(30)), "labels"))
+    assert (names(found), len(found.groups), len(found.groups[0])) == ({}, 30, 4)
+
+
+def test_duplicates_count_once_and_contradictions_not_at_all() -> None:
+    rows = judged(30)
+    twice = [rows[0], Judged(" Question  0?", "document 0.1", 0.0), Judged("question 1", "document 1.1", 1.0)]
+    found = checks.check(Judgments((*rows, *twice), "labels"))
+    assert names(found) == {"contradictions": 1, "duplicates": 2, "spelling": 1}
+    assert not found.fatal
+    assert "document 1.1" not in found.groups[1].documents
+    assert "'question 1' and 'document 1.1': labels 0, 1" in found.findings[0].examples
+
+
+def test_many_contradictions_are_fatal() -> None:
+    rows = judged(30)
+    found = checks.check(Judgments((*rows, *(Judged(r.query, r.document, 1 - r.label) for r in rows)), "labels"))
+    assert names(found)["contradictions"] == len(rows)
+    assert {finding.name for finding in found.fatal} >= {"contradictions"}
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_one_class_is_fatal(label: float) -> None:
+    found = checks.check(Judgments(tuple(Judged(r.query, r.document, label) for r in judged(30)), "labels"))
+    assert "one class" in {finding.name for finding in found.fatal}
+    assert ("--clicks" in found.fatal[0].message) == bool(label)
+
+
+def test_ten_pairs_are_too_few() -> None:
+    found = checks.check(Judgments(tuple(judged(5, 1, 1)), "labels"))
+    assert [finding.name for finding in found.fatal] == ["few queries"]
+
+
+def test_one_class_queries_and_few_negatives_are_told() -> None:
+    rows = [*judged(30, 2, 1), Judged("only right", "x", 1.0), Judged("only wrong", "y", 0.0)]
+    found = checks.check(Judgments(tuple(rows), "labels"))
+    assert names(found) == {"nothing relevant": 1, "one-class queries": 1, "few negatives": 31}
+    assert len(found.groups) == 31
+
+
+def test_queries_that_are_held_out_too_are_not_trained_on() -> None:
+    groups = [Group(text, ("d",), (1.0,)) for text in ("a?", "b")]
+    kept, findings = checks.overlap(groups, [Group("A", ("d",), (1.0,))])
+    assert ([group.query for group in kept], findings[0].name, findings[0].count) == (["b"], "leaks", 1)
+
+
+@given(st.lists(st.text("ab ?", min_size=1), min_size=4, max_size=40), st.integers(2, 4), st.integers(0, 9))
+@settings(max_examples=50, deadline=None)
+def test_folds_are_even_and_do_not_depend_on_the_order(texts: list[str], count: int, seed: int) -> None:
+    groups = [Group(text, ("d",), (1.0,)) for text in {query_key(text): text for text in texts}.values()]
+    if len(groups) < count:
+        with pytest.raises(InputError):
+            folds.assign(groups, count, seed)
+        return
+    found = folds.assign(groups, count, seed)
+    sizes = np.bincount(found, minlength=count)
+    assert sizes.max() - sizes.min() <= 1
+    assert folds.assign(groups[::-1], count, seed).tolist() == found[::-1].tolist()
+
+
+# Negatives
+
+
+def nearest(queries: list[str], depth: int) -> list[list[str]]:
+    return [[f"near {n}" for n in range(depth)] for _ in queries]
+
+
+def test_hard_and_easy_negatives_and_nothing_twice() -> None:
+    pool = [f"far {n}" for n in range(50)] + ["right "]
+    one = negatives.mine([Group("q", ("right",), (2.0,))], nearest, pool, 0.0, seed=1)[0]
+    assert len(one) == 1 + negatives.WANTED
+    assert sum(text.startswith("near") for text in one.documents) == 6
+    assert sum(text.startswith("far") for text in one.documents) == 2
+    assert one.labels[one.documents.index("right")] == 2
+    assert one.labels.sum() == 2
+    assert one.judged.sum() == 1
+
+
+def test_judged_negatives_spare_mining() -> None:
+    group = Group("q", tuple("abcdefghij"), (1.0, *[0.0] * 9))
+    assert negatives.mine([group], nearest, (), 0.0, seed=0)[0].judged.all()
+
+
+def test_a_mined_document_above_every_relevant_one_is_doubtful() -> None:
+    group = Group("q", ("right",), (1.0,))
+    shown = negatives.mine([group], lambda q, d: [["near", "far"]], (), 0.0, seed=0, wanted=2)
+    order = shown[0].documents
+    scores = np.array([{"right": 1.0, "near": 2.0, "far": 0.0}[text] for text in order], np.float32)
+    found = negatives.scored(shown, [scores], 0.0)[0]
+    assert [text for text, bad in zip(order, found.doubtful, strict=True) if bad] == ["near"]
+    assert "near" not in [order[i] for i in found.trained]
+
+
+@pytest.mark.skipif(not extras.available("bm25s"), reason="needs the extra train")
+def test_words_find_nothing_for_unknown_words_and_no_texts() -> None:
+    from crossrank.training.words import Words
+
+    texts = ["the cat sat", "the dog ran", "a bird sang"]
+    assert Words(texts).nearest(["dog", "cat", "", "zebra"], 3) == [["the dog ran"], ["the cat sat"], [], []]
+    assert Words([]).nearest(["dog"], 3) == [[]]
+    assert Words(["the", "of"]).nearest(["the"], 3) == [[]]
+
+
+def test_general_questions_of_two_parts_differ(tmp_path: Path) -> None:
+    strings = [
+        f'def f{n}():\n    """Return thing number {n} of them all.\n\n    {"word " * 20}{n}\n    """\n'
+        for n in range(30)
+    ]
+    (tmp_path / "os.py").write_text("\n".join(strings), encoding="utf-8")
+    parts = [general.questions(9, part, library=tmp_path) for part in (0, 1)]
+    assert [len(part) for part in parts] == [9, 9]
+    assert not {group.query for group in parts[0]} & {group.query for group in parts[1]}
+    assert all(sum(group.labels) == 1 and len(set(group.documents)) == len(group) for part in parts for group in part)
+    assert general.questions(9, 0, library=tmp_path / "none") == []
+
+
+# The gate
+
+
+def test_what_is_chosen_on_a_query_never_counts_for_it() -> None:
+    # Each point is good on one block only: picked on the others it gains nothing there.
+    gains = {(1, 0.5): np.array([1.0, 1.0, -0.1, -0.1]), (1, 1.0): np.array([-0.1, -0.1, 1.0, 1.0])}
+    blocks = np.array([0, 0, 1, 1])
+    assert gate.crossed(gains, blocks).tolist() == [-0.1] * 4
+
+
+def test_models_that_are_no_better_seldom_pass() -> None:
+    alone = both = 0
+    blocks = np.arange(60) % 3
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        gains = {(e, s): rng.normal(0, 0.2, 60) for e in (1, 2) for s in (0.5, 1.0)}
+        surely = mean(gate.crossed(gains, blocks), 0.95, resamples=1000).low > 0
+        alone += surely
+        both += surely and gate.chance(gains, blocks, trials=400) <= 0.025
+    # 2.5 % of 150 are 4. The bootstrap alone does not see that folds chose on each other.
+    assert both <= 7
+    assert alone > both
+
+
+def general_(loss: float) -> gate.General:
+    return gate.General("set", 0.8, 0.8 - loss, 0.9, 100)
+
+
+@pytest.mark.parametrize(
+    ("gains", "loss", "kept", "says"),
+    [
+        (np.full(40, 0.05), 0.0, "tuned", None),
+        (np.full(40, 0.05), 0.03, "base", "forgets 0.030"),
+        (np.full(40, 0.001), 0.0, "base", "too small"),
+        (np.full(40, -0.05), 0.0, "base", "no gain"),
+        (np.tile([0.5, -0.45], 20), 0.0, "base", "may be chance"),
+        (np.full(10, 0.5), 0.0, "base", "10 held-out queries"),
+    ],
+)
+def test_verdicts(gains: np.ndarray, loss: float, kept: str, says: str | None) -> None:
+    verdict = gate.decide(np.full(len(gains), 0.5), gains, [general_(loss)], chosen=True)
+    assert verdict.kept == kept
+    assert (says is None and not verdict.reasons) or any(str(says) in reason for reason in verdict.reasons)
+
+
+# Settings and work
+
+
+@pytest.mark.parametrize("wrong", [{"folds": 1}, {"loss": "hinge"}, {"confidence": 0.4}, {"rate": 0}, {"epochs": 0}])
+def test_wrong_settings_are_refused(wrong: dict) -> None:
+    with pytest.raises(InputError):
+        Settings(**wrong)
+
+
+@given(st.integers(1, 5000), st.floats(1, 5e6), st.sampled_from(["labels", "clicks", "scores"]))
+@settings(max_examples=50, deadline=None)
+def test_plans_keep_to_their_budget(queries: int, tokens: float, scale: str) -> None:
+    plan = planned(Settings(), scale, 1.0, queries, tokens, 6)
+    each = tokens * plan.queries / queries
+    assert plan.repeats * 3 * plan.epochs * each <= max(Settings().tokens, 3 * tokens / queries) * 1.001
+    assert plan.loss == ("distil" if scale == "scores" else "listwise")
+
+
+def test_a_loss_for_teachers_needs_scores() -> None:
+    with pytest.raises(InputError, match="teacher"):
+        planned(Settings(loss="distil"), "labels", 1.0, 100, 1000, 6)
+
+
+def test_work_is_gone_on_with_only_when_nothing_changed(tmp_path: Path) -> None:
+    work = Work(tmp_path / "w", "key")
+    arrays = [np.float32([1, 2]), np.float32([]), np.float32([3])]
+    assert not work.resumed
+    work.once("a", lambda: arrays)
+    again = Work(tmp_path / "w", "key")
+    assert again.resumed
+    assert [a.tolist() for a in again.once("a", lambda: pytest.fail("made twice"))] == [[1, 2], [], [3]]
+    with pytest.raises(InputError, match="--restart"):
+        Work(tmp_path / "w", "other")
+    assert not Work(tmp_path / "w", "other", restart=True).resumed
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    with pytest.raises(InputError, match="holds no tuning"):
+        Work(tmp_path / "mine", "key")
