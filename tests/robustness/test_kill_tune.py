@@ -22,8 +22,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL"),
 ]
-ASKED = ["--backend", "reference", "--device", "cpu", "--threads", "1", "--max-tokens", "32", "--rate", "0.01",
-         "--epochs", "4", "--repeats", "1", "--most-loss", "1"]  # fmt: skip
+ASKED = ["--backend", "reference", "--device", "cpu", "--threads", "1", "--max-tokens", "32", "--rate", "0.005",
+         "--epochs", "2", "--repeats", "1", "--most-loss", "1"]  # fmt: skip
 PROGRAM = (
     "import sys; from crossrank.training import loop, prepared\n"
     "prepared.MEASURED = prepared.REMEMBERED = 4; loop.STATE_SECONDS = 0.0\n"

@@ -207,6 +207,21 @@ def test_the_command_refuses_and_says_why(
     assert not (tmp_path / "tuned").exists()
 
 
+def test_every_option_of_the_command_reaches_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"loss": "bce", "folds": 4, "repeats": 5, "epochs": 6, "layers": 7, "rate": 0.03, "max_tokens": 99,
+             "confidence": 0.8, "most_loss": 0.1, "seed": 11}  # fmt: skip
+    seen = []
+
+    def stop(*_: object, settings: Settings, **__: object) -> None:
+        seen.append(settings)
+        raise InputError("enough")
+
+    monkeypatch.setattr("crossrank.training.tuning.tune", stop)
+    options = [str(word) for name, value in asked.items() for word in (f"--{name.replace('_', '-')}", value)]
+    run("tune", write(tmp_path / "data.jsonl", rows(24)), "--to", tmp_path / "tuned", *options)
+    assert {name: getattr(seen[0], name) for name in asked} == asked
+
+
 def test_the_command_checks_data_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = rows(24)
     assert run("tune", write(tmp_path / "good.jsonl", good), "--check") == Exit.OK
