@@ -65,7 +65,7 @@ models: $(RECIPES_INSTALLED)  ## train the models in the package again: make mod
 	.venv-recipes/bin/python recipes/groups.py $(DATA) $(WORK)
 	.venv-recipes/bin/python recipes/train_reranker.py $(WORK) --to $(WORK)/reranker --queries 24000
 	.venv-recipes/bin/python recipes/train_embedder.py $(WORK) --to $(WORK)/embedder --queries 1280
-	.venv-recipes/bin/python recipes/package.py $(WORK) --reranker $(WORK)/reranker \
+	.venv-recipes/bin/python recipes/package.py $(WORK) --rerankers small=$(WORK)/reranker \
 		--embedder $(WORK)/embedder/averaged --trained-on 24000
 
 clean:  ## remove environments and caches

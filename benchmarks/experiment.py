@@ -38,7 +38,8 @@ class Result:
         split: which judgments.
         judged: queries with judgments in the set.
         documents: in the corpus.
-        base: the system that differences are taken to.
+        base: the list that was reranked.
+        reference: the system that differences are taken to.
         values: nDCG@10 by system and query.
         recall: mean share of the relevant documents among the candidates read: the ceiling of any reranker.
         latency: milliseconds (median, 95th percentile, lists timed) by stage.
@@ -52,6 +53,7 @@ class Result:
     judged: int
     documents: int
     base: str
+    reference: str
     values: dict[str, dict[str, float]]
     recall: float
     latency: dict[str, dict[str, float]]
@@ -107,7 +109,7 @@ class Plan:
         if self.options.only != "given":
             where = (self.options.cache, self.options.depth, self.options.passage_tokens)
             found = first_stage.search(judged, self.embedder, *where, note)
-            own = self._result(judged, found.runs, "rrf", found.texts, scored=True, note=note)
+            own = self._result(judged, found.runs, "fused", "rrf", found.texts, scored=True, note=note)
             results.append(replace(own, judged=total, latency=_latencies(found.seconds) | own.latency))
         listed = sets.given(data, judged, self.options.depth) if self.options.only != "fusion" else {}
         if listed:
@@ -116,7 +118,7 @@ class Plan:
             def given_texts(ids: Sequence[str]) -> list[Passage]:
                 return [judged.corpus[i] for i in ids]
 
-            given = self._result(judged, {"given": listed}, "given", given_texts, scored=known.scored, note=note)
+            given = self._result(judged, {"given": listed}, "given", "given", given_texts, known.scored, note)
             results.append(replace(given, judged=total, over=known.given_name))
         return results
 
@@ -125,6 +127,7 @@ class Plan:
         judged: JudgedSet,
         runs: Mapping[str, Run],
         base: str,
+        reference: str,
         texts: Texts,
         scored: bool,
         note: Callable[[str], None],
@@ -150,6 +153,7 @@ class Plan:
             len(judged.queries),
             len(judged.corpus),
             base,
+            reference,
             {name: values(run) for name, run in systems.items()},
             # Retrievers give `depth` each, so the fusion may be longer than what the cross-encoder reads.
             float(np.mean(list(values(_cut(runs[base], self.options.depth), f"R@{self.options.depth}").values()))),

@@ -180,6 +180,7 @@ def searched(options: argparse.Namespace, first: str) -> tuple[list[Asked], floa
     import first_stage
     import sets
     from crossrank.cascade import Stage
+    from crossrank.fusion import Scores
     from crossrank.pipeline import MIX, Pipeline
     from crossrank.retrieval.bm25 import BM25Retriever
     from crossrank.retrieval.dense import DenseRetriever
@@ -198,7 +199,7 @@ def searched(options: argparse.Namespace, first: str) -> tuple[list[Asked], floa
         retrievers = {"bm25": BM25Retriever(index)}
         if first == "hybrid":
             retrievers["dense"] = DenseRetriever(index, embedder)
-        whole = Pipeline(retrievers, index.passages, (stage,), store=index, clock=clock)
+        whole = Pipeline(retrievers, index.passages, (stage,), fusion=Scores(), store=index, clock=clock)
         held = {ms: whole.within(ms) for ms in options.budgets}
         note(f"{name}: {len(judged.queries)} queries over {first}")
         for query, text in judged.queries.items():

@@ -8,7 +8,8 @@ from typing import Any
 from crossrank.evaluation import Interval, difference, difference_over_sets, mean, mean_over_sets
 from experiment import Result
 
-_FUSED = ("bm25", "dense", "rrf", "cross-encoder", "mix")
+_FUSED = ("bm25", "dense", "rrf", "fused", "cross-encoder", "mix")
+_COMPARED = ("fused", "cross-encoder", "mix")
 
 
 def summary(about: Mapping[str, Any], machine: Mapping[str, Any], results: Sequence[Result]) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def summary(about: Mapping[str, Any], machine: Mapping[str, Any], results: Seque
             "systems": {name: _numbers(mean_over_sets([_values(r, name) for r in own])) for name in _FUSED},
             "difference": {
                 name: _numbers(difference_over_sets([(r.values[name], r.values["rrf"]) for r in own]))
-                for name in ("cross-encoder", "mix")
+                for name in _COMPARED
             },
             "sweep": {str(w): round(sum(_average(r.sweep[w]) for r in own) / len(own), 5) for w in own[0].sweep},
         }
@@ -66,10 +67,10 @@ def row(result: Result) -> str:
 
 
 def _one(result: Result) -> dict[str, Any]:
-    base = result.values[result.base]
+    base = result.values[result.reference]
     return {
         "set": result.set,
-        "over": result.over or "rrf",
+        "over": result.over or result.base,
         "split": result.split,
         "queries": len(base),
         "judged_queries": result.judged,
@@ -77,7 +78,7 @@ def _one(result: Result) -> dict[str, Any]:
         "systems": {name: _numbers(mean(list(values.values()))) for name, values in result.values.items()},
         "difference": {
             name: _numbers(difference(result.values[name], base)) | _movement(result.values[name], base)
-            for name in ("cross-encoder", "mix")
+            for name in _COMPARED
             if name in result.values
         },
         "recall_of_candidates": round(result.recall, 5),
@@ -88,16 +89,16 @@ def _one(result: Result) -> dict[str, Any]:
 
 
 def _fused_table(found: Mapping[str, Any], results: Sequence[Result]) -> str:
-    heads: tuple[str, ...] = ("queries", "BM25", "dense", "RRF", "cross-encoder", "mix")
-    heads += ("cross-encoder − RRF", "mix − RRF", "recall of candidates")
+    heads: tuple[str, ...] = ("queries", "BM25", "dense", "RRF", "fused scores", "cross-encoder", "mix")
+    heads += ("fused scores − RRF", "cross-encoder − RRF", "mix − RRF", "recall of candidates")
     lines = [_cells("set", *heads), _cells("---", *["--:"] * len(heads))]
     for result in results:
         cells = [str(mean(list(result.values[name].values()))) for name in _FUSED]
-        cells += [_signed(difference(result.values[name], result.values["rrf"])) for name in ("cross-encoder", "mix")]
+        cells += [_signed(difference(result.values[name], result.values["rrf"])) for name in _COMPARED]
         lines.append(_cells(result.set, len(result.values["rrf"]), *cells, f"{result.recall:.3f}"))
     total = found["mean"]
     cells = [str(_interval(total["systems"][name])) for name in _FUSED]
-    cells += [_signed(_interval(total["difference"][name])) for name in ("cross-encoder", "mix")]
+    cells += [_signed(_interval(total["difference"][name])) for name in _COMPARED]
     queries = total["systems"]["rrf"]["queries"]
     lines.append(_cells("**mean of sets**", queries, *cells, f"{sum(r.recall for r in results) / len(results):.3f}"))
     return "\n".join(lines)

@@ -101,7 +101,7 @@ def measured(options: argparse.Namespace, exact: str, kinds: list[str]) -> list[
     for name in names:
         judged = sets.read(options.data, name).sample(options.queries, options.seed)
         found = first_stage.search(judged, embedder, options.cache, options.depth, None, lambda _: None)
-        lists = {"fusion": ({q: run.cut(options.depth) for q, run in found.runs["rrf"].items()}, found.texts)}
+        lists = {"fusion": ({q: run.cut(options.depth) for q, run in found.runs["fused"].items()}, found.texts)}
         if own := sets.given(options.data, judged, options.depth):
             lists[sets.SETS[name].given_name] = (own, lambda ids, judged=judged: [judged.corpus[i] for i in ids])
         for over, (run, texts) in lists.items():

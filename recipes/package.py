@@ -1,11 +1,12 @@
-"""Step 4: calibrate the cross-encoder and write both models as package data.
+"""Step 4: calibrate the cross-encoders and write the models as package data.
 
-    python recipes/package.py WORK_FOLDER --reranker FOLDER --trained-on N [--embedder FOLDER]
+    python recipes/package.py WORK_FOLDER --trained-on N [--rerankers small=FOLDER fast=FOLDER tiny=FOLDER]
+        [--embedder FOLDER]
 
-Without --embedder the bi-encoder in the package stays as it is.
+Models that are not named stay as they are in the package.
 
 Weights are stored as float16 (exact for the frozen word embeddings, 2^-11 relative for the rest), the word embeddings
-and the tokenizer once for both models. The calibration is fitted on training groups that the cross-encoder has not
+and the tokenizer once for all models. The calibration is fitted on training groups that the cross-encoder has not
 seen: one judged passage among mined ones, so a probability means "as likely as in such a pool".
 """
 
@@ -57,7 +58,7 @@ def write(folder: Path, checkpoint: Path, kind: str) -> None:
 
 
 def shared(folder: Path) -> None:
-    """Word embeddings and tokenizer of both models."""
+    """Word embeddings and tokenizer of all models."""
     folder.mkdir(parents=True, exist_ok=True)
     words = start.encoder().embeddings.word_embeddings.weight.detach().to(torch.float16)
     save_file({WORDS: words}, folder / "word_embeddings.safetensors", metadata={"format": "pt"})
@@ -96,16 +97,17 @@ def calibrated(work: Path, reranker: Path, trained_on: int, groups_used: int) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--reranker", type=Path, required=True)
+    parser.add_argument("--rerankers", nargs="+", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--embedder", type=Path, default=None)
-    parser.add_argument("--trained-on", type=int, required=True, help="groups the cross-encoder was trained on")
+    parser.add_argument("--trained-on", type=int, required=True, help="groups the cross-encoders were trained on")
     parser.add_argument("--groups", type=int, default=800, help="unseen groups for the calibration")
     parser.add_argument("--to", type=Path, default=TARGET)
     args = parser.parse_args()
     shared(args.to / "shared")
-    write(args.to / "small", args.reranker, "cross-encoder")
-    facts = calibrated(args.work, args.reranker, args.trained_on, args.groups)
-    (args.to / "small" / "crossrank.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    for name, _, folder in (text.partition("=") for text in args.rerankers):
+        write(args.to / name, Path(folder), "cross-encoder")
+        facts = calibrated(args.work, Path(folder), args.trained_on, args.groups)
+        (args.to / name / "crossrank.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     if args.embedder is None:
         return
     write(args.to / "embed", args.embedder, "bi-encoder")

@@ -18,15 +18,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
-import time
 from pathlib import Path
 
 import torch
 from torch.nn import functional
 from transformers import BertConfig, BertForSequenceClassification
 
+import loop
 import start
 
 CANDIDATES = 6
@@ -37,7 +36,6 @@ MICROBATCH_TOKENS = 4096
 TEACHER = 0.0
 SAME_TOPIC = 0.4
 LEARNING_RATE = 7e-5
-WARMUP = 0.05
 SEED = 20261123
 
 
@@ -135,59 +133,13 @@ def main() -> None:
         random.Random(SEED).shuffle(topical)
 
     model, tokenizer = fresh(args.begin), start.tokenizer()
-    model.train()
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=args.rate, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda n: min(1.0, (n + 1) / (WARMUP * steps)) * max(0.0, 1 - n / steps)
-    )
-    first, state_file = 0, args.to / "state.pt"
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        first = state["step"]
-    args.to.mkdir(parents=True, exist_ok=True)
 
-    def save(step: int) -> None:
-        model.save_pretrained(args.to)
-        state = {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "step": step,
-            "schedule": schedule.state_dict(),
-        }
-        torch.save(state, state_file.with_suffix(".tmp"))
-        state_file.with_suffix(".tmp").replace(state_file)
-
-    began, tokens, losses = time.monotonic(), 0, []
-    for step in range(first, steps):
+    def loss_of(step: int) -> tuple[torch.Tensor, int]:
         rows = groups[step * mined : (step + 1) * mined]
         rows += [topical[i % len(topical)] for i in range(step * args.topical, (step + 1) * args.topical)]
-        loss, used = step_loss(model, tokenizer, rows, random.Random(SEED + step), args.teacher)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
-        tokens += used
-        losses.append(float(loss.detach()))
-        if not math.isfinite(losses[-1]):
-            raise SystemExit(f"the loss is {losses[-1]} at step {step}; lower LEARNING_RATE and start again")
-        if (step + 1) % 25 == 0:
-            seconds = time.monotonic() - began
-            left = seconds / (step + 1 - first) * (steps - step - 1)
-            print(
-                f"step {step + 1}/{steps} loss {sum(losses[-100:]) / len(losses[-100:]):.4f} "
-                f"{tokens / seconds:.0f} tokens/s, {left / 60:.0f} min left",
-                flush=True,
-            )
-        if (step + 1) % 200 == 0:
-            save(step + 1)
-        if args.keep and (step + 1) % args.keep == 0:
-            model.save_pretrained(args.to / f"step-{step + 1:05d}")
-    save(steps)
+        return step_loss(model, tokenizer, rows, random.Random(SEED + step), args.teacher)
+
+    loop.train(model, args.to, steps, loss_of, args.rate, args.keep)
 
 
 if __name__ == "__main__":

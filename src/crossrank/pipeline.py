@@ -1,4 +1,4 @@
-"""A whole query: retrievers, reciprocal rank fusion, a cascade of rerankers. Its repr is its source."""
+"""A whole query: retrievers, their fusion, a cascade of rerankers. Its repr is its source."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from crossrank.crossencoder import CrossEncoder, load
 from crossrank.embedder import load_embedder
 from crossrank.errors import CrossrankError, IndexFileError, InputError
 from crossrank.evidence import Evidence, find
-from crossrank.fusion import rrf
+from crossrank.fusion import RRF, Fusion, Scores
 from crossrank.planner import Memory, paced, plan
 from crossrank.types import (
     Embedder,
@@ -85,11 +85,11 @@ class Pipeline:
     """Retrieve, fuse, rerank: a fixed shape, so a frozen value.
 
     Attributes:
-        retrievers: first stages by name. One is used as it is; several are joined by reciprocal rank fusion.
+        retrievers: first stages by name. One is used as it is; several are joined by `fusion`.
         texts: passages of the given ids, in their order.
         stages: rerankers, in order; none leaves the fused order.
         depth: documents each retriever returns.
-        rrf_k: the constant of reciprocal rank fusion.
+        fusion: how several rankings become one; reciprocal rank fusion when absent, which suits any retrievers.
         store: where the passages' token ids lie ready, if anywhere; see `crossrank.cascade.rerank`.
         budget: seconds in which an answer is due; see `within`.
         on_error: what a stage that fails does to the query: "raise", or "keep" the order before it, with the reason in
@@ -101,7 +101,7 @@ class Pipeline:
     texts: Callable[[Sequence[str]], Sequence[Passage]] = field(repr=False)
     stages: tuple[Stage, ...] = ()
     depth: int = 100
-    rrf_k: int = 60
+    fusion: Fusion = field(default_factory=RRF)
     store: TokenStore | None = field(default=None, repr=False)
     budget: float | None = None
     on_error: OnError = "raise"
@@ -192,7 +192,7 @@ class Pipeline:
             traces.append(Trace(name, found.ranking, taken, {}, found.truncations))
         if len(traces) > 1:
             started = self.clock()
-            fused = rrf([trace.ranking for trace in traces], self.rrf_k)
+            fused = self.fusion({trace.name: trace.ranking for trace in traces})
             traces.append(Trace("fused", fused, self.clock() - started, {}))
         return traces
 
@@ -294,6 +294,7 @@ def open_pipeline(
     depth: int = 100,
     where: Sequence[str] = (),
     mix: float = MIX,
+    fusion: Fusion | Literal["scores", "rrf"] = "scores",
     rerank: bool = True,
     backend: str = "auto",
     device: str = "auto",
@@ -302,7 +303,7 @@ def open_pipeline(
     on_error: OnError = "raise",
     cache: str | Path | None = None,
 ) -> Pipeline:
-    """The usual pipeline over an index: BM25 and dense, reciprocal rank fusion, one cross-encoder.
+    """The usual pipeline over an index: BM25 and dense, fusion, one cross-encoder.
 
     Args:
         folder: made by `crossrank index`.
@@ -313,6 +314,8 @@ def open_pipeline(
         depth: documents each retriever returns, and the cross-encoder reads.
         where: filters on metadata, such as "year>=2020"; all must hold.
         mix: share of the cross-encoder's score in the final order, see `Stage.weight`.
+        fusion: "scores" adds standardized scores, "rrf" is reciprocal rank fusion; or a function of your own, such as
+            `crossrank.fusion.Scores({"bm25": 0.7, "dense": 0.3})`.
         rerank: false leaves the fused order.
         backend: what computes both models; see `crossrank.backends.open`, also for the next two.
         device: "auto", "cpu" or "cuda".
@@ -349,7 +352,15 @@ def open_pipeline(
                 raise
             missing = Unavailable(str(model), error)
             stages = (Stage(missing, depth=depth, weight=mix, name=missing.name, pace=Pace()),)
-    return Pipeline(retrievers, index.passages, stages, depth, store=index, on_error=on_error)
+    return Pipeline(retrievers, index.passages, stages, depth, _fusion(fusion), store=index, on_error=on_error)
+
+
+def _fusion(wanted: Fusion | str) -> Fusion:
+    if not isinstance(wanted, str):
+        return wanted
+    if wanted not in ("scores", "rrf"):
+        raise InputError(f"unknown fusion {wanted!r}; use 'scores', 'rrf', or a function of rankings by name")
+    return Scores() if wanted == "scores" else RRF()
 
 
 def _embedder(

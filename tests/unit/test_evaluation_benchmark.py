@@ -50,12 +50,12 @@ def test_quality(tmp_path: Path, cross_encoder_folder: Path, bi_encoder_folder: 
     table = run(*common, "--sweep", "--runs", tmp_path / "runs", "--out", out)
     found = json.loads(out.read_text(encoding="utf-8"))
     assert [(one["set"], one["over"], one["queries"], one["judged_queries"]) for one in found["sets"]] == [
-        ("cacm", "rrf", 2, 3),
-        ("noveleval", "rrf", 2, 3),
+        ("cacm", "fused", 2, 3),
+        ("noveleval", "fused", 2, 3),
         ("noveleval", "its 20 judged candidates", 2, 3),
     ]
     assert found["sets"][1]["systems"]["bm25"]["mean"] == 1.0
-    assert found["sets"][0]["sweep"]["0.0"] == found["sets"][0]["systems"]["rrf"]["mean"]
+    assert found["sets"][0]["sweep"]["0.0"] == found["sets"][0]["systems"]["fused"]["mean"]
     assert found["sets"][0]["sweep"]["1.0"] == found["sets"][0]["systems"]["cross-encoder"]["mean"]
     assert found["machine"]["threads"] == 1
     assert str(tmp_path) not in out.read_text(encoding="utf-8") + table

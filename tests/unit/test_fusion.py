@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossrank.errors import InputError
-from crossrank.fusion import minmax, rrf, weighted, zscore
+from crossrank.fusion import RRF, Scores, minmax, rrf, standardized, weighted, zscore
 from crossrank.types import Ranking
 
 ids = st.lists(st.sampled_from("abcdefghij"), unique=True, max_size=8)
 
 
-def ranked(names):
-    return Ranking.sorted(names, list(range(len(names), 0, -1)))
+def ranked(names, scores=None):
+    return Ranking.sorted(names, list(range(len(names), 0, -1)) if scores is None else scores)
 
 
 def test_rrf_by_hand():
@@ -57,3 +57,42 @@ def test_weights_must_match():
 def test_negative_constant():
     with pytest.raises(InputError, match="at least 0"):
         rrf([ranked(["a"])], k=-1)
+
+
+def test_standardized_by_hand():
+    fused = standardized(
+        {"a": ranked(["x", "y"], [3.0, 1.0]), "b": ranked(["y", "z"], [0.5, 0.1])}, {"a": 1.0, "b": 2.0}
+    )
+    # a: x 3, y 1, z 1 (the last one's); b: x 0.1, y 0.5, z 0.1.
+    third = np.sqrt(2.0)
+    assert fused.ids == ("y", "x", "z")
+    assert fused.scores == pytest.approx([-third / 2 + 2 * third, third - third, -third / 2 - third], abs=1e-6)
+
+
+@given(st.lists(ids, min_size=1, max_size=4), st.floats(0.01, 100.0), st.floats(-50.0, 50.0))
+def test_standardized_ignores_scale_and_origin_of_scores(lists, scale, shift):
+    one = {str(n): ranked(names) for n, names in enumerate(lists)}
+    other = {str(n): ranked(names, scale * ranked(names).scores + shift) for n, names in enumerate(lists)}
+    weights = {name: 1.0 + n for n, name in enumerate(one)}
+    first, second = standardized(one, weights), standardized(other, weights)
+    known = dict(zip(second.ids, second.scores.tolist(), strict=True))
+    assert sorted(known) == sorted({name for names in lists for name in names})
+    assert [known[i] for i in first.ids] == pytest.approx(first.scores.tolist(), abs=1e-3)
+
+
+def test_a_silent_ranking_changes_nothing():
+    words = ranked(["x", "y"], [3.0, 1.0])
+    for silent in (ranked([], []), ranked(["x", "y"], [1.0, 1.0])):
+        assert Scores()({"bm25": words, "dense": silent}).ids == ("x", "y")
+    assert len(Scores()({"bm25": ranked([], []), "dense": ranked([], [])})) == 0
+
+
+def test_fusions_are_values_and_say_what_is_wrong():
+    assert (RRF(), Scores()) == (RRF(60), Scores({"bm25": 0.4, "dense": 0.6}))
+    with pytest.raises(InputError, match="no weight for sparse"):
+        Scores()({"bm25": ranked(["x"]), "sparse": ranked(["x"])})
+    for wrong in ({}, {"bm25": 0.0}, {"bm25": -1.0, "dense": 2.0}):
+        with pytest.raises(InputError, match="weights"):
+            Scores(wrong)
+    with pytest.raises(InputError, match="weights are for"):
+        standardized({"bm25": ranked(["x"])}, {"dense": 1.0})

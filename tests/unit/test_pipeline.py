@@ -12,6 +12,9 @@ import crossrank
 import spies
 import tiny
 from crossrank import pipeline
+from crossrank.errors import InputError
+from crossrank.fusion import Scores
+from crossrank.types import Ranking
 
 pytest.importorskip("lance", reason="needs the search extra")
 
@@ -63,6 +66,18 @@ def test_a_query_goes_through_every_step(folder: Path, cross_encoder_folder: Pat
     assert [passage.text for passage in answer.passages] == [TEXTS[id_] for id_ in answer.ranking.ids]
     with pytest.raises(crossrank.CrossrankError, match="the query is empty"):
         crossrank.open_pipeline(folder, cross_encoder_folder).search("  ")
+
+
+def test_fusion_by_scores_or_by_ranks(folder: Path, cross_encoder_folder: Path) -> None:
+    def fused(how: object) -> Ranking:
+        made = crossrank.open_pipeline(folder, cross_encoder_folder, fusion=how, rerank=False)  # type: ignore[arg-type]
+        return next(t.ranking for t in made.search("what is the capital of France?").traces if t.name == "fused")
+
+    assert fused("scores").scores.tolist() == fused(Scores()).scores.tolist()
+    assert fused("rrf").scores.max() <= 2 / 61
+    assert sorted(fused("rrf").ids) == sorted(fused("scores").ids)
+    with pytest.raises(InputError, match="unknown fusion"):
+        fused("ranks")
 
 
 def test_a_query_that_the_embedder_cuts_is_in_the_trace(folder: Path, cross_encoder_folder: Path) -> None:

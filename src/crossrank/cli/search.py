@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -54,6 +54,10 @@ Examples:
 )  # fmt: skip
 @click.option("--no-rerank", is_flag=True, help="Leave the order of the first stage: BM25 and dense search, fused.")
 @click.option(
+    "--fusion", type=click.Choice(["scores", "rrf"]), default="scores", show_default=True,
+    help="How BM25 and dense search are joined: by their standardized scores, or by ranks (reciprocal rank fusion).",
+)  # fmt: skip
+@click.option(
     "--mix", type=click.FloatRange(0, 1, min_open=True), metavar="SHARE",
     help="Share of the cross-encoder in the final score; the rest is the first stage's. 1 trusts it alone.",
 )  # fmt: skip
@@ -81,6 +85,7 @@ def command(
     model: str | None,
     embedder: str | None,
     no_rerank: bool,
+    fusion: Literal["scores", "rrf"],
     mix: float | None,
     budget_ms: float | None,
     on_error: OnError | None,
@@ -96,8 +101,8 @@ def command(
 ) -> Exit:
     """Search the index in DIR for passages that answer QUERY.
 
-    BM25 and dense search each find candidates, reciprocal rank fusion joins them, and a cross-encoder reads and
-    reorders them. In a pipe the columns are rank, score, document and text.
+    BM25 and dense search each find candidates, their scores are fused, and a cross-encoder reads and reorders
+    them. In a pipe the columns are rank, score, document and text.
 
     With --context the text goes to stdout, and what was left out of it to stderr; --json prints both as one object.
 
@@ -121,6 +126,7 @@ def command(
         depth=depth,
         where=where,
         mix=MIX if mix is None else mix,
+        fusion=fusion,
         rerank=not no_rerank,
         backend=backend,
         device=device,

@@ -96,8 +96,8 @@ def command(data: Path, folder: Path | None, check: bool, as_json: bool, **chose
 
     usual = Settings()
     settings = Settings(
-        **{name: chosen[name] for name in ("loss", "folds", "repeats", "epochs", "layers", "rate", "max_tokens", "confidence",
-                                           "most_loss", "seed")},
+        **{name: chosen[name] for name in ("loss", "folds", "repeats", "epochs", "layers", "rate", "max_tokens",
+                                           "confidence", "most_loss", "seed")},
         tokens=round(usual.tokens * chosen["effort"]),
         measured_tokens=round(usual.measured_tokens * chosen["effort"]),
     )  # fmt: skip

@@ -94,7 +94,7 @@ def found(queries: Mapping[str, str], pipeline: Pipeline, progress: Progress | N
         InputError: a query has no text.
     """
     _check_texts(queries)
-    first = Pipeline(pipeline.retrievers, pipeline.texts, (), pipeline.depth, pipeline.rrf_k, pipeline.store)
+    first = Pipeline(pipeline.retrievers, pipeline.texts, (), pipeline.depth, pipeline.fusion, store=pipeline.store)
     if queries:
         # The first search opens files; it would be the slowest.
         first.search(next(iter(queries.values())))

@@ -13,6 +13,7 @@ from crossrank.evaluation.candidates import Candidates, Progress, found
 from crossrank.evaluation.folding import Identity
 from crossrank.evaluation.setting import Setting
 from crossrank.evaluation.systems import Owners
+from crossrank.fusion import Scores
 from crossrank.index import Document, Index
 from crossrank.pipeline import Pipeline
 from crossrank.retrieval.bm25 import BM25Retriever
@@ -76,7 +77,12 @@ def over_index(index: Index, judged: JudgedSet, embedder: Embedder, depth: int, 
     passages = index.ids()
     identity = Identity.of(judged.qrels, index.documents(), passages)
     pipeline = Pipeline(
-        {"bm25": BM25Retriever(index), "dense": DenseRetriever(index, embedder)}, index.passages, (), depth, store=index
+        {"bm25": BM25Retriever(index), "dense": DenseRetriever(index, embedder)},
+        index.passages,
+        (),
+        depth,
+        Scores(),
+        store=index,
     )
     candidates = found(judged.queries, pipeline, progress)
     owners = Owners(_owners(index, candidates) if identity.split else {})

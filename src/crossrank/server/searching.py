@@ -10,6 +10,7 @@ import numpy as np
 
 from crossrank import evidence
 from crossrank.cascade import Trace, mixed
+from crossrank.fusion import Scores
 from crossrank.pipeline import MIX, Pipeline
 from crossrank.retrieval.bm25 import BM25Retriever
 from crossrank.retrieval.dense import DenseRetriever
@@ -119,7 +120,7 @@ def _first_stage(service: Service, asked: Search) -> tuple[Texts, tuple[Ranking,
         "dense": DenseRetriever(index, embedder, asked.where),
     }
     texts = index.passages
-    answer = Pipeline(retrievers, texts, (), asked.depth).search(asked.query, k=2 * asked.depth)
+    answer = Pipeline(retrievers, texts, (), asked.depth, Scores()).search(asked.query, k=2 * asked.depth)
     return texts, (answer.ranking, answer.traces)
 
 
