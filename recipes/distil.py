@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -33,7 +34,7 @@ from train_reranker import CANDIDATES, MAX_TOKENS, QUERIES_A_STEP, SEED, fresh, 
 
 TEACHER = 0.7
 # Mean nDCG@10 of five dev sets by this weight: 0 0.803, 6 0.817, 10 0.824, 15 0.830, 20 0.826, the cosine alone 0.803.
-SIMILARITY = 12.0
+SIMILARITY = 15.0
 MARGIN = 0.05
 # Shallow models forget little of what they never knew: they take, and need, a higher rate than the 6-layer one.
 LEARNING_RATE = 2e-4
@@ -41,10 +42,40 @@ LEARNING_RATE = 2e-4
 SCORED = 200
 
 
+def groups_of(work: Path, queries: int, topical: int) -> list[dict]:
+    """Shuffled groups of step 1 and, of every so many, one of step 1b, each cut to CANDIDATES: only what is trained on
+    has to be read by the teacher."""
+
+    def rows(name: str) -> list[dict]:
+        found = [json.loads(line) for line in (work / name).read_text(encoding="utf-8").splitlines()]
+        random.Random(SEED).shuffle(found)
+        return found
+
+    groups = rows("groups.jsonl")[: queries or None]
+    if topical:
+        groups = mixed(groups, rows("topical.jsonl"), topical)
+    for n, row in enumerate(groups):
+        rest = range(1, len(row["passages"]))
+        picked = [0, *sorted(random.Random(SEED + n).sample(rest, min(CANDIDATES - 1, len(rest))))]
+        row["passages"], row["teacher"] = ([row[key][i] for i in picked] for key in ("passages", "teacher"))
+    return groups
+
+
+def mixed(groups: list[dict], topical: list[dict], every: int) -> list[dict]:
+    """The groups, with one of `topical` after every `every - 1` of them while there are any."""
+    out, others = [], iter(topical)
+    for row in groups:
+        out.append(row)
+        if len(out) % every == every - 1 and (other := next(others, None)):
+            out.append(other)
+    return out
+
+
 def opinions(work: Path, teacher: str, groups: list[dict], threads: int) -> list[list[float]]:
     """The teacher's raw scores of all passages of each group, in order."""
-    model = crossrank.load(teacher, max_length=MAX_TOKENS, windows=crossrank.Windows(fold="first"), threads=threads)
-    file = work / f"scores-{model.fingerprint[:16]}.jsonl"
+    model = crossrank.load(teacher, max_length=MAX_TOKENS, fold="first", threads=threads or None)
+    which = sha256(json.dumps([(row["query"], row["passages"]) for row in groups[:SCORED]]).encode()).hexdigest()
+    file = work / f"scores-{model.fingerprint[:16]}-{which[:8]}.jsonl"
     found = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     with open(file, "a", encoding="utf-8") as out:
         for begin in range(len(found), len(groups), SCORED):
@@ -71,19 +102,13 @@ def student(teacher: Path, layers: list[int]) -> BertForSequenceClassification:
 
 
 def step_loss(
-    model: BertForSequenceClassification, tokenizer: object, rows: list[tuple[dict, list[float]]], rng: random.Random
+    model: BertForSequenceClassification, tokenizer: object, rows: list[tuple[dict, list[float]]]
 ) -> tuple[torch.Tensor, int]:
     """Mean loss over the queries of a step, and the tokens it took."""
-    pairs, choices = [], []
-    for row, _ in rows:
-        negatives = rng.sample(range(1, len(row["passages"])), min(CANDIDATES - 1, len(row["passages"]) - 1))
-        choices.append([0, *sorted(negatives)])
-        pairs += pair_ids(tokenizer, row["query"], [row["passages"][i] for i in choices[-1]])
+    pairs = [pair for row, _ in rows for pair in pair_ids(tokenizer, row["query"], row["passages"])]
     losses = []
-    for scores, (_, told), picked in zip(
-        logits_of(model, pairs).split([len(picked) for picked in choices]), rows, choices, strict=True
-    ):
-        theirs = torch.tensor([told[i] for i in picked])
+    for scores, (_, told) in zip(logits_of(model, pairs).split([len(told) for _, told in rows]), rows, strict=True):
+        theirs = torch.tensor(told)
         judged = torch.zeros(len(scores))
         judged[0] = 1.0
         target = (1 - TEACHER) * judged + TEACHER * functional.softmax(theirs, 0)
@@ -100,6 +125,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, nargs="+", required=True, help="of the teacher, counted from 0")
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--queries", type=int, default=0, help="train on the first N shuffled groups (default: all)")
+    parser.add_argument("--topical", type=int, default=0, help="every so-manieth group is one of topical.py")
     parser.add_argument("--similarity", type=float, default=SIMILARITY, help="weight of the start model's cosine")
     parser.add_argument("--rate", type=float, default=LEARNING_RATE, help="peak learning rate")
     parser.add_argument("--threads", type=int, default=0, help="cores to use (default: all)")
@@ -107,9 +133,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    groups = [json.loads(line) for line in (args.work / "groups.jsonl").read_text(encoding="utf-8").splitlines()]
-    random.Random(SEED).shuffle(groups)
-    groups = groups[: args.queries or None]
+    groups = groups_of(args.work, args.queries, args.topical)
     read = opinions(args.work, args.teacher, groups, args.threads)
     rows = [
         (row, [score + args.similarity * near for score, near in zip(scores, row["teacher"], strict=True)])
@@ -121,7 +145,7 @@ def main() -> None:
 
     def loss_of(step: int) -> tuple[torch.Tensor, int]:
         part = rows[step * QUERIES_A_STEP : (step + 1) * QUERIES_A_STEP]
-        return step_loss(model, tokenizer, part, random.Random(SEED + step))
+        return step_loss(model, tokenizer, part)
 
     loop.train(model, args.to, len(rows) // QUERIES_A_STEP, loss_of, args.rate, args.keep)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import bm25s
@@ -37,6 +38,14 @@ def sampled(candidates: list[str], n: int, rng: random.Random) -> list[str]:
     """`n` of ranked candidates without replacement, likelier near the top: hard, but not only the very hardest."""
     order = sorted(range(len(candidates)), key=lambda i: rng.expovariate(1.0) * (i + 6))
     return [candidates[i] for i in order[:n]]
+
+
+def fewer(training: TrainingSet, most: int, rng: random.Random) -> TrainingSet:
+    """The set with `most` of its passages: the judged ones, then others drawn at random. Mining embeds them all."""
+    judged = {i for _, relevant in training.queries for i in relevant}
+    others = [i for i in training.passages if i not in judged]
+    kept = judged | set(rng.sample(others, min(len(others), max(0, most - len(judged)))))
+    return replace(training, passages={i: text for i, text in training.passages.items() if i in kept})
 
 
 def vectors(embedder: crossrank.TextEmbedder, texts: list[str]) -> torch.Tensor:
@@ -82,6 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("train", type=Path)
     parser.add_argument("work", type=Path)
+    parser.add_argument("--passages", type=int, default=0, help="mine in at most so many of a set (default: all)")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     rng = random.Random(SEED)
@@ -90,7 +100,8 @@ def main() -> None:
     embedder.max_length = READ
 
     with open(args.work / "groups.jsonl", "w", encoding="utf-8") as out:
-        for training in load(args.train, SEED):
+        for whole in load(args.train, SEED):
+            training = fewer(whole, args.passages, rng) if args.passages else whole
             place = {passage_id: n for n, passage_id in enumerate(training.passages)}
             passages = vectors(embedder, list(training.passages.values()))
             queries = vectors(embedder, [query for query, _ in training.queries])

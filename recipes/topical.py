@@ -39,7 +39,9 @@ def main() -> None:
     asked = [query for query, _ in sentences.queries]
     embedder = crossrank.load_embedder(start.FOLDER)
     embedder.max_length = READ
-    near = (vectors(embedder, asked) @ vectors(embedder, texts).T).topk(DEPTH).indices.tolist()
+    queries, passages = vectors(embedder, asked), vectors(embedder, texts)
+    place = {i: n for n, i in enumerate(ids)}
+    near = (queries @ passages.T).topk(DEPTH).indices.tolist()
     retriever = bm25s.BM25(k1=0.9, b=0.4)
     retriever.index(bm25s.tokenize(texts, show_progress=False), show_progress=False)
     words, _ = retriever.retrieve(bm25s.tokenize(asked, show_progress=False), k=DEPTH, show_progress=False)
@@ -62,7 +64,12 @@ def main() -> None:
             if len(same) < SAME or len(other) < OTHER:
                 continue
             chosen = [right, *rng.sample(same, SAME), *rng.sample(other, OTHER)]
-            row = {"query": query, "passages": [sentences.passages[i] for i in chosen], "grades": [2, 1, 1, 0, 0, 0]}
+            row = {
+                "query": query,
+                "passages": [sentences.passages[i] for i in chosen],
+                "grades": [2, 1, 1, 0, 0, 0],
+                "teacher": [round(float(queries[n] @ passages[place[i]]), 4) for i in chosen],
+            }
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
             kept += 1
     print(f"{kept} of {len(asked)} questions kept")

@@ -1,0 +1,149 @@
+"""Which checkpoint is better? nDCG@10 of cross-encoders on lists of the dev sets, each model alone on each list.
+
+    python recipes/choose.py DEV_FOLDER WORK_FOLDER MODEL [MODEL ...] [--near 0 10 15]
+
+Lists come once and are kept in WORK_FOLDER: trec_dl19's own BM25 top 100, the judged candidates of sets that judge some
+for each question, and for the others the top of BM25 and the start model together. `--near` also measures each model's
+score plus so many times the start model's cosine: the teacher of `distil.py`.
+
+The dev sets are for choosing. What is chosen here is measured by `benchmarks/quality.py`, which runs the whole product.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import bm25s
+import numpy as np
+
+import crossrank
+import start
+from crossrank.evaluation import JudgedSet, read_run, read_set
+from crossrank.evaluation.measures import per_query
+from crossrank.fusion import rrf
+from crossrank.types import Ranking
+
+QUERIES = 60
+# Queries and candidates of each where lists are made here: a third of the product's depth, for a third of the time.
+MADE, DEPTH = 30, 30
+# Name: split, and where its lists come from.
+SETS = {
+    "trec_dl19": ("full", "runs/BM25.trec"),
+    "noveleval": ("test", "judged"),
+    "wikiqa": ("test", "judged"),
+    "selqa": ("test", "judged"),
+    "hotpotqa_dev500": ("test", "judged"),
+    "clapnq": ("dev", "found"),
+    "scifact": ("test", "found"),
+    "cacm": ("test", "found"),
+    "npl": ("test", "found"),
+}
+SEED = 0
+# Tokens of a pair: the sets' passages mostly fit, and a choice needs no windows.
+MAX_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class List:
+    """One query's candidates: texts, the start model's cosines, and all judgments of the query."""
+
+    set: str
+    query: str
+    ids: list[str]
+    texts: list[str]
+    near: list[float]
+    grades: dict[str, int]
+
+
+def found(judged: JudgedSet, vectors: np.ndarray, asked: np.ndarray) -> dict[str, list[str]]:
+    """The top DEPTH of BM25 and the start model, fused by rank."""
+    ids = list(judged.corpus)
+    retriever = bm25s.BM25(k1=0.9, b=0.4)
+    texts = [judged.corpus[i].scored_text for i in ids]
+    retriever.index(bm25s.tokenize(texts, show_progress=False), show_progress=False)
+    words = bm25s.tokenize(list(judged.queries.values()), show_progress=False)
+    lexical, values = retriever.retrieve(words, k=DEPTH, show_progress=False)
+    lists = {}
+    for n, query in enumerate(judged.queries):
+        cosines = vectors @ asked[n]
+        nearest = np.argsort(-cosines, kind="stable")[:DEPTH]
+        both = [
+            Ranking.sorted([ids[i] for i in lexical[n]], values[n]),
+            Ranking.sorted([ids[i] for i in nearest], cosines[nearest]),
+        ]
+        lists[query] = list(rrf(both).cut(DEPTH).ids)
+    return lists
+
+
+def lists_of(dev: Path, name: str, embedder: crossrank.TextEmbedder) -> list[List]:
+    split, source = SETS[name]
+    judged = read_set(dev / name, split).sample(MADE if source == "found" else QUERIES, SEED)
+    asked = embedder.embed(list(judged.queries.values()))
+    if source == "found":
+        ids = list(judged.corpus)
+        candidates = found(judged, embedder.embed([judged.corpus[i].scored_text for i in ids]), asked)
+    elif source == "judged":
+        candidates = {query: list(grades) for query, grades in judged.qrels.items()}
+    else:
+        run = read_run(dev / name / source)
+        candidates = {query: list(run[query].cut(100).ids) for query in judged.queries}
+    rows = []
+    for n, query in enumerate(judged.queries):
+        texts = [judged.corpus[i].scored_text for i in candidates[query]]
+        near = (embedder.embed(texts) @ asked[n]).tolist()
+        rows.append(List(name, judged.queries[query], candidates[query], texts, near, dict(judged.qrels[query])))
+    return rows
+
+
+def kept_lists(dev: Path, work: Path) -> list[List]:
+    file = work / "dev.jsonl"
+    if not file.exists():
+        embedder = crossrank.load_embedder(start.FOLDER)
+        rows = [row for name in SETS for row in lists_of(dev, name, embedder)]
+        file.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), encoding="utf-8")
+    return [List(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def values(lists: list[List], scores: list[np.ndarray]) -> dict[str, float]:
+    """Mean nDCG@10 by set; equal scores keep the incoming order."""
+    found = {}
+    for name in dict.fromkeys(row.set for row in lists):
+        mine = [(str(n), row) for n, row in enumerate(lists) if row.set == name]
+        run = {key: Ranking.sorted(row.ids, scores[int(key)]) for key, row in mine}
+        measured = per_query({key: row.grades for key, row in mine}, run)["nDCG@10"]
+        found[name] = float(np.mean(list(measured.values())))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dev", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("models", nargs="+", help="names or folders")
+    parser.add_argument("--near", type=float, nargs="+", default=[0.0], help="weights of the start model's cosine")
+    parser.add_argument("--threads", type=int, default=0, help="cores to use (default: all)")
+    args = parser.parse_args()
+    lists = kept_lists(args.dev, args.work)
+    rows = [("the start model's cosine", values(lists, [np.float32(row.near) for row in lists]))]
+    for name in args.models:
+        model = crossrank.load(
+            name, max_length=MAX_TOKENS, windows=crossrank.Windows(fold="first"), threads=args.threads
+        )
+        scores = [model.score([(row.query, text) for text in row.texts]) for row in lists]
+        for weight in args.near:
+            label = name if weight == 0 else f"{name} + {weight:g} cosine"
+            mixed = [score + weight * np.float32(row.near) for score, row in zip(scores, lists, strict=True)]
+            rows.append((label, values(lists, mixed)))
+    names = list(rows[0][1])
+    print("| model | " + " | ".join(names) + " | mean |")
+    print("| --- |" + " --: |" * (len(names) + 1))
+    for label, measured in rows:
+        cells = [measured[name] for name in names]
+        print(f"| {label} | " + " | ".join(f"{value:.3f}" for value in [*cells, np.mean(cells)]) + " |")
+
+
+if __name__ == "__main__":
+    main()
