@@ -43,7 +43,7 @@ SCORED = 200
 
 def opinions(work: Path, teacher: str, groups: list[dict], threads: int) -> list[list[float]]:
     """The teacher's raw scores of all passages of each group, in order."""
-    model = crossrank.load(teacher, max_length=MAX_TOKENS, windows=crossrank.Windows(fold="first"), threads=threads)
+    model = crossrank.load(teacher, max_length=MAX_TOKENS, max_windows=1, threads=threads or None)
     file = work / f"scores-{model.fingerprint[:16]}.jsonl"
     found = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     with open(file, "a", encoding="utf-8") as out:
