@@ -118,28 +118,39 @@ def step_loss(
     return torch.stack(losses).mean(), sum(len(ids) for ids, _ in pairs)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--teacher", default="small", help="a name, or a folder; it is exported to WORK_FOLDER/teacher")
-    parser.add_argument("--layers", type=int, nargs="+", required=True, help="of the teacher, counted from 0")
+def options(parser: argparse.ArgumentParser) -> None:
+    """What every training takes that learns from `taught`."""
+    parser.add_argument("--teacher", default="small", help="a cross-encoder's name, or its folder")
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--queries", type=int, default=0, help="train on the first N shuffled groups (default: all)")
     parser.add_argument("--topical", type=int, default=0, help="every so-manieth group is one of topical.py")
     parser.add_argument("--similarity", type=float, default=SIMILARITY, help="weight of the start model's cosine")
-    parser.add_argument("--rate", type=float, default=LEARNING_RATE, help="peak learning rate")
     parser.add_argument("--threads", type=int, default=0, help="cores to use (default: all)")
     parser.add_argument("--keep", type=int, default=0, help="keep the model of every N steps, to choose or average")
-    args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
+
+
+def taught(args: argparse.Namespace) -> list[tuple[dict, list[float]]]:
+    """Groups, and what the teacher and the start model together say of their passages."""
     groups = groups_of(args.work, args.queries, args.topical)
     read = opinions(args.work, args.teacher, groups, args.threads)
-    rows = [
+    return [
         (row, [score + args.similarity * near for score, near in zip(scores, row["teacher"], strict=True)])
         for row, scores in zip(groups, read, strict=True)
     ]
-    exported = args.work / "teacher"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    options(parser)
+    parser.add_argument("--layers", type=int, nargs="+", required=True, help="of the teacher, counted from 0")
+    parser.add_argument("--rate", type=float, default=LEARNING_RATE, help="peak learning rate")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    rows = taught(args)
+    # One folder a student: trainings may run side by side.
+    exported = args.to / "teacher"
     crossrank.checkpoint.export(crossrank.load(args.teacher).checkpoint, exported, overwrite=True)
     model, tokenizer = student(exported, args.layers), start.tokenizer()
 

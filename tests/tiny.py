@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.numpy import save_file
 from crossrank.types import Tokens
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+MARKS = ["[unused0]", "[unused1]"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,?!-"
 WORDS = ["the", "what", "is", "a", "of", "in", "capital", "france", "paris", "bread", "yeast", "cat", "planet", "##s"]
 VOCABULARY = list(dict.fromkeys([*SPECIALS, *LETTERS, *(f"##{letter}" for letter in LETTERS), *WORDS]))
@@ -107,10 +109,41 @@ def bi_encoder(folder: Path, pooling: str = "mean", normalize: bool = True, pref
     return folder
 
 
-def tokenizer(folder: Path) -> None:
-    """A lower-casing WordPiece vocabulary of letters and a few words."""
+def late(folder: Path, layout: str = "pylate", width: int = 8, bias: bool = False, **stated: Any) -> Path:
+    """A late-interaction model over BERT in the layout of "pylate" or "colbert"; `stated` goes into its settings."""
+    config = {key: value for key, value in CONFIG.items() if key not in ("id2label", "label2id")}
+    config["vocab_size"] += len(MARKS)
+    tokenizer(folder, MARKS)
+    rng = np.random.default_rng(1)
+    parts = {"linear.weight": rng.standard_normal((width, CONFIG["hidden_size"])).astype(np.float32)}
+    if bias:
+        parts["linear.bias"] = rng.standard_normal(width).astype(np.float32)
+    if layout == "colbert":
+        write_json(folder / "config.json", {**config, "architectures": ["HF_ColBERT"]})
+        save_file({**weights(config, 0), **parts}, folder / "model.safetensors", metadata={"format": "pt"})
+        marks = {"query_token_id": "[unused0]", "doc_token_id": "[unused1]"}
+        write_json(folder / "artifact.metadata", {**marks, "query_maxlen": 12, "doc_maxlen": 24, **stated})
+        return folder
+    write_json(folder / "config.json", {**config, "architectures": ["BertModel"]})
+    save_file(weights(config, 0, ""), folder / "model.safetensors", metadata={"format": "pt"})
+    listed = [("", "sentence_transformers.models.Transformer"), ("1_Dense", "pylate.models.Dense.Dense")]
+    modules = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(listed)]
+    write_json(folder / "modules.json", modules)
+    dense = {"in_features": CONFIG["hidden_size"], "out_features": width, "bias": bias}
+    write_json(folder / "1_Dense" / "config.json", {**dense, "activation_function": "torch.nn.modules.linear.Identity"})
+    save_file(parts, folder / "1_Dense" / "model.safetensors", metadata={"format": "pt"})
+    marks = {"query_prefix": "[unused0]", "document_prefix": "[unused1]"}
+    settings = {"model_type": "ColBERT", **marks, "query_length": 12, "document_length": 24, **stated}
+    write_json(folder / "config_sentence_transformers.json", settings)
+    # What PyLate leaves here is the length of whatever was encoded last; it means nothing.
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": 11, "do_lower_case": False})
+    return folder
+
+
+def tokenizer(folder: Path, more: Sequence[str] = ()) -> None:
+    """A lower-casing WordPiece vocabulary of letters and a few words, and `more`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+    (folder / "vocab.txt").write_text("\n".join([*VOCABULARY, *more]) + "\n", encoding="utf-8")
     stated = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 60}
     write_json(folder / "tokenizer_config.json", stated)
 

@@ -22,7 +22,7 @@ from crossrank.windows import Fold, spans
 
 # A passage is cut before it is tokenized at this many characters a token that could be read: English has 4-5, the
 # longest scripts under 2, and a word longer than 100 characters is one [UNK]. It bounds memory on a 50 MB line.
-_CHARACTERS_A_TOKEN = 24
+CHARACTERS_A_TOKEN = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ class PairEncoder:
             Sequences in the order of the pairs, a pair's windows in the order of the text.
         """
         place = {text: row for row, text in enumerate(dict.fromkeys(passage for _, passage in pairs))}
-        limit = max(windows.size * windows.most, self.room) * _CHARACTERS_A_TOKEN
+        limit = max(windows.size * windows.most, self.room) * CHARACTERS_A_TOKEN
         passages = self._tokenized([text[:limit] for text in place])
         whole = np.fromiter((len(text) <= limit for text in place), dtype=np.bool_, count=len(place))
         of = np.fromiter((place[passage] for _, passage in pairs), dtype=np.int64, count=len(pairs))
@@ -267,7 +267,7 @@ class PairEncoder:
     def _add_heads(self, queries: Sequence[str], heads: dict[str, NDArray[np.int32]]) -> list[Truncation]:
         """Tokenize the queries that `heads` does not have yet; tell which were cut."""
         most = self.room // 2
-        limit = (most + 1) * _CHARACTERS_A_TOKEN
+        limit = (most + 1) * CHARACTERS_A_TOKEN
         new = [text for text in dict.fromkeys(queries) if text not in heads]
         made = self._tokenized([text[:limit] for text in new])
         cut = []
@@ -279,14 +279,19 @@ class PairEncoder:
         return cut
 
     def _tokenized(self, texts: Sequence[str]) -> Tokens:
-        # encode_batch_fast leaves out character offsets, which nobody reads here; a third of the time.
-        made = self._tokenizer.encode_batch_fast([valid_text(text) for text in texts], add_special_tokens=False)
-        rows = [one.ids for one in made]
-        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum([len(row) for row in rows], out=offsets[1:])
-        # One array from all numbers at once: an array a row takes twice as long.
-        ids = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(offsets[-1]))
-        return Tokens(ids, np.zeros_like(ids), offsets)
+        return tokenized(self._tokenizer, texts)
+
+
+def tokenized(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
+    """Ids of texts, special tokens left out, end to end; types that nobody reads."""
+    # encode_batch_fast leaves out character offsets, which nobody reads here; a third of the time.
+    made = tokenizer.encode_batch_fast([valid_text(text) for text in texts], add_special_tokens=False)
+    rows = [one.ids for one in made]
+    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum([len(row) for row in rows], out=offsets[1:])
+    # One array from all numbers at once: an array a row takes twice as long.
+    ids = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(offsets[-1]))
+    return Tokens(ids, np.zeros_like(ids), offsets)
 
 
 def valid_text(text: str) -> str:

@@ -34,6 +34,7 @@ LAYERS = {
     "checkpoint": 1,
     "models": 1,
     "encoder": 2,
+    "lateencoder": 2,
     "cost": 2,
     "evidence": 2,
     "backends": 2,
@@ -61,9 +62,9 @@ PUBLIC_LAYER = 4
 
 # Modules of one layer may build on each other where this says so, and nowhere else. Reasons: reading asks a
 # cross-encoder for its truncation report; stages are read, and plans are made of stages; the stopping rule standardizes
-# as fusion does; a cross-encoder that remembers is one; a name of the catalog becomes a checkpoint; the command
-# line starts the servers; evaluation runs a whole query as the product does;
-# a tuned model is judged by the measures of evaluation.
+# as fusion does; a cross-encoder that remembers is one; both encoders tokenize alike; a name of the catalog becomes a
+# checkpoint; the command line starts the servers; evaluation runs a whole query as the product does; a tuned model is
+# judged by the measures of evaluation.
 WITHIN_A_LAYER = {
     ("types", "errors"),
     ("extras", "errors"),
@@ -74,6 +75,7 @@ WITHIN_A_LAYER = {
     ("stopping", "fusion"),
     ("scorecache", "crossencoder"),
     ("models", "checkpoint"),
+    ("lateencoder", "encoder"),
     ("training", "evaluation"),
     ("cli", "server"),
     ("evaluation", "pipeline"),

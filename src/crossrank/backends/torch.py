@@ -101,13 +101,13 @@ def model_of(checkpoint: Checkpoint, attention: str = "sdpa") -> Any:
     Raises:
         CheckpointError: transformers cannot load it, or would make up a weight.
     """
-    if checkpoint.modules:
+    if checkpoint.modules and checkpoint.kind == "cross-encoder":
         raise CheckpointError(
             f"{checkpoint.folder} has its head in sentence-transformers modules, which transformers does not load. "
             "Use backend='reference'."
         )
     classes = transformers.AutoModelForSequenceClassification, transformers.AutoModel
-    auto: Any = classes[checkpoint.kind == "bi-encoder"]
+    auto: Any = classes[checkpoint.kind != "cross-encoder"]
     ordinary = checkpoint.shared_embeddings is None and all(
         path.parent == checkpoint.folder and path.name.startswith("model") and path.suffix == ".safetensors"
         for path in checkpoint.weights
@@ -150,8 +150,8 @@ def _first_that_works(auto: Any, place: Any, attention: str, settings: dict[str,
 
 def _refuse_made_up(loaded: Mapping[str, Any], checkpoint: Checkpoint) -> None:
     missing = [str(name) for name in loaded.get("missing_keys", ())]
-    if checkpoint.kind == "bi-encoder":
-        # The pooler is not part of mean or first-token pooling, and many bi-encoders leave it out.
+    if checkpoint.kind != "cross-encoder":
+        # The pooler is not part of mean or first-token pooling, and many encoders leave it out.
         missing = [name for name in missing if not name.startswith("pooler.")]
     wrong = missing + [str(name) for name in loaded.get("mismatched_keys", ())]
     if wrong:

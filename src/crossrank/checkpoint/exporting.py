@@ -51,8 +51,8 @@ def export(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = False) -> 
             f"{target} is not empty, and a model there would be overwritten: give a new folder, or say so with --force "
             "(overwrite=True)"
         )
-    if checkpoint.modules:
-        raise CheckpointError(f"{checkpoint.folder} is made of sentence-transformers modules; copy the folder itself")
+    if checkpoint.modules or checkpoint.late:
+        raise CheckpointError(f"{checkpoint.folder} is more than an encoder with a head; copy the folder itself")
     tensors = checkpoint.tensors()
     target.mkdir(parents=True, exist_ok=True)
     for name in (*OTHERS, *TOKENIZER_FILES):

@@ -61,9 +61,9 @@ def head(folder: Path, architecture: str) -> Head | None:
             "sentence-transformers, or choose another model."
         )
     tensors = {
-        **_tensors(dense, "linear", "head.dense"),
-        **_tensors(norm, "norm", "head.norm"),
-        **_tensors(classifier, "linear", "classifier"),
+        **weights_of(dense, "linear", "head.dense"),
+        **weights_of(norm, "norm", "head.norm"),
+        **weights_of(classifier, "linear", "classifier"),
     }
     file, name = tensors["classifier.weight"]
     return Head(
@@ -73,7 +73,12 @@ def head(folder: Path, architecture: str) -> Head | None:
     )
 
 
-def _tensors(place: Path, theirs: str, ours: str) -> dict[str, tuple[Path, str]]:
+def weights_of(place: Path, theirs: str, ours: str) -> dict[str, tuple[Path, str]]:
+    """Weight and bias of one module under our name, and the file and name where each is; a bias may be absent.
+
+    Raises:
+        CheckpointError: the module's file is missing or damaged, or has no weight.
+    """
     file = place / "model.safetensors"
     names = weights.header(file)
     found = {f"{ours}.{part}": (file, f"{theirs}.{part}") for part in ("weight", "bias") if f"{theirs}.{part}" in names}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from crossrank import extras
-from crossrank.checkpoint import modular, settings, vocabulary, weights
-from crossrank.checkpoint.record import WORD_EMBEDDINGS, Checkpoint
+from crossrank.checkpoint import late, modular, settings, vocabulary, weights
+from crossrank.checkpoint.record import WORD_EMBEDDINGS, Checkpoint, Kind
 from crossrank.errors import CheckpointError
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -54,7 +54,13 @@ def read(
     files = files or _weight_files(folder)
     shapes = _shapes(files)
     head = modular.head(folder, architecture)
-    if head is None:
+    found = late.find(folder, config) if head is None else None
+    parts = head or found
+    kind: Kind = "late-interaction"
+    if found is not None:
+        labels = 0
+        _check_map(folder, found, shapes)
+    elif head is None:
         kind = _kind(config, architecture, shapes)
         labels = _labels(folder, config, architecture, shapes) if kind == "cross-encoder" else 0
     else:
@@ -73,7 +79,7 @@ def read(
         kind=kind,
         labels=labels,
         activation=settings.activation(folder, config, labels) if kind == "cross-encoder" else "identity",
-        max_length=settings.max_length(folder, place, architecture, config),
+        max_length=_max_length(folder, place, architecture, config, found),
         pooling=pooling,
         normalize=normalize,
         calibration=settings.calibration(folder),
@@ -81,7 +87,8 @@ def read(
         vocabulary=place,
         token_types=settings.token_types(place, config),
         shared_embeddings=None if shared_embeddings is None else Path(shared_embeddings),
-        modules={} if head is None else head.tensors,
+        modules=parts.tensors if parts is not None else {},
+        late=None if found is None else found.late,
     )
 
 
@@ -132,9 +139,7 @@ def _shapes(files: tuple[Path, ...]) -> Mapping[str, tuple[int, ...]]:
     return found
 
 
-def _kind(
-    config: Mapping[str, Any], architecture: str, shapes: Mapping[str, tuple[int, ...]]
-) -> Literal["cross-encoder", "bi-encoder"]:
+def _kind(config: Mapping[str, Any], architecture: str, shapes: Mapping[str, tuple[int, ...]]) -> Kind:
     """By the class that config.json names; by the weights when it names none."""
     classes = config.get("architectures")
     if isinstance(classes, list) and classes:
@@ -168,6 +173,31 @@ def _labels(folder: Path, config: Mapping[str, Any], architecture: str, shapes: 
         )
     _check_count(folder, stated)
     return stated
+
+
+def _check_map(folder: Path, found: late.Found, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    weight = f"{late.PROJECTION}.weight"
+    if not found.tensors and shapes and weight not in shapes:
+        raise CheckpointError(
+            f"{folder}: config.json says HF_ColBERT but the weights have no {weight}: newly initialised it would score "
+            "at random. Use the fine-tuned model's own weight file."
+        )
+
+
+def _max_length(
+    folder: Path, place: Path, architecture: str, config: Mapping[str, Any], found: late.Found | None
+) -> int:
+    """Tokens in one sequence; of a late-interaction model, its longer side, which its table must hold."""
+    if found is None:
+        return settings.max_length(folder, place, architecture, config)
+    longest = max(found.late.query_length, found.late.document_length)
+    positions = settings.positions(config, architecture, str(folder))
+    if positions is not None and longest > positions:
+        raise CheckpointError(
+            f"{folder} states texts of {longest} tokens but has positions for {positions}. Correct the lengths in "
+            "config_sentence_transformers.json or artifact.metadata."
+        )
+    return longest
 
 
 def _check_count(folder: Path, labels: int) -> None:

@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from crossrank.checkpoint import vocabulary, weights
+from crossrank.checkpoint.late import Late
 from crossrank.checkpoint.settings import Activation
 from crossrank.errors import CheckpointError
 from crossrank.types import Pooling
+
+Kind = Literal["cross-encoder", "bi-encoder", "late-interaction"]
 
 WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 
@@ -31,8 +34,9 @@ class Checkpoint:
         folder: where the files are.
         architecture: the `model_type` of config.json: `bert`, `electra`, `roberta`, `xlm-roberta`, `modernbert`, ...
         config: config.json; for a head in module folders, with what transformers would call its settings.
-        kind: has it a classification head (cross-encoder) or not (bi-encoder)?
-        labels: 1 or 2 for a cross-encoder, 0 for a bi-encoder.
+        kind: has it a classification head (cross-encoder), a map of token vectors (late-interaction), or neither
+            (bi-encoder)?
+        labels: 1 or 2 for a cross-encoder, 0 otherwise.
         activation: what the model's authors apply to its logits. Scores stay raw; this only describes their space.
         max_length: tokens in one sequence, special tokens included.
         pooling: how a bi-encoder turns token vectors into one; None when its folder does not say.
@@ -43,13 +47,14 @@ class Checkpoint:
         token_types: does the model tell the query side from the passage side by token types?
         shared_embeddings: a safetensors file that holds the word embeddings when the model's own file leaves them out.
         modules: weights of a head in sentence-transformers module folders: name, then file and name there.
+        late: how a late-interaction model reads texts; None for other kinds.
     """
 
     name: str
     folder: Path
     architecture: str
     config: Mapping[str, Any]
-    kind: Literal["cross-encoder", "bi-encoder"]
+    kind: Kind
     labels: int
     activation: Activation
     max_length: int
@@ -61,6 +66,7 @@ class Checkpoint:
     token_types: bool = True
     shared_embeddings: Path | None = None
     modules: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
+    late: Late | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -68,6 +74,8 @@ class Checkpoint:
         whole = hashlib.sha256()
         traits = vocabulary.traits(self.folder, self.vocabulary)
         stated = [self.config, self.max_length, self.pooling, self.normalize, self.token_types, traits]
+        if self.late is not None:
+            stated.append(self.late.written())
         whole.update(json.dumps(stated, sort_keys=True, default=str).encode())
         files = [*vocabulary.files(self.vocabulary), *self.weights]
         if self.shared_embeddings is not None:

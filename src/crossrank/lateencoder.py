@@ -1,0 +1,149 @@
+"""Queries and documents to token ids as late-interaction models read them: a marker, mask tokens, a list to skip.
+
+    query:     [CLS] marker query [SEP]      then, with query expansion, [MASK] up to the query length
+    document:  [CLS] marker document [SEP]
+
+The marker stands after the first special token of the tokenizer's own frame. What does not fit is cut before the last
+special tokens. `crossrank.checkpoint.late` says where the lengths and markers come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from crossrank.checkpoint import vocabulary
+from crossrank.checkpoint.late import Late
+from crossrank.encoder import CHARACTERS_A_TOKEN, tokenized
+from crossrank.errors import CheckpointError
+from crossrank.types import Tokens, Truncation
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Marked:
+    """Sequences for a backend, one a text, in the order of the texts.
+
+    Attributes:
+        tokens: of all texts.
+        seen: tokens of each sequence that others see, from its start, shape (n,): without those of a query expansion
+            that nothing attends to. None where all are seen.
+        kept: which tokens' vectors count, shape (total,).
+        truncations: texts that were cut.
+    """
+
+    tokens: Tokens
+    seen: NDArray[np.int64] | None
+    kept: NDArray[np.bool_]
+    truncations: tuple[Truncation, ...]
+
+
+class LateEncoder:
+    """Texts to marked sequences. Thread-safe: it holds no state but the tokenizer, which is only read.
+
+    Args:
+        tokenizer: of the checkpoint, without truncation or padding.
+        late: how the model reads texts.
+        mask: the token of query expansion.
+
+    Raises:
+        CheckpointError: the tokenizer puts no special token before a text, or lacks a token that the model needs.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, late: Late, mask: str = "[MASK]") -> None:
+        # A text that says "[SEP]" means those five characters.
+        tokenizer.encode_special_tokens = True
+        self._tokenizer = tokenizer
+        self.late = late
+        probe = tokenizer.encode("a")
+        special = probe.special_tokens_mask
+        if 0 not in special or not special[0]:
+            raise CheckpointError(
+                "the tokenizer puts no special token before a text, so there is no place for the marker of queries and "
+                "documents. Save it again with transformers or PyLate."
+            )
+        first = special.index(0)
+        last = len(special) - special[::-1].index(0)
+        self._before, self._after = probe.ids[:first], probe.ids[last:]
+        self._marks = [self._needed(mark) for mark in (late.query_mark, late.document_mark)]
+        self._mask = self._needed(mask)[0] if late.expand else 0
+        found = [tokenizer.token_to_id(word) for word in late.skipped]
+        self._skipped = np.array([number for number in found if number is not None], dtype=np.int32)
+        if min(self.query_room, self.document_room) < 1:
+            raise CheckpointError("the model's query or document length leaves no room for text beside special tokens")
+
+    @property
+    def query_room(self) -> int:
+        """Tokens of a query that are read, special tokens and marker left out."""
+        return self.late.query_length - len(self._before) - len(self._after) - len(self._marks[0])
+
+    @property
+    def document_room(self) -> int:
+        """Those of a document."""
+        return self.late.document_length - len(self._before) - len(self._after) - len(self._marks[1])
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal exactly for tokenizers that cut texts into equal ids: those of an index may then stand in."""
+        return vocabulary.fingerprint(self._tokenizer)
+
+    def queries(self, texts: Sequence[str]) -> Marked:
+        """Queries, with mask tokens where the model expands them; every token's vector counts.
+
+        A query longer than `query_room` tokens is cut there, with a report at its position.
+        """
+        ids, exact = self._tokenized(texts, self.query_room)
+        rows, cut = self._framed(ids, exact, self.query_room, self._marks[0])
+        seen = None
+        if self.late.expand:
+            lengths = np.array([len(row) for row in rows], dtype=np.int64)
+            rows = [row + [self._mask] * (self.late.query_length - len(row)) for row in rows]
+            seen = None if self.late.attend else lengths
+        tokens = Tokens.of(rows)
+        return Marked(tokens, seen, np.ones(len(tokens.ids), dtype=np.bool_), cut)
+
+    def documents(self, texts: Sequence[str]) -> Marked:
+        """Documents; tokens of the skip list are read but their vectors do not count.
+
+        A document longer than `document_room` tokens is cut there, with a report at its position.
+        """
+        return self._documents(*self._tokenized(texts, self.document_room))
+
+    def document_tokens(self, passages: Tokens) -> Marked:
+        """Like `documents`, for ids without special tokens of a tokenizer whose fingerprint is this one's."""
+        return self._documents(passages, np.ones(len(passages), dtype=np.bool_))
+
+    def _documents(self, ids: Tokens, exact: NDArray[np.bool_]) -> Marked:
+        rows, cut = self._framed(ids, exact, self.document_room, self._marks[1])
+        tokens = Tokens.of(rows)
+        return Marked(tokens, None, ~np.isin(tokens.ids, self._skipped), cut)
+
+    def _tokenized(self, texts: Sequence[str], room: int) -> tuple[Tokens, NDArray[np.bool_]]:
+        """Ids of texts, and which were tokenized to their ends."""
+        limit = (room + 1) * CHARACTERS_A_TOKEN
+        exact = np.fromiter((len(text) <= limit for text in texts), dtype=np.bool_, count=len(texts))
+        return tokenized(self._tokenizer, [text[:limit] for text in texts]), exact
+
+    def _framed(
+        self, ids: Tokens, exact: NDArray[np.bool_], room: int, mark: list[int]
+    ) -> tuple[list[list[int]], tuple[Truncation, ...]]:
+        head = [self._before[0], *mark, *self._before[1:]]
+        rows = [[*head, *ids.row(i)[:room].tolist(), *self._after] for i in range(len(ids))]
+        cut = np.flatnonzero((ids.lengths > room) | ~exact).tolist()
+        read = ids.lengths.clip(max=room)
+        return rows, tuple(Truncation(i, int(ids.lengths[i]), int(read[i]), 1, bool(exact[i])) for i in cut)
+
+    def _needed(self, token: str) -> list[int]:
+        """The id of a token, in a list; an empty list for no token."""
+        if not token:
+            return []
+        number = self._tokenizer.token_to_id(token)
+        if number is None:
+            raise CheckpointError(
+                f"the tokenizer has no token {token!r}, which this late-interaction model reads: its embedding would "
+                "be made up. Use the tokenizer that the model was trained with."
+            )
+        return [number]
