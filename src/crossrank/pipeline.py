@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from crossrank.embedder import load_embedder
 from crossrank.errors import CrossrankError, IndexFileError, InputError
 from crossrank.evidence import Evidence, find
 from crossrank.fusion import RRF, Fusion, Scores
-from crossrank.planner import Memory, paced, plan
+from crossrank.planner import Memory, depths, paced, plan
 from crossrank.types import (
     Embedder,
     Passage,
@@ -255,15 +255,16 @@ class Pipeline:
         return replace(made, probability=probability, note="; ".join(filter(None, [made.note, unused])))
 
     def evidence(self, answer: Answer) -> tuple[Evidence | None, ...]:
-        """Of each passage of an answer the sentence that the last stage's scorer finds best; see `crossrank.evidence`.
+        """Of each passage of an answer the sentence that the last scorer to read any finds best: `crossrank.evidence`.
 
         Raises:
             InputError: the pipeline has no stage, so that nothing in it reads sentences.
         """
         if not self.stages:
             raise InputError("evidence needs a stage that scores; this pipeline only retrieves")
-        known = [answer.traces[-1].scores.get(id_) for id_ in answer.ranking.ids]
-        return tuple(find(answer.query, answer.passages, self.stages[-1].scorer.score, known=known))
+        stage, scores = _last_read(self.stages, answer)
+        known = [scores.get(id_) for id_ in answer.ranking.ids]
+        return tuple(find(answer.query, answer.passages, stage.scorer.score, known=known))
 
 
 def _for_top(stage: Stage, k: int) -> Stage:
@@ -271,10 +272,18 @@ def _for_top(stage: Stage, k: int) -> Stage:
     return stage if stage.stopping is None else replace(stage, stopping=replace(stage.stopping, k=k))
 
 
+def _last_read(stages: Sequence[Stage], answer: Answer) -> tuple[Stage, dict[str, float]]:
+    """The last stage that read anything of an answer, which a budget may have chosen, and its raw scores by id."""
+    read = ((s, t.scores) for t in reversed(answer.traces) if t.scores for s in reversed(stages) if s.name == t.name)
+    return next(read, (stages[-1], {}))
+
+
 def _best_probability(stages: Sequence[Stage], answer: Answer) -> float | None:
     """The highest calibrated probability among the passages of an answer; None where the last stage tells none."""
-    scorer = stages[-1].scorer if stages else None
-    logits = [answer.traces[-1].scores[id_] for id_ in answer.ranking.ids if id_ in answer.traces[-1].scores]
+    if not stages:
+        return None
+    stage, scores = _last_read(stages, answer)
+    scorer, logits = stage.scorer, [scores[id_] for id_ in answer.ranking.ids if id_ in scores]
     if not isinstance(scorer, CrossEncoder) or not scorer.calibrated or not logits:
         return None
     return float(scorer.probability(np.array(logits, dtype=np.float32)).max())
@@ -290,6 +299,7 @@ def open_pipeline(
     folder: str | Path,
     model: str | Path | None = None,
     *,
+    coarse: Sequence[str | Path] = (),
     embedder: str | Path | Embedder | None = None,
     depth: int = 100,
     where: Sequence[str] = (),
@@ -303,17 +313,19 @@ def open_pipeline(
     on_error: OnError = "raise",
     cache: str | Path | None = None,
 ) -> Pipeline:
-    """The usual pipeline over an index: BM25 and dense, fusion, one cross-encoder.
+    """The usual pipeline over an index: BM25 and dense, fusion, one cross-encoder, or several from coarse to fine.
 
     Args:
         folder: made by `crossrank index`.
         model: the cross-encoder; "small" when absent.
+        coarse: cheaper cross-encoders that read before `model`, cheapest first. Each reads fewer than the one before it
+            (`crossrank.planner.depths`); within a budget the plan chooses which of them read at all.
         embedder: must be the one the index was made with, which is the default; a name, or an embedder. A model behind
             an address (`crossrank.remoteembedder`) is not the default of any index, because queries and a key would go
             to whatever address a folder names: pass it.
-        depth: documents each retriever returns, and the cross-encoder reads.
+        depth: documents each retriever returns, and the first cross-encoder reads.
         where: filters on metadata, such as "year>=2020"; all must hold.
-        mix: share of the cross-encoder's score in the final order, see `Stage.weight`.
+        mix: share of each cross-encoder's score in the order it leaves, see `Stage.weight`.
         fusion: "scores" adds standardized scores, "rrf" is reciprocal rank fusion; or a function of your own, such as
             `crossrank.fusion.Scores({"bm25": 0.7, "dense": 0.3})`.
         rerank: false leaves the fused order.
@@ -333,26 +345,35 @@ def open_pipeline(
     from crossrank.index import Index
     from crossrank.retrieval.bm25 import BM25Retriever
     from crossrank.retrieval.dense import DenseRetriever
-    from crossrank.scorecache import CachedScorer
 
+    if isinstance(coarse, (str, Path)):
+        raise InputError(f"coarse is a list of models, so one is coarse=[{str(coarse)!r}]")
     index: Index = Index.open(folder)
     made = _embedder(index, folder, embedder, (backend, device, dtype, threads))
     retrievers: dict[str, Retriever] = {
         "bm25": BM25Retriever(index, where),
         "dense": DenseRetriever(index, made, where),
     }
-    stages: tuple[Stage, ...] = ()
-    if rerank:
-        try:
-            scorer = load(model, backend=backend, device=device, dtype=dtype, threads=threads)
-            scorer = scorer if cache is None else CachedScorer(scorer, cache)
-            stages = (Stage(scorer, depth=depth, weight=mix, name=scorer.checkpoint.name),)
-        except CrossrankError as error:
-            if on_error == "raise":
-                raise
-            missing = Unavailable(str(model), error)
-            stages = (Stage(missing, depth=depth, weight=mix, name=missing.name, pace=Pace()),)
+    models = (*coarse, model) if rerank else ()
+    how = {"backend": backend, "device": device, "dtype": dtype, "threads": threads}
+    reads = depths(depth, len(models))
+    stages = tuple(_stage(*one, mix, cache, on_error, how) for one in zip(models, reads, strict=True))
     return Pipeline(retrievers, index.passages, stages, depth, _fusion(fusion), store=index, on_error=on_error)
+
+
+def _stage(
+    model: str | Path | None, depth: int, mix: float, cache: str | Path | None, on_error: OnError, how: dict[str, Any]
+) -> Stage:
+    from crossrank.scorecache import CachedScorer
+
+    try:
+        scorer = load(model, **how)
+    except CrossrankError as error:
+        if on_error == "raise":
+            raise
+        return Stage(Unavailable(str(model), error), depth, mix, name=str(model), pace=Pace())
+    scorer = scorer if cache is None else CachedScorer(scorer, cache)
+    return Stage(scorer, depth, mix, name=scorer.checkpoint.name)
 
 
 def _fusion(wanted: Fusion | str) -> Fusion:

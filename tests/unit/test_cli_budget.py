@@ -11,6 +11,7 @@ from click.testing import Result
 from test_cli import _clean, be, ce, documents, index, rows, run  # noqa: F401
 
 import crossrank
+import tiny
 from crossrank.cli import budget
 from crossrank.cost import CostModel, Pace
 from crossrank.errors import CheckpointError
@@ -64,6 +65,17 @@ def test_search_says_what_the_budget_left_out(index: str, ce: str) -> None:
     assert "too few for reranking" in shown
     assert "of 1 min 0 s" in shown
     assert rows(result)[0]["step"] == "fused"
+
+
+def test_the_plan_chooses_among_the_models_that_are_named(index: str, ce: str, tmp_path: Path) -> None:
+    cheap = str(tiny.cross_encoder(tmp_path / "cheap", num_hidden_layers=1))
+    models = ("-m", ce, "--coarse", cheap)
+    args = ("search", index, "capital", *models, "--mix", "1", "--depth", "2", "--json", "--explain")
+    steps = explained(run(*args))["steps"]
+    assert [step["name"] for step in steps[-2:]] == [cheap, ce]
+    assert steps[-2]["passages"] == 2 * steps[-1]["passages"]
+    hurried = explained(run(*args, "--budget-ms", "60000"))["steps"]
+    assert [step["name"] for step in hurried[-2:]] == [cheap, ce]
 
 
 def test_a_late_answer_says_so(index: str, ce: str) -> None:

@@ -149,3 +149,34 @@ def test_evidence_is_what_the_last_stage_finds_best_and_scores_are_remembered(
     assert again.ranking.scores.tolist() == answer.ranking.scores.tolist()
     with pytest.raises(crossrank.errors.InputError, match="only retrieves"):
         replace(made, stages=()).evidence(answer)
+
+
+def test_models_from_coarse_to_fine(folder: Path, cross_encoder_folder: Path, tmp_path: Path) -> None:
+    second = tiny.cross_encoder(tmp_path / "second", num_hidden_layers=1)
+    made = crossrank.open_pipeline(folder, cross_encoder_folder, coarse=[second], depth=2)
+    assert [(stage.name, stage.depth) for stage in made.stages] == [(str(second), 2), (str(cross_encoder_folder), 1)]
+    assert [len(trace.scores) for trace in made.search("what is paris?").traces] == [0, 0, 0, 2, 1]
+    kept = crossrank.open_pipeline(folder, cross_encoder_folder, coarse=["./nowhere"], on_error="keep")
+    assert kept.search("what is paris?").failed == ("./nowhere",)
+    with pytest.raises(InputError, match=r"coarse=\['tiny'\]"):
+        crossrank.open_pipeline(folder, coarse="tiny")
+
+
+def test_evidence_and_context_are_of_the_model_that_read(
+    folder: Path, cross_encoder_folder: Path, tmp_path: Path
+) -> None:
+    """A budget may leave the last stage out: its model has said nothing of the passages."""
+    calibrated = tiny.cross_encoder(tmp_path / "calibrated", num_hidden_layers=1)
+    tiny.write_json(calibrated / "crossrank.json", {"calibration": {"slope": 1.0, "intercept": 0.0}})
+    made = crossrank.open_pipeline(folder, cross_encoder_folder, coarse=[calibrated], mix=1.0)
+    answer = replace(made, stages=made.stages[:1]).search("what is paris?")
+    stage, scores = pipeline._last_read(made.stages, answer)
+    assert stage is made.stages[0]
+    assert scores == answer.traces[-1].scores
+    known = pipeline._best_probability(made.stages, answer)
+    assert known == max(made.stages[0].scorer.probability(list(scores.values())))  # type: ignore[attr-defined]
+    long = replace(answer, passages=(crossrank.Passage("paris", "One. Paris is the capital."), *answer.passages[1:]))
+    (found, *_) = made.evidence(long)
+    assert found is not None
+    alone = made.stages[0].scorer.score([("what is paris?", long.passages[0].text[found.start : found.stop])])
+    assert found.score == alone[0]

@@ -31,6 +31,7 @@ Examples:
   crossrank search docs.index "retry policy" --filter "year>=2020" --filter "lang=en"
   crossrank search docs.index "retry policy" --explain
   crossrank search docs.index "retry policy" --budget-ms 100
+  crossrank search docs.index "retry policy" --coarse tiny-model/ --depth 500 --budget-ms 50
   crossrank search docs.index "retry policy" -k 3 --json | jq -r .text
   crossrank search docs.index "retry policy" --context 2000 --threshold 0.05 > prompt.txt
 """,
@@ -40,13 +41,18 @@ Examples:
 @click.option("-k", type=click.IntRange(min=1), metavar="N", default=10, show_default=True, help="Passages to print.")
 @click.option(
     "--depth", type=click.IntRange(min=1), metavar="N", default=100, show_default=True,
-    help="Passages that BM25 and dense search each return, and that the cross-encoder reads.",
+    help="Passages that BM25 and dense search each return, and that the (first) cross-encoder reads.",
 )  # fmt: skip
 @click.option(
     "--filter", "where", multiple=True, metavar="FIELD=VALUE",
     help="Only passages whose metadata hold this; =, !=, <, <=, > and >= compare. Repeat it: all must hold.",
 )  # fmt: skip
 @options.model
+@click.option(
+    "--coarse", type=options.ModelName(), multiple=True, metavar="MODEL",
+    help="A cheaper cross-encoder that reads before --model, which then reads the best half of them, at most 50. "
+    "Repeat it, cheapest first. With --budget-ms the plan chooses among all.",
+)  # fmt: skip
 @click.option(
     "--embedder", type=options.ModelName(), metavar="NAME",
     help="Bi-encoder, where it is not the one that the index names: a folder that was moved, or URL#MODEL of an index "
@@ -83,6 +89,7 @@ def command(
     depth: int,
     where: tuple[str, ...],
     model: str | None,
+    coarse: tuple[str, ...],
     embedder: str | None,
     no_rerank: bool,
     fusion: Literal["scores", "rrf"],
@@ -122,6 +129,7 @@ def command(
     pipeline = open_pipeline(
         folder,
         model,
+        coarse=coarse,
         embedder=options.remote_embedder(embedder) or embedder,
         depth=depth,
         where=where,

@@ -17,7 +17,7 @@ from crossrank.planner.memory import Memory
 from crossrank.planner.timing import check, measure, measured
 from crossrank.stopping import Stopping
 
-__all__ = ["ADVICE", "Advice", "Memory", "Plan", "check", "measure", "measured", "paced", "plan"]
+__all__ = ["ADVICE", "Advice", "Memory", "Plan", "check", "depths", "measure", "measured", "paced", "plan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,19 @@ def plan(stages: Sequence[Stage], candidates: int, seconds: float, advice: Advic
     row = able[-1] if able else max(range(len(stages)), key=lambda row: (reads[row], row))
     chosen = (stages[row],)
     return Plan(chosen, _left_out(stages, chosen, seconds))
+
+
+def depths(most: int, stages: int, advice: Advice = ADVICE) -> list[int]:
+    """How many documents each of several stages reads, coarse to fine, where nobody says.
+
+    The first reads `most`, the last `advice.enough`, or half of `most` where that is less; those between them fall in
+    equal ratios.
+
+    >>> depths(500, 3), depths(100, 2), depths(20, 2), depths(100, 1)
+    ([500, 158, 50], [100, 50], [20, 10], [100])
+    """
+    last = min(advice.enough, max(1, most // 2))
+    return [round(most * (last / most) ** (number / max(1, stages - 1))) for number in range(stages)]
 
 
 def _reads(stage: Stage, candidates: int, seconds: float) -> int:
