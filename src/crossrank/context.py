@@ -179,6 +179,24 @@ def assemble(
     return Context(text, sources, _count(count, text) if text else 0, counted_by, tuple(left_out), note=note)
 
 
+def check_threshold(threshold: float | str | None) -> None:
+    """Refuse what is neither a probability, nor "model" for the model's own, nor None.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if threshold in (None, "model") or (not isinstance(threshold, str) and 0.0 <= threshold <= 1.0):
+        return
+    raise InputError(f'the threshold is a probability, from 0 to 1, or "model", not {threshold!r}')
+
+
+def unused(probability: float | None, limit: float | None) -> str:
+    """Why a threshold that was asked for could not be used; empty where it was."""
+    if probability is None:
+        return "the threshold was not used: the last stage gives no calibrated probability"
+    return "the threshold was not used: the last stage has no threshold of its own" if limit is None else ""
+
+
 def nothing(counted_by: str, passages: Sequence[Passage], probability: float, threshold: float) -> Context:
     """The context of a question that no passage answers: the best is less probable than the threshold."""
     left_out = tuple(LeftOut(passage.id, f"under the threshold of {threshold:g}") for passage in passages)

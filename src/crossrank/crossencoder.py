@@ -131,6 +131,14 @@ class CrossEncoder:
         """Whether `probability` rests on a calibration that was fitted to judgments."""
         return self._calibration is not None
 
+    @property
+    def threshold(self) -> float | None:
+        """The probability under which the best passage of a list is no answer, or None where nobody has chosen one.
+
+        It is a compromise over several kinds of text: the model's card says how often it errs either way.
+        """
+        return self.checkpoint.threshold
+
     def count(self, text: str) -> int:
         """Tokens of a text as its tokenizer counts, special tokens left out.
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from crossrank.anytime import Clock
 from crossrank.cascade import OnError, Stage, Trace, Unavailable, rerank
-from crossrank.context import Context, Order, assemble, nothing
+from crossrank.context import Context, Order, assemble, check_threshold, nothing, unused
 from crossrank.cost import Habit, Pace
 from crossrank.crossencoder import CrossEncoder, load
 from crossrank.embedder import load_embedder
@@ -214,7 +214,7 @@ class Pipeline:
         *,
         count: Callable[[str], int] | None = None,
         order: Order = "score",
-        threshold: float | None = None,
+        threshold: float | Literal["model"] | None = None,
     ) -> Context:
         """The `k` best passages for a language model to answer from, within a budget of tokens.
 
@@ -226,15 +226,15 @@ class Pipeline:
                 last stage's own tokenizer counts, which agrees with that of a language model only roughly.
             order: "score" or "document".
             threshold: the context is empty when no passage of the `k` that the last stage read has at least this
-                probability. A model that is not calibrated gives none, and the context's note says so.
+                probability. "model" takes the last stage's own, `CrossEncoder.threshold`. A model that is not
+                calibrated gives no probability, and the context's note says so.
 
         Raises:
             InputError: a blank query, a budget, `k` or threshold out of its range, or no `count` where no stage has a
                 tokenizer.
         """
         check_k(tokens)
-        if threshold is not None and not 0.0 <= threshold <= 1.0:
-            raise InputError(f"the threshold is a probability, from 0 to 1, not {threshold}")
+        check_threshold(threshold)
         scorer = next((stage.scorer for stage in reversed(self.stages) if isinstance(stage.scorer, CrossEncoder)), None)
         if count is None:
             if scorer is None:
@@ -245,14 +245,13 @@ class Pipeline:
         else:
             counted_by = "a function of the caller"
         answer = self.search(query, k)
-        probability = _best_probability(self.stages, answer)
-        if threshold is not None and probability is not None and probability < threshold:
-            return nothing(counted_by, answer.passages, probability, threshold)
+        probability, own = _best_probability(self.stages, answer)
+        limit = own if threshold == "model" else threshold
+        if limit is not None and probability is not None and probability < limit:
+            return nothing(counted_by, answer.passages, probability, limit)
         made = assemble(answer.passages, tokens, count, counted_by=counted_by, order=order)
-        unused = ""
-        if threshold is not None and probability is None and answer.passages:
-            unused = "the threshold was not used: the last stage gives no calibrated probability"
-        return replace(made, probability=probability, note="; ".join(filter(None, [made.note, unused])))
+        why = unused(probability, limit) if threshold is not None and answer.passages else ""
+        return replace(made, probability=probability, note="; ".join(filter(None, [made.note, why])))
 
     def evidence(self, answer: Answer) -> tuple[Evidence | None, ...]:
         """Of each passage of an answer the sentence that the last scorer to read any finds best: `crossrank.evidence`.
@@ -278,15 +277,16 @@ def _last_read(stages: Sequence[Stage], answer: Answer) -> tuple[Stage, dict[str
     return next(read, (stages[-1], {}))
 
 
-def _best_probability(stages: Sequence[Stage], answer: Answer) -> float | None:
-    """The highest calibrated probability among the passages of an answer; None where the last stage tells none."""
+def _best_probability(stages: Sequence[Stage], answer: Answer) -> tuple[float | None, float | None]:
+    """The highest calibrated probability among the passages of an answer, and the threshold of the model that gave it;
+    None where it has none."""
     if not stages:
-        return None
+        return None, None
     stage, scores = _last_read(stages, answer)
     scorer, logits = stage.scorer, [scores[id_] for id_ in answer.ranking.ids if id_ in scores]
     if not isinstance(scorer, CrossEncoder) or not scorer.calibrated or not logits:
-        return None
-    return float(scorer.probability(np.array(logits, dtype=np.float32)).max())
+        return None, None
+    return float(scorer.probability(np.array(logits, dtype=np.float32)).max()), scorer.threshold
 
 
 def _retrieved(retriever: Retriever, query: str, depth: int) -> Retrieved:
@@ -331,8 +331,7 @@ def open_pipeline(
         rerank: false leaves the fused order.
         backend: what computes both models; see `crossrank.backends.open`, also for the next two.
         device: "auto", "cpu" or "cuda".
-        dtype: "auto", "float32", "bfloat16" or "float16". It need not be the one the index was made in: cosines of 200
-            texts differed by 0.0033 at most between float32 and bfloat16 (`embed`, torch).
+        dtype: "auto", "float32", "bfloat16" or "float16"; it need not be the one the index was made in.
         threads: cores that one call of the native engine may use; all when absent.
         on_error: "keep" leaves the fused order, with the reason in the answer, when the cross-encoder cannot be loaded
             or fails; see `Pipeline.on_error`.

@@ -106,6 +106,11 @@ def test_calibration_comes_from_crossrank_json(folder: Path) -> None:
     change(folder, "crossrank.json", calibration={"slope": 1.5})
     with pytest.raises(CheckpointError, match="calibration must be"):
         read(folder)
+    change(folder, "crossrank.json", calibration={"slope": 1.5, "intercept": -0.25}, threshold=0.1)
+    assert read(folder).threshold == 0.1
+    change(folder, "crossrank.json", threshold=1.5)
+    with pytest.raises(CheckpointError, match="threshold must be"):
+        read(folder)
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,23 @@ def test_a_threshold_needs_a_calibration_and_then_empties(folder: Path, cross_en
     assert isinstance(empty, Context)
 
 
+def test_the_models_own_threshold(folder: Path, cross_encoder_folder: Path) -> None:
+    pipeline = crossrank.open_pipeline(folder, cross_encoder_folder, backend="fake")
+    scorer = pipeline.stages[0].scorer
+    assert isinstance(scorer, crossrank.CrossEncoder)
+    assert scorer.threshold is None
+    scorer._calibration = Platt(1.0, -100.0)
+    without = pipeline.context("what is the planet?", 200, threshold="model")
+    assert without.sources
+    assert "no threshold of its own" in without.note
+    scorer.checkpoint = replace(scorer.checkpoint, threshold=0.4)
+    empty = pipeline.context("what is the planet?", 200, threshold="model")
+    assert (empty.text, empty.sources) == ("", ())
+    assert "under 0.4" in empty.note
+    with pytest.raises(InputError, match='"model"'):
+        pipeline.context("what is the planet?", 200, threshold="auto")  # type: ignore[arg-type]
+
+
 def test_on_the_command_line(folder: Path, cross_encoder_folder: Path) -> None:
     asked = ["search", str(folder), "what is the planet?", "-m", str(cross_encoder_folder), "--backend", "fake"]
     run = CliRunner().invoke(root, [*asked, "--context", "60"])
@@ -230,8 +247,15 @@ def test_on_the_command_line(folder: Path, cross_encoder_folder: Path) -> None:
     assert run.stdout.startswith("[1] ")
     assert "tokens by the tokenizer of" in run.stderr
     assert "over the budget" in run.stderr
+    own = CliRunner().invoke(root, [*asked, "--context", "60", "--threshold", "model"])
+    assert "no calibrated probability" in own.stderr
     told = json.loads(CliRunner().invoke(root, [*asked, "--context", "60", "--json"]).stdout)
     assert told["text"] + "\n" == run.stdout
     assert told["sources"][0]["place"]["line"] >= 1
-    for more in (["--context", "60", "--no-rerank"], ["--context", "60", "--explain"], ["--threshold", "0.5"]):
+    for more in (
+        ["--context", "60", "--no-rerank"],
+        ["--context", "60", "--explain"],
+        ["--threshold", "0.5"],
+        ["--context", "60", "--threshold", "high"],
+    ):
         assert CliRunner().invoke(root, [*asked, *more]).exit_code == 2

@@ -63,7 +63,10 @@ def export(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = False) -> 
     if checkpoint.kind == "bi-encoder":
         _sentence_transformer(checkpoint, target, int(checkpoint.config["hidden_size"]))
     if checkpoint.calibration is not None:
-        _write_json(target / "crossrank.json", {"calibration": dict(checkpoint.calibration)})
+        stated: dict[str, Any] = {"calibration": dict(checkpoint.calibration)}
+        if checkpoint.threshold is not None:
+            stated["threshold"] = checkpoint.threshold
+        _write_json(target / "crossrank.json", stated)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -89,6 +89,7 @@ def read(
         shared_embeddings=None if shared_embeddings is None else Path(shared_embeddings),
         modules=parts.tensors if parts is not None else {},
         late=None if found is None else found.late,
+        threshold=settings.threshold(folder),
     )
 
 

@@ -42,6 +42,7 @@ class Checkpoint:
         pooling: how a bi-encoder turns token vectors into one; None when its folder does not say.
         normalize: does the bi-encoder scale its vectors to length 1?
         calibration: slope and intercept that turn a raw score into a probability, from crossrank.json, or None.
+        threshold: the probability under which the best passage of a list is no answer, from crossrank.json, or None.
         weights: the weight files, in name order.
         vocabulary: the folder that holds the tokenizer.
         token_types: does the model tell the query side from the passage side by token types?
@@ -67,6 +68,7 @@ class Checkpoint:
     shared_embeddings: Path | None = None
     modules: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
     late: Late | None = None
+    threshold: float | None = None
 
     @property
     def fingerprint(self) -> str:

@@ -209,3 +209,17 @@ def calibration(folder: Path) -> Mapping[str, float] | None:
         raise CheckpointError(
             f'{folder / "crossrank.json"}: calibration must be {{"slope": number, "intercept": number}}'
         ) from error
+
+
+def threshold(folder: Path) -> float | None:
+    """The probability under which the best passage of a list is no answer, from crossrank.json, or None.
+
+    Raises:
+        CheckpointError: the file is there and damaged.
+    """
+    stated = optional_json(folder / "crossrank.json").get("threshold")
+    if stated is None:
+        return None
+    if isinstance(stated, bool) or not isinstance(stated, (int, float)) or not 0.0 < stated < 1.0:
+        raise CheckpointError(f"{folder / 'crossrank.json'}: threshold must be a probability over 0 and under 1")
+    return float(stated)

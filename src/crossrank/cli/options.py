@@ -37,6 +37,19 @@ class ModelName(TextType):
         return [CompletionItem(name) for name in names] + folders
 
 
+class Threshold(click.FloatRange):
+    """A probability, or "model" for the model's own threshold."""
+
+    name = "threshold"
+
+    def __init__(self) -> None:
+        super().__init__(0, 1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """ "model" as it is, everything else as a number from 0 to 1."""
+        return value if value == "model" else super().convert(value, param, ctx)
+
+
 model = click.option(
     "--model",
     "-m",

@@ -75,8 +75,9 @@ Examples:
     "tokenizer counts, under numbered sources. -k passages are considered.",
 )  # fmt: skip
 @click.option(
-    "--threshold", type=click.FloatRange(0, 1), metavar="P",
-    help="With --context: print nothing when no passage has this probability of being relevant.",
+    "--threshold", type=options.Threshold(), metavar="P",
+    help='With --context: print nothing when no passage has this probability of being relevant; "model" takes the '
+    "model's own threshold.",
 )  # fmt: skip
 @options.as_json
 @click.option("--explain", is_flag=True, help="Show what each step gave and took, and the sentence that answers.")
@@ -97,7 +98,7 @@ def command(
     budget_ms: float | None,
     on_error: OnError | None,
     budget: int | None,
-    threshold: float | None,
+    threshold: float | Literal["model"] | None,
     as_json: bool,
     explain: bool,
     cache: str | None,
