@@ -129,9 +129,7 @@ def main() -> None:
     lists = kept_lists(args.dev, args.work)
     rows = [("the start model's cosine", values(lists, [np.float32(row.near) for row in lists]))]
     for name in args.models:
-        model = crossrank.load(
-            name, max_length=MAX_TOKENS, windows=crossrank.Windows(fold="first"), threads=args.threads
-        )
+        model = crossrank.load(name, max_length=MAX_TOKENS, max_windows=1, threads=args.threads or None)
         scores = [model.score([(row.query, text) for text in row.texts]) for row in lists]
         for weight in args.near:
             label = name if weight == 0 else f"{name} + {weight:g} cosine"

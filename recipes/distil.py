@@ -71,10 +71,11 @@ def mixed(groups: list[dict], topical: list[dict], every: int) -> list[dict]:
     return out
 
 
-def opinions(work: Path, teacher: str, groups: list[dict], threads: int) -> list[list[float]]:
+def opinions(work: Path, teacher: str, groups: list[dict], tokens: int, threads: int) -> list[list[float]]:
     """The teacher's raw scores of all passages of each group, in order."""
-    model = crossrank.load(teacher, max_length=MAX_TOKENS, fold="first", threads=threads or None)
-    which = sha256(json.dumps([(row["query"], row["passages"]) for row in groups[:SCORED]]).encode()).hexdigest()
+    model = crossrank.load(teacher, max_length=tokens, max_windows=1, threads=threads or None)
+    first = [tokens, *((row["query"], row["passages"]) for row in groups[:SCORED])]
+    which = sha256(json.dumps(first).encode()).hexdigest()
     file = work / f"scores-{model.fingerprint[:16]}-{which[:8]}.jsonl"
     found = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     with open(file, "a", encoding="utf-8") as out:
@@ -102,10 +103,10 @@ def student(teacher: Path, layers: list[int]) -> BertForSequenceClassification:
 
 
 def step_loss(
-    model: BertForSequenceClassification, tokenizer: object, rows: list[tuple[dict, list[float]]]
+    model: BertForSequenceClassification, tokenizer: object, rows: list[tuple[dict, list[float]]], tokens: int
 ) -> tuple[torch.Tensor, int]:
     """Mean loss over the queries of a step, and the tokens it took."""
-    pairs = [pair for row, _ in rows for pair in pair_ids(tokenizer, row["query"], row["passages"])]
+    pairs = [pair for row, _ in rows for pair in pair_ids(tokenizer, row["query"], row["passages"], tokens)]
     losses = []
     for scores, (_, told) in zip(logits_of(model, pairs).split([len(told) for _, told in rows]), rows, strict=True):
         theirs = torch.tensor(told)
@@ -125,6 +126,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queries", type=int, default=0, help="train on the first N shuffled groups (default: all)")
     parser.add_argument("--topical", type=int, default=0, help="every so-manieth group is one of topical.py")
     parser.add_argument("--similarity", type=float, default=SIMILARITY, help="weight of the start model's cosine")
+    parser.add_argument("--tokens", type=int, default=MAX_TOKENS, help="of a pair; the rest is cut")
     parser.add_argument("--threads", type=int, default=0, help="cores to use (default: all)")
     parser.add_argument("--keep", type=int, default=0, help="keep the model of every N steps, to choose or average")
 
@@ -132,7 +134,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def taught(args: argparse.Namespace) -> list[tuple[dict, list[float]]]:
     """Groups, and what the teacher and the start model together say of their passages."""
     groups = groups_of(args.work, args.queries, args.topical)
-    read = opinions(args.work, args.teacher, groups, args.threads)
+    read = opinions(args.work, args.teacher, groups, args.tokens, args.threads)
     return [
         (row, [score + args.similarity * near for score, near in zip(scores, row["teacher"], strict=True)])
         for row, scores in zip(groups, read, strict=True)
@@ -156,7 +158,7 @@ def main() -> None:
 
     def loss_of(step: int) -> tuple[torch.Tensor, int]:
         part = rows[step * QUERIES_A_STEP : (step + 1) * QUERIES_A_STEP]
-        return step_loss(model, tokenizer, part)
+        return step_loss(model, tokenizer, part, args.tokens)
 
     loop.train(model, args.to, len(rows) // QUERIES_A_STEP, loss_of, args.rate, args.keep)
 

@@ -15,7 +15,7 @@ passage first) and the candidates o of the step's other queries:
       + OTHERS * cross entropy(onehot, softmax(s over the judged passage and o))
 
 Texts are encoded by the class that encodes them for users (`crossrank.lateencoder`): same markers, same cuts, same
-tokens left out. Passages are cut to MAX_TOKENS here and to LATE.document_length there.
+tokens left out. Passages are cut to --tokens here and to LATE.document_length there.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ import start
 from crossrank.checkpoint.late import Late
 from crossrank.lateencoder import LateEncoder, Marked
 from distil import options, taught
-from train_reranker import MAX_TOKENS, MICROBATCH_TOKENS, QUERIES_A_STEP, SEED
+from train_reranker import MICROBATCH_TOKENS, QUERIES_A_STEP, SEED
 
 # Markers from the start model's own vocabulary, whose embeddings are frozen and shared: new words would need rows.
 LATE = Late(query_mark="[unused0]", document_mark="[unused1]", query_length=32, document_length=256, expand=False)
@@ -144,7 +144,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     rows = taught(args)
     model = LateModel(args.layers, args.dim)
-    encoder = LateEncoder(start.tokenizer(), replace(LATE, document_length=MAX_TOKENS))
+    encoder = LateEncoder(start.tokenizer(), replace(LATE, document_length=args.tokens))
 
     def loss_of(step: int) -> tuple[torch.Tensor, int]:
         part = rows[step * QUERIES_A_STEP : (step + 1) * QUERIES_A_STEP]

@@ -54,11 +54,11 @@ def fresh(folder: Path | None = None) -> BertForSequenceClassification:
     return model
 
 
-def pair_ids(tokenizer: object, query: str, passages: list[str]) -> list[tuple[list[int], int]]:
-    """(`[CLS] query [SEP] passage [SEP]` ids, length of the query side) a passage, cut to MAX_TOKENS at the end."""
+def pair_ids(tokenizer: object, query: str, passages: list[str], most: int = MAX_TOKENS) -> list[tuple[list[int], int]]:
+    """(`[CLS] query [SEP] passage [SEP]` ids, length of the query side) a passage, cut to `most` at the end."""
     encoded = [e.ids for e in tokenizer.encode_batch([query, *passages], add_special_tokens=False)]
     head = [101, *encoded[0][:MAX_QUERY_TOKENS], 102]
-    return [([*head, *ids[: MAX_TOKENS - len(head) - 1], 102], len(head)) for ids in encoded[1:]]
+    return [([*head, *ids[: most - len(head) - 1], 102], len(head)) for ids in encoded[1:]]
 
 
 def logits_of(model: BertForSequenceClassification, pairs: list[tuple[list[int], int]]) -> torch.Tensor:

@@ -1,0 +1,74 @@
+"""What the models in the wheel are worth: against BM25, fusion and each other, in a cascade, and when nothing answers.
+
+    python benchmarks/family.py DATA_FOLDER --cache FOLDER [--models small fast tiny] [--queries 60] [--out FILE.json]
+
+    given       each model alone over trec_dl19's BM25 top 100
+    mixed       each model in the product's mix over the fused top 100, and its gain over reciprocal rank fusion
+    alone       each model alone over the same candidates, and the share of the first model's mean that it keeps
+    cascade     the last model over the top 500, then the first over the top 100, against the first over all 500
+    calibrated  expected calibration error over those candidates
+    abstaining  how often "nothing here is relevant" is right and wrong: each query once with its candidates and once
+                without its relevant ones; the answer is "nothing" where the best probability is under a threshold
+
+Differences are paired by query, intervals are bootstrapped over queries, p-values come from the randomization test.
+Indexes and pair scores are kept in --cache, which the other scripts share. Needs the extras search and eval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import machine
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of judged sets, one folder each")
+    parser.add_argument("--cache", type=Path, required=True, help="folder for indexes and pair scores")
+    parser.add_argument("--sets", nargs="+", default=None, help="default: all known sets that DATA_FOLDER holds")
+    parser.add_argument("--models", nargs="+", default=["small", "fast", "tiny"], help="the accurate one first")
+    parser.add_argument("--embedder", default="embed")
+    parser.add_argument("--mix", type=float, default=None, help="weight of the cross-encoder; default: the product's")
+    parser.add_argument("--queries", type=int, default=60, help="at most this many of a set, drawn by --seed")
+    parser.add_argument("--deep-queries", type=int, default=15, help="of these, so many for the cascade; 0 for none")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=machine.cores())
+    parser.add_argument("--out", type=Path, default=None, help="write the JSON here")
+    return parser.parse_args()
+
+
+def note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    options = arguments()
+    # NumPy reads this once, so nothing heavy may be imported before.
+    machine.limit_threads(options.threads)
+    import members
+    import sets
+
+    names = options.sets or [name for name in sets.SETS if (options.data / name).is_dir()]
+    if unknown := [name for name in names if name not in sets.SETS or not (options.data / name).is_dir()]:
+        sys.exit(f"no such set in {options.data}: {', '.join(unknown)}. Known: {', '.join(sets.SETS)}")
+    family = members.Family.of(options)
+    found = {"benchmark": "family", "measure": members.MEASURE, "mix": family.mix, "queries": options.queries}
+    found |= {"seed": options.seed, "machine": machine.describe(options.threads), **family.about()}
+    measured = []
+    for name in names:
+        measured.append(family.measured(options.data, name, note))
+        note(f"{name}: " + ", ".join(f"{k} {sum(v.values()) / len(v):.3f}" for k, v in measured[-1].values.items()))
+    found["tables"] = [table.as_json() for table in family.tables(measured)]
+    for table in family.tables(measured):
+        print(table.markdown(), end="\n\n")
+    print(machine.line(found["machine"]))
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
