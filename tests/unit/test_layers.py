@@ -52,6 +52,7 @@ LAYERS = {
     "evaluation": 4,
     "parity": 4,
     "training": 4,
+    "distributed": 4,
     "cli": 5,
     "integrations": 5,
     "server": 5,
@@ -63,7 +64,7 @@ PUBLIC_LAYER = 4
 # cross-encoder for its truncation report; stages are read, and plans are made of stages; the stopping rule standardizes
 # as fusion does; a cross-encoder that remembers is one; a name of the catalog becomes a checkpoint; the command
 # line starts the servers; evaluation runs a whole query as the product does;
-# a tuned model is judged by the measures of evaluation.
+# a tuned model is judged by the measures of evaluation; bulk work reads and writes the files of evaluation.
 WITHIN_A_LAYER = {
     ("types", "errors"),
     ("extras", "errors"),
@@ -75,6 +76,7 @@ WITHIN_A_LAYER = {
     ("scorecache", "crossencoder"),
     ("models", "checkpoint"),
     ("training", "evaluation"),
+    ("distributed", "evaluation"),
     ("cli", "server"),
     ("evaluation", "pipeline"),
     ("cli", "integrations"),
@@ -95,7 +97,7 @@ OPTIONAL: dict[str, tuple[str, set[str]]] = {
     "transformers": ("torch", {"backends/torch.py"}),
     "bm25s": ("train", {"training/words.py"}),
     "lance": ("search", {"index/table.py"}),
-    "pyarrow": ("search", {"index/table.py", "index/layout.py", "index/arrow.py"}),
+    "pyarrow": ("search", {"index/table.py", "index/layout.py", "index/arrow.py", "distributed/parquet.py"}),
     "pypdf": ("search", {"index/pdf.py"}),
     "ir_measures": ("eval", {"evaluation/measures.py"}),
     "matplotlib": ("eval", {"evaluation/plots.py"}),
@@ -108,6 +110,7 @@ OPTIONAL: dict[str, tuple[str, set[str]]] = {
     # Comes with LangChain and with the protocol's SDK, so any extra will do.
     "pydantic": ("", {"integrations/langchain.py", "integrations/mcp.py"}),
     "httpx": ("llm", {"remote.py", "training/grading.py"}),
+    "ray": ("ray", {"distributed/ray.py"}),
     "haystack": ("haystack", {"integrations/haystack.py"}),
 }
 
