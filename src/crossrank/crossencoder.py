@@ -117,6 +117,11 @@ class CrossEncoder:
         return self.checkpoint.fingerprint
 
     @property
+    def identity(self) -> tuple[str, str, str, int]:
+        """What a score depends on besides the texts: weights, backend with tier and dtype, windows, sequence length."""
+        return self.fingerprint, self.backend.name, repr(self.windows), self._encoder.room
+
+    @property
     def tokenizer(self) -> str:
         """Fingerprint of its tokenizer: `scored_tokens` takes ids of an index whose `tokenizer` equals it."""
         return self._encoder.fingerprint

@@ -80,8 +80,7 @@ class CachedScorer(CrossEncoder):
         self.store = Store(path, most)
         self.uses = Uses()
         # Everything below is computed here, because hashing weights takes a tenth of a second.
-        way = (_SCORES, scorer.fingerprint, scorer.backend.name, repr(scorer.windows), self._encoder.room)
-        self._settings = blake2b(repr(way).encode(), digest_size=16).digest()
+        self._settings = blake2b(repr((_SCORES, *scorer.identity)).encode(), digest_size=16).digest()
 
     def __repr__(self) -> str:
         return f"CachedScorer({super().__repr__()}, {str(self.store.path)!r})"

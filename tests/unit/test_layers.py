@@ -53,6 +53,7 @@ LAYERS = {
     "evaluation": 4,
     "parity": 4,
     "training": 4,
+    "distributed": 4,
     "cli": 5,
     "integrations": 5,
     "server": 5,
@@ -64,7 +65,7 @@ PUBLIC_LAYER = 4
 # cross-encoder for its truncation report; stages are read, and plans are made of stages; the stopping rule standardizes
 # as fusion does; a cross-encoder that remembers is one; both encoders tokenize alike; a name of the catalog becomes a
 # checkpoint; the command line starts the servers; evaluation runs a whole query as the product does; a tuned model is
-# judged by the measures of evaluation.
+# judged by the measures of evaluation; bulk work reads and writes the files of evaluation.
 WITHIN_A_LAYER = {
     ("types", "errors"),
     ("extras", "errors"),
@@ -77,6 +78,7 @@ WITHIN_A_LAYER = {
     ("models", "checkpoint"),
     ("lateencoder", "encoder"),
     ("training", "evaluation"),
+    ("distributed", "evaluation"),
     ("cli", "server"),
     ("evaluation", "pipeline"),
     ("cli", "integrations"),
@@ -97,7 +99,7 @@ OPTIONAL: dict[str, tuple[str, set[str]]] = {
     "transformers": ("torch", {"backends/torch.py"}),
     "bm25s": ("train", {"training/words.py"}),
     "lance": ("search", {"index/table.py"}),
-    "pyarrow": ("search", {"index/table.py", "index/layout.py", "index/arrow.py"}),
+    "pyarrow": ("search", {"index/table.py", "index/layout.py", "index/arrow.py", "distributed/parquet.py"}),
     "pypdf": ("search", {"index/pdf.py"}),
     "ir_measures": ("eval", {"evaluation/measures.py"}),
     "matplotlib": ("eval", {"evaluation/plots.py"}),
@@ -110,6 +112,7 @@ OPTIONAL: dict[str, tuple[str, set[str]]] = {
     # Comes with LangChain and with the protocol's SDK, so any extra will do.
     "pydantic": ("", {"integrations/langchain.py", "integrations/mcp.py"}),
     "httpx": ("llm", {"remote.py", "training/grading.py"}),
+    "ray": ("ray", {"distributed/ray.py"}),
     "haystack": ("haystack", {"integrations/haystack.py"}),
 }
 

@@ -78,13 +78,23 @@ def read_corpus(path: str | Path) -> dict[str, Passage]:
         ReadError: a line is not such an object, or an id comes twice.
     """
     corpus: dict[str, Passage] = {}
-    for number, row in _objects(path):
-        document = _field(path, number, row, "_id")
-        if document in corpus:
-            raise ReadError(f"{path}, line {number}: the id {document} comes twice")
-        title = "" if row.get("title") is None else _field(path, number, row, "title")
-        corpus[document] = Passage(document, _field(path, number, row, "text"), title, document=document)
+    for number, passage in passages(path):
+        if passage.id in corpus:
+            raise ReadError(f"{path}, line {number}: the id {passage.id} comes twice")
+        corpus[passage.id] = passage
     return corpus
+
+
+def passages(path: str | Path) -> Iterator[tuple[int, Passage]]:
+    """(line number, passage) of each line of a corpus; nothing is held.
+
+    Raises:
+        ReadError: a line is no object with `_id` and `text`.
+    """
+    for number, row in objects(path):
+        document = field(path, number, row, "_id")
+        title = "" if row.get("title") is None else field(path, number, row, "title")
+        yield number, Passage(document, field(path, number, row, "text"), title, document=document)
 
 
 def read_queries(path: str | Path) -> dict[str, str]:
@@ -94,30 +104,40 @@ def read_queries(path: str | Path) -> dict[str, str]:
         ReadError: a line is not such an object, or an id comes twice.
     """
     queries: dict[str, str] = {}
-    for number, row in _objects(path):
-        query = _field(path, number, row, "_id")
+    for number, row in objects(path):
+        query = field(path, number, row, "_id")
         if query in queries:
             raise ReadError(f"{path}, line {number}: the id {query} comes twice")
-        queries[query] = _field(path, number, row, "text")
+        queries[query] = field(path, number, row, "text")
     return queries
 
 
-def _objects(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def objects(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) of each line of a JSONL file that is not blank; nothing is held.
+
+    Raises:
+        ReadError: a line is not a JSON object.
+    """
     for number, line in lines(path):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise ReadError(f"{path}, line {number}: not JSON ({error})") from None
         if not isinstance(row, dict):
-            raise ReadError(f"{path}, line {number}: expected an object with _id and text, found {line[:80]!r}")
+            raise ReadError(f"{path}, line {number}: expected an object, found {line[:80]!r}")
         yield number, row
 
 
-def _field(path: str | Path, number: int, row: Mapping[str, Any], name: str) -> str:
+def field(path: str | Path, number: int, row: Mapping[str, Any], name: str) -> str:
+    """The string under this name in a row; an id may be a whole number.
+
+    Raises:
+        ReadError: it is missing or something else.
+    """
     value = row.get(name)
     if isinstance(value, str):
         return value
     # Some converters write ids as numbers; a text that is a number is a mistake.
-    if name == "_id" and isinstance(value, int) and not isinstance(value, bool):
+    if name.endswith("_id") and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     raise ReadError(f"{path}, line {number}: {name!r} must be a string, found {value!r:.80}")

@@ -8,6 +8,7 @@ run, TREC     query Q0 document rank score tag    six columns, any white space
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -74,19 +75,29 @@ def read_run(path: str | Path, ties: Ties = "rank") -> dict[str, Ranking]:
             comes twice for one query.
     """
     rows: dict[str, list[tuple[float, int, str]]] = {}
+    for query, document, rank, score in run_rows(path):
+        rows.setdefault(query, []).append((-score, rank, document))
+    return {query: _ranking(path, query, found, ties) for query, found in rows.items()}
+
+
+def run_rows(path: str | Path) -> Iterator[tuple[str, str, int, float]]:
+    """(query, document, rank, score) of each line of a run, in the order of the file; nothing is held.
+
+    Raises:
+        ReadError: a line has not six columns, a score is not a number, or a rank is not a whole number.
+    """
     for number, line in lines(path):
         columns = line.split()
         if len(columns) != 6:
             raise ReadError(f"{path}, line {number}: expected 'query Q0 document rank score tag', found {line[:80]!r}")
         query, _, document, rank, score, _ = columns
         try:
-            row = (-float(score), int(rank), document)
+            row = (query, document, int(rank), float(score))
         except ValueError:
             raise ReadError(f"{path}, line {number}: rank {rank!r} or score {score!r} is not a number") from None
-        if math.isnan(row[0]):
+        if math.isnan(row[3]):
             raise ReadError(f"{path}, line {number}: the score is NaN, which has no place in an order")
-        rows.setdefault(query, []).append(row)
-    return {query: _ranking(path, query, found, ties) for query, found in rows.items()}
+        yield row
 
 
 def _ranking(path: str | Path, query: str, rows: list[tuple[float, int, str]], ties: Ties) -> Ranking:
@@ -111,21 +122,31 @@ def write_run(path: str | Path, run: Run, tag: str = "crossrank") -> None:
     Raises:
         InputError: an id or the tag is empty or has white space in it, which the format cannot hold.
     """
-    if bad := next((name for name in (tag, *run) if not _fits(name)), None):
-        raise InputError(f"{bad!r} cannot stand in a TREC file: ids and tags must be non-empty, without white space")
-    parts = []
-    for query, ranking in run.items():
-        for position, document in enumerate(ranking.ids):
-            if not _fits(document):
-                raise InputError(
-                    f"document id {document!r} cannot stand in a TREC file: it is empty or has white space"
-                )
-            parts.append(f"{query} Q0 {document} {position + 1} {len(ranking) - position} {tag}\n")
     target = Path(path)
     partial = target.with_name(target.name + ".part")
-    partial.write_text("".join(parts), encoding="utf-8", newline="\n")
+    partial.write_text("".join(run_lines(run.items(), tag)), encoding="utf-8", newline="\n")
     partial.replace(target)
 
 
-def _fits(name: str) -> bool:
-    return bool(name) and not any(character.isspace() for character in name)
+def run_lines(rankings: Iterable[tuple[str, Ranking]], tag: str = "crossrank") -> Iterator[str]:
+    """The lines that `write_run` writes, one ranking at a time.
+
+    Raises:
+        InputError: as `write_run`.
+    """
+    check_name(tag)
+    for query, ranking in rankings:
+        check_name(query)
+        for position, document in enumerate(ranking.ids):
+            check_name(document)
+            yield f"{query} Q0 {document} {position + 1} {len(ranking) - position} {tag}\n"
+
+
+def check_name(name: str) -> None:
+    """Refuse an id or tag that a TREC file cannot hold.
+
+    Raises:
+        InputError: it is empty or has white space in it.
+    """
+    if not name or any(character.isspace() for character in name):
+        raise InputError(f"{name!r} cannot stand in a TREC file: ids and tags must be non-empty, without white space")

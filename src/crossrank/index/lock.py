@@ -12,7 +12,7 @@ from crossrank.errors import IndexFileError
 
 
 @contextmanager
-def exclusive(file: Path) -> Iterator[None]:
+def exclusive(file: Path, what: str = "the index") -> Iterator[None]:
     """Hold the lock of a folder's writer. The file stays; it is the lock on it that counts.
 
     Raises:
@@ -27,7 +27,7 @@ def exclusive(file: Path) -> Iterator[None]:
             _take(handle)
         except OSError as error:
             raise IndexFileError(
-                f"another process is writing to the index {file.parent}: wait until it is done, then run this again"
+                f"another process is writing to {what} {file.parent}: wait until it is done, then run this again"
             ) from error
         yield
 

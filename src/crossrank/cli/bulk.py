@@ -1,0 +1,169 @@
+"""`crossrank bulk`: work that takes hours, in parts that survive a kill, on this machine or on a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from crossrank import cores
+from crossrank.cli import options, terminal
+from crossrank.cli.judged import progress
+
+if TYPE_CHECKING:
+    from crossrank.distributed import Reranked, Workers
+    from crossrank.distributed.sources import Source
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _workers(command: F) -> F:
+    """Who does the work: `--workers`, `--ray`."""
+    count = click.option(
+        "--workers", type=click.IntRange(min=0), metavar="N",
+        help="Processes of this machine, or actors of a cluster, of --threads each; 0 is this process alone.  "
+        "[default: one for each core]",
+    )  # fmt: skip
+    ray = click.option(
+        "--ray", metavar="ADDRESS",
+        help="Work on a Ray cluster: its address, auto for the one that this machine belongs to, local for one on this "
+        "machine alone.",
+    )  # fmt: skip
+    return count(ray(command))
+
+
+@click.group(
+    "bulk",
+    short_help="Rerank millions of pairs, or index a large corpus, in parts that survive a kill.",
+)
+def command() -> None:
+    """Work that takes hours: cut into parts, done by many processes or a Ray cluster, gone on with after a kill."""
+
+
+@command.command(
+    "rerank",
+    short_help="Rerank every query of a run of any length.",
+    epilog="""\b
+Examples:
+  crossrank bulk rerank first-stage.run --data msmarco/ --to scores/ --ranking reranked.run
+  crossrank bulk rerank pairs-*.parquet --to scores/ --ranking ranked.parquet -k 100
+  crossrank bulk rerank pairs.jsonl --to /shared/scores --ray auto --workers 200
+
+Killed or interrupted at any moment, the same command goes on: parts that are done are not scored again.
+""",
+)
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--data", metavar="FOLDER", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Texts of a TREC run: queries.jsonl and corpus.jsonl, as BEIR has them, also .gz.")  # fmt: skip
+@click.option("--to", "folder", metavar="DIR", required=True, type=click.Path(file_okay=False, path_type=Path),
+              help="New, or of the same work: the texts, and a file for each part of the scores.")  # fmt: skip
+@click.option("--ranking", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
+              help="Where the rankings go; .jsonl and .parquet hold scores, any other name is a TREC run.  "
+              "[default: DIR/ranking.jsonl]")  # fmt: skip
+@click.option("-k", type=click.IntRange(min=1), metavar="N", help="Entries of a ranking.  [default: all]")
+@options.model
+@_workers
+@click.option("--part-tokens", type=click.IntRange(min=1), metavar="N", default=500_000, show_default=True,
+              help="Tokens of a part, about: what a killed worker does again.")  # fmt: skip
+@click.option("--max-length", type=click.IntRange(min=4), metavar="N",
+              help="Tokens in one sequence; fewer is faster.  [default: the model's]")  # fmt: skip
+@options.as_json
+@options.engine
+def rerank(
+    inputs: tuple[Path, ...],
+    data: Path | None,
+    folder: Path,
+    ranking: Path | None,
+    k: int | None,
+    model: str | None,
+    workers: int | None,
+    ray: str | None,
+    part_tokens: int,
+    max_length: int | None,
+    as_json: bool,
+    backend: str,
+    device: str,
+    dtype: str,
+    threads: int | None,
+) -> None:
+    """Score every pair of INPUTS and write the ranking of each query.
+
+    INPUTS is one TREC run with --data, or files of rows, .jsonl, .jsonl.gz or .parquet, that hold query_id,
+    document_id, query, text and perhaps title. They are read once and never held in memory; DIR gets a copy of the
+    texts. On a cluster, all machines must see DIR and the model's folder under the same path.
+
+    Equal scores keep the order of the input, documents without text come last. With the native engine, scores are the
+    same to the bit whoever computes them.
+    """
+    from crossrank import distributed
+
+    began = time.perf_counter()
+    with progress() as report:
+        done = distributed.rerank(
+            _source(inputs, data),
+            folder,
+            model,
+            ranking=ranking,
+            k=k,
+            workers=_asked(workers, threads, ray),
+            part_tokens=part_tokens,
+            options={"backend": backend, "device": device, "dtype": dtype, "max_length": max_length},
+            progress=report,
+        )
+    _print(done, time.perf_counter() - began, as_json)
+
+
+def _source(inputs: tuple[Path, ...], data: Path | None) -> Source:
+    from crossrank.distributed import RowSource, RunSource
+
+    if data is None:
+        return RowSource(inputs)
+    if len(inputs) > 1:
+        raise click.UsageError("with --data there is one run; join several into one file")
+    return RunSource.of(inputs[0], data)
+
+
+def _asked(count: int | None, threads: int | None, ray: str | None) -> Workers:
+    from crossrank.distributed import Workers
+
+    if count is None:
+        count = 0 if ray or cores.available() == 1 else max(1, cores.available() // (threads or 1))
+    if count or ray:
+        # Read when a library is first used: tokenizers would start a thread for each core in every worker.
+        os.environ.setdefault("RAYON_NUM_THREADS", str(threads or 1))
+        # Nothing about this work leaves the machine unless its user says so.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    return Workers(count, threads, ray)
+
+
+def _print(done: Reranked, seconds: float, as_json: bool) -> None:
+    totals = done.totals
+    if as_json:
+        terminal.json_line(
+            {
+                "ranking": str(done.ranking),
+                "scored": done.scored,
+                "kept": done.kept,
+                **asdict(totals),
+                "seconds": seconds,
+            }
+        )
+        return
+    click.echo(
+        f"{click.format_filename(done.ranking)}: {terminal.count(totals.pairs, 'pair')}, {done.scored:,} scored now, "
+        f"{done.kept:,} before. {terminal.duration(seconds)}."
+    )
+    if totals.blank:
+        terminal.warn(f"{terminal.count(totals.blank, 'document has', 'documents have')} no text and came last.")
+    if totals.unread:
+        terminal.warn(
+            f"{terminal.count(totals.unread, 'passage was', 'passages were')} not read whole; `unread` in the parts "
+            "and in .jsonl or .parquet rankings says which. Split such texts."
+        )
+    if totals.queries_cut:
+        terminal.warn("Some queries were cut: the model read only their beginnings. Shorten them.")

@@ -1,0 +1,73 @@
+"""SQLite files of a large work: written once by one process, then read by many."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from crossrank.distributed import parts
+from crossrank.distributed.parts import Part
+from crossrank.errors import InputError, ReadError
+
+_PARTS = "CREATE TABLE part (begin INTEGER PRIMARY KEY, end INTEGER NOT NULL)"
+
+
+@contextmanager
+def made(path: Path, schema: str) -> Iterator[sqlite3.Connection]:
+    """A new database that gets its name when the block ends without an exception.
+
+    Raises:
+        InputError: the disk is full or fails.
+    """
+    partial = path.with_name(f"{path.name}.part")
+    partial.unlink(missing_ok=True)
+    try:
+        with closing(sqlite3.connect(partial, isolation_level=None)) as connection:
+            # One transaction, no journal: a file that is not finished is thrown away.
+            connection.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; BEGIN; {_PARTS}; {schema}")
+            yield connection
+            connection.execute("COMMIT")
+    except sqlite3.DatabaseError as error:
+        raise InputError(f"{partial} cannot be written ({error}): is the disk full?") from error
+    with partial.open("rb+") as stream:
+        parts.to_disk(stream)
+    parts.settle(partial, path)
+
+
+def opened(path: Path) -> sqlite3.Connection:
+    """A finished database, for reading: no locks, so that it may lie on a network drive.
+
+    Raises:
+        ReadError: it is missing.
+    """
+    with damage_told(path):
+        return sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
+
+
+def parts_of(path: Path) -> list[Part]:
+    """The parts that the input was cut into, in order."""
+    with closing(opened(path)) as connection, damage_told(path):
+        return [Part(*row) for row in connection.execute("SELECT begin, end FROM part ORDER BY begin")]
+
+
+@contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """Turn what SQLite finds wrong with a file into an error with its cure.
+
+    Raises:
+        ReadError: the file is missing or damaged.
+    """
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise ReadError(
+            f"{path} is damaged ({error}): delete it, and run the same command again, which makes it anew"
+        ) from error
+
+
+def keep_parts(connection: sqlite3.Connection, costs: Iterator[int], budget: int) -> None:
+    """Cut the input and write down where."""
+    rows = ((part.begin, part.end) for part in parts.cut(costs, budget))
+    connection.executemany("INSERT INTO part VALUES (?, ?)", rows)

@@ -1,0 +1,156 @@
+"""The folder of a large work: what it is made of, the parts that are done, and how often a part was begun."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from crossrank.distributed import parts
+from crossrank.distributed.parts import Part
+from crossrank.errors import InputError, ReadError
+from crossrank.index.lock import exclusive
+
+# Times that a part may end the process that works on it. Twice can be chance: a machine that was taken away.
+MOST_TRIES = 3
+_MADE_OF, _LOCK, _INPUT = "work.json", "lock", "input.sqlite"
+_FOLDERS = {"parts", "tries"}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkFolder:
+    """Files of one work. Workers on other machines see it under the same path.
+
+    Attributes:
+        path: absolute.
+        fingerprint: of what the work is made of; every part carries it in its name.
+    """
+
+    path: Path
+    fingerprint: str
+
+    @property
+    def input(self) -> Path:
+        """The input, brought into a form that can be read from anywhere."""
+        return self.path / _INPUT
+
+    def file(self, part: Part) -> Path:
+        """Where the result of a part lies, once it is done."""
+        return self.path / "parts" / f"{part.name}-{self.fingerprint}"
+
+    def missing(self, all_parts: Sequence[Part]) -> list[Part]:
+        """The parts that are not done; the files of the others are read and checked.
+
+        Raises:
+            ReadError: one is damaged.
+        """
+        found = []
+        for part in all_parts:
+            if self.file(part).exists():
+                parts.read(self.file(part))
+            else:
+                found.append(part)
+        return found
+
+    def keep(self, part: Part, result: bytes) -> None:
+        """The part is done."""
+        parts.write(self.file(part), [result])
+        self._tries(part).unlink(missing_ok=True)
+
+    def begin(self, part: Part) -> None:
+        """Called by whoever begins to work on a part, so that one that ends every process does not do so for ever.
+
+        Raises:
+            InputError: it was begun too often, or this machine does not see the folder.
+        """
+        try:
+            with self._tries(part).open("ab") as stream:
+                tries = stream.tell()
+                stream.write(b".")
+        except OSError as error:
+            raise InputError(
+                f"{socket.gethostname()} cannot write to {self.path} ({error.strerror}): choose a folder that all "
+                "machines see under the same path"
+            ) from error
+        if tries >= MOST_TRIES:
+            raise InputError(
+                f"the rows {part.begin:,} to {part.end:,} of the input ended {tries} worker processes before they were "
+                "done, so they are not tried again. Where memory is short, use fewer workers, or smaller parts in a "
+                "new folder; else see the workers' own messages"
+            )
+
+    def _tries(self, part: Part) -> Path:
+        return self.path / "tries" / part.name
+
+
+@contextmanager
+def opened(path: Path, made_of: Mapping[str, Any]) -> Iterator[WorkFolder]:
+    """The folder of a work for the one process that leads it; made if there is none.
+
+    Args:
+        path: new, empty, or a folder of the same work.
+        made_of: everything that the result depends on, as JSON has it.
+
+    Raises:
+        InputError: the folder belongs to another work, or to something else.
+        IndexFileError: another process works in it.
+    """
+    path = path.absolute()
+    stated = json.dumps({"crossrank": 1, **made_of}, sort_keys=True)
+    try:
+        held = {file.name for file in path.iterdir()} if path.exists() else set()
+        if held - _FOLDERS and _LOCK not in held:
+            raise InputError(f"{path} holds something else: name a new folder for the results")
+        for name in _FOLDERS:
+            (path / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be a folder for the results ({error.strerror}): name another") from error
+    with exclusive(path / _LOCK, "the folder"):
+        _check(path / _MADE_OF, stated)
+        # Left by a process that died: nobody else works here.
+        for leftover in (*path.glob("*.part*"), *path.glob("parts/*.part"), *path.glob("tries/*")):
+            leftover.unlink()
+        yield WorkFolder(path, sha256(stated.encode()).hexdigest()[:16])
+
+
+def _check(file: Path, stated: str) -> None:
+    """Refuse another work; write down this one where there is none."""
+    if not file.exists():
+        parts.write(file, [stated.encode()])
+        return
+    before = None
+    with suppress(ValueError, OSError):
+        before = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(before, dict):
+        raise ReadError(f"{file} is damaged: name a new folder for the results")
+    now = json.loads(stated)
+    if other := [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]:
+        raise InputError(
+            f"{file.parent} was begun with another {' and '.join(other)} than this: give the same as then, or name a "
+            f"new folder (then: {_shown(before, other)}; now: {_shown(now, other)})"
+        )
+
+
+def _shown(made_of: Mapping[str, Any], names: Sequence[str]) -> str:
+    return ", ".join(f"{name} {json.dumps(made_of.get(name)):.120}" for name in names)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex digits.
+
+    Raises:
+        ReadError: it cannot be read.
+    """
+    whole = sha256()
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                whole.update(block)
+    except OSError as error:
+        raise ReadError(f"{path} cannot be read: {error.strerror}. Check the file's name") from error
+    return whole.hexdigest()
