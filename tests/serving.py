@@ -62,13 +62,19 @@ class Serving:
 
 @contextmanager
 def serving(
-    reranker: Path, *, rate: float = 1e9, limits: Limits | None = None, door: Door | None = None, **options: Any
+    reranker: Path,
+    *,
+    rate: float = 1e9,
+    limits: Limits | None = None,
+    door: Door | None = None,
+    traces: Any = None,
+    **options: Any,
 ) -> Iterator[Serving]:
     """Start a server on a free port and wait until it is ready."""
     backend = Slow()
     scorer = crossrank.CrossEncoder(crossrank.load(reranker, backend="fake").checkpoint, backend)
     service = Service(scorer, limits=limits, batch_tokens=1024, **options)
-    built = build(service, door)
+    built = build(service, door, traces)
     listener = Listener(built.app, "127.0.0.1", 0, service.limits)
     thread = threading.Thread(target=listener.run)
     thread.start()

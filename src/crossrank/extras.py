@@ -8,8 +8,16 @@ from crossrank.errors import MissingExtraError
 
 
 def available(module: str) -> bool:
-    """Whether `module` could be imported, without importing it."""
-    return find_spec(module) is not None
+    """Whether `module` could be imported, without importing it; of `a.b`, only `a` is.
+
+    >>> available("json.decoder"), available("no_such_package.module")
+    (True, False)
+    """
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        # Of `a.b`, not even `a` is there.
+        return False
 
 
 def require(module: str, extra: str) -> None:

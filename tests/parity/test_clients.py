@@ -112,6 +112,26 @@ def test_llama_index_jina(server: Serving, wanted: Any) -> None:
     assert close([(DOCUMENTS.index(one.node.text), one.score) for one in found], wanted[:2])
 
 
+def test_llama_index_tei(server: Serving, wanted: Any) -> None:
+    module = pytest.importorskip("llama_index.postprocessor.tei_rerank")
+    from llama_index.core.schema import NodeWithScore, TextNode
+
+    nodes = [NodeWithScore(node=TextNode(text=text)) for text in DOCUMENTS]
+    reranker = module.TextEmbeddingInference(base_url=server.listener.url, top_n=2, auth_token=f"Bearer {KEY}")
+    found = reranker.postprocess_nodes(nodes, query_str=QUERY)
+    assert close([(DOCUMENTS.index(one.node.text), one.score) for one in found], wanted[:2])
+
+
+def test_haystack_tei(server: Serving, wanted: Any) -> None:
+    module = pytest.importorskip("haystack_integrations.components.rankers.huggingface_api")
+    from haystack import Document
+    from haystack.utils import Secret
+
+    ranker = module.HuggingFaceTEIRanker(url=server.listener.url, top_k=2, token=Secret.from_token(KEY))
+    found = ranker.run(query=QUERY, documents=[Document(content=text) for text in DOCUMENTS])["documents"]
+    assert close([(DOCUMENTS.index(one.content), one.score) for one in found], wanted[:2])
+
+
 def test_langchain_cohere(server: Serving, wanted: Any) -> None:
     module = pytest.importorskip("langchain_cohere")
     from langchain_core.documents import Document

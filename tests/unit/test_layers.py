@@ -106,6 +106,7 @@ OPTIONAL: dict[str, tuple[str, set[str]]] = {
     "starlette": ("server", {"server/app.py"}),
     "uvicorn": ("server", {"server/listening.py"}),
     "prometheus_client": ("server", {"server/metrics.py"}),
+    "opentelemetry": ("telemetry", {"server/traces.py"}),
     "llama_index": ("llama-index", {"integrations/llama_index.py"}),
     "langchain_core": ("langchain", {"integrations/langchain.py"}),
     "mcp": ("mcp", {"integrations/mcp.py"}),

@@ -213,7 +213,7 @@ def test_what_is_late_is_told_so_and_not_computed(held: Any) -> None:
 
     with pytest.raises(RefusedError) as refused:
         pool.submit(ask).result(timeout=20)
-    assert refused.value.status == 504
+    assert refused.value.status == 503
     backend.let(1)
     first.result(timeout=20)
     assert backend.seen == [[1]]

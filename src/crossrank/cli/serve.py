@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from crossrank.server.keys import Keys
     from crossrank.server.limits import Limits
     from crossrank.server.service import Service
+    from crossrank.server.traces import Traces
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -61,6 +62,8 @@ Examples:
               help="Time for requests under way to finish after SIGTERM.")  # fmt: skip
 @click.option("--linger", type=click.FloatRange(min=0), metavar="SECONDS", default=0.0, show_default=True,
               help="After SIGTERM, answer for so long with /ready at 503, while load balancers notice.")  # fmt: skip
+@click.option("--traces", "collector", metavar="URL",
+              help="Send a span of each request to this OpenTelemetry collector (OTLP over HTTP).")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="No access log.")
 def command(
     folder: Path | None,
@@ -83,6 +86,7 @@ def command(
     batch_tokens: int | None,
     drain: float,
     linger: float,
+    collector: str | None,
     quiet: bool,
 ) -> None:
     """Answer over HTTP. With INDEX, also search it.
@@ -103,7 +107,7 @@ def command(
     )  # fmt: skip
     keys = _keys(key_file)
     service = _service(folder, model, (backend, device, dtype, threads), no_embed, limits, batch_tokens)
-    built = build(service, Door.at(host, keys, hosts, origins))
+    built = build(service, Door.at(host, keys, hosts, origins), _traces(collector))
     listener = Listener(built.app, host, port, limits, linger, built.leave)
     if host not in _LOOPBACK and not len(keys):
         terminal.warn(f"everyone who reaches {host} may use this server; give it --keys")
@@ -139,6 +143,14 @@ def _service(
     return Service(scorer, embedder, index, limits, batch_tokens)
 
 
+def _traces(collector: str | None) -> Traces | None:
+    if collector is None:
+        return None
+    from crossrank.server.traces import Traces
+
+    return Traces(collector)
+
+
 def _keys(file: Path | None) -> Keys:
     """The keys of the file and of the environment."""
     from crossrank.server.keys import Keys, read_lines
@@ -153,7 +165,8 @@ def _keys(file: Path | None) -> Keys:
 def _log_to_stderr(quiet: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    for name, level in (("crossrank.server", logging.INFO), ("uvicorn", logging.WARNING)):
+    levels = {"crossrank.server": logging.INFO, "uvicorn": logging.WARNING, "opentelemetry": logging.WARNING}
+    for name, level in levels.items():
         logger = logging.getLogger(name)
         logger.addHandler(handler)
         logger.setLevel(level)

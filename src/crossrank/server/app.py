@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crossrank import extras
 from crossrank.server import metrics as counting
@@ -29,6 +29,9 @@ from starlette.middleware.cors import CORSMiddleware  # noqa: E402
 from starlette.requests import Request  # noqa: E402
 from starlette.responses import Response  # noqa: E402
 from starlette.routing import Route  # noqa: E402
+
+if TYPE_CHECKING:
+    from crossrank.server.traces import Traces
 
 _LOG = logging.getLogger("crossrank.server")
 Handler = Callable[[Request], Awaitable[Response]]
@@ -55,8 +58,14 @@ class Built:
     leave: Callable[[], None]
 
 
-def build(service: Service, door: Door | None = None) -> Built:
-    """The ASGI application that serves `service`. Its startup event starts the service, its shutdown stops it."""
+def build(service: Service, door: Door | None = None, traces: Traces | None = None) -> Built:
+    """The ASGI application that serves `service`. Its startup event starts the service, its shutdown stops it.
+
+    Args:
+        service: what is served.
+        door: who may come in; everyone when absent.
+        traces: where a span of each request goes; nowhere when absent.
+    """
     door = door or Door()
     metrics, gate = counting.Metrics(), Gate(service.limits, service.scheduler)
     metrics.watch(gate, service.scheduler)
@@ -69,13 +78,14 @@ def build(service: Service, door: Door | None = None) -> Built:
 
     routes = [
         *_posts(answering),
-        *_gets(service, metrics, lambda: service.ready and not state["leaving"]),
+        *_gets(service, metrics, lambda: service.ready and not state["leaving"], len(door.keys) > 0),
         *_page(),
     ]
     star = Starlette(
-        routes=routes, lifespan=_lifespan(service, answering), exception_handlers={HTTPException: _no_route}
+        routes=routes, lifespan=_lifespan(service, answering, traces), exception_handlers={HTTPException: _no_route}
     )
-    guarded: Any = Guard(star, door, metrics, {route.path for route in routes})
+    watch = None if traces is None else traces.answered
+    guarded: Any = Guard(star, door, metrics, {route.path for route in routes}, watch)
     if door.origins:
         guarded = CORSMiddleware(
             guarded,
@@ -87,9 +97,11 @@ def build(service: Service, door: Door | None = None) -> Built:
     return Built(guarded, gate, leave)
 
 
-def _lifespan(service: Service, answering: Answering) -> Callable[[Any], Any]:
+def _lifespan(service: Service, answering: Answering, traces: Traces | None) -> Callable[[Any], Any]:
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
+        if traces is not None:
+            traces.start()
         # In a thread, so that /health and /ready answer while the models warm up.
         warming = asyncio.create_task(asyncio.to_thread(service.start))
         warming.add_done_callback(_warmed)
@@ -97,6 +109,8 @@ def _lifespan(service: Service, answering: Answering) -> Callable[[Any], Any]:
         await asyncio.wait({warming})
         await asyncio.to_thread(service.stop)
         await asyncio.to_thread(answering.close)
+        if traces is not None:
+            await asyncio.to_thread(traces.stop)
 
     return lifespan
 
@@ -137,10 +151,10 @@ def _posts(answering: Answering) -> list[Route]:
     return [Route(path, handler, methods=["POST"]) for paths, handler in made.items() for path in paths]
 
 
-def _gets(service: Service, metrics: counting.Metrics, ready: Callable[[], bool]) -> list[Route]:
+def _gets(service: Service, metrics: counting.Metrics, ready: Callable[[], bool], keyed: bool) -> list[Route]:
     created = int(time.time())
     names = [name for name in (service.model, service.embedding_model) if name]
-    description = openapi.document(service)
+    description = openapi.document(service, keyed)
 
     async def health(request: Request) -> Response:
         return _json({"status": "ok"})

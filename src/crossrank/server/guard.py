@@ -7,7 +7,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from crossrank.server.wire.dialects import by_path
 from crossrank.server.wire.shapes import Timing, error_body
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
+Watch = Callable[[Call, Mapping[str, Any]], None]
 ACCESS = logging.getLogger("crossrank.server.access")
 
 # Open without a key: whether the server lives, and the page's files, which hold nothing of the index.
@@ -88,13 +89,17 @@ class Guard:
         door: who is let in.
         metrics: counts.
         routes: paths that metrics may name; others are "other", so that strangers cannot fill memory with names.
+        watch: told of each request when it is over, with what the access log says of it.
     """
 
-    def __init__(self, app: App, door: Door, metrics: Metrics, routes: Collection[str]) -> None:
+    def __init__(
+        self, app: App, door: Door, metrics: Metrics, routes: Collection[str], watch: Watch | None = None
+    ) -> None:
         self._app = app
         self._door = door
         self._metrics = metrics
         self._routes = frozenset(routes)
+        self._watch = watch
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -129,7 +134,8 @@ class Guard:
         route = call.path if call.path in self._routes else "other"
         dialect = call.facts.get("dialect", "")
         self._metrics.answered(route, dialect, status, timing)
-        if not ACCESS.isEnabledFor(logging.INFO):
+        logged = ACCESS.isEnabledFor(logging.INFO)
+        if not logged and self._watch is None:
             return
         line: dict[str, Any] = {
             "time": round(time.time(), 3),
@@ -144,7 +150,10 @@ class Guard:
         line |= {name: call.facts[name] for name in ("dialect", "documents", "tokens", "error") if name in call.facts}
         if timing.compute:
             line |= {f"{n}_ms": round(1000 * getattr(timing, n), 1) for n in ("tokenize", "queue", "compute")}
-        ACCESS.info(json.dumps(line))
+        if logged:
+            ACCESS.info(json.dumps(line))
+        if self._watch is not None:
+            self._watch(call, line)
 
 
 def _call(scope: Any, receive: Any) -> Call:

@@ -160,7 +160,7 @@ class Gate:
         alone = ticket.estimate / rate
         if alone > _DOUBT * seconds:
             raise too_large(
-                f"about {ticket.estimate:,} tokens take about {alone:.0f} s here, and the deadline is {seconds:.3g} s; "
+                f"about {ticket.estimate:,} tokens take {alone:,.2f} s here, and the deadline is {seconds:.3g} s: "
                 "send fewer documents, or name a later deadline in X-Crossrank-Deadline-Ms"
             )
         wait = self._wait(ticket) / rate

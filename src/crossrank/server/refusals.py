@@ -55,8 +55,8 @@ def overloaded(message: str, retry_after: float) -> RefusedError:
 
 
 def late(message: str) -> RefusedError:
-    """The deadline passed before the answer was ready: 504."""
-    return RefusedError(message, 504, "DeadlineError")
+    """The deadline passed before the answer was ready: 503, because overload is what makes requests late."""
+    return RefusedError(message, 503, "DeadlineError")
 
 
 def leaving(message: str = "the server is shutting down; ask another replica") -> RefusedError:

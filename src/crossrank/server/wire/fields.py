@@ -56,16 +56,19 @@ def _text_of(value: Mapping[str, Any], name: str) -> Any:
 
 
 def whole(body: Body, name: str, least: int = 0) -> int | None:
-    """A whole number of at least `least`; None when absent or null.
+    """A whole number of at least `least`; None when absent or null. JSON does not tell 3 from 3.0.
 
-    >>> whole({"top_n": 3}, "top_n"), whole({}, "top_n")
-    (3, None)
+    >>> whole({"top_n": 3}, "top_n"), whole({"top_n": 3.0}, "top_n"), whole({}, "top_n")
+    (3, 3, None)
     """
     value = body.get(name)
     if value is None:
         return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise invalid(f"{name} must be a whole number, not {kind(value)}", name)
+        told = f"{value:g}" if isinstance(value, float) else kind(value)
+        raise invalid(f"{name} must be a whole number, not {told}", name)
     if value < least:
         raise invalid(f"{name} must be at least {least}, not {value}", name)
     return value

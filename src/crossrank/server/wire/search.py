@@ -14,7 +14,7 @@ from crossrank.server.wire import fields
 from crossrank.server.wire.shapes import Timing
 
 EXAMPLE = {"query": "how do I retry a failed upload?", "k": 5, "depth": 50, "budget_ms": 500, "where": ["year>=2020"]}
-MOST_DEPTH = 1000
+MOST_DEPTH, MOST_BUDGET_MS = 1000, 600_000
 
 
 def read(body: fields.Body) -> Search:
@@ -28,7 +28,7 @@ def read(body: fields.Body) -> Search:
     if not all(isinstance(condition, str) for condition in conditions):
         raise invalid('where must be a list of conditions such as "year>=2020"', "where")
     mix = fields.number(body, "mix", 0.0, 1.0)
-    budget = fields.number(body, "budget_ms", 1, 600_000)
+    budget = fields.number(body, "budget_ms", 1, MOST_BUDGET_MS)
     documents = fields.texts(body, "documents") if body.get("documents") is not None else ()
     default = 1.0 if documents else MIX
     return Search(

@@ -8,7 +8,10 @@ from crossrank.server.refusals import RefusedError
 from crossrank.server.wire import fields
 from crossrank.server.wire.shapes import Dialect, Outcome, Rerank
 
-_TYPES = {429: "Overloaded", 503: "Unhealthy", 504: "Backend", 500: "Backend"}
+_KINDS = {
+    "Empty": "Empty", "OverloadedError": "Overloaded", "UnavailableError": "Unhealthy", "DeadlineError": "Backend",
+    "InternalServerError": "Backend",
+}  # fmt: skip
 
 
 def read(body: fields.Body) -> Rerank:
@@ -41,7 +44,7 @@ def reply(request: Rerank, outcome: Outcome) -> list[dict[str, Any]]:
 def refuse(refusal: RefusedError, id: str) -> tuple[int, Any]:
     """`error` is a string here, and a wrong field is a 422."""
     status = 422 if refusal.status == 400 and refusal.kind != "Empty" else refusal.status
-    kind = "Empty" if refusal.kind == "Empty" else _TYPES.get(status, "Validation")
+    kind = _KINDS.get(refusal.kind, "Validation")
     return status, {"error": refusal.message, "error_type": kind, "message": refusal.message}
 
 

@@ -1,0 +1,68 @@
+"""Does the server do what its own OpenAPI description says? schemathesis asks: examples, edges, and random bodies.
+
+`FUZZ=60 FUZZ_SEED=1 pytest tests/robustness/test_server_schema.py` asks more often, and other things; the usual number
+keeps the suite quick.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import crossrank
+import tiny
+from crossrank.server.guard import Door
+from crossrank.server.keys import Keys
+from serving import Serving, serving
+
+pytestmark = pytest.mark.skipif(
+    find_spec("schemathesis") is None, reason="the description is tested with: pip install schemathesis"
+)
+pytest.importorskip("lance", reason="the served index needs the search extra")
+
+EXAMPLES, SEED = os.environ.get("FUZZ", "10"), os.environ.get("FUZZ_SEED", "0")
+KEY = "a-secret-of-tests"
+# Failures of the server are all 5xx but 503. What fits the schema may still be more than a short deadline or this
+# server's limits allow: 413. The two lists of a score must have one length, which a schema cannot say.
+SETTINGS = """
+[checks.not_a_server_error]
+expected-statuses = ["2xx", "3xx", "4xx", 503]
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", "413", "429", "503"]
+[checks.negative_data_rejection]
+expected-statuses = ["400", "401", "405", "406", "413", "415", "422", "429", "503"]
+[[operations]]
+include-path = "/v1/score"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "413", "429", "503"]
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    from crossrank.index import Document, Index
+
+    folder = tmp_path_factory.mktemp("schema")
+    embedder = crossrank.load_embedder(tiny.bi_encoder(folder / "embedder"), backend="fake")
+    index = Index.create(folder / "index", embedder, embedder.tokenizer)
+    index.add([Document("1.txt", "Paris is the capital."), Document("2.txt", "Bread.")], embedder, embedder.tokenizer)
+    door = Door.at("127.0.0.1", Keys([KEY]))
+    with serving(tiny.cross_encoder(folder / "reranker"), embedder=embedder, index=index, door=door) as made:
+        yield made
+
+
+def test_it_does_what_its_description_says(server: Serving, tmp_path: Path) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text(SETTINGS, encoding="utf-8")
+    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(settings), "run",
+               server.listener.url + "/openapi.json", "--checks", "all", "--max-examples", EXAMPLES, "--seed", SEED,
+               "--header", f"Authorization: Bearer {KEY}", "--request-timeout", "20", "--no-color",
+               "--suppress-health-check", "all"]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert "Tested: 16" in done.stdout
