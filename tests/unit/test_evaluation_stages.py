@@ -272,6 +272,29 @@ def test_moves_show_what_changed_with_texts_where_they_are_known() -> None:
     assert gain.text == ""
 
 
+def test_moves_mark_the_sentence_that_the_model_prefers() -> None:
+    qrels = {"q0": {"p7": 2}, "q1": {"p0": 1}}
+    base = System("fusion", "first", {"q0": ranked("p7", "p0"), "q1": ranked("p7", "p0")})
+    other = System("small", "alone", {"q0": ranked("p0", "p7"), "q1": ranked("p0", "p7")}, model="numbers")
+
+    def known(ids: Sequence[str]) -> list[Passage]:
+        return [Passage(i, "The first is 3. The second is 7." if i == "p0" else "One is 1") for i in ids]
+
+    compared = compare(qrels, [base, other], ["RR"])
+
+    def last_number(pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        assert all(query == "what?" for query, _ in pairs)
+        return Numbers().score([(query, text.rstrip(".")) for query, text in pairs])
+
+    found = moves(compared, compared.of("small"), {"q0": "what?"}, qrels, known, 5, last_number)
+    shown = {placed.id: placed for placed in found.losses[0].top}
+    start, stop = shown["p0"].evidence or (0, 0)
+    assert shown["p0"].text[start:stop] == "The second is 7."
+    # A passage of one sentence needs no mark, and without a question there is none to ask for.
+    assert shown["p7"].evidence is None
+    assert [placed.evidence for placed in found.gains[0].top] == [None, None]
+
+
 def test_reliability_counts_every_pair_once() -> None:
     rng = np.random.default_rng(0)
     predicted = rng.random(2000).astype(np.float32)

@@ -64,7 +64,8 @@ def command(
         # Before any work: a missing library or folder must not cost an hour.
         judged.check_page(html)
         from crossrank.evaluation import report
-    found, about, notes = _measured(asked, _depths(depths), mix, _cascades(cascades), measure, timed)
+    pairs = judged.cascades(cascades, asked.models)
+    found, about, notes = _measured(asked, _depths(depths), mix, pairs, measure, timed)
     if html is not None:
         report.write_frontier(html, found, about, notes)
     if as_json:
@@ -115,16 +116,6 @@ def _depths(text: str) -> list[int]:
     if not all(part.strip().isdecimal() and int(part) > 0 for part in text.split(",")):
         raise click.UsageError(f"--depths takes whole numbers of at least 1 with commas between them, not {text!r}")
     return sorted({int(part) for part in text.split(",")})
-
-
-def _cascades(named: tuple[str, ...]) -> list[tuple[str, str]]:
-    made = []
-    for text in named:
-        names = [Path(part.strip()).name for part in text.split(">")]
-        if len(names) != 2 or not all(names):
-            raise click.UsageError(f"--cascade takes two models, as in 'tiny>small', not {text!r}")
-        made.append((names[0], names[1]))
-    return made
 
 
 def _print_lines(found: Frontier) -> None:

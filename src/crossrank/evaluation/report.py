@@ -158,7 +158,9 @@ def _moves(moved: Moves) -> Element | None:
                 element("h3", title),
                 *(_move(move, title == "Worst losses" and i == 0) for i, move in enumerate(listed)),
             ]
-    return _section(f"Read these: {moved.system}", None, *parts)
+    marked = any(placed.evidence for move in (*moved.losses, *moved.gains) for placed in (*move.top, *move.relevant))
+    lead = "Marked is the sentence of each passage that the model finds the best answer." if marked else None
+    return _section(f"Read these: {moved.system}", lead, *parts)
 
 
 def _move(move: Move, opened: bool) -> Element:
@@ -181,7 +183,6 @@ def _move(move: Move, opened: bool) -> Element:
 def _placed(placed: Placed) -> Element:
     grade = "not judged" if placed.grade is None else f"grade {placed.grade}"
     ranks = f"rank {placed.before or '–'} → {placed.after or '–'}"
-    text = placed.text if len(placed.text) <= _EXCERPT else f"{placed.text[:_EXCERPT].rstrip()}…"
     tags = element(
         "p",
         element("span", ranks, class_="tag"),
@@ -189,7 +190,21 @@ def _placed(placed: Placed) -> Element:
         element("b", placed.title or placed.id),
         f" {placed.id}" if placed.title else "",
     )
-    return element("blockquote", tags, element("p", text) if text else None)
+    return element("blockquote", tags, element("p", *_excerpt(placed)) if placed.text else None)
+
+
+def _excerpt(placed: Placed) -> list[Part]:
+    """So much of a text as a reader needs, with the sentence that answers marked."""
+    text, (start, stop) = placed.text, placed.evidence or (0, 0)
+    stop = min(stop, start + _EXCERPT)
+    # What is left besides the mark stands before and after it, or all after it where there is little before.
+    begin = max(0, min(start - (_EXCERPT - (stop - start)) // 2, len(text) - _EXCERPT))
+    end = min(len(text), begin + _EXCERPT)
+    mark = element("mark", text[start:stop]) if stop > start else None
+    return [
+        "…" if begin else "", text[begin:start].lstrip() if begin else text[:start], mark, text[stop:end].rstrip(),
+        "…" if end < len(text) else "",
+    ]  # fmt: skip
 
 
 def _about(about: Mapping[str, Any]) -> Element:
