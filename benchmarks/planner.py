@@ -1,18 +1,21 @@
 """Does the planner keep its promises? Predicted time, budgets and early stopping, on this machine and on judged sets.
 
-    python benchmarks/planner.py DATA_FOLDER --cache FOLDER [--parts accuracy budgets stopping] [--out FILE.json]
+    python benchmarks/planner.py DATA --cache FOLDER --parts prepare
+    python benchmarks/planner.py DATA --cache FOLDER --first hybrid --threads 1 2 --out hybrid.json
+    python benchmarks/planner.py DATA --cache FOLDER --first bm25 --parts budgets stopping --out bm25.json
 
+prepare    Indexes the sets and scores all candidates of every query, into --cache, where the other parts find both. It
+           may run beside other work, and an interrupted run goes on where it was.
 accuracy   A cost model is calibrated, then lists that it has not seen are scored: predicted against measured seconds,
            without and with the running correction, for short, long and mixed pairs, for each of --threads.
-budgets    Every query is searched within each budget, in turns: share of answers in time (5 ms allowed), empty answers,
-           nDCG@10; beside it the fixed depth that costs as much on average, and the fixed depth that would keep the
-           budget for 99 of 100 queries.
+budgets    Every query is searched within each budget, the budgets taking turns: share of answers in time (5 ms
+           allowed), empty answers, nDCG@10; beside it the fixed depth that costs as much on average, and the one that
+           would keep the budget for 99 of 100 queries.
 stopping   The same queries read whole and until the rule says that the top is settled: nDCG@10 kept, scoring saved, and
            how often a passage that was not read belonged among the ten.
 
 Run it on an idle machine. `--clock cpu` counts the processor time of this process instead, which other processes do not
-lengthen: use it with one thread, where the two are the same on an idle machine. Indexes are kept in --cache. Needs the
-extras search and eval.
+lengthen: use it with one thread, where the two are the same on an idle machine. Needs the extras search and eval.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,8 @@ import machine
 BUDGETS = (30, 50, 100, 200, 500)
 ALLOWED = 0.005
 # 1,000 questions: short and longer passages. Others can be named as SET=QUERIES.
-QUERIES = ("wikiqa=300", "selqa=300", "hotpotqa_dev500=200", "clapnq=200")
+QUERIES = ("wikiqa=243", "selqa=500", "hotpotqa_dev500=157", "clapnq=100")
+PARTS = ("prepare", "accuracy", "budgets", "stopping")
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 # Tokens of a pair: (mean of a log-normal or None for half short and half long, spread).
 WORKLOADS = {"short": (83, 0.45), "long": (241, 0.45), "mixed": (None, 0.0)}
@@ -40,8 +44,8 @@ WORKLOADS = {"short": (83, 0.45), "long": (241, 0.45), "mixed": (None, 0.0)}
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of judged sets, one folder each")
-    parser.add_argument("--cache", type=Path, required=True, help="folder for indexes")
-    parser.add_argument("--parts", nargs="+", default=["accuracy", "budgets", "stopping"])
+    parser.add_argument("--cache", type=Path, required=True, help="folder for indexes and scores")
+    parser.add_argument("--parts", nargs="+", default=list(PARTS[1:]), choices=PARTS)
     parser.add_argument("--queries", nargs="+", default=list(QUERIES), metavar="SET=COUNT")
     parser.add_argument("--budgets", nargs="+", type=int, default=list(BUDGETS), metavar="MS")
     parser.add_argument("--first", nargs="+", default=["hybrid", "bm25"], choices=("hybrid", "bm25"))
@@ -61,7 +65,7 @@ def main() -> None:
     summary["machine"] = machine.describe(options.threads[-1])
     if "accuracy" in options.parts:
         summary["accuracy"] = {str(threads): accuracy(options, threads) for threads in options.threads}
-    if {"budgets", "stopping"} & set(options.parts):
+    if {"prepare", "budgets", "stopping"} & set(options.parts):
         summary |= on_judged_sets(options)
     print(f"\n{machine.line(summary['machine'])}, {options.clock} clock")
     text = json.dumps(summary, indent=1, allow_nan=False)
@@ -165,6 +169,7 @@ def on_judged_sets(options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for first in options.first:
         asked, weight = searched(options, first)
+        found.setdefault("queries", {})[first] = len(asked)
         if "budgets" in options.parts:
             found.setdefault("budgets", {})[first] = budgets(asked, weight, options, first)
         if "stopping" in options.parts:
@@ -173,25 +178,28 @@ def on_judged_sets(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def searched(options: argparse.Namespace, first: str) -> tuple[list[Asked], float]:
-    """All queries, within each budget and whole, in turns."""
+    """All queries, within each budget in turns, and whole, from scores that may be remembered."""
     import numpy as np
 
     import crossrank
     import first_stage
     import sets
     from crossrank.cascade import Stage
+    from crossrank.cost import Pace
     from crossrank.fusion import Scores
     from crossrank.pipeline import MIX, Pipeline
+    from crossrank.planner import measure
     from crossrank.retrieval.bm25 import BM25Retriever
     from crossrank.retrieval.dense import DenseRetriever
 
     threads, clock = options.threads[-1], CLOCKS[options.clock]
     model, embedder = crossrank.load(options.model, threads=threads), crossrank.load_embedder(threads=threads)
-    from crossrank.cost import Pace
-    from crossrank.planner import measure
-
     weight = MIX if first == "hybrid" else 1.0
-    stage = Stage(model, 100, weight, pace=Pace(measure(model, clock=clock)))
+    pace = Pace(measure(model, clock=clock))
+    # Scores of the native engine are the same in every batch, so remembered ones are what a whole reading would give.
+    reader = Stage(crossrank.CachedScorer(model, options.cache / "planner.scores"), 100, weight)
+    stage = replace(reader, scorer=model, pace=pace)
+    timed = options.budgets if "budgets" in options.parts else []
     every: list[Asked] = []
     for name, _, count in (entry.partition("=") for entry in options.queries):
         judged = sets.read(options.data, name).sample(int(count or 100), options.seed)
@@ -199,8 +207,8 @@ def searched(options: argparse.Namespace, first: str) -> tuple[list[Asked], floa
         retrievers = {"bm25": BM25Retriever(index)}
         if first == "hybrid":
             retrievers["dense"] = DenseRetriever(index, embedder)
-        whole = Pipeline(retrievers, index.passages, (stage,), fusion=Scores(), store=index, clock=clock)
-        held = {ms: whole.within(ms) for ms in options.budgets}
+        whole = Pipeline(retrievers, index.passages, (reader,), fusion=Scores(), store=index, clock=clock)
+        held = {ms: replace(whole, stages=(stage,)).within(ms) for ms in timed}
         note(f"{name}: {len(judged.queries)} queries over {first}")
         for query, text in judged.queries.items():
             full = whole.search(text)
@@ -217,7 +225,7 @@ def searched(options: argparse.Namespace, first: str) -> tuple[list[Asked], floa
             documents = {passage.id: passage.document or passage.id for passage in index.passages(sorted(ids))}
             lengths, counts = model.sequence_lengths(text, index.tokens(before.ids).lengths)
             first_of = np.concatenate([[0], np.cumsum(counts)])
-            shares = stage.pace.model.shares(lengths, first_of, np.zeros(len(before), dtype=np.int64))
+            shares = pace.model.shares(lengths, first_of, np.zeros(len(before), dtype=np.int64))
             costs = np.concatenate([[0.0], np.cumsum(shares)])
             every.append(Asked(name, judged.qrels[query], before, logits, documents, answers, costs))
     return every, weight
@@ -327,15 +335,20 @@ def stopping(asked: list[Asked], first: str) -> list[dict[str, Any]]:
                 whole.append(value(one, full))
                 saved.append(1 - read / total)
                 wrong.append(read < total and bool(set(full[:10]) - set(one.head.ids[:read])))
-            row = {
-                "weight": weight,
-                "set": name,
-                "kept": round(float(np.mean(kept) / max(np.mean(whole), 1e-9)), 4),
-                "saved": round(float(np.mean(saved)), 3),
-                "wrong": round(float(np.mean(wrong)), 3),
-            }
-            rows.append(row)
-            print(f"| {weight} | {name} | {row['kept']:.2%} | {row['saved']:.0%} | {row['wrong']:.1%} |")
+            rows.append(
+                {
+                    "weight": weight,
+                    "set": name,
+                    "kept": round(float(np.mean(kept) / max(np.mean(whole), 1e-9)), 4),
+                    "saved": round(float(np.mean(saved)), 3),
+                    "wrong": round(float(np.mean(wrong)), 3),
+                }
+            )
+        mine = [row for row in rows if row["weight"] == weight]
+        means = {key: round(float(np.mean([row[key] for row in mine])), 4) for key in ("kept", "saved", "wrong")}
+        rows.append({"weight": weight, "set": "mean of sets", **means})
+        for row in rows[-1 - len(mine) :]:
+            print(f"| {weight} | {row['set']} | {row['kept']:.2%} | {row['saved']:.0%} | {row['wrong']:.1%} |")
     return rows
 
 

@@ -192,6 +192,9 @@ def test_a_given_run_is_reranked_without_an_index(models: dict[str, str]) -> Non
         (["eval", "empty"], "is no BEIR folder"),
         (["frontier", "set", "--depths", "0,5"], "--depths takes whole numbers"),
         (["frontier", "set", "--cascade", "a"], "--cascade takes two models"),
+        (["frontier", "set", "--cascade", "a>small"], "names 'a', which --models does not"),
+        (["eval", "set", "--cascade", "small>a>b"], "--cascade takes two models"),
+        (["eval", "set", "--cascade", "a>small", "--no-rerank"], "--cascade reranks"),
     ],
 )
 def test_wrong_command_lines_name_their_cure(args: list[str], said: str) -> None:
@@ -242,7 +245,21 @@ def test_a_frontier_of_two_models_and_a_cascade(models: dict[str, str]) -> None:
     assert [one["difference"] for one in listed if one["name"] == "fusion"] == [None]
     page = Path("page.html").read_text(encoding="utf-8")
     assert page.count("<svg") == 1
+    assert "In the time you have" in page
+    assert set(made["within_ms"]) == {"30", "50", "100", "200", "500"}
     # The same quality as `eval` measures for the same depth and mix.
     same = found("eval", *args[1:8], "--models", models["first"], "--depth", 6, "--mix", "0.5")
     want = next(one["values"]["nDCG@10"] for one in same["systems"] if one["name"] == "first (mix 0.5)")
     assert next(one["quality"] for one in listed if one["name"] == "first 6 (mix 0.5)") == want
+    both = ["--models", args[9], "--depth", 6, "--mix", "0.5,1", "--cascade", "second>first"]
+    made = found("eval", *args[1:8], *both)
+    assert [system["name"] for system in made["systems"]][-2:] == ["second > first (mix 0.5)", "second > first"]
+    for system in made["systems"][-2:]:
+        share = "" if system["name"].endswith("first") else " (mix 0.5)"
+        want = next(one["quality"] for one in listed if one["name"] == f"second 6 (mix 0.5) > first 3{share}")
+        assert system["values"]["nDCG@10"] == want
+        # What the fine stage may choose from is what the coarse one leaves.
+        assert system["candidates"]["ceiling"]["nDCG@10"] <= made["systems"][3]["candidates"]["ceiling"]["nDCG@10"]
+        assert system["cuts"]["pairs"] == made["systems"][3]["cuts"]["pairs"] / 2
+        assert system["latency_ms"]["query"]["median"] > system["latency_ms"]["step"]["median"] > 0
+    assert {one["model"] for one in made["calibration"]} == {"first"}

@@ -272,6 +272,29 @@ def test_moves_show_what_changed_with_texts_where_they_are_known() -> None:
     assert gain.text == ""
 
 
+def test_moves_mark_the_sentence_that_the_model_prefers() -> None:
+    qrels = {"q0": {"p7": 2}, "q1": {"p0": 1}}
+    base = System("fusion", "first", {"q0": ranked("p7", "p0"), "q1": ranked("p7", "p0")})
+    other = System("small", "alone", {"q0": ranked("p0", "p7"), "q1": ranked("p0", "p7")}, model="numbers")
+
+    def known(ids: Sequence[str]) -> list[Passage]:
+        return [Passage(i, "The first is 3. The second is 7." if i == "p0" else "One is 1") for i in ids]
+
+    compared = compare(qrels, [base, other], ["RR"])
+
+    def last_number(pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        assert all(query == "what?" for query, _ in pairs)
+        return Numbers().score([(query, text.rstrip(".")) for query, text in pairs])
+
+    found = moves(compared, compared.of("small"), {"q0": "what?"}, qrels, known, 5, last_number)
+    shown = {placed.id: placed for placed in found.losses[0].top}
+    start, stop = shown["p0"].evidence or (0, 0)
+    assert shown["p0"].text[start:stop] == "The second is 7."
+    # A passage of one sentence needs no mark, and without a question there is none to ask for.
+    assert shown["p7"].evidence is None
+    assert [placed.evidence for placed in found.gains[0].top] == [None, None]
+
+
 def test_reliability_counts_every_pair_once() -> None:
     rng = np.random.default_rng(0)
     predicted = rng.random(2000).astype(np.float32)
@@ -315,6 +338,17 @@ def test_the_cheapest_that_cannot_be_told_from_the_best() -> None:
         "cheap, nDCG@10 0.500 in 5 ms, is the cheapest that cannot be told from the best with 20 queries: best, "
         "nDCG@10 0.505 in 50 ms."
     )
+
+
+def test_what_fits_into_a_time_is_the_best_of_what_is_fast_enough() -> None:
+    base, slow = point("fusion", 20, [0.4]), point("slow", 90, [0.9])
+    good, same = point("good", 40, [0.6]), point("same", 45, [0.6])
+    found = frontier.Frontier("nDCG@10", base, (base, good, same, slow), 1, 10, True)
+    names = [(best.name if (best := found.within(ms)) else None) for ms in (10, 20, 50, 89, 500)]
+    assert names == [None, "fusion", "good", "good", "slow"]
+    assert frontier.record(found, {})["within_ms"] == {
+        "30": "fusion", "50": "good", "100": "slow", "200": "slow", "500": "slow",
+    }  # fmt: skip
 
 
 def test_cascades_need_their_models() -> None:

@@ -12,6 +12,8 @@ import click
 from crossrank.cli import judged, options, terminal
 
 if TYPE_CHECKING:
+    from crossrank.crossencoder import CrossEncoder
+    from crossrank.evaluation.candidates import Candidates, Reading
     from crossrank.evaluation.comparison import Comparison, Latency, Standing
     from crossrank.evaluation.moves import Move
     from crossrank.evaluation.outcome import Outcome
@@ -26,6 +28,7 @@ Examples:
   crossrank eval my.index --queries queries.jsonl --qrels judged.tsv --html report.html
   crossrank eval scifact/ --cache eval.cache --sample 50 --models small,my-model/
   crossrank eval trec_dl19/ --split full --run BM25=bm25.trec --over BM25
+  crossrank eval my.index --queries queries.jsonl --qrels judged.tsv --models tiny/,small --cascade "tiny>small"
   crossrank eval --qrels qrels.txt --run old=old.trec --run new=new.trec -m nDCG@10 -m AP
 """,
 )
@@ -35,6 +38,9 @@ Examples:
               help="Passages that BM25 and dense search each return, and that cross-encoders read.")  # fmt: skip
 @click.option("--mix", metavar="A,B", help="Shares of the cross-encoder in the order; 1 trusts it alone.  [default: 1 "
               "and the share of `crossrank search`]")  # fmt: skip
+@click.option("--cascade", "cascades", multiple=True, metavar="COARSE>FINE",
+              help="Two of --models: the fine one reads the best half, at most 50, of what the coarse one leaves. "
+              "Repeat it.")  # fmt: skip
 @click.option("--no-rerank", is_flag=True, help="First stages alone.")
 @click.option("--measure", "-m", "measures", multiple=True, metavar="NAME",
               help="A name of ir-measures, such as nDCG@10, RR@10, AP, P(rel=2)@5. Repeat it; verdicts are about the "
@@ -54,6 +60,7 @@ Examples:
 def command(
     depth: int,
     mix: str | None,
+    cascades: tuple[str, ...],
     no_rerank: bool,
     measures: tuple[str, ...],
     baseline: str | None,
@@ -78,7 +85,10 @@ def command(
         # Before any work: a missing library or folder must not cost an hour.
         judged.check_page(html)
         from crossrank.evaluation import report
-    outcome = _measured(asked, depth, mix, no_rerank, measures, baseline, relevant, max(show, 5))
+    if cascades and (no_rerank or asked.source is None):
+        raise click.UsageError("--cascade reranks, which --no-rerank and runs alone do not")
+    pairs = judged.cascades(cascades, asked.models)
+    outcome = _measured(asked, depth, mix, pairs, no_rerank, measures, baseline, relevant, max(show, 5))
     if html is not None:
         report.write_evaluation(html, outcome)
     if as_json:
@@ -101,14 +111,15 @@ def _measured(
     asked: judged.Asked,
     depth: int,
     mix: str | None,
+    cascades: Sequence[tuple[str, str]],
     no_rerank: bool,
     measures: Sequence[str],
     baseline: str | None,
     relevant: int,
     most: int,
 ) -> Outcome:
-    from crossrank.evaluation import candidates, setting, systems
     from crossrank.evaluation import measures as measured
+    from crossrank.evaluation import setting, systems
     from crossrank.evaluation.comparison import MEASURES
     from crossrank.evaluation.outcome import assess
 
@@ -118,19 +129,20 @@ def _measured(
     queries, notes = judged.opened_set(asked)
     given, lacks = setting.runs_as_systems({n: run for n, run in runs.items() if n != asked.over}, queries.qrels)
     made: list[System] = []
-    readings: dict[str, candidates.Reading] = {}
+    read: list[tuple[Candidates, Reading]] = []
     owners, texts = systems.Owners(), None
     scorers = {} if asked.source is None or no_rerank else judged.scorers(asked)
-    _check_baseline(baseline, asked, list(runs), [systems.named(name, share) for name in scorers for share in shares])
+    reranking = [*scorers, *(f"{coarse} > {fine}" for coarse, fine in cascades)]
+    _check_baseline(baseline, asked, list(runs), [systems.named(name, share) for name in reranking for share in shares])
     if asked.source is not None:
         with judged.progress() as progress:
             opened = judged.opened(asked, queries, runs, depth, progress)
-            readings = candidates.read(opened.candidates, scorers, depth, progress)
+            read = _read(opened.candidates, scorers, cascades, depth, min(shares), progress)
         owners, texts = opened.owners, opened.candidates.texts
         made = systems.first_stages(opened.candidates, owners, judged.STEPS)
         baseline = baseline or made[-1].name
-        for reading in readings.values():
-            made += systems.reranked(opened.candidates, reading, owners, shares)
+        for before, reading in read:
+            made += systems.reranked(before, reading, owners, shares)
         notes += [*opened.notes, *slow]
     made += given
     notes += lacks
@@ -142,7 +154,9 @@ def _measured(
         judged.about(asked, queries, scorers, depth),
         measures=measures or MEASURES,
         baseline=baseline or "",
-        readings=list(readings.values()),
+        # A model's calibration is measured once, on all candidates.
+        readings=[reading for _, reading in read[: len(scorers)]],
+        scorers={reading.model: reading.scorer.score for _, reading in read},
         owners=owners,
         texts=texts,
         least=relevant,
@@ -150,6 +164,32 @@ def _measured(
         seed=asked.seed,
         notes=notes,
     )
+
+
+def _read(
+    found: Candidates,
+    scorers: dict[str, CrossEncoder],
+    cascades: Sequence[tuple[str, str]],
+    depth: int,
+    share: float,
+    progress: judged.Progress,
+) -> list[tuple[Candidates, Reading]]:
+    """What each model and each cascade reads, and of which candidates."""
+    from crossrank.cascade import Stage
+    from crossrank.evaluation import candidates
+    from crossrank.planner import depths
+
+    alone = candidates.read(found, scorers, depth, progress)
+    wide, near = depths(depth, 2)
+    # The coarse stage chooses by the smallest share, as in a frontier.
+    stages = [
+        (Stage(scorers[coarse], wide, share, coarse), Stage(scorers[fine], near, 1.0, fine))
+        for coarse, fine in cascades
+    ]
+    return [
+        *((found, reading) for reading in alone.values()),
+        *(candidates.cascaded(found, coarse, fine, progress) for coarse, fine in stages),
+    ]
 
 
 def _check_baseline(baseline: str | None, asked: judged.Asked, runs: Sequence[str], stages: Sequence[str]) -> None:

@@ -64,7 +64,8 @@ def command(
         # Before any work: a missing library or folder must not cost an hour.
         judged.check_page(html)
         from crossrank.evaluation import report
-    found, about, notes = _measured(asked, _depths(depths), mix, _cascades(cascades), measure, timed)
+    pairs = judged.cascades(cascades, asked.models)
+    found, about, notes = _measured(asked, _depths(depths), mix, pairs, measure, timed)
     if html is not None:
         report.write_frontier(html, found, about, notes)
     if as_json:
@@ -117,16 +118,6 @@ def _depths(text: str) -> list[int]:
     return sorted({int(part) for part in text.split(",")})
 
 
-def _cascades(named: tuple[str, ...]) -> list[tuple[str, str]]:
-    made = []
-    for text in named:
-        names = [Path(part.strip()).name for part in text.split(">")]
-        if len(names) != 2 or not all(names):
-            raise click.UsageError(f"--cascade takes two models, as in 'tiny>small', not {text!r}")
-        made.append((names[0], names[1]))
-    return made
-
-
 def _print_lines(found: Frontier) -> None:
     for point in found.points:
         change = point.change
@@ -138,6 +129,8 @@ def _print_lines(found: Frontier) -> None:
 
 
 def _print_table(found: Frontier, notes: list[str]) -> None:
+    from crossrank.evaluation.frontier import BUDGETS
+
     console = terminal.console()
     console.print(found.headline(), style="bold")
     console.print()
@@ -163,6 +156,9 @@ def _print_table(found: Frontier, notes: list[str]) -> None:
         )
     console.print(table)
     console.print("* the Pareto set: nothing measured is both faster and better.", style="dim")
+    for ms in BUDGETS:
+        best = found.within(ms)
+        console.print(f"Within {ms} ms: {best.name if best else 'nothing measured'}.")
     for note in [*notes, found.foot()]:
         console.print(note, style="dim")
 

@@ -182,19 +182,45 @@ def scorers(asked: Asked) -> dict[str, CrossEncoder]:
     """The cross-encoders of `--models`, by the last part of their names.
 
     Raises:
-        click.UsageError: two have one name, or none is named.
+        click.UsageError: as `labels`.
     """
     import crossrank
 
-    names = [name.strip() for name in asked.models.split(",") if name.strip()]
+    return {label: crossrank.load(name, **asked.engine) for label, name in labels(asked.models).items()}
+
+
+def labels(models: str) -> dict[str, str]:
+    """The names that `--models` lists, by their last parts.
+
+    Raises:
+        click.UsageError: two have one last part, or none is named.
+    """
+    names = [name.strip() for name in models.split(",") if name.strip()]
     if not names:
         raise click.UsageError("--models names none; for first stages alone use --no-rerank")
-    made: dict[str, CrossEncoder] = {}
+    made: dict[str, str] = {}
     for name in names:
         label = Path(name).name
         if label in made:
             raise click.UsageError(f"two models are called {label!r}; rename the folder of one")
-        made[label] = crossrank.load(name, **asked.engine)
+        made[label] = name
+    return made
+
+
+def cascades(named: Sequence[str], models: str) -> list[tuple[str, str]]:
+    """Coarse and fine model of each `--cascade`, as `labels` calls them.
+
+    Raises:
+        click.UsageError: it is no pair, or names a model that `--models` does not.
+    """
+    made = []
+    for text in dict.fromkeys(named):
+        coarse, *rest = (Path(part.strip()).name for part in text.split(">"))
+        if len(rest) != 1 or not coarse or not rest[0]:
+            raise click.UsageError(f"--cascade takes two models, as in 'tiny>small', not {text!r}")
+        if unknown := next((name for name in (coarse, *rest) if name not in labels(models)), None):
+            raise click.UsageError(f"--cascade {text} names {unknown!r}, which --models does not")
+        made.append((coarse, rest[0]))
     return made
 
 

@@ -7,7 +7,7 @@ at the greatest depth; rankings of any smaller depth, any mix and any cascade fo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -158,3 +158,26 @@ def read(
         if progress:
             progress("reranking", number, len(waiting))
     return {model: Reading(model, scorer, depth, traces[model]) for model, scorer in scorers.items()}
+
+
+def cascaded(
+    candidates: Candidates, coarse: Stage, fine: Stage, progress: Progress | None = None
+) -> tuple[Candidates, Reading]:
+    """Let one stage read the top of what another leaves, as the product does: for its times, which do not follow.
+
+    Returns:
+        Candidates whose last ranking is what the coarse stage leaves, and what the fine one said of the top of it, with
+        the time of both stages.
+    """
+    name = f"{coarse.name} > {fine.name}"
+    traces, fines = {}, {}
+    waiting = [(query, ranking) for query, ranking in candidates.run.items() if len(ranking)]
+    for number, (query, ranking) in enumerate(waiting, start=1):
+        text = candidates.queries[query]
+        _, (wide, near) = rerank(text, ranking, [coarse, fine], candidates.texts, candidates.store)
+        traces[query] = (*candidates.traces[query], replace(wide, seconds=0.0))
+        fines[query] = replace(near, seconds=wide.seconds + near.seconds)
+        if progress:
+            progress("cascade", number, len(waiting))
+    assert isinstance(fine.scorer, CrossEncoder)
+    return replace(candidates, base=coarse.name, traces=traces), Reading(name, fine.scorer, fine.depth, fines)

@@ -9,7 +9,8 @@ from crossrank.errors import InputError
 from crossrank.evaluation.candidates import Texts
 from crossrank.evaluation.comparison import Comparison, Standing
 from crossrank.evaluation.systems import System
-from crossrank.types import Qrels
+from crossrank.evidence import Scores, find
+from crossrank.types import Passage, Qrels
 
 # Documents that are shown of each side of a move.
 _SHOWN = 3
@@ -27,6 +28,8 @@ class Placed:
         grade: None when it was not judged for this query.
         before: rank in the baseline, from 1; None when it is not there.
         after: rank in the system, likewise.
+        evidence: where in the text the sentence begins and ends that the system's model scores highest; None where
+            there is no such model or no text.
     """
 
     id: str
@@ -35,6 +38,7 @@ class Placed:
     grade: int | None
     before: int | None
     after: int | None
+    evidence: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ def moves(
     qrels: Qrels,
     texts: Texts | None,
     most: int = 5,
+    score: Scores | None = None,
 ) -> Moves:
     """The `most` worst losses and best gains of a system, on the main measure.
 
@@ -84,6 +89,7 @@ def moves(
         qrels: grades by query and judged id.
         texts: passages by id; None where none are known.
         most: of each kind.
+        score: of the system's model, to mark the sentence of each passage that answers; see `crossrank.evidence`.
     """
     base, contrast = comparison.of(comparison.baseline), standing.contrasts[comparison.main]
 
@@ -91,7 +97,19 @@ def moves(
         top, relevant = _sides(query, base.system, standing.system, qrels.get(query, {}))
         ids = list(dict.fromkeys([*top, *relevant]))
         shown = _passages(query, ids, standing.system, base.system, texts)
-        placed = {id_: _placed(id_, shown, query, base.system, standing.system, qrels.get(query, {})) for id_ in ids}
+        marked = _marked(queries.get(query, ""), shown, score)
+        placed = {
+            id_: Placed(
+                id_,
+                shown[id_].title if id_ in shown else "",
+                shown[id_].text if id_ in shown else "",
+                qrels.get(query, {}).get(id_),
+                _rank(base.system, query, id_),
+                _rank(standing.system, query, id_),
+                marked.get(id_),
+            )
+            for id_ in ids
+        }
         return Move(
             query,
             queries.get(query, ""),
@@ -115,36 +133,29 @@ def _sides(query: str, base: System, system: System, grades: Mapping[str, int]) 
     return top, [id_ for id_ in near if grades.get(id_, 0) > 0 and id_ not in top][:_SHOWN]
 
 
-def _placed(
-    id_: str,
-    shown: Mapping[str, tuple[str, str]],
-    query: str,
-    base: System,
-    system: System,
-    grades: Mapping[str, int],
-) -> Placed:
-    title, text = shown.get(id_, ("", ""))
-    return Placed(id_, title, text, grades.get(id_), _rank(base, query, id_), _rank(system, query, id_))
-
-
 def _rank(system: System, query: str, id_: str) -> int | None:
     ids = system.run[query].ids if query in system.run else ()
     return ids.index(id_) + 1 if id_ in ids else None
 
 
-def _passages(
-    query: str, ids: Sequence[str], system: System, base: System, texts: Texts | None
-) -> dict[str, tuple[str, str]]:
-    """Title and text by judged id, of the passage that stands for it in the system, else in the baseline."""
+def _passages(query: str, ids: Sequence[str], system: System, base: System, texts: Texts | None) -> dict[str, Passage]:
+    """By judged id, the passage that stands for it in the system, else in the baseline."""
     if texts is None or not ids:
         return {}
     standing = {**base.shown.get(query, {}), **system.shown.get(query, {})}
     found = {}
     for id_ in ids:
         try:
-            (passage,) = texts([standing.get(id_, id_)])
+            (found[id_],) = texts([standing.get(id_, id_)])
         except (InputError, KeyError):
             # A run from elsewhere may rank what this collection does not hold.
             continue
-        found[id_] = passage.title, passage.text
     return found
+
+
+def _marked(text: str, shown: Mapping[str, Passage], score: Scores | None) -> dict[str, tuple[int, int]]:
+    """Where in each passage the sentence is that answers the query best."""
+    if score is None or not text.strip():
+        return {}
+    found = zip(shown, find(text, list(shown.values()), score, drops=False), strict=True)
+    return {id_: (one.start, one.stop) for id_, one in found if one is not None and one.sentences > 1}

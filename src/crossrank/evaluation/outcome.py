@@ -13,6 +13,7 @@ from crossrank.evaluation.moves import Moves, moves
 from crossrank.evaluation.reliability import Reliability, reliability
 from crossrank.evaluation.systems import Cuts, Owners, System
 from crossrank.evaluation.verdict import Verdict, verdict
+from crossrank.evidence import Scores
 from crossrank.types import Qrels
 
 
@@ -48,6 +49,7 @@ def assess(
     measures: Sequence[str] = MEASURES,
     baseline: str = "",
     readings: Sequence[Reading] = (),
+    scorers: Mapping[str, Scores] | None = None,
     owners: Owners | None = None,
     texts: Texts | None = None,
     least: int = 1,
@@ -65,6 +67,7 @@ def assess(
         measures: ir-measures names, the main one first.
         baseline: name of a system; the first when empty.
         readings: what cross-encoders scored, for calibration.
+        scorers: what scores, by `System.model`, to mark the sentence of a passage that answers; none is marked without.
         owners: judged ids of passages.
         texts: passages by id; None where none are known.
         least: least grade that counts as relevant in calibration.
@@ -85,7 +88,10 @@ def assess(
         about,
         comparison,
         said,
-        tuple(moves(comparison, standing, queries, qrels, texts, most) for standing in tried),
+        tuple(
+            moves(comparison, standing, queries, qrels, texts, most, (scorers or {}).get(standing.system.model))
+            for standing in tried
+        ),
         tuple(found for found in known if found is not None),
         queries,
         tuple(notes),

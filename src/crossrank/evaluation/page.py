@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from crossrank.evaluation.style import CSS
+from crossrank.evaluation.style import CSS, NAMES
 
 Element = ElementTree.Element
 Part = Element | str | None
@@ -23,6 +23,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _SCALE = 1.4
 _XLINK = "{http://www.w3.org/1999/xlink}"
 _REFERENCE = re.compile(r"#([^)\"]+)")
+_COLOUR = re.compile("|".join(NAMES))
 
 
 def element(tag: str, *parts: Part, **attributes: str) -> Element:
@@ -67,7 +68,7 @@ def plot(svg: str, label: str) -> Element | None:
     """A figure made of SVG text of our own plots; None for an empty one.
 
     Names of namespaces, metadata and ids that nothing refers to are left out: in a page they say nothing, and ids of
-    several plots would meet.
+    several plots would meet. Colours that the style sheet names become its own, which are others where it is dark.
     """
     if not svg:
         return None
@@ -88,6 +89,8 @@ def _simplify(node: Element, used: set[str]) -> None:
     node.attrib = {name.replace(_XLINK, "xlink:"): clean(value) for name, value in node.attrib.items()}
     if "id" in node.attrib and node.attrib["id"] not in used:
         del node.attrib["id"]
+    if "style" in node.attrib:
+        node.attrib["style"] = _COLOUR.sub(lambda found: f"var(--{NAMES[found[0]]})", node.attrib["style"])
     for child in list(node):
         if child.tag.rsplit("}", 1)[-1] in ("metadata", "style", "script"):
             node.remove(child)

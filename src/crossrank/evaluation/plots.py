@@ -14,6 +14,7 @@ import numpy as np
 from crossrank.evaluation.comparison import Comparison, Standing
 from crossrank.evaluation.frontier import Frontier
 from crossrank.evaluation.reliability import Reliability
+from crossrank.evaluation.style import BETTER, INK, LINE, PAPER, UNCLEAR, WORSE
 from crossrank.evaluation.verdict import LEVEL
 from crossrank.extras import require
 
@@ -22,9 +23,7 @@ import matplotlib  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-# Blue and orange are told apart by everybody; grey is what cannot be told.
-BETTER, WORSE, UNCLEAR, INK, FAINT = "#1f6feb", "#d9480f", "#8b949e", "#24292f", "#d0d7de"
-_MODELS = ("#1f6feb", "#d9480f", "#2da44e", "#8250df", "#bf8700", "#0f7b8a", "#cf3f8e", "#57606a")
+_MODELS = (BETTER, WORSE, "#2da44e", "#8250df", "#bf8700", "#0f7b8a", "#cf3f8e", "#57606a")
 _WIDTH = 9.2
 _MOST_PANELS = 4
 
@@ -77,7 +76,7 @@ def latency(comparison: Comparison) -> str:
     for row, standing in enumerate(shown):
         assert standing.whole is not None
         ends = [standing.whole.median * 1e3, standing.whole.p95 * 1e3]
-        axes.plot(ends, [row, row], color=FAINT, linewidth=5, solid_capstyle="round", zorder=1)
+        axes.plot(ends, [row, row], color=LINE, linewidth=5, solid_capstyle="round", zorder=1)
         axes.plot(ends[:1], [row], "o", color=BETTER, markersize=7, zorder=2)
         axes.plot(ends[1:], [row], "|", color=INK, markersize=12, markeredgewidth=1.5, zorder=2)
     _logarithmic(axes, [end for s in shown if s.whole for end in (s.whole.median * 1e3, s.whole.p95 * 1e3)])
@@ -92,7 +91,7 @@ def calibration(found: Sequence[Reliability]) -> str:
         return ""
     figure = Figure(figsize=(_WIDTH * 0.6, _WIDTH * 0.5), layout="constrained")
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1.5, zorder=1)
+    axes.plot([0, 1], [0, 1], color=LINE, linewidth=1.5, zorder=1)
     for colour, one in zip(_cycle(len(found)), found, strict=False):
         predicted, observed = [b.predicted for b in one.bins], [b.observed for b in one.bins]
         below = [b.observed - b.low for b in one.bins]
@@ -123,7 +122,7 @@ def frontier(found: Frontier) -> str:
     for colour, family in zip(_cycle(len(families)), families, strict=False):
         mine = [point for point in points if point.family == family]
         x, y = [point.latency.median * 1e3 for point in mine], [point.quality.mean for point in mine]
-        faces = [colour if point.pareto else "white" for point in mine]
+        faces = [colour if point.pareto else PAPER for point in mine]
         stages = len(mine[0].steps)
         if stages == 1:
             # One model at rising depths; first stages and cascades are no sequence.
@@ -149,7 +148,7 @@ def frontier(found: Frontier) -> str:
             str(numbers[point.name]), (point.latency.median * 1e3, point.quality.mean), textcoords="offset points",
             xytext=(0, 8), ha="center", fontsize=9, color=INK,
         )  # fmt: skip
-    axes.axhline(found.base.quality.mean, color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+    axes.axhline(found.base.quality.mean, color=LINE, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
     _logarithmic(axes, [point.latency.median * 1e3 for point in points])
     axes.set_xlabel("milliseconds a query, median; logarithmic")
     axes.set_ylabel(found.measure)
@@ -175,7 +174,7 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
 def _plain(axes: Axes) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.tick_params(labelsize=8.5, color=FAINT)
+    axes.tick_params(labelsize=8.5, color=LINE)
     axes.xaxis.label.set_fontsize(9)
     axes.yaxis.label.set_fontsize(9)
 
@@ -192,7 +191,7 @@ def _logarithmic(axes: Axes, values: Iterable[float]) -> None:
         ticks = [tick for tick in ticks if f"{tick:e}".startswith("1")]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
-    axes.grid(axis="x", color=FAINT, linewidth=0.5, zorder=0)
+    axes.grid(axis="x", color=LINE, linewidth=0.5, zorder=0)
     axes.set_axisbelow(True)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from crossrank.evaluation import plots
 from crossrank.evaluation.bootstrap import Interval
 from crossrank.evaluation.comparison import Comparison, Latency
-from crossrank.evaluation.frontier import Frontier
+from crossrank.evaluation.frontier import BUDGETS, Frontier
 from crossrank.evaluation.moves import Move, Moves, Placed
 from crossrank.evaluation.outcome import Outcome, cut_lines, evaluation_foot
 from crossrank.evaluation.page import Element, Part, element, plot, table, write
@@ -72,6 +72,19 @@ def write_frontier(path: Path, found: Frontier, about: Mapping[str, Any], notes:
             numbers=(2, 3, 4, 5),
         ),
     )
+    fits = _section(
+        "In the time you have",
+        f"The best that answered 95 % of the {found.timed} timed queries in time. With a budget (--budget-ms) instead, each "
+        "query reads what it has time for.",
+        table(
+            ("ms", "configuration", found.measure, "ms, median", "95th"),
+            [
+                (str(ms), p.name, str(p.quality), *_ms(p.latency)) if p else (str(ms), "nothing measured", "", "", "")
+                for ms, p in ((ms, found.within(ms)) for ms in BUDGETS)
+            ],
+            numbers=(2, 3, 4),
+        ),
+    )
     rows = [
         (p.name, "yes" if p.pareto else "", str(p.quality), _change(p.change), *_ms(p.latency)) for p in found.points
     ]
@@ -82,7 +95,7 @@ def write_frontier(path: Path, found: Frontier, about: Mapping[str, Any], notes:
     write(
         path,
         title,
-        [head, drawn, every, _about(about), _section("Notes", None, said) if said is not None else None, foot],
+        [head, drawn, fits, every, _about(about), _section("Notes", None, said) if said is not None else None, foot],
     )
 
 
@@ -158,7 +171,9 @@ def _moves(moved: Moves) -> Element | None:
                 element("h3", title),
                 *(_move(move, title == "Worst losses" and i == 0) for i, move in enumerate(listed)),
             ]
-    return _section(f"Read these: {moved.system}", None, *parts)
+    marked = any(placed.evidence for move in (*moved.losses, *moved.gains) for placed in (*move.top, *move.relevant))
+    lead = "Marked is the sentence of each passage that the model finds the best answer." if marked else None
+    return _section(f"Read these: {moved.system}", lead, *parts)
 
 
 def _move(move: Move, opened: bool) -> Element:
@@ -181,7 +196,6 @@ def _move(move: Move, opened: bool) -> Element:
 def _placed(placed: Placed) -> Element:
     grade = "not judged" if placed.grade is None else f"grade {placed.grade}"
     ranks = f"rank {placed.before or '–'} → {placed.after or '–'}"
-    text = placed.text if len(placed.text) <= _EXCERPT else f"{placed.text[:_EXCERPT].rstrip()}…"
     tags = element(
         "p",
         element("span", ranks, class_="tag"),
@@ -189,7 +203,21 @@ def _placed(placed: Placed) -> Element:
         element("b", placed.title or placed.id),
         f" {placed.id}" if placed.title else "",
     )
-    return element("blockquote", tags, element("p", text) if text else None)
+    return element("blockquote", tags, element("p", *_excerpt(placed)) if placed.text else None)
+
+
+def _excerpt(placed: Placed) -> list[Part]:
+    """So much of a text as a reader needs, with the sentence that answers marked."""
+    text, (start, stop) = placed.text, placed.evidence or (0, 0)
+    stop = min(stop, start + _EXCERPT)
+    # What is left besides the mark stands before and after it, or all after it where there is little before.
+    begin = max(0, min(start - (_EXCERPT - (stop - start)) // 2, len(text) - _EXCERPT))
+    end = min(len(text), begin + _EXCERPT)
+    mark = element("mark", text[start:stop]) if stop > start else None
+    return [
+        "…" if begin else "", text[begin:start].lstrip() if begin else text[:start], mark, text[stop:end].rstrip(),
+        "…" if end < len(text) else "",
+    ]  # fmt: skip
 
 
 def _about(about: Mapping[str, Any]) -> Element:

@@ -1,13 +1,25 @@
-"""How a report looks: the style sheet of `page`."""
+"""How a report looks: the style sheet of `page`, and the colours that plots share with it."""
 
 from __future__ import annotations
 
+# Blue and orange are told apart by everybody; grey is what cannot be told.
+BETTER, WORSE, UNCLEAR, INK, LINE, PAPER = "#1f6feb", "#d9480f", "#8b949e", "#24292f", "#d0d7de", "#ffffff"
+# What the sheet calls a plot's colours: by these names they follow the reader's choice of light or dark.
+NAMES = {
+    BETTER: "better", WORSE: "worse", UNCLEAR: "unclear", INK: "ink", LINE: "line", PAPER: "paper", "#000000": "ink",
+}  # fmt: skip
+
 CSS = """
-:root { color-scheme: light; --ink: #24292f; --faint: #57606a; --line: #d0d7de; --better: #1f6feb; --worse: #d9480f; }
+:root { color-scheme: light; --ink: #24292f; --faint: #57606a; --line: #d0d7de; --better: #1f6feb; --worse: #d9480f;
+  --unclear: #8b949e; --paper: #ffffff; --ground: #f6f8fa; --thin: #eaeef2; --good: #1a7f37; --mark: #fff3b0; }
+@media screen and (prefers-color-scheme: dark) {
+  :root { color-scheme: dark; --ink: #e6edf3; --faint: #9aa4af; --line: #444c56; --better: #58a6ff; --worse: #ff8a5b;
+    --unclear: #7d8590; --paper: #161b22; --ground: #0d1117; --thin: #2a3038; --good: #56d364; --mark: #5a4a00; }
+}
 * { box-sizing: border-box; }
-body { margin: 0; background: #f6f8fa; color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
+body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 main { max-width: 66rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
-section, header { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 1.25rem 1.5rem;
+section, header { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 1.25rem 1.5rem;
   margin-bottom: 1.25rem; }
 header { border-left: 8px solid var(--line); }
 header.yes { border-left-color: var(--better); }
@@ -24,25 +36,30 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th { text-align: left; font-weight: 600; color: var(--faint); border-bottom: 1px solid var(--line); }
 th, td { padding: .32rem .7rem .32rem 0; vertical-align: top; }
 td.t:first-child { white-space: nowrap; }
-td { border-bottom: 1px solid #eaeef2; }
+td { border-bottom: 1px solid var(--thin); }
 .n { text-align: right; white-space: nowrap; }
 th.n { white-space: normal; vertical-align: bottom; }
 th.t { vertical-align: bottom; }
 .better { color: var(--better); font-weight: 600; }
 .worse { color: var(--worse); font-weight: 600; }
-.base td { background: #f6f8fa; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: 0; }
 dd { margin: 0; overflow-wrap: anywhere; }
-figure { margin: .5rem 0 0; }
-svg { display: block; height: auto; max-width: 100%; }
-svg text { font-family: system-ui, sans-serif !important; }
-details { border-top: 1px solid #eaeef2; padding: .5rem 0; }
+figure { margin: .5rem 0 0; overflow-x: auto; }
+svg { display: block; height: auto; max-width: 100%; min-width: 34rem; }
+svg text { fill: var(--ink); font-family: system-ui, sans-serif !important; }
+details { border-top: 1px solid var(--thin); padding: .5rem 0; }
 summary { cursor: pointer; overflow-wrap: anywhere; }
 blockquote { margin: .4rem 0; padding: .35rem .8rem; border-left: 3px solid var(--line); overflow-wrap: anywhere; }
 blockquote p { margin: .1rem 0; }
 .tag { display: inline-block; font-size: .78rem; border: 1px solid var(--line); border-radius: 1rem; padding: 0 .5rem;
   margin-right: .35rem; color: var(--faint); }
-.tag.relevant { color: #1a7f37; border-color: #1a7f37; }
+.tag.relevant { color: var(--good); border-color: var(--good); }
+mark { background: var(--mark); color: inherit; border-radius: 2px; padding: 0 .1em; }
 footer { color: var(--faint); font-size: .85rem; }
+@media (max-width: 40rem) {
+  main { padding: .75rem .5rem 2rem; }
+  section, header { padding: .9rem .9rem; }
+  header > p.answer { font-size: 1.2rem; }
+}
 @media print { body { background: #fff; } section, header { break-inside: avoid; } details { break-inside: avoid; } }
 """
