@@ -13,6 +13,7 @@ import click
 
 from crossrank import cores
 from crossrank.cli import options, terminal
+from crossrank.cli.exits import Exit
 from crossrank.cli.judged import progress
 
 if TYPE_CHECKING:
@@ -35,6 +36,12 @@ def _workers(command: F) -> F:
         "machine alone.",
     )  # fmt: skip
     return count(ray(command))
+
+
+_part_tokens = click.option(
+    "--part-tokens", type=click.IntRange(min=1), metavar="N", default=500_000, show_default=True,
+    help="Tokens of a part, about: what a killed worker does again.",
+)  # fmt: skip
 
 
 @click.group(
@@ -68,8 +75,7 @@ Killed or interrupted at any moment, the same command goes on: parts that are do
 @click.option("-k", type=click.IntRange(min=1), metavar="N", help="Entries of a ranking.  [default: all]")
 @options.model
 @_workers
-@click.option("--part-tokens", type=click.IntRange(min=1), metavar="N", default=500_000, show_default=True,
-              help="Tokens of a part, about: what a killed worker does again.")  # fmt: skip
+@_part_tokens
 @click.option("--max-length", type=click.IntRange(min=4), metavar="N",
               help="Tokens in one sequence; fewer is faster.  [default: the model's]")  # fmt: skip
 @options.as_json
@@ -116,6 +122,80 @@ def rerank(
             progress=report,
         )
     _print(done, time.perf_counter() - began, as_json)
+
+
+@command.command(
+    "index",
+    short_help="Index a large corpus, or bring its index up to date.",
+    epilog="""\b
+Examples:
+  crossrank bulk index msmarco/ --to msmarco.index
+  crossrank bulk index /shared/corpus-*.parquet --to /shared/my.index --ray auto --workers 200
+
+Killed or interrupted at any moment, the same command goes on: parts that are done are not embedded again. Afterwards
+`crossrank index` and `crossrank search` use the index like any other.
+""",
+)
+@click.argument("paths", metavar="PATHS...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--to", "folder", metavar="DIR", required=True, type=click.Path(file_okay=False, path_type=Path),
+              help="The index; DIR.bulk holds the work until the index has it.")  # fmt: skip
+@click.option("--model", "-m", type=options.ModelName(), envvar="CROSSRANK_EMBEDDER", show_envvar=True,
+              help="Bi-encoder that makes the vectors.  [default: the index's own, or embed]")  # fmt: skip
+@click.option("--passage-tokens", type=click.IntRange(min=8), metavar="N",
+              help="Tokens of a passage, at most.  [default: as `crossrank index`]")  # fmt: skip
+@click.option("--language", metavar="NAME", help="Of stemming and stop words in BM25; any for neither.")
+@_workers
+@_part_tokens
+@options.as_json
+@options.engine
+def index(
+    paths: tuple[Path, ...],
+    folder: Path,
+    model: str | None,
+    passage_tokens: int | None,
+    language: str | None,
+    workers: int | None,
+    ray: str | None,
+    part_tokens: int,
+    as_json: bool,
+    backend: str,
+    device: str,
+    dtype: str,
+    threads: int | None,
+) -> int:
+    """Index PATHS as `crossrank index` does, with many workers.
+
+    They cut and embed the documents; this process reads the files and writes the index. On a cluster, all machines must
+    see DIR.bulk and the model's folder under the same path.
+    """
+    from crossrank.cli.index import check_room, lasting, made_with, print_json, print_summary
+    from crossrank.distributed import indexing
+    from crossrank.embedder import load_embedder
+
+    began = time.perf_counter()
+    name = model or made_with(folder)
+    engine: dict[str, Any] = {"backend": backend, "device": device, "dtype": dtype}
+    if passage_tokens is not None:
+        check_room(passage_tokens, load_embedder(name, **engine))
+    with progress() as report:
+        done = indexing.index(
+            paths,
+            folder,
+            name,
+            lasting=lasting(name),
+            size=passage_tokens,
+            language=language,
+            workers=_asked(workers, threads, ray),
+            part_tokens=part_tokens,
+            options=engine,
+            progress=report,
+        )
+    seconds = time.perf_counter() - began
+    if as_json:
+        print_json(done.passages, done.changes, seconds)
+    else:
+        print_summary(folder, done.passages, done.changes, seconds)
+    return Exit.SOME_FAILED if done.changes.failed else Exit.OK
 
 
 def _source(inputs: tuple[Path, ...], data: Path | None) -> Source:

@@ -75,7 +75,7 @@ def command(
     # pypdf reports every oddity of a PDF by logging; what matters arrives as a failure with its reason.
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     began = time.perf_counter()
-    name = model or (None if rebuild else _made_with(folder))
+    name = model or (None if rebuild else made_with(folder))
     embedder, tokenizer, lasting = _embedder(name, model is not None, (backend, device, dtype, threads), passage_tokens)
     index = Index.open_or_create(
         folder,
@@ -95,9 +95,9 @@ def command(
         )
         return Exit.INTERRUPTED
     if as_json:
-        _print_json(len(index), changes, time.perf_counter() - began)
+        print_json(len(index), changes, time.perf_counter() - began)
     else:
-        _print_summary(folder, len(index), changes, time.perf_counter() - began)
+        print_summary(folder, len(index), changes, time.perf_counter() - began)
     return Exit.SOME_FAILED if changes.failed else Exit.OK
 
 
@@ -119,11 +119,11 @@ def _embedder(
         return remote, named.read(None, default="embed").tokenizer(), remote.name
     backend, device, dtype, threads = how
     embedder = load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)
-    _check_room(passage_tokens, embedder)
-    return embedder, embedder.tokenizer, _lasting(name)
+    check_room(passage_tokens, embedder)
+    return embedder, embedder.tokenizer, lasting(name)
 
 
-def _check_room(passage_tokens: int | None, embedder: TextEmbedder) -> None:
+def check_room(passage_tokens: int | None, embedder: TextEmbedder) -> None:
     """Refuse passages whose ends no vector would tell of, before hours are spent on them.
 
     Whoever types a number does not mean that dense search should ignore a part of most passages, and a report after the
@@ -140,7 +140,7 @@ def _check_room(passage_tokens: int | None, embedder: TextEmbedder) -> None:
         )
 
 
-def _lasting(name: str | None) -> str:
+def lasting(name: str | None) -> str:
     """A name under which a search started in another folder finds the embedder again."""
     from crossrank.models import catalog
 
@@ -150,7 +150,7 @@ def _lasting(name: str | None) -> str:
     return str(Path(name).resolve())
 
 
-def _made_with(folder: Path) -> str | None:
+def made_with(folder: Path) -> str | None:
     """The name of the embedder that an existing index was made with."""
     from crossrank.errors import IndexFileError
     from crossrank.index import Index
@@ -190,7 +190,8 @@ def _progress() -> Iterator[Callable[[Progress], None] | None]:
         yield report
 
 
-def _print_json(passages: int, changes: Changes, seconds: float) -> None:
+def print_json(passages: int, changes: Changes, seconds: float) -> None:
+    """What an update did, as one JSON object."""
     terminal.json_line(
         {
             "passages": passages,
@@ -205,7 +206,8 @@ def _print_json(passages: int, changes: Changes, seconds: float) -> None:
     )
 
 
-def _print_summary(folder: Path, passages: int, changes: Changes, seconds: float) -> None:
+def print_summary(folder: Path, passages: int, changes: Changes, seconds: float) -> None:
+    """What an update did, for people."""
     click.echo(
         f"{folder}: {terminal.count(passages, 'passage')}. Documents: {changes.added:,} added, {changes.changed:,} "
         f"changed, {changes.deleted:,} deleted, {changes.unchanged:,} unchanged, {len(changes.failed):,} failed. "

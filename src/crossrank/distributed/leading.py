@@ -10,6 +10,8 @@ from crossrank.distributed.parts import Part
 from crossrank.distributed.work import Work
 from crossrank.errors import InputError
 
+# Tokens of a part, about: what a killed worker has to do again, some ten seconds on a core.
+PART_TOKENS = 500_000
 # What was done, and of how much: "reading", "scoring" and the like, rows, all rows.
 Progress = Callable[[str, int, int], None]
 

@@ -71,10 +71,10 @@ def _join(address: str, cores: int) -> None:
             ray.init(num_cpus=cores or None, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises plain ones, too, when it does not come up in time.
         raise InputError(
-            f"there is no Ray cluster at {address!r} ({str(error).splitlines()[0]}): start one with `ray start "
-            "--head`, name its address, or use 'local'"
+            f"no Ray cluster at {address!r} ({str(error).splitlines()[0]}): start one with `ray start --head`, name "
+            "its address, or use 'local'; where the machine is busy, try again"
         ) from error
 
 

@@ -9,16 +9,13 @@ from typing import Any
 
 from crossrank.crossencoder import load
 from crossrank.distributed import database, merging, pairs, workfolder
-from crossrank.distributed.leading import Progress, Workers, lead
+from crossrank.distributed.leading import PART_TOKENS, Progress, Workers, lead
 from crossrank.distributed.merging import Totals
 from crossrank.distributed.scoring import Scoring
 from crossrank.distributed.sources import Source
 from crossrank.errors import InputError
 from crossrank.evaluation import trec
 from crossrank.types import check_k
-
-# Tokens of a part, about: what a killed worker has to do again, some ten seconds on a core.
-PART_TOKENS = 500_000
 
 
 @dataclass(frozen=True, slots=True)

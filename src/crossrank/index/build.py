@@ -14,13 +14,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from tokenizers import Tokenizer
-
 from crossrank.errors import InputError, ReadError
 from crossrank.index import readers
 from crossrank.index.commits import Commits
 from crossrank.index.documents import Document, Failure, Limits, clean_text, plain_metadata
-from crossrank.index.passages import passages_of
+from crossrank.index.passages import Cut
 from crossrank.index.records import Known, Row, Unread
 from crossrank.index.table import Table
 from crossrank.types import Embedder
@@ -86,10 +84,10 @@ class _Origin:
 class Update:
     """One run. Not to be used twice; the caller holds the lock of the index."""
 
-    def __init__(self, table: Table, embedder: Embedder, tokenizer: Tokenizer, progress: Callback | None) -> None:
+    def __init__(self, table: Table, embedder: Embedder, cut: Cut, progress: Callback | None) -> None:
         self._table = table
         self._embedder = embedder
-        self._tokenizer = tokenizer
+        self._cut = cut
         self._progress = progress
         self._known = table.known()
         self._by_source: dict[str, set[str]] = {}
@@ -195,12 +193,11 @@ class Update:
             self._failed.append(Failure(place, taken))
             return
         self._seen.add(document.id)
-        digest = _digest(document)
+        digest = digest_of(document)
         if known and (known.digest, known.source) == (digest, origin.path):
             self._unchanged += 1
             return
-        size, overlap = self._table.settings.size, self._table.settings.overlap
-        made = passages_of(document, self._tokenizer, size, overlap, origin.path)
+        made = self._cut(document, origin.path)
         if not made:
             self._failed.append(Failure(place, f"document {document.id!r} is blank: nothing to index"))
             if known:
@@ -279,7 +276,7 @@ def _within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
-def _digest(document: Document) -> str:
-    """Hash of all that becomes passages and metadata."""
+def digest_of(document: Document) -> str:
+    """Hash of all that becomes passages and metadata, 32 hex digits."""
     content = [document.title, document.text, sorted(document.metadata.items()), document.markup]
     return sha256(json.dumps(content, ensure_ascii=False).encode("utf-8")).hexdigest()[:32]

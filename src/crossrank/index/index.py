@@ -16,7 +16,7 @@ from crossrank.errors import IndexFileError, InputError
 from crossrank.index.build import Callback, Changes, Update
 from crossrank.index.documents import Document, Limits
 from crossrank.index.lock import exclusive
-from crossrank.index.passages import LEAST, SIZE, check_sizes
+from crossrank.index.passages import LEAST, SIZE, Cut, check_sizes, passages_of
 from crossrank.index.records import ANY_LANGUAGE, LANGUAGES, Settings, Where
 from crossrank.index.table import LOCK, TABLE, Table
 from crossrank.types import Embedder, Passage, Ranking, ReportingEmbedder, Tokens
@@ -215,6 +215,10 @@ class Index:
         """The ids of all documents that have passages, each once."""
         return self._table.documents()
 
+    def digests(self) -> frozenset[str]:
+        """Hashes of the content of all documents, as `build.digest_of` gives them."""
+        return frozenset(known.digest for known in self._table.known().values())
+
     def refresh(self) -> None:
         """Go on to what others committed since this index was opened, also when they made it anew."""
         self._table = Table.open(self._table.folder)
@@ -247,6 +251,7 @@ class Index:
         tokenizer: Tokenizer,
         progress: Callback | None = None,
         limits: Limits | None = None,
+        cut: Cut | None = None,
     ) -> Changes:
         """Make the index agree with the files below `paths`: new and changed documents are embedded, deleted ones go.
 
@@ -259,6 +264,7 @@ class Index:
             tokenizer: likewise.
             progress: called from this thread as the work goes on.
             limits: what reading one thing may cost.
+            cut: gives the passages of a document as `passages.passages_of` would, for whoever has made them already.
 
         Returns:
             What changed. Files and rows that could not be read are in `failed`, and the rest is indexed. Passages of
@@ -271,7 +277,7 @@ class Index:
         if isinstance(paths, (str, Path)):
             raise InputError("update takes a list of paths, not one path")
         with ExitStack() as stack:
-            return self._begin(stack, embedder, tokenizer, progress).files(paths, limits or Limits())
+            return self._begin(stack, embedder, tokenizer, progress, cut).files(paths, limits or Limits())
 
     def add(
         self,
@@ -289,7 +295,14 @@ class Index:
         with ExitStack() as stack:
             return self._begin(stack, embedder, tokenizer, None).remove(ids)
 
-    def _begin(self, stack: ExitStack, embedder: Embedder, tokenizer: Tokenizer, progress: Callback | None) -> Update:
+    def _begin(
+        self,
+        stack: ExitStack,
+        embedder: Embedder,
+        tokenizer: Tokenizer,
+        progress: Callback | None,
+        cut: Cut | None = None,
+    ) -> Update:
         """Take the lock, see the latest version, and check that the update fits the index."""
         stack.enter_context(exclusive(self._table.folder / LOCK))
         self._table = Table.open(self._table.folder)
@@ -300,7 +313,12 @@ class Index:
                 f"the index {self._table.folder} holds token ids of another tokenizer: use the one it was made with, "
                 "or make the index anew with --rebuild (rebuild=True)"
             )
-        return Update(self._table, embedder, vocabulary.plain(tokenizer), progress)
+        return Update(self._table, embedder, cut or self.cutter(tokenizer), progress)
+
+    def cutter(self, tokenizer: Tokenizer) -> Cut:
+        """How documents of this index become passages."""
+        plain, made = vocabulary.plain(tokenizer), self._table.settings
+        return lambda document, file: passages_of(document, plain, made.size, made.overlap, file)
 
     def passages(self, ids: Sequence[str]) -> list[Passage]:
         """Passages by id, in the order of the ids.

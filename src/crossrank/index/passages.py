@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,6 +111,10 @@ def split(
             if piece.text:
                 pieces.append(piece)
     return pieces
+
+
+Cut = Callable[[Document, str], list[tuple[Passage, NDArray[np.int32]]]]
+"""What `passages_of` gives for a document and its file, when tokenizer and sizes are settled."""
 
 
 def passages_of(

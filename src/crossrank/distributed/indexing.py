@@ -1,0 +1,125 @@
+"""Indexing of a large corpus: workers cut and embed, then the index is brought up to date as it always is."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossrank.distributed import database, documents, workfolder
+from crossrank.distributed.embedding import Embedding, Prepared, identity_of
+from crossrank.distributed.leading import PART_TOKENS, Progress, Workers, lead
+from crossrank.embedder import load_embedder
+from crossrank.errors import InputError, ReadError
+from crossrank.index import Index, readers
+from crossrank.index.build import Changes
+from crossrank.index.build import Progress as Update
+
+
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """What a bulk indexing did.
+
+    Attributes:
+        changes: of the index.
+        passages: that it holds now.
+        embedded: documents whose passages were embedded now.
+        kept: documents whose passages an earlier run had embedded.
+    """
+
+    changes: Changes
+    passages: int
+    embedded: int
+    kept: int
+
+
+def index(
+    paths: Sequence[str | Path],
+    to: str | Path,
+    model: str | Path | None = None,
+    *,
+    lasting: str | None = None,
+    size: int | None = None,
+    language: str | None = None,
+    workers: Workers | None = None,
+    part_tokens: int = PART_TOKENS,
+    options: Mapping[str, Any] | None = None,
+    progress: Progress = lambda doing, done, total: None,
+) -> Indexed:
+    """Make an index agree with the files below `paths`, as `Index.update` does, with many workers. Resumable.
+
+    Workers cut and embed the documents that the index does not hold as they are; what they make lies in the folder
+    `to` + ".bulk" until the index has it. Then the index is updated by this process, which only reads and writes. A
+    run that was killed is gone on with by the same call. With the native engine the index is the one that
+    `Index.update` makes, vectors to the bit.
+
+    Args:
+        paths: files and folders, see `crossrank.index.readers.find`.
+        to: the index; made if there is none.
+        model: as `crossrank.load_embedder` takes it; on a cluster, a folder must be there on all machines.
+        lasting: the name of the model that the index keeps; `model` when absent.
+        size: as in `Index.create`.
+        language: as in `Index.create`.
+        workers: who computes; this process alone when absent.
+        part_tokens: tokens of a part, about.
+        options: more arguments of `crossrank.load_embedder`, without threads.
+        progress: called with what is done, how many documents of it, and how many there are.
+
+    Raises:
+        InputError: a path does not exist; the work folder is of another work; an argument is out of its range.
+        ReadError: a part that an earlier run made is damaged.
+        IndexFileError: as `Index.open_or_create`; another process works on it.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> note = Path(folder.name, "note.txt")
+    >>> _ = note.write_text("Cats purr.")
+    >>> done = index([note], Path(folder.name, "my.index"))
+    >>> done.changes.added, done.embedded, done.passages
+    (1, 1, 1)
+    >>> folder.cleanup()
+    """
+    if part_tokens < 1:
+        raise InputError(f"a part has at least 1 token, not {part_tokens}")
+    workers = workers or Workers()
+    to = Path(to).absolute()
+    model = str(Path(model).absolute()) if model is not None and Path(model).is_dir() else model
+    loaded = {**(options or {}), "threads": workers.engine_threads}
+    embedder = load_embedder(model, **loaded)
+    name = lasting or str(model or "embed")
+    made = Index.open_or_create(to, embedder, embedder.tokenizer, model=name, size=size, language=language)
+    settings = made.info()
+    progress("reading", 0, 0)
+    sources = readers.find(paths).sources
+    made_of = {
+        "work": "index",
+        "input": [(source.name, _digest(source.path)) for source in sources],
+        "model": identity_of(embedder),
+        "passages": [settings.size, settings.overlap],
+        "part_tokens": part_tokens,
+    }
+    work_folder = to.with_name(f"{to.name}.bulk")
+    with workfolder.opened(work_folder, made_of) as folder:
+        if not folder.input.exists():
+            documents.stage(folder.input, sources, made.digests(), part_tokens)
+        all_parts = database.parts_of(folder.input)
+        work = Embedding(folder, model, loaded, identity_of(embedder), settings.size, settings.overlap)
+        embedded, kept = lead(work, all_parts, workers, "embedding", progress)
+        prepared = Prepared(folder, all_parts, embedder, settings.size, settings.overlap)
+
+        def report(now: Update) -> None:
+            progress("indexing", now.documents, now.expected)
+
+        changes = made.update(paths, prepared, embedder.tokenizer, report, cut=prepared.cut)
+    shutil.rmtree(work_folder)
+    return Indexed(changes, len(made), embedded, kept)
+
+
+def _digest(path: Path) -> str:
+    """Of a file; one that cannot be read is the update's to report, and not the end of the work."""
+    try:
+        return workfolder.digest(path)
+    except ReadError:
+        return ""

@@ -1,0 +1,139 @@
+"""Bulk indexing gives the index that `Index.update` gives, and goes on after it stopped anywhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("lance", reason="needs the search extra")
+
+import crossrank
+from crossrank.cli import root
+from crossrank.distributed import Workers, embedding, indexing
+from crossrank.distributed.parts import Part
+from crossrank.errors import CheckpointError, InputError
+from crossrank.index import Index
+
+SMALL: dict[str, Any] = {"part_tokens": 60, "size": 16}
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Files of three kinds; one row is bad, one document is blank, one text comes twice."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (folder / "guide.md").write_text("# The cat\n\n" + "the cat is in france. " * 9, encoding="utf-8")
+    rows = [{"_id": f"r{n}", "title": "bread", "text": f"yeast is bread {n % 5}", "year": 2000 + n} for n in range(12)]
+    lines = [*map(json.dumps, rows), "no row", json.dumps({"_id": "blank", "text": " "})]
+    (folder / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def content(folder: Path) -> list[dict[str, Any]]:
+    """All that the table of an index holds."""
+    import lance
+
+    return sorted(lance.dataset(folder / "passages.lance").to_table().to_pylist(), key=lambda row: row["id"])
+
+
+def usual(corpus: Path, to: Path, model: Path) -> Path:
+    embedder = crossrank.load_embedder(model)
+    made = Index.create(to, embedder, embedder.tokenizer, size=16)
+    made.update([corpus], embedder, embedder.tokenizer)
+    return to
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_the_index_is_the_one_that_an_update_makes(
+    count: int, corpus: Path, tmp_path: Path, bi_encoder_folder: Path
+) -> None:
+    done = indexing.index([corpus], tmp_path / "bulk.index", bi_encoder_folder, workers=Workers(count), **SMALL)
+    assert (done.changes.added, done.embedded, done.kept) == (13, 14, 0)
+    assert [failure.source for failure in done.changes.failed] == [
+        f"{corpus / 'rows.jsonl'}, line 13",
+        str(corpus / "rows.jsonl"),
+    ]
+    assert content(tmp_path / "bulk.index") == content(usual(corpus, tmp_path / "usual.index", bi_encoder_folder))
+    assert not (tmp_path / "bulk.index.bulk").exists()
+
+
+def test_an_update_embeds_only_what_changed(corpus: Path, tmp_path: Path, bi_encoder_folder: Path) -> None:
+    to = tmp_path / "my.index"
+    indexing.index([corpus], to, bi_encoder_folder, **SMALL)
+    (corpus / "new.txt").write_text("paris", encoding="utf-8")
+    (corpus / "guide.md").unlink()
+    done = indexing.index([corpus], to, bi_encoder_folder, **SMALL)
+    assert (done.changes.added, done.changes.deleted, done.changes.unchanged) == (1, 1, 12)
+    # The blank row is read each time, and each time it is nothing.
+    assert done.embedded == 2
+    assert content(to) == content(usual(corpus, tmp_path / "usual.index", bi_encoder_folder))
+
+
+def test_going_on_embeds_only_what_is_missing(
+    corpus: Path, tmp_path: Path, bi_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to = tmp_path / "my.index"
+    real, made = embedding._made, []
+
+    def dying(work: embedding.Embedding, embedder: crossrank.TextEmbedder, part: Part) -> bytes:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(part)
+        return real(work, embedder, part)
+
+    monkeypatch.setattr(embedding, "_made", dying)
+    with pytest.raises(KeyboardInterrupt):
+        indexing.index([corpus], to, bi_encoder_folder, **SMALL)
+    monkeypatch.setattr(embedding, "_made", real)
+    done = indexing.index([corpus], to, bi_encoder_folder, **SMALL)
+    assert done.kept == sum(map(len, made))
+    assert done.kept + done.embedded == 14
+    assert content(to) == content(usual(corpus, tmp_path / "usual.index", bi_encoder_folder))
+
+
+def test_what_workers_did_not_see_is_made_on_the_spot(
+    corpus: Path, tmp_path: Path, bi_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lead = indexing.lead
+
+    def changing(*arguments: Any) -> tuple[int, int]:
+        done = lead(*arguments)
+        (corpus / "guide.md").write_text("# Another\n\nparis is the capital", encoding="utf-8")
+        return done
+
+    monkeypatch.setattr(indexing, "lead", changing)
+    indexing.index([corpus], tmp_path / "my.index", bi_encoder_folder, **SMALL)
+    assert content(tmp_path / "my.index") == content(usual(corpus, tmp_path / "usual.index", bi_encoder_folder))
+
+
+def test_what_vectors_ignore_is_reported(corpus: Path, tmp_path: Path, bi_encoder_folder: Path) -> None:
+    done = indexing.index([corpus], tmp_path / "my.index", bi_encoder_folder, part_tokens=60, size=200)
+    assert [(unread.passage, unread.read < unread.tokens) for unread in done.changes.unread] == [
+        ("corpus/guide.md", True)
+    ]
+
+
+def test_other_embedders_are_refused(corpus: Path, tmp_path: Path, bi_encoder_folder: Path) -> None:
+    work = embedding.Embedding(None, bi_encoder_folder, {}, ("elsewhere", "cpu"), 16, 0)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="would give other vectors"):
+        work.start()
+    with pytest.raises(CheckpointError, match="is an address"):
+        indexing.index([corpus], tmp_path / "my.index", "http://localhost:9/v1#model")
+
+
+def test_the_command_says_what_changed(
+    corpus: Path, tmp_path: Path, bi_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ["bulk", "index", "corpus", "--to", "my.index", "-m", str(bi_encoder_folder), "--workers", "0"]
+    told = CliRunner().invoke(root, asked)
+    assert told.exit_code == 3, told.output
+    assert "13 added, 0 changed" in told.output
+    again = CliRunner().invoke(root, ["bulk", "index", "corpus", "--to", "my.index", "--workers", "0", "--json"])
+    assert (json.loads(again.stdout)["unchanged"], Index.open("my.index").info().model) == (13, str(bi_encoder_folder))
+    wide = CliRunner().invoke(root, [*asked, "--passage-tokens", "999"])
+    assert "use --passage-tokens" in wide.output
