@@ -1,4 +1,4 @@
-"""kill -9 of a bulk reranking and its workers, the quick version. `benchmarks/bulk.py --pairs 200000` is the long one."""
+"""kill -9 of a bulk reranking and its workers, quickly. `benchmarks/bulk.py --pairs 200000` is the long way."""
 
 from __future__ import annotations
 
