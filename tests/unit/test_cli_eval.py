@@ -245,6 +245,8 @@ def test_a_frontier_of_two_models_and_a_cascade(models: dict[str, str]) -> None:
     assert [one["difference"] for one in listed if one["name"] == "fusion"] == [None]
     page = Path("page.html").read_text(encoding="utf-8")
     assert page.count("<svg") == 1
+    assert "In the time you have" in page
+    assert set(made["within_ms"]) == {"30", "50", "100", "200", "500"}
     # The same quality as `eval` measures for the same depth and mix.
     same = found("eval", *args[1:8], "--models", models["first"], "--depth", 6, "--mix", "0.5")
     want = next(one["values"]["nDCG@10"] for one in same["systems"] if one["name"] == "first (mix 0.5)")

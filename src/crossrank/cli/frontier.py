@@ -129,6 +129,8 @@ def _print_lines(found: Frontier) -> None:
 
 
 def _print_table(found: Frontier, notes: list[str]) -> None:
+    from crossrank.evaluation.frontier import BUDGETS
+
     console = terminal.console()
     console.print(found.headline(), style="bold")
     console.print()
@@ -154,6 +156,9 @@ def _print_table(found: Frontier, notes: list[str]) -> None:
         )
     console.print(table)
     console.print("* the Pareto set: nothing measured is both faster and better.", style="dim")
+    for ms in BUDGETS:
+        best = found.within(ms)
+        console.print(f"Within {ms} ms: {best.name if best else 'nothing measured'}.")
     for note in [*notes, found.foot()]:
         console.print(note, style="dim")
 

@@ -25,6 +25,9 @@ from crossrank.evaluation.systems import Owners, System
 from crossrank.pipeline import Pipeline
 from crossrank.types import Qrels, Ranking
 
+# Milliseconds for which reports say what fits: those that people ask about.
+BUDGETS = (30, 50, 100, 200, 500)
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -92,6 +95,11 @@ class Frontier:
         """The fastest configuration whose difference to the best cannot be told from 0."""
         best = self.best
         return next(p for p in self.points if p is best or not difference(best.values, p.values).excludes_zero)
+
+    def within(self, ms: float) -> Point | None:
+        """The best that answers 95 of 100 queries in so many milliseconds, the faster of equal ones; None for none."""
+        fit = [point for point in self.points if point.latency.p95 * 1e3 <= ms]
+        return max(fit, key=lambda point: (point.quality.mean, -point.latency.median), default=None)
 
     def headline(self) -> str:
         """What to take away, in a sentence or two."""
@@ -314,6 +322,7 @@ def record(found: Frontier, about: Mapping[str, Any], notes: Sequence[str] = ())
         "baseline": found.base.name,
         "best": found.best.name,
         "cheapest_not_told_from_best": found.cheapest.name,
+        "within_ms": {str(ms): best.name if (best := found.within(ms)) else None for ms in BUDGETS},
         "configurations": list(_records(found)),
         "notes": list(notes),
     }

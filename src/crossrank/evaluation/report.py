@@ -9,7 +9,7 @@ from typing import Any
 from crossrank.evaluation import plots
 from crossrank.evaluation.bootstrap import Interval
 from crossrank.evaluation.comparison import Comparison, Latency
-from crossrank.evaluation.frontier import Frontier
+from crossrank.evaluation.frontier import BUDGETS, Frontier
 from crossrank.evaluation.moves import Move, Moves, Placed
 from crossrank.evaluation.outcome import Outcome, cut_lines, evaluation_foot
 from crossrank.evaluation.page import Element, Part, element, plot, table, write
@@ -72,6 +72,19 @@ def write_frontier(path: Path, found: Frontier, about: Mapping[str, Any], notes:
             numbers=(2, 3, 4, 5),
         ),
     )
+    fits = _section(
+        "In the time you have",
+        f"The best that answered 95 % of the {found.timed} timed queries in time. Within a budget (--budget-ms) each "
+        "query reads what it has time for.",
+        table(
+            ("ms", "configuration", found.measure, "ms, median", "95th"),
+            [
+                (str(ms), p.name, str(p.quality), *_ms(p.latency)) if p else (str(ms), "nothing measured", "", "", "")
+                for ms, p in ((ms, found.within(ms)) for ms in BUDGETS)
+            ],
+            numbers=(2, 3, 4),
+        ),
+    )
     rows = [
         (p.name, "yes" if p.pareto else "", str(p.quality), _change(p.change), *_ms(p.latency)) for p in found.points
     ]
@@ -82,7 +95,7 @@ def write_frontier(path: Path, found: Frontier, about: Mapping[str, Any], notes:
     write(
         path,
         title,
-        [head, drawn, every, _about(about), _section("Notes", None, said) if said is not None else None, foot],
+        [head, drawn, fits, every, _about(about), _section("Notes", None, said) if said is not None else None, foot],
     )
 
 
