@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ from crossrank.server.tickets import Ticket
 
 # Letters a token stands for, roughly, in English. For estimates only: other scripts have fewer.
 _LETTERS_A_TOKEN = 4
+# The share of a deadline that is planned: lengths are guessed, and the rest of the way takes time too. Who is refused
+# at once can ask another replica; who is late cannot.
+_PLANNED = 0.75
+# Requests that are and were foreseen to be quicker say nothing about waiting; what one of the others adds to the means.
+_TELLING, _NEWS = 0.05, 0.1
 # How far over its deadline an estimate may be before the request is refused for its own size.
 _DOUBT = 1.5
 
@@ -108,6 +114,7 @@ class Gate:
         self.tickets: set[Ticket] = set()
         self._scheduler = scheduler
         self._bytes = 0
+        self._foreseen = self._took = _TELLING
         self._lock = threading.Lock()
 
     @contextmanager
@@ -122,13 +129,15 @@ class Gate:
         with self._lock:
             if len(self.tickets) >= self.limits.requests:
                 raise overloaded(f"{len(self.tickets)} requests are under way, as many as fit", self._retry(0.0))
-            self._check_time(ticket, seconds)
+            foreseen = self._check_time(ticket, seconds)
             self.tickets.add(ticket)
         try:
             yield ticket
         finally:
             with self._lock:
                 self.tickets.discard(ticket)
+                if not ticket.cancelled:
+                    self._learn(foreseen, time.monotonic() - ticket.arrived)
 
     @contextmanager
     def holding(self) -> Iterator[Callable[[int], None]]:
@@ -153,10 +162,21 @@ class Gate:
             with self._lock:
                 self._bytes -= held
 
-    def _check_time(self, ticket: Ticket, seconds: float) -> None:
+    def _learn(self, foreseen: float, took: float) -> None:
+        if max(foreseen, took) >= _TELLING:
+            self._foreseen += _NEWS * (foreseen - self._foreseen)
+            self._took += _NEWS * (took - self._took)
+
+    @property
+    def slip(self) -> float:
+        """How many times longer requests took lately than was foreseen, at least 1: tokenizing, other programs."""
+        return max(1.0, self._took / self._foreseen)
+
+    def _check_time(self, ticket: Ticket, seconds: float) -> float:
+        """Seconds that are foreseen until the answer, before any slip; 0 while nothing is known."""
         rate = self._scheduler.rate
         if rate <= 0:
-            return
+            return 0.0
         alone = ticket.estimate / rate
         if alone > _DOUBT * seconds:
             raise too_large(
@@ -164,12 +184,14 @@ class Gate:
                 "send fewer documents, or name a later deadline in X-Crossrank-Deadline-Ms"
             )
         wait = self._wait(ticket) / rate
+        needed = self.slip * (wait + alone)
         # A server with nothing else to do tries, whatever the estimate says.
-        if wait > 0 and wait + alone > seconds:
+        if wait > 0 and needed > _PLANNED * seconds:
             raise overloaded(
-                f"about {wait + alone:.1f} s of work is waiting, and the deadline is {seconds:.3g} s",
-                self._retry(wait + alone - seconds),
+                f"about {needed:.1f} s of work is waiting, and the deadline is {seconds:.3g} s",
+                self._retry(needed - _PLANNED * seconds),
             )
+        return wait + alone
 
     def _wait(self, ticket: Ticket) -> float:
         """Tokens that are computed before this request's, by the order that the scheduler keeps."""
