@@ -14,11 +14,12 @@ from crossrank.anytime import Clock
 from crossrank.cascade import OnError, Stage, Trace, Unavailable, rerank
 from crossrank.context import Context, Order, assemble, nothing
 from crossrank.cost import Habit, Pace
-from crossrank.crossencoder import CrossEncoder, load
+from crossrank.crossencoder import CrossEncoder
 from crossrank.embedder import load_embedder
 from crossrank.errors import CrossrankError, IndexFileError, InputError
 from crossrank.evidence import Evidence, find
 from crossrank.fusion import RRF, Fusion, Scores
+from crossrank.lateinteraction import load_scorer
 from crossrank.planner import Memory, paced, plan
 from crossrank.types import (
     Embedder,
@@ -303,11 +304,11 @@ def open_pipeline(
     on_error: OnError = "raise",
     cache: str | Path | None = None,
 ) -> Pipeline:
-    """The usual pipeline over an index: BM25 and dense, fusion, one cross-encoder.
+    """The usual pipeline over an index: BM25 and dense, fusion, one model that scores what they found.
 
     Args:
         folder: made by `crossrank index`.
-        model: the cross-encoder; "small" when absent.
+        model: the cross-encoder, or a late-interaction model; "small" when absent.
         embedder: must be the one the index was made with, which is the default; a name, or an embedder. A model behind
             an address (`crossrank.remoteembedder`) is not the default of any index, because queries and a key would go
             to whatever address a folder names: pass it.
@@ -344,8 +345,9 @@ def open_pipeline(
     stages: tuple[Stage, ...] = ()
     if rerank:
         try:
-            scorer = load(model, backend=backend, device=device, dtype=dtype, threads=threads)
-            scorer = scorer if cache is None else CachedScorer(scorer, cache)
+            scorer = load_scorer(model, backend=backend, device=device, dtype=dtype, threads=threads)
+            if cache is not None:
+                scorer = CachedScorer(scorer, cache)
             stages = (Stage(scorer, depth=depth, weight=mix, name=scorer.checkpoint.name),)
         except CrossrankError as error:
             if on_error == "raise":
