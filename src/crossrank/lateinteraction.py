@@ -259,6 +259,10 @@ def _map_of(read: checkpoint.Checkpoint) -> tuple[Floats, Floats | None]:
     return weight, bias
 
 
+# What reads token ids, and reports what it cut.
+PairScorer = CrossEncoder | LateInteraction
+
+
 def load_late(
     name: str | Path,
     *,
@@ -291,7 +295,7 @@ def load_scorer(
     device: str = "auto",
     dtype: str = "auto",
     threads: int | None = None,
-) -> CrossEncoder | LateInteraction:
+) -> PairScorer:
     """Load the cross-encoder or the late-interaction model of this name, whichever it is: what a stage scores with.
 
     Args and errors are those of `load` and `load_late`; "small" when `name` is absent.

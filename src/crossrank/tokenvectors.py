@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.types import places
+from crossrank.types import Truncation, places
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +45,31 @@ class TokenVectors:
         """The given texts, in the given order, packed anew."""
         offsets = np.concatenate([[0], np.cumsum(np.diff(self.offsets)[rows])]).astype(np.int64)
         return TokenVectors(self.vectors[places(self.offsets, rows)], offsets)
+
+
+def joined(parts: Sequence[TokenVectors]) -> TokenVectors:
+    """The texts of all parts, in their order; there must be one part at least."""
+    counts = np.concatenate([np.diff(part.offsets) for part in parts])
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return TokenVectors(np.concatenate([part.vectors for part in parts]), offsets)
+
+
+class TokenEmbedder(Protocol):
+    """Texts to token vectors: a late-interaction model."""
+
+    @property
+    def width(self) -> int:
+        """Numbers in one vector."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal exactly for models that give equal vectors."""
+        ...
+
+    def encode(self, passages: Sequence[str]) -> tuple[TokenVectors, tuple[Truncation, ...]]:
+        """Vectors of the passages' tokens, in the order of the passages, and what was cut."""
+        ...
 
 
 @runtime_checkable

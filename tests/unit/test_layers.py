@@ -73,7 +73,6 @@ WITHIN_A_LAYER = {
     ("extras", "errors"),
     ("tokenvectors", "types"),
     ("lateinteraction", "crossencoder"),
-    ("anytime", "crossencoder"),
     ("anytime", "lateinteraction"),
     ("cascade", "anytime"),
     ("planner", "cascade"),

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from crossrank.cascade import Stage, Trace, mixed, rerank
-from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
+from crossrank.lateinteraction import PairScorer
 from crossrank.pipeline import Pipeline
 from crossrank.types import Passage, Ranking, Run, TokenStore
 
@@ -54,7 +54,7 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reading:
-    """What one cross-encoder said of the candidates.
+    """What one model said of the candidates.
 
     Attributes:
         model: how tables call it.
@@ -64,7 +64,7 @@ class Reading:
     """
 
     model: str
-    scorer: CrossEncoder
+    scorer: PairScorer
     depth: int
     traces: Mapping[str, Trace]
 
@@ -138,9 +138,9 @@ def _check_texts(queries: Mapping[str, str]) -> None:
 
 
 def read(
-    candidates: Candidates, scorers: Mapping[str, CrossEncoder], depth: int, progress: Progress | None = None
+    candidates: Candidates, scorers: Mapping[str, PairScorer], depth: int, progress: Progress | None = None
 ) -> dict[str, Reading]:
-    """Let every cross-encoder score the first `depth` candidates, one query at a time as the product does.
+    """Let every model score the first `depth` candidates, one query at a time as the product does.
 
     The models take turns query by query, so that a machine which slows down slows all of them.
     """
