@@ -1,13 +1,16 @@
 // The C interface: checks what it is given, picks a tier, and lets no exception out.
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <exception>
+#include <limits>
 #include <random>
 #include <vector>
 
 #include "cpu.h"
 #include "crossrank.h"
 #include "engine.h"
+#include "threads.h"
 
 namespace {
 
@@ -159,9 +162,29 @@ void crossrank_destroy(crossrank_engine *engine) { delete engine; }
 int64_t crossrank_bytes(const crossrank_engine *engine) { return engine->engine.bytes(); }
 
 int32_t crossrank_forward(crossrank_engine *engine, const int32_t *ids, const int32_t *types, const int64_t *offsets,
-                          int64_t n, int32_t output, int32_t threads, float *result) {
+                          const int64_t *seen, int64_t n, int32_t output, int32_t threads, float *result) {
   try {
-    return engine->engine.forward(ids, types, offsets, n, output, threads, result) ? 0 : -1;
+    return engine->engine.forward({ids, types, offsets, seen, n}, output, threads, result) ? 0 : -1;
+  } catch (const std::exception &) {
+    return -1;
+  }
+}
+
+int32_t crossrank_maxsim(int32_t tier, const float *query, int64_t tokens, int64_t width, const float *vectors,
+                         const int64_t *offsets, int64_t n, int32_t threads, float *scores) {
+  const Kernels *kernels = kernels_of(tier, CROSSRANK_FLOAT32);
+  if (!kernels) return -1;
+  // Documents of one ticket: enough that taking it costs nothing beside them.
+  constexpr int64_t TICKET = 16;
+  try {
+    const Packed packed = pack({query, nullptr}, 0, tokens, width, false, *kernels);
+    const auto *panels = reinterpret_cast<const uint32_t *>(packed.panels.at);
+    return run_parallel((n + TICKET - 1) / TICKET, threads, [&](int64_t ticket) {
+      for (int64_t i = ticket * TICKET; i < std::min(n, (ticket + 1) * TICKET); i++) {
+        const MaxSim document{panels, tokens, width, vectors + offsets[i] * width, offsets[i + 1] - offsets[i]};
+        scores[i] = document.n ? kernels->maxsim(&document) : -std::numeric_limits<float>::infinity();
+      }
+    }) ? 0 : -1;
   } catch (const std::exception &) {
     return -1;
   }

@@ -145,13 +145,12 @@ bool Engine::uneven(const std::vector<Unit> &work, const int64_t *offsets, int64
 }
 
 // All sequences as one unit whose rows the threads divide, with a wait after every layer.
-bool Engine::together(const int32_t *ids, const int32_t *types, const int64_t *offsets, int64_t n, int32_t output,
-                      int32_t threads, float *result) {
-  const int64_t total = offsets[n] - offsets[0];
+bool Engine::together(const Sequences &sequences, int32_t output, int32_t threads, float *result) {
+  const int64_t total = sequences.offsets[sequences.n] - sequences.offsets[0];
   const int64_t rounds = (total + threads * kernels_.unit - 1) / (threads * kernels_.unit);
   const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(rounds * threads, total / LEAST_ROWS));
   std::unique_ptr<Workspace> workspace(take());
-  Pass pass(*this, *workspace, ids, types, offsets, {0, n}, parts, output, result);
+  Pass pass(*this, *workspace, sequences, {0, sequences.n}, parts, output, result);
   // Tickets are taken in order, so whoever waits waits for parts that others already compute: no deadlock, also when
   // only one thread ever comes.
   std::atomic<int64_t> done{0};
@@ -166,13 +165,12 @@ bool Engine::together(const int32_t *ids, const int32_t *types, const int64_t *o
   return whole;
 }
 
-bool Engine::forward(const int32_t *ids, const int32_t *types, const int64_t *offsets, int64_t n, int32_t output,
-                     int32_t threads, float *result) {
-  const std::vector<Unit> work = units(offsets, n, threads);
-  if (uneven(work, offsets, n, threads)) return together(ids, types, offsets, n, output, threads, result);
+bool Engine::forward(const Sequences &sequences, int32_t output, int32_t threads, float *result) {
+  const std::vector<Unit> work = units(sequences.offsets, sequences.n, threads);
+  if (uneven(work, sequences.offsets, sequences.n, threads)) return together(sequences, output, threads, result);
   return run_parallel(static_cast<int64_t>(work.size()), threads, [&](int64_t i) {
     std::unique_ptr<Workspace> workspace(take());
-    Pass pass(*this, *workspace, ids, types, offsets, work[static_cast<size_t>(i)], 1, output, result);
+    Pass pass(*this, *workspace, sequences, work[static_cast<size_t>(i)], 1, output, result);
     kernels_.enter();
     for (int64_t step = 0; step < pass.steps(); step++) pass.run(step, 0);
     kernels_.leave();

@@ -23,6 +23,13 @@ struct Workspace {
   Aligned memory;
 };
 
+// What is computed: `n` sequences, as `crossrank_forward` takes them.
+struct Sequences {
+  const int32_t *ids, *types;
+  const int64_t *offsets, *seen;
+  int64_t n;
+};
+
 // Sequences [first, last) that are computed together.
 struct Unit {
   int64_t first, last;
@@ -36,16 +43,14 @@ class Engine {
   Engine &operator=(const Engine &) = delete;
 
   // False when memory ran out.
-  bool forward(const int32_t *ids, const int32_t *types, const int64_t *offsets, int64_t n, int32_t output,
-               int32_t threads, float *result);
+  bool forward(const Sequences &sequences, int32_t output, int32_t threads, float *result);
   int64_t bytes() const;
 
  private:
   friend struct Pass;
 
   bool uneven(const std::vector<Unit> &work, const int64_t *offsets, int64_t n, int threads) const;
-  bool together(const int32_t *ids, const int32_t *types, const int64_t *offsets, int64_t n, int32_t output,
-                int32_t threads, float *result);
+  bool together(const Sequences &sequences, int32_t output, int32_t threads, float *result);
   std::vector<Unit> units(const int64_t *offsets, int64_t n, int threads) const;
   Workspace *take();
   void give(Workspace *workspace);

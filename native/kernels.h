@@ -53,6 +53,14 @@ struct Attention {
   void *scratch;                        // `attention_bytes(n, size)`
 };
 
+// Late interaction of a query with one document.
+struct MaxSim {
+  const uint32_t *panels;  // the query's vectors, packed as weights
+  int64_t tokens, width;   // of the query; numbers in a vector
+  const float *vectors;    // of the document, (n, width)
+  int64_t n;
+};
+
 struct Kernels {
   int tier, dtype;
   int element;    // bytes of an operand
@@ -67,6 +75,8 @@ struct Kernels {
   int64_t (*attention_bytes)(int64_t n, int64_t size);
   // Rotary positions on `heads` heads of one row of operands.
   void (*rotate)(void *row, int64_t heads, int64_t size, const float *cosine, const float *sine);
+  // The sum over the query's tokens of the largest product with a token of the document. NULL in bfloat16.
+  float (*maxsim)(const MaxSim *);
   // out[i] = a[i] + b[i] + c[i]; b and c may be NULL.
   void (*add)(float *out, const float *a, const float *b, const float *c, int64_t n);
   // Called before and after a thread works for one request: tile registers are state that others overwrite.

@@ -11,6 +11,7 @@
 #include "product.h"
 #include "rows.h"
 #include "attention.h"
+#include "maxsim.h"
 #include "table.h"
 
 namespace {

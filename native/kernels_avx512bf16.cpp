@@ -10,6 +10,7 @@
 #include "product.h"
 #include "rows.h"
 #include "attention.h"
+#include "maxsim.h"
 #include "table.h"
 
 const Kernels *kernels_avx512bf16(int dtype) {

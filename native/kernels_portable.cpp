@@ -12,6 +12,7 @@
 #include "product.h"
 #include "rows.h"
 #include "attention.h"
+#include "maxsim.h"
 #include "table.h"
 
 const Kernels *kernels_portable(int dtype) {

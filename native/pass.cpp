@@ -10,16 +10,17 @@ constexpr int64_t SPARE = 32;
 
 }  // namespace
 
-Pass::Pass(Engine &engine, Workspace &workspace, const int32_t *ids, const int32_t *types, const int64_t *offsets,
-           Unit unit, int64_t parts, int32_t output, float *result)
+Pass::Pass(Engine &engine, Workspace &workspace, const Sequences &sequences, Unit unit, int64_t parts, int32_t output,
+           float *result)
     : e_(engine),
       k_(engine.kernels_),
-      ids_(ids),
-      types_(types),
-      offsets_(offsets),
+      ids_(sequences.ids),
+      types_(sequences.types),
+      offsets_(sequences.offsets),
+      seen_(sequences.seen),
       unit_(unit),
-      begin_(offsets[unit.first]),
-      tokens_(offsets[unit.last] - offsets[unit.first]),
+      begin_(offsets_[unit.first]),
+      tokens_(offsets_[unit.last] - offsets_[unit.first]),
       n_(unit.last - unit.first),
       parts_(parts),
       output_(output),
@@ -27,7 +28,7 @@ Pass::Pass(Engine &engine, Workspace &workspace, const int32_t *ids, const int32
       all_(output == CROSSRANK_MEAN || output == CROSSRANK_STATES ||
            (output == CROSSRANK_LOGITS && engine.head_by_mean_)) {
   int64_t longest = 0;
-  for (int64_t i = unit.first; i < unit.last; i++) longest = std::max(longest, offsets[i + 1] - offsets[i]);
+  for (int64_t i = unit.first; i < unit.last; i++) longest = std::max(longest, offsets_[i + 1] - offsets_[i]);
   const int64_t element = k_.element, hidden = e_.hidden_;
   struct Planned {
     Rows *rows;
@@ -183,7 +184,7 @@ void Pass::attend(size_t number, int64_t sequence, const Rows &queries, int64_t 
   p.query_stride = queries.stride;
   p.key_stride = p.value_stride = key_value.stride;
   p.queries_n = queries_n;
-  p.n = start(sequence + 1) - start(sequence);
+  p.n = seen_ ? seen_[unit_.first + sequence] : start(sequence + 1) - start(sequence);
   p.size = e_.size_;
   p.first = first;
   p.window = e_.layers_[number].window;

@@ -18,8 +18,8 @@ struct Rows {
 // A unit in steps and parts. A part is a range of the unit's tokens; in one step all parts may run at once, each on one
 // thread, but every part of a step must have ended before one of the next begins: attention reads what all parts wrote.
 struct Pass {
-  Pass(Engine &engine, Workspace &workspace, const int32_t *ids, const int32_t *types, const int64_t *offsets,
-       Unit unit, int64_t parts, int32_t output, float *result);
+  Pass(Engine &engine, Workspace &workspace, const Sequences &sequences, Unit unit, int64_t parts, int32_t output,
+       float *result);
   int64_t steps() const;
   void run(int64_t step, int64_t part);
 
@@ -58,7 +58,7 @@ struct Pass {
   Engine &e_;
   const Kernels &k_;
   const int32_t *ids_, *types_;
-  const int64_t *offsets_;
+  const int64_t *offsets_, *seen_;
   const Unit unit_;
   const int64_t begin_, tokens_, n_, parts_;
   const int32_t output_;

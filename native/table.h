@@ -22,6 +22,7 @@ template <class T> Kernels tier_table(int tier, int dtype, int unit, int chunk) 
   k.attend = attend<T>;
   k.attention_bytes = attention_bytes<T>;
   k.rotate = rotate<T>;
+  k.maxsim = maxsim_or_none<T>();
   k.add = add;
   k.enter = nothing;
   k.leave = nothing;

@@ -33,7 +33,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 import loop
 import start
-from crossrank.checkpoint.late import Late
+from crossrank.checkpoint.late import Late, late_files
 from crossrank.lateencoder import LateEncoder, Marked
 from distil import options, taught
 from train_reranker import MICROBATCH_TOKENS, QUERIES_A_STEP, SEED
@@ -89,18 +89,7 @@ class LateModel(torch.nn.Module):
         dense.mkdir(exist_ok=True)
         save_file({"linear.weight": self.linear.weight.detach().contiguous()}, dense / "model.safetensors")
         dim, width = self.linear.weight.shape
-        listed = [
-            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
-            {"idx": 1, "name": "1", "path": "1_Dense", "type": "pylate.models.Dense.Dense"},
-        ]
-        settings = {
-            "1_Dense/config.json": {"in_features": width, "out_features": dim, "bias": False,
-                                    "activation_function": "torch.nn.modules.linear.Identity"},
-            "modules.json": listed,
-            "config_sentence_transformers.json": LATE.written(),
-            "sentence_bert_config.json": {"max_seq_length": LATE.document_length, "do_lower_case": False},
-            "tokenizer_config.json": start.TOKENIZER_SETTINGS,
-        }  # fmt: skip
+        settings = {**late_files(LATE, width, dim), "tokenizer_config.json": start.TOKENIZER_SETTINGS}
         for name, value in settings.items():
             (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
         start.tokenizer().save(str(folder / "tokenizer.json"))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from crossrank.embedder import TextEmbedder, load_embedder
     from crossrank.errors import CrossrankError
     from crossrank.fusion import rrf
+    from crossrank.lateinteraction import LateInteraction, load_late
     from crossrank.pipeline import Answer, Pipeline, open_pipeline
     from crossrank.scorecache import CachedScorer
     from crossrank.types import Passage, Place, Ranking, Tokens
@@ -33,6 +34,7 @@ _HOME = {
     "Context": "context",
     "CrossEncoder": "crossencoder",
     "CrossrankError": "errors",
+    "LateInteraction": "lateinteraction",
     "Passage": "types",
     "Place": "types",
     "Pipeline": "pipeline",
@@ -44,6 +46,7 @@ _HOME = {
     "Tokens": "types",
     "load": "crossencoder",
     "load_embedder": "embedder",
+    "load_late": "lateinteraction",
     "open_pipeline": "pipeline",
     "rerank": "cascade",
     "rrf": "fusion",
@@ -55,6 +58,7 @@ __all__ = [
     "Context",
     "CrossEncoder",
     "CrossrankError",
+    "LateInteraction",
     "Passage",
     "Pipeline",
     "Place",
@@ -67,6 +71,7 @@ __all__ = [
     "__version__",
     "load",
     "load_embedder",
+    "load_late",
     "open_pipeline",
     "rerank",
     "rrf",

@@ -5,15 +5,17 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.cost import Pace
-from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
+from crossrank.lateinteraction import LateInteraction, PairScorer
 from crossrank.stopping import Stopping
+from crossrank.tokenvectors import TokenVectors, VectorStore
 from crossrank.types import NotingScorer, Passage, Ranking, Scorer, Tokens, TokenStore, Truncation
 
 # Scores, what was cut, a note for people, and how many were remembered and not computed.
@@ -175,12 +177,14 @@ def _candidates(
 
     Their lengths, which take tokenizing the query, are found only where somebody wants to know (`sized`).
     """
-    if isinstance(scorer, CrossEncoder) and store is not None and store.tokenizer == scorer.tokenizer:
+    if isinstance(scorer, LateInteraction) and isinstance(store, VectorStore) and store.late == scorer.fingerprint:
+        return _of_vectors(scorer, query, store.token_vectors(ids))
+    if isinstance(scorer, PairScorer) and store is not None and store.tokenizer == scorer.tokenizer:
         return _of_tokens(scorer, query, store.tokens(ids), sized)
     passages = [passage.scored_text for passage in texts(ids)]
     characters = np.fromiter((len(text) for text in passages), dtype=np.int64, count=len(passages))
     tokens = np.maximum(1, characters * TOKENS_A_CHARACTER).astype(np.int64)
-    if not isinstance(scorer, CrossEncoder):
+    if not isinstance(scorer, PairScorer):
         first = np.arange(len(ids) + 1, dtype=np.int64)
         return _Candidates(_plain(scorer, query, passages), tokens + len(query) // 4, first, characters)
 
@@ -193,7 +197,7 @@ def _candidates(
 
 
 def _sizes(
-    scorer: CrossEncoder, query: str, tokens: NDArray[np.int64], sized: bool
+    scorer: PairScorer, query: str, tokens: NDArray[np.int64], sized: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Lengths of all sequences, and where each document's begin."""
     if not sized:
@@ -202,7 +206,19 @@ def _sizes(
     return lengths, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
-def _of_tokens(scorer: CrossEncoder, query: str, passages: Tokens, sized: bool) -> _Candidates:
+def _of_vectors(scorer: LateInteraction, query: str, passages: TokenVectors) -> _Candidates:
+    # Nearly all of it is encoding the query, so the first call scores all, and the others look up.
+    all_of_them = cache(lambda: scorer.scored_vectors(query, passages))
+
+    def score(begin: int, end: int) -> Scores:
+        scored = all_of_them()
+        return scored.scores[begin:end], scored.truncations, scored.note, scored.cached
+
+    ones = np.ones(len(passages), dtype=np.int64)
+    return _Candidates(score, ones, np.arange(len(passages) + 1, dtype=np.int64), np.zeros_like(ones))
+
+
+def _of_tokens(scorer: PairScorer, query: str, passages: Tokens, sized: bool) -> _Candidates:
     def score(begin: int, end: int) -> Scores:
         some = passages if end - begin == len(passages) else passages.take(np.arange(begin, end))
         scored = scorer.scored_tokens([query] * (end - begin), some)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank import backends, checkpoint
+from crossrank.asking import check_list, check_pairs, check_queries
 from crossrank.batching import plan, slices
 from crossrank.calibration import Platt, sigmoid
 from crossrank.encoder import Encoded, PairEncoder, Windows
@@ -20,7 +21,7 @@ from crossrank.evidence import Evidence
 from crossrank.evidence import find as find_evidence
 from crossrank.lookahead import lookahead
 from crossrank.models import named
-from crossrank.types import Backend, Passage, Tokens, Truncation, check_k, check_query, order_of
+from crossrank.types import Backend, Passage, Tokens, Truncation, order_of
 from crossrank.windows import Fold, fold
 
 # Tokens of one batch. Scores do not depend on it; memory does: about 60 MB of activations for a MiniLM.
@@ -98,7 +99,8 @@ class CrossEncoder:
         if read.kind != "cross-encoder":
             raise CheckpointError(
                 f"{read.name} is a {read.kind}, which has no head that scores pairs; load it with "
-                "crossrank.load_embedder(...), or name a cross-encoder such as 'small'"
+                f"crossrank.{'load_late' if read.late else 'load_embedder'}(...), or name a cross-encoder such as "
+                "'small'"
             )
         if max_length is not None and not 4 <= max_length <= read.max_length:
             raise InputError(f"max_length must be from 4 to {read.max_length} for {read.name}, not {max_length}")
@@ -185,7 +187,7 @@ class CrossEncoder:
 
         found = self._sliced(self._costs([(len(query), len(text)) for query, text in distinct]), encode)
         place = {pair: row for row, pair in enumerate(distinct)}
-        return _spread(found, [place.get(pair, -1) for pair in pairs])
+        return spread(found, [place.get(pair, -1) for pair in pairs])
 
     def scored_tokens(self, queries: Sequence[str], passages: Tokens) -> Scored:
         """Like `scored`, for passages whose token ids are known, as those of an index are: only queries are tokenized.
@@ -206,10 +208,7 @@ class CrossEncoder:
         >>> bool(known == scorer.score([("capital of France", "Paris is its capital.")]))
         True
         """
-        if isinstance(queries, str) or len(queries) != len(passages):
-            raise InputError(f"scored_tokens takes one query for each of the {len(passages)} passages")
-        for query in dict.fromkeys(queries):
-            check_query(query)
+        check_queries(queries, len(passages))
         # A digest stands for the ids, so that equal pairs are found without a copy of all of them.
         keys = [(query, _digest(passages.row(row))) for row, query in enumerate(queries)]
         first = {key: row for row, key in reversed(list(enumerate(keys)))}
@@ -224,7 +223,7 @@ class CrossEncoder:
         characters = [(len(queries[i]), CHARACTERS * n) for i, n in zip(distinct.tolist(), lengths, strict=True)]
         found = self._sliced(self._costs(characters), encode)
         place = {row: number for number, row in enumerate(distinct.tolist())}
-        return _spread(found, [place[first[key]] for key in keys])
+        return spread(found, [place[first[key]] for key in keys])
 
     def sequence_lengths(self, query: str, passages: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """What passages of so many tokens become with `query`: the tokens of each sequence, in order, and how many
@@ -298,11 +297,7 @@ class CrossEncoder:
         >>> ranked.positions[0]
         1
         """
-        if k is not None:
-            check_k(k)
-        if isinstance(documents, str):
-            raise InputError("rank takes a list of documents, not one string")
-        check_query(query)
+        check_list(query, documents, k)
         scored = self.scored([(query, document) for document in documents])
         order = order_of(scored.scores)[:k]
         best = [Passage(str(position), documents[position]) for position in order.tolist()] if evidence else []
@@ -328,25 +323,7 @@ class CrossEncoder:
         )
 
 
-def check_pairs(pairs: Sequence[tuple[str, str]]) -> None:
-    """Refuse what is no list of (query, passage) pairs of strings, and a blank query.
-
-    Raises:
-        InputError: with the place of the first mistake.
-    """
-    queries = set()
-    for position, pair in enumerate(pairs):
-        if isinstance(pair, str) or len(pair) != 2:
-            raise InputError(f"pair {position} is not a (query, passage) pair")
-        query, passage = pair
-        if not isinstance(passage, str):
-            raise InputError(f"document {position} is {type(passage).__name__}, not a string")
-        queries.add(query)
-    for query in queries:
-        check_query(query)
-
-
-def _spread(found: Scored, rows: Sequence[int]) -> Scored:
+def spread(found: Scored, rows: Sequence[int]) -> Scored:
     """What was found of distinct pairs, for the caller's list: the distinct pair of each position, -1 for a blank."""
     of = np.array(rows, dtype=np.int64)
     scores = np.full(len(of), -np.inf, dtype=np.float32)

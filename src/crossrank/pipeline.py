@@ -14,11 +14,12 @@ from crossrank.anytime import Clock
 from crossrank.cascade import OnError, Stage, Trace, Unavailable, rerank
 from crossrank.context import Context, Order, assemble, check_threshold, nothing, unused
 from crossrank.cost import Habit, Pace
-from crossrank.crossencoder import CrossEncoder, load
+from crossrank.crossencoder import CrossEncoder
 from crossrank.embedder import load_embedder
 from crossrank.errors import CrossrankError, IndexFileError, InputError
 from crossrank.evidence import Evidence, find
 from crossrank.fusion import RRF, Fusion, Scores
+from crossrank.lateinteraction import load_scorer
 from crossrank.planner import Memory, depths, paced, plan
 from crossrank.types import (
     Embedder,
@@ -317,8 +318,8 @@ def open_pipeline(
 
     Args:
         folder: made by `crossrank index`.
-        model: the cross-encoder; "small" when absent.
-        coarse: cheaper cross-encoders that read before `model`, cheapest first. Each reads fewer than the one before it
+        model: the cross-encoder, or a late-interaction model; "small" when absent.
+        coarse: cheaper models that read before `model`, cheapest first. Each reads fewer than the one before it
             (`crossrank.planner.depths`); within a budget the plan chooses which of them read at all.
         embedder: must be the one the index was made with, which is the default; a name, or an embedder. A model behind
             an address (`crossrank.remoteembedder`) is not the default of any index, because queries and a key would go
@@ -366,7 +367,7 @@ def _stage(
     from crossrank.scorecache import CachedScorer
 
     try:
-        scorer = load(model, **how)
+        scorer = load_scorer(model, **how)
     except CrossrankError as error:
         if on_error == "raise":
             raise

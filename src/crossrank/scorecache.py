@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from crossrank.crossencoder import CrossEncoder, Scored, check_pairs
+from crossrank.asking import check_pairs, check_queries
+from crossrank.crossencoder import CrossEncoder, Scored
 from crossrank.errors import InputError
 from crossrank.scorestore import MOST, Cut, Entry, Store
-from crossrank.types import Tokens, Truncation, check_query
+from crossrank.types import Scorer, Tokens, Truncation
 
 # Raised when equal settings begin to give other scores, so that no two versions mix in one list.
 _SCORES = 1
@@ -61,7 +62,7 @@ class CachedScorer(CrossEncoder):
         most: scores that it keeps, about 65 bytes each; the least recently used go first.
 
     Raises:
-        InputError: the file holds something else, or `most` is under 1.
+        InputError: the file holds something else, `most` is under 1, or the scorer is no cross-encoder.
 
     >>> import tempfile
     >>> import crossrank
@@ -74,7 +75,9 @@ class CachedScorer(CrossEncoder):
     (0, 2, True)
     """
 
-    def __init__(self, scorer: CrossEncoder, path: str | Path, most: int = MOST) -> None:
+    def __init__(self, scorer: Scorer, path: str | Path, most: int = MOST) -> None:
+        if not isinstance(scorer, CrossEncoder):
+            raise InputError(f"a cache is of a cross-encoder's scores; {scorer!r} is none, so leave the cache out")
         # Nothing is loaded twice: model, tokenizer and calibration are the scorer's own.
         vars(self).update(vars(scorer))
         self.store = Store(path, most)
@@ -100,10 +103,7 @@ class CachedScorer(CrossEncoder):
 
     def scored_tokens(self, queries: Sequence[str], passages: Tokens) -> Scored:
         """As `CrossEncoder.scored_tokens`; only pairs that are not known are computed."""
-        if isinstance(queries, str) or len(queries) != len(passages):
-            raise InputError(f"scored_tokens takes one query for each of the {len(passages)} passages")
-        for query in dict.fromkeys(queries):
-            check_query(query)
+        check_queries(queries, len(passages))
         keys = self._keys(b"ids", queries, (passages.row(row).tobytes() for row in range(len(passages))))
         compute = super().scored_tokens
         return self._settled(keys, queries, lambda rows: compute([queries[row] for row in rows], passages.take(rows)))

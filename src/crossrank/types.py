@@ -18,6 +18,15 @@ from crossrank.errors import InputError, ScoreError
 Pooling = Literal["mean", "cls"]
 
 
+def places(offsets: NDArray[np.int64], rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the entries of packed rows lie: of row i, `offsets[i]` to `offsets[i + 1]`, rows in the given order."""
+    picked = np.asarray(rows, dtype=np.int64)
+    lengths = offsets[picked + 1] - offsets[picked]
+    # Of every entry its row's start there, less where the row begins here, plus its place here.
+    begins = np.cumsum(lengths) - lengths
+    return np.repeat(offsets[picked] - begins, lengths) + np.arange(lengths.sum(), dtype=np.int64)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Tokens:
     """Sequences of token ids, end to end, without padding: the only thing a backend sees.
@@ -64,13 +73,18 @@ class Tokens:
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Tokens:
         """The given sequences, in the given order, packed anew."""
-        picked = np.asarray(rows, dtype=np.int64)
-        lengths = self.lengths[picked]
-        offsets = np.zeros(len(picked) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        # Position of every token: its row's start here, plus its place within the row.
-        where = np.repeat(self.offsets[picked] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        where = self.places(rows)
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum(self.lengths[rows], out=offsets[1:])
         return Tokens(self.ids[where], self.types[where], offsets)
+
+    def places(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where the tokens of the given sequences lie in `ids`, in the given order.
+
+        >>> Tokens.of([[101, 7, 102], [101, 102]]).places([1, 0]).tolist()
+        [3, 4, 0, 1, 2]
+        """
+        return places(self.offsets, rows)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -282,6 +296,16 @@ class Backend(Protocol):
 
     def pool(self, tokens: Tokens, pooling: Pooling) -> NDArray[np.float32]:
         """One vector a sequence, shape (n, hidden): the mean over its tokens or its first token; not normalized."""
+        ...
+
+
+@runtime_checkable
+class TokenBackend(Backend, Protocol):
+    """A backend that also gives the vectors of single tokens, for late interaction."""
+
+    def states(self, tokens: Tokens, seen: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """The last hidden state of every token, shape (total, hidden); attention sees the first `seen[i]` tokens of
+        sequence i, all when absent."""
         ...
 
 

@@ -261,6 +261,17 @@ def test_index_reads_only_what_changed(documents: Path, be: str) -> None:
     assert "0 added, 0 changed, 0 deleted, 1 unchanged, 0 failed" in run(*args[:-1]).stdout
 
 
+def test_index_keeps_token_vectors(documents: Path, be: str, tmp_path: Path) -> None:
+    late = str(tiny.late(tmp_path / "late"))
+    run("index", str(documents), "--to", "i", "-m", be, "--late", late)
+    # The index knows its late-interaction model, as it knows its embedder.
+    (documents / "new.txt").write_text("a new cat", encoding="utf-8")
+    assert rows(run("index", str(documents), "--to", "i", "--json"))[0]["added"] == 1
+    found = rows(run("search", "i", "a new cat", "-m", late, "--json", "--explain"))
+    assert found[0]["steps"][late]["raw_score"] is not None
+    assert found[-1]["explain"]["steps"][-1]["note"] == ""
+
+
 def test_index_names_the_files_that_fail(documents: Path, be: str) -> None:
     (documents / "bad.txt").write_bytes(b"caf\xe9 au lait\n" * 9)
     result = run("index", str(documents), "--to", "i", "-m", be, code=3)
@@ -324,7 +335,7 @@ def test_an_index_finds_its_embedder_from_another_folder(
 def test_index_interrupted(documents: Path, be: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from crossrank.index import Index
 
-    def update(*_: Any) -> None:
+    def update(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Index, "update", update)

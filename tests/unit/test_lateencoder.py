@@ -162,7 +162,14 @@ def test_settings_and_map_are_part_of_the_fingerprint(tmp_path):
     )
 
 
-def test_such_a_model_is_not_written_as_another_kind(tmp_path):
-    read = checkpoint.read(tiny.late(tmp_path / "a", "colbert"))
-    with pytest.raises(CheckpointError, match="copy the folder itself"):
-        checkpoint.export(read, tmp_path / "b")
+@pytest.mark.parametrize("layout", ["pylate", "colbert"])
+def test_a_written_folder_is_the_same_model(tmp_path, layout):
+    read = checkpoint.read(tiny.late(tmp_path / "a", layout, bias=layout == "pylate"))
+    checkpoint.export(read, tmp_path / "b")
+    again = checkpoint.read(tmp_path / "b")
+    assert (again.kind, again.late, again.max_length) == (read.kind, read.late, read.max_length)
+    mine, theirs = read.tensors(), again.tensors()
+    assert {name: tensor.tolist() for name, tensor in mine.items()} == {n: t.tolist() for n, t in theirs.items()}
+    pair = LateEncoder(read.tokenizer(), read.late), LateEncoder(again.tokenizer(), again.late)
+    first, second = (one.documents(["paris, the [SEP] cat"]).tokens.ids.tolist() for one in pair)
+    assert first == second

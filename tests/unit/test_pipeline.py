@@ -40,7 +40,7 @@ def test_both_models_are_opened_as_asked(
     folder: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[tuple[str, dict[str, Any]]] = []
-    for name in ("load", "load_embedder"):
+    for name in ("load_scorer", "load_embedder"):
         real = getattr(pipeline, name)
 
         def spied(model: Any, real: Any = real, name: str = name, **how: Any) -> Any:
@@ -50,8 +50,22 @@ def test_both_models_are_opened_as_asked(
         monkeypatch.setattr(pipeline, name, spied)
     how = {"backend": "torch", "device": "cuda", "dtype": "bfloat16", "threads": 3}
     made = crossrank.open_pipeline(folder, cross_encoder_folder, **how)
-    assert opened == [("load_embedder", how), ("load", how)]
+    assert opened == [("load_embedder", how), ("load_scorer", how)]
     assert [stage.name for stage in made.stages] == [str(cross_encoder_folder)]
+
+
+def test_a_late_interaction_model_is_a_stage_like_another(folder: Path, tmp_path: Path) -> None:
+    made = crossrank.open_pipeline(folder, tiny.late(tmp_path / "late"), dtype="float32")
+    [stage] = made.stages
+    assert isinstance(stage.scorer, crossrank.LateInteraction)
+    trace = made.search("what is the capital of france?").traces[-1]
+    assert trace.name == str(tmp_path / "late")
+    pairs = [("what is the capital of france?", TEXTS[id_]) for id_ in trace.scores]
+    assert list(trace.scores.values()) == pytest.approx(stage.scorer.score(pairs).tolist(), abs=1e-6)
+    hurried = made.within(200).search("what is the capital of france?")
+    assert hurried.ranking.ids
+    with pytest.raises(InputError, match="leave the cache out"):
+        crossrank.open_pipeline(folder, tmp_path / "late", cache=tmp_path / "scores")
 
 
 def test_what_a_backend_cannot_do_is_refused(folder: Path, cross_encoder_folder: Path) -> None:
@@ -173,7 +187,7 @@ def test_evidence_and_context_are_of_the_model_that_read(
     stage, scores = pipeline._last_read(made.stages, answer)
     assert stage is made.stages[0]
     assert scores == answer.traces[-1].scores
-    known = pipeline._best_probability(made.stages, answer)
+    known, _ = pipeline._best_probability(made.stages, answer)
     assert known == max(made.stages[0].scorer.probability(list(scores.values())))  # type: ignore[attr-defined]
     long = replace(answer, passages=(crossrank.Passage("paris", "One. Paris is the capital."), *answer.passages[1:]))
     (found, *_) = made.evidence(long)

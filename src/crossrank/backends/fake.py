@@ -56,6 +56,12 @@ class Fake:
             out[i] = np.random.default_rng(self._seed(tokens, i)).standard_normal(self._width)
         return out
 
+    def states(self, tokens: Tokens, seen: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """One vector a token, shape (total, hidden), drawn from its id alone: equal tokens are equal everywhere."""
+        made = {id_: np.random.default_rng(id_).standard_normal(self._width) for id_ in set(tokens.ids.tolist())}
+        rows = [made[id_] for id_ in tokens.ids.tolist()]
+        return np.array(rows, dtype=np.float32).reshape(-1, self._width)
+
     @staticmethod
     def _seed(tokens: Tokens, i: int) -> int:
         part = slice(int(tokens.offsets[i]), int(tokens.offsets[i + 1]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crossrank.checkpoint import Checkpoint
 from crossrank.checkpoint.settings import positions, whole
@@ -86,3 +87,13 @@ class Limits:
                     "the tokenizer is not this model's"
                 )
         return tokens
+
+
+def check_seen(tokens: Tokens, seen: NDArray[np.int64] | None) -> None:
+    """Refuse counts of tokens that attention sees which are not of these sequences.
+
+    Raises:
+        InputError: not one count a sequence, or one that is under 1 or over its length.
+    """
+    if seen is not None and (seen.shape != (len(tokens),) or (seen < 1).any() or (seen > tokens.lengths).any()):
+        raise InputError("seen must say of each sequence how many of its tokens attention sees, from 1 to its length")

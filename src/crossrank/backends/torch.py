@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank import extras
-from crossrank.backends.limits import Limits
+from crossrank.backends.limits import Limits, check_seen
 from crossrank.checkpoint import Checkpoint
 from crossrank.errors import CheckpointError, InputError
 from crossrank.types import Pooling, Tokens
@@ -78,6 +78,29 @@ class Torch:
                 mask = batch["attention_mask"][:, :, None].float()
                 vectors = (states * mask).sum(dim=1) / mask.sum(dim=1)
             return np.asarray(vectors.cpu().numpy(), dtype=np.float32)
+
+    def states(self, tokens: Tokens, seen: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """The last hidden state of every token, shape (total, hidden), for late interaction.
+
+        Args:
+            tokens: the sequences.
+            seen: of each sequence, attention sees so many tokens from its start, shape (n,); all when absent.
+
+        Raises:
+            InputError: an empty or too long sequence, an id outside the vocabulary, or a `seen` outside a sequence.
+        """
+        tokens = self._limits.admit(tokens)
+        check_seen(tokens, seen)
+        if not len(tokens):
+            return np.empty((0, int(self._model.config.hidden_size)), dtype=np.float32)
+        with torch.inference_mode():
+            batch = self._batch(tokens)
+            real = batch["attention_mask"].bool()
+            if seen is not None:
+                shown = np.arange(real.shape[1])[None, :] < seen[:, None]
+                batch["attention_mask"] = torch.from_numpy(shown.astype(np.int64)).to(self._device)
+            states = self._encoder(**batch).last_hidden_state[real].float()
+            return np.asarray(states.cpu().numpy(), dtype=np.float32)
 
     def _batch(self, tokens: Tokens) -> dict[str, torch.Tensor]:
         lengths = tokens.lengths

@@ -7,8 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from crossrank.checkpoint.late import PROJECTION, Late, late_files
 from crossrank.checkpoint.record import Checkpoint
 from crossrank.errors import CheckpointError
 
@@ -51,13 +54,15 @@ def export(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = False) -> 
             f"{target} is not empty, and a model there would be overwritten: give a new folder, or say so with --force "
             "(overwrite=True)"
         )
-    if checkpoint.modules or checkpoint.late:
-        raise CheckpointError(f"{checkpoint.folder} is more than an encoder with a head; copy the folder itself")
+    if checkpoint.modules and checkpoint.late is None:
+        raise CheckpointError(f"{checkpoint.folder} is made of sentence-transformers modules; copy the folder itself")
     tensors = checkpoint.tensors()
     target.mkdir(parents=True, exist_ok=True)
     for name in (*OTHERS, *TOKENIZER_FILES):
         (target / name).unlink(missing_ok=True)
     _write_json(target / "config.json", _config(checkpoint))
+    if checkpoint.late is not None:
+        _pylate(checkpoint.late, target, tensors)
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
     _tokenizer(checkpoint, target)
     if checkpoint.kind == "bi-encoder":
@@ -98,6 +103,16 @@ def _tokenizer(checkpoint: Checkpoint, target: Path) -> None:
     stated = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     stated.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
     _write_json(path, {**stated, "model_max_length": checkpoint.max_length})
+
+
+def _pylate(late: Late, target: Path, tensors: dict[str, NDArray[np.float32]]) -> None:
+    """PyLate's files of a late-interaction model; its linear map is taken out of `tensors`."""
+    mapped = {name: tensors.pop(name) for name in list(tensors) if name.startswith(f"{PROJECTION}.")}
+    (target / "1_Dense").mkdir(exist_ok=True)
+    save_file(mapped, target / "1_Dense" / "model.safetensors", metadata={"format": "pt"})
+    width, hidden = mapped[f"{PROJECTION}.weight"].shape
+    for name, value in late_files(late, hidden, width, f"{PROJECTION}.bias" in mapped).items():
+        _write_json(target / name, value)
 
 
 def _sentence_transformer(checkpoint: Checkpoint, target: Path, width: int) -> None:

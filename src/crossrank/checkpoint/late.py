@@ -64,6 +64,27 @@ class Late:
         return {"model_type": "ColBERT", "similarity_fn_name": "MaxSim", **stated}
 
 
+def late_files(late: Late, hidden: int, width: int, bias: bool = False) -> dict[str, Any]:
+    """The JSON files of PyLate's layout, by their places in the model's folder.
+
+    Args:
+        late: how the model reads texts.
+        hidden: numbers in a vector of the encoder.
+        width: numbers in a mapped one.
+        bias: has the map a bias?
+    """
+    listed = (("", "sentence_transformers.models.Transformer"), ("1_Dense", "pylate.models.Dense.Dense"))
+    dense = {"in_features": hidden, "out_features": width, "bias": bias, "activation_function": IDENTITY}
+    return {
+        "modules.json": [
+            {"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(listed)
+        ],
+        "1_Dense/config.json": dense,
+        "config_sentence_transformers.json": late.written(),
+        "sentence_bert_config.json": {"max_seq_length": late.document_length, "do_lower_case": False},
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """A late-interaction model in a folder.

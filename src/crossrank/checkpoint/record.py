@@ -91,6 +91,11 @@ class Checkpoint:
             whole.update(_digest(path, facts.st_size, facts.st_mtime_ns))
         return whole.hexdigest()
 
+    @property
+    def mask(self) -> str:
+        """The token that stands for a masked word."""
+        return vocabulary.mask(self.vocabulary)
+
     def tokenizer(self) -> Tokenizer:
         """A fresh tokenizer without truncation and padding: the caller may change it.
 

@@ -66,6 +66,11 @@ def tokenizer(folder: Path, architecture: str) -> Tokenizer:
     return made
 
 
+def mask(folder: Path) -> str:
+    """The token that stands for a masked word, as the folder's settings say; "[MASK]" when they do not."""
+    return _special(optional_json(folder / "tokenizer_config.json"), "mask_token", "[MASK]")
+
+
 def plain(tokenizer: Tokenizer) -> Tokenizer:
     """A copy that reads a text to its end, without padding, and a "[SEP]" written in it as those five characters.
 

@@ -173,7 +173,8 @@ def index(
     from crossrank.embedder import load_embedder
 
     began = time.perf_counter()
-    name = model or made_with(folder)
+    made = made_with(folder)
+    name = model or (made.model if made else None)
     engine: dict[str, Any] = {"backend": backend, "device": device, "dtype": dtype}
     if passage_tokens is not None:
         check_room(passage_tokens, load_embedder(name, **engine))

@@ -76,11 +76,12 @@ def _model(name: str | None, engine: options.Engine) -> dict[str, Any]:
 
 def _tested(name: str, kind: str, engine: options.Engine) -> dict[str, Any]:
     import crossrank
+    from crossrank.lateinteraction import load_scorer
 
     backend, device, dtype, threads = engine
-    if kind == "cross-encoder":
-        scorer = crossrank.load(name, backend=backend, device=device, dtype=dtype, threads=threads)
-        runs, checks = scorer.backend.name, selftest.of_cross_encoder(scorer, dtype)
+    if kind != "bi-encoder":
+        scorer = load_scorer(name, backend=backend, device=device, dtype=dtype, threads=threads)
+        runs, checks = scorer.backend.name, selftest.of_scorer(scorer, dtype)
     else:
         embedder = crossrank.load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)
         runs, checks = embedder.backend.name, selftest.of_embedder(embedder, dtype)

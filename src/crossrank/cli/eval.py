@@ -12,12 +12,12 @@ import click
 from crossrank.cli import judged, options, terminal
 
 if TYPE_CHECKING:
-    from crossrank.crossencoder import CrossEncoder
     from crossrank.evaluation.candidates import Candidates, Reading
     from crossrank.evaluation.comparison import Comparison, Latency, Standing
     from crossrank.evaluation.moves import Move
     from crossrank.evaluation.outcome import Outcome
     from crossrank.evaluation.systems import System
+    from crossrank.lateinteraction import PairScorer
 
 
 @click.command(
@@ -168,7 +168,7 @@ def _measured(
 
 def _read(
     found: Candidates,
-    scorers: dict[str, CrossEncoder],
+    scorers: dict[str, PairScorer],
     cascades: Sequence[tuple[str, str]],
     depth: int,
     share: float,

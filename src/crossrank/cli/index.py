@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from crossrank.embedder import TextEmbedder
     from crossrank.index.build import Changes, Progress
+    from crossrank.index.records import Info
     from crossrank.types import Embedder
 
 # Failures named on a terminal; the rest are counted, and --json names all of them.
@@ -49,6 +50,9 @@ the index keeps what was committed, and the same command finishes the work.
 @click.option("--passage-tokens", type=click.IntRange(min=8), metavar="N",
               help="Tokens of a passage, at most; longer ones are split.  "
               "[default: the index's, or 200, or what the bi-encoder reads where that is less]")  # fmt: skip
+@click.option("--late", type=options.ModelName(), metavar="NAME",
+              help="Late-interaction model whose token vectors are kept too, some 30 kB a passage, so that search need "
+              "not encode passages.  [default: the index's own, or none]")  # fmt: skip
 @click.option("--language", metavar="NAME", help="Of stemming and stop words in BM25; any for neither.")
 @options.as_json
 @options.engine
@@ -58,6 +62,7 @@ def command(
     rebuild: bool,
     model: str | None,
     passage_tokens: int | None,
+    late: str | None,
     language: str | None,
     as_json: bool,
     backend: str,
@@ -71,24 +76,30 @@ def command(
     .parquet file is one, too.
     """
     from crossrank.index import Index
+    from crossrank.lateinteraction import load_late
 
     # pypdf reports every oddity of a PDF by logging; what matters arrives as a failure with its reason.
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     began = time.perf_counter()
-    name = model or (None if rebuild else made_with(folder))
-    embedder, tokenizer, lasting = _embedder(name, model is not None, (backend, device, dtype, threads), passage_tokens)
+    made = None if rebuild else made_with(folder)
+    name = model or (made.model if made else None)
+    late = late or (made.late if made else None)
+    embedder, tokenizer, kept = _embedder(name, model is not None, (backend, device, dtype, threads), passage_tokens)
+    vectors = load_late(late, backend=backend, device=device, dtype=dtype, threads=threads) if late else None
     index = Index.open_or_create(
         folder,
         embedder,
         tokenizer,
-        model=lasting,
+        model=kept,
         size=passage_tokens,
         language=language,
         rebuild=rebuild,
+        late=vectors,
+        late_model=late and lasting(late),
     )
     try:
         with _progress() as report:
-            changes = index.update(paths, embedder, tokenizer, report)
+            changes = index.update(paths, embedder, tokenizer, report, late=vectors)
     except KeyboardInterrupt:
         terminal.note(
             f"Stopped. {folder} holds {terminal.count(len(index), 'passage')}; the same command finishes the work."
@@ -150,15 +161,15 @@ def lasting(name: str | None) -> str:
     return str(Path(name).resolve())
 
 
-def made_with(folder: Path) -> str | None:
-    """The name of the embedder that an existing index was made with."""
+def made_with(folder: Path) -> Info | None:
+    """How an existing index was made."""
     from crossrank.errors import IndexFileError
     from crossrank.index import Index
 
     if not folder.exists():
         return None
     try:
-        return Index.open(folder).info().model
+        return Index.open(folder).info()
     except IndexFileError:
         # No index yet, or a damaged one: open_or_create says which.
         return None

@@ -15,9 +15,9 @@ from crossrank import cores
 from crossrank.cli import options, terminal
 
 if TYPE_CHECKING:
-    from crossrank.crossencoder import CrossEncoder
     from crossrank.evaluation.beir import JudgedSet
     from crossrank.evaluation.setting import Setting
+    from crossrank.lateinteraction import PairScorer
     from crossrank.types import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -78,7 +78,7 @@ def collection(command: F) -> F:
         click.option("--over", metavar="NAME",
                      help="Rerank the candidates of this --run, with the texts of a BEIR folder; nothing is indexed."),
         click.option("--models", metavar="A,B", default="small", show_default=True, envvar="CROSSRANK_MODEL",
-                     show_envvar=True, help="Cross-encoders, with commas between them."),
+                     show_envvar=True, help="Cross-encoders or late-interaction models, with commas between them."),
         click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Only so many queries, by --seed."),
         click.option("--seed", type=click.IntRange(min=0), metavar="N", default=0, show_default=True,
                      help="Of the sample, the intervals and the tests."),
@@ -178,15 +178,15 @@ def read_runs(named: Sequence[str]) -> dict[str, Run]:
     return runs
 
 
-def scorers(asked: Asked) -> dict[str, CrossEncoder]:
-    """The cross-encoders of `--models`, by the last part of their names.
+def scorers(asked: Asked) -> dict[str, PairScorer]:
+    """The models of `--models`, by the last part of their names.
 
     Raises:
         click.UsageError: as `labels`.
     """
-    import crossrank
+    from crossrank.lateinteraction import load_scorer
 
-    return {label: crossrank.load(name, **asked.engine) for label, name in labels(asked.models).items()}
+    return {label: load_scorer(name, **asked.engine) for label, name in labels(asked.models).items()}
 
 
 def labels(models: str) -> dict[str, str]:
@@ -286,7 +286,7 @@ def busy() -> list[str]:
     return [f"Other programs kept {load:.1f} cores busy at the start, so the times here say little."]
 
 
-def about(asked: Asked, judged: JudgedSet, made: dict[str, CrossEncoder], depth: int) -> dict[str, Any]:
+def about(asked: Asked, judged: JudgedSet, made: dict[str, PairScorer], depth: int) -> dict[str, Any]:
     """What the figures depend on besides the machine's load."""
     import crossrank
 

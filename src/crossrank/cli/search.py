@@ -110,7 +110,8 @@ def command(
     """Search the index in DIR for passages that answer QUERY.
 
     BM25 and dense search each find candidates, their scores are fused, and a cross-encoder reads and reorders
-    them. In a pipe the columns are rank, score, document and text.
+    them. --model may also name a late-interaction model, whose token vectors an index can keep (crossrank index
+    --late). In a pipe the columns are rank, score, document and text.
 
     With --context the text goes to stdout, and what was left out of it to stderr; --json prints both as one object.
 

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from crossrank.crossencoder import CrossEncoder
     from crossrank.embedder import TextEmbedder
+    from crossrank.lateinteraction import PairScorer
 
 QUERY = "What is the capital of France?"
 # Lengths differ on purpose: a padding fault shows only in a batch of unequal rows.
@@ -41,7 +41,7 @@ class Check:
     detail: str
 
 
-def of_cross_encoder(scorer: CrossEncoder, dtype: str) -> list[Check]:
+def of_scorer(scorer: PairScorer, dtype: str) -> list[Check]:
     """Finite scores, alone equals batch, and an answer scored above what is no answer."""
     import numpy as np
 

@@ -14,6 +14,7 @@ import numpy as np
 from crossrank.cascade import Stage, Trace, mixed, rerank
 from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
+from crossrank.lateinteraction import LateInteraction, PairScorer
 from crossrank.pipeline import Pipeline
 from crossrank.types import Passage, Ranking, Run, TokenStore
 
@@ -54,7 +55,7 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reading:
-    """What one cross-encoder said of the candidates.
+    """What one model said of the candidates.
 
     Attributes:
         model: how tables call it.
@@ -64,7 +65,7 @@ class Reading:
     """
 
     model: str
-    scorer: CrossEncoder
+    scorer: PairScorer
     depth: int
     traces: Mapping[str, Trace]
 
@@ -138,9 +139,9 @@ def _check_texts(queries: Mapping[str, str]) -> None:
 
 
 def read(
-    candidates: Candidates, scorers: Mapping[str, CrossEncoder], depth: int, progress: Progress | None = None
+    candidates: Candidates, scorers: Mapping[str, PairScorer], depth: int, progress: Progress | None = None
 ) -> dict[str, Reading]:
-    """Let every cross-encoder score the first `depth` candidates, one query at a time as the product does.
+    """Let every model score the first `depth` candidates, one query at a time as the product does.
 
     The models take turns query by query, so that a machine which slows down slows all of them.
     """
@@ -179,5 +180,5 @@ def cascaded(
         fines[query] = replace(near, seconds=wide.seconds + near.seconds)
         if progress:
             progress("cascade", number, len(waiting))
-    assert isinstance(fine.scorer, CrossEncoder)
+    assert isinstance(fine.scorer, (CrossEncoder, LateInteraction))
     return replace(candidates, base=coarse.name, traces=traces), Reading(name, fine.scorer, fine.depth, fines)

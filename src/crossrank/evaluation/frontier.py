@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from crossrank.cascade import Stage, rerank
-from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
 from crossrank.evaluation.bootstrap import Interval, difference, mean
 from crossrank.evaluation.candidates import Candidates, Progress, Reading
@@ -22,6 +21,7 @@ from crossrank.evaluation.comparison import Latency
 from crossrank.evaluation.measures import per_query
 from crossrank.evaluation.outcome import interval_fields, latency_fields
 from crossrank.evaluation.systems import Owners, System
+from crossrank.lateinteraction import PairScorer
 from crossrank.pipeline import Pipeline
 from crossrank.types import Qrels, Ranking
 
@@ -213,7 +213,7 @@ def replayed(query: str, ranking: Ranking, plan: Sequence[Step], readings: Mappi
 def timings(
     candidates: Candidates,
     pipeline: Pipeline | None,
-    scorers: Mapping[str, CrossEncoder],
+    scorers: Mapping[str, PairScorer],
     plans: Sequence[tuple[Step, ...]],
     most: int,
     seed: int = 0,

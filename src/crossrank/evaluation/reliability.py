@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.calibration import expected_calibration_error
+from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
 from crossrank.evaluation.candidates import Reading
 from crossrank.evaluation.systems import Owners
@@ -72,7 +73,7 @@ def reliability(reading: Reading, qrels: Qrels, owners: Owners, least: int = 1, 
     """
     judged_only = any(grade < least for grades in qrels.values() for grade in grades.values())
     logits, relevant = _pairs(reading, qrels, owners, least, judged_only)
-    if not len(logits):
+    if not len(logits) or not isinstance(reading.scorer, CrossEncoder):
         return None
     try:
         predicted = reading.scorer.probability(logits)

@@ -13,11 +13,12 @@ from crossrank.index.documents import Document, Failure, Limits
 
 if TYPE_CHECKING:
     from crossrank.index.build import Changes, Progress
-    from crossrank.index.index import Index, Info
+    from crossrank.index.index import Index
+    from crossrank.index.records import Info
 
 __all__ = ["Changes", "Document", "Failure", "Index", "Info", "Limits", "Progress"]
 
-_LAZY = {"Index": "index", "Info": "index", "Changes": "build", "Progress": "build"}
+_LAZY = {"Index": "index", "Info": "records", "Changes": "build", "Progress": "build"}
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,7 @@ from crossrank.index.documents import Document, Failure, Limits, clean_text, pla
 from crossrank.index.passages import Cut
 from crossrank.index.records import Known, Row, Unread
 from crossrank.index.table import Table
+from crossrank.tokenvectors import TokenEmbedder
 from crossrank.types import Embedder
 
 _UNINDEXED = 50_000
@@ -84,7 +85,14 @@ class _Origin:
 class Update:
     """One run. Not to be used twice; the caller holds the lock of the index."""
 
-    def __init__(self, table: Table, embedder: Embedder, cut: Cut, progress: Callback | None) -> None:
+    def __init__(
+        self,
+        table: Table,
+        embedder: Embedder,
+        cut: Cut,
+        progress: Callback | None,
+        late: TokenEmbedder | None = None,
+    ) -> None:
         self._table = table
         self._embedder = embedder
         self._cut = cut
@@ -103,7 +111,7 @@ class Update:
         self._source = ""
         self._unindexed = table.unindexed()
         self._stale = self._unindexed > 0
-        self._commits = Commits(table, embedder, self._tell_embedded, self._count_committed)
+        self._commits = Commits(table, embedder, self._tell_embedded, self._count_committed, late=late)
 
     def files(self, paths: Sequence[str | Path], limits: Limits) -> Changes:
         """Make the index agree with the files below the paths; what lies elsewhere is left alone."""

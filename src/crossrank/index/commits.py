@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from crossrank.errors import InputError
 from crossrank.index.records import Row, Unread
 from crossrank.index.table import Table
+from crossrank.tokenvectors import TokenEmbedder, TokenVectors, joined
 from crossrank.types import Embedder, ReportingEmbedder, Truncation
 
 COMMIT_PASSAGES = 1_024
@@ -33,6 +34,7 @@ class Commits:
         embedded: called after every call of the embedder.
         committed: called after every commit, with the number of passages in it.
         clock: seconds, for tests.
+        late: makes their token vectors, where the table holds some.
 
     Attributes:
         unread: passages whose vectors do not tell of their ends.
@@ -45,12 +47,15 @@ class Commits:
         embedded: Callable[[], None],
         committed: Callable[[int], None],
         clock: Callable[[], float] = time.monotonic,
+        late: TokenEmbedder | None = None,
     ) -> None:
         self._table = table
         self._embedder = embedder
         self._tell_embedded = embedded
         self._tell_committed = committed
         self._clock = clock
+        self._late_model = late
+        self._token_vectors: list[TokenVectors] = []
         self.unread: list[Unread] = []
         self._rows: list[Row] = []
         self._vectors: list[NDArray[np.float32]] = []
@@ -88,7 +93,9 @@ class Commits:
             return
         while self._embedded < len(self._rows):
             self._embed()
-        self._table.put(self._rows, np.concatenate(self._vectors), self._replaced)
+        late = joined(self._token_vectors) if self._token_vectors else None
+        self._table.put(self._rows, np.concatenate(self._vectors), self._replaced, late)
+        self._token_vectors = []
         count = len(self._rows)
         self._rows, self._vectors, self._embedded, self._replaced = [], [], 0, []
         self._tell_committed(count)
@@ -101,7 +108,8 @@ class Commits:
     def _embed(self) -> None:
         rows = self._rows[self._embedded : self._embedded + self._call]
         began = self._clock()
-        vectors, cut = _embedded(self._embedder, [row.passage.scored_text for row in rows])
+        texts = [row.passage.scored_text for row in rows]
+        vectors, cut = _embedded(self._embedder, texts)
         width = self._table.settings.width
         if vectors.shape != (len(rows), width) or not np.isfinite(vectors).all():
             raise InputError(
@@ -109,6 +117,11 @@ class Commits:
                 f"({len(rows)}, {width}) finite numbers"
             )
         self._vectors.append(np.asarray(vectors, dtype=np.float32))
+        if self._late_model is not None:
+            made, unread = self._late_model.encode(texts)
+            self._token_vectors.append(TokenVectors(made.vectors.astype(np.float16), made.offsets))
+            known = {t.position for t in cut}
+            cut = [*cut, *(t for t in unread if t.position not in known)]
         self._embedded += len(rows)
         self.unread += [Unread(rows[t.position].passage.id, t.tokens, t.read, t.exact) for t in cut]
         pace = (self._clock() - began) / len(rows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,40 +16,10 @@ from crossrank.index.build import Callback, Changes, Update
 from crossrank.index.documents import Document, Limits
 from crossrank.index.lock import exclusive
 from crossrank.index.passages import LEAST, SIZE, Cut, check_sizes, passages_of
-from crossrank.index.records import ANY_LANGUAGE, LANGUAGES, Settings, Where
-from crossrank.index.table import LOCK, TABLE, Table
+from crossrank.index.records import ANY_LANGUAGE, FORMAT, LANGUAGES, Info, Settings, Where
+from crossrank.index.table import LOCK, TABLE, Table, make_folder
+from crossrank.tokenvectors import TokenEmbedder, TokenVectors
 from crossrank.types import Embedder, Passage, Ranking, ReportingEmbedder, Tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Info:
-    """What an index is.
-
-    Attributes:
-        model: the name its embedder was loaded by; None when the embedder was not loaded by name.
-        embedder: fingerprint of the embedder.
-        tokenizer: fingerprint of the tokenizer whose token ids are stored.
-        width: numbers in one vector.
-        size: tokens of a passage, at most.
-        overlap: tokens a passage repeats from the one before it.
-        language: of stemming and stop words.
-        passages: how many there are.
-        documents: how many there are.
-        bytes: on disk, left-overs of old versions included.
-        version: grows with every commit.
-    """
-
-    model: str | None
-    embedder: str
-    tokenizer: str
-    width: int
-    size: int
-    overlap: int
-    language: str
-    passages: int
-    documents: int
-    bytes: int
-    version: int
 
 
 class Index:
@@ -101,6 +70,8 @@ class Index:
         overlap: int = 0,
         language: str = "English",
         rebuild: bool = False,
+        late: TokenEmbedder | None = None,
+        late_model: str | None = None,
     ) -> Index:
         """An empty index.
 
@@ -116,6 +87,9 @@ class Index:
             language: of stemming and stop words in BM25: "English" or another of `records.LANGUAGES`; "any" has neither
                 and finds words also where there are no spaces between them, as in Chinese.
             rebuild: replace the index that is there. Its passages are gone with that one commit.
+            late: a late-interaction model whose token vectors are stored, in float16; every later update needs one of
+                the same fingerprint. They take 2 * width bytes a token: some 30 kB a passage, twenty times the rest.
+            late_model: the name to load it by, kept for `info`.
 
         Raises:
             IndexFileError: the folder holds an index already (without `rebuild`), or something else.
@@ -126,15 +100,10 @@ class Index:
         if language not in (*LANGUAGES, ANY_LANGUAGE):
             raise InputError(f"no language {language!r}; there are {', '.join(LANGUAGES)} and {ANY_LANGUAGE}")
         path = Path(folder)
-        settings = Settings(
-            embedder.fingerprint, embedder.width, vocabulary.fingerprint(tokenizer), model, size, overlap, language
-        )
-        if path.exists() and (not path.is_dir() or _is_foreign(path)):
-            raise IndexFileError(f"{path} is neither empty nor an index: choose another folder for the index")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise IndexFileError(f"{path} cannot be made ({error.strerror}): choose another folder") from error
+        stored = () if late is None else (FORMAT, late.fingerprint, late.width, late_model)
+        cut = vocabulary.fingerprint(tokenizer)
+        settings = Settings(embedder.fingerprint, embedder.width, cut, model, size, overlap, language, *stored)
+        make_folder(path)
         with exclusive(path / LOCK):
             exists = any((path / TABLE / "_versions").glob("*.manifest"))
             if exists and not rebuild:
@@ -153,6 +122,8 @@ class Index:
         overlap: int | None = None,
         language: str | None = None,
         rebuild: bool = False,
+        late: TokenEmbedder | None = None,
+        late_model: str | None = None,
     ) -> Index:
         """The index in a folder, made now if there is none; a setting of None is taken as it is, or as its default.
 
@@ -169,6 +140,8 @@ class Index:
                 overlap=0 if overlap is None else overlap,
                 language="English" if language is None else language,
                 rebuild=rebuild,
+                late=late,
+                late_model=late_model,
             )
         index = cls.open(folder)
         made = index._table.settings
@@ -183,6 +156,7 @@ class Index:
                     "index anew with --rebuild (rebuild=True)"
                 )
         index.check_embedder(embedder)
+        index.check_late(late)
         return index
 
     def __len__(self) -> int:
@@ -205,6 +179,7 @@ class Index:
             len(self._table.documents()),
             used,
             self._table.version,
+            made.late_model,
         )
 
     def ids(self) -> list[str]:
@@ -244,6 +219,22 @@ class Index:
                 f"{embedder.fingerprint[:12]}): load that one, or make the index anew with --rebuild (rebuild=True)"
             )
 
+    def check_late(self, late: TokenEmbedder | None) -> None:
+        """Refuse a late-interaction model other than the one whose token vectors are stored, or one too few or many.
+
+        Raises:
+            IndexFileError: its fingerprint is another.
+        """
+        made = self._table.settings
+        if ("" if late is None else late.fingerprint) != made.late:
+            name = made.late_model or "unnamed"
+            holds = f"token vectors of a late-interaction model ({name}, {made.late[:12]})" if made.late else "none"
+            raise IndexFileError(
+                f"the index {self._table.folder} holds {holds}, and this update has "
+                f"{'none' if late is None else f'another ({late.fingerprint[:12]})'}: give the same with --late "
+                "(late=...), or make the index anew with --rebuild (rebuild=True)"
+            )
+
     def update(
         self,
         paths: Sequence[str | Path],
@@ -252,6 +243,7 @@ class Index:
         progress: Callback | None = None,
         limits: Limits | None = None,
         cut: Cut | None = None,
+        late: TokenEmbedder | None = None,
     ) -> Changes:
         """Make the index agree with the files below `paths`: new and changed documents are embedded, deleted ones go.
 
@@ -265,6 +257,7 @@ class Index:
             progress: called from this thread as the work goes on.
             limits: what reading one thing may cost.
             cut: gives the passages of a document as `passages.passages_of` would, for whoever has made them already.
+            late: the late-interaction model whose token vectors are stored, of an index that was made with one.
 
         Returns:
             What changed. Files and rows that could not be read are in `failed`, and the rest is indexed. Passages of
@@ -277,7 +270,7 @@ class Index:
         if isinstance(paths, (str, Path)):
             raise InputError("update takes a list of paths, not one path")
         with ExitStack() as stack:
-            return self._begin(stack, embedder, tokenizer, progress, cut).files(paths, limits or Limits())
+            return self._begin(stack, embedder, tokenizer, progress, late, cut).files(paths, limits or Limits())
 
     def add(
         self,
@@ -285,15 +278,16 @@ class Index:
         embedder: Embedder,
         tokenizer: Tokenizer,
         progress: Callback | None = None,
+        late: TokenEmbedder | None = None,
     ) -> Changes:
         """Add documents that a program holds, or replace those of the same id. Otherwise like `update`."""
         with ExitStack() as stack:
-            return self._begin(stack, embedder, tokenizer, progress).documents(documents)
+            return self._begin(stack, embedder, tokenizer, progress, late).documents(documents)
 
     def remove(self, ids: Iterable[str], embedder: Embedder, tokenizer: Tokenizer) -> Changes:
         """Remove documents by their ids. Otherwise like `update`."""
         with ExitStack() as stack:
-            return self._begin(stack, embedder, tokenizer, None).remove(ids)
+            return self._begin(stack, embedder, tokenizer, None, adds=False).remove(ids)
 
     def _begin(
         self,
@@ -301,7 +295,9 @@ class Index:
         embedder: Embedder,
         tokenizer: Tokenizer,
         progress: Callback | None,
+        late: TokenEmbedder | None = None,
         cut: Cut | None = None,
+        adds: bool = True,
     ) -> Update:
         """Take the lock, see the latest version, and check that the update fits the index."""
         stack.enter_context(exclusive(self._table.folder / LOCK))
@@ -313,7 +309,9 @@ class Index:
                 f"the index {self._table.folder} holds token ids of another tokenizer: use the one it was made with, "
                 "or make the index anew with --rebuild (rebuild=True)"
             )
-        return Update(self._table, embedder, cut or self.cutter(tokenizer), progress)
+        if adds:
+            self.check_late(late)
+        return Update(self._table, embedder, cut or self.cutter(tokenizer), progress, late)
 
     def cutter(self, tokenizer: Tokenizer) -> Cut:
         """How documents of this index become passages."""
@@ -343,6 +341,19 @@ class Index:
             InputError: an id is not in the index.
         """
         return self._table.tokens(ids)
+
+    @property
+    def late(self) -> str:
+        """Fingerprint of the late-interaction model whose vectors `token_vectors` gives; "" when there are none."""
+        return self._table.settings.late
+
+    def token_vectors(self, ids: Sequence[str]) -> TokenVectors:
+        """Token vectors of the passages' scored texts in the order of the ids, float16.
+
+        Raises:
+            InputError: an id is not in the index, or the index holds no token vectors.
+        """
+        return self._table.token_vectors(ids)
 
     def bm25(self, query: str, depth: int, where: Where = None) -> Ranking:
         """The best passages by BM25 (Lucene's form, k1 = 1.2, b = 0.75) over title and text together.
@@ -380,8 +391,3 @@ class Index:
 def _usual_size(embedder: Embedder) -> int:
     """Tokens of a passage unless a caller says otherwise."""
     return max(min(SIZE, embedder.room), LEAST) if isinstance(embedder, ReportingEmbedder) else SIZE
-
-
-def _is_foreign(folder: Path) -> bool:
-    """Whether a folder holds things but no index, nor the beginnings of one."""
-    return any(True for _ in folder.iterdir()) and not any((folder / name).exists() for name in (TABLE, LOCK))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from crossrank import extras
 from crossrank.index.filters import decode_metadata, encode_metadata
 from crossrank.index.records import Row, Settings
+from crossrank.tokenvectors import TokenVectors
 from crossrank.types import Passage, Place
 
 extras.require("pyarrow", extra="search")
@@ -21,6 +22,8 @@ import pyarrow as pa  # noqa: E402
 
 KEY = b"crossrank"
 """Where the schema's own metadata hold the settings."""
+LATE = "late"
+"""Token vectors of late interaction, one after another; only where they were asked for."""
 _PLACE = ("start", "line")
 """Columns that indexes made before them lack; there, nobody knows where a passage begins."""
 
@@ -41,6 +44,7 @@ def schema(settings: Settings) -> pa.Schema:
             ("size", pa.int64()),
             ("modified", pa.int64()),
             *((name, pa.int64()) for name in _PLACE),
+            *([(LATE, pa.list_(pa.float16()))] if settings.late else []),
         ],
         metadata={KEY: json.dumps(asdict(settings)).encode()},
     )
@@ -58,7 +62,20 @@ def passage_of(row: Mapping[str, Any]) -> Passage:
     return Passage(row["id"], text, title, row["document"], decode_metadata(row["metadata"]), place)
 
 
-def table_of(rows: Sequence[Row], vectors: NDArray[np.float32], settings: Settings, found: pa.Schema) -> pa.Table:
+def vectors_of(lists: pa.ListArray, width: int) -> TokenVectors:
+    """Token vectors of the rows of a column."""
+    flat = np.asarray(lists.flatten().to_numpy(zero_copy_only=False), dtype=np.float16).reshape(-1, width)
+    lengths = lists.value_lengths().to_numpy(zero_copy_only=False) // width
+    return TokenVectors(flat, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+
+
+def table_of(
+    rows: Sequence[Row],
+    vectors: NDArray[np.float32],
+    settings: Settings,
+    found: pa.Schema,
+    late: TokenVectors | None = None,
+) -> pa.Table:
     """Rows for a table that was made with these settings and has this schema."""
     passages = [row.passage for row in rows]
     offsets = np.concatenate([[0], np.cumsum([len(row.tokens) for row in rows])]).astype(np.int32)
@@ -81,10 +98,17 @@ def table_of(rows: Sequence[Row], vectors: NDArray[np.float32], settings: Settin
                 pa.array([getattr(passage.place, name, 0) for passage in passages], wanted.field(name).type)
                 for name in _PLACE
             ),
+            *([] if late is None else [_lists(late)]),
         ],
         schema=wanted,
     )
     return table if _has_places(found) else table.drop_columns(list(_PLACE))
+
+
+def _lists(late: TokenVectors) -> pa.ListArray:
+    width = late.vectors.shape[1]
+    numbers = pa.array(np.ascontiguousarray(late.vectors, dtype=np.float16).ravel())
+    return pa.ListArray.from_arrays((late.offsets * width).astype(np.int32), numbers)
 
 
 def _has_places(found: pa.Schema) -> bool:

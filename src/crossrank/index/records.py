@@ -39,6 +39,9 @@ class Settings:
         overlap: tokens a passage repeats from the one before it.
         language: one of `LANGUAGES`, or `ANY_LANGUAGE`.
         format: version of this layout.
+        late: fingerprint of the late-interaction model whose token vectors are stored; "" for none.
+        late_width: numbers in one of them.
+        late_model: the name that model was asked for by; None when it has none.
     """
 
     embedder: str
@@ -49,6 +52,9 @@ class Settings:
     overlap: int
     language: str
     format: int = FORMAT
+    late: str = ""
+    late_width: int = 0
+    late_model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +112,37 @@ class Known:
     size: int
     modified: int
     passages: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What an index is.
+
+    Attributes:
+        model: the name its embedder was loaded by; None when the embedder was not loaded by name.
+        embedder: fingerprint of the embedder.
+        tokenizer: fingerprint of the tokenizer whose token ids are stored.
+        width: numbers in one vector.
+        size: tokens of a passage, at most.
+        overlap: tokens a passage repeats from the one before it.
+        language: of stemming and stop words.
+        passages: how many there are.
+        documents: how many there are.
+        bytes: on disk, left-overs of old versions included.
+        version: grows with every commit.
+        late: the name of the late-interaction model whose token vectors it holds; None when it holds none, or the model
+            was not loaded by name.
+    """
+
+    model: str | None
+    embedder: str
+    tokenizer: str
+    width: int
+    size: int
+    overlap: int
+    language: str
+    passages: int
+    documents: int
+    bytes: int
+    version: int
+    late: str | None = None

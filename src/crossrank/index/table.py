@@ -22,6 +22,7 @@ from crossrank.index import layout
 from crossrank.index.documents import clean_text
 from crossrank.index.filters import literal, parse, to_sql
 from crossrank.index.records import ANY_LANGUAGE, FORMAT, Known, Row, Settings, Where
+from crossrank.tokenvectors import TokenVectors
 from crossrank.types import Passage, Ranking, Tokens, check_k
 
 extras.require("lance", extra="search")
@@ -223,6 +224,13 @@ class Table:
         offsets = np.concatenate([[0], np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False))])
         return Tokens(flat, np.ones_like(flat), offsets.astype(np.int64)).take(order)
 
+    def token_vectors(self, ids: Sequence[str]) -> TokenVectors:
+        """See `Index.token_vectors`."""
+        if not self.settings.late:
+            raise InputError(f"the index {self.folder} holds no token vectors: make it anew with --rebuild --late")
+        found, order = self.rows(ids, [layout.LATE])
+        return layout.vectors_of(found[layout.LATE].combine_chunks(), self.settings.late_width).take(order)
+
     def ids(self) -> list[str]:
         """Every passage, in the order of the table."""
         with _storage(self.folder, "reading"):
@@ -249,11 +257,20 @@ class Table:
 
     # Writing: one commit each. The caller holds the lock.
 
-    def put(self, rows: Sequence[Row], vectors: NDArray[np.float32], replaced: Iterable[str]) -> None:
-        """Add rows; all other rows of the documents `replaced` go in the same commit."""
+    def put(
+        self,
+        rows: Sequence[Row],
+        vectors: NDArray[np.float32],
+        replaced: Iterable[str],
+        late: TokenVectors | None = None,
+    ) -> None:
+        """Add rows; all other rows of the documents `replaced` go in the same commit.
+
+        `late` are their token vectors, where the table holds some.
+        """
         gone = list(replaced)
         with _storage(self.folder, "writing to"):
-            table = layout.table_of(rows, vectors, self.settings, self._data.schema)
+            table = layout.table_of(rows, vectors, self.settings, self._data.schema, late)
             if not gone:
                 lance.write_dataset(table, self._data, mode="append")
             else:
@@ -338,3 +355,18 @@ def _ranking(ids: Sequence[str], scores: Sequence[float] | NDArray[np.floating[A
     by_id = sorted(range(len(ids)), key=ids.__getitem__)
     ranking = Ranking.sorted([ids[place] for place in by_id], values[by_id])
     return ranking.cut(depth)
+
+
+def make_folder(path: Path) -> None:
+    """A folder for an index; refused where something else is."""
+    if path.exists() and (not path.is_dir() or _is_foreign(path)):
+        raise IndexFileError(f"{path} is neither empty nor an index: choose another folder for the index")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise IndexFileError(f"{path} cannot be made ({error.strerror}): choose another folder") from error
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Whether a folder holds things but no index, nor the beginnings of one."""
+    return any(True for _ in folder.iterdir()) and not any((folder / name).exists() for name in (TABLE, LOCK))

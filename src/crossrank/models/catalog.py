@@ -18,18 +18,18 @@ class Entry:
 
     Attributes:
         name: what `crossrank.load` takes.
-        kind: "cross-encoder" scores pairs, "bi-encoder" makes vectors.
+        kind: "cross-encoder" scores pairs, "bi-encoder" makes a vector a text, "late-interaction" one a token.
         source: "wheel", or the hub name.
         licence: as its card states it.
         parameters: millions.
         max_length: tokens in one sequence, special tokens included.
         activation: what its authors apply to its logits: "identity", "sigmoid", or "calibrated" where crossrank
-            fitted a calibration; "none" for a bi-encoder.
+            fitted a calibration; "none" for models without logits.
         note: what it is good for.
     """
 
     name: str
-    kind: Literal["cross-encoder", "bi-encoder"]
+    kind: Literal["cross-encoder", "bi-encoder", "late-interaction"]
     source: str
     licence: str
     parameters: float
@@ -44,8 +44,8 @@ class Entry:
         >>> CATALOG[0].score_space
         'logits, calibrated'
         """
-        if self.kind == "bi-encoder":
-            return "cosine"
+        if self.kind != "cross-encoder":
+            return "cosine" if self.kind == "bi-encoder" else "maxsim"
         told = {"identity": "logits", "sigmoid": "logits, sigmoid", "calibrated": "logits, calibrated"}
         return "logits" if self.activation is None else told[self.activation]
 

@@ -17,12 +17,12 @@ from crossrank.backends import reference
 from crossrank.backends.cpu import library
 from crossrank.backends.cpu.library import peak, tiers
 from crossrank.backends.cpu.model import Description
-from crossrank.backends.limits import Limits
+from crossrank.backends.limits import Limits, check_seen
 from crossrank.checkpoint import Checkpoint
 from crossrank.errors import CheckpointError, InputError
 from crossrank.types import Pooling, Tokens
 
-__all__ = ["Native", "obstacle", "peak", "tiers"]
+__all__ = ["Native", "maxsim", "obstacle", "peak", "tiers"]
 
 # Rotary tables are made for every position; no model reads more today, and it bounds them at some 64 MB.
 MOST_POSITIONS = 1 << 17
@@ -133,16 +133,23 @@ class Native:
         output = library.MEAN if pooling == "mean" else library.FIRST
         return self._run(tokens, output, len(tokens), self._hidden)
 
-    def states(self, tokens: Tokens) -> NDArray[np.float32]:
+    def states(self, tokens: Tokens, seen: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """The last hidden state of every token, shape (total, hidden), for late interaction.
 
-        Raises:
-            InputError: an empty or too long sequence, or an id outside the vocabulary.
-        """
-        return self._run(tokens, library.STATES, len(tokens.ids), self._hidden)
+        Args:
+            tokens: the sequences.
+            seen: of each sequence, attention sees so many tokens from its start, shape (n,); all when absent.
 
-    def _run(self, tokens: Tokens, output: int, rows: int, width: int) -> NDArray[np.float32]:
+        Raises:
+            InputError: an empty or too long sequence, an id outside the vocabulary, or a `seen` outside a sequence.
+        """
+        return self._run(tokens, library.STATES, len(tokens.ids), self._hidden, seen)
+
+    def _run(
+        self, tokens: Tokens, output: int, rows: int, width: int, seen: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
         tokens = self._limits.admit(tokens)
+        check_seen(tokens, seen)
         result = np.empty((rows, width), dtype=np.float32)
         if not len(tokens):
             return result
@@ -156,7 +163,8 @@ class Native:
             self._engine,
             ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
             types.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
-            offsets.ctypes.data_as(ctypes.POINTER(ctypes.c_int64)),
+            _longs(offsets),
+            None if seen is None else _longs(np.ascontiguousarray(seen, dtype=np.int64)),
             len(tokens),
             output,
             self.threads,
@@ -167,6 +175,54 @@ class Native:
                 f"not enough memory to compute {len(tokens.ids)} tokens; shorten the passages or use fewer threads"
             )
         return result
+
+
+def maxsim(
+    query: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+    tier: str | None = None,
+    threads: int | None = None,
+) -> NDArray[np.float32]:
+    """Late interaction, see `crossrank.backends.maxsim`: the score of one query with each document, shape (n,).
+
+    Args:
+        query: vectors, shape (tokens, width).
+        vectors: of all documents, shape (total, width).
+        offsets: document i has `vectors[offsets[i]:offsets[i + 1]]`, shape (n + 1,).
+        tier: an instruction set of `tiers()`; the best when absent.
+        threads: cores that the call may use; all that this process may use when absent.
+
+    Raises:
+        InputError: widths differ, or the offsets leave the vectors.
+    """
+    if query.ndim != 2 or vectors.ndim != 2 or query.shape[1] != vectors.shape[1]:
+        raise InputError(
+            f"vectors of shapes {query.shape} and {vectors.shape} have no products; give one width to both"
+        )
+    if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(vectors) or (np.diff(offsets) < 0).any():
+        raise InputError("the offsets must begin at 0, never fall, and end with the vectors; use TokenVectors.of")
+    asked, read = (np.ascontiguousarray(array, dtype=np.float32) for array in (query, vectors))
+    ends = np.ascontiguousarray(offsets, dtype=np.int64)
+    scores = np.empty(len(ends) - 1, dtype=np.float32)
+    failed = library.handle().crossrank_maxsim(
+        library.TIERS.index(tier or tiers()[-1]),
+        asked.ctypes.data_as(library.Floats),
+        *asked.shape,
+        read.ctypes.data_as(library.Floats),
+        _longs(ends),
+        len(scores),
+        threads or cores.available(),
+        scores.ctypes.data_as(library.Floats),
+    )
+    if failed:
+        raise MemoryError(f"not enough memory to compare {len(scores)} documents, or no tier {tier!r}")
+    return scores
+
+
+def _longs(array: NDArray[np.int64]) -> object:
+    """A pointer to the numbers of a contiguous array, which it keeps alive."""
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_int64))
 
 
 def _destroy(native: object, engine: int, tables: object) -> None:

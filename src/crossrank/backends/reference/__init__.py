@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.backends.limits import Limits
+from crossrank.backends.limits import Limits, check_seen
 from crossrank.backends.reference import ops
 from crossrank.backends.reference.attention import Group, groups
 from crossrank.backends.reference.bert import Bert
@@ -119,10 +119,32 @@ class Reference:
                     out[rows] = ops.mean_rows(self._model.states(unit, parts, scratch), unit.offsets)
         return out
 
-    def _units(self, tokens: Tokens) -> list[tuple[NDArray[np.int64], Tokens, list[Group]]]:
+    def states(self, tokens: Tokens, seen: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """The last hidden state of every token, shape (total, hidden), for late interaction.
+
+        Args:
+            tokens: the sequences.
+            seen: of each sequence, attention sees so many tokens from its start, shape (n,); all when absent.
+
+        Raises:
+            InputError: an empty or too long sequence, an id outside the vocabulary, or a `seen` outside a sequence.
+        """
+        tokens = self._limits.admit(tokens)
+        check_seen(tokens, seen)
+        out = np.empty((len(tokens.ids), self._model.hidden), dtype=np.float32)
+        scratch = ops.Scratch()
+        with np.errstate(over="ignore", invalid="ignore"):
+            for rows, unit, parts in self._units(tokens, seen):
+                out[tokens.places(rows)] = self._model.states(unit, parts, scratch)
+        return out
+
+    def _units(
+        self, tokens: Tokens, seen: NDArray[np.int64] | None = None
+    ) -> list[tuple[NDArray[np.int64], Tokens, list[Group]]]:
         """Sequences sorted by length, so that equal ones lie together, in units of about UNIT tokens."""
         lengths = tokens.lengths
-        order = np.argsort(lengths, kind="stable")
+        seen = lengths if seen is None else seen
+        order = np.lexsort((seen, lengths))
         found = []
         start = total = 0
         for end, row in enumerate(order):
@@ -130,6 +152,6 @@ class Reference:
             if total >= UNIT or end + 1 == len(order):
                 rows = order[start : end + 1]
                 unit = tokens.take(rows)
-                found.append((rows, unit, groups(unit.lengths, self._model.heads)))
+                found.append((rows, unit, groups(unit.lengths, self._model.heads, seen[rows])))
                 start, total = end + 1, 0
         return found

@@ -17,25 +17,37 @@ SCORES = 1 << 19  # attention scores held at once: 2 MB
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """`count` sequences of `length` tokens that lie one after another from row `start`; `first` counts sequences."""
+    """`count` sequences of `length` tokens that lie one after another from row `start`; `first` counts sequences.
+
+    Of each, attention sees the first `seen` tokens.
+    """
 
     start: int
     first: int
     count: int
     length: int
+    seen: int
 
 
-def groups(lengths: NDArray[np.int64], heads: int) -> list[Group]:
-    """Runs of equal length, cut so that the scores of one group stay in cache."""
+def groups(lengths: NDArray[np.int64], heads: int, seen: NDArray[np.int64] | None = None) -> list[Group]:
+    """Runs of equal length, cut so that the scores of one group stay in cache.
+
+    Args:
+        lengths: of the sequences.
+        heads: of the model.
+        seen: how many of a sequence's tokens attention sees, equal within a run; all when absent.
+    """
+    seen = lengths if seen is None else seen
     found: list[Group] = []
     start = first = 0
     while first < len(lengths):
         length = int(lengths[first])
         most = max(1, SCORES // (heads * length * length))
         count = 1
-        while count < most and first + count < len(lengths) and lengths[first + count] == length:
+        same = (lengths == length) & (seen == seen[first])
+        while count < most and first + count < len(lengths) and same[first + count]:
             count += 1
-        found.append(Group(start, first, count, length))
+        found.append(Group(start, first, count, length, int(seen[first])))
         start += count * length
         first += count
     return found
@@ -61,7 +73,7 @@ def tiles(part: Group, heads: int, window: int | None) -> Iterator[tuple[slice, 
         step = max(1, min(step, 2 * window))
     for start in range(0, length, step):
         stop = min(start + step, length)
-        near = (0, length) if window is None else (max(0, start - window), min(length, stop + window))
+        near = (0, part.seen) if window is None else (max(0, start - window), min(part.seen, stop + window))
         yield slice(start, stop), slice(*near)
 
 
@@ -105,8 +117,8 @@ def attend_first(
         mine = slice(part.first, part.first + part.count)
         shape = (part.count, part.length, heads, size)
         k, v = (x[rows].reshape(shape).transpose(0, 2, 1, 3) for x in (keys, values))
-        if window is not None:
-            k, v = k[:, :, : window + 1], v[:, :, : window + 1]
+        reach = part.seen if window is None else min(part.seen, window + 1)
+        k, v = k[:, :, :reach], v[:, :, :reach]
         q, o = queries[mine][:, :, None, :], out[mine][:, :, None, :]
         softmax_times(q @ k.swapaxes(-1, -2), v, o, None)
     return out.reshape(n, heads * size)

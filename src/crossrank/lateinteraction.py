@@ -1,0 +1,308 @@
+"""Late interaction: query and documents are encoded apart, a vector a token, and compared by MaxSim.
+
+    score(q, d) = sum over query tokens i of max over document tokens j of E_q[i] . E_d[j]
+
+(Khattab and Zaharia 2020, "ColBERT".) E are the encoder's last hidden states, mapped to fewer numbers by one linear map
+and scaled to length 1. So documents can be encoded before any query is known, and an index may keep their vectors.
+`crossrank.checkpoint.late` says which checkpoints are read, `crossrank.lateencoder` which tokens they are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank import backends, checkpoint
+from crossrank.asking import check_list, check_pairs, check_queries
+from crossrank.backends.maxsim import maxsim
+from crossrank.batching import plan, slices
+from crossrank.checkpoint.late import PROJECTION
+from crossrank.crossencoder import (
+    BUDGET,
+    CHARACTERS,
+    FIRST_SLICE,
+    SLICE,
+    CrossEncoder,
+    Ranked,
+    Scored,
+    spread,
+)
+from crossrank.errors import CheckpointError, InputError, ScoreError
+from crossrank.lateencoder import LateEncoder, Marked
+from crossrank.models import named
+from crossrank.tokenvectors import TokenVectors
+from crossrank.types import Backend, TokenBackend, Tokens, Truncation, check_query, order_of
+
+Floats = NDArray[np.float32]
+
+
+class LateInteraction:
+    """Scores (query, passage) pairs by MaxSim over token vectors. One scorer serves many threads.
+
+    A passage is read up to the model's document length, and what is cut is reported; split longer ones first.
+
+    Args:
+        read: a late-interaction checkpoint.
+        backend: what computes; see `crossrank.backends.open`.
+    """
+
+    def __init__(self, read: checkpoint.Checkpoint, backend: Backend) -> None:
+        if read.late is None:
+            raise CheckpointError(
+                f"{read.name} is a {read.kind}, which has no map of token vectors; load it with crossrank.load(...) or "
+                "crossrank.load_embedder(...), or name a late-interaction model such as colbert-ir/colbertv2.0"
+            )
+        if not isinstance(backend, TokenBackend):
+            raise InputError(f"the backend {backend.name} gives no token vectors; use 'cpu', 'reference' or 'torch'")
+        self.checkpoint = read
+        self.backend = backend
+        self._encoder = LateEncoder(read.tokenizer(), read.late, read.mask)
+        self._states: Callable[[Tokens, NDArray[np.int64] | None], Floats] = backend.states
+        self._threads: int | None = getattr(backend, "threads", None)
+        self._map, self._bias = _map_of(read)
+
+    def __repr__(self) -> str:
+        return f"LateInteraction({self.checkpoint.name!r}, backend={self.backend.name!r}, width={self.width})"
+
+    @property
+    def width(self) -> int:
+        """Numbers in one token's vector."""
+        return len(self._map)
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal exactly for checkpoints with equal weights, tokenizer and markers."""
+        return self.checkpoint.fingerprint
+
+    @property
+    def tokenizer(self) -> str:
+        """Fingerprint of its tokenizer: `scored_tokens` takes ids of an index whose `tokenizer` equals it."""
+        return self._encoder.fingerprint
+
+    @property
+    def score_space(self) -> str:
+        """What `score` returns: "maxsim", at most the number of the query's tokens. There are no probabilities."""
+        return "maxsim"
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> Floats:
+        """MaxSim of (query, passage) pairs, shape (n,), in their order; larger is more relevant.
+
+        A blank passage gets -inf. Scores of different queries do not compare: each query token adds at most 1.
+
+        Raises:
+            InputError: a query is blank, or an item is not a pair of strings.
+            ScoreError: the model gives NaN.
+        """
+        return self.scored(pairs).scores
+
+    def scored(self, pairs: Sequence[tuple[str, str]]) -> Scored:
+        """Like `score`, with a report of what was cut. Equal texts are encoded once in a slice of the list."""
+        check_pairs(pairs)
+        distinct = list({pair: None for pair in pairs if pair[1].strip()})
+
+        def encode(part: slice) -> tuple[list[int], Marked]:
+            some = distinct[part]
+            place = {text: row for row, text in enumerate(dict.fromkeys(text for _, text in some))}
+            return [place[text] for _, text in some], self._encoder.documents(list(place))
+
+        found = self._sliced([query for query, _ in distinct], [len(text) for _, text in distinct], encode)
+        place = {pair: row for row, pair in enumerate(distinct)}
+        return spread(found, [place.get(pair, -1) for pair in pairs])
+
+    def scored_tokens(self, queries: Sequence[str], passages: Tokens) -> Scored:
+        """Like `scored`, for passages whose token ids are known, as those of an index are: only queries are tokenized.
+
+        Args:
+            queries: texts, one for each passage.
+            passages: ids without special tokens, made by a tokenizer whose fingerprint is `tokenizer`.
+
+        Raises:
+            InputError: a query is blank, or the two are not of one length.
+            ScoreError: the model gives NaN.
+        """
+        check_queries(queries, len(passages))
+
+        def encode(part: slice) -> tuple[list[int], Marked]:
+            rows = range(len(passages))[part]
+            return list(range(len(rows))), self._encoder.document_tokens(passages.take(list(rows)))
+
+        return self._sliced(queries, (passages.lengths * CHARACTERS).tolist(), encode)
+
+    def scored_vectors(self, query: str, passages: TokenVectors) -> Scored:
+        """Like `scored`, for passages whose vectors are known, as those of an index may be: only the query is encoded.
+
+        Args:
+            query: what the user asks; must not be blank.
+            passages: vectors that a model with this `fingerprint` made (`encode`); one without any gets -inf.
+
+        Raises:
+            InputError: the query is blank, or the vectors are of another width.
+            ScoreError: the model gives NaN.
+        """
+        check_query(query)
+        made, cut, tokens = self._queries([query])
+        return Scored(maxsim(made[query], passages, self._threads), cut, tokens)
+
+    def encode(self, passages: Sequence[str]) -> tuple[TokenVectors, tuple[Truncation, ...]]:
+        """Token vectors of passages, in their order, and a report of those that were cut, for `scored_vectors`.
+
+        A blank passage has no vectors. They take `width` numbers a token: keep few at once, or as float16.
+        """
+        filled = [text for text in passages if text.strip()]
+        marked = self._encoder.documents(filled)
+        made = self._vectors(marked)
+        place = [position for position, text in enumerate(passages) if text.strip()]
+        lengths = np.zeros(len(passages), dtype=np.int64)
+        lengths[place] = np.diff(made.offsets)
+        cut = tuple(replace(one, position=place[one.position]) for one in marked.truncations)
+        return TokenVectors(made.vectors, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)), cut
+
+    def sequence_lengths(self, query: str, passages: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Tokens of the sequence that each passage of so many tokens becomes, and that it is one, each of shape (n,).
+
+        The query is not among them: it is read once, whatever is compared with it.
+        """
+        room = self._encoder.document_room
+        specials = self._encoder.late.document_length - room
+        return passages.clip(max=room) + specials, np.ones(len(passages), dtype=np.int64)
+
+    def rank(self, query: str, documents: Sequence[str], k: int | None = None) -> Ranked:
+        """The documents that answer the query, best first.
+
+        Args:
+            query: what the user asks; must not be blank.
+            documents: texts. Duplicates are kept, blank ones come last.
+            k: entries to return; all when absent or larger than the list.
+
+        Returns:
+            Positions in `documents` with MaxSim scores. Ties keep their incoming order.
+
+        Raises:
+            InputError: a blank query, a document that is no string, or a `k` under 1.
+        """
+        check_list(query, documents, k)
+        scored = self.scored([(query, document) for document in documents])
+        order = order_of(scored.scores)[:k]
+        return Ranked(tuple(order.tolist()), scored.scores[order], scored.truncations)
+
+    def _sliced(
+        self, queries: Sequence[str], characters: Sequence[int], encode: Callable[[slice], tuple[list[int], Marked]]
+    ) -> Scored:
+        """Scores of query `i` with passage `i`, a slice at a time, so that vectors do not grow with the list.
+
+        `encode` gives for a slice the sequence of each of its passages, and the sequences.
+        """
+        asked, cut, tokens = self._queries(list(dict.fromkeys(queries)))
+        scores = np.empty(len(queries), dtype=np.float32)
+        truncations = list(cut)
+        for part in slices(1 + np.array(characters, dtype=np.int64), FIRST_SLICE, SLICE):
+            of, marked = encode(part)
+            documents = self._vectors(marked)
+            tokens += len(marked.tokens.ids)
+            rows: dict[str, list[int]] = {}
+            for row, query in enumerate(queries[part]):
+                rows.setdefault(query, []).append(row)
+            for query, mine in rows.items():
+                some = documents.take([of[row] for row in mine])
+                scores[part.start + np.array(mine)] = maxsim(asked[query], some, self._threads)
+            by_sequence = {one.position: one for one in marked.truncations}
+            truncations += [
+                replace(by_sequence[row], position=part.start + place)
+                for place, row in enumerate(of)
+                if row in by_sequence
+            ]
+        return Scored(scores, tuple(truncations), tokens)
+
+    def _queries(self, texts: list[str]) -> tuple[dict[str, Floats], tuple[Truncation, ...], int]:
+        """Vectors of distinct queries, which of them were cut (as position -1), and the tokens read."""
+        marked = self._encoder.queries(texts)
+        made = self._vectors(marked)
+        cut = tuple(replace(one, position=-1) for one in marked.truncations)
+        rows = np.split(np.asarray(made.vectors, dtype=np.float32), made.offsets[1:-1]) if texts else []
+        return dict(zip(texts, rows, strict=True)), cut, len(marked.tokens.ids)
+
+    def _vectors(self, marked: Marked) -> TokenVectors:
+        """Unit vectors of the tokens that count."""
+        tokens, kept = marked.tokens, marked.kept
+        out = np.empty((len(tokens.ids), self.width), dtype=np.float32)
+        for batch in plan(tokens.lengths, BUDGET, self.backend.padded):
+            states = self._states(tokens.take(batch), None if marked.seen is None else marked.seen[batch])
+            mapped = states @ self._map.T
+            if self._bias is not None:
+                mapped += self._bias
+            # As torch's normalize does, so that a vector of zeros stays one.
+            mapped /= np.maximum(np.linalg.norm(mapped, axis=1, keepdims=True), 1e-12)
+            out[tokens.places(batch)] = mapped
+        if np.isnan(out).any():
+            raise ScoreError(
+                f"{self.checkpoint.name} gives NaN. Its weights are damaged or overflow in this dtype: load it with "
+                "dtype='float32', or save it again"
+            )
+        counts = np.concatenate([[0], np.cumsum(kept)])
+        return TokenVectors(out[kept], counts[tokens.offsets].astype(np.int64))
+
+
+def _map_of(read: checkpoint.Checkpoint) -> tuple[Floats, Floats | None]:
+    """Weight (width, hidden) and bias (width,) of the linear map."""
+    found = read.tensors()
+    weight, bias = found[f"{PROJECTION}.weight"], found.get(f"{PROJECTION}.bias")
+    hidden = read.config.get("hidden_size")
+    if weight.ndim != 2 or weight.shape[1] != hidden or (bias is not None and bias.shape != weight.shape[:1]):
+        raise CheckpointError(
+            f"{read.folder}: {PROJECTION}.weight has shape {list(weight.shape)}, but the encoder gives {hidden} "
+            "numbers a token. The two are of different models; copy the folder again."
+        )
+    return weight, bias
+
+
+# What reads token ids, and reports what it cut.
+PairScorer = CrossEncoder | LateInteraction
+
+
+def load_late(
+    name: str | Path,
+    *,
+    backend: str = "auto",
+    device: str = "auto",
+    dtype: str = "auto",
+    threads: int | None = None,
+) -> LateInteraction:
+    """Load a late-interaction model.
+
+    Args:
+        name: a name of `crossrank models`, a folder in PyLate's or ColBERTv2's layout, or a hub name.
+        backend: "auto", "cpu", "reference" or "torch"; see `crossrank.backends.open`.
+        device: "auto", "cpu" or "cuda" (torch only).
+        dtype: "auto", "float32" or "bfloat16".
+        threads: cores that one call of the native engine may use; all when absent.
+
+    Raises:
+        CheckpointError: the model is missing, damaged, or no late-interaction model.
+        InputError: the backend has no such device or dtype, or `threads` is out of its range.
+    """
+    read = named.read(name, default="late")
+    return LateInteraction(read, backends.open(read, backend, device, dtype, threads))
+
+
+def load_scorer(
+    name: str | Path | None = None,
+    *,
+    backend: str = "auto",
+    device: str = "auto",
+    dtype: str = "auto",
+    threads: int | None = None,
+) -> PairScorer:
+    """Load the cross-encoder or the late-interaction model of this name, whichever it is: what a stage scores with.
+
+    Args and errors are those of `load` and `load_late`; "small" when `name` is absent.
+
+    >>> load_scorer().score_space
+    'logit'
+    """
+    read = named.read(name, default="small")
+    opened = backends.open(read, backend, device, dtype, threads)
+    return CrossEncoder(read, opened) if read.late is None else LateInteraction(read, opened)

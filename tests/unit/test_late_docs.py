@@ -1,0 +1,30 @@
+"""Every Python block of docs/late-interaction.md runs, in its order."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import crossrank
+import tiny
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "late-interaction.md"
+
+
+@pytest.mark.skipif(not PAGE.is_file(), reason="docs/ is not in this distribution")
+def test_the_page_runs(tmp_path, monkeypatch, capsys):
+    index = pytest.importorskip("crossrank.index", reason="needs the search extra")
+    monkeypatch.chdir(tmp_path)
+    tiny.late(tmp_path / "my-colbert")
+    embedder = crossrank.load_embedder()
+    made = index.Index.create("my.index", embedder, embedder.tokenizer, model="embed")
+    made.add([index.Document("faq", "Failed uploads are retried three times.")], embedder, embedder.tokenizer)
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 3
+    exec(compile("\n".join(blocks), str(PAGE), "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert lines[2] == "['bm25', 'dense', 'fused', 'my-colbert', 'fine']"
+    assert lines[3].startswith("{'faq")

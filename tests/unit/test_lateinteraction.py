@@ -1,0 +1,190 @@
+"""A late-interaction scorer: what it reads, what it reports, and how it serves as a stage."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import crossrank
+import tiny
+from crossrank import checkpoint
+from crossrank.backends.maxsim import formula
+from crossrank.cascade import Stage, rerank
+from crossrank.errors import CheckpointError, InputError, ScoreError
+from crossrank.lateinteraction import LateInteraction, load_scorer
+from crossrank.tokenvectors import TokenVectors
+from crossrank.types import Passage, Ranking, Tokens, Truncation
+
+QUERY = "what is the capital of france?"
+TEXTS = ["Paris is the capital of France.", "bread needs yeast", "", "the cat, " * 20, "bread needs yeast"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny.late(tmp_path_factory.mktemp("late"))
+
+
+@pytest.fixture(scope="module")
+def scorer(folder):
+    return crossrank.load_late(folder, dtype="float32")
+
+
+def test_a_score_is_the_formula_over_its_own_vectors(scorer):
+    query = scorer._queries([QUERY])[0][QUERY]
+    documents, _ = scorer.encode(TEXTS)
+    assert np.linalg.norm(documents.vectors, axis=1) == pytest.approx(1.0, abs=1e-5)
+    expected = [formula(query, documents.row(i)) if TEXTS[i] else -np.inf for i in range(len(TEXTS))]
+    scores = scorer.score([(QUERY, text) for text in TEXTS])
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    assert scores[1] == scores[4]
+    assert scores.dtype == np.float32
+
+
+def test_a_score_does_not_depend_on_the_list(scorer):
+    pairs = [(query, text) for query in (QUERY, "bread") for text in TEXTS]
+    together = scorer.score(pairs)
+    np.testing.assert_allclose(together, [scorer.score([pair])[0] for pair in pairs], atol=1e-5)
+    assert scorer.score([]).shape == (0,)
+
+
+def test_long_lists_are_read_in_slices(scorer, monkeypatch):
+    pairs = [(query, text) for query in (QUERY, "bread") for text in TEXTS] * 3
+    whole = scorer.scored(pairs)
+    monkeypatch.setattr("crossrank.lateinteraction.FIRST_SLICE", 20)
+    monkeypatch.setattr("crossrank.lateinteraction.SLICE", 40)
+    cut = scorer.scored(pairs)
+    np.testing.assert_allclose(cut.scores, whole.scores, atol=1e-5)
+    assert cut.truncations == whole.truncations
+
+
+def test_what_is_cut_is_reported(scorer):
+    ranked = scorer.rank("cat " * 11, TEXTS)
+    assert ranked.positions[-1] == 2
+    assert ranked.scores[-1] == -np.inf
+    assert ranked.truncations == (Truncation(-1, 11, 9, 1), Truncation(3, 60, 21, 1))
+
+
+def test_ranks_are_cut_to_k_and_ties_keep_their_order(scorer):
+    ranked = scorer.rank(QUERY, ["bread", "bread", "paris"], k=2)
+    assert len(ranked) == 2
+    assert [p for p in ranked.positions if p < 2] == sorted(p for p in ranked.positions if p < 2)
+
+
+@pytest.mark.parametrize("bad", [(" ", ["a"], None), ("q", "abc", None), ("q", ["a"], 0), ("q", [3], None)])
+def test_impossible_requests(scorer, bad):
+    with pytest.raises(InputError):
+        scorer.rank(*bad)
+
+
+def test_known_token_ids_score_as_their_texts(scorer):
+    plain = scorer.checkpoint.tokenizer()
+    filled = [text for text in TEXTS if text]
+    ids = Tokens.of([plain.encode(text, add_special_tokens=False).ids for text in filled])
+    known, read = scorer.scored_tokens([QUERY] * 4, ids), scorer.scored([(QUERY, text) for text in filled])
+    np.testing.assert_allclose(known.scores, read.scores, atol=1e-5)
+    assert known.truncations == read.truncations
+    lengths, counts = scorer.sequence_lengths(QUERY, ids.lengths)
+    assert lengths.tolist() == [min(n, 21) + 3 for n in ids.lengths]
+    assert counts.tolist() == [1] * 4
+    with pytest.raises(InputError, match="one query for each"):
+        scorer.scored_tokens([QUERY], ids)
+
+
+def test_known_vectors_score_as_their_texts(scorer):
+    documents, cut = scorer.encode(TEXTS)
+    assert [one.position for one in cut] == [3]
+    found = scorer.scored_vectors(QUERY, documents)
+    np.testing.assert_allclose(found.scores, scorer.score([(QUERY, text) for text in TEXTS]), atol=1e-5)
+    half = TokenVectors(documents.vectors.astype(np.float16), documents.offsets)
+    np.testing.assert_allclose(scorer.scored_vectors(QUERY, half).scores, found.scores, atol=1e-2)
+    assert len(scorer.encode([])[0]) == 0
+
+
+class Store:
+    """An index of vectors, or of vectors of another model."""
+
+    tokenizer = "another"
+
+    def __init__(self, late, vectors):
+        self.late, self._vectors, self.asked = late, vectors, []
+
+    def token_vectors(self, ids):
+        self.asked.append(tuple(ids))
+        return self._vectors.take([int(i) for i in ids])
+
+    def tokens(self, ids):
+        raise AssertionError("the tokenizer is another")
+
+
+def passages(ids):
+    return [Passage(i, TEXTS[int(i)]) for i in ids]
+
+
+def test_a_stage_reads_the_vectors_of_an_index_that_has_them(scorer):
+    start = Ranking.sorted(list("01234"), [5, 4, 3, 2, 1])
+    store = Store(scorer.fingerprint, scorer.encode(TEXTS)[0])
+
+    def no_texts(ids):
+        raise AssertionError("vectors lie ready")
+
+    plain, [told] = rerank(QUERY, start, [Stage(scorer, 4)], passages)
+    found, [trace] = rerank(QUERY, start, [Stage(scorer, 4)], no_texts, store)
+    assert found.ids == plain.ids
+    np.testing.assert_allclose(found.scores, plain.scores, atol=1e-5)
+    assert store.asked == [("0", "1", "2", "3")]
+    assert (trace.note, told.note) == ("", "")
+    assert [cut.position for cut in told.truncations] == [3]
+    # Within a time, too.
+    late, _ = rerank(QUERY, start, [Stage(scorer, 4)], no_texts, store, deadline=1e9)
+    assert late.ids == plain.ids
+
+
+def test_vectors_of_another_model_are_left_alone(scorer):
+    start = Ranking.sorted(list("01234"), [5, 4, 3, 2, 1])
+    store = Store("another", scorer.encode(TEXTS)[0])
+    found, [trace] = rerank(QUERY, start, [Stage(scorer, 5)], passages, store)
+    assert found.ids == rerank(QUERY, start, [Stage(scorer, 5)], passages)[0].ids
+    assert store.asked == []
+    assert "another tokenizer" in trace.note
+
+
+def test_kinds_are_told_apart(folder, cross_encoder_folder, bi_encoder_folder):
+    assert isinstance(load_scorer(folder), LateInteraction)
+    assert isinstance(load_scorer(cross_encoder_folder), crossrank.CrossEncoder)
+    with pytest.raises(CheckpointError, match="no map of token vectors"):
+        crossrank.load_late(bi_encoder_folder)
+    with pytest.raises(CheckpointError, match=r"load it with crossrank\.load_late"):
+        crossrank.load(folder)
+    with pytest.raises(CheckpointError, match="not a bi-encoder"):
+        crossrank.load_embedder(folder)
+
+
+def test_a_backend_without_token_vectors_is_refused(folder):
+    class Pooling:
+        name, padded = "pooling", False
+
+        def forward(self, tokens): ...
+
+        def pool(self, tokens, pooling): ...
+
+    with pytest.raises(InputError, match="gives no token vectors"):
+        LateInteraction(checkpoint.read(folder), Pooling())
+
+
+def test_a_map_of_another_model_is_refused(tmp_path):
+    folder = tiny.late(tmp_path)
+    tiny.save_file({"linear.weight": np.ones((8, 31), np.float32)}, folder / "1_Dense" / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"31.*32 numbers a token"):
+        crossrank.load_late(folder)
+
+
+def test_nan_is_an_error(tmp_path):
+    folder = tiny.late(tmp_path)
+    tiny.save_file({"linear.weight": np.full((8, 32), np.nan, np.float32)}, folder / "1_Dense" / "model.safetensors")
+    with pytest.raises(ScoreError, match="gives NaN"):
+        crossrank.load_late(folder).score([("cat", "bread")])
+
+
+def test_the_fake_backend_finds_equal_words(folder):
+    scorer = crossrank.load_late(folder, backend="fake")
+    assert scorer.rank("paris", ["bread", "cat paris", "yeast"]).positions[0] == 1
