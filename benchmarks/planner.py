@@ -5,7 +5,7 @@
     python benchmarks/planner.py DATA --cache FOLDER --first bm25 --parts budgets stopping --out bm25.json
 
 prepare    Indexes the sets and scores all candidates of every query, into --cache, where the other parts find both. It
-           may run beside other work, and an interrupted run goes on where it was.
+           may run beside other work, and an interrupted run goes on where it was. `--minutes` ends any part early.
 accuracy   A cost model is calibrated, then lists that it has not seen are scored: predicted against measured seconds,
            without and with the running correction, for short, long and mixed pairs, for each of --threads.
 budgets    Every query is searched within each budget, the budgets taking turns: share of answers in time (5 ms
@@ -52,6 +52,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", nargs="+", type=int, default=[machine.cores()], help="the last is for budgets")
     parser.add_argument("--lists", type=int, default=60, help="lists scored of each workload")
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="of each first stage, then no query is begun"
+    )
     parser.add_argument("--model", default=None)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=None)
@@ -178,57 +181,78 @@ def on_judged_sets(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def searched(options: argparse.Namespace, first: str) -> tuple[list[Asked], float]:
-    """All queries, within each budget in turns, and whole, from scores that may be remembered."""
+    """All queries in random order, so that a part of them is a fair sample: within each budget in turns, and whole."""
     import numpy as np
 
     import crossrank
-    import first_stage
-    import sets
     from crossrank.cascade import Stage
     from crossrank.cost import Pace
-    from crossrank.fusion import Scores
-    from crossrank.pipeline import MIX, Pipeline
+    from crossrank.pipeline import MIX
     from crossrank.planner import measure
-    from crossrank.retrieval.bm25 import BM25Retriever
-    from crossrank.retrieval.dense import DenseRetriever
 
     threads, clock = options.threads[-1], CLOCKS[options.clock]
     model, embedder = crossrank.load(options.model, threads=threads), crossrank.load_embedder(threads=threads)
-    weight = MIX if first == "hybrid" else 1.0
     pace = Pace(measure(model, clock=clock))
+    stage = Stage(model, 100, MIX if first == "hybrid" else 1.0, pace=pace)
+    places = [place for entry in options.queries for place in opened(options, first, entry, stage, embedder)]
+    order = np.random.default_rng(options.seed).permutation(len(places))
+    end, every = time.monotonic() + 60 * options.minutes, []
+    for number, row in enumerate(order.tolist()):
+        if time.monotonic() > end:
+            note(f"{first}: time is up after {number} of {len(places)} queries")
+            break
+        if (asked := ask(*places[row], model, pace)) is not None:
+            every.append(asked)
+    return every, stage.weight
+
+
+def opened(options: argparse.Namespace, first: str, entry: str, stage: Any, embedder: Any) -> list[tuple[Any, ...]]:
+    """The queries of one set, each with its text, judgments, and the pipelines that it goes through."""
+    import crossrank
+    import first_stage
+    import sets
+    from crossrank.fusion import Scores
+    from crossrank.pipeline import Pipeline
+    from crossrank.retrieval.bm25 import BM25Retriever
+    from crossrank.retrieval.dense import DenseRetriever
+
+    name, _, count = entry.partition("=")
+    judged = sets.read(options.data, name).sample(int(count or 100), options.seed)
+    index = first_stage.index_of(judged, embedder, options.cache, first_stage.WHOLE, note)
+    retrievers = {"bm25": BM25Retriever(index)}
+    if first == "hybrid":
+        retrievers["dense"] = DenseRetriever(index, embedder)
     # Scores of the native engine are the same in every batch, so remembered ones are what a whole reading would give.
-    reader = Stage(crossrank.CachedScorer(model, options.cache / "planner.scores"), 100, weight)
-    stage = replace(reader, scorer=model, pace=pace)
+    reader = crossrank.CachedScorer(stage.scorer, options.cache / "planner.scores")
+    once = replace(stage, scorer=reader, pace=None)
+    whole = Pipeline(retrievers, index.passages, (once,), fusion=Scores(), store=index, clock=CLOCKS[options.clock])
     timed = options.budgets if "budgets" in options.parts else []
-    every: list[Asked] = []
-    for name, _, count in (entry.partition("=") for entry in options.queries):
-        judged = sets.read(options.data, name).sample(int(count or 100), options.seed)
-        index = first_stage.index_of(judged, embedder, options.cache, first_stage.WHOLE, note)
-        retrievers = {"bm25": BM25Retriever(index)}
-        if first == "hybrid":
-            retrievers["dense"] = DenseRetriever(index, embedder)
-        whole = Pipeline(retrievers, index.passages, (reader,), fusion=Scores(), store=index, clock=clock)
-        held = {ms: replace(whole, stages=(stage,)).within(ms) for ms in timed}
-        note(f"{name}: {len(judged.queries)} queries over {first}")
-        for query, text in judged.queries.items():
-            full = whole.search(text)
-            if not len(full.traces[-1].ranking):
-                continue
-            answers = {}
-            for ms, pipeline in held.items():
-                answer = pipeline.search(text)
-                read = len(answer.traces[-1].scores)
-                answers[ms] = (list(answer.ranking.ids), answer.seconds, read)
-            before = full.traces[-2].ranking.cut(stage.depth)
-            logits = np.array([full.traces[-1].scores[i] for i in before.ids], dtype=np.float32)
-            ids = {i for ids, _, _ in answers.values() for i in ids} | set(before.ids)
-            documents = {passage.id: passage.document or passage.id for passage in index.passages(sorted(ids))}
-            lengths, counts = model.sequence_lengths(text, index.tokens(before.ids).lengths)
-            first_of = np.concatenate([[0], np.cumsum(counts)])
-            shares = pace.model.shares(lengths, first_of, np.zeros(len(before), dtype=np.int64))
-            costs = np.concatenate([[0.0], np.cumsum(shares)])
-            every.append(Asked(name, judged.qrels[query], before, logits, documents, answers, costs))
-    return every, weight
+    held = {ms: replace(whole, stages=(stage,)).within(ms) for ms in timed}
+    note(f"{name}: {len(judged.queries)} queries over {first}")
+    return [(name, text, judged.qrels[query], whole, held) for query, text in judged.queries.items()]
+
+
+def ask(
+    name: str, text: str, qrels: Mapping[str, int], whole: Any, held: Mapping[int, Any], model: Any, pace: Any
+) -> Asked | None:
+    """One query through all pipelines of its set; None where the first stage finds nothing."""
+    import numpy as np
+
+    full = whole.search(text)
+    if not len(full.traces[-1].ranking):
+        return None
+    answers = {}
+    for ms, pipeline in held.items():
+        answer = pipeline.search(text)
+        answers[ms] = (list(answer.ranking.ids), answer.seconds, len(answer.traces[-1].scores))
+    before = full.traces[-2].ranking.cut(whole.stages[0].depth)
+    logits = np.array([full.traces[-1].scores[i] for i in before.ids], dtype=np.float32)
+    ids = {i for ids, _, _ in answers.values() for i in ids} | set(before.ids)
+    documents = {passage.id: passage.document or passage.id for passage in whole.texts(sorted(ids))}
+    lengths, counts = model.sequence_lengths(text, whole.store.tokens(before.ids).lengths)
+    first_of = np.concatenate([[0], np.cumsum(counts)])
+    shares = pace.model.shares(lengths, first_of, np.zeros(len(before), dtype=np.int64))
+    return Asked(name, qrels, before, logits, documents, answers, np.concatenate([[0.0], np.cumsum(shares)]))
 
 
 def value(asked: Asked, ids: Sequence[str]) -> float:
