@@ -20,13 +20,14 @@ from hypothesis import strategies as st
 
 import crossrank
 import tiny
+from crossrank import extras
 from crossrank.cli import root
 from crossrank.distributed import RowSource, RunSource, Workers, parts, processes, rerank, scoring, workfolder
 from crossrank.distributed.leading import lead
 from crossrank.distributed.parts import Part
 from crossrank.distributed.work import Do
 from crossrank.distributed.workfolder import WorkFolder
-from crossrank.errors import IndexFileError, InputError, ReadError
+from crossrank.errors import IndexFileError, InputError, MissingExtraError, ReadError
 from crossrank.evaluation import read_run
 
 Row = dict[str, Any]
@@ -123,6 +124,12 @@ def test_workers_are_counted() -> None:
     assert (Workers().engine_threads, Workers(2).engine_threads, Workers(2, 4).engine_threads) == (None, 1, 4)
     with pytest.raises(InputError, match="0 workers or more"):
         Workers(-1)
+
+
+def test_a_cluster_without_ray_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "available", lambda module: module != "ray")
+    with pytest.raises(MissingExtraError, match=r"pip install 'crossrank\[ray\]'"):
+        Workers(2, ray="auto")
 
 
 def test_work_without_parts_starts_nothing(tmp_path: Path) -> None:
