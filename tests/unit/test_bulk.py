@@ -179,7 +179,7 @@ def test_processes_give_the_bytes_of_one_process(tmp_path: Path, cross_encoder_f
 def test_a_run_with_its_texts_gives_what_rows_give(tmp_path: Path, cross_encoder_folder: Path) -> None:
     rows = some_rows()
     corpus = {row["document_id"]: row["text"] for row in rows} | {"unasked": "the cat"}
-    queries = {row["query_id"]: row["query"] for row in rows} | {"unasked": "what?"}
+    queries = {row["query_id"]: row["query"] for row in rows} | {"unasked": " "}
     for name, texts in (("corpus", corpus), ("queries", queries)):
         lines = [json.dumps({"_id": id_, "text": text}) + "\n" for id_, text in texts.items()]
         (tmp_path / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
