@@ -1,4 +1,4 @@
-"""kill -9 of a bulk reranking and its workers, quickly. `benchmarks/bulk.py --pairs 200000` is the long way."""
+"""kill -9 of a bulk reranking and its workers, the quick version of `benchmarks/bulk.py --pairs 200000`."""
 
 from __future__ import annotations
 

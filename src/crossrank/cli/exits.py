@@ -22,7 +22,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.USAGE: "the command line is wrong",
     Exit.SOME_FAILED: "finished, but some documents could not be read or graded, or a stage failed and was left out",
     Exit.BASE_KEPT: "tuned, but not better: the base model is kept and nothing was written",
-    Exit.INTERRUPTED: "interrupted with Ctrl-C; an index stays usable, a tuning can be gone on with",
+    Exit.INTERRUPTED: "interrupted with Ctrl-C; an index stays usable, a tuning or bulk work can be gone on with",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from crossrank import extras
 from crossrank.distributed import processes
 from crossrank.distributed.parts import Part
 from crossrank.distributed.work import Work
@@ -24,6 +25,10 @@ class Workers:
         count: processes or actors; 0 is this process alone, or as many actors as a cluster has room for.
         threads: of one worker, for the native engine; with no workers all cores when absent, else 1.
         ray: address of a Ray cluster, "auto" or "local"; without it, processes of this machine.
+
+    Raises:
+        InputError: a number is out of its range.
+        MissingExtraError: Ray is asked for and not installed.
     """
 
     count: int = 0
@@ -31,6 +36,8 @@ class Workers:
     ray: str | None = None
 
     def __post_init__(self) -> None:
+        if self.ray is not None:
+            extras.require("ray", extra="ray")  # now, and not after the input was read
         if self.count < 0 or (self.threads is not None and self.threads < 1):
             raise InputError(
                 f"there must be 0 workers or more, of 1 thread or more, not {self.count} of {self.threads}"

@@ -73,25 +73,24 @@ class Filling:
             seen.add((query, document))
         raise AssertionError("a pair was not taken, and none comes twice")
 
-    def text(self, kind: Kind, id_: str, text: str, where: str) -> bool:
-        """Give a query or document its text; False when no pair speaks of it.
+    def text(self, kind: Kind, id_: str, text: str, where: str) -> None:
+        """Give a query or document its text. One of which no pair speaks is passed over.
 
         Raises:
             InputError: it has another text already, or a query is blank.
         """
-        if kind == "query" and not text.strip():
-            raise InputError(f"{where}: query {id_} is blank: give it a text, or take its pairs out")
         text, id_ = valid_text(text), valid_text(id_)
         found = self._connection.execute(f"SELECT text FROM {kind} WHERE id = ?", (id_,)).fetchone()
         if found is None:
-            return False
+            return
+        if kind == "query" and not text.strip():
+            raise InputError(f"{where}: query {id_} is blank: give it a text, or take its pairs out")
         if found[0] is None:
             self._connection.execute(f"UPDATE {kind} SET text = ? WHERE id = ?", (text, id_))
         elif found[0] != text:
             raise InputError(
                 f"{where}: {kind} {id_} has another text here than before: give each text an id of its own"
             )
-        return True
 
     def check_whole(self, cure: str) -> None:
         """Refuse an input with no pair, or one whose queries or documents lack texts.

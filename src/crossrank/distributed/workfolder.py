@@ -111,16 +111,17 @@ def opened(path: Path, made_of: Mapping[str, Any]) -> Iterator[WorkFolder]:
     except OSError as error:
         raise InputError(f"{path} cannot be a folder for the results ({error.strerror}): name another") from error
     with exclusive(path / _LOCK, "the folder"):
-        _check(path / _MADE_OF, stated)
+        # An input that was refused binds nothing: put right, it may go into the same folder.
+        _check(path / _MADE_OF, stated, bound=(path / _INPUT).exists())
         # Left by a process that died: nobody else works here.
         for leftover in (*path.glob("*.part*"), *path.glob("parts/*.part"), *path.glob("tries/*")):
             leftover.unlink()
         yield WorkFolder(path, sha256(stated.encode()).hexdigest()[:16])
 
 
-def _check(file: Path, stated: str) -> None:
+def _check(file: Path, stated: str, bound: bool) -> None:
     """Refuse another work; write down this one where there is none."""
-    if not file.exists():
+    if not bound or not file.exists():
         parts.write(file, [stated.encode()])
         return
     before = None
