@@ -49,6 +49,7 @@ LAYERS = {
     "llm": 3,
     "scorecache": 3,
     "pipeline": 4,
+    "hybrid": 4,
     "evaluation": 4,
     "parity": 4,
     "training": 4,
@@ -63,7 +64,8 @@ PUBLIC_LAYER = 4
 # cross-encoder for its truncation report; stages are read, and plans are made of stages; the stopping rule standardizes
 # as fusion does; a cross-encoder that remembers is one; a name of the catalog becomes a checkpoint; the command
 # line starts the servers; evaluation runs a whole query as the product does;
-# a tuned model is judged by the measures of evaluation.
+# a tuned model is judged by the measures of evaluation; texts of a store are cleaned as those of an index are; the
+# usual pipeline over a store is a pipeline.
 WITHIN_A_LAYER = {
     ("types", "errors"),
     ("extras", "errors"),
@@ -77,6 +79,8 @@ WITHIN_A_LAYER = {
     ("training", "evaluation"),
     ("cli", "server"),
     ("evaluation", "pipeline"),
+    ("hybrid", "pipeline"),
+    ("retrieval", "index"),
     ("cli", "integrations"),
 }
 
@@ -109,6 +113,7 @@ OPTIONAL: dict[str, tuple[str, set[str]]] = {
     "pydantic": ("", {"integrations/langchain.py", "integrations/mcp.py"}),
     "httpx": ("llm", {"remote.py", "training/grading.py"}),
     "haystack": ("haystack", {"integrations/haystack.py"}),
+    "psycopg": ("postgres", {"retrieval/remote/postgres.py"}),
 }
 
 # Not loaded by `import crossrank`: each costs a tenth of a second or more, or belongs to an extra.
