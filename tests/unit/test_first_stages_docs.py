@@ -27,10 +27,18 @@ def postgres() -> Iterator[dict[str, str]]:
         yield {"postgresql://localhost/wiki": uri}
 
 
+@contextmanager
+def qdrant() -> Iterator[dict[str, str]]:
+    """Nothing: the page uses the local mode."""
+    pytest.importorskip("qdrant_client", reason="needs the qdrant extra")
+    yield {}
+
+
 # Who answers, and the first line that the section prints.
 NEEDS: dict[str, tuple[Stands, str]] = {
     "A function": (nullcontext, "Failed uploads are retried three times."),
     "PostgreSQL": (postgres, "Uploads Failed uploads are retried three times."),
+    "Qdrant": (qdrant, "Failed uploads are retried three times."),
 }
 
 

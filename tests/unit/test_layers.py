@@ -114,6 +114,9 @@ OPTIONAL: dict[str, tuple[str, set[str]]] = {
     "httpx": ("llm", {"remote.py", "training/grading.py"}),
     "haystack": ("haystack", {"integrations/haystack.py"}),
     "psycopg": ("postgres", {"retrieval/remote/postgres.py"}),
+    "qdrant_client": ("qdrant", {"retrieval/remote/qdrant.py"}),
+    # What Qdrant's client raises where it speaks gRPC; it comes with the client.
+    "grpc": ("qdrant", {"retrieval/remote/qdrant.py"}),
 }
 
 # Not loaded by `import crossrank`: each costs a tenth of a second or more, or belongs to an extra.
