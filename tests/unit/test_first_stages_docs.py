@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+import apiserver
 import pgserving
+import searchserving
 from pages import DOCS, sections
 
 PAGE = DOCS / "first-stages.md"
@@ -34,11 +36,21 @@ def qdrant() -> Iterator[dict[str, str]]:
     yield {}
 
 
+@contextmanager
+def opensearch() -> Iterator[dict[str, str]]:
+    """A server with two documents."""
+    pytest.importorskip("opensearchpy", reason="needs the opensearch extra")
+    texts = {"bread": "Bread needs yeast.", "faq": "Failed uploads are retried three times."}
+    with apiserver.serving(searchserving.answering(texts, "body", searchserving.OPEN)) as api:
+        yield {"http://localhost:9200": api.url.removesuffix("/v1")}
+
+
 # Who answers, and the first line that the section prints.
 NEEDS: dict[str, tuple[Stands, str]] = {
     "A function": (nullcontext, "Failed uploads are retried three times."),
     "PostgreSQL": (postgres, "Uploads Failed uploads are retried three times."),
     "Qdrant": (qdrant, "Failed uploads are retried three times."),
+    "OpenSearch and Elasticsearch": (opensearch, "Failed uploads are retried three times."),
 }
 
 

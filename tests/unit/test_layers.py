@@ -117,6 +117,8 @@ OPTIONAL: dict[str, tuple[str, set[str]]] = {
     "qdrant_client": ("qdrant", {"retrieval/remote/qdrant.py"}),
     # What Qdrant's client raises where it speaks gRPC; it comes with the client.
     "grpc": ("qdrant", {"retrieval/remote/qdrant.py"}),
+    "opensearchpy": ("opensearch", {"retrieval/remote/opensearch.py"}),
+    "elasticsearch": ("elasticsearch", {"retrieval/remote/elasticsearch.py"}),
 }
 
 # Not loaded by `import crossrank`: each costs a tenth of a second or more, or belongs to an extra.
