@@ -6,7 +6,7 @@ CrossrankError
 ├── CheckpointError   (also ValueError)    a model folder is missing, damaged, or not one this version reads
 ├── IndexFileError    (also ValueError)    an index is missing, damaged, or was made with another model
 ├── ReadError         (also ValueError)    a document cannot be read: encoding, a PDF without text, too large
-├── RemoteError       (also ConnectionError)  a model behind an address refuses, or does not answer
+├── RemoteError       (also ConnectionError)  a model or store behind an address refuses, or does not answer
 └── MissingExtraError (also ImportError)   an optional library is not installed
 """
 
@@ -38,7 +38,7 @@ class ReadError(CrossrankError, ValueError):
 
 
 class RemoteError(CrossrankError, ConnectionError):
-    """A model behind an address refuses, or does not answer.
+    """A model or store behind an address refuses, or does not answer.
 
     Attributes:
         status: of HTTP; 0 when no answer came.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ import pytest
 
 import crossrank
 from apiserver import completion, serving
+from pages import DOCS, sections
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "integrations.md"
+PAGE = DOCS / "integrations.md"
 ADDRESS = "http://localhost:8000/v1"
 # What a section needs besides the base install, and what its first line of output says.
 NEEDS = {
@@ -26,18 +26,8 @@ NEEDS = {
 }
 
 
-def sections() -> dict[str, str]:
-    """The Python of each section that has some."""
-    found = {}
-    for part in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]:
-        blocks = re.findall(r"^```python\n(.*?)^```", part, re.DOTALL | re.MULTILINE)
-        if blocks:
-            found[part.split("\n", 1)[0]] = "\n".join(blocks)
-    return found
-
-
 def test_every_section_with_code_is_run() -> None:
-    assert set(sections()) == set(NEEDS)
+    assert set(sections(PAGE)) == set(NEEDS)
 
 
 def answer(path: str, body: dict[str, Any]) -> Any:
@@ -75,6 +65,6 @@ def test_the_code_of_a_section_runs(
             pytest.importorskip(module, reason=f"{module} is not installed")
     monkeypatch.chdir(request.getfixturevalue("folder") if "lance" in modules else Path.cwd())
     with serving(answer) as api:
-        code = sections()[section].replace(ADDRESS, api.url)
+        code = sections(PAGE)[section].replace(ADDRESS, api.url)
         exec(compile(code, f"{PAGE}: {section}", "exec"), {"__name__": "page"})
     assert said in (capsys.readouterr().out.splitlines() or [""])[0]

@@ -53,6 +53,7 @@ LAYERS = {
     "llm": 3,
     "scorecache": 3,
     "pipeline": 4,
+    "hybrid": 4,
     "evaluation": 4,
     "parity": 4,
     "training": 4,
@@ -69,7 +70,8 @@ PUBLIC_LAYER = 4
 # and plans are made of stages; the stopping rule standardizes as fusion does; a cross-encoder that remembers is one;
 # both encoders tokenize alike; a name of the catalog becomes a checkpoint; the command line starts the servers;
 # evaluation runs a whole query as the product does; a tuned model is judged by the measures of evaluation; bulk work
-# reads and writes the files of evaluation.
+# reads and writes the files of evaluation; texts of a store are cleaned as those of an index are; the usual pipeline
+# over a store is a pipeline.
 WITHIN_A_LAYER = {
     ("types", "errors"),
     ("extras", "errors"),
@@ -87,6 +89,8 @@ WITHIN_A_LAYER = {
     ("distributed", "evaluation"),
     ("cli", "server"),
     ("evaluation", "pipeline"),
+    ("hybrid", "pipeline"),
+    ("retrieval", "index"),
     ("cli", "integrations"),
 }
 
@@ -121,6 +125,12 @@ OPTIONAL: dict[str, tuple[str, set[str]]] = {
     "httpx": ("llm", {"remote.py", "training/grading.py"}),
     "ray": ("ray", {"distributed/ray.py"}),
     "haystack": ("haystack", {"integrations/haystack.py"}),
+    "psycopg": ("postgres", {"retrieval/remote/postgres.py"}),
+    "qdrant_client": ("qdrant", {"retrieval/remote/qdrant.py"}),
+    # What Qdrant's client raises where it speaks gRPC; it comes with the client.
+    "grpc": ("qdrant", {"retrieval/remote/qdrant.py"}),
+    "opensearchpy": ("opensearch", {"retrieval/remote/opensearch.py"}),
+    "elasticsearch": ("elasticsearch", {"retrieval/remote/elasticsearch.py"}),
 }
 
 # Not loaded by `import crossrank`: each costs a tenth of a second or more, or belongs to an extra.

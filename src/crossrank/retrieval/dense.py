@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -58,21 +58,32 @@ class DenseRetriever:
 
     def retrieved(self, queries: Sequence[str], depth: int) -> list[Retrieved]:
         """Like `retrieve`, with a report of queries that the embedder did not read to their end."""
-        if isinstance(queries, str):
-            raise InputError("retrieve takes a list of queries, not one string")
         check_k(depth)
-        asked = [row for row, query in enumerate(queries) if query.strip()]
-        found = [Retrieved(Ranking((), np.zeros(0, dtype=np.float32), 0), ()) for _ in queries]
-        if asked:
-            vectors, cut = self._embed([queries[row] for row in asked])
-            for place, row in enumerate(asked):
-                ranking = self._index.dense(vectors[place], depth, self._where)
-                found[row] = Retrieved(ranking, (replace(cut[place], position=-1),) if place in cut else ())
-        return found
+        return by_vector(queries, self._embedder, lambda vector: self._index.dense(vector, depth, self._where))
 
-    def _embed(self, queries: list[str]) -> tuple[NDArray[np.float32], dict[int, Truncation]]:
-        """Vectors, and what was cut by position, where the embedder says so."""
-        if not isinstance(self._embedder, ReportingEmbedder):
-            return self._embedder.embed(queries), {}
-        made = self._embedder.embedded(queries)
-        return made.vectors, {cut.position: cut for cut in made.truncations}
+
+def by_vector(
+    queries: Sequence[str], embedder: Embedder, find: Callable[[NDArray[np.float32]], Ranking]
+) -> list[Retrieved]:
+    """What `find` gives for the vector of each query, in the order of the queries; blank queries find nothing.
+
+    Raises:
+        InputError: one string instead of a list.
+    """
+    if isinstance(queries, str):
+        raise InputError("retrieve takes a list of queries, not one string")
+    asked = [row for row, query in enumerate(queries) if query.strip()]
+    found = [Retrieved(Ranking((), np.zeros(0, dtype=np.float32), 0), ()) for _ in queries]
+    if asked:
+        vectors, cut = _embed(embedder, [queries[row] for row in asked])
+        for place, row in enumerate(asked):
+            found[row] = Retrieved(find(vectors[place]), (replace(cut[place], position=-1),) if place in cut else ())
+    return found
+
+
+def _embed(embedder: Embedder, queries: list[str]) -> tuple[NDArray[np.float32], dict[int, Truncation]]:
+    """Vectors, and what was cut by position, where the embedder says so."""
+    if not isinstance(embedder, ReportingEmbedder):
+        return embedder.embed(queries), {}
+    made = embedder.embedded(queries)
+    return made.vectors, {cut.position: cut for cut in made.truncations}

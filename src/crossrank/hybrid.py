@@ -1,0 +1,60 @@
+"""The usual pipeline over a store that others run: its words and its vectors, fused, then one cross-encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crossrank.cascade import Stage
+from crossrank.crossencoder import CrossEncoder, load
+from crossrank.fusion import RRF, Fusion
+from crossrank.pipeline import MIX, Pipeline
+from crossrank.retrieval.remote.function import FunctionRetriever, VectorRetriever
+from crossrank.retrieval.remote.store import Store
+from crossrank.types import Embedder
+
+
+def hybrid(
+    store: Store,
+    embedder: Embedder,
+    model: str | Path | CrossEncoder | None = None,
+    *,
+    depth: int = 100,
+    mix: float = MIX,
+    fusion: Fusion | None = None,
+) -> Pipeline:
+    """What `open_pipeline` makes of an index, of a store: retrievers "words" and "vectors", fusion, one stage.
+
+    Args:
+        store: such as `crossrank.retrieval.remote.postgres.PostgresTable`.
+        embedder: the one that made the store's vectors.
+        model: the cross-encoder, loaded or by name; "small" when absent.
+        depth: passages each retriever returns, and the cross-encoder reads.
+        mix: share of the cross-encoder's score in the final order, see `Stage.weight`.
+        fusion: reciprocal rank fusion when absent, because stores' scores differ in kind. Where `words` is BM25 and
+            `nearest` a cosine, `crossrank.fusion.Scores({"words": 0.4, "vectors": 0.6})` is what an index gets.
+
+    Raises:
+        CheckpointError: the model cannot be loaded.
+        InputError: a depth under 1.
+
+    >>> import crossrank
+    >>> from crossrank.types import Passage
+    >>> class Two:
+    ...     def words(self, query, depth):
+    ...         return [("b", 2.0), ("a", 1.0)]
+    ...     def nearest(self, vector, depth):
+    ...         return [("a", 0.5)]
+    ...     def passages(self, ids):
+    ...         return [Passage(id_, {"a": "Cats purr.", "b": "Dogs bark."}[id_]) for id_ in ids]
+    >>> pipeline = hybrid(Two(), crossrank.load_embedder(), mix=1.0)
+    >>> pipeline.search("what do dogs do?").ranking.ids
+    ('b', 'a')
+    """
+    scorer = model if isinstance(model, CrossEncoder) else load(model)
+    return Pipeline(
+        {"words": FunctionRetriever(store.words), "vectors": VectorRetriever(store.nearest, embedder)},
+        store.passages,
+        (Stage(scorer, depth=depth, weight=mix, name=scorer.checkpoint.name),),
+        depth,
+        RRF() if fusion is None else fusion,
+    )

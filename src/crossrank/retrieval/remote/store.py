@@ -1,0 +1,135 @@
+"""What a store of passages that others run answers, and how its rows become passages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.errors import InputError
+from crossrank.index.documents import clean_text, plain_metadata
+from crossrank.types import Passage, check_k
+
+Found = Sequence[tuple[str, float]]
+"""Ids and scores, best first; larger scores are better."""
+DEEPEST = 10_000
+"""Passages that one question to a store may ask for: what OpenSearch and Elasticsearch allow, too."""
+TIMEOUT = 10.0
+"""Seconds in which a store must answer, unless the caller says otherwise."""
+GRACE = 2.0
+"""Seconds beyond the server's own limit after which nobody waits for it any longer."""
+
+
+class Store(Protocol):
+    """Passages behind an address. Everything can be called from many threads."""
+
+    def words(self, query: str, depth: int) -> Found:
+        """At most `depth` passages by their words, best first; each id once."""
+        ...
+
+    def nearest(self, vector: NDArray[np.float32], depth: int) -> Found:
+        """At most `depth` passages by their vectors, best first; each id once."""
+        ...
+
+    def passages(self, ids: Sequence[str]) -> list[Passage]:
+        """Passages by id, in the order of the ids."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Where in a row of the store its texts are: names of columns, payload keys or fields.
+
+    Attributes:
+        text: what is read.
+        title: read before the text; "" where there is none.
+        document: id of the document that holds the passage; "" where a row is a document.
+        metadata: fields of the row that a passage carries along.
+
+    >>> Fields("body", title="head", metadata=["year"]).passage("7", {"body": "Cats purr.", "head": None, "year": 2019})
+    Passage(id='7', text='Cats purr.', title='', document='', metadata={'year': 2019}, place=None)
+    """
+
+    text: str = "text"
+    title: str = ""
+    document: str = ""
+    metadata: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not self.text:
+            raise InputError("Fields needs the name of the field that holds the text")
+        if isinstance(self.metadata, str):
+            raise InputError("Fields.metadata is a list of names, not one string")
+
+    @property
+    def names(self) -> list[str]:
+        """All of them, each once."""
+        return list(dict.fromkeys(name for name in (self.text, self.title, self.document, *self.metadata) if name))
+
+    def passage(self, id_: str, row: Mapping[str, Any]) -> Passage:
+        """The passage of a row; an empty text stays empty, and metadata that are no plain values become text.
+
+        Raises:
+            InputError: the row has no such field for the text, or something else than text in it.
+        """
+        if self.text not in row:
+            raise InputError(f"passage {id_} has no field {self.text!r} for its text: name the right one in Fields")
+        title, document = (row.get(name) if name else None for name in (self.title, self.document))
+        kept = plain_metadata({name: row[name] for name in self.metadata if name in row})
+        text = self._read(id_, row[self.text])
+        return Passage(id_, text, self._read(id_, title), "" if document is None else str(document), kept)
+
+    def _read(self, id_: str, value: Any) -> str:
+        if value is not None and not isinstance(value, str):
+            told = f"passage {id_} holds {type(value).__name__} where Fields says that its text or title is"
+            raise InputError(f"{told}: name a field of text")
+        return clean_text(value or "")
+
+
+def check_depth(depth: int) -> None:
+    """Refuse a depth that a store cannot answer.
+
+    Raises:
+        InputError: under 1 or over `DEEPEST`.
+    """
+    check_k(depth)
+    if depth > DEEPEST:
+        raise InputError(f"a store answers with at most {DEEPEST:,} passages, not {depth:,}: ask for fewer")
+
+
+def check_timeout(seconds: float) -> float:
+    """The seconds; refused unless they are a time over 0 that ends."""
+    if not 0 < seconds < math.inf:
+        raise InputError(f"a timeout is a time over 0, not {seconds}")
+    return seconds
+
+
+def numbers(vector: NDArray[np.float32]) -> list[float]:
+    """The numbers of a query vector.
+
+    Raises:
+        InputError: it is no single vector of finite numbers.
+    """
+    values = np.asarray(vector, dtype=np.float32)
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+        raise InputError(f"a query vector is a row of finite numbers, not of the shape {values.shape}")
+    return [float(value) for value in values]
+
+
+def in_order(ids: Sequence[str], found: Mapping[str, Passage], store: object) -> list[Passage]:
+    """The passages in the order of the ids.
+
+    Raises:
+        InputError: the store gave none for an id.
+    """
+    missing = [id_ for id_ in ids if id_ not in found]
+    if missing:
+        raise InputError(
+            f"{store!r} has no passage {missing[0]!r}{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}: it "
+            "may have been deleted since it was found; ask again"
+        )
+    return [found[id_] for id_ in ids]

@@ -1,0 +1,124 @@
+"""A function as a retriever, what a store's rows become, and the pipeline over a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import crossrank
+from apiserver import serving
+from crossrank.errors import InputError, ScoreError
+from crossrank.fusion import Scores
+from crossrank.hybrid import hybrid
+from crossrank.retrieval.remote.function import FunctionRetriever, VectorRetriever
+from crossrank.retrieval.remote.store import Fields
+from crossrank.types import Passage
+
+TEXTS = {"tea": "Tea is hot.", "bread": "Bread needs yeast.", "cat": "The cat is a planet."}
+
+
+class Memory:
+    """A store in a dictionary: words in common, and the embedder's cosine."""
+
+    def __init__(self, embedder: Any) -> None:
+        self.vectors = embedder.embed(list(TEXTS.values()))
+
+    def words(self, query: str, depth: int) -> list[tuple[str, float]]:
+        counts = {id_: len(set(query.lower().split()) & set(text.lower().split())) for id_, text in TEXTS.items()}
+        return [(id_, count) for id_, count in counts.items() if count]
+
+    def nearest(self, vector: np.ndarray, depth: int) -> list[tuple[str, float]]:
+        return list(zip(TEXTS, (self.vectors @ vector).tolist(), strict=True))
+
+    def passages(self, ids: Sequence[str]) -> list[Passage]:
+        return [Passage(id_, TEXTS[id_]) for id_ in ids]
+
+
+def test_a_function_is_asked_for_each_query_that_says_something():
+    asked = []
+
+    def find(query: str, depth: int) -> list[tuple[str, float]]:
+        asked.append((query, depth))
+        return [("a", 1), ("b", 2.5), ("c", 1), ("d", -1)]
+
+    found = FunctionRetriever(find).retrieve(["x", "  ", "y"], 3)
+    assert [ranking.ids for ranking in found] == [("b", "a", "c"), (), ("b", "a", "c")]
+    assert found[0].scores.tolist() == [2.5, 1, 1]
+    assert [ranking.head for ranking in found] == [3, 0, 3]
+    assert asked == [("x", 3), ("y", 3)]
+
+
+@pytest.mark.parametrize(
+    ("found", "error", "message"),
+    [
+        ([("a", 1), ("a", 2)], InputError, "comes twice"),
+        ([(7, 1.0)], InputError, r"ids are strings, not int \(7\)"),
+        ([("a", float("nan"))], ScoreError, "NaN"),
+    ],
+)
+def test_what_a_function_may_not_give(found, error, message):
+    with pytest.raises(error, match=message):
+        FunctionRetriever(lambda query, depth: found).retrieve(["x"], 10)
+    with pytest.raises(InputError, match="a list of queries"):
+        FunctionRetriever(lambda query, depth: found).retrieve("x", 10)
+    with pytest.raises(InputError, match="at least 1"):
+        FunctionRetriever(lambda query, depth: found).retrieve(["x"], 0)
+
+
+def test_a_vector_retriever_embeds_once_and_tells_what_was_cut(bi_encoder_folder: Path) -> None:
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    retriever = VectorRetriever(Memory(embedder).nearest, embedder)
+    plain, blank, long = retriever.retrieved(["the cat", "", "the cat " * 40], 2)
+    assert plain.ranking.ids[0] == "cat"
+    assert (len(plain.ranking), len(blank.ranking), len(long.ranking)) == (2, 0, 2)
+    assert [(cut.position, cut.tokens, cut.read) for cut in long.truncations] == [(-1, 80, 46)]
+    assert (plain.truncations, blank.truncations) == ((), ())
+    np.testing.assert_array_equal(retriever.retrieve(["the cat"], 2)[0].scores, plain.ranking.scores)
+
+
+def test_rows_become_passages():
+    fields = Fields("body", title="head", document="file", metadata=["tags", "year", "gone"])
+    row = {"body": "Cats \ud800 purr.", "head": None, "file": 7, "tags": ["a"], "year": 2019, "other": 1}
+    want = Passage("1", "Cats \ufffd purr.", "", "7", {"tags": '["a"]', "year": 2019})
+    assert fields.passage("1", row) == want
+    assert fields.names == ["body", "head", "file", "tags", "year", "gone"]
+    assert fields.passage("1", {"body": None}).text == ""
+    for wrong in ({}, {"body": 3}, {"body": "x", "head": ["y"]}):
+        with pytest.raises(InputError, match="passage 1"):
+            fields.passage("1", wrong)
+    for arguments in ({"text": ""}, {"metadata": "year"}):
+        with pytest.raises(InputError):
+            Fields(**arguments)
+
+
+def test_the_pipeline_over_a_store(bi_encoder_folder: Path, cross_encoder_folder: Path) -> None:
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    made = hybrid(Memory(embedder), embedder, crossrank.load(cross_encoder_folder, backend="fake"), depth=2)
+    answer = made.search("is the cat a planet", k=2)
+    assert [trace.name for trace in answer.traces] == ["words", "vectors", "fused", str(cross_encoder_folder)]
+    assert [len(trace.ranking) for trace in answer.traces[:2]] == [2, 2]
+    assert [passage.text for passage in answer.passages] == [TEXTS[id_] for id_ in answer.ranking.ids]
+    by_scores = hybrid(Memory(embedder), embedder, cross_encoder_folder, fusion=Scores({"words": 1, "vectors": 1}))
+    assert len(by_scores.search("tea", k=3).passages) == 3
+    assert by_scores.within(10_000).search("tea").late is False
+
+
+def test_a_model_behind_an_address_embeds_the_queries() -> None:
+    pytest.importorskip("httpx", reason="needs the llm extra")
+    from crossrank.remoteembedder import RemoteEmbedder
+
+    def letters(path: str, body: dict[str, Any]) -> Any:
+        rows = [[1.0 + text.lower().count(letter) for letter in "abcdefgh"] for text in body["input"]]
+        return {"data": [{"index": place, "embedding": row} for place, row in enumerate(rows)]}
+
+    with serving(letters) as api:
+        embedder = RemoteEmbedder(api.url, "m", timeout=5.0)
+        store = Memory(embedder)
+        found = VectorRetriever(store.nearest, embedder).retrieve(["bread", "tea", " "], 3)
+    assert [len(ranking) for ranking in found] == [3, 3, 0]
+    assert found[0].ids[0] == "bread"
+    assert api.requests[-1]["input"] == ["bread", "tea"], "one request for all queries"

@@ -1,0 +1,331 @@
+"""PostgreSQL as a first stage, on a server that the tests start: full-text search, pgvector, and what goes wrong."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pgserving
+from crossrank.errors import InputError, RemoteError
+from crossrank.hybrid import hybrid
+from crossrank.types import Passage
+
+pytest.importorskip("psycopg", reason="needs the postgres extra")
+
+import psycopg
+
+from crossrank.retrieval.remote import postgres
+from crossrank.retrieval.remote.postgres import PostgresTable
+from crossrank.retrieval.remote.store import Fields
+
+ROWS, WIDTH = 300, 8
+FEW = [
+    ("1", "Uploads", "A failed upload is retried three times.", 2019),
+    ("2", "Bread", "Bread needs yeast, and time.", 2021),
+    ("10", "Uploads", "An upload of bread fails.", None),
+]
+
+
+@pytest.fixture(scope="module")
+def uri() -> Iterator[str]:
+    """A server with a table of many vectors, and one of few texts."""
+    with pgserving.serving() as address:
+        with psycopg.connect(address) as connection:
+            fill(connection)
+        yield address
+
+
+def fill(connection: psycopg.Connection) -> None:
+    connection.execute("CREATE TABLE notes (id bigint PRIMARY KEY, title text, body text, year int, words tsvector)")
+    for row in FEW:
+        connection.execute(
+            "INSERT INTO notes VALUES (%s, %s, %s, %s, to_tsvector('english', %s))", (*row, f"{row[1]} {row[2]}")
+        )
+    connection.execute(f"CREATE TABLE points (id text PRIMARY KEY, text text, embedding vector({WIDTH}))")
+    connection.cursor().executemany(
+        "INSERT INTO points VALUES (%s, '', %s)",
+        [(f"p{row:03}", str(vector.tolist())) for row, vector in enumerate(vectors())],
+    )
+    connection.execute("INSERT INTO points VALUES ('none', '', NULL), ('zero', '', %s)", (str([0.0] * WIDTH),))
+
+
+def vectors() -> np.ndarray:
+    """Random ones, and the first three equal."""
+    made = np.random.default_rng(0).normal(size=(ROWS, WIDTH)).astype(np.float32)
+    made[1] = made[2] = made[0]
+    return made
+
+
+def notes(uri: str, **options: Any) -> PostgresTable:
+    fields = Fields("body", title="title", document="title", metadata=["year"])
+    return PostgresTable(uri, **{"table": "notes", "fields": fields, "words": "words", **options})
+
+
+def ids(found: Any) -> list[str]:
+    return [id_ for id_, _ in found]
+
+
+def test_nearest_is_the_order_of_the_cosine(uri: str) -> None:
+    table = PostgresTable(uri, "points", vector="embedding")
+    made, query = vectors(), np.random.default_rng(1).normal(size=WIDTH).astype(np.float32)
+    cosines = made @ query / np.linalg.norm(made, axis=1) / np.linalg.norm(query)
+    order = sorted(range(ROWS), key=lambda row: (-cosines[row], row))
+    found = table.nearest(query, ROWS + 10)
+    assert ids(found) == [f"p{row:03}" for row in order], "all but the one without a vector and the one of zeros"
+    np.testing.assert_allclose([score for _, score in found], cosines[order], atol=1e-6)
+    assert table.nearest(query, 7) == found[:7]
+    assert ids(table.nearest(made[0], 3)) == ["p000", "p001", "p002"], "ties in the order of the ids"
+
+
+def test_an_index_gives_as_many_as_are_asked_for(uri: str) -> None:
+    with psycopg.connect(uri) as connection:
+        connection.execute("CREATE TABLE indexed AS SELECT * FROM points")
+        connection.execute("CREATE INDEX ON indexed USING hnsw (embedding vector_cosine_ops)")
+        connection.execute("ALTER ROLE postgres SET enable_seqscan = off")
+    try:
+        table = PostgresTable(uri, "indexed", vector="embedding")
+        found = ids(table.nearest(vectors()[5], 250))
+    finally:
+        with psycopg.connect(uri) as connection:
+            connection.execute("ALTER ROLE postgres RESET enable_seqscan")
+    assert len(found) == 250, "pgvector gives 40 unless it is told otherwise"
+    exact = ids(PostgresTable(uri, "points", vector="embedding").nearest(vectors()[5], 250))
+    assert len(set(found) & set(exact)) > 240
+
+
+def test_words_any_and_all(uri: str) -> None:
+    table = notes(uri)
+    assert ids(table.words("how do I retry a failed upload?", 10)) == ["1", "10"]
+    assert ids(table.words("how do I retry a failed upload?", 1)) == ["1"]
+    assert ids(table.words("bread", 10)) == ["2", "10"]
+    assert table.words("what is the", 10) == []
+    web = notes(uri, match="web")
+    assert ids(web.words("upload retry", 10)) == ["1"]
+    assert web.words("how do I retry a failed upload of bread?", 10) == []
+    assert ids(web.words("upload -retry", 10)) == ["10"]
+    assert ids(web.words('yeast or "failed upload"', 10)) == ["1", "2"]
+    assert ids(notes(uri, words="").words("Uploads", 10)) == ["1", "10"], "of the text alone: equal, so by id"
+    assert ids(notes(uri, words="", language="simple").words("uploads", 10)) == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "'; DROP TABLE notes; --",
+        "a' | b",
+        "& | ! <-> ( \\",
+        "%s %(query)s {id}",
+        "nul \0 byte",
+        "half \ud800",
+        "x" * 10_000,
+    ],
+)
+def test_no_character_of_a_query_has_a_meaning(uri: str, query: str) -> None:
+    for match in ("any", "web"):
+        assert ids(notes(uri, match=match).words(f"{query} or yeast", 10)) in (["2"], [])
+    assert len(notes(uri).passages(["1", "2", "10"])) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "cure"),
+    [
+        ({"table": 'notes"; DROP TABLE notes; --'}, "name the table"),
+        ({"schema": "public.notes; --"}, "name the table|name the schema"),
+        ({"fields": Fields('body" FROM notes; DROP TABLE notes; --')}, "name the columns"),
+        ({"id": "id; DROP TABLE notes"}, "name the columns"),
+        ({"language": "english'); DROP TABLE notes; --"}, "no such language|syntax"),
+        ({"words": "body"}, "type tsvector"),
+    ],
+)
+def test_no_name_of_a_table_or_column_is_sql(uri: str, options: dict[str, Any], cure: str) -> None:
+    table = notes(uri, **options)
+    with pytest.raises((InputError, RemoteError), match=cure):
+        table.passages(ids(table.words("yeast", 10)))
+    assert len(notes(uri).passages(["1", "2", "10"])) == 3
+
+
+def test_texts_come_in_the_order_of_the_ids(uri: str) -> None:
+    table = notes(uri)
+    assert table.passages(["10", "1", "10"]) == [
+        Passage("10", "An upload of bread fails.", "Uploads", "Uploads", {"year": None}),
+        Passage("1", "A failed upload is retried three times.", "Uploads", "Uploads", {"year": 2019}),
+        Passage("10", "An upload of bread fails.", "Uploads", "Uploads", {"year": None}),
+    ]
+    assert table.passages([]) == []
+    with pytest.raises(InputError, match="no passage '3' and 1 more: it may have been deleted"):
+        table.passages(["1", "3", "4"])
+    with pytest.raises(InputError, match="ids must be those that the table gave"):
+        table.passages(["one"])
+    with pytest.raises(InputError, match="passage 1 holds int"):
+        PostgresTable(uri, "notes", Fields("year")).passages(["1"])
+
+
+def test_what_cannot_be_asked(uri: str) -> None:
+    table = PostgresTable(uri, "points", vector="embedding")
+    for depth in (0, 10_001, True):
+        with pytest.raises(InputError, match=r"must be|at most 10,000"):
+            table.nearest(vectors()[0], depth)
+    with pytest.raises(InputError, match="embedder that made the vectors"):
+        table.nearest(np.ones(3, np.float32), 5)
+    with pytest.raises(InputError, match="finite"):
+        table.nearest(np.full(WIDTH, np.nan, np.float32), 5)
+    with pytest.raises(InputError, match="has no vectors"):
+        notes(uri).nearest(vectors()[0], 5)
+    with pytest.raises(InputError, match="column of pgvector"):
+        notes(uri, vector="body").nearest(vectors()[0], 5)
+    for wrong in ({"timeout": 0.0}, {"timeout": float("inf")}, {"match": "all"}):
+        with pytest.raises(InputError):
+            notes(uri, **wrong)
+
+
+def test_it_only_reads(uri: str) -> None:
+    with psycopg.connect(uri) as connection:
+        connection.execute(
+            "CREATE FUNCTION sly() RETURNS text LANGUAGE sql AS $$ INSERT INTO notes (id) VALUES (99) RETURNING 'x' $$"
+        )
+        connection.execute("CREATE VIEW trap AS SELECT id, sly() AS text FROM notes")
+    with pytest.raises(RemoteError, match="read-only transaction"):
+        PostgresTable(uri, "trap").passages(["1"])
+
+
+def test_a_slow_answer_is_ended(uri: str) -> None:
+    with psycopg.connect(uri) as connection:
+        connection.execute("CREATE VIEW slow AS SELECT id, body || pg_sleep(20)::text AS text FROM notes")
+    began = time.monotonic()
+    with pytest.raises(RemoteError, match=r"did not answer in 0.3 s: give it an index"):
+        PostgresTable(uri, "slow", timeout=0.3).passages(["1"])
+    assert time.monotonic() - began < 5
+
+
+def test_a_silent_server_is_not_waited_for(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "GRACE", 0.2)
+    line = pgserving.Line(uri)
+    table = notes(line.address, timeout=0.3)
+    try:
+        assert ids(table.words("yeast", 10)) == ["2"]
+        line.still.set()
+        began = time.monotonic()
+        with pytest.raises(RemoteError, match=r"did not answer in 0.5 s"):
+            table.words("yeast", 10)
+        with pytest.raises(RemoteError, match="cannot be reached"):  # A new connection, and no answer to that.
+            table.words("yeast", 10)
+        assert time.monotonic() - began < 8
+        line.still.clear()
+        assert ids(table.words("yeast", 10)) == ["2"]
+    finally:
+        table.close()
+        line.close()
+
+
+def test_a_connection_that_the_server_closed_is_made_anew(uri: str) -> None:
+    table = notes(uri)
+    assert ids(table.words("yeast", 10)) == ["2"]
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+    assert ids(table.words("yeast", 10)) == ["2"]
+    table.close()
+    assert ids(table.words("yeast", 10)) == ["2"]
+
+
+def test_nobody_is_connected_before_the_first_question() -> None:
+    table = PostgresTable("postgresql://user:secret@127.0.0.1:1/none", "notes", timeout=1)
+    assert "secret" not in repr(table)
+    with pytest.raises(RemoteError, match="cannot be reached") as caught:
+        table.words("yeast", 10)
+    assert "secret" not in str(caught.value)
+
+
+def test_many_threads_get_their_own_answers(uri: str) -> None:
+    table, wrong = notes(uri), []
+
+    def ask(query: str, want: list[str]) -> None:
+        wrong.extend(found for _ in range(20) if (found := ids(table.words(query, 10))) != want)
+
+    asked = [("yeast", ["2"]), ("retried", ["1"]), ("bread", ["2", "10"]), ("of", [])]
+    threads = [threading.Thread(target=ask, args=pair) for pair in asked * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_it_is_closed_when_it_goes(uri: str) -> None:
+    table = notes(uri)
+    table.words("yeast", 10)
+    connection = table._connection
+    del table
+    assert connection is not None
+    assert connection.closed
+
+
+# --- a hundred thousand ------------------------------------------------------------------------------------------
+
+
+MANY, LENGTH, BUCKETS = 100_000, 20, 64
+QUESTION = "how do I retry a failed upload?"
+ANSWER = "To retry a failed upload, open the list of uploads and choose retry: it begins where it stopped."
+
+
+@cache
+def bucket(word: str) -> int:
+    return sum(map(ord, word)) % BUCKETS
+
+
+class Counting:
+    """Embeds a text as how many of its words fall in each bucket: the same for passages and queries."""
+
+    width, fingerprint = BUCKETS, "counting"
+
+    def counts(self, text: str) -> np.ndarray:
+        return np.bincount([bucket(word) for word in text.lower().split()], minlength=BUCKETS)
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        made = np.array([self.counts(text) for text in texts], dtype=np.float32)
+        return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+def passages() -> list[str]:
+    """Words by Zipf's law, some of the question's among them; one passage is its answer."""
+    random = np.random.default_rng(0)
+    syllables = [a + b for a in "bcdfglmnprst" for b in "aeiou"]
+    made = ["".join(random.choice(syllables, size=size)) for size in random.integers(2, 4, size=4_000)]
+    vocabulary = np.array(["retry", "failed", "upload", *made], dtype=object)
+    shares = 1 / np.arange(20, 20 + len(vocabulary))
+    rows = random.choice(vocabulary, size=(MANY, LENGTH), p=shares / shares.sum())
+    texts = [" ".join(row) for row in rows.tolist()]
+    texts[54_321] = ANSWER
+    return texts
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_passages_hybrid_and_reranked(uri: str) -> None:
+    texts, embedder = passages(), Counting()
+    counts = np.array([embedder.counts(text) for text in texts])
+    with psycopg.connect(uri) as connection:
+        connection.execute(
+            f"CREATE TABLE many (id int, body text, embedding vector({BUCKETS}), "
+            "words tsvector GENERATED ALWAYS AS (to_tsvector('english', body)) STORED)"
+        )
+        with connection.cursor().copy("COPY many (id, body, embedding) FROM STDIN") as copy:
+            for row, text in enumerate(texts):
+                copy.write_row((row, text, str(counts[row].tolist())))
+        connection.execute("ALTER TABLE many ADD PRIMARY KEY (id)")
+        connection.execute("CREATE INDEX ON many USING gin (words)")
+        connection.execute("ANALYZE many")
+    table = PostgresTable(uri, "many", Fields("body"), vector="embedding", words="words", timeout=30)
+    answer = hybrid(table, embedder, "small", depth=50, mix=1.0).search(QUESTION, k=5)
+    assert [trace.name for trace in answer.traces] == ["words", "vectors", "fused", "small"]
+    assert [len(trace.ranking) for trace in answer.traces[:2]] == [50, 50]
+    cosines = (counts / np.linalg.norm(counts, axis=1, keepdims=True)) @ embedder.embed([QUESTION])[0]
+    nearest = cosines[[int(id_) for id_ in answer.traces[1].ranking.ids]]
+    np.testing.assert_allclose(nearest, np.sort(cosines)[::-1][:50], atol=1e-6, err_msg="all 100,000 are compared")
+    assert answer.ranking.ids[0] == "54321"
+    assert answer.passages[0].text == ANSWER
+    assert answer.ranking.head == 5
