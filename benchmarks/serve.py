@@ -151,7 +151,9 @@ class Server:
             RuntimeError: it ended, or was not ready in time.
         """
         began = time.perf_counter()
-        self._process = subprocess.Popen(self._command, stdout=self._log, stderr=self._log)
+        # infinity phones home unless it is told not to.
+        quiet = {**os.environ, "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}
+        self._process = subprocess.Popen(self._command, stdout=self._log, stderr=self._log, env=quiet)
         while not (ready or self._ready)():
             if self._process.poll() is not None:
                 raise RuntimeError(f"it ended with code {self._process.returncode}")
@@ -292,7 +294,7 @@ def peer(options: argparse.Namespace, name: str, folder: Path, log: Any) -> Serv
     kind, _, dtype = spelled.partition("=")
     begin = [*pinned(options, True), python or sys.executable]
     if kind == "infinity":
-        command = [*begin, "-m", "infinity_emb", "v2", "--model-id", str(folder), "--port", "{port}", "--engine",
+        command = [*begin, "-m", "infinity_emb.cli", "v2", "--model-id", str(folder), "--port", "{port}", "--engine",
                    "torch", "--device", "cpu", "--dtype", dtype or "float32", "--no-bettertransformer"]  # fmt: skip
         return Server(command, "/rerank", log)
     program = Path(__file__).with_name("serve_peers.py")
