@@ -131,6 +131,14 @@ def test_settings_that_make_no_sense_are_refused(tmp_path, stated, cure):
         encoder(tmp_path, **stated)
 
 
+def test_masks_out_of_reach_of_the_query_are_refused(tmp_path):
+    folder = tiny.late(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    tiny.write_json(folder / "config.json", {**config, "model_type": "modernbert", "local_attention": 20})
+    with pytest.raises(CheckpointError, match="12 tokens, and its layers see 10"):
+        checkpoint.read(folder)
+
+
 def test_a_map_with_an_activation_is_refused(tmp_path):
     folder = tiny.late(tmp_path)
     tiny.write_json(folder / "1_Dense" / "config.json", {"activation_function": "torch.nn.modules.activation.Tanh"})

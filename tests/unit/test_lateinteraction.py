@@ -11,6 +11,9 @@ from crossrank import checkpoint
 from crossrank.backends.maxsim import formula
 from crossrank.cascade import Stage, rerank
 from crossrank.errors import CheckpointError, InputError, ScoreError
+from crossrank.evaluation import candidates
+from crossrank.evaluation.reliability import reliability
+from crossrank.evaluation.systems import Owners
 from crossrank.lateinteraction import LateInteraction, load_scorer
 from crossrank.tokenvectors import TokenVectors
 from crossrank.types import Passage, Ranking, Tokens, Truncation
@@ -146,6 +149,15 @@ def test_vectors_of_another_model_are_left_alone(scorer):
     assert found.ids == rerank(QUERY, start, [Stage(scorer, 5)], passages)[0].ids
     assert store.asked == []
     assert "another tokenizer" in trace.note
+
+
+def test_it_is_evaluated_as_a_cross_encoder_is(scorer):
+    corpus = {str(i): Passage(str(i), text) for i, text in enumerate(TEXTS)}
+    run = {"q": Ranking.sorted(list("01234"), [5, 4, 3, 2, 1])}
+    read = candidates.read(candidates.given({"q": QUERY}, "bm25", run, corpus), {"late": scorer}, depth=3)["late"]
+    expected = scorer.score([(QUERY, text) for text in TEXTS[:3]]).tolist()
+    assert list(read.traces["q"].scores.values()) == pytest.approx(expected, abs=1e-5)
+    assert reliability(read, {"q": {"0": 1, "1": 0}}, Owners({})) is None
 
 
 def test_kinds_are_told_apart(folder, cross_encoder_folder, bi_encoder_folder):

@@ -198,6 +198,14 @@ def _max_length(
             f"{folder} states texts of {longest} tokens but has positions for {positions}. Correct the lengths in "
             "config_sentence_transformers.json or artifact.metadata."
         )
+    window = (settings.whole(config, "local_attention", str(folder), 128) or 0) // 2
+    unseen = found.late.expand and not found.late.attend
+    # A mask that no longer reaches the query would see nothing at all.
+    if architecture == "modernbert" and unseen and found.late.query_length > window:
+        raise CheckpointError(
+            f"{folder} fills queries up to {found.late.query_length} tokens, and its layers see {window} to either "
+            "side: those masks would see nothing. State a shorter query_length."
+        )
     return longest
 
 

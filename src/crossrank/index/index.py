@@ -88,7 +88,7 @@ class Index:
                 and finds words also where there are no spaces between them, as in Chinese.
             rebuild: replace the index that is there. Its passages are gone with that one commit.
             late: a late-interaction model whose token vectors are stored, in float16; every later update needs one of
-                the same fingerprint. They take 2 * width bytes a token: some 30 kB a passage, twenty times the rest.
+                the same fingerprint. They take 2 * width bytes a token, some 30 kB a passage.
             late_model: the name to load it by, kept for `info`.
 
         Raises:
