@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save_file
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoints", nargs="+", type=Path, help="folders; the first gives config.json")
+    parser.add_argument(
+        "checkpoints", nargs="+", type=Path, help="folders; the first gives config.json and the tokenizer"
+    )
     parser.add_argument("--to", type=Path, required=True)
     args = parser.parse_args()
     parts = [load_file(folder / "model.safetensors") for folder in args.checkpoints]
@@ -24,7 +26,8 @@ def main() -> None:
     mean = {name: torch.stack([part[name].float() for part in parts]).mean(0) for name in parts[0]}
     args.to.mkdir(parents=True, exist_ok=True)
     save_file(mean, args.to / "model.safetensors", metadata={"format": "pt"})
-    shutil.copy(args.checkpoints[0] / "config.json", args.to / "config.json")
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copy(args.checkpoints[0] / name, args.to / name)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,17 @@ from pathlib import Path
 
 import torch
 
+import start
+
 WARMUP = 0.05
 # Steps between two checkpoints, and between two lines of the log.
 SAVED, TOLD = 200, 25
+
+
+def write(model: torch.nn.Module, folder: Path) -> None:
+    """The model and its tokenizer, so that `crossrank.load` reads the folder."""
+    model.save_pretrained(folder)
+    start.tokenizer().save(str(folder / "tokenizer.json"))
 
 
 def train(
@@ -48,7 +56,7 @@ def train(
     to.mkdir(parents=True, exist_ok=True)
 
     def save(step: int) -> None:
-        model.save_pretrained(to)
+        write(model, to)
         state = {
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
@@ -81,5 +89,5 @@ def train(
         if (step + 1) % SAVED == 0:
             save(step + 1)
         if keep and (step + 1) % keep == 0:
-            model.save_pretrained(to / f"step-{step + 1:05d}")
+            write(model, to / f"step-{step + 1:05d}")
     save(steps)

@@ -3,7 +3,8 @@
     python recipes/package.py WORK_FOLDER --trained-on N [--rerankers small=FOLDER fast=FOLDER tiny=FOLDER]
         [--embedder FOLDER] [--late FOLDER]
 
-Models that are not named stay as they are in the package.
+Models that are not named stay as they are in the package. A threshold is the probability under which the best passage
+of a list is no answer; benchmarks/family.py tells what each costs.
 
 Weights are stored as float16 (exact for the frozen word embeddings, 2^-11 relative for the rest), the word embeddings
 and the tokenizer once for all models. The calibration is fitted on training groups that the cross-encoder has not
@@ -87,13 +88,14 @@ def calibrated(work: Path, reranker: Path, trained_on: int, groups_used: int) ->
         relevant = np.array([n == 0 for row in part for n in range(len(row["passages"]))])
         with torch.inference_mode():
             halves.append((logits_of(model, pairs).numpy(), relevant))
+    most = max(len(row["passages"]) for row in unseen) - 1
     fitted = Platt.fit(*halves[0])
     error = expected_calibration_error(fitted.probability(halves[1][0]), halves[1][1])
     print(f"calibration {fitted}, expected calibration error {error:.4f} on {len(halves[1][0])} unseen pairs")
     return {
         "calibration": {"slope": round(fitted.slope, 5), "intercept": round(fitted.intercept, 5)},
         "calibration_error": round(error, 4),
-        "calibrated_on": f"{len(unseen[::2])} unseen training groups, 1 judged passage among up to 6 mined ones",
+        "calibrated_on": f"{len(unseen[::2])} unseen training groups, 1 judged passage among up to {most} mined ones",
     }
 
 
@@ -110,6 +112,7 @@ def main() -> None:
     parser.add_argument("--rerankers", nargs="+", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--embedder", type=Path, default=None)
     parser.add_argument("--late", type=Path, default=None)
+    parser.add_argument("--thresholds", nargs="+", default=[], metavar="NAME=P", help="see benchmarks/family.py")
     parser.add_argument("--trained-on", type=int, required=True, help="groups the cross-encoders were trained on")
     parser.add_argument("--groups", type=int, default=800, help="unseen groups for the calibration")
     parser.add_argument("--to", type=Path, default=TARGET)
@@ -119,6 +122,10 @@ def main() -> None:
         write(args.to / name, Path(folder), "cross-encoder")
         facts = calibrated(args.work, Path(folder), args.trained_on, args.groups)
         (args.to / name / "crossrank.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    for name, _, chance in (text.partition("=") for text in args.thresholds):
+        file = args.to / name / "crossrank.json"
+        facts = json.loads(file.read_text(encoding="utf-8")) | {"threshold": float(chance)}
+        file.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     if args.embedder is not None:
         write(args.to / "embed", args.embedder, "bi-encoder")
         copy(start.FOLDER, args.to / "embed", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json")

@@ -83,7 +83,7 @@ class LateModel(torch.nn.Module):
         return pad_sequence(vectors, batch_first=True), pad_sequence(real, batch_first=True)
 
     def save_pretrained(self, folder: Path) -> None:
-        """A folder in PyLate's layout, with the tokenizer: `crossrank.load_late(folder)`."""
+        """A folder in PyLate's layout; with a tokenizer, `crossrank.load_late` reads it."""
         self.bert.save_pretrained(folder)
         dense = folder / "1_Dense"
         dense.mkdir(exist_ok=True)
@@ -92,7 +92,6 @@ class LateModel(torch.nn.Module):
         settings = {**late_files(LATE, width, dim), "tokenizer_config.json": start.TOKENIZER_SETTINGS}
         for name, value in settings.items():
             (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-        start.tokenizer().save(str(folder / "tokenizer.json"))
 
 
 def scores(model: LateModel, queries: Marked, documents: Marked) -> torch.Tensor:
