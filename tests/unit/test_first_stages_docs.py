@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -45,12 +46,21 @@ def opensearch() -> Iterator[dict[str, str]]:
         yield {"http://localhost:9200": api.url.removesuffix("/v1")}
 
 
+@contextmanager
+def lance() -> Iterator[dict[str, str]]:
+    """A folder in the place of a bucket."""
+    pytest.importorskip("lance", reason="needs the search extra")
+    with tempfile.TemporaryDirectory() as folder:
+        yield {"s3://bucket/notes.lance": f"{folder}/notes.lance"}
+
+
 # Who answers, and the first line that the section prints.
 NEEDS: dict[str, tuple[Stands, str]] = {
     "A function": (nullcontext, "Failed uploads are retried three times."),
     "PostgreSQL": (postgres, "Uploads Failed uploads are retried three times."),
     "Qdrant": (qdrant, "Failed uploads are retried three times."),
     "OpenSearch and Elasticsearch": (opensearch, "Failed uploads are retried three times."),
+    "Lance": (lance, "Failed uploads are retried three times."),
 }
 
 

@@ -108,7 +108,7 @@ OPTIONAL: dict[str, tuple[str, set[str]]] = {
     ),
     "transformers": ("torch", {"backends/torch.py"}),
     "bm25s": ("train", {"training/words.py"}),
-    "lance": ("search", {"index/table.py"}),
+    "lance": ("search", {"index/table.py", "retrieval/remote/lance.py"}),
     "pyarrow": ("search", {"index/table.py", "index/layout.py", "index/arrow.py", "distributed/parquet.py"}),
     "pypdf": ("search", {"index/pdf.py"}),
     "ir_measures": ("eval", {"evaluation/measures.py"}),

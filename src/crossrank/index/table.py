@@ -161,7 +161,7 @@ class Table:
             )
 
         with _storage(self.folder, "searching"):
-            found = _through_ties(fetch, depth, "_score")
+            found = through_ties(fetch, depth, "_score")
         return _ranking(found["id"].to_pylist(), found["_score"].to_numpy(), depth)
 
     def dense(self, vector: NDArray[np.float32], depth: int, where: Where) -> Ranking:
@@ -184,7 +184,7 @@ class Table:
             )
 
         with _storage(self.folder, "searching"):
-            found = _through_ties(fetch, depth, "_distance")
+            found = through_ties(fetch, depth, "_distance")
         return _ranking(found["id"].to_pylist(), 1 - found["_distance"].to_numpy(), depth)
 
     def rows(self, ids: Sequence[str], columns: Sequence[str]) -> tuple[pa.Table, NDArray[np.int64]]:
@@ -337,7 +337,7 @@ def _one_of(column: str, values: Sequence[str]) -> str:
     return f"{column} IN ({', '.join(literal(value) for value in values)})"
 
 
-def _through_ties(fetch: Callable[[int], pa.Table], depth: int, column: str) -> pa.Table:
+def through_ties(fetch: Callable[[int], pa.Table], depth: int, column: str) -> pa.Table:
     """At least the best `depth` rows, and those that tie with the last of them: which of them Lance leaves out is
     chance, and an answer must not be."""
     limit = depth + 1

@@ -17,7 +17,7 @@ from elasticsearch import ApiError, Elasticsearch, TransportError  # noqa: E402
 class ElasticsearchIndex(SearchIndex):
     """Passages of one index of Elasticsearch 8 or later.
 
-    Tested against recorded exchanges, not against a running server.
+    Tested against exchanges written after its documentation, not against a running server.
 
     Args:
         client: of the official library; it knows addresses, key and certificates.

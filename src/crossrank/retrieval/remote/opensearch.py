@@ -18,7 +18,7 @@ from opensearchpy.exceptions import OpenSearchException, TransportError  # noqa:
 class OpenSearchIndex(SearchIndex):
     """Passages of one index of OpenSearch.
 
-    Tested against recorded exchanges, not against a running server.
+    Tested against exchanges written after its documentation, not against a running server.
 
     Args:
         client: of the official library; it knows addresses, password and certificates.

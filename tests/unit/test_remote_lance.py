@@ -1,0 +1,109 @@
+"""A dataset of Lance by its address: words, vectors, texts, and what goes wrong."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crossrank.errors import InputError, RemoteError
+from crossrank.retrieval.remote.store import Fields
+from crossrank.types import Passage
+
+pytest.importorskip("lance", reason="needs the search extra")
+
+import lance
+import pyarrow as pa
+
+from crossrank.retrieval.remote.lance import LanceTable
+
+TEXTS = ["A failed upload is retried.", "Bread needs yeast.", "An upload of bread fails.", "Bread needs yeast."]
+VECTORS = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A dataset as LanceDB would lay it out, as an address."""
+    folder = tmp_path_factory.mktemp("data") / "notes.lance"
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(VECTORS.ravel()), 8)
+    columns = {"id": [1, 2, 3, 10], "body": TEXTS, "lang": ["en", "en", "de", "en"], "embedding": vectors}
+    made = lance.write_dataset(pa.table(columns), str(folder))
+    made.create_scalar_index("body", "INVERTED")
+    return f"file://{folder}"
+
+
+def table(uri: str, **options: object) -> LanceTable:
+    return LanceTable(uri, Fields("body", metadata=["lang"]), **{"vector": "embedding", **options})  # type: ignore[arg-type]
+
+
+def test_words(uri: str) -> None:
+    found = table(uri).words("is an upload retried?", 10)
+    assert [id_ for id_, _ in found] == ["1", "3"]
+    assert found[0][1] > found[1][1] > 0
+    assert [id_ for id_, _ in table(uri).words("yeast", 10)] == ["10", "2"], "equal ones by id"
+    assert [id_ for id_, _ in table(uri).words("yeast", 1)] == ["10"], "and not by chance"
+    assert table(uri, where="lang = 'de'").words("yeast", 10) == []
+    assert table(uri).words('zebra " OR ( body:*', 10) == []
+
+
+def test_nearest_is_the_order_of_the_cosine(uri: str) -> None:
+    query = np.random.default_rng(1).normal(size=8).astype(np.float32)
+    cosines = VECTORS @ query / np.linalg.norm(VECTORS, axis=1) / np.linalg.norm(query)
+    order = np.argsort(-cosines)
+    found = table(uri).nearest(query, 10)
+    assert [id_ for id_, _ in found] == [("1", "2", "3", "10")[row] for row in order]
+    np.testing.assert_allclose([score for _, score in found], cosines[order], atol=1e-5)
+    assert table(uri).nearest(query, 2) == found[:2]
+    assert [id_ for id_, _ in table(uri, where="lang = 'de'").nearest(query, 2)] == ["3"]
+
+
+def test_texts(uri: str) -> None:
+    bread = Passage("3", TEXTS[2], metadata={"lang": "de"})
+    assert table(uri).passages(["3", "1", "3"]) == [bread, Passage("1", TEXTS[0], metadata={"lang": "en"}), bread]
+    assert table(uri).passages([]) == []
+    with pytest.raises(InputError, match="no passage '7' and 1 more"):
+        table(uri).passages(["1", "7", "8"])
+
+
+def test_newer_versions_wait_for_refresh(tmp_path: Path) -> None:
+    made = lance.write_dataset(pa.table({"id": ["a"], "text": ["Cats purr."]}), str(tmp_path / "t.lance"))
+    opened = LanceTable(str(tmp_path / "t.lance"))
+    assert [passage.text for passage in opened.passages(["a"])] == ["Cats purr."]
+    made.delete("id = 'a'")
+    assert len(opened.passages(["a"])) == 1
+    opened.refresh()
+    with pytest.raises(InputError, match="no passage 'a'"):
+        opened.passages(["a"])
+    with pytest.raises(InputError, match="no passage"):
+        opened.passages(["x') OR ('' = '"])
+    assert LanceTable(str(tmp_path / "t.lance")).words("cats", 5) == [], "also without a full-text index"
+
+
+def test_what_cannot_be_asked(uri: str, tmp_path: Path) -> None:
+    for wrong, message in (({"vector": ""}, "has no vectors"), ({"timeout": 0}, "timeout")):
+        with pytest.raises(InputError, match=message):
+            table(uri, **wrong).nearest(VECTORS[0], 5)
+    with pytest.raises(InputError, match="at most 10,000"):
+        table(uri).words("bread", 10_001)
+    for wrong in ({"vector": "other"}, {"id": "other"}, {"where": "other = 1"}):
+        with pytest.raises(RemoteError, match="cannot be searched"):
+            table(uri, **wrong).nearest(VECTORS[0], 5)
+    with pytest.raises(RemoteError, match="cannot be searched"):
+        table(uri).nearest(VECTORS[0, :3], 5)
+    with pytest.raises(RemoteError, match=r"cannot be searched.*storage_options"):
+        LanceTable(str(tmp_path / "none.lance")).words("bread", 5)
+
+
+def test_a_silent_storage_is_not_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        options = {
+            **{"aws_endpoint": f"http://127.0.0.1:{silent.getsockname()[1]}", "allow_http": "true", "region": "x"},
+            **{"aws_access_key_id": "a", "aws_secret_access_key": "b"},
+        }
+        began = time.monotonic()
+        with pytest.raises(RemoteError, match="cannot be searched"):
+            LanceTable("s3://bucket/notes.lance", storage_options=options, timeout=1).words("bread", 5)
+        assert time.monotonic() - began < 60, "Lance alone waits for minutes"
