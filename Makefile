@@ -13,7 +13,7 @@ ARGS ?=
 TORCH := torch==2.13.0
 # Only the parity tests need it: the shipped models must give the same order there as here.
 PARITY := sentence-transformers>=5
-EXTRAS := search,server,telemetry,torch,eval,llama-index,langchain,haystack,mcp,llm,train,test,server-test,lint
+EXTRAS := search,server,telemetry,torch,eval,llama-index,langchain,haystack,mcp,llm,train,postgres,qdrant,opensearch,elasticsearch,test,server-test,lint
 
 CODE := src tests scripts recipes benchmarks
 BIN := $(VENV)/bin

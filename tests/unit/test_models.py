@@ -88,7 +88,7 @@ def test_an_empty_name_is_refused() -> None:
         named.read(" ", default="small")
 
 
-@pytest.mark.parametrize("name", ["small", "embed"])
+@pytest.mark.parametrize("name", ["small", "fast", "embed"])
 def test_the_catalog_says_of_the_wheel_what_its_files_say(name: str) -> None:
     if not Path(catalog.locate(name, default=name).source).is_dir():
         pytest.skip("no model in this tree")
