@@ -46,7 +46,8 @@ class Machine:
         self.now += pace * len(texts)
         return np.array([[float(text.split("-")[1]), 1, 2, 3] for text in texts], dtype=np.float32)
 
-    def put(self, rows: Sequence[Row], vectors: NDArray[np.float32], replaced: Sequence[str]) -> None:
+    def put(self, rows: Sequence[Row], vectors: NDArray[np.float32], replaced: Sequence[str], late: object) -> None:
+        assert late is None
         # Each vector is of its own passage.
         assert [float(row.passage.text.split("-")[1]) for row in rows] == vectors[:, 0].tolist()
         self.put_at.append((self.now, [row.passage.document for row in rows]))

@@ -107,7 +107,8 @@ def find(folder: Path, config: Mapping[str, Any]) -> Found | None:
     """
     listed = settings.modules(folder)
     kinds = [kind for kind, _ in listed]
-    if "HF_ColBERT" in (config.get("architectures") or ()) and not listed:
+    names = config.get("architectures")
+    if isinstance(names, list) and "HF_ColBERT" in names and not listed:
         return Found(_colbert(folder), {})
     stated = settings.optional_json(folder / "config_sentence_transformers.json")
     if kinds != CHAIN:
