@@ -28,7 +28,7 @@ Examples:
   crossrank eval my.index --queries queries.jsonl --qrels judged.tsv --html report.html
   crossrank eval scifact/ --cache eval.cache --sample 50 --models small,my-model/
   crossrank eval trec_dl19/ --split full --run BM25=bm25.trec --over BM25
-  crossrank eval my.index --queries queries.jsonl --qrels judged.tsv --models tiny/,small --cascade "tiny>small"
+  crossrank eval my.index --queries queries.jsonl --qrels judged.tsv --models fast,small --cascade "fast>small"
   crossrank eval --qrels qrels.txt --run old=old.trec --run new=new.trec -m nDCG@10 -m AP
 """,
 )

@@ -22,7 +22,7 @@ Examples:
   crossrank frontier my.index --queries queries.jsonl --qrels judged.tsv --html frontier.html
   crossrank frontier scifact/ --cache eval.cache --models small,big/ --depths 10,20,50,100
   crossrank frontier trec_dl19/ --split full --run BM25=bm25.trec --over BM25 \\
-      --models tiny/,small --cascade "tiny>small"
+      --models fast,small --cascade "fast>small"
 """,
 )
 @click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))

@@ -217,7 +217,7 @@ def cascades(named: Sequence[str], models: str) -> list[tuple[str, str]]:
     for text in dict.fromkeys(named):
         coarse, *rest = (Path(part.strip()).name for part in text.split(">"))
         if len(rest) != 1 or not coarse or not rest[0]:
-            raise click.UsageError(f"--cascade takes two models, as in 'tiny>small', not {text!r}")
+            raise click.UsageError(f"--cascade takes two models, as in 'fast>small', not {text!r}")
         if unknown := next((name for name in (coarse, *rest) if name not in labels(models)), None):
             raise click.UsageError(f"--cascade {text} names {unknown!r}, which --models does not")
         made.append((coarse, rest[0]))
