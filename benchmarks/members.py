@@ -228,7 +228,7 @@ class Family:
 
     def _cascade(self, measured: Sequence[Measured]) -> Table:
         names = list(self.models)
-        layers = [self.models[n].checkpoint.config.layers for n in (names[0], names[-1])]
+        layers = [int(self.models[n].checkpoint.config["num_hidden_layers"]) for n in (names[0], names[-1])]
         share = (layers[1] * DEEP + layers[0] * HANDED) / (layers[0] * DEEP)
         rows: list[tuple[Any, ...]] = []
         for one in measured:

@@ -86,7 +86,7 @@ def test_a_beir_folder_is_indexed_once_and_every_stage_measured(models: dict[str
     common = ["eval", source, "--cache", "cache", "--embedder", models["embedder"], "--backend", "fake"]
     common += ["--models", f"{models['first']},{models['second']}", "--passage-tokens", 20, "--depth", 30]
     made = found(*common, "--write-runs", "runs", "--html", "page.html", "-m", "nDCG@5", "-m", "RR", "-m", "P@1")
-    names = ["BM25", "dense", "fusion", "first", "first (mix 0.1)", "second", "second (mix 0.1)"]
+    names = ["BM25", "dense", "fusion", "first", "first (mix 0.3)", "second", "second (mix 0.3)"]
     assert [system["name"] for system in made["systems"]] == names
     assert made["baseline"] == "fusion"
     assert made["measures"] == ["nDCG@5", "RR", "P@1"]
@@ -170,7 +170,7 @@ def test_a_given_run_is_reranked_without_an_index(models: dict[str, str]) -> Non
     write_lines(Path("first.trec"), rows)
     common = ["eval", source, "--run", "BM25=first.trec", "--over", "BM25", "--models", models["first"]]
     made = found(*common, "--backend", "fake", "--depth", 12)
-    assert [system["name"] for system in made["systems"]] == ["BM25", "first", "first (mix 0.1)"]
+    assert [system["name"] for system in made["systems"]] == ["BM25", "first", "first (mix 0.3)"]
     assert made["systems"][1]["candidates"]["recall"] == 1.0
     assert made["systems"][0]["latency_ms"]["query"] is None
 
