@@ -51,9 +51,7 @@ def main() -> None:
     import members
     import sets
 
-    names = options.sets or [name for name in sets.SETS if (options.data / name).is_dir()]
-    if unknown := [name for name in names if name not in sets.SETS or not (options.data / name).is_dir()]:
-        sys.exit(f"no such set in {options.data}: {', '.join(unknown)}. Known: {', '.join(sets.SETS)}")
+    names = sets.names(options.data, options.sets)
     family = members.Family.of(options)
     found = {"benchmark": "family", "measure": members.MEASURE, "mix": family.mix, "queries": options.queries}
     found |= {"seed": options.seed, "machine": machine.describe(options.threads), **family.about()}

@@ -55,9 +55,7 @@ def main() -> None:
     import report
     import sets
 
-    names = options.sets or [name for name in sets.SETS if (options.data / name).is_dir()]
-    if unknown := [name for name in names if name not in sets.SETS or not (options.data / name).is_dir()]:
-        sys.exit(f"no such set in {options.data}: {', '.join(unknown)}. Known: {', '.join(sets.SETS)}")
+    names = sets.names(options.data, options.sets)
     plan = experiment.Plan.of(options)
     about = machine.describe(options.threads)
     results = []

@@ -46,6 +46,13 @@ SETS = {
 }
 
 
+def names(folder: Path, wanted: list[str] | None) -> list[str]:
+    """The sets asked for, or all known ones in the folder; ends the program where one is not there."""
+    if unknown := [name for name in wanted or () if name not in SETS or not (folder / name).is_dir()]:
+        raise SystemExit(f"no such set in {folder}: {', '.join(unknown)}. Known: {', '.join(SETS)}")
+    return wanted or [name for name in SETS if (folder / name).is_dir()]
+
+
 def read(folder: Path, name: str) -> JudgedSet:
     """The set with all its judged queries."""
     return read_set(folder / name, SETS[name].split)
