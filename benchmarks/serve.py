@@ -152,7 +152,7 @@ class Server:
         """
         began = time.perf_counter()
         # infinity phones home unless it is told not to.
-        quiet = {**os.environ, "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}
+        quiet = {**os.environ, "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0", "HF_HUB_OFFLINE": "1"}
         self._process = subprocess.Popen(self._command, stdout=self._log, stderr=self._log, env=quiet)
         while not (ready or self._ready)():
             if self._process.poll() is not None:
@@ -264,10 +264,12 @@ def peers(options: argparse.Namespace, pool: list[str]) -> dict[str, Any]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         checkpoint.export(named.read(options.model, default="small"), folder / "model")
         running: dict[str, Server] = {}
-        for name in ["crossrank", *options.peers]:
+        for named_peer in ["crossrank", *options.peers]:
+            # The interpreter is nobody's business but this machine's.
+            name = named_peer.partition("@")[0]
             log = stack.enter_context((folder / f"{name.replace('/', '_')}.log").open("w+b"))
             ours = name == "crossrank"
-            server = Server.ours(options, "--no-embed") if ours else peer(options, name, folder / "model", log)
+            server = Server.ours(options, "--no-embed") if ours else peer(options, named_peer, folder / "model", log)
             stack.enter_context(server)
             try:
                 server.start(None if ours else server.answers)
@@ -294,8 +296,10 @@ def peer(options: argparse.Namespace, name: str, folder: Path, log: Any) -> Serv
     kind, _, dtype = spelled.partition("=")
     begin = [*pinned(options, True), python or sys.executable]
     if kind == "infinity":
+        # Its warm-up measures batches of many sizes, which takes minutes on two cores; ours is a request.
         command = [*begin, "-m", "infinity_emb.cli", "v2", "--model-id", str(folder), "--port", "{port}", "--engine",
-                   "torch", "--device", "cpu", "--dtype", dtype or "float32", "--no-bettertransformer"]  # fmt: skip
+                   "torch", "--device", "cpu", "--dtype", dtype or "float32", "--no-bettertransformer",
+                   "--no-model-warmup"]  # fmt: skip
         return Server(command, "/rerank", log)
     program = Path(__file__).with_name("serve_peers.py")
     command = [*begin, str(program), kind, "--model", str(folder), "--port", "{port}", "--threads",
