@@ -34,7 +34,7 @@ MEAN_TOKENS, SPREAD, SHORTEST, LONGEST = 83, 0.45, 24, 400
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=None, help="default: the model in the wheel")
-    parser.add_argument("--backends", nargs="+", default=["reference", "torch"], help="names, or NAME=DTYPE")
+    parser.add_argument("--backends", nargs="+", default=["reference", "torch"], help="NAME, NAME=DTYPE, NAME@THREADS")
     parser.add_argument("--passages", nargs="+", type=int, default=[10, 50, 100])
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", type=int, default=machine.cores())
@@ -100,10 +100,11 @@ class Backend:
     """A process with one backend. It times on its own clock, so the pipe between us is not in the figures."""
 
     def __init__(self, options: argparse.Namespace, backend: str) -> None:
-        command = [sys.executable, __file__, "--worker", backend, "--threads", str(options.threads)]
+        backend, _, own = backend.partition("@")
+        command = [sys.executable, __file__, "--worker", backend, "--threads", own or str(options.threads)]
         command += ["--model", options.model] if options.model else []
         self._worker = Worker(command)
-        self.name: str = self._worker.ready["backend"]
+        self.name: str = self._worker.ready["backend"] + (f" with threads={own}" if own else "")
         self.tokens: dict[str, Any] = self._worker.ready["tokens"]
         self.close = self._worker.close
 
@@ -117,7 +118,7 @@ def start(options: argparse.Namespace) -> tuple[dict[str, Any], Callable[[dict[s
     import crossrank
 
     backend, _, dtype = options.worker.partition("=")
-    scorer = crossrank.load(options.model, backend=backend, dtype=dtype or "auto")
+    scorer = crossrank.load(options.model, backend=backend, dtype=dtype or "auto", threads=options.threads)
     tokenizer = scorer.checkpoint.tokenizer()
     pool = cut(english(), tokenizer, QUERY)
     lengths = [len(tokenizer.encode(QUERY, text).ids) for text in pool]
