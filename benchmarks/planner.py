@@ -340,12 +340,13 @@ def stopping(asked: list[Asked], first: str) -> list[dict[str, Any]]:
     import numpy as np
 
     from crossrank.cascade import mixed
+    from crossrank.pipeline import MIX
     from crossrank.stopping import Stopping
     from crossrank.types import Ranking
 
     rule, rows = Stopping(), []
     print(f"\nstopping rule, {first}\n\n| weight | set | nDCG@10 kept | scoring saved | wrong |\n|--:|---|--:|--:|--:|")
-    for weight in (0.1, 0.2, 0.5, 1.0):
+    for weight in sorted({0.1, 0.2, MIX, 0.5, 1.0}):
         for name in dict.fromkeys(one.set for one in asked):
             kept, whole, saved, wrong = [], [], [], []
             for one in (one for one in asked if one.set == name):
