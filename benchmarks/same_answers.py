@@ -2,10 +2,10 @@
 
     python benchmarks/same_answers.py DATA_FOLDER --cache FOLDER [--sets trec_dl19 ...] [--queries 50] [--out FILE.json]
 
-For every set the same candidates, the top of the fusion and the list that comes with the set, are scored in float32 and
-in every other tier and dtype that this machine has. A kind passes when, on every list, nDCG@10 is within 0.001 of
-float32's, alone and mixed as the product mixes, and the mean of Kendall's tau over the queries is over 0.99. Exits with
-1 when one does not. What float32 itself is judged by is transformers, in tests/parity.
+For every set the same candidates, the top of the fusion and the list that comes with the set, are scored in float32
+and in every other tier and dtype that this machine has, its GPU included. A kind passes when, on every list, nDCG@10 is
+within 0.001 of float32's, alone and mixed as the product mixes, and the mean of Kendall's tau over the queries is over
+0.99. Exits with 1 when one does not. What float32 itself is judged by is transformers, in tests/parity.
 
 Needs the extras search and eval. Indexes and scores are kept in --cache, which benchmarks/quality.py can share.
 """
@@ -31,7 +31,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, required=True, help="folder for indexes and pair scores")
     parser.add_argument("--sets", nargs="+", default=None, help="default: all known sets that DATA_FOLDER holds")
     parser.add_argument("--model", default="small")
-    parser.add_argument("--kinds", nargs="+", default=None, metavar="TIER=DTYPE", help="default: all of this machine")
+    parser.add_argument(
+        "--kinds",
+        nargs="+",
+        default=None,
+        metavar="TIER=DTYPE",
+        help="default: all of this machine; cuda=bfloat16 is the GPU engine",
+    )
     parser.add_argument("--queries", type=int, default=50, help="at most this many of a set, drawn by --seed")
     parser.add_argument("--depth", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
@@ -44,14 +50,17 @@ def main() -> None:
     options = arguments()
     # NumPy reads this once, so nothing heavy may be imported before.
     machine.limit_threads(options.threads)
+    from crossrank.backends import cuda
     from crossrank.backends.cpu import library
 
-    kinds = options.kinds or [
+    on_card = ["cuda=bfloat16", "cuda=float16"] if cuda.unseen() is None else []
+    native = [
         f"{tier}={dtype}"
         for tier in library.tiers()
         for dtype in ("float32", "bfloat16")
         if dtype == EXACT or library.has_bfloat16(tier)
     ]
+    kinds = options.kinds or [*native, *on_card]
     # The fastest float32 judges; the other float32 tiers differ from it by the order of additions.
     exact = f"{library.tiers()[-1]}={EXACT}"
     if library.tiers()[-1] == "amx_bf16":
@@ -91,7 +100,8 @@ def measured(options: argparse.Namespace, exact: str, kinds: list[str]) -> list[
 
     def opened(kind: str) -> CachedScorer:
         tier, _, dtype = kind.partition("=")
-        made = crossrank.load(options.model, backend=f"cpu:{tier}", dtype=dtype, threads=options.threads)
+        backend = tier if tier == "cuda" else f"cpu:{tier}"
+        made = crossrank.load(options.model, backend=backend, dtype=dtype, threads=options.threads)
         return CachedScorer(made, options.cache, None)
 
     judge, others = opened(exact), {kind: opened(kind) for kind in kinds}

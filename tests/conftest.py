@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,16 @@ import tiny
 # Before any library that would read it is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_gpu() -> Iterator[None]:
+    """`auto` means the same backend on every machine. Tests of the GPU engine name it."""
+    from crossrank.backends.cuda import driver
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver, "installed", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="session")

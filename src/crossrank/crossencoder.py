@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from crossrank import backends, checkpoint
 from crossrank.asking import check_list, check_pairs, check_queries
-from crossrank.batching import plan, slices
+from crossrank.batching import budget_of, plan, slices
 from crossrank.calibration import Platt, sigmoid
 from crossrank.encoder import Encoded, PairEncoder, Windows
 from crossrank.errors import CheckpointError, InputError, ScoreError
@@ -24,8 +24,6 @@ from crossrank.models import named
 from crossrank.types import Backend, Passage, Tokens, Truncation, order_of
 from crossrank.windows import Fold, fold
 
-# Tokens of one batch. Scores do not depend on it; memory does: about 60 MB of activations for a MiniLM.
-BUDGET = 8192
 # Characters of the first slice of a long list and of any, about 15,000 and 60,000 tokens of English. Tokenizing takes
 # some 80 bytes a token until the ids are out, and two slices exist at once.
 FIRST_SLICE, SLICE = 65_536, 262_144
@@ -264,7 +262,7 @@ class CrossEncoder:
 
     def _forward(self, tokens: Tokens) -> NDArray[np.float32]:
         logits = np.empty(len(tokens), dtype=np.float32)
-        for batch in plan(tokens.lengths, BUDGET, self.backend.padded):
+        for batch in plan(tokens.lengths, budget_of(self.backend), self.backend.padded):
             logits[batch] = self.backend.forward(tokens.take(batch))
         if np.isnan(logits).any():
             raise ScoreError(

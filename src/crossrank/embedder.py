@@ -11,14 +11,11 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from crossrank import backends, checkpoint
-from crossrank.batching import plan
+from crossrank.batching import budget_of, plan
 from crossrank.encoder import valid_text
 from crossrank.errors import CheckpointError, InputError
 from crossrank.models import named
 from crossrank.types import Backend, Embedded, Pooling, Tokens, Truncation
-
-# Tokens of one batch. Vectors do not depend on it; memory does.
-BUDGET = 8192
 
 
 class TextEmbedder:
@@ -94,7 +91,7 @@ class TextEmbedder:
         place = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         tokens, cut = self._encode(list(place))
         out = np.empty((len(place), self.width), dtype=np.float32)
-        for batch in plan(tokens.lengths, BUDGET, self.backend.padded):
+        for batch in plan(tokens.lengths, budget_of(self.backend), self.backend.padded):
             out[batch] = self.backend.pool(tokens.take(batch), self._pooling)
         # Cosine needs unit vectors, also where the checkpoint has no Normalize module.
         out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)

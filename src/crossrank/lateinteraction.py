@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from crossrank import backends, checkpoint
 from crossrank.asking import check_list, check_pairs, check_queries
 from crossrank.backends.maxsim import maxsim
-from crossrank.batching import plan, slices
+from crossrank.batching import budget_of, plan, slices
 from crossrank.checkpoint.late import PROJECTION
 from crossrank.crossencoder import (
-    BUDGET,
     CHARACTERS,
     FIRST_SLICE,
     SLICE,
@@ -229,7 +228,7 @@ class LateInteraction:
         """Unit vectors of the tokens that count."""
         tokens, kept = marked.tokens, marked.kept
         out = np.empty((len(tokens.ids), self.width), dtype=np.float32)
-        for batch in plan(tokens.lengths, BUDGET, self.backend.padded):
+        for batch in plan(tokens.lengths, budget_of(self.backend), self.backend.padded):
             states = self._states(tokens.take(batch), None if marked.seen is None else marked.seen[batch])
             mapped = states @ self._map.T
             if self._bias is not None:

@@ -17,7 +17,10 @@ NEAR = {"float32": 1e-4, "float16": 0.01, "bfloat16": 0.05}
 judge's scores (`spread`). The shipped model on SelQA sentences was within 3e-6 in float32, and in bfloat16 within 0.015
 (native engine) and 0.023 (torch); see LOG.md."""
 
-MOVES = {"cpu": 0.0, "fake": 0.0, "reference": 2e-5, "torch": 2e-5, "torch-bfloat16": 0.1}
+MOVES = {
+    "cpu": 0.0, "fake": 0.0, "reference": 2e-5,
+    "torch": 2e-5, "torch-bfloat16": 0.1, "cuda": 2e-5, "cuda-bfloat16": 0.1,
+}  # fmt: skip
 """How far a score may move with what else is in its batch, by backend: matrix products round differently by shape. The
 native engine adds every number in one order, whatever stands beside it."""
 
@@ -42,7 +45,8 @@ def moves(backend: str) -> float:
     (0.0, 0.1)
     """
     kind = backend.partition(" ")[0]
-    return MOVES["torch-bfloat16"] if kind == "torch" and near(backend) > NEAR["float32"] else MOVES[kind]
+    half = f"{kind}-bfloat16"
+    return MOVES[half] if half in MOVES and near(backend) > NEAR["float32"] else MOVES[kind]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""One contract for every backend that is installed: reference, the native engine's tiers, torch, fake."""
+"""One contract for every backend that is installed: reference, the native engine's tiers, torch, cuda, fake."""
 
 from __future__ import annotations
 
@@ -30,12 +30,26 @@ KINDS = [
     "fake",
     pytest.param("torch", marks=[needs_torch, pytest.mark.torch]),
     pytest.param("torch-bfloat16", marks=[needs_torch, pytest.mark.torch]),
+    # The GPU engine, computing on the CPU.
+    pytest.param("cuda", marks=[needs_torch, pytest.mark.torch]),
+    pytest.param("cuda-bfloat16", marks=[needs_torch, pytest.mark.torch]),
 ]
 
 
 def opened(kind: str, folder: Path) -> Backend:
     name, _, dtype = kind.partition("-")
+    if name == "cuda":
+        return card_on_the_cpu(folder, dtype or "float32")
     return backends.open(read(folder), name, "cpu", dtype or "auto")
+
+
+def card_on_the_cpu(folder: Path, dtype: str) -> Backend:
+    import torch
+
+    from crossrank.backends.cuda.card import Card
+    from crossrank.backends.cuda.devices import DTYPES
+
+    return Card(read(folder), torch.device("cpu"), DTYPES[dtype], rounded=True)
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -72,9 +72,10 @@ def test_a_tier_can_be_forced(cross_encoder_folder: Path) -> None:
         ({"device": "tpu"}, "device must be one of"),
         ({"dtype": "int8"}, "dtype must be one of"),
         ({"name": "reference:avx2"}, "only cpu takes a tier"),
-        ({"name": "cpu", "device": "cuda"}, "use backend='torch'"),
+        ({"name": "cpu", "device": "cuda"}, "use backend='cuda' or 'torch'"),
         ({"name": "reference", "dtype": "bfloat16"}, "use backend='cpu' or 'torch'"),
-        ({"name": "reference", "device": "cuda"}, "use backend='torch'"),
+        ({"name": "reference", "device": "cuda"}, "use backend='cuda' or 'torch'"),
+        ({"name": "cuda", "device": "cpu"}, "use backend='cpu'"),
     ],
 )
 def test_what_does_not_exist_is_refused(cross_encoder_folder: Path, arguments: dict[str, str], words: str) -> None:

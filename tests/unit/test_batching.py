@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossrank.batching import plan, slices
+from crossrank.batching import BUDGET, budget_of, plan, slices
 from crossrank.errors import InputError
 
 
@@ -57,3 +57,11 @@ def test_a_list_that_costs_little_more_than_one_slice_stays_whole():
 def test_slices_that_cannot_be(first, most):
     with pytest.raises(InputError, match="slices"):
         slices(np.array([3]), first, most)
+
+
+def test_a_backend_that_cuts_batches_itself_is_given_more() -> None:
+    class Large:
+        budget = 100_000
+
+    assert budget_of(Large()) == 100_000  # type: ignore[arg-type]
+    assert budget_of(object()) == BUDGET  # type: ignore[arg-type]

@@ -97,16 +97,25 @@ WITHIN_A_LAYER = {
 # What the base install brings: any file may import it.
 BASE = {"numpy", "tokenizers", "safetensors", "huggingface_hub", "click", "rich"}
 
+# The GPU engine computes with torch everywhere but where it plans.
+CUDA = (
+    *("attention", "batch", "bert", "card", "cards", "devices", "fusing"),
+    *("graphs", "kernels", "lanes", "layers", "model", "modernbert"),
+)
+
 # Optional libraries, the extra that brings them, and the only files that may import them.
 OPTIONAL: dict[str, tuple[str, set[str]]] = {
     "torch": (
         "torch",
         {
             *("backends/torch.py", "checkpoint/pickled.py"),
+            *(f"backends/cuda/{name}.py" for name in CUDA),
             *(f"training/{name}.py" for name in ("losses", "loop", "network", "trainings", "tuning")),
         },
     ),
     "transformers": ("torch", {"backends/torch.py"}),
+    # Comes with torch's CUDA builds.
+    "triton": ("gpu", {"backends/cuda/kernels.py"}),
     "bm25s": ("train", {"training/words.py"}),
     "lance": ("search", {"index/table.py", "retrieval/remote/lance.py"}),
     "pyarrow": ("search", {"index/table.py", "index/layout.py", "index/arrow.py", "distributed/parquet.py"}),

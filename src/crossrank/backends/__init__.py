@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from crossrank import extras
-from crossrank.backends import cpu, reference
+from crossrank.backends import cpu, cuda, reference
 from crossrank.checkpoint import Checkpoint
 from crossrank.errors import InputError
 from crossrank.types import Backend
 
-NAMES = ("auto", "cpu", "reference", "torch", "fake")
+NAMES = ("auto", "cpu", "cuda", "reference", "torch", "fake")
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -24,11 +24,12 @@ def open(
 
     Args:
         checkpoint: the model.
-        name: `auto`, `cpu` (the native engine; `cpu:avx2` forces an instruction set), `reference` (NumPy), `torch`
-            (extra `torch`) or `fake` (no model: a function of the ids).
-        device: `auto`, `cpu` or `cuda`, also `cuda:1`. All but the torch backend have only the CPU.
-        dtype: `auto`, `float32`, `bfloat16` or `float16`. `auto` is bfloat16 where the hardware multiplies in it, and
-            float32 elsewhere.
+        name: `auto`, `cpu` (the native engine; `cpu:avx2` forces an instruction set), `cuda` (the GPU engine, extra
+            `gpu`), `reference` (NumPy), `torch` (extra `torch`) or `fake` (no model: a function of the ids).
+        device: `auto`, `cpu` or `cuda`, also `cuda:1`; for the cuda backend also `cuda:0,1` or `cuda:all`, which
+            divide the work among cards. All but the cuda and the torch backend have only the CPU.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`. `auto` is bfloat16 where the hardware multiplies in it,
+            float16 on older GPUs, and float32 elsewhere.
         threads: cores that one call of the native engine may use; all when absent.
 
     Raises:
@@ -37,19 +38,16 @@ def open(
         MissingExtraError: the backend's library is not installed.
     """
     name, _, tier = name.partition(":")
-    if name not in NAMES or (tier and name != "cpu"):
-        raise InputError(f"backend must be one of {', '.join(NAMES)}, not {name!r}; only cpu takes a tier: cpu:avx2")
-    if device.partition(":")[0] not in DEVICES:
-        raise InputError(f"device must be one of {', '.join(DEVICES)}, not {device!r}")
-    if dtype not in DTYPES:
-        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    _check(name, tier, device, dtype)
     chosen = _choose(checkpoint, device, dtype)[0] if name == "auto" else name
     if chosen == "torch":
         from crossrank.backends import torch  # needs the extra, which the base install leaves out
 
         return torch.Torch(checkpoint, device, dtype)
+    if chosen == "cuda":
+        return cuda.open(checkpoint, device, dtype)
     if device not in ("auto", "cpu"):
-        raise InputError(f"the {chosen} backend computes on the CPU, not on {device}; use backend='torch'")
+        raise InputError(f"the {chosen} backend computes on the CPU, not on {device}; use backend='cuda' or 'torch'")
     if chosen == "cpu":
         return cpu.Native(checkpoint, dtype, tier or None, threads)
     if dtype not in ("auto", "float32"):
@@ -61,20 +59,36 @@ def open(
     return reference.Reference(checkpoint)
 
 
+def _check(name: str, tier: str, device: str, dtype: str) -> None:
+    if name not in NAMES or (tier and name != "cpu"):
+        raise InputError(f"backend must be one of {', '.join(NAMES)}, not {name!r}; only cpu takes a tier: cpu:avx2")
+    if device.partition(":")[0] not in DEVICES:
+        raise InputError(f"device must be one of {', '.join(DEVICES)}, not {device!r}")
+    if dtype not in DTYPES:
+        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    if name == "cuda" and device == "cpu":
+        raise InputError("the cuda backend computes on a GPU, not on the CPU; use backend='cpu'")
+
+
 def why(checkpoint: Checkpoint) -> str:
     """One sentence: which backend `auto` picks for this checkpoint, and the reason."""
     chosen, reason = _choose(checkpoint, "auto", "auto")
     if chosen == "torch" and not extras.available("torch"):
         reason += ". It is not installed: pip install 'crossrank[torch]'"
+    unseen = cuda.unseen()
+    if unseen is not None and cuda.driver.installed():
+        reason += f". An NVIDIA driver is here, but no GPU is used: {unseen}"
     return f"auto picks {chosen}: {reason}."
 
 
 def _choose(checkpoint: Checkpoint, device: str, dtype: str) -> tuple[str, str]:
     """The backend's name and the reason, without loading anything."""
     if device not in ("auto", "cpu"):
-        return "torch", f"{device} was asked for, and only torch runs there"
+        return _on_gpu(checkpoint, f"{device} was asked for")
+    if device == "auto" and cuda.unseen() is None:
+        return _on_gpu(checkpoint, "torch sees a GPU")
     if dtype == "float16":
-        return "torch", f"{dtype} was asked for, and only torch computes in it"
+        return "torch", f"{dtype} was asked for, and here only torch computes in it"
     obstacle = cpu.obstacle(checkpoint)
     if obstacle is None:
         try:
@@ -89,3 +103,10 @@ def _choose(checkpoint: Checkpoint, device: str, dtype: str) -> tuple[str, str]:
     if missing is None:
         return "reference", f"it computes {checkpoint.architecture} with NumPy; the native engine cannot: {obstacle}"
     return "torch", f"the native engine and the reference backend cannot: {missing}"
+
+
+def _on_gpu(checkpoint: Checkpoint, reason: str) -> tuple[str, str]:
+    unable = cuda.obstacle(checkpoint)
+    if unable is None:
+        return "cuda", f"{reason}, and the GPU engine computes {checkpoint.architecture}"
+    return "torch", f"{reason}, and the GPU engine cannot: {unable}"

@@ -33,7 +33,10 @@ class Torch:
         cuda = torch.cuda.is_available()
         if device.startswith("cuda") and not cuda:
             raise InputError("device='cuda' was asked for but torch sees no GPU; use device='cpu' or check the driver")
-        self._device = torch.device(("cuda" if cuda else "cpu") if device == "auto" else device)
+        try:
+            self._device = torch.device(("cuda" if cuda else "cpu") if device == "auto" else device)
+        except RuntimeError as error:  # cuda:all
+            raise InputError(f"the torch backend computes on one device, not on {device}; use device='cuda'") from error
         chosen = dtype if dtype != "auto" else ("float32" if self._device.type == "cpu" else "bfloat16")
         self.name = f"torch ({self._device.type}, {chosen})"
         self._labels = checkpoint.labels

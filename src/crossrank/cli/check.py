@@ -162,11 +162,14 @@ def _hold_to_library(way: dict[str, Any], scores: NDArray[np.float32], known: di
 
 def _ways(read: Checkpoint, threads: int | None, no_server: bool) -> Iterator[tuple[str, Any]]:
     """Every way to run the model, the judge first, each to be opened when it is its turn."""
+    from crossrank.backends import cuda
     from crossrank.backends.cpu import library
 
     yield "reference", _library(read, "reference", "float32", threads)
     for dtype in ("float32", "bfloat16"):
         yield f"torch ({dtype})", _library(read, "torch", dtype, threads)
+    if cuda.unseen() is None:
+        yield "cuda (auto)", _library(read, "cuda", "auto", threads, "cuda")
     reason = library.obstacle()
     if reason is not None:
         yield "cpu", _refused(f"the native engine is not there: {reason}")
@@ -179,12 +182,12 @@ def _ways(read: Checkpoint, threads: int | None, no_server: bool) -> Iterator[tu
 
 
 @contextmanager
-def _library(read: Checkpoint, backend: str, dtype: str, threads: int | None) -> Iterator[Way]:
+def _library(read: Checkpoint, backend: str, dtype: str, threads: int | None, device: str = "cpu") -> Iterator[Way]:
     from crossrank import backends
     from crossrank.crossencoder import CrossEncoder
     from crossrank.parity import Way, near
 
-    scorer = CrossEncoder(read, backends.open(read, backend, "cpu", dtype, threads))
+    scorer = CrossEncoder(read, backends.open(read, backend, device, dtype, threads))
     yield Way(scorer.backend.name, scorer.score, near(scorer.backend.name))
 
 

@@ -19,11 +19,14 @@ _INSTRUCTIONS = (
     "avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8",
     "asimd", "asimddp", "bf16", "i8mm", "sve", "sve2",
 )  # fmt: skip
-_LIBRARIES = ("numpy", "tokenizers", "safetensors", "huggingface-hub", "torch", "transformers", "pylance", "pyarrow")
+_LIBRARIES = (
+    "numpy", "tokenizers", "safetensors", "huggingface-hub", "torch", "triton", "transformers", "pylance", "pyarrow",
+)  # fmt: skip
 # Of each extra: the modules it brings, and what it is for.
 _EXTRAS = {
     "search": (("lance", "pyarrow", "pypdf"), "crossrank index and search"),
-    "torch": (("torch", "transformers"), "other architectures, GPUs"),
+    "torch": (("torch", "transformers"), "other architectures"),
+    "gpu": (("torch",), "the GPU engine"),
     "eval": (("ir_measures", "matplotlib"), "crossrank eval and frontier"),
     "llm": (("httpx",), "models behind an address, as reranker or embedder"),
     "mcp": (("mcp",), "crossrank mcp"),
@@ -62,6 +65,7 @@ def _machine() -> dict[str, Any]:
         "isa": " ".join([platform.machine(), *(flag for flag in _INSTRUCTIONS if flag in flags)]),
         "memory": _memory(),
         "gpu": _gpu(),
+        "gpu engine": _gpu_engine(),
     }
 
 
@@ -98,6 +102,14 @@ def _memory() -> str:
 def _gpu() -> str:
     found = _output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
     return "; ".join(found.splitlines()) if found else "none found"
+
+
+def _gpu_engine() -> str:
+    """Whether the GPU engine could run here; where there is a driver, torch is asked, which takes seconds."""
+    from crossrank.backends import cuda
+
+    reason = cuda.unseen()
+    return "ready" if reason is None else f"not used: {reason}"
 
 
 def _output(program: str, *arguments: str) -> str:

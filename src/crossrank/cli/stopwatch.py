@@ -182,8 +182,7 @@ class _Native:
 
 def _batches(tokens: Tokens) -> list[Tokens]:
     """As a scorer hands them to the native engine."""
-    from crossrank.batching import plan
-    from crossrank.crossencoder import BUDGET
+    from crossrank.batching import BUDGET, plan
 
     return [tokens.take(batch) for batch in plan(tokens.lengths, BUDGET, padded=False)]
 

@@ -11,8 +11,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.batching import budget_of
 from crossrank.cost import CostModel, Pace, Sample, fit
-from crossrank.crossencoder import BUDGET, CrossEncoder
+from crossrank.crossencoder import CrossEncoder
 from crossrank.types import Tokens
 
 # Calls to time, as passages and tokens of one (their pairs have the query and special tokens besides): one and few,
@@ -80,7 +81,7 @@ def measure(scorer: CrossEncoder, seconds: float = 1.5, clock: Callable[[], floa
             taken.append(_timed(scorer, count, size, dice, clock)[1])
         last = first
         samples.append(Sample(lengths, max(statistics.median(taken), 1e-7)))
-    model = fit(samples, workers, scorer.backend.padded, BUDGET)
+    model = fit(samples, workers, scorer.backend.padded, budget_of(scorer.backend))
     return CostModel(
         model.call, model.sequence, model.token, model.square, _tokenizing(scorer, dice, clock),
         model.workers, model.padded, model.budget,

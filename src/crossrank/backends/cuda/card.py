@@ -1,0 +1,238 @@
+"""One card: batches planned, two in flight, fewer tokens when its memory runs out. Needs the extra `gpu`."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from contextlib import nullcontext
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank import extras
+from crossrank.backends.cuda import ladder
+from crossrank.backends.cuda.graphs import Direct, Graphs, Runner
+from crossrank.backends.cuda.ladder import Ladder
+from crossrank.backends.cuda.lanes import Lane, Lanes, array
+from crossrank.backends.cuda.layers import Place
+from crossrank.backends.cuda.model import Output, shared
+from crossrank.backends.limits import Limits, check_seen
+from crossrank.batching import plan
+from crossrank.checkpoint import Checkpoint
+from crossrank.errors import InputError
+from crossrank.types import Pooling, Tokens
+
+extras.require("torch", extra="gpu")
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+BATCH = 32_768  # tokens: enough to fill a large card, and 0.3 GB of activations at a hidden size of 384
+STATES = 8_192  # tokens of a batch whose every state goes back to the host
+MOST = 4_096  # sequences of a batch
+CALL = 8 * BATCH  # tokens that a caller should give at once, so that batches can follow each other
+LANES = 4
+AHEAD = 2  # batches of one call in flight: while the card computes one, the host makes the next
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A batch that the card works on.
+
+    Attributes:
+        rows: positions of its sequences in the call.
+        tokens: its sequences.
+        lane: its memory.
+        result: where its result will be, in the lane.
+    """
+
+    rows: Rows
+    tokens: Tokens
+    lane: Lane
+    result: Tensor
+
+
+class Card:
+    """The forward pass on one card. Safe to share between threads; a forked child has to load its own.
+
+    Args:
+        checkpoint: the model.
+        device: a CUDA device; tests give the CPU.
+        dtype: of weights and activations. Norms, softmax, sums and the head compute in float32.
+        graphs: replay CUDA graphs for batches of usual sizes?
+        rounded: round batches up to the sizes of the ladder, also without graphs?
+    """
+
+    padded = False
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        dtype: torch.dtype,
+        graphs: bool = True,
+        rounded: bool = False,
+    ) -> None:
+        cuda = device.type == "cuda"
+        self._device, self._process = device, os.getpid()
+        self._limits = Limits.of(checkpoint)
+        with torch.cuda.device(device) if cuda else nullcontext():
+            self._model = shared(checkpoint, Place(device, dtype))
+            self._stream = _stream(device) if cuda else None
+        self._ladder = Ladder(BATCH, MOST, self._limits.positions)
+        self._direct: Runner = Direct(self._model, device)
+        self._fitted: Runner | None = self._direct if rounded else None
+        if self._stream is not None and graphs:
+            self._fitted = Graphs(self._model, device, self._stream, self._ladder)
+        self._lanes = Lanes(LANES, pinned=cuda)
+        self._turn = Lock()
+        self._room = BATCH
+        ways = (self._model.attention.name, self._model.fusing.name)
+        self.name = f"cuda ({device}, {str(dtype).removeprefix('torch.')}, {', '.join(ways)})"
+
+    @property
+    def budget(self) -> int:
+        """Tokens that a call should bring: more than a batch, so that one is made while another is computed."""
+        return CALL
+
+    @property
+    def room(self) -> int:
+        """Tokens of a batch. Halved whenever the card runs out of memory, and never raised again."""
+        return self._room
+
+    def forward(self, tokens: Tokens) -> NDArray[np.float32]:
+        """Raw logits, shape (n,); a two-label head gives log-odds, logit 1 minus logit 0.
+
+        Raises:
+            CheckpointError: the model is a bi-encoder and has no head.
+            InputError: an empty or too long sequence, an id outside the vocabulary, or a process that forked.
+            MemoryError: the card has not enough memory for a single sequence.
+        """
+        self._limits.check_head()
+        return self._run(tokens, "scores")[:, 0]
+
+    def pool(self, tokens: Tokens, pooling: Pooling) -> NDArray[np.float32]:
+        """One vector a sequence, shape (n, hidden): the mean over its tokens or its first token; not normalized.
+
+        Raises:
+            InputError: an empty or too long sequence, an id outside the vocabulary, another pooling, or a process that
+                forked.
+            MemoryError: the card has not enough memory for a single sequence.
+        """
+        self._limits.check_pooling(pooling)
+        return self._run(tokens, "mean" if pooling == "mean" else "first")
+
+    def states(self, tokens: Tokens, seen: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """The last hidden state of every token, shape (total, hidden), for late interaction.
+
+        Args:
+            tokens: the sequences.
+            seen: of each sequence, attention sees so many tokens from its start, shape (n,); all when absent.
+
+        Raises:
+            InputError: an empty or too long sequence, an id outside the vocabulary, a `seen` outside a sequence, or a
+                process that forked.
+            MemoryError: the card has not enough memory for a single sequence.
+        """
+        return self._run(tokens, "states", seen)
+
+    def _run(self, tokens: Tokens, output: Output, seen: Rows | None = None) -> NDArray[np.float32]:
+        if os.getpid() != self._process:
+            raise InputError(
+                "this model was loaded on a GPU before the process forked, and CUDA does not survive a fork. Load it "
+                "in the child, or start processes with multiprocessing's 'spawn'."
+            )
+        tokens = self._limits.admit(tokens)
+        check_seen(tokens, seen)
+        rows = len(tokens.ids) if output == "states" else len(tokens)
+        out = np.empty((rows, self._model.width(output)), dtype=np.float32)
+        waiting = deque(self._planned(tokens, np.arange(len(tokens)), output))
+        flying: deque[Flight] = deque()
+        try:
+            while waiting or flying:
+                ready = waiting and len(flying) < AHEAD
+                lane = self._lanes.take(wait=not flying) if ready else None
+                if lane is None:
+                    self._land(flying.popleft(), tokens, out, output)
+                    continue
+                batch = waiting.popleft()
+                flight = self._launched(lane, batch, tokens.take(batch), output, None if seen is None else seen[batch])
+                if flight is not None:
+                    flying.append(flight)
+                    continue
+                while flying:  # what they hold is needed
+                    self._land(flying.popleft(), tokens, out, output)
+                waiting.extendleft(reversed(self._smaller(tokens, batch, output)))
+        finally:
+            for flight in flying:  # only after an error: the card may still write there
+                flight.lane.wait()
+                self._lanes.give(flight.lane)
+        return out
+
+    def _planned(self, tokens: Tokens, rows: Rows, output: Output) -> list[Rows]:
+        """Batches of the given sequences, longest first."""
+        room = min(self._room, STATES) if output == "states" else self._room
+        batches = plan(tokens.lengths[rows], room, self._model.attention.padded)
+        return [rows[part[i : i + MOST]] for part in batches for i in range(0, len(part), MOST)]
+
+    def _smaller(self, tokens: Tokens, batch: Rows, output: Output) -> list[Rows]:
+        """The batch that did not fit in memory, cut anew; every later one is smaller, too."""
+        if len(batch) == 1:
+            raise MemoryError(
+                f"{self._device} has not enough memory for one sequence of {tokens.lengths[batch[0]]} tokens. See with "
+                "nvidia-smi who holds it, shorten the passages, or use another card: device='cuda:1'."
+            )
+        with self._turn:
+            (self._fitted or self._direct).forget()
+            # Not the mere half of the room: a small batch may have failed, and others may have halved it meanwhile.
+            cost = int(tokens.lengths[batch].max()) * len(batch) if self._model.attention.padded else 0
+            self._room = min(self._room, max(1, max(cost, int(tokens.lengths[batch].sum())) // 2))
+        return self._planned(tokens, batch, output)
+
+    def _launched(self, lane: Lane, rows: Rows, tokens: Tokens, output: Output, seen: Rows | None) -> Flight | None:
+        """Hand a batch to the card; None when it has not enough memory, and the lane is free again."""
+        fitted = None if self._fitted is None else self._ladder.fit(tokens)
+        shape = fitted or ladder.exact(tokens)
+        runner = self._direct if fitted is None or self._fitted is None else self._fitted
+        try:
+            numbers = lane.numbers(shape.numbers)
+            ladder.fill(array(numbers), tokens, seen, shape)
+            on_stream = nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+            with self._turn, torch.inference_mode(), on_stream:
+                result = lane.receive(runner.run(numbers, shape, output, seen is not None))
+        except BaseException as error:
+            lane.wait()
+            self._lanes.give(lane)
+            if _out_of_memory(error):
+                return None
+            raise
+        return Flight(rows, tokens, lane, result)
+
+    def _land(self, flight: Flight, tokens: Tokens, out: NDArray[np.float32], output: Output) -> None:
+        """Wait for a batch and copy its result to where the caller's order puts it."""
+        try:
+            flight.lane.wait()
+            found: NDArray[np.float32] = flight.result.numpy()
+            if output == "states":
+                out[tokens.places(flight.rows)] = found[: len(flight.tokens.ids)]
+            else:
+                out[flight.rows] = found[: len(flight.rows)]
+        finally:
+            self._lanes.give(flight.lane)
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Was it memory? Also where ending a capture has raised an error of its own on top."""
+    if error.__context__ is not None and _out_of_memory(error.__context__):
+        return True
+    # cuBLAS gives an error of its own when there is no memory for its workspace.
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
+    )

@@ -1,0 +1,101 @@
+"""Batches on the card: computed as they come, or by replaying a captured CUDA graph. Needs the extra `gpu`.
+
+Launching the kernels of a pass one by one takes the host longer than a small batch takes the card. A graph is one
+launch.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from threading import Lock
+from typing import Any, Protocol
+
+from crossrank import extras
+from crossrank.backends.cuda.batch import Batch
+from crossrank.backends.cuda.ladder import Ladder, Shape
+from crossrank.backends.cuda.model import Model, Output
+
+extras.require("torch", extra="gpu")
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+MOST_GRAPHS = 256  # of one engine; the one replayed longest ago goes first
+
+_capturing = Lock()
+"""Held while any engine of the process captures: capturing waits for the whole card, which a second capture forbids."""
+
+
+class Runner(Protocol):
+    """Something that computes batches, one after another on the current stream, without waiting for them."""
+
+    def run(self, numbers: Tensor, shape: Shape, output: Output, partly: bool) -> Tensor:
+        """The output of the batch that `ladder.fill` wrote into `numbers`, which lies in host memory. It holds until
+        the next call: whatever reads it must be on the same stream."""
+        ...
+
+    def forget(self) -> None:
+        """Give memory back, after the card ran out of it."""
+        ...
+
+
+class Direct:
+    """Computes a batch as it comes, in any shape, on any device."""
+
+    def __init__(self, model: Model, device: torch.device) -> None:
+        self._model, self._device = model, device
+
+    def run(self, numbers: Tensor, shape: Shape, output: Output, partly: bool) -> Tensor:
+        """See `Runner.run`."""
+        return self._model.compute(Batch.of(numbers.to(self._device, non_blocking=True), shape, partly), output)
+
+    def forget(self) -> None:
+        """See `Runner.forget`."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+class Graphs:
+    """Replays a graph for shapes of the ladder; captures it when a shape first comes. CUDA only.
+
+    All graphs read one buffer and share one pool of memory: they are replayed one after another on one stream.
+    """
+
+    def __init__(self, model: Model, device: torch.device, stream: torch.cuda.Stream, ladder: Ladder) -> None:
+        self._model, self._stream = model, stream
+        self._numbers = torch.zeros(ladder.numbers, dtype=torch.int32, device=device)
+        self._pool: Any = torch.cuda.graph_pool_handle()
+        self._held: OrderedDict[tuple[Shape, Output, bool], tuple[torch.cuda.CUDAGraph, Tensor]] = OrderedDict()
+
+    def run(self, numbers: Tensor, shape: Shape, output: Output, partly: bool) -> Tensor:
+        """See `Runner.run`."""
+        mine = self._numbers[: shape.numbers]
+        mine.copy_(numbers, non_blocking=True)
+        key = shape, output, partly
+        if key not in self._held:
+            if len(self._held) >= MOST_GRAPHS:
+                self._stream.synchronize()  # a graph that is being replayed must not go
+                self._held.popitem(last=False)
+            self._held[key] = self._captured(mine, shape, output, partly)
+        self._held.move_to_end(key)
+        graph, result = self._held[key]
+        graph.replay()
+        return result
+
+    def forget(self) -> None:
+        """See `Runner.forget`."""
+        self._stream.synchronize()
+        self._held.clear()
+        torch.cuda.empty_cache()
+
+    def _captured(
+        self, numbers: Tensor, shape: Shape, output: Output, partly: bool
+    ) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        # Once as it comes: libraries choose and load their kernels for the shape, which no capture may do.
+        self._model.compute(Batch.of(numbers, shape, partly), output)
+        graph = torch.cuda.CUDAGraph()
+        with (
+            _capturing,
+            torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
+        ):
+            result = self._model.compute(Batch.of(numbers, shape, partly), output)
+        return graph, result

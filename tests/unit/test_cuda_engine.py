@@ -1,0 +1,375 @@
+"""The GPU engine at work, on the CPU: batches in flight, memory that runs out, several cards, messages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="the extra torch is not installed")
+import torch
+
+import tiny
+from crossrank import backends
+from crossrank.backends.cuda import card as engine
+from crossrank.backends.cuda import cards, devices, fusing, ladder, model
+from crossrank.backends.cuda.batch import Batch
+from crossrank.backends.cuda.card import AHEAD, LANES, Card
+from crossrank.backends.cuda.cards import Cards
+from crossrank.backends.cuda.graphs import Direct
+from crossrank.backends.cuda.ladder import Ladder
+from crossrank.backends.cuda.lanes import Lane
+from crossrank.backends.cuda.layers import ACTIVATIONS, Linear, mean
+from crossrank.checkpoint import read
+from crossrank.errors import InputError
+from crossrank.types import Tokens
+
+pytestmark = pytest.mark.torch
+
+CPU = torch.device("cpu")
+LENGTHS = [5, 60, 1, 17, 17, 17, 3, 33, 64, 2, 40, 40]
+
+
+def opened(folder: Path, dtype: Any = torch.float32, rounded: bool = True) -> Card:
+    return Card(read(folder), CPU, dtype, rounded=rounded)
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "BATCH", 100)
+
+
+class Runner(Direct):
+    """Computes, and does before it what a test asks for."""
+
+    def __init__(self, card: Card, before: Callable[[Any], None]) -> None:
+        super().__init__(card._model, CPU)
+        self.before, self.forgotten = before, 0
+        card._direct = self
+        card._fitted = None if card._fitted is None else self
+
+    def run(self, numbers: Any, shape: Any, output: Any, partly: bool) -> Any:
+        self.before(shape)
+        return super().run(numbers, shape, output, partly)
+
+    def forget(self) -> None:
+        self.forgotten += 1
+
+
+def free_lanes(card: Card) -> int:
+    return card._lanes._free.qsize()
+
+
+# --- a batch on the card -----------------------------------------------------------------------------------------
+
+
+def test_rows_know_their_sequence_and_place() -> None:
+    tokens = tiny.random_tokens([3, 1, 4])
+    shape = Ladder(1024, 64, 512).fit(tokens)
+    assert shape is not None
+    numbers = np.empty(shape.numbers, dtype=np.int32)
+    ladder.fill(numbers, tokens, None, shape)
+    batch = Batch.of(torch.from_numpy(numbers), shape, partly=False)
+    assert batch.owner[:8].tolist() == [0, 0, 0, 1, 2, 2, 2, 2]
+    assert batch.place[:8].tolist() == [0, 1, 2, 0, 0, 1, 2, 3]
+    assert batch.first[:3].tolist() == [0, 3, 4]
+    assert batch.real[:8].all()
+    assert not batch.real[8:].any()
+    assert not batch.place[8:].any()
+    assert batch.owner.max() < shape.sequences
+    assert batch.first.max() < shape.tokens
+
+
+def test_the_mean_is_of_a_sequence_alone_whatever_lies_past_the_last() -> None:
+    tokens = tiny.random_tokens([3, 1, 4])
+    shape = Ladder(1024, 64, 512).fit(tokens)
+    assert shape is not None
+    numbers = np.empty(shape.numbers, dtype=np.int32)
+    ladder.fill(numbers, tokens, None, shape)
+    states = torch.randn(shape.tokens, 6, generator=torch.Generator().manual_seed(0))
+    states[8:] = float("nan")
+    found = mean(states, Batch.of(torch.from_numpy(numbers), shape, partly=False))
+    want = torch.stack([states[0:3].mean(0), states[3], states[4:8].mean(0)])
+    torch.testing.assert_close(found[:3], want)
+
+
+@pytest.mark.parametrize("rounded", [True, False])
+def test_the_last_layer_computes_first_tokens_only(
+    tmp_path: Path, rounded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = 80
+    card = opened(tiny.cross_encoder(tmp_path, intermediate_size=inner), rounded=rounded)
+    rows: list[tuple[int, int]] = []
+    original = Linear.__call__
+
+    def spy(self: Linear, x: Any) -> Any:
+        rows.append((len(x), len(self.weight)))
+        return original(self, x)
+
+    monkeypatch.setattr(Linear, "__call__", spy)
+    card.forward(tiny.random_tokens(LENGTHS))
+    counts = [count for count, outputs in rows if outputs == inner]
+    total, count = sum(LENGTHS), len(LENGTHS)
+    assert counts == ([320, 16] if rounded else [total, count])
+
+
+# --- batches in flight -------------------------------------------------------------------------------------------
+
+
+def test_two_batches_are_in_flight(
+    cross_encoder_folder: Path, small_batches: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = opened(cross_encoder_folder)
+    want = backends.open(read(cross_encoder_folder), "reference").forward(tiny.random_tokens(LENGTHS))
+    events: list[str] = []
+    Runner(card, lambda shape: events.append("launch"))
+    monkeypatch.setattr(Lane, "wait", lambda self: events.append("wait"))
+    got = card.forward(tiny.random_tokens(LENGTHS))
+    assert np.abs(got - want).max() < 1e-5
+    launches = events.count("launch")
+    assert launches >= 4
+    assert events == ["launch"] * AHEAD + ["wait", "launch"] * (launches - AHEAD) + ["wait"] * AHEAD
+    assert free_lanes(card) == LANES
+
+
+def test_threads_that_want_more_lanes_than_there_are_all_end(cross_encoder_folder: Path, small_batches: None) -> None:
+    card = opened(cross_encoder_folder)
+    calls = [tiny.random_tokens([64] * (1 + i % 9), seed=i) for i in range(48)]
+    want = [card.forward(call) for call in calls]
+    with ThreadPoolExecutor(12) as pool:
+        got = list(pool.map(card.forward, calls))
+    for one, other in zip(want, got, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert free_lanes(card) == LANES
+
+
+def test_an_error_gives_every_lane_back(cross_encoder_folder: Path, small_batches: None) -> None:
+    card = opened(cross_encoder_folder)
+    calls = [0]
+
+    def third(shape: Any) -> None:
+        calls[0] += 1
+        if calls[0] % 3 == 0:
+            raise RuntimeError("an error of the card")
+
+    Runner(card, third)
+    for _ in range(2 * LANES):
+        with pytest.raises(RuntimeError, match="an error of the card"):
+            card.forward(tiny.random_tokens([64] * 4))
+        assert free_lanes(card) == LANES
+        calls[0] = 0
+
+
+# --- memory ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("output", ["forward", "mean", "states"])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")]
+)
+def test_out_of_memory_halves_the_batch_and_goes_on(
+    cross_encoder_folder: Path, output: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = opened(cross_encoder_folder, rounded=False)
+    # Batches of states are smaller to begin with.
+    monkeypatch.setattr(engine, "STATES", engine.BATCH)
+    tokens = tiny.random_tokens(LENGTHS * 5)
+    answers: dict[str, Callable[[Any], Any]] = {
+        "forward": lambda one: one.forward(tokens),
+        "mean": lambda one: one.pool(tokens, "mean"),
+        "states": lambda one: one.states(tokens),
+    }
+    want = answers[output](backends.open(read(cross_encoder_folder), "reference"))
+    failures = 0
+
+    def limited(shape: Any) -> None:
+        nonlocal failures
+        if shape.tokens > 200:
+            failures += 1
+            raise error
+
+    runner = Runner(card, limited)
+    assert np.abs(answers[output](card) - want).max() < 1e-5
+    assert failures >= 2
+    assert runner.forgotten == failures
+    assert 100 <= card.room <= 400
+    assert free_lanes(card) == LANES
+    # Batches of later calls are cut anew: one of them may be between what failed and what fitted.
+    before = failures
+    answers[output](card)
+    assert failures <= before + 1
+    before = failures
+    answers[output](card)
+    assert failures == before, "a card that was found to be small must not be tried again and again"
+
+
+def test_memory_that_ends_while_a_graph_is_captured_is_memory_all_the_same(cross_encoder_folder: Path) -> None:
+    card = opened(cross_encoder_folder)
+
+    def capturing(shape: Any) -> None:
+        if shape.tokens > 512:
+            try:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            except torch.OutOfMemoryError:
+                raise RuntimeError("the capture was invalidated")  # noqa: B904
+
+    Runner(card, capturing)
+    assert card.forward(tiny.random_tokens([60] * 20)).shape == (20,)
+    assert card.room <= 1200
+
+
+def test_a_sequence_that_does_not_fit_alone_is_an_error_with_a_cure(cross_encoder_folder: Path) -> None:
+    card = opened(cross_encoder_folder)
+
+    def never(shape: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    Runner(card, never)
+    with pytest.raises(MemoryError, match=r"not enough memory for one sequence of 64 tokens.*nvidia-smi"):
+        card.forward(tiny.random_tokens([64, 3, 3]))
+    assert free_lanes(card) == LANES
+
+
+def test_weights_are_on_the_card_once_a_process(tmp_path: Path) -> None:
+    folder = tiny.cross_encoder(tmp_path / "one")
+    one, other = opened(folder), opened(folder)
+    assert one._model is other._model
+    assert opened(folder, torch.bfloat16)._model is not one._model
+    tensors = tiny.weights(tiny.CONFIG, 1, seed=5)
+    tiny.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert opened(folder)._model is not one._model
+    held = len(model._shared)
+    del one, other
+    assert len(model._shared) < held, "weights must go with the last engine that uses them"
+
+
+def test_a_forked_child_is_told_to_load_its_own(cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = opened(cross_encoder_folder)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(InputError, match=r"does not survive a fork.*'spawn'"):
+        card.forward(tiny.random_tokens([4]))
+
+
+# --- cards -------------------------------------------------------------------------------------------------------
+
+
+def test_several_cards_give_the_answers_of_one(cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cards, "WORTH", 50)
+    one, three = opened(cross_encoder_folder), Cards([opened(cross_encoder_folder) for _ in range(3)])
+    tokens = tiny.random_tokens(LENGTHS)
+    seen = (tokens.lengths + 1) // 2
+    tally = [Runner(card, lambda shape: None) for card in three._cards]
+    for runner in tally:
+        runner.before = lambda shape, runner=runner: setattr(runner, "used", True)
+    assert np.abs(three.forward(tokens) - one.forward(tokens)).max() < 1e-5
+    assert all(getattr(runner, "used", False) for runner in tally)
+    assert np.abs(three.pool(tokens, "mean") - one.pool(tokens, "mean")).max() < 1e-5
+    assert np.abs(three.pool(tokens, "cls") - one.pool(tokens, "cls")).max() < 1e-5
+    assert np.abs(three.states(tokens, seen) - one.states(tokens, seen)).max() < 1e-5
+    assert three.forward(Tokens.of([])).shape == (0,)
+    assert three._busy == [0, 0, 0]
+    assert three.budget == 3 * one.budget
+    assert three.name == f"{one.name} and 2 more"
+
+
+def test_a_small_call_goes_to_the_least_busy_card(cross_encoder_folder: Path) -> None:
+    both = Cards([opened(cross_encoder_folder) for _ in range(2)])
+    used: list[int] = []
+    for i, card in enumerate(both._cards):
+        Runner(card, lambda shape, i=i: used.append(i))
+    both._busy[0] = 1
+    both.forward(tiny.random_tokens([5, 6]))
+    assert used == [1]
+
+
+def test_shares_are_even() -> None:
+    lengths = np.random.default_rng(0).integers(5, 512, 1000)
+    parts = cards.shares(lengths, 3)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(1000))
+    costs = [int(lengths[part].sum()) for part in parts]
+    assert max(costs) - min(costs) <= 512
+
+
+# --- which card and format ---------------------------------------------------------------------------------------
+
+
+def test_without_a_gpu_the_reason_is_said(cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = read(cross_encoder_folder)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    for settings in ({"name": "cuda"}, {"device": "cuda"}, {"device": "cuda:all"}):
+        with pytest.raises(InputError, match=r"is a build without CUDA.*use backend='cpu'"):
+            backends.open(checkpoint, **settings)  # type: ignore[arg-type]
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with pytest.raises(InputError, match="torch sees no GPU: does `nvidia-smi` list it"):
+        backends.open(checkpoint, "cuda")
+
+
+def test_cards_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    for name, numbers in {"auto": [1], "cuda": [1], "cuda:2": [2], "cuda:all": [0, 1, 2], "cuda:2,0": [2, 0]}.items():
+        assert [found.index for found in devices.named(name)] == numbers
+    for wrong in ("cuda:3", "cuda:0,0", "cuda:-1", "cuda:x", "cuda:1,", "cuda:²"):
+        with pytest.raises(InputError, match=r"cards that differ out of 0\.\.2"):
+            devices.named(wrong)
+
+
+def test_the_format_is_one_that_the_card_multiplies_in() -> None:
+    found = [devices.format_of("auto", capability) for capability in ((9, 0), (8, 0), (7, 5), (7, 0), (6, 1))]
+    assert found == [torch.bfloat16, torch.bfloat16, torch.float16, torch.float16, torch.float32]
+    assert devices.format_of("float32", (9, 0)) == torch.float32
+    with pytest.raises(InputError, match=r"compute capability 8.0 and this card has 7.5; use dtype='float16'"):
+        devices.format_of("bfloat16", (7, 5))
+
+
+def test_models_of_other_architectures_are_sent_to_torch(tmp_path: Path) -> None:
+    from crossrank.errors import CheckpointError
+
+    with pytest.raises(CheckpointError, match=r"cannot run .*'mish'.*Use backend='torch'"):
+        backends.open(read(tiny.cross_encoder(tmp_path, hidden_act="mish")), "cuda")
+
+
+def test_the_torch_backend_has_one_device(cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers", reason="the extra torch is not installed")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(InputError, match="one device, not on cuda:all"):
+        backends.open(read(cross_encoder_folder), "torch", "cuda:all")
+
+
+# --- fused kernels -----------------------------------------------------------------------------------------------
+
+
+def test_every_activation_has_its_twin_and_its_code() -> None:
+    x = torch.linspace(-4, 4, 101)
+    for ours, theirs in ACTIVATIONS.items():
+        values = x.numpy().copy()[None]
+        ours(values, np.empty_like(values), np.empty_like(values))
+        assert np.abs(theirs(x).numpy() - values[0]).max() < 2e-6
+
+
+@pytest.mark.parametrize("step", ["add_norm", "add_and_norm", "gate", "turn"])
+def test_a_kernel_that_is_wrong_is_not_taken(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = fusing.Plain()
+    assert fusing.agree(plain, plain, CPU, torch.bfloat16)
+    wrong = fusing.Plain()
+    right = getattr(plain, step)
+
+    def off(*arguments: Any) -> Any:
+        result = right(*arguments)
+        if step == "turn":
+            arguments[0][3, 1, 0, 2] += 0.25
+        elif step == "add_and_norm":
+            result[0][5, 7] += 0.25
+        else:
+            result[5, 7] += 0.25
+        return result
+
+    monkeypatch.setattr(wrong, step, off)
+    assert not fusing.agree(wrong, plain, CPU, torch.bfloat16)

@@ -1,0 +1,124 @@
+"""What the GPU engine decides without torch: sizes of batches, their layout, which backend `auto` means."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tiny
+from crossrank import backends, extras
+from crossrank.backends import cuda
+from crossrank.backends.cuda import driver, ladder
+from crossrank.backends.cuda.ladder import Ladder, Shape
+from crossrank.checkpoint import read
+from crossrank.errors import MissingExtraError
+from crossrank.types import Tokens
+
+LADDER = Ladder(tokens=32768, sequences=4096, positions=512)
+LENGTHS = st.lists(st.integers(1, 512), min_size=1, max_size=63)
+
+
+@given(LENGTHS)
+def test_a_size_holds_its_batch_and_little_more(lengths: list[int]) -> None:
+    shape = LADDER.fit(tiny.random_tokens(lengths))
+    total = sum(lengths)
+    assert shape is not None
+    assert shape.tokens >= total
+    assert shape.sequences >= len(lengths)
+    assert 512 >= shape.longest >= max(lengths)
+    assert shape.tokens <= max(ladder.SMALLEST, 1.25 * total)
+
+
+def test_there_are_few_sizes() -> None:
+    found = [LADDER.fit(Tokens.of([[1] * 64] * count)) for count in range(1, 513)]
+    assert None not in found
+    sizes = {shape.tokens for shape in found if shape is not None}
+    assert len(sizes) == 1 + 4 * 7
+    assert max(sizes) == 32768
+
+
+def test_what_is_larger_than_the_ladder_has_no_size_there() -> None:
+    assert LADDER.fit(Tokens.of([[1] * 64] * 513)) is None
+    assert Ladder(32768, 4096).fit(Tokens.of([[1]] * 4097)) is None
+    assert Ladder(32768, 4096).fit(Tokens.of([[1] * 5000])) == Shape(5120, 8, 8192)
+
+
+@given(LENGTHS, st.booleans())
+def test_a_filled_batch_can_be_read_back(lengths: list[int], partly: bool) -> None:
+    tokens = tiny.random_tokens(lengths)
+    seen = (tokens.lengths + 1) // 2 if partly else None
+    for shape in (LADDER.fit(tokens), ladder.exact(tokens)):
+        assert shape is not None
+        numbers = np.full(shape.numbers, -7, dtype=np.int32)
+        ladder.fill(numbers, tokens, seen, shape)
+        ids, types, offsets, reach = ladder.parts(numbers, shape)
+        total, count = sum(lengths), len(lengths)
+        np.testing.assert_array_equal(ids[:total], tokens.ids)
+        np.testing.assert_array_equal(types[:total], tokens.types)
+        np.testing.assert_array_equal(offsets[: count + 1], tokens.offsets)
+        np.testing.assert_array_equal(reach[:count], tokens.lengths if seen is None else seen)
+        assert not ids[total:].any()
+        assert not types[total:].any()
+        assert (offsets[count + 1 :] == total).all()
+        assert not reach[count:].any()
+
+
+# --- which backend -----------------------------------------------------------------------------------------------
+
+
+def test_without_a_driver_torch_is_never_imported(cross_encoder_folder: Path) -> None:
+    program = (
+        "import sys; from crossrank import backends; from crossrank.backends.cuda import driver\n"
+        "from crossrank.checkpoint import read; driver.LIBRARY = 'no-such-library'\n"
+        f"checkpoint = read({str(cross_encoder_folder)!r}); backends.open(checkpoint)\n"
+        "print(backends.cuda.unseen(), 'torch' in sys.modules)"
+    )
+    out = subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert out.strip() == "this machine has no NVIDIA driver False"
+
+
+def test_a_driver_without_torch_is_told_about(cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "installed", lambda: True)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    checkpoint = read(cross_encoder_folder)
+    why = backends.why(checkpoint)
+    assert not why.startswith("auto picks cuda")
+    cure = "torch is not installed: pip install 'crossrank[gpu]'."
+    assert why.endswith(f"An NVIDIA driver is here, but no GPU is used: {cure}")
+    with pytest.raises(MissingExtraError, match=r"pip install 'crossrank\[gpu\]'"):
+        backends.open(checkpoint, "cuda")
+
+
+def test_auto_is_the_gpu_engine_where_torch_sees_a_gpu(
+    cross_encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str, str]] = []
+    monkeypatch.setattr(cuda, "unseen", lambda: None)
+    monkeypatch.setattr(cuda, "open", lambda checkpoint, device, dtype: opened.append((device, dtype)))
+    checkpoint = read(cross_encoder_folder)
+    backends.open(checkpoint)
+    backends.open(checkpoint, dtype="float16")
+    backends.open(checkpoint, device="cuda:all")
+    assert opened == [("auto", "auto"), ("auto", "float16"), ("cuda:all", "auto")]
+    assert backends.why(checkpoint) == "auto picks cuda: torch sees a GPU, and the GPU engine computes bert."
+    assert not backends.open(checkpoint, device="cpu").name.startswith("cuda")
+    other = read(tiny.cross_encoder(tmp_path, hidden_act="mish"))
+    assert backends.why(other).startswith("auto picks torch: torch sees a GPU, and the GPU engine cannot: it has no")
+
+
+def test_a_cuda_device_means_the_gpu_engine_or_torch(cross_encoder_folder: Path, tmp_path: Path) -> None:
+    choose = backends._choose
+    assert choose(read(cross_encoder_folder), "cuda:1", "auto")[0] == "cuda"
+    assert choose(read(tiny.cross_encoder(tmp_path, hidden_act="mish")), "cuda:1", "auto")[0] == "torch"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library has another name there")
+def test_the_driver_is_looked_for_by_its_library() -> None:
+    assert driver.loads("libc.so.6")
+    assert not driver.loads("libc.so.no-such-version")
