@@ -22,8 +22,8 @@ class Stopping:
     An unread document reaches the top when its mixed score (see `crossrank.cascade.mixed`) would exceed the k-th
     best one's. The chances are added up.
 
-    Measured on 1,000 judged queries over a hybrid first stage (LOG.md): where a stage mixes three tenths of its score into
-    a fused one, 68 % of the scoring is saved, 99.9 % of nDCG@10 kept, and in 4 % of the queries an unread document
+    Measured on 1,000 judged queries over a hybrid first stage (LOG.md): where a stage mixes three tenths of its score
+    into a fused one, 68 % of the scoring is saved, 99.9 % of nDCG@10 kept, and in 4 % of the queries an unread document
     belonged among the ten; with a stage that trusts its scorer alone only 16 % is saved.
 
     Attributes:

@@ -467,7 +467,7 @@ def test_index_and_search_take_the_engine_options(documents: Path, index: str, c
         assert (
             "use backend='cpu' or 'torch'" in run(*args, "--backend", "reference", "--dtype", "bfloat16", code=1).stderr
         )
-        assert "use backend='torch'" in run(*args, "--backend", "fake", "--device", "cuda", code=1).stderr
+        assert "use backend='cuda' or 'torch'" in run(*args, "--backend", "fake", "--device", "cuda", code=1).stderr
 
 
 @pytest.mark.skipif(library.obstacle() is not None, reason=f"no native library: {library.obstacle()}")

@@ -75,9 +75,9 @@ def why(checkpoint: Checkpoint) -> str:
     chosen, reason = _choose(checkpoint, "auto", "auto")
     if chosen == "torch" and not extras.available("torch"):
         reason += ". It is not installed: pip install 'crossrank[torch]'"
-    unseen = cuda.unseen()
-    if unseen is not None and cuda.driver.installed():
-        reason += f". An NVIDIA driver is here, but no GPU is used: {unseen}"
+    # Not by itself: the GPU engine has never run on a card, and the CPU's is measured.
+    if cuda.driver.installed():
+        reason += ". An NVIDIA driver is here: device='cuda' computes on its GPU"
     return f"auto picks {chosen}: {reason}."
 
 
@@ -85,8 +85,6 @@ def _choose(checkpoint: Checkpoint, device: str, dtype: str) -> tuple[str, str]:
     """The backend's name and the reason, without loading anything."""
     if device not in ("auto", "cpu"):
         return _on_gpu(checkpoint, f"{device} was asked for")
-    if device == "auto" and cuda.unseen() is None:
-        return _on_gpu(checkpoint, "torch sees a GPU")
     if dtype == "float16":
         return "torch", f"{dtype} was asked for, and here only torch computes in it"
     obstacle = cpu.obstacle(checkpoint)
