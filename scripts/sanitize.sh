@@ -41,11 +41,11 @@ for kind in $kinds; do
   # sanitizer leaves NumPy and tokenizers alone: it cannot see their locks.
   preload=$("$compiler" -print-file-name="lib$runtime.so"):$("$compiler" -print-file-name=libstdc++.so)
   # Python never frees some of its objects: leaks would all be its own. With PYTHONMALLOC the buffers that Python
-  # passes in are guarded too.
+  # passes in are guarded too. Without die_after_fork=0 the sanitizer ends every child of a process with threads.
   environment=(
     LD_PRELOAD="$preload" PYTHONPATH="$folder/python" PYTHONMALLOC=malloc
     ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
-    TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1:second_deadlock_stack=1
+    TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1:second_deadlock_stack=1:die_after_fork=0
   )
   run=("$python")
   # GCC 13 and older know no addresses that newer kernels give out at random.
