@@ -56,7 +56,7 @@ class Located:
 
     name: str
     source: str | Path
-    shared_embeddings: Path | None = None
+    shared: tuple[Path, ...] = ()
     shared_tokenizer: Path | None = None
 
 
@@ -122,5 +122,6 @@ def locate(name: str | Path | None, default: str) -> Located:
         wanted = ALIASES.get(wanted, wanted)
         if any(entry.name == wanted and entry.source == "wheel" for entry in CATALOG):
             shared = _HERE / "shared"
-            return Located(wanted, _HERE / wanted, shared / "word_embeddings.safetensors", shared / "tokenizer.json")
+            parts = (shared / "word_embeddings.safetensors",)
+            return Located(wanted, _HERE / wanted, parts, shared / "tokenizer.json")
     return Located(str(wanted), wanted)
