@@ -70,6 +70,8 @@ models: $(RECIPES_INSTALLED)  ## train the models in the package again: make mod
 	.venv-recipes/bin/python recipes/train_embedder.py $(WORK) --to $(WORK)/embedder --queries 1280
 	.venv-recipes/bin/python recipes/package.py $(WORK) --rerankers small=$(WORK)/reranker fast=$(WORK)/fast \
 		--embedder $(WORK)/embedder/averaged --trained-on 24000
+	.venv-recipes/bin/python recipes/train_late.py $(WORK) --to $(WORK)/late --queries 3200 --topical 4 --tokens 128
+	.venv-recipes/bin/python recipes/package.py $(WORK) --late $(WORK)/late
 
 clean:  ## remove environments and caches
 	rm -f src/crossrank/backends/cpu/libcrossrank.* src/crossrank/backends/cpu/crossrank.dll

@@ -1,10 +1,12 @@
-"""Which checkpoint is better? nDCG@10 of cross-encoders on lists of the dev sets, each model alone on each list.
+"""Which checkpoint is better? nDCG@10 of scorers on lists of the dev sets, each model alone on each list.
 
-    python recipes/choose.py DEV_FOLDER WORK_FOLDER MODEL [MODEL ...] [--near 0 10 15]
+    python recipes/choose.py DEV_FOLDER WORK_FOLDER MODEL [MODEL ...] [--near 0 10 15] [--over MODEL]
 
 Lists come once and are kept in WORK_FOLDER: trec_dl19's own BM25 top 100, the judged candidates of sets that judge some
-for each question, and for the others the top of BM25 and the start model together. `--near` also measures each model's
-score plus so many times the start model's cosine: the teacher of `distil.py`.
+for each question, and for the others the top of BM25 and the start model together. Models are
+cross-encoders, late-interaction models, or bi-encoders such as `embed`. `--near` also measures each model's score plus
+so many times the start model's cosine: the teacher of `distil.py`. `--over` compares with one of the models, paired by
+query: the mean of the sets and its 95 % interval.
 
 The dev sets are for choosing. What is chosen here is measured by `benchmarks/quality.py`, which runs the whole product.
 """
@@ -21,9 +23,10 @@ import numpy as np
 
 import crossrank
 import start
-from crossrank.evaluation import JudgedSet, read_run, read_set
+from crossrank.evaluation import JudgedSet, difference_over_sets, read_run, read_set
 from crossrank.evaluation.measures import per_query
 from crossrank.fusion import rrf
+from crossrank.models import named
 from crossrank.types import Ranking
 
 QUERIES = 60
@@ -107,14 +110,26 @@ def kept_lists(dev: Path, work: Path) -> list[List]:
     return [List(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def values(lists: list[List], scores: list[np.ndarray]) -> dict[str, float]:
-    """Mean nDCG@10 by set; equal scores keep the incoming order."""
+def scores_of(name: str, lists: list[List], threads: int | None) -> list[np.ndarray]:
+    """What one model says of the texts of each list, in their order."""
+    kind = named.read(name, default="small").kind
+    if kind == "bi-encoder":
+        embedder = crossrank.load_embedder(name, threads=threads)
+        return [embedder.embed(row.texts) @ embedder.embed([row.query])[0] for row in lists]
+    if kind == "late-interaction":
+        scorer = crossrank.load_late(name, threads=threads)
+    else:
+        scorer = crossrank.load(name, max_length=MAX_TOKENS, max_windows=1, threads=threads)
+    return [scorer.score([(row.query, text) for text in row.texts]) for row in lists]
+
+
+def values(lists: list[List], scores: list[np.ndarray]) -> dict[str, dict[str, float]]:
+    """nDCG@10 of each query by set; equal scores keep the incoming order."""
     found = {}
     for name in dict.fromkeys(row.set for row in lists):
         mine = [(str(n), row) for n, row in enumerate(lists) if row.set == name]
         run = {key: Ranking.sorted(row.ids, scores[int(key)]) for key, row in mine}
-        measured = per_query({key: row.grades for key, row in mine}, run)["nDCG@10"]
-        found[name] = float(np.mean(list(measured.values())))
+        found[name] = per_query({key: row.grades for key, row in mine}, run)["nDCG@10"]
     return found
 
 
@@ -124,13 +139,13 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("models", nargs="+", help="names or folders")
     parser.add_argument("--near", type=float, nargs="+", default=[0.0], help="weights of the start model's cosine")
+    parser.add_argument("--over", default=None, help="one of the models, with which the others are compared")
     parser.add_argument("--threads", type=int, default=0, help="cores to use (default: all)")
     args = parser.parse_args()
     lists = kept_lists(args.dev, args.work)
     rows = [("the start model's cosine", values(lists, [np.float32(row.near) for row in lists]))]
     for name in args.models:
-        model = crossrank.load(name, max_length=MAX_TOKENS, max_windows=1, threads=args.threads or None)
-        scores = [model.score([(row.query, text) for text in row.texts]) for row in lists]
+        scores = scores_of(name, lists, args.threads or None)
         for weight in args.near:
             label = name if weight == 0 else f"{name} + {weight:g} cosine"
             mixed = [score + weight * np.float32(row.near) for score, row in zip(scores, lists, strict=True)]
@@ -139,8 +154,13 @@ def main() -> None:
     print("| model | " + " | ".join(names) + " | mean |")
     print("| --- |" + " --: |" * (len(names) + 1))
     for label, measured in rows:
-        cells = [measured[name] for name in names]
+        cells = [float(np.mean(list(measured[name].values()))) for name in names]
         print(f"| {label} | " + " | ".join(f"{value:.3f}" for value in [*cells, np.mean(cells)]) + " |")
+    if base := dict(rows).get(args.over):
+        for label, measured in rows:
+            if label != args.over:
+                told = difference_over_sets([(measured[name], base[name]) for name in names])
+                print(f"{label} - {args.over}: {told.mean:+.3f} [{told.low:+.3f}, {told.high:+.3f}]")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 """Step 4: calibrate the cross-encoders and write the models as package data.
 
-    python recipes/package.py WORK_FOLDER --trained-on N [--rerankers small=FOLDER fast=FOLDER tiny=FOLDER]
+    python recipes/package.py WORK_FOLDER [--rerankers small=FOLDER fast=FOLDER tiny=FOLDER --trained-on N]
         [--embedder FOLDER] [--late FOLDER]
 
 Models that are not named stay as they are in the package. A threshold is the probability under which the best passage
 of a list is no answer; benchmarks/family.py tells what each costs.
 
 Weights are stored as float16 (exact for the frozen word embeddings, 2^-11 relative for the rest), the word embeddings
-and the tokenizer once for all models. The calibration is fitted on training groups that the cross-encoder has not
-seen: one judged passage among mined ones, so a probability means "as likely as in such a pool".
+and the tokenizer once for all models, and of `late` only what is not as in `embed`. The calibration is fitted on
+training groups that the cross-encoder has not seen: one judged passage among mined ones, so a probability means "as
+likely as in such a pool".
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from transformers import BertForSequenceClassification
 
 import start
 from crossrank.calibration import Platt, expected_calibration_error
+from crossrank.models.catalog import LAYERS_OF
 from train_reranker import SEED, logits_of, pair_ids
 
 TARGET = Path(__file__).resolve().parent.parent / "src" / "crossrank" / "models" / "weights"
@@ -37,8 +39,8 @@ CONFIG = (
 )  # fmt: skip
 
 
-def write(folder: Path, checkpoint: Path, kind: str) -> None:
-    """Config and weights of one model, without its word embeddings."""
+def write(folder: Path, checkpoint: Path, kind: str, base: Path | None = None) -> None:
+    """Config and weights of one model, without its word embeddings and what is the same in the weights `base`."""
     folder.mkdir(parents=True, exist_ok=True)
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     kept: dict[str, object] = {key: config[key] for key in CONFIG if key in config}
@@ -50,16 +52,19 @@ def write(folder: Path, checkpoint: Path, kind: str) -> None:
     else:
         kept["architectures"] = ["BertModel"]
     (folder / "config.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-    halve(checkpoint / "model.safetensors", folder / "model.safetensors")
+    halve(checkpoint / "model.safetensors", folder / "model.safetensors", base)
 
 
-def halve(source: Path, target: Path) -> None:
-    """Weights as float16, without word embeddings."""
+def halve(source: Path, target: Path, base: Path | None = None) -> None:
+    """Weights as float16, without word embeddings and without what is the same in `base`."""
     tensors = {
         name: tensor.to(torch.float16).contiguous()
         for name, tensor in load_file(source).items()
         if not name.endswith((WORDS, "position_ids"))
     }
+    if base is not None:
+        stored = load_file(base)
+        tensors = {name: tensor for name, tensor in tensors.items() if not torch.equal(tensor, stored[name])}
     save_file(tensors, target, metadata={"format": "pt"})
 
 
@@ -113,10 +118,12 @@ def main() -> None:
     parser.add_argument("--embedder", type=Path, default=None)
     parser.add_argument("--late", type=Path, default=None)
     parser.add_argument("--thresholds", nargs="+", default=[], metavar="NAME=P", help="see benchmarks/family.py")
-    parser.add_argument("--trained-on", type=int, required=True, help="groups the cross-encoders were trained on")
+    parser.add_argument("--trained-on", type=int, default=None, help="groups the cross-encoders were trained on")
     parser.add_argument("--groups", type=int, default=800, help="unseen groups for the calibration")
     parser.add_argument("--to", type=Path, default=TARGET)
     args = parser.parse_args()
+    if args.rerankers and args.trained_on is None:
+        parser.error("cross-encoders are calibrated on groups that they have not seen: how many is --trained-on")
     shared(args.to / "shared")
     for name, _, folder in (text.partition("=") for text in args.rerankers):
         write(args.to / name, Path(folder), "cross-encoder")
@@ -130,7 +137,7 @@ def main() -> None:
         write(args.to / "embed", args.embedder, "bi-encoder")
         copy(start.FOLDER, args.to / "embed", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json")
     if args.late is not None:
-        write(args.to / "late", args.late, "late-interaction")
+        write(args.to / "late", args.late, "late-interaction", args.to / LAYERS_OF["late"] / "model.safetensors")
         settings = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
         copy(args.late, args.to / "late", *settings, "1_Dense/config.json")
         halve(args.late / "1_Dense" / "model.safetensors", args.to / "late" / "1_Dense" / "model.safetensors")

@@ -263,7 +263,7 @@ PairScorer = CrossEncoder | LateInteraction
 
 
 def load_late(
-    name: str | Path,
+    name: str | Path | None = None,
     *,
     backend: str = "auto",
     device: str = "auto",
@@ -273,7 +273,8 @@ def load_late(
     """Load a late-interaction model.
 
     Args:
-        name: a name of `crossrank models`, a folder in PyLate's or ColBERTv2's layout, or a hub name.
+        name: a name of `crossrank models`, a folder in PyLate's or ColBERTv2's layout, or a hub name; "late", which is
+            in the wheel, when absent.
         backend: "auto", "cpu", "reference" or "torch"; see `crossrank.backends.open`.
         device: "auto", "cpu" or "cuda" (torch only).
         dtype: "auto", "float32" or "bfloat16".
@@ -282,6 +283,9 @@ def load_late(
     Raises:
         CheckpointError: the model is missing, damaged, or no late-interaction model.
         InputError: the backend has no such device or dtype, or `threads` is out of its range.
+
+    >>> load_late().rank("what is yeast?", ["tax law of 1990", "yeast is a fungus"]).positions
+    (1, 0)
     """
     read = named.read(name, default="late")
     return LateInteraction(read, backends.open(read, backend, device, dtype, threads))

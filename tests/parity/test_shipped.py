@@ -9,7 +9,9 @@ import pytest
 
 pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
 import torch
+from safetensors.numpy import load_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
+from transformers import AutoTokenizer, BertModel
 
 import crossrank
 from crossrank.backends.cpu import library
@@ -61,6 +63,30 @@ def test_the_example_of_the_write_up_comes_out_right(backend: str) -> None:
     ranked = crossrank.load("small", backend=backend, device="cpu").rank(QUERY, [*others, *right])
     assert ranked.positions[:2] == (3, 4)
     assert ranked.positions[-1] == 0
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch", *(f"cpu:{tier}" for tier in library.tiers())])
+def test_late_gives_the_scores_of_its_exported_folder_by_torch(backend: str, tmp_path: Path) -> None:
+    """Its layers are in two files; exported they are in one, which transformers reads by itself."""
+    mine = crossrank.load_late("late", backend=backend, device="cpu", dtype="float32")
+    export(mine.checkpoint, tmp_path / "late")
+    bert = BertModel.from_pretrained(tmp_path / "late", add_pooling_layer=False).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "late")
+    linear = torch.from_numpy(load_file(tmp_path / "late" / "1_Dense" / "model.safetensors")["linear.weight"])
+    skipped = set(tokenizer.convert_tokens_to_ids(list(mine.checkpoint.late.skipped)))
+
+    def vectors(text: str) -> tuple[torch.Tensor, list[int]]:
+        read = tokenizer(text, return_tensors="pt")
+        with torch.no_grad():
+            states = bert(**read).last_hidden_state[0] @ linear.T
+        return torch.nn.functional.normalize(states, dim=1), read["input_ids"][0].tolist()
+
+    asked, _ = vectors(QUERY)
+    want = []
+    for made, ids in map(vectors, DOCUMENTS):
+        kept = made[[i for i, id_ in enumerate(ids) if id_ not in skipped]]
+        want.append(float((asked @ kept.T).max(1).values.sum()))
+    np.testing.assert_allclose(mine.score([(QUERY, text) for text in DOCUMENTS]), want, atol=2e-4)
 
 
 @pytest.mark.parametrize("backend", ["reference", "torch", *(f"cpu:{tier}" for tier in library.tiers())])

@@ -141,32 +141,6 @@ def test_token_types_are_left_out_when_the_tokenizer_leaves_them_out(folder: Pat
     np.testing.assert_array_equal(opened.forward(with_types), opened.forward(without))
 
 
-def test_word_embeddings_and_tokenizer_can_be_shared(folder: Path, tmp_path: Path) -> None:
-    tokens = tiny.random_tokens([7, 3])
-    want = backends.open(read(folder), "reference").forward(tokens)
-    tensors = tiny.weights(tiny.CONFIG, 1)
-    words = tensors.pop("bert.embeddings.word_embeddings.weight")
-    save_file(tensors, folder / "model.safetensors")
-    save_file({"embeddings.word_embeddings.weight": words}, tmp_path / "words.safetensors")
-    (tmp_path / "vocabulary").mkdir()
-    for name in ("vocab.txt", "tokenizer_config.json"):
-        shutil.move(folder / name, tmp_path / "vocabulary" / name)
-    with pytest.raises(CheckpointError, match="shared_embeddings"):
-        read(folder)
-    shared = {"shared_embeddings": tmp_path / "words.safetensors", "shared_tokenizer": tmp_path / "vocabulary"}
-    checkpoint = read(folder, **shared)
-    by_file = read(folder, **{**shared, "shared_tokenizer": tmp_path / "vocabulary" / "tokenizer.json"})
-    assert checkpoint.max_length == by_file.max_length == 60
-    assert checkpoint.fingerprint == by_file.fingerprint
-    np.testing.assert_array_equal(backends.open(checkpoint, "reference").forward(tokens), want)
-    assert checkpoint.tokenizer().get_vocab_size() == len(tiny.VOCABULARY)
-
-    export(checkpoint, tmp_path / "out")
-    whole = read(tmp_path / "out")
-    np.testing.assert_array_equal(backends.open(whole, "reference").forward(tokens), want)
-    assert (whole.max_length, whole.activation, whole.labels) == (60, "sigmoid", 1)
-
-
 def test_a_bi_encoder_is_exported_with_its_pooling(tmp_path: Path) -> None:
     first = read(tiny.bi_encoder(tmp_path / "in", "cls", prefix="bert."))
     export(first, tmp_path / "out")

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import crossrank
-import tiny
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "late-interaction.md"
 
@@ -17,7 +16,6 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "late-interaction.md"
 def test_the_page_runs(tmp_path, monkeypatch, capsys):
     index = pytest.importorskip("crossrank.index", reason="needs the search extra")
     monkeypatch.chdir(tmp_path)
-    tiny.late(tmp_path / "my-colbert")
     embedder = crossrank.load_embedder()
     made = index.Index.create("my.index", embedder, embedder.tokenizer, model="embed")
     made.add([index.Document("faq", "Failed uploads are retried three times.")], embedder, embedder.tokenizer)
@@ -26,5 +24,5 @@ def test_the_page_runs(tmp_path, monkeypatch, capsys):
     exec(compile("\n".join(blocks), str(PAGE), "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
-    assert lines[2] == "['bm25', 'dense', 'fused', 'my-colbert', 'fine']"
+    assert lines[2] == "['bm25', 'dense', 'fused', 'late', 'fine']"
     assert lines[3].startswith("{'faq")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from crossrank.evaluation import candidates
 from crossrank.evaluation.reliability import reliability
 from crossrank.evaluation.systems import Owners
 from crossrank.lateinteraction import LateInteraction, load_scorer
+from crossrank.models import catalog
 from crossrank.tokenvectors import TokenVectors
 from crossrank.types import Passage, Ranking, Tokens, Truncation
 
@@ -200,3 +203,22 @@ def test_nan_is_an_error(tmp_path):
 def test_the_fake_backend_finds_equal_words(folder):
     scorer = crossrank.load_late(folder, backend="fake")
     assert scorer.rank("paris", ["bread", "cat paris", "yeast"]).positions[0] == 1
+
+
+@pytest.mark.skipif(not Path(catalog.locate("late", default="late").source).is_dir(), reason="no model in this tree")
+@pytest.mark.parametrize("dtype", ["float32", "auto"])
+def test_the_model_of_the_wheel_ranks_alike_with_and_without_the_engine(dtype):
+    """The example of the write-up: both texts about the question come first."""
+    query = "What is transformer attention mechanism?"
+    texts = [
+        "Attention is a key concept in machine learning broadly.",
+        "BERT uses transformer architecture for natural language processing.",
+        "Recurrent networks are an alternative to transformer-based models.",
+        "The attention mechanism in transformer networks scales quadratically.",
+        "Transformer attention mechanism is a core component of modern NLP.",
+    ]
+    wanted = crossrank.load_late("late", backend="reference").rank(query, texts)
+    found = crossrank.load_late("late", dtype=dtype).rank(query, texts)
+    assert found.positions == wanted.positions
+    np.testing.assert_allclose(found.scores, wanted.scores, atol=0.1 if dtype == "auto" else 1e-3)
+    assert set(wanted.positions[:2]) == {3, 4}

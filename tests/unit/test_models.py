@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
@@ -50,21 +51,19 @@ def test_every_way_to_a_model_of_the_wheel_finds_its_shared_files(wheel: Path, t
     assert again.score(pairs) == pytest.approx(scorer.score(pairs), abs=1e-5)
 
 
-def test_a_late_interaction_model_of_the_wheel_is_found_by_name(
-    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tiny.late(wheel / "late")
-    tensors = load_file(folder / "model.safetensors")
-    save_file({WORDS: tensors.pop(WORDS)}, wheel / "shared" / "word_embeddings.safetensors")
-    save_file(tensors, folder / "model.safetensors")
-    shutil.move(folder / "vocab.txt", wheel / "shared" / "vocab.txt")
-    (folder / "tokenizer_config.json").unlink()
-    entry = catalog.Entry("late", "late-interaction", "wheel", "Apache-2.0", 0.1, 24, "none", "tiny")
-    monkeypatch.setattr(catalog, "CATALOG", (*catalog.CATALOG, entry))
-    assert entry.score_space == "maxsim"
-    scorer = crossrank.load_late("late")
+def test_the_late_interaction_model_of_the_wheel_takes_its_lower_layers_from_embed(wheel: Path, tmp_path: Path) -> None:
+    folder = tiny.late(wheel / "late", query_prefix="", document_prefix="")
+    tiny.write_json(folder / "config.json", {**tiny.CONFIG, "architectures": ["BertModel"]})
+    own = {name: tensor for name, tensor in load_file(folder / "model.safetensors").items() if ".layer.1." in name}
+    save_file(own, folder / "model.safetensors")
+    for name in ("vocab.txt", "tokenizer_config.json"):
+        (folder / name).unlink()
+    scorer, embedder = crossrank.load_late(), crossrank.load_embedder()
     pairs = [("a cat", "the planet"), ("what is yeast?", "bread")]
     assert scorer.checkpoint.name == "late"
+    found, base = scorer.checkpoint.tensors(), embedder.checkpoint.tensors()
+    for name, tensor in {**base, **own}.items():
+        np.testing.assert_array_equal(found[name], tensor, err_msg=name)
     for command in (["doctor", "late", "--json"], ["models", "export", "late", str(tmp_path / "out")], ["models"]):
         assert CliRunner().invoke(root, command, prog_name="crossrank").exit_code == 0, command
     assert crossrank.load_late(tmp_path / "out").score(pairs) == pytest.approx(scorer.score(pairs), abs=1e-5)
@@ -88,7 +87,7 @@ def test_an_empty_name_is_refused() -> None:
         named.read(" ", default="small")
 
 
-@pytest.mark.parametrize("name", ["small", "fast", "embed"])
+@pytest.mark.parametrize("name", ["small", "fast", "embed", "late"])
 def test_the_catalog_says_of_the_wheel_what_its_files_say(name: str) -> None:
     if not Path(catalog.locate(name, default=name).source).is_dir():
         pytest.skip("no model in this tree")

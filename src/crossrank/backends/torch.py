@@ -134,7 +134,7 @@ def model_of(checkpoint: Checkpoint, attention: str = "sdpa") -> Any:
         )
     classes = transformers.AutoModelForSequenceClassification, transformers.AutoModel
     auto: Any = classes[checkpoint.kind != "cross-encoder"]
-    ordinary = checkpoint.shared_embeddings is None and all(
+    ordinary = not checkpoint.shared and all(
         path.parent == checkpoint.folder and path.name.startswith("model") and path.suffix == ".safetensors"
         for path in checkpoint.weights
     )

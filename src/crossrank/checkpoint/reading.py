@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ RELEVANT = frozenset({"entailment", "relevant", "positive", "true", "yes"})
 def read(
     source: str | Path,
     *,
-    shared_embeddings: Path | None = None,
+    shared: Sequence[Path] = (),
     shared_tokenizer: Path | None = None,
     revision: str | None = None,
     local_files_only: bool = False,
@@ -38,7 +38,7 @@ def read(
 
     Args:
         source: folder, file or hub name. A path that exists wins over a hub name.
-        shared_embeddings: a safetensors file with the word embeddings, for a model whose own file leaves them out.
+        shared: safetensors files with word embeddings or layers, for a model whose own file leaves them out.
         shared_tokenizer: the tokenizer.json, or its folder, for a model whose own folder has none.
         revision: branch, tag or commit of a hub model.
         local_files_only: look only in the hub's local cache.
@@ -70,7 +70,7 @@ def read(
     place = folder
     if shared_tokenizer is not None and not vocabulary.files(folder):
         place = shared_tokenizer if shared_tokenizer.is_dir() else shared_tokenizer.parent
-    _check_embeddings(folder, architecture, shapes, shared_embeddings)
+    _check_embeddings(folder, architecture, shapes, shared)
     return Checkpoint(
         name=str(source),
         folder=folder,
@@ -86,7 +86,7 @@ def read(
         weights=files,
         vocabulary=place,
         token_types=settings.token_types(place, config),
-        shared_embeddings=None if shared_embeddings is None else Path(shared_embeddings),
+        shared=tuple(Path(path) for path in shared),
         modules=parts.tensors if parts is not None else {},
         late=None if found is None else found.late,
         threshold=settings.threshold(folder),
@@ -218,11 +218,13 @@ def _check_count(folder: Path, labels: int) -> None:
 
 
 def _check_embeddings(
-    folder: Path, architecture: str, shapes: Mapping[str, tuple[int, ...]], shared: Path | None
+    folder: Path, architecture: str, shapes: Mapping[str, tuple[int, ...]], shared: Sequence[Path]
 ) -> None:
-    named = any(name.endswith(WORD_EMBEDDINGS) for name in shapes)
-    if shapes and shared is None and architecture in HEADS and architecture != "modernbert" and not named:
+    if not shapes or architecture not in HEADS or architecture == "modernbert":
+        return
+    names = [*shapes, *(name for path in shared for name in weights.header(path))]
+    if not any(name.endswith(WORD_EMBEDDINGS) for name in names):
         raise CheckpointError(
             f"{folder}: the weights have no {WORD_EMBEDDINGS}. Use a complete model.safetensors, or give the file that "
-            "shares them as shared_embeddings."
+            "shares them as shared."
         )

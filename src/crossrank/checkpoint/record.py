@@ -46,7 +46,8 @@ class Checkpoint:
         weights: the weight files, in name order.
         vocabulary: the folder that holds the tokenizer.
         token_types: does the model tell the query side from the passage side by token types?
-        shared_embeddings: a safetensors file that holds the word embeddings when the model's own file leaves them out.
+        shared: safetensors files with what the model's own files leave out and other models have as well: word
+            embeddings, whole layers. The first that has a tensor gives it.
         modules: weights of a head in sentence-transformers module folders: name, then file and name there.
         late: how a late-interaction model reads texts; None for other kinds.
     """
@@ -65,7 +66,7 @@ class Checkpoint:
     weights: tuple[Path, ...]
     vocabulary: Path
     token_types: bool = True
-    shared_embeddings: Path | None = None
+    shared: tuple[Path, ...] = ()
     modules: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
     late: Late | None = None
     threshold: float | None = None
@@ -79,9 +80,7 @@ class Checkpoint:
         if self.late is not None:
             stated.append(self.late.written())
         whole.update(json.dumps(stated, sort_keys=True, default=str).encode())
-        files = [*vocabulary.files(self.vocabulary), *self.weights]
-        if self.shared_embeddings is not None:
-            files.append(self.shared_embeddings)
+        files = [*vocabulary.files(self.vocabulary), *self.weights, *self.shared]
         files += sorted({path for path, _ in self.modules.values()})
         for path in files:
             try:
@@ -118,8 +117,8 @@ class Checkpoint:
                 from crossrank.checkpoint import pickled  # needs torch, which the base install leaves out
 
                 found.update(pickled.load(path))
-        if self.shared_embeddings is not None and not any(name.endswith(WORD_EMBEDDINGS) for name in found):
-            found[prefix_of(found) + WORD_EMBEDDINGS] = _shared(self.shared_embeddings)
+        for path in self.shared:
+            _fill(found, path)
         for name, (path, theirs) in self.modules.items():
             found[name] = dict(weights.load(path))[theirs]
         return found
@@ -134,11 +133,12 @@ def prefix_of(names: Mapping[str, Any]) -> str:
     return ""
 
 
-def _shared(path: Path) -> NDArray[np.float32]:
-    for name, tensor in weights.load(path):
-        if name.endswith(WORD_EMBEDDINGS):
-            return tensor
-    raise CheckpointError(f"{path} holds no {WORD_EMBEDDINGS}, which it is there to share")
+def _fill(found: dict[str, NDArray[np.float32]], path: Path) -> None:
+    """Add the tensors of a shared file that the model has none of its own for; the others are not even read."""
+    ours, theirs = prefix_of(found), prefix_of(weights.header(path))
+    name_here = {name: ours + name.removeprefix(theirs) for name in weights.header(path)}
+    wanted = {name for name, here in name_here.items() if here not in found}
+    found.update({name_here[name]: tensor for name, tensor in weights.load(path, wanted)})
 
 
 @lru_cache(maxsize=256)

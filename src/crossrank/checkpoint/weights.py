@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,12 +83,17 @@ def _entry(path: Path, name: str, value: Any, base: int, size: int) -> Entry:
     return Entry(dtype, shape, base + start, base + stop)
 
 
-def load(path: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """The floating-point tensors of one file as float32, one at a time; integer buffers are left out."""
+def load(path: Path, wanted: Container[str] | None = None) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """The floating-point tensors of one file as float32, one at a time; integer buffers are left out.
+
+    Args:
+        path: a safetensors file.
+        wanted: names of the tensors to read; all when absent.
+    """
     entries = header(path)
     with path.open("rb") as file:
         for name, entry in entries.items():
-            if entry.dtype not in FLOATS:
+            if entry.dtype not in FLOATS or (wanted is not None and name not in wanted):
                 continue
             file.seek(entry.start)
             data = file.read(entry.stop - entry.start)

@@ -56,7 +56,7 @@ class Located:
 
     name: str
     source: str | Path
-    shared_embeddings: Path | None = None
+    shared: tuple[Path, ...] = ()
     shared_tokenizer: Path | None = None
 
 
@@ -78,6 +78,7 @@ CATALOG: tuple[Entry, ...] = (
         "fast", "cross-encoder", "wheel", "Apache-2.0", 17.4, 512, "calibrated", "half of small's operations; English"
     ),
     Entry("embed", "bi-encoder", "wheel", "Apache-2.0", 22.6, 256, "none", "the first stage of search; English"),
+    Entry("late", "late-interaction", "wheel", "Apache-2.0", 22.6, 256, "none", "a vector a token; English"),
     _hub("cross-encoder/ms-marco-TinyBERT-L-2-v2", "Apache-2.0", 4.4, 512, "identity", "low latency, for a cascade"),
     _hub("cross-encoder/ms-marco-MiniLM-L-2-v2", "Apache-2.0", 15.6, 512, "identity", "low latency"),
     _hub("cross-encoder/ms-marco-MiniLM-L-4-v2", "Apache-2.0", 19.2, 512, "identity", "between L-2 and L-6"),
@@ -94,6 +95,9 @@ CATALOG: tuple[Entry, ...] = (
         "mixedbread-ai/mxbai-rerank-xsmall-v1", "Apache-2.0", 70, 512, None, "DeBERTa, so on the torch backend; English"
     ),
 )
+
+# Models of the wheel that have lower layers in common with another, which alone stores them.
+LAYERS_OF = MappingProxyType({"late": "embed"})
 
 # Short names of the write-up and of older cards.
 ALIASES = MappingProxyType(
@@ -122,5 +126,7 @@ def locate(name: str | Path | None, default: str) -> Located:
         wanted = ALIASES.get(wanted, wanted)
         if any(entry.name == wanted and entry.source == "wheel" for entry in CATALOG):
             shared = _HERE / "shared"
-            return Located(wanted, _HERE / wanted, shared / "word_embeddings.safetensors", shared / "tokenizer.json")
+            parts = [_HERE / LAYERS_OF[wanted] / "model.safetensors"] if wanted in LAYERS_OF else []
+            parts.append(shared / "word_embeddings.safetensors")
+            return Located(wanted, _HERE / wanted, tuple(parts), shared / "tokenizer.json")
     return Located(str(wanted), wanted)

@@ -27,7 +27,5 @@ def read(name: str | Path | None, default: str) -> checkpoint.Checkpoint:
     'cross-encoder'
     """
     found = catalog.locate(name, default)
-    made = checkpoint.read(
-        found.source, shared_embeddings=found.shared_embeddings, shared_tokenizer=found.shared_tokenizer
-    )
+    made = checkpoint.read(found.source, shared=found.shared, shared_tokenizer=found.shared_tokenizer)
     return replace(made, name=found.name)

@@ -72,9 +72,7 @@ def shared(checkpoint: Checkpoint, place: Place) -> Model:
 
 def _identity(checkpoint: Checkpoint) -> Hashable:
     """Equal only for the same weight files, unchanged, under the same settings."""
-    files = [*checkpoint.weights, *(path for path, _ in checkpoint.modules.values())]
-    if checkpoint.shared_embeddings is not None:
-        files.append(checkpoint.shared_embeddings)
+    files = [*checkpoint.weights, *checkpoint.shared, *(path for path, _ in checkpoint.modules.values())]
     facts = [(path.resolve(), path.stat()) for path in files]
     settings = json.dumps([checkpoint.config, checkpoint.architecture, checkpoint.kind, checkpoint.labels], default=str)
     return tuple((path, fact.st_size, fact.st_mtime_ns) for path, fact in facts), settings
