@@ -192,7 +192,7 @@ def main() -> None:
     machine.limit_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         found = measure(args, Path(folder))
-    print(json.dumps({**found, "model": args.model, "machine": machine.describe(max(args.workers))}))
+    print(json.dumps({**found, "model": Path(args.model).name, "machine": machine.describe(max(args.workers))}))
     if not all(run["same"] for run in found["runs"]):
         sys.exit("a run did not end with the bytes of one process")
 
