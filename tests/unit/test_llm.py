@@ -369,6 +369,8 @@ def test_ctrl_c_does_not_wait_for_a_slow_server():
     with serving(lambda path, body: release.wait(60) and completion("1")) as api:
         program = (
             "import os, signal, threading; from crossrank.llm import LanguageModel\n"
+            # Who starts the tests in the background of a shell has SIGINT ignored, and so have its children.
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()\n"
             f"LanguageModel({api.url!r}, 'm').score([('q', 'a'), ('q', 'b')])"
         )
