@@ -43,7 +43,7 @@ class States:
 
     def __init__(self, model: Checkpoint, layers: int, rows: Sequence[list[int]], work: Path, threads: int = 0) -> None:
         self._offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-        which = sha256(json.dumps([model.fingerprint, layers, [len(rows), *rows[:SAVED]]]).encode()).hexdigest()[:16]
+        which = sha256(json.dumps([model.fingerprint, layers, *rows]).encode()).hexdigest()[:16]
         file, done = work / f"states-{which}.npy", work / f"states-{which}.done"
         begin = int(done.read_text()) if done.exists() else 0
         shape = (int(self._offsets[-1]), int(model.config["hidden_size"]))
