@@ -36,6 +36,7 @@ from crossrank.cli.operations import operations
 from crossrank.cli.stopwatch import percentile
 from crossrank.models import named
 from processes import EndedError, Worker
+from speed import AGREEMENT
 
 HERE = Path(__file__).resolve().parent
 OURS = (
@@ -51,7 +52,6 @@ PEERS = tuple(
 )
 PASSAGES = (50, 100, 500)
 CHECKED = 200
-AGREEMENT = 0.95
 
 
 @dataclass
