@@ -66,11 +66,11 @@ models: $(RECIPES_INSTALLED)  ## train the models in the package again: make mod
 	.venv-recipes/bin/python recipes/train_reranker.py $(WORK) --to $(WORK)/reranker --queries 24000
 	.venv-recipes/bin/python recipes/topical.py $(DATA) $(WORK)
 	.venv-recipes/bin/python recipes/distil.py $(WORK) --teacher $(WORK)/reranker --to $(WORK)/fast --layers 0 2 4 \
-		--queries 6400 --topical 4 --tokens 128
+		--queries 6400 --topical 4 --tokens 128 --similarity 12 --late 0
 	.venv-recipes/bin/python recipes/train_embedder.py $(WORK) --to $(WORK)/embedder --queries 1280
 	.venv-recipes/bin/python recipes/package.py $(WORK) --rerankers small=$(WORK)/reranker fast=$(WORK)/fast \
 		--embedder $(WORK)/embedder/averaged --trained-on 24000
-	.venv-recipes/bin/python recipes/train_late.py $(WORK) --to $(WORK)/late --queries 3200 --topical 4 --tokens 128
+	.venv-recipes/bin/python recipes/train_late.py $(WORK) --to $(WORK)/late --queries 3200 --topical 4 --tokens 128 --similarity 12
 	.venv-recipes/bin/python recipes/package.py $(WORK) --late $(WORK)/late
 
 clean:  ## remove environments and caches

@@ -3,16 +3,17 @@
     python recipes/distil.py WORK_FOLDER --teacher MODEL --layers 0 3 --to CHECKPOINT_FOLDER
 
 The student starts as those layers of the teacher (Sajjad et al. 2023, "On the effect of dropping layers"). What it
-learns from is the teacher's score plus SIMILARITY times the start model's cosine: on the dev sets that sum ranks better
-than either (LOG.md), for the start model has seen a billion pairs. Loss for one query with candidates c (the judged
-passage first), s of the student and t of that sum:
+learns from is the teacher's score, plus SIMILARITY times the start model's cosine, plus --late times the score of the
+package's late-interaction model: on the dev sets that sum ranks better than any of the three (LOG.md), for the start
+model has seen a billion pairs, and the late model compares its token vectors one by one. Loss for one query with
+candidates c (the judged passage first), s of the student and t of that sum:
 
     cross entropy((1 - T) * onehot + T * softmax(t), softmax(s)) + 0.2 * BCE
       + MARGIN * mean over c of ((s - mean s) - (t - mean t))^2
 
 The last term is MarginMSE (Hofstaetter et al. 2020) over all pairs of candidates: the student learns by how much one
-passage is better, which says more than which is best. The teacher reads each pair once, cut to the same tokens; its
-scores are kept in WORK_FOLDER and belong to the teacher's weights. Both parts go on where they were stopped.
+passage is better, which says more than which is best. Teachers read each pair once, cut to the same tokens; their
+scores are kept in WORK_FOLDER and belong to the teacher's weights. All parts go on where they were stopped.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -30,11 +32,19 @@ from transformers import BertForSequenceClassification
 import crossrank
 import loop
 import start
+from crossrank import backends
+from crossrank.lateencoder import LateEncoder
+from crossrank.lateinteraction import LateInteraction
+from crossrank.models import named
 from train_reranker import CANDIDATES, MAX_TOKENS, QUERIES_A_STEP, SEED, fresh, logits_of, pair_ids
 
 TEACHER = 0.7
-# Mean nDCG@10 of nine dev sets by this weight: 0 0.741, 5 0.750, 10 0.756, 15 0.755, 20 0.751, the cosine alone 0.712.
-SIMILARITY = 12.0
+# Mean nDCG@10 of nine dev sets by this weight beside `small`: 0 0.741, 5 0.750, 10 0.756, 15 0.755, 20 0.751, alone
+# 0.712. With 1 times `late`: 0 0.760, 5 0.761, 10 0.764; with 2 times: 0 0.759, 5 0.763, 10 0.763.
+SIMILARITY = 10.0
+LATE = 1.0
+# Of every query, as if: MaxSim grows with a query's tokens, and a sum with other scores must not.
+QUERY_TOKENS = 32
 MARGIN = 0.05
 # Shallow models forget little of what they never knew: they take, and need, a higher rate than the 6-layer one.
 LEARNING_RATE = 2e-4
@@ -72,8 +82,17 @@ def mixed(groups: list[dict], topical: list[dict], every: int) -> list[dict]:
 
 
 def opinions(work: Path, teacher: str, groups: list[dict], tokens: int, threads: int) -> list[list[float]]:
-    """The teacher's raw scores of all passages of each group, in order."""
-    model = crossrank.load(teacher, max_length=tokens, max_windows=1, threads=threads or None)
+    """The raw scores of all passages of each group, in order, by a cross-encoder or a late-interaction model; the
+    latter's as if the query had QUERY_TOKENS tokens."""
+    read = named.read(teacher, default="small")
+    if read.late is None:
+        model = crossrank.load(teacher, max_length=tokens, max_windows=1, threads=threads or None)
+        scales = [1.0] * len(groups)
+    else:
+        cut = replace(read.late, document_length=tokens)
+        model = LateInteraction(replace(read, late=cut), backends.open(read, "auto", threads=threads or None))
+        asked = LateEncoder(start.tokenizer(), cut).queries([row["query"] for row in groups])
+        scales = [QUERY_TOKENS / length for length in asked.tokens.lengths.tolist()]
     first = [tokens, *((row["query"], row["passages"]) for row in groups[:SCORED])]
     which = sha256(json.dumps(first).encode()).hexdigest()
     file = work / f"scores-{model.fingerprint[:16]}-{which[:8]}.jsonl"
@@ -83,14 +102,14 @@ def opinions(work: Path, teacher: str, groups: list[dict], tokens: int, threads:
             part = groups[begin : begin + SCORED]
             scores = model.score([(row["query"], text) for row in part for text in row["passages"]]).tolist()
             rows = []
-            for row in part:
-                rows.append(scores[: len(row["passages"])])
+            for row, scale in zip(part, scales[begin:], strict=False):
+                rows.append([round(scale * score, 4) for score in scores[: len(row["passages"])]])
                 del scores[: len(row["passages"])]
-            out.writelines(json.dumps([round(score, 4) for score in row]) + "\n" for row in rows)
+            out.writelines(json.dumps(row) + "\n" for row in rows)
             out.flush()
             found += rows
             if begin % (SCORED * 10) == 0:
-                print(f"the teacher has read {len(found)} of {len(groups)} groups", flush=True)
+                print(f"{teacher} has read {len(found)} of {len(groups)} groups", flush=True)
     return found[: len(groups)]
 
 
@@ -119,32 +138,34 @@ def step_loss(
     return torch.stack(losses).mean(), sum(len(ids) for ids, _ in pairs)
 
 
-def options(parser: argparse.ArgumentParser) -> None:
-    """What every training takes that learns from `taught`."""
+def options(parser: argparse.ArgumentParser, late: float) -> None:
+    """What every training takes that learns from `taught`; `late` is the default weight of the package's `late`."""
     parser.add_argument("--teacher", default="small", help="a cross-encoder's name, or its folder")
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--queries", type=int, default=0, help="train on the first N shuffled groups (default: all)")
     parser.add_argument("--topical", type=int, default=0, help="every so-manieth group is one of topical.py")
     parser.add_argument("--similarity", type=float, default=SIMILARITY, help="weight of the start model's cosine")
+    parser.add_argument("--late", type=float, default=late, help="weight of the late-interaction model in the package")
     parser.add_argument("--tokens", type=int, default=MAX_TOKENS, help="of a pair; the rest is cut")
     parser.add_argument("--threads", type=int, default=0, help="cores to use (default: all)")
     parser.add_argument("--keep", type=int, default=0, help="keep the model of every N steps, to choose or average")
 
 
 def taught(args: argparse.Namespace) -> list[tuple[dict, list[float]]]:
-    """Groups, and what the teacher and the start model together say of their passages."""
+    """Groups, and what the teachers together say of their passages."""
     groups = groups_of(args.work, args.queries, args.topical)
-    read = opinions(args.work, args.teacher, groups, args.tokens, args.threads)
-    return [
-        (row, [score + args.similarity * near for score, near in zip(scores, row["teacher"], strict=True)])
-        for row, scores in zip(groups, read, strict=True)
-    ]
+    told = [[args.similarity * near for near in row["teacher"]] for row in groups]
+    weights = {args.teacher: 1.0, "late": args.late}
+    for name in (name for name, weight in weights.items() if weight):
+        read = opinions(args.work, name, groups, args.tokens, args.threads)
+        told = [[t + weights[name] * s for t, s in zip(*rows, strict=True)] for rows in zip(told, read, strict=True)]
+    return list(zip(groups, told, strict=True))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
-    options(parser)
+    options(parser, LATE)
     parser.add_argument("--layers", type=int, nargs="+", required=True, help="of the teacher, counted from 0")
     parser.add_argument("--rate", type=float, default=LEARNING_RATE, help="peak learning rate")
     args = parser.parse_args()

@@ -39,7 +39,7 @@ import start
 from crossrank.checkpoint.late import Late, late_files
 from crossrank.lateencoder import LateEncoder
 from crossrank.models import named
-from distil import options, taught
+from distil import QUERY_TOKENS, options, taught
 from frozen import States
 from train_reranker import MICROBATCH_TOKENS, QUERIES_A_STEP, SEED
 
@@ -47,7 +47,6 @@ BASE = "embed"
 LATE = Late(query_mark="", document_mark="", query_length=128, document_length=256, expand=False)
 OWN = 2
 DIM = 96
-QUERY_TOKENS = 32
 TEACHER = 0.8
 OTHERS = 0.2
 LEARNING_RATE = 2e-4
@@ -156,7 +155,7 @@ def step_loss(model: LateModel, rows: list[tuple[int, list[int], list[float]]]) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
-    options(parser)
+    options(parser, late=0.0)
     parser.add_argument("--own", type=int, default=OWN, help="last layers that are trained")
     parser.add_argument("--dim", type=int, default=DIM, help="numbers in a token's vector")
     parser.add_argument("--rate", type=float, default=LEARNING_RATE, help="peak learning rate")
