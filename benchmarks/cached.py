@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.crossencoder import CrossEncoder
+from crossrank.lateinteraction import PairScorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +27,16 @@ class Timing:
 
 
 class CachedScorer:
-    """A `Scorer` over a cross-encoder with a file of pairs it has seen.
+    """A `Scorer` over a model with a file of pairs it has seen.
 
-    The file belongs to one model and one way of reading: fingerprint, backend, sequence length and windows are in its
-    name. Texts are in it as hashes. Each list is committed, so an interrupted run goes on where it was.
+    The file belongs to one model and one way of reading: fingerprint, backend, sequence length and windows (of a
+    late-interaction model, its lengths and markers) are in its name. Texts are in it as hashes. Each list is
+    committed, so an interrupted run goes on where it was.
     """
 
-    def __init__(self, scorer: CrossEncoder, folder: Path, max_length: int | None) -> None:
-        way = f"{scorer.backend.name}|{max_length}|{scorer.windows}"
+    def __init__(self, scorer: PairScorer, folder: Path, max_length: int | None) -> None:
+        reads = scorer.windows if isinstance(scorer, CrossEncoder) else scorer.checkpoint.late
+        way = f"{scorer.backend.name}|{max_length}|{reads}"
         name = f"scores-{scorer.fingerprint[:16]}-{hashlib.sha256(way.encode()).hexdigest()[:8]}.sqlite"
         folder.mkdir(parents=True, exist_ok=True)
         self._scorer = scorer
