@@ -147,7 +147,8 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     write_rows(asked.rows, args.pairs)
     standard = folder / "one"
     # Scores are the same to the bit on any number of threads, so the standard need not take the longest.
-    one = asked.run(standard, ["--workers", "0", "--threads", str(max(args.workers))])
+    threads = max(args.workers)
+    one = asked.run(standard, ["--workers", "0", "--threads", str(threads)])
     parts = done(standard)
     runs = []
 
@@ -167,8 +168,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             add(way, max(args.workers), victim)
     _rate(runs, args.pairs)
     single = {name: one[name] for name in ("scored", "tokens", "seconds", "peak_mb")}
-    single["threads"] = max(args.workers)
-    return {"pairs": args.pairs, "parts": parts, "one_process": single, "runs": runs}
+    return {"pairs": args.pairs, "parts": parts, "one_process": {**single, "threads": threads}, "runs": runs}
 
 
 def _rate(runs: list[dict[str, Any]], pairs: int) -> None:

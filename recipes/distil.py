@@ -33,6 +33,7 @@ import crossrank
 import loop
 import start
 from crossrank import backends
+from crossrank.encoder import Windows
 from crossrank.lateencoder import LateEncoder
 from crossrank.lateinteraction import LateInteraction
 from crossrank.models import named
@@ -85,12 +86,13 @@ def opinions(work: Path, teacher: str, groups: list[dict], tokens: int, threads:
     """The raw scores of all passages of each group, in order, by a cross-encoder or a late-interaction model; the
     latter's as if the query had QUERY_TOKENS tokens."""
     read = named.read(teacher, default="small")
+    backend = backends.open(read, threads=threads or None)
     if read.late is None:
-        model = crossrank.load(teacher, max_length=tokens, max_windows=1, threads=threads or None)
+        model = crossrank.CrossEncoder(read, backend, Windows(most=1), tokens)
         scales = [1.0] * len(groups)
     else:
         cut = replace(read.late, document_length=tokens)
-        model = LateInteraction(replace(read, late=cut), backends.open(read, "auto", threads=threads or None))
+        model = LateInteraction(replace(read, late=cut), backend)
         asked = LateEncoder(start.tokenizer(), cut).queries([row["query"] for row in groups])
         scales = [QUERY_TOKENS / length for length in asked.tokens.lengths.tolist()]
     first = [tokens, *((row["query"], row["passages"]) for row in groups[:SCORED])]
@@ -138,40 +140,40 @@ def step_loss(
     return torch.stack(losses).mean(), sum(len(ids) for ids, _ in pairs)
 
 
-def options(parser: argparse.ArgumentParser, late: float) -> None:
-    """What every training takes that learns from `taught`; `late` is the default weight of the package's `late`."""
+def options(parser: argparse.ArgumentParser) -> None:
+    """What every training takes that learns from `taught`."""
     parser.add_argument("--teacher", default="small", help="a cross-encoder's name, or its folder")
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--queries", type=int, default=0, help="train on the first N shuffled groups (default: all)")
     parser.add_argument("--topical", type=int, default=0, help="every so-manieth group is one of topical.py")
     parser.add_argument("--similarity", type=float, default=SIMILARITY, help="weight of the start model's cosine")
-    parser.add_argument("--late", type=float, default=late, help="weight of the late-interaction model in the package")
     parser.add_argument("--tokens", type=int, default=MAX_TOKENS, help="of a pair; the rest is cut")
     parser.add_argument("--threads", type=int, default=0, help="cores to use (default: all)")
     parser.add_argument("--keep", type=int, default=0, help="keep the model of every N steps, to choose or average")
 
 
-def taught(args: argparse.Namespace) -> list[tuple[dict, list[float]]]:
-    """Groups, and what the teachers together say of their passages."""
+def taught(args: argparse.Namespace, late: float = 0.0) -> list[tuple[dict, list[float]]]:
+    """Groups, and what the teachers together say of their passages: `late` is the weight of the package's `late`."""
     groups = groups_of(args.work, args.queries, args.topical)
     told = [[args.similarity * near for near in row["teacher"]] for row in groups]
-    weights = {args.teacher: 1.0, "late": args.late}
-    for name in (name for name, weight in weights.items() if weight):
-        read = opinions(args.work, name, groups, args.tokens, args.threads)
-        told = [[t + weights[name] * s for t, s in zip(*rows, strict=True)] for rows in zip(told, read, strict=True)]
+    for name, weight in ((args.teacher, 1.0), ("late", late)):
+        if weight:
+            read = opinions(args.work, name, groups, args.tokens, args.threads)
+            told = [[t + weight * s for t, s in zip(*rows, strict=True)] for rows in zip(told, read, strict=True)]
     return list(zip(groups, told, strict=True))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
-    options(parser, LATE)
+    options(parser)
+    parser.add_argument("--late", type=float, default=LATE, help="weight of the late-interaction model in the package")
     parser.add_argument("--layers", type=int, nargs="+", required=True, help="of the teacher, counted from 0")
     parser.add_argument("--rate", type=float, default=LEARNING_RATE, help="peak learning rate")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    rows = taught(args)
+    rows = taught(args, args.late)
     # One folder a student: trainings may run side by side.
     exported = args.to / "teacher"
     crossrank.checkpoint.export(crossrank.load(args.teacher).checkpoint, exported, overwrite=True)

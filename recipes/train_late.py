@@ -155,7 +155,7 @@ def step_loss(model: LateModel, rows: list[tuple[int, list[int], list[float]]]) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
-    options(parser, late=0.0)
+    options(parser)
     parser.add_argument("--own", type=int, default=OWN, help="last layers that are trained")
     parser.add_argument("--dim", type=int, default=DIM, help="numbers in a token's vector")
     parser.add_argument("--rate", type=float, default=LEARNING_RATE, help="peak learning rate")
