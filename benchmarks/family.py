@@ -19,24 +19,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
 import machine
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder of judged sets, one folder each")
-    parser.add_argument("--cache", type=Path, required=True, help="folder for indexes and pair scores")
-    parser.add_argument("--sets", nargs="+", default=None, help="default: all known sets that DATA_FOLDER holds")
+    machine.judged_options(parser, queries=60)
     parser.add_argument("--models", nargs="+", default=["small", "fast"], help="the accurate one first")
     parser.add_argument("--embedder", default="embed")
     parser.add_argument("--mix", type=float, default=None, help="weight of the cross-encoder; default: the product's")
-    parser.add_argument("--queries", type=int, default=60, help="at most this many of a set, drawn by --seed")
     parser.add_argument("--deep-queries", type=int, default=15, help="of these, so many for the cascade; 0 for none")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=machine.cores())
-    parser.add_argument("--out", type=Path, default=None, help="write the JSON here")
     return parser.parse_args()
 
 

@@ -40,16 +40,10 @@ BATCH = 32
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder of judged sets, one folder each")
-    parser.add_argument("--cache", type=Path, required=True, help="folder for indexes")
-    parser.add_argument("--sets", nargs="+", default=None, help="default: all known sets that DATA_FOLDER holds")
+    machine.judged_options(parser, queries=10)
     parser.add_argument("--schemes", nargs="+", default=list(SCHEMES), choices=SCHEMES)
     parser.add_argument("--model", default="small")
-    parser.add_argument("--queries", type=int, default=10, help="at most this many of a set, drawn by --seed")
     parser.add_argument("--depth", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=machine.cores())
-    parser.add_argument("--out", type=Path, default=None, help="write the JSON here")
     return parser.parse_args()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import subprocess
@@ -30,6 +31,20 @@ def describe(threads: int) -> dict[str, Any]:
         "threads": threads,
         "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
+
+
+def judged_options(parser: argparse.ArgumentParser, queries: int) -> None:
+    """What every script takes that measures on judged sets; `queries` is the default of that option.
+
+    Here and not in sets.py, because options are read before NumPy may be imported.
+    """
+    parser.add_argument("data", type=Path, help="folder of judged sets, one folder each")
+    parser.add_argument("--cache", type=Path, required=True, help="folder for indexes and pair scores")
+    parser.add_argument("--sets", nargs="+", default=None, help="default: all known sets that DATA_FOLDER holds")
+    parser.add_argument("--queries", type=int, default=queries, help="at most this many of a set, drawn by --seed")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=cores())
+    parser.add_argument("--out", type=Path, default=None, help="write the JSON here")
 
 
 def cores() -> int:

@@ -16,7 +16,6 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import machine
@@ -27,9 +26,7 @@ EXACT = "float32"
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder of judged sets, one folder each")
-    parser.add_argument("--cache", type=Path, required=True, help="folder for indexes and pair scores")
-    parser.add_argument("--sets", nargs="+", default=None, help="default: all known sets that DATA_FOLDER holds")
+    machine.judged_options(parser, queries=50)
     parser.add_argument("--model", default="small")
     parser.add_argument(
         "--kinds",
@@ -38,11 +35,7 @@ def arguments() -> argparse.Namespace:
         metavar="TIER=DTYPE",
         help="default: all of this machine; cuda=bfloat16 is the GPU engine",
     )
-    parser.add_argument("--queries", type=int, default=50, help="at most this many of a set, drawn by --seed")
     parser.add_argument("--depth", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=machine.cores())
-    parser.add_argument("--out", type=Path, default=None, help="write the JSON here")
     return parser.parse_args()
 
 

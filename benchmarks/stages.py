@@ -14,26 +14,19 @@ import argparse
 import itertools
 import json
 import sys
-from pathlib import Path
 
 import machine
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder of judged sets, one folder each")
-    parser.add_argument("--cache", type=Path, required=True, help="folder for indexes and pair scores")
-    parser.add_argument("--sets", nargs="+", default=None, help="default: all known sets that DATA_FOLDER holds")
+    machine.judged_options(parser, queries=50)
     parser.add_argument("--late", default="late", help="the model of the first stage")
     parser.add_argument("--model", default="small", help="the model of the second")
     parser.add_argument("--embedder", default="embed")
     parser.add_argument("--late-weights", nargs="+", type=float, default=[0.0, 0.2, 0.3, 0.4, 0.5, 0.6])
     parser.add_argument("--weights", nargs="+", type=float, default=[0.0, 0.2, 0.3, 0.4, 0.5])
     parser.add_argument("--depths", nargs="+", type=int, default=[100], help="of the second stage")
-    parser.add_argument("--queries", type=int, default=50, help="at most this many of a set, drawn by --seed")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=machine.cores())
-    parser.add_argument("--out", type=Path, default=None, help="write the JSON here")
     return parser.parse_args()
 
 
