@@ -4,7 +4,8 @@
 
 FOLDER holds judged sets in BEIR layout. Whole queries of the train part are drawn until the pairs are reached, `tune`
 runs as a user's would, and both models rank the test part: its own judged candidates where it has judged negatives,
-else the BM25 top documents. Where the gate keeps the base model, the difference is 0. One JSON line a run, then means.
+else the BM25 top documents. Where the gate keeps the base model, the difference is 0; `ungated_difference` is that of
+what it refused. One JSON line a run, then means.
 """
 
 from __future__ import annotations
@@ -130,14 +131,18 @@ def one_run(
         if now.value is not None or now.stage != "training":
             print(f"  {time.monotonic() - began:.0f} s {now}", flush=True)
 
-    outcome = tune(data, folder, settings=settings, engine=Engine(threads=args.threads), report=told, overwrite=True)
+    outcome = tune(data, folder, refused=folder.with_suffix(".refused"), settings=settings,
+                   engine=Engine(threads=args.threads), report=told, overwrite=True)  # fmt: skip
     seconds, processor = time.monotonic() - began, time.process_time() - busy
-    tuned = outcome.verdict.kept == "tuned"
-    gained = values(load(folder, threads=args.threads), groups) - before if tuned else np.zeros(len(before))
+    made = outcome.folder or outcome.refused
+    ungated = values(load(made, threads=args.threads), groups) - before if made else np.zeros(len(before))
+    gained = ungated if outcome.folder else np.zeros(len(before))
     line = {"set": name, "pairs": len(data.rows), "seed": seed, "seconds": round(seconds, 1),
             "processor_seconds": round(processor, 1), "test": str(mean(before)), "test_difference": str(mean(gained)),
+            "ungated_difference": str(mean(ungated)),
             "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, **facts(outcome)}  # fmt: skip
     line["folder"] = None if outcome.folder is None else outcome.folder.name
+    line["refused"] = None if outcome.refused is None else outcome.refused.name
     print(json.dumps(line), flush=True)
     np.save(kept, gained)
     return gained

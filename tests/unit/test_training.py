@@ -145,9 +145,15 @@ def test_what_forgets_too_much_is_refused(tmp_path: Path, cross_encoder_folder: 
     # On these "general" questions the opposite is right: whoever learns the user's data forgets them.
     other = [Group(f"general {n}", (f"cat planet {n}", f"bread yeast {n}"), (1.0, 0.0)) for n in range(30)]
     outcome = tune(Judgments(rows(45), "labels"), tmp_path / "tuned", model=cross_encoder_folder,
-                   settings=replace(QUICK, most_loss=0.02), engine=ONE, general_sets={"other": other})  # fmt: skip
+                   refused=tmp_path / "refused", settings=replace(QUICK, most_loss=0.02), engine=ONE,
+                   general_sets={"other": other})  # fmt: skip
     assert outcome.verdict.kept == "base"
     assert any("forgets" in reason for reason in outcome.verdict.reasons)
+    assert (outcome.folder, outcome.refused) == (None, tmp_path / "refused")
+    assert [path.name for path in tmp_path.iterdir()] == ["refused"]
+    assert "**Refused by the gate**: on general questions" in (tmp_path / "refused" / "README.md").read_text("utf-8")
+    documents = ["cat planet 9", "bread yeast 3"]
+    assert load(tmp_path / "refused", backend="reference").rank("what is 7", documents).positions[0] == 1
 
 
 def test_a_held_out_part_decides(tmp_path: Path, cross_encoder_folder: Path) -> None:
@@ -179,6 +185,10 @@ def test_a_full_folder_is_refused_before_any_work(tmp_path: Path, cross_encoder_
     (tmp_path / "tuned" / "mine.txt").touch()
     with pytest.raises(InputError, match="--force"):
         tune(Judgments(rows(30), "labels"), tmp_path / "tuned", model=cross_encoder_folder)
+    with pytest.raises(InputError, match="--force"):
+        tune(Judgments(rows(30), "labels"), tmp_path / "new", refused=tmp_path / "tuned", model=cross_encoder_folder)
+    with pytest.raises(InputError, match="another folder"):
+        tune(Judgments(rows(30), "labels"), tmp_path / "new", refused=tmp_path / "new", model=cross_encoder_folder)
 
 
 # The command

@@ -40,6 +40,8 @@ Interrupted at any moment, the same command goes on and ends with the same model
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.option("--to", "folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
               help="The tuned model's folder, made only if it is kept; DIR.tuning holds the work.")  # fmt: skip
+@click.option("--refused", metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
+              help="Also keep a trained model that is refused, there, to look at.")  # fmt: skip
 @options.model
 @click.option("--index", "index", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="An index to look for hard negatives in.  [default: the documents in DATA]")  # fmt: skip
@@ -106,6 +108,7 @@ def command(data: Path, folder: Path | None, check: bool, as_json: bool, **chose
         outcome = tune(
             judgments,
             folder,
+            refused=chosen["refused"],
             model=chosen["model"],
             held_out=held_out,
             nearest=_nearest(chosen),
@@ -231,7 +234,10 @@ def _print(outcome: Outcome, as_json: bool) -> None:
     if outcome.folder is not None:
         click.echo(f"The tuned model is better. It is in {click.format_filename(outcome.folder)}.")
     else:
-        click.echo("The base model is kept; nothing was written.")
+        there = "nothing was written"
+        if outcome.refused is not None:
+            there = f"what was trained is in {click.format_filename(outcome.refused)}"
+        click.echo(f"The base model is kept; {there}.")
         for reason in verdict.reasons:
             click.echo(f"  {terminal.shown(reason)}")
 

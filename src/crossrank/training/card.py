@@ -20,6 +20,7 @@ def facts(outcome: Outcome) -> dict[str, Any]:
         "kept": verdict.kept,
         "reasons": list(verdict.reasons),
         "folder": None if outcome.folder is None else str(outcome.folder),
+        "refused": None if outcome.refused is None else str(outcome.refused),
         "held_out": intervals,
         "general": [{**asdict(found), "loss": found.loss} for found in verdict.general],
         "findings": [asdict(finding) for finding in outcome.findings],
@@ -38,6 +39,7 @@ def write(folder: Path, base: Checkpoint, source: str, settings: Settings, outco
     told = facts(outcome)
     stated: dict[str, Any] = {"tuned_from": base.name, "base_fingerprint": base.fingerprint, "tuning": told}
     told.pop("folder")
+    told.pop("refused")
     told.pop("seconds")
     if outcome.calibration is not None:
         stated["calibration"] = asdict(outcome.calibration)
@@ -63,10 +65,12 @@ def _card(base: Checkpoint, source: str, settings: Settings, outcome: Outcome, l
         if outcome.calibration
         else "none: give `crossrank.calibration.Platt.fit` judged pairs"
     )
+    refused = "" if verdict.kept == "tuned" else f"**Refused by the gate**: {'; '.join(verdict.reasons)}.\n\n"
     return f"""# A cross-encoder tuned by crossrank
 
-Reads query and passage together and gives one logit; larger is more relevant. An ordinary checkpoint: crossrank,
-transformers and sentence-transformers load this folder. Tuned from `{base.name}`, whose licence and limits hold here.
+{refused}Reads query and passage together and gives one logit; larger is more relevant. An ordinary checkpoint:
+crossrank, transformers and sentence-transformers load this folder. Tuned from `{base.name}`, whose licence and limits
+hold here.
 
 ## What it is worth
 

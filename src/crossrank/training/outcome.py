@@ -53,6 +53,7 @@ class Outcome:
         counts: queries, pairs, mined and doubtful documents, measured queries.
         resumed: whether an interrupted tuning was gone on with.
         seconds: of this call.
+        refused: where a trained model that the gate refused was written, if that was asked for.
     """
 
     verdict: Verdict
@@ -64,6 +65,7 @@ class Outcome:
     counts: Mapping[str, int] | None = None
     resumed: bool = False
     seconds: float = 0.0
+    refused: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

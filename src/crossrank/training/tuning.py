@@ -42,6 +42,7 @@ def tune(
     judgments: Judgments,
     to: str | Path,
     *,
+    refused: str | Path | None = None,
     model: str | Path | None = None,
     held_out: Judgments | None = None,
     nearest: Nearest | None = None,
@@ -58,6 +59,7 @@ def tune(
         judgments: see `reading.read`.
         to: folder of the tuned model, made only when the gate keeps it. Beside it, `NAME.tuning` holds the state until
             the end; the same call goes on with it.
+        refused: folder for a trained model that the gate refuses, to look at; its card says why it was refused.
         model: the base; "small" when absent.
         held_out: judgments to decide on, instead of cross-validation.
         nearest: where hard negatives are looked for; BM25 over the documents of the judgments when absent.
@@ -73,9 +75,12 @@ def tune(
         CheckpointError: the base model cannot be loaded or trained.
     """
     began = time.monotonic()
-    target = Path(to)
-    if not overwrite and target.is_dir() and any(target.iterdir()):
-        raise InputError(f"{target} is not empty: give a new folder, or say so with --force (overwrite=True)")
+    target, aside = Path(to), None if refused is None else Path(refused)
+    for folder in (target, aside):
+        if folder is not None and not overwrite and folder.is_dir() and any(folder.iterdir()):
+            raise InputError(f"{folder} is not empty: give a new folder, or say so with --force (overwrite=True)")
+    if aside is not None and aside.resolve() == target.resolve():
+        raise InputError(f"{target} is for a model that is kept: give another folder for one that is refused")
     settings, engine = settings or Settings(), engine or Engine()
     tell = report or (lambda progress: None)
     tell(Progress("checking"))
@@ -93,7 +98,7 @@ def tune(
     material = gathered(groups, held, judgments.scale, nearest, pool, settings)
     with _threads(engine.threads):
         prepared = Prepared(named.read(model, "small"), material, settings, engine, general_sets or {}, tell)
-        outcome = _run(prepared, target, judgments.source, findings, restart)
+        outcome = _run(prepared, target, aside, judgments.source, findings, restart)
     return replace(outcome, seconds=time.monotonic() - began)
 
 
@@ -122,7 +127,9 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _run(prepared: Prepared, target: Path, source: str, findings: tuple[Finding, ...], restart: bool) -> Outcome:
+def _run(
+    prepared: Prepared, target: Path, aside: Path | None, source: str, findings: tuple[Finding, ...], restart: bool
+) -> Outcome:
     """Train, decide, write."""
     material, settings = prepared.material, prepared.settings
     telling = int((material.telling & (material.fold >= 0)).sum())
@@ -146,13 +153,16 @@ def _run(prepared: Prepared, target: Path, source: str, findings: tuple[Finding,
     trainings.run()
     verdict, point = trainings.decide()
     outcome = Outcome(verdict, findings, None, plan, point, None, counts, work.resumed)
-    if verdict.kept == "tuned" and point is not None:
+    kept = verdict.kept == "tuned"
+    to = target if kept else aside
+    if to is not None and point is not None:
         prepared.tell(Progress("writing"))
-        outcome = replace(outcome, folder=target, calibration=trainings.calibration(point))
+        outcome = replace(outcome, folder=target if kept else None, refused=None if kept else aside,
+                          calibration=trainings.calibration(point))  # fmt: skip
         made = work.folder / "result"
         network.write(trainings.mean(point), made)
         card.write(made, prepared.read, source, settings, outcome, prepared.length)
-        _place(made, target)
+        _place(made, to)
     work.close()
     return outcome
 
