@@ -83,20 +83,74 @@ def test_nearest_is_the_order_of_the_cosine(uri: str) -> None:
     assert ids(table.nearest(made[0], 3)) == ["p000", "p001", "p002"], "ties in the order of the ids"
 
 
-def test_an_index_gives_as_many_as_are_asked_for(uri: str) -> None:
+def test_equal_ones_come_in_the_order_of_their_column(uri: str) -> None:
     with psycopg.connect(uri) as connection:
-        connection.execute("CREATE TABLE indexed AS SELECT * FROM points")
-        connection.execute("CREATE INDEX ON indexed USING hnsw (embedding vector_cosine_ops)")
-        connection.execute("ALTER ROLE postgres SET enable_seqscan = off")
-    try:
-        table = PostgresTable(uri, "indexed", vector="embedding")
-        found = ids(table.nearest(vectors()[5], 250))
-    finally:
-        with psycopg.connect(uri) as connection:
-            connection.execute("ALTER ROLE postgres RESET enable_seqscan")
-    assert len(found) == 250, "pgvector gives 40 unless it is told otherwise"
-    exact = ids(PostgresTable(uri, "points", vector="embedding").nearest(vectors()[5], 250))
-    assert len(set(found) & set(exact)) > 240
+        connection.execute("CREATE TABLE tied (id bigint, text text, embedding vector(2))")
+        connection.execute("INSERT INTO tied SELECT 13 - row, 'yeast', '[1, 2]' FROM generate_series(1, 12) row")
+    table, order = PostgresTable(uri, "tied", vector="embedding"), [str(row) for row in range(1, 13)]
+    for depth in (12, 5):
+        assert ids(table.nearest(np.float32([1, 1]), depth)) == order[:depth], "numbers, not their text"
+        assert ids(table.words("yeast", depth)) == order[:depth]
+
+
+@pytest.fixture(scope="module")
+def indexed(uri: str) -> str:
+    """The address of a table with an HNSW index and of a view of every hundredth row, where any index is preferred."""
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute(f"CREATE TABLE indexed (id bigint, embedding vector({WIDTH}))")
+        connection.cursor().executemany(
+            "INSERT INTO indexed VALUES (%s, %s)", [(row, str(made.tolist())) for row, made in enumerate(many())]
+        )
+        connection.execute("CREATE INDEX near ON indexed USING hnsw (embedding vector_cosine_ops)")
+        connection.execute("CREATE VIEW hundredth AS SELECT * FROM indexed WHERE id % 100 = 0")
+        connection.execute("SELECT pg_stat_force_next_flush()")
+    return f"{uri}&options=-c%20enable_seqscan%3Doff"
+
+
+def many() -> np.ndarray:
+    return np.random.default_rng(2).normal(size=(1_200, WIDTH)).astype(np.float32)
+
+
+def read(address: str, name: str, vector: np.ndarray, depth: int) -> tuple[list[str], int, int]:
+    """The ids that are found, how often the index was read for them, and how often the whole table."""
+    counts = (
+        "SELECT i.idx_scan, t.seq_scan FROM pg_stat_user_indexes i JOIN pg_stat_user_tables t USING (relid) "
+        "WHERE indexrelname = 'near'"
+    )
+    table = PostgresTable(address, name, vector="embedding")
+    with psycopg.connect(address, autocommit=True) as connection:
+        before = connection.execute(counts).fetchone()
+        found = ids(table.nearest(vector, depth))
+        assert table._connection is not None
+        table._connection.execute("SELECT pg_stat_force_next_flush()")
+        after = connection.execute(counts).fetchone()
+    assert before is not None
+    assert after is not None
+    return found, after[0] - before[0], after[1] - before[1]
+
+
+@pytest.mark.parametrize("depth", [10, 250, 1_000])
+def test_an_index_gives_as_many_as_are_asked_for(indexed: str, depth: int) -> None:
+    found, by_index, by_table = read(indexed, "indexed", many()[5], depth)
+    assert (by_index, by_table) == (1, 0), "by the index alone"
+    assert len(found) == depth, "pgvector gives 40 unless it is told otherwise"
+    assert found[0] == "5"
+    assert len(set(found) & set(nearest(range(1_200))[:depth])) >= 0.8 * depth
+
+
+def nearest(rows: Sequence[int]) -> list[str]:
+    """These rows by their cosine with the fifth, best first."""
+    made = many()
+    cosines = made @ made[5] / np.linalg.norm(made, axis=1)
+    return [str(row) for row in sorted(rows, key=lambda row: -cosines[row])]
+
+
+def test_what_an_index_leaves_out_is_found_by_comparing_all(indexed: str) -> None:
+    found = read(indexed, "hundredth", many()[5], 10)
+    assert found == (nearest(range(0, 1_200, 100))[:10], 1, 1), "the index gave 40, most of them not in the view"
+    found = read(indexed, "indexed", many()[5], 1_100)
+    assert found == (nearest(range(1_200))[:1_100], 1, 1), "pgvector gives 1,000"
+    assert read(indexed, "hundredth", many()[5], 100)[0] == nearest(range(0, 1_200, 100)), "there are no more"
 
 
 def test_words_any_and_all(uri: str) -> None:

@@ -13,6 +13,7 @@ import apiserver
 import crossrank
 from crossrank.errors import InputError, RemoteError
 from crossrank.hybrid import hybrid
+from crossrank.types import Passage
 
 pytest.importorskip("qdrant_client", reason="needs the qdrant extra")
 
@@ -101,6 +102,22 @@ def test_texts_and_filters() -> None:
         made.passages(["1", "7"])
     with pytest.raises(InputError, match="no field 'text'"):
         collection(client(random(3, 0)), fields=Fields()).passages(["1"])
+
+
+def test_dots_in_a_name_lead_into_objects_unless_a_key_has_them() -> None:
+    made = client(random(3, 0))
+    nested = {"doc": {"body": "Cats purr."}, "meta": {"title": "Cats", "year": 3}}
+    literal = {"doc.body": "Dogs bark.", "meta.title": "Dogs", "meta": {"title": "no", "year": None}}
+    for id_, payload in ((1, nested), (20, literal), (UUID, {"doc": {"body": "Bees hum."}, "meta": "none"})):
+        made.overwrite_payload("notes", payload, [id_])
+    fields = Fields("doc.body", title="meta.title", metadata=["meta.year"])
+    assert collection(made, fields=fields).passages(["1", "20", UUID]) == [
+        Passage("1", "Cats purr.", "Cats", "", {"meta.year": 3}),
+        Passage("20", "Dogs bark.", "Dogs", "", {"meta.year": None}),
+        Passage(UUID, "Bees hum."),
+    ]
+    with pytest.raises(InputError, match=r"no field 'doc\.text'"):
+        collection(made, fields=Fields("doc.text")).passages(["1"])
 
 
 def test_what_cannot_be_asked() -> None:

@@ -90,6 +90,25 @@ def test_texts_come_in_the_order_of_the_ids(make: Make) -> None:
 
 
 @both
+def test_dots_in_a_name_lead_into_objects_unless_a_key_has_them(make: Make) -> None:
+    sources = {
+        "cats": {"body": "Cats purr.", "meta": {"title": "Cats", "year": 3, "by.whom": {"name": "Ann"}}},
+        "dogs": {"body": "Dogs bark.", "meta.title": "Dogs", "meta": {"title": "no"}, "meta.by": {"whom.name": "Bo"}},
+        "bees": {"body": "Bees hum.", "meta": None},
+    }
+    hits = [{"_id": id_, "_source": source} for id_, source in sources.items()]
+    answer = {"timed_out": False, "_shards": {"failed": 0}, "hits": {"hits": hits}}
+    with apiserver.serving(lambda path, body: (200, answer, HEADERS[make.__name__])) as api:
+        index = make(api.url.removesuffix("/v1"))
+        index._fields = Fields("body", title="meta.title", metadata=["meta.year", "meta.by.whom.name"])
+        assert index.passages(list(sources)) == [
+            Passage("cats", "Cats purr.", "Cats", "", {"meta.year": 3, "meta.by.whom.name": "Ann"}),
+            Passage("dogs", "Dogs bark.", "Dogs", "", {"meta.by.whom.name": "Bo"}),
+            Passage("bees", "Bees hum."),
+        ]
+
+
+@both
 @pytest.mark.parametrize(
     ("exchange", "message"),
     [

@@ -45,6 +45,17 @@ _SETTINGS = """SELECT set_config('transaction_read_only', 'on', true),
     set_config('statement_timeout', %(milliseconds)s, true),
     set_config('hnsw.ef_search', least(1000, greatest(%(depth)s::int,
         coalesce(nullif(current_setting('hnsw.ef_search', true), '')::int, 40)))::text, true)"""
+# The cut is of the order of the distance alone, which is all that an index of pgvector gives; the ids come after it.
+_BY_INDEX = sql.SQL(
+    "SELECT id::text, distance FROM (SELECT {id} AS id, {vector} <=> %(vector)s AS distance FROM {table} "
+    "WHERE {vector} IS NOT NULL ORDER BY 2 FETCH FIRST %(depth)s ROWS WITH TIES) AS near "
+    "ORDER BY distance, near.id LIMIT %(depth)s"
+)
+# No index has an order of the distance + 0.
+_EXACTLY = sql.SQL(
+    "SELECT {id}::text, ({vector} <=> %(vector)s) + 0 FROM {table} AS rows WHERE {vector} IS NOT NULL "
+    "ORDER BY 2, rows.{id} LIMIT %(depth)s"
+)
 # What the caller can cure, by the server's code for it.
 _CURES = {
     "42P01": "name the table, and its schema, as the database spells them",
@@ -76,7 +87,7 @@ class PostgresTable:
         language: text search configuration that the words were made with.
         match: "any" finds what has any word of the query, which suits questions; "web" what has all of them, and reads
             "quoted words", `or` and `-` as web searches do.
-        timeout: seconds for one answer, and for a connection.
+        timeout: seconds for one answer, and for a connection; `nearest` may need two answers.
 
     Raises:
         InputError: a timeout that is no time over 0, or an unknown `match`.
@@ -140,8 +151,8 @@ class PostgresTable:
         """
         check_depth(depth)
         asked = sql.SQL(
-            "SELECT {id}::text, ts_rank({words}, {query}) FROM {table} WHERE {words} @@ {query} "
-            "ORDER BY 2 DESC, {id} LIMIT %(depth)s"
+            "SELECT {id}::text, ts_rank({words}, {query}) FROM {table} AS rows WHERE {words} @@ {query} "
+            "ORDER BY 2 DESC, rows.{id} LIMIT %(depth)s"
         ).format(id=self._id, words=self._words, query=self._match, table=self._table)
         # PostgreSQL's texts hold no NUL.
         values = {"query": clean_text(query).replace("\0", " "), "language": self._language, "depth": depth}
@@ -150,8 +161,9 @@ class PostgresTable:
     def nearest(self, vector: NDArray[np.float32], depth: int) -> Found:
         """At most `depth` passages by the cosine with `vector`, best first; equal ones in the order of the ids.
 
-        Without an index all rows are compared. An HNSW index is asked for `depth` passages, and pgvector gives at most
-        1,000 from one. Rows whose vector is null or zero are not found.
+        Without an index all rows are compared. With one the answer is approximate: it may miss near passages. Where
+        fewer than `depth` come back, all rows are compared after all: pgvector gives at most 1,000 from an HNSW index,
+        and a view leaves out what it gave. Rows whose vector is null or zero are not found.
 
         Args:
             vector: shape (width,).
@@ -164,12 +176,12 @@ class PostgresTable:
         check_depth(depth)
         if not self._vector:
             raise InputError(f"{self!r} has no vectors: say vector=, the name of their column")
-        asked = sql.SQL(
-            "SELECT {id}::text, {vector} <=> %(vector)s FROM {table} WHERE {vector} IS NOT NULL "
-            "ORDER BY 2, {id} LIMIT %(depth)s"
-        ).format(id=self._id, vector=sql.Identifier(self._vector), table=self._table)
+        names = {"id": self._id, "vector": sql.Identifier(self._vector), "table": self._table}
         written = ",".join(f"{number:.9g}" for number in numbers(vector))
-        rows = self._ask(asked, {"vector": f"[{written}]", "depth": depth})
+        values = {"vector": f"[{written}]", "depth": depth}
+        rows = self._ask(_BY_INDEX.format(**names), values)
+        if len(rows) < depth:
+            rows = self._ask(_EXACTLY.format(**names), values)
         # The distance of a zero vector is NaN, which PostgreSQL sorts last.
         return [(str(id_), 1.0 - float(distance)) for id_, distance in rows if not math.isnan(distance)]
 
@@ -268,8 +280,8 @@ class PostgresTable:
             return InputError(f"{self!r}: {said}; {_CURES[error.sqlstate]}")
         if error.sqlstate == "57014":
             return RemoteError(
-                f"{self!r} did not answer in {self._timeout:g} s: give it an index (GIN for words, HNSW for vectors), "
-                "or raise its timeout"
+                f"{self!r} did not answer in {self._timeout:g} s: give it an index (GIN for words; HNSW for vectors, "
+                "and ask it for at most 1,000 passages), or raise its timeout"
             )
         if error.sqlstate is None:
             return RemoteError(f"{self!r} cannot be reached: {said}; check its address, and that the server is up")

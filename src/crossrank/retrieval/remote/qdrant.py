@@ -124,11 +124,14 @@ class QdrantCollection:
         """
         # Ids of points are numbers or UUIDs.
         wanted: list[int | str] = [int(id_) if id_.isdecimal() else id_ for id_ in dict.fromkeys(ids)]
+        # Qdrant reads dots as a path; in quotes they are part of a key.
+        names = self._fields.names
+        keys = names + [f'"{name}"' for name in names if "." in name and '"' not in name]
         found: dict[str, Passage] = {}
         for at in range(0, len(wanted), _AT_ONCE):
             with self._asking():
                 points = self._client.retrieve(
-                    self._collection, wanted[at : at + _AT_ONCE], self._fields.names, timeout=self._timeout
+                    self._collection, wanted[at : at + _AT_ONCE], keys, timeout=self._timeout
                 )
             for point in points:
                 found[str(point.id)] = self._fields.passage(str(point.id), point.payload or {})

@@ -22,6 +22,7 @@ TIMEOUT = 10.0
 """Seconds in which a store must answer, unless the caller says otherwise."""
 GRACE = 2.0
 """Seconds beyond the server's own limit after which nobody waits for it any longer."""
+_NOTHING = object()
 
 
 class Store(Protocol):
@@ -43,6 +44,8 @@ class Store(Protocol):
 @dataclass(frozen=True, slots=True)
 class Fields:
     """Where in a row of the store its texts are: names of columns, payload keys or fields.
+
+    `meta.title` is the field of that name, or where a row has none, `title` in its object `meta`.
 
     Attributes:
         text: what is read.
@@ -76,11 +79,12 @@ class Fields:
         Raises:
             InputError: the row has no such field for the text, or something else than text in it.
         """
-        if self.text not in row:
+        values = {name: value for name in self.names if (value := _value(row, name)) is not _NOTHING}
+        if self.text not in values:
             raise InputError(f"passage {id_} has no field {self.text!r} for its text: name the right one in Fields")
-        title, document = (row.get(name) if name else None for name in (self.title, self.document))
-        kept = plain_metadata({name: row[name] for name in self.metadata if name in row})
-        text = self._read(id_, row[self.text])
+        title, document = values.get(self.title), values.get(self.document)
+        kept = plain_metadata({name: values[name] for name in self.metadata if name in values})
+        text = self._read(id_, values[self.text])
         return Passage(id_, text, self._read(id_, title), "" if document is None else str(document), kept)
 
     def _read(self, id_: str, value: Any) -> str:
@@ -88,6 +92,17 @@ class Fields:
             told = f"passage {id_} holds {type(value).__name__} where Fields says that its text or title is"
             raise InputError(f"{told}: name a field of text")
         return clean_text(value or "")
+
+
+def _value(row: Mapping[str, Any], name: str) -> Any:
+    """The field of that name, or of the longest part of it whose object holds the rest; else `_NOTHING`."""
+    if name in row:
+        return row[name]
+    for at in reversed([at for at, sign in enumerate(name) if sign == "."]):
+        inner = row.get(name[:at])
+        if isinstance(inner, Mapping) and (value := _value(inner, name[at + 1 :])) is not _NOTHING:
+            return value
+    return _NOTHING
 
 
 def check_depth(depth: int) -> None:
