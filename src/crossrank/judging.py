@@ -28,14 +28,15 @@ _LISTWISE = (
     f"You order documents by how relevant they are to a query. {_RULES} Answer with one JSON object and nothing else: "
     '{"order": [N, N, ...]}. Each N is the number of a document, the most relevant first; every document comes once.'
 )
-_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
+_THOUGHT, _THOUGHT_END = "<think>", "</think>"
 _FENCE = re.compile(r"^```\w*\s*(.*?)\s*```$", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
 _BARE = re.compile(
     r"[^\w+-]*(?:(?:the\s+)?(?:score|relevance|rating)(?:\s+is)?[^\w+-]*)?([+-]?\d+(?:\.\d+)?)\s*(?:/\s*10)?\W*", re.I
 )
 _NAMED = re.compile(r"\[\s*([+-]?\d+)\s*\]|\bdoc(?:ument)?\.?\s*#?\s*([+-]?\d+)", re.I)
-_MOST_OBJECTS, _MOST_CHARACTERS = 64, 100_000
+_MOST_OBJECTS, _MOST_CHARACTERS, _MOST_DIGITS = 64, 100_000, 18
+_DEEP = "the answer nests too deep"
 _SCORE_NAMES = ("score", "relevance", "relevance_score", "rating")
 _NUMBER_NAMES = ("doc", "document", "index", "id", "number")
 _ORDER_NAMES = ("order", "ranking", "ranked", "documents", "results")
@@ -93,16 +94,22 @@ def read_score(answer: str) -> float:
     """The score in an answer, from 0 to 10.
 
     Read are `{"score": 8}`, also in a fence or among words, `"8/10"`, and an answer that is a number and no more. Two
-    objects with different scores are not read: one of them may be quoted from the document.
+    objects with different scores are not read: one of them may be quoted from the document. What stands before the last
+    `</think>` counts for nothing.
 
     Raises:
-        UnreadableError: no score, several, or one that is not from 0 to 10.
+        UnreadableError: no score, several, one that is not from 0 to 10, or a thought that has no end.
 
     >>> read_score('Sure! ```json\\n{"score": "7.5/10"}\\n```'), read_score("Score: 8/10")
     (7.5, 8.0)
     """
     text = _plain(answer)
-    found = {score for value in _values(text) for score in _scores(value)}
+    values = _values(text)
+    try:
+        found = {score for value in values if isinstance(value, dict) for score in _scores(value)}
+        found = found or {score for value in values for score in _scores(value)}
+    except RecursionError:
+        raise UnreadableError(_DEEP) from None
     # A brace means JSON that is broken, and its last number may be cut short.
     if not found and "{" not in text and (bare := _BARE.fullmatch(text)):
         found = {float(bare[1])}
@@ -117,23 +124,28 @@ def read_score(answer: str) -> float:
 def read_order(answer: str, n: int) -> list[int]:
     """The documents that an answer orders, by number from 0, the most relevant first; each once.
 
-    Read are `{"order": [2, 0]}`, a bare list, `["Doc 2", "Doc 0"]`, `[2] > [0]`. Numbers of no document are passed
+    Read are `{"order": [2, 0]}`, a bare list, `["Doc 2", "Doc 0"]`, `[2] > [0]`. The last object with an order counts
+    before any list, and what stands before the last `</think>` counts for nothing. Numbers of no document are passed
     over, negative ones too, and so is what comes a second time. Documents that the answer leaves out are not in the
     list.
 
     Raises:
-        UnreadableError: it names no document.
+        UnreadableError: it names no document, or its thought has no end.
 
     >>> read_order('{"order": [2, 7, "Doc 0", 2, -1]}', 3)
     [2, 0]
     """
     text = _plain(answer)
     values = _values(text)
+    objects = [value for value in reversed(values) if isinstance(value, dict)]
     # A list of one may be a name, as in [2] > [0], so that names are read before it.
-    sure = [value for value in values if isinstance(value, dict) or (isinstance(value, list) and len(value) > 1)]
-    named = next((numbers for value in sure if (numbers := _order(value))), [])
-    named = named or [int(found[1] or found[2]) for found in _NAMED.finditer(text)]
-    named = named or next((numbers for value in values if (numbers := _order(value))), [])
+    lists = [value for value in values if isinstance(value, list) and len(value) > 1]
+    try:
+        named = next((numbers for value in (*objects, *lists) if (numbers := _order(value))), [])
+        named = named or [_whole(found[1] or found[2]) for found in _NAMED.finditer(text)]
+        named = named or next((numbers for value in values if (numbers := _order(value))), [])
+    except RecursionError:
+        raise UnreadableError(_DEEP) from None
     order = list(dict.fromkeys(number for number in named if 0 <= number < n))
     if not order:
         raise UnreadableError("the answer names no document")
@@ -175,8 +187,16 @@ def filled(scores: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _plain(answer: str) -> str:
-    """An answer without what the model thought aloud, and without a fence around it."""
-    text = _THOUGHT.sub("", answer[:_MOST_CHARACTERS]).strip()
+    """An answer without what the model thought aloud, and without a fence around it.
+
+    Raises:
+        UnreadableError: the thought has no end, so that no answer came.
+    """
+    # Some templates open the thought in the prompt, so that only its end is here.
+    text = answer.rpartition(_THOUGHT_END)[2]
+    if _THOUGHT in text:
+        raise UnreadableError("the answer ended within the model's thought")
+    text = text[:_MOST_CHARACTERS].strip()
     fenced = _FENCE.match(text)
     return fenced[1] if fenced else text
 
@@ -210,9 +230,9 @@ def _scores(value: Any) -> list[float]:
     if isinstance(value, str):
         bare = _BARE.fullmatch(value.strip())
         return [float(bare[1])] if bare else []
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        return [float(value)]
-    return []
+    if isinstance(value, int) and not isinstance(value, bool):
+        return [float(value) if abs(value) < 10**_MOST_DIGITS else math.inf]
+    return [value] if isinstance(value, float) and math.isfinite(value) else []
 
 
 def _order(value: Any) -> list[int]:
@@ -230,7 +250,12 @@ def _number(value: Any) -> list[int]:
         return next((_number(named[name]) for name in _NUMBER_NAMES if name in named), [])
     if isinstance(value, str):
         found = _NUMBER.findall(value)
-        return [int(float(found[0]))] if len(found) == 1 else []
+        return [_whole(found[0])] if len(found) == 1 else []
     if isinstance(value, int) and not isinstance(value, bool):
         return [value]
     return []
+
+
+def _whole(written: str) -> int:
+    """The number of a document; -1, which is none, where it is longer than that of any."""
+    return int(float(written)) if len(written) <= _MOST_DIGITS else -1

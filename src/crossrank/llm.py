@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError, RemoteError
+from crossrank.index.documents import clean_text
 from crossrank.judging import Messages, UnreadableError, ask_for_order, ask_for_score, filled, in_place
 from crossrank.judging import read_order as order_in
 from crossrank.judging import read_score as score_in
@@ -166,15 +167,16 @@ class LanguageModel:
         jobs: list[Callable[[], Any]] = []
         found: dict[str, NDArray[np.float32]] = {}
         for query, places in lists.items():
-            texts = [pairs[place][1][: self._characters] for place in places]
+            texts = [clean_text(pairs[place][1][: self._characters]) for place in places]
+            asked = clean_text(query)
             found[query] = np.full(len(places), np.nan, dtype=np.float32)
             if self.window is None:
                 distinct: dict[str, list[int]] = {}
                 for row, text in enumerate(texts):
                     distinct.setdefault(text, []).append(row)
-                jobs += [_Alone(call, query, text, rows, places, found[query]) for text, rows in distinct.items()]
+                jobs += [_Alone(call, asked, text, rows, places, found[query]) for text, rows in distinct.items()]
             elif texts:
-                jobs.append(_Ordered(call, query, texts, places, found[query], self.window))
+                jobs.append(_Ordered(call, asked, texts, places, found[query], self.window))
         _run(jobs, self._concurrency, call)
         for query, places in lists.items():
             scores[places] = filled(found[query])
@@ -337,7 +339,8 @@ def _text_of(body: Mapping[str, Any]) -> str:
     except (KeyError, IndexError, TypeError):
         raise UnreadableError("the answer is no chat completion") from None
     if isinstance(content, list):
-        content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        content = "".join(text for text in texts if isinstance(text, str))
     if not isinstance(content, str) or not content.strip():
         raise UnreadableError(f"the answer has no text (it ended with {choice.get('finish_reason')!r})")
     return content

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError, RemoteError
+from crossrank.index.documents import clean_text
 from crossrank.remote import Address, at_once
 
 # What one request may hold: OpenAI takes 2,048 texts and 300,000 tokens, others less.
@@ -124,6 +125,7 @@ class RemoteEmbedder:
         for position, text in enumerate(texts):
             if not isinstance(text, str):
                 raise InputError(f"text {position} is {type(text).__name__}, not a string")
+        texts = [clean_text(text) for text in texts]
         distinct = list(dict.fromkeys(text for text in texts if text.strip()))
         stop = threading.Event()
         jobs = [partial(self._asked, batch, stop) for batch in _batches(distinct)]
@@ -144,7 +146,7 @@ class RemoteEmbedder:
         rows = self.address.post("/embeddings", body, stop).body.get("data")
         try:
             placed = {int(row["index"]): np.asarray(row["embedding"], dtype=np.float32) for row in rows or ()}
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise RemoteError(f"{self.address.url} gave no vectors that can be read ({error!r})", 200) from error
         if sorted(placed) != list(range(len(batch))):
             raise RemoteError(f"{self.address.url} gave {len(placed)} vectors for {len(batch)} texts", 200)

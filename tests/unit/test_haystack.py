@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
+import pickle
 import threading
 import warnings
 
@@ -22,6 +23,7 @@ with warnings.catch_warnings():
     from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
     from haystack.document_stores.in_memory import InMemoryDocumentStore
 
+import crossrank
 from crossrank.errors import InputError
 from crossrank.integrations.haystack import CrossrankRanker
 
@@ -78,6 +80,25 @@ def test_a_pipeline_is_written_and_read_again():
     again.warm_up()
     found = again.run(query="capital of France?", documents=[Document(content="Bread."), Document(content="Paris.")])
     assert found["documents"][0].content == "Paris."
+
+
+def test_copies_and_files_of_a_used_ranker_score_alike(cross_encoder_folder):
+    made = CrossrankRanker(cross_encoder_folder, load_options={"max_length": 12})
+    documents = [Document(content="the cat is a planet " * 9), Document(content="bread is of yeast")]
+    want = [document.score for document in made.run(QUERY, documents)["documents"]]
+    again = [copy.deepcopy(made), pickle.loads(pickle.dumps(made)), CrossrankRanker.from_dict(made.to_dict())]
+    assert [[document.score for document in one.run(QUERY, documents)["documents"]] for one in again] == [want] * 3
+    assert again[0].model.ready is made.model.ready
+    assert again[2].model.ready is not made.model.ready
+
+
+def test_a_scorer_is_shared_by_copies_and_never_written_as_a_name(cross_encoder_folder):
+    for scorer in (NumberScorer(), crossrank.load(cross_encoder_folder, max_length=12)):
+        ranker = CrossrankRanker(scorer)
+        assert copy.deepcopy(ranker).model.ready is scorer
+        for write in (CrossrankRanker.to_dict, pickle.dumps, lambda one: searched(one)[0].dumps()):
+            with pytest.raises(InputError, match="load_options"):
+                write(ranker)
 
 
 def test_async_scores_off_the_event_loop():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import pickle
+import shutil
 import threading
 import warnings
 from pathlib import Path
@@ -117,6 +119,39 @@ def test_options_reach_the_model(cross_encoder_folder: Path):
         CrossrankCompressor(model=42)
     with pytest.raises(InputError, match="at least 1"):
         CrossrankCompressor(top_n=0)
+
+
+def test_copies_of_a_used_compressor_score_alike(cross_encoder_folder: Path):
+    options = {"max_length": 12}
+    made = CrossrankCompressor(model=cross_encoder_folder, load_options=options)
+    documents = [Document("the cat is a planet " * 9), Document("bread is of yeast")]
+    want = made.compress_documents(documents, QUERY)
+    read = CrossrankCompressor.model_validate_json(made.model_dump_json())
+    for again in (copy.deepcopy(made), made.model_copy(deep=True), pickle.loads(pickle.dumps(made)), read):
+        assert again.compress_documents(documents, QUERY) == want
+    encoder = CrossrankCrossEncoder(cross_encoder_folder, options)
+    scores = encoder.score([(QUERY, "bread")])
+    for same in (copy.deepcopy(encoder), pickle.loads(pickle.dumps(encoder))):
+        assert same.score([(QUERY, "bread")]) == scores
+
+
+def test_a_scorer_is_shared_by_copies_and_never_written_as_a_name(cross_encoder_folder: Path):
+    for scorer in (NumberScorer(), crossrank.load(cross_encoder_folder, max_length=12)):
+        made = CrossrankCompressor(model=scorer)
+        assert copy.deepcopy(made)._model.ready is scorer
+        for write in (pickle.dumps, CrossrankCompressor.model_dump, CrossrankCompressor.model_dump_json):
+            with pytest.raises(InputError, match="load_options"):
+                write(made)
+
+
+def test_a_folder_with_the_name_of_a_model_stays_a_folder(
+    tmp_path: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(cross_encoder_folder, "small")
+    made = CrossrankCompressor(model=Path("small"))
+    read = CrossrankCompressor.model_validate(made.model_dump())
+    assert read._model.ready.fingerprint == crossrank.load(cross_encoder_folder).fingerprint
 
 
 @pytest.fixture

@@ -375,6 +375,25 @@ def test_can_be_copied_and_pickled():
     assert copy.deepcopy(made).postprocess_nodes(found("#1"), query_str=QUERY)[0].score == 1.0
 
 
+def test_copies_and_pickles_of_a_used_one_score_alike(cross_encoder_folder, caplog):
+    made = CrossrankRerank(model=cross_encoder_folder, load_options={"max_length": 12})
+    nodes = found("the cat is a planet " * 9, "bread is of yeast")
+    want = [node.score for node in made.postprocess_nodes(nodes, query_str=QUERY)]
+    read = CrossrankRerank.from_json(made.to_json())
+    for again in (copy.deepcopy(made), made.model_copy(deep=True), pickle.loads(pickle.dumps(made)), read):
+        assert [node.score for node in again.postprocess_nodes(nodes, query_str=QUERY)] == want
+    assert caplog.messages == []
+
+
+def test_a_scorer_is_shared_by_copies_and_never_written_as_a_name(cross_encoder_folder):
+    for scorer in (NumberScorer(), crossrank.load(cross_encoder_folder, max_length=12)):
+        made = CrossrankRerank(model=scorer)
+        assert copy.deepcopy(made)._model.ready is scorer
+        for write in (CrossrankRerank.to_dict, CrossrankRerank.to_json, CrossrankRerank.model_dump_json, pickle.dumps):
+            with pytest.raises(InputError, match="load_options"):
+                write(made)
+
+
 @pytest.mark.parametrize("top_n", [0, -1, 2.5, True])
 def test_a_top_n_that_means_nothing(top_n):
     with pytest.raises(InputError, match="k must be"):

@@ -172,6 +172,10 @@ def test_a_score_quoted_from_the_document_is_not_taken_for_the_answer():
         (" **Score: 8 / 10** ", 8),
         ("The score is 10.", 10),
         ('{"score": 8} and again {"score": 8.0}', 8),
+        ("It could be a 3.</think>\n8", 8),
+        ('Perhaps {"score": 3}.</think> Or {"score": 4}?</think>\n{"score": 8}', 8),
+        ("<think>" + "hm " * 50_000 + '{"score": 1}</think>{"score": 8}', 8),
+        ('As in [3], {"score": 8}', 8),
     ],
 )
 def test_answers_that_are_read(answer, score):
@@ -183,7 +187,9 @@ def test_answers_that_are_read(answer, score):
     ['{"score": 1', '{"score": null}', '{"score": true}', '{"score": 11}', '{"score": -1}', "-3", "NaN",
      '{"score": NaN}',
      '{"score": 1e999}', "8 of the 9 say 3", "I cannot judge this.", "", "{}", "[]", "[" * 9999, '{"score": "high"}',
-     "8/100", '{"scores": [1, 2]}'],
+     "8/100", '{"scores": [1, 2]}', "9" * 400, "9" * 5000,
+     '{"score": ' + "1" * 400 + "}", '{"score": ' + "1" * 5000 + "}",
+     '<think>perhaps {"score": 8}', "a 3</think><think>8", "<think>8", "8</think>"],
 )  # fmt: skip
 def test_answers_that_are_not_guessed_at(answer):
     with pytest.raises(UnreadableError):
@@ -198,11 +204,22 @@ def test_any_answer_is_read_or_refused(answer):
             read(answer)
 
 
+@pytest.mark.parametrize("depth", [200, 600, 990, 5000])
+def test_an_answer_that_nests_deep_is_read_or_refused(depth):
+    for begin, end in (("[", "]"), ('{"order": ', "}"), ('{"score": ', "}")):
+        for read in (read_score, lambda text: read_order(text, 3)):
+            with contextlib.suppress(UnreadableError):
+                read(begin * depth + "[1, 2]" + end * depth)
+
+
 BAD = {
     "malformed": lambda: completion('{"score": '),
     "missing": lambda: completion("{}"),
     "no text": lambda: completion(None),
     "too many": lambda: completion('{"scores": [1, 2, 3]}'),
+    "digits without end": lambda: completion("9" * 400),
+    "a thought without end": lambda: completion('<think>{"score": 10}'),
+    "parts that are no text": lambda: completion([{"type": "text", "text": 3}]),
     "no completion": lambda: {"choices": []},
     "no JSON": lambda: (200, b"<html>busy</html>", {}),
     "too long for the model": lambda: (400, {"error": {"message": "maximum context length"}}, {}),
@@ -244,6 +261,15 @@ def test_documents_without_a_score_keep_their_places(values):
     assert [i for i in order if known[i]] == [i for i in order_of(np.where(known, scores, -1)).tolist() if known[i]]
     if len(set(values) - {None}) == sum(known):  # without ties
         assert [place for place, i in enumerate(order) if not known[i]] == np.flatnonzero(~known).tolist()
+
+
+def test_half_of_a_surrogate_pair_is_replaced_before_it_is_sent():
+    """JSON can smuggle one in, and UTF-8 cannot hold it."""
+    half = chr(0xD800)
+    with serving(honest) as api:
+        assert model(api.url).score([(f"tea{half}", f"{half} #5"), (QUERY, "#6")]).tolist() == [5, 6]
+        assert model(api.url, window=2).score(pairs(f"{half} #5", "#6")).tolist() == [0, 1]
+    assert sorted(map(document_of, api.requests[:2])) == ["#6", "\ufffd #5"]
 
 
 # --- the connection ----------------------------------------------------------------------------------------------
@@ -403,6 +429,28 @@ def test_doc_0_is_document_0():
     assert [fallback.position for fallback in judged.fallbacks] == [1, 2]
     assert read_order("[2] > [0] > [1]", 3) == [2, 0, 1]
     assert read_order("Doc 2, Doc 0", 3) == [2, 0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'The list is [0, 1, 2] at first. Doc 2 is best.</think>\n{"order": [2, 0]}',
+        '<think>{"order": [0, 1, 2]}</think>[2, 0]',
+        'From [0, 1, 2] I make {"order": [2, 0]}',
+        'Not {"order": [0, 1, 2]} but {"order": [2, 0]}, without [1, 1]',
+        '["Doc ' + "1" * 400 + '", "Doc 2", "Doc 0"]',
+        '{"order": [' + "1" * 400 + ", 2, 0]}",
+        "Doc " + "1" * 5000 + ", Doc 2, Doc 0",
+    ],
+)
+def test_an_order_is_told_from_what_stands_around_it(text):
+    assert read_order(text, 3) == [2, 0]
+
+
+@pytest.mark.parametrize("text", ["<think>[2, 0]", '[2] </think> <think> {"order": [2, 0]}', "[2, 0]</think>"])
+def test_a_thought_is_no_order(text):
+    with pytest.raises(UnreadableError):
+        read_order(text, 3)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,14 @@ def test_vectors_come_in_the_order_of_the_texts():
     assert api.headers[0]["authorization"] == "Bearer secret"
 
 
+def test_half_of_a_surrogate_pair_is_replaced():
+    """JSON can smuggle one in, and UTF-8 cannot hold it."""
+    with api_serving(honest) as api:
+        made = embedder(api.url).embed(["a", f"b{chr(0xD800)}", "b\ufffd"])
+    assert [body["input"] for body in api.requests] == [["a", "b\ufffd"]]
+    np.testing.assert_array_equal(made[1], made[2])
+
+
 def test_long_lists_go_in_batches():
     texts = [f"text {number}" for number in range(300)]
     with api_serving(honest) as api:
@@ -89,6 +97,7 @@ def test_a_name_that_is_none(name):
         ({"data": [{"index": 0, "embedding": [1, 2]}, {"index": 1, "embedding": [1, float("nan")]}]}, "finite"),
         ({"data": [{"index": 0, "embedding": "AAAA"}, {"index": 1}]}, "no vectors that can be read"),
         ({"data": 3}, "no vectors that can be read"),
+        ((200, b'{"data": [{"index": 1e999, "embedding": [1]}]}', {}), "no vectors that can be read"),
         ((400, {"error": {"message": "input too long"}}, {}), "input too long"),
         ((503, b"", {}), "2 tries"),
     ],

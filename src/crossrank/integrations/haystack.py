@@ -62,10 +62,14 @@ class CrossrankRanker:
         _ = self.model.ready
 
     def to_dict(self) -> dict[str, Any]:
-        """As the host writes components; a model is written by its name."""
+        """As the host writes components; a model is written by its name.
+
+        Raises:
+            InputError: the model was given as a scorer.
+        """
         return default_to_dict(
             self,
-            model=self.model.name,
+            model=self.model.written,
             top_k=self.top_k,
             meta_fields_to_embed=self.meta_fields_to_embed,
             load_options=self.load_options,

@@ -64,6 +64,16 @@ class CrossrankCompressor(BaseDocumentCompressor):
         super().__init__(**fields)
         self._model = wanted
 
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """As pydantic writes it; a model is written by its name, and a scorer is refused with an `InputError`."""
+        _ = self._model.written
+        return super().model_dump(**options)
+
+    def model_dump_json(self, **options: Any) -> str:
+        """Like `model_dump`."""
+        _ = self._model.written
+        return super().model_dump_json(**options)
+
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> Sequence[Document]:

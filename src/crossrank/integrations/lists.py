@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ READ = "rerank_read"
 QUERY_READ = "rerank_query_read"
 NOTE = "rerank_note"
 
-# One lock for all: it is held only while a model loads, and what holds a model stays copyable and picklable without it.
+# One lock for all: it is held only while a model loads, and what holds a model can be copied and pickled without it.
 _loading = threading.Lock()
 
 
@@ -41,6 +42,9 @@ class Best:
 class Model:
     """A scorer, or the name of one that is loaded once, when it is first asked for, by whichever thread asks.
 
+    A deep copy is this object itself, so that copies share what is loaded. A pickle holds the name and the options; the
+    model is loaded again where it is read.
+
     Args:
         model: a name of `crossrank models`, a hub name, a folder, or an object with `score(pairs)`.
         options: keywords for `crossrank.load`, such as `{"window": 200, "overlap": 50}`; only for names.
@@ -50,9 +54,14 @@ class Model:
     """
 
     def __init__(self, model: str | Path | Scorer, options: Mapping[str, Any] | None = None) -> None:
-        self._model = model
+        self._name: str | None = None
         self._options = dict(options or {})
-        if isinstance(model, (str, Path)):
+        self._scorer: Scorer | None = None
+        if isinstance(model, Path):
+            # "small" is a model of the catalog, and Path("small") a folder: written as a name it must stay one.
+            model = os.path.join(os.curdir, model.expanduser())
+        if isinstance(model, str):
+            self._name = model
             return
         if not callable(getattr(model, "score", None)):
             raise InputError(
@@ -60,21 +69,44 @@ class Model:
             )
         if options:
             raise InputError("load_options are for a model that is given by name; this one is loaded already")
+        self._scorer = model
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Model, (self.written, self._options)
 
     @property
     def name(self) -> str:
         """For people and for traces."""
-        if isinstance(self._model, (str, Path)):
-            return str(self._model)
-        return self._model.checkpoint.name if isinstance(self._model, CrossEncoder) else type(self._model).__name__
+        if self._name is not None:
+            return self._name
+        return self._scorer.checkpoint.name if isinstance(self._scorer, CrossEncoder) else type(self._scorer).__name__
+
+    @property
+    def written(self) -> str:
+        """The name under which it may be written to a file, beside the options.
+
+        Raises:
+            InputError: it was given as a scorer, and a name alone would be read as another one.
+        """
+        if self._name is None:
+            raise InputError(
+                f"a scorer that is loaded already ({self.name}) cannot be written to a file or pickled; give the model "
+                "by name or folder, with load_options={...} for crossrank.load, or pass the scorer to a new component"
+            )
+        return self._name
 
     @property
     def ready(self) -> Scorer:
         """The scorer itself."""
-        with _loading:
-            if isinstance(self._model, (str, Path)):
-                self._model = load(self._model, **self._options)
-            return self._model
+        if self._scorer is None:
+            with _loading:
+                if self._scorer is None:
+                    assert self._name is not None
+                    self._scorer = load(self._name, **self._options)
+        return self._scorer
 
 
 def best(scorer: Scorer, query: str, texts: Sequence[str], k: int) -> list[Best]:

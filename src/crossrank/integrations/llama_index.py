@@ -102,6 +102,21 @@ class CrossrankRerank(BaseNodePostprocessor):
         """The name that the host writes into serialized components."""
         return "CrossrankRerank"
 
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """As pydantic writes it; a model is written by its name, and a scorer is refused with an `InputError`."""
+        _ = self._model.written
+        return super().model_dump(**options)
+
+    def model_dump_json(self, **options: Any) -> str:
+        """Like `model_dump`."""
+        _ = self._model.written
+        return super().model_dump_json(**options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The host leaves out what cannot be pickled, and would load a model by the scorer's name.
+        _ = self._model.written
+        return super().__getstate__()
+
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
