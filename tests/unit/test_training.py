@@ -20,7 +20,7 @@ from crossrank import checkpoint, load  # noqa: E402
 from crossrank.cli import root  # noqa: E402
 from crossrank.cli.exits import Exit  # noqa: E402
 from crossrank.errors import InputError  # noqa: E402
-from crossrank.training import loop, losses, prepared  # noqa: E402
+from crossrank.training import loop, losses, prepared, tuning  # noqa: E402
 from crossrank.training import network as net  # noqa: E402
 from crossrank.training.judgments import Group, Judged, Judgments  # noqa: E402
 from crossrank.training.outcome import Engine, Progress  # noqa: E402
@@ -163,7 +163,57 @@ def test_a_held_out_part_decides(tmp_path: Path, cross_encoder_folder: Path) -> 
     assert {finding.name: finding.count for finding in outcome.findings} == {"leaks": 5}
     assert outcome.counts is not None
     assert (outcome.counts["measured"], outcome.counts["folds"]) == (30, 1)
+    assert outcome.plan is not None
+    assert outcome.plan.queries == 30  # held-out queries are not trained on
     assert outcome.verdict.kept == "tuned", outcome.verdict.reasons
+
+
+@pytest.mark.parametrize("leaked", [25, 10])
+def test_a_held_out_part_that_leaves_too_little_ends_it(tmp_path: Path, leaked: int) -> None:
+    both = rows(50)
+    outcome = tune(Judgments(both[:100], "labels"), tmp_path / "tuned",
+                   held_out=Judgments(both[4 * (25 - leaked) :], "labels"), settings=QUICK, engine=ONE)  # fmt: skip
+    assert outcome.verdict.kept == "base"
+    assert f"without those of the held-out part: {25 - leaked};" in outcome.verdict.reasons[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_contradictory_pairs_of_both_parts_are_never_mined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both, seen = rows(60), []
+
+    def stop(*given: object) -> None:
+        seen.append(given[-1])
+        raise InputError("enough")
+
+    def against(row: Judged) -> Judged:
+        return replace(row, label=1 - row.label)
+
+    monkeypatch.setattr(tuning, "gathered", stop)
+    data = Judgments((*both[:120], against(both[0]), against(both[4])), "labels")
+    held_out = Judgments((*both[120:], both[0], against(both[0]), *both[1:4], against(both[3])), "labels")
+    with pytest.raises(InputError, match="enough"):
+        tune(data, tmp_path / "tuned", held_out=held_out, settings=QUICK, engine=ONE)
+    found = {query: set(documents) for query, documents in seen[0].items()}
+    assert found == {"what is 0": {both[0].document, both[3].document}, "what is 1": {both[4].document}}
+
+
+def test_a_loss_that_does_not_fit_is_refused_before_any_work(tmp_path: Path) -> None:
+    scores = Judgments(tuple(replace(row, label=row.label - 7.5) for row in rows(30)), "scores")
+    with pytest.raises(InputError, match="leave the loss out"):
+        tune(scores, tmp_path / "tuned", settings=replace(QUICK, loss="listwise"), engine=ONE)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_python_without_sources_needs_a_general_set(
+    tmp_path: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    monkeypatch.setattr(prepared.general, "questions", lambda *_, **__: [])
+    sets = {"mine": [Group(f"general {n}", (f"paris {n}", f"bread {n}"), (1.0, 0.0)) for n in range(3)]}
+    outcome = tune(Judgments(rows(45), "labels"), tmp_path / "tuned", model=cross_encoder_folder,
+                   general_sets=sets if named else {}, settings=replace(QUICK, remember=0.05), engine=ONE)  # fmt: skip
+    assert outcome.verdict.kept == ("tuned" if named else "base"), outcome.verdict.reasons
+    assert named or "name a judged set with --general" in outcome.verdict.reasons[0]
 
 
 @pytest.mark.parametrize("scale", ["clicks", "scores"])
@@ -230,6 +280,15 @@ def test_every_option_of_the_command_reaches_the_settings(tmp_path: Path, monkey
     options = [str(word) for name, value in asked.items() for word in (f"--{name.replace('_', '-')}", value)]
     run("tune", write(tmp_path / "data.jsonl", rows(24)), "--to", tmp_path / "tuned", *options)
     assert {name: getattr(seen[0], name) for name in asked} == asked
+
+
+def test_general_sets_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [tmp_path / name / "set" for name in "ab"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    code = run("tune", write(tmp_path / "data.jsonl", rows(24)), "--to", tmp_path / "tuned", "--general", folders[0],
+               "--general", folders[1])  # fmt: skip
+    assert (code, "called 'set'; rename one" in capsys.readouterr().err) == (Exit.USAGE, True)
 
 
 def test_the_command_checks_data_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

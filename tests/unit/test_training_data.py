@@ -15,8 +15,10 @@ from crossrank.errors import InputError, ReadError
 from crossrank.evaluation import mean
 from crossrank.training import checks, folds, gate, general, negatives, reading
 from crossrank.training.judgments import Group, Judged, Judgments, query_key
+from crossrank.training.material import gathered
 from crossrank.training.settings import Settings, planned
 from crossrank.training.work import Work
+from crossrank.types import Passage
 
 needs_eval = pytest.mark.skipif(not extras.available("ir_measures"), reason="needs the extra eval")
 
@@ -52,7 +54,9 @@ def test_rows_with_labels(tmp_path: Path) -> None:
         ({"query": "q", "document": "d", "label": True}, "labels", [("d", 1.0)]),
         ({"query": "q", "document": "d"}, "clicks", [("d", 1.0)]),
         ({"query": "q", "document": "d", "score": -2.5}, "scores", [("d", -2.5)]),
-        ({"query": "q", "document": "d", "label": 0.5}, "scores", [("d", 0.5)]),
+        ({"query": "q", "document": "d", "label": 0.95}, "labels", [("d", 1.0)]),
+        ({"query": "q", "document": "d", "label": 0.25}, "labels", [("d", 0.0)]),
+        ({"query": "q", "document": "d", "label": 2.5}, "scores", [("d", 2.5)]),
         ({"query": "q", "document": "d", "title": "T", "label": 1}, "labels", [("T. d", 1.0)]),
         ({"query": "q", "positive": "d", "negative": "e"}, "labels", [("d", 1.0), ("e", 0.0)]),
         ({"query": "q", "pos": ["d"], "neg": ["e", "f"]}, "labels", [("d", 1.0), ("e", 0.0), ("f", 0.0)]),
@@ -101,12 +105,38 @@ def test_a_beir_folder_of_positives_is_clicks(tmp_path: Path) -> None:
         ('{"query": "q", "document": "d", "label": "good"}', "label must be a number"),
         ('{"query": "q", "document": "d", "label": NaN}', "finite"),
         ('{"query": "q", "pos": ["d"], "neg": ["e"], "pos_scores": []}', "pos_scores must hold 1 numbers"),
+        (f'{{"query": "q", "document": "d", "label": {"1" * 400}}}', "label must be a number"),
+        (f'{{"query": "q", "pos": ["d"], "pos_scores": [{"1" * 400}]}}', "pos_scores must hold 1 numbers"),
     ],
 )
 def test_what_is_no_judgment_is_refused(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "a.jsonl").write_text(text, encoding="utf-8")
     with pytest.raises(ReadError, match=says):
         reading.read(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([{"document": "d"}, {"document": "e"}, {"document": "f", "label": 0}], "line 3: 'label' is here"),
+        ([{"document": "d", "grade": 1}, {"document": "e"}], "line 2: 'grade' is missing"),
+        ([{"document": "d"}, {"document": "e", "score": 0.5}], "line 2: 'score' is here"),
+        ([{"document": "d", "score": 0.5}, {"document": "e", "label": 1}], "line 2: 'label' is here"),
+        ([{"document": "d", "label": 1}, {"positive": "e"}], "line 2: 'positive' is here"),
+        ([{"pos": "d"}, {"pos": "e", "pos_scores": 7}], "line 2: 'pos_scores' is here"),
+        ([{"pos": "d", "neg": "e"}, {"pos": "f", "neg": "g", "neg_scores": 2}], "line 2: 'neg_scores' is here"),
+    ],
+)
+def test_rows_of_different_kinds_are_refused(tmp_path: Path, rows: list[dict], says: str) -> None:
+    # The first row alone would decide: a label 0 below it was read as a click.
+    with pytest.raises(ReadError, match=says):
+        reading.read(write(tmp_path / "a.jsonl", *({"query": "q", **row} for row in rows)))
+
+
+def test_rows_may_hold_more_than_what_is_read(tmp_path: Path) -> None:
+    rows = [{"query": "q", "document": "d", "label": 1}, {"query": "q", "document": "e", "grade": 0, "score": 0.5}]
+    found = reading.read(write(tmp_path / "a.jsonl", *rows))
+    assert (found.scale, [row.label for row in found.rows]) == ("labels", [1.0, 0.0])
 
 
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
@@ -133,6 +163,7 @@ def test_duplicates_count_once_and_contradictions_not_at_all() -> None:
     assert names(found) == {"contradictions": 1, "duplicates": 2, "spelling": 1}
     assert not found.fatal
     assert "document 1.1" not in found.groups[1].documents
+    assert found.dropped == {"question 1": ("document 1.1",)}
     assert "'question 1' and 'document 1.1': labels 0, 1" in found.findings[0].examples
 
 
@@ -162,10 +193,37 @@ def test_one_class_queries_and_few_negatives_are_told() -> None:
     assert len(found.groups) == 31
 
 
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [((0.95, 0.1), "from 0.5 on"), ((3.5, 0.0), "a teacher's scores. Grades are whole numbers")],
+)
+def test_labels_with_fractions_are_told(tmp_path: Path, labels: tuple[float, ...], says: str) -> None:
+    rows = [{"query": f"q {n}", "document": f"d {n} {label}", "label": label} for n in range(30) for label in labels]
+    checked = checks.check(reading.read(write(tmp_path / "a.jsonl", *rows)))
+    found = next(one for one in checked.findings if one.name == "fractions")
+    assert says in found.message
+    assert len(checked.groups) == 30
+
+
+def test_queries_of_one_score_are_told() -> None:
+    rows = (*judged(30), Judged("alone", "only", 0.5), Judged("even", "a", 0.5), Judged("even", "b", 0.5))
+    found = checks.check(Judgments(rows, "scores")).findings
+    assert [(one.name, one.count) for one in found] == [("one-score queries", 2)]
+
+
 def test_queries_that_are_held_out_too_are_not_trained_on() -> None:
     groups = [Group(text, ("d",), (1.0,)) for text in ("a?", "b")]
     kept, findings = checks.overlap(groups, [Group("A", ("d",), (1.0,))])
     assert ([group.query for group in kept], findings[0].name, findings[0].count) == (["b"], "leaks", 1)
+
+
+@pytest.mark.parametrize("left", [0, checks.FEWEST_QUERIES - 1, checks.FEWEST_QUERIES])
+def test_too_few_queries_left_by_a_held_out_part_are_fatal(left: int) -> None:
+    groups = [Group(f"q{n}", ("d",), (1.0,)) for n in range(left + 20)]
+    kept, findings = checks.overlap(groups, [*groups[left:], Group("other", ("d",), (1.0,))])
+    assert len(kept) == left
+    few = [] if left >= checks.FEWEST_QUERIES else [("few queries", left, True)]
+    assert [(one.name, one.count, one.fatal) for one in findings] == [*few, ("leaks", 20, False)]
 
 
 @given(st.lists(st.text("ab ?", min_size=1), min_size=4, max_size=40), st.integers(2, 4), st.integers(0, 9))
@@ -203,6 +261,48 @@ def test_hard_and_easy_negatives_and_nothing_twice() -> None:
 def test_judged_negatives_spare_mining() -> None:
     group = Group("q", tuple("abcdefghij"), (1.0, *[0.0] * 9))
     assert negatives.mine([group], nearest, (), 0.0, seed=0)[0].judged.all()
+
+
+LONG = "A failed upload is retried three times before it is given up."
+
+
+@pytest.mark.parametrize(
+    ("relevant", "found"),
+    [
+        (LONG, Passage("1", LONG, "Uploads")),
+        (LONG, Passage("1", f"More of it. {LONG}  And more.", "Uploads")),
+        (f"# Uploads\n\n{LONG} And more.", Passage("1", LONG, "Guide > Uploads")),
+        (f"Before. {LONG}", LONG),
+        ("three", Passage("1", "three", "How often?")),
+    ],
+)
+def test_a_passage_of_a_relevant_document_is_no_negative(relevant: str, found: str | Passage) -> None:
+    other = Passage("2", "A failed login is not retried.", "Logins")
+    for never in (None, {"q": (relevant,)}):
+        group = Group("Q?", ("judged",) if never else (relevant,), (1.0,))
+        shown = negatives.mine([group], lambda q, d: [[found, other]], [LONG], 0.0, seed=0, wanted=2, never=never)[0]
+        mined = {text for text, judged in zip(shown.documents, shown.judged, strict=True) if not judged}
+        assert mined - {LONG} == {other.scored_text}
+        assert (LONG in mined) == (relevant == "three")
+
+
+def test_short_texts_stand_in_others_without_meaning_anything() -> None:
+    shown = negatives.mine([Group("q", ("no", "yes"), (0.0, 1.0))], lambda q, d: [["yes or no"]], (), 0.0, 0)[0]
+    assert "yes or no" in shown.documents
+
+
+def test_contradictory_pairs_do_not_come_back_as_negatives() -> None:
+    rows = [*judged(30), Judged("Question 3?", "document 3.0", 0.0), Judged("question 3", "document 3", 1.0)]
+    found = checks.check(Judgments(tuple(rows), "labels"))
+    material = gathered(found.groups, (), "labels", lambda queries, depth: [["document 3.0"] for _ in queries],
+                        ["document 3.0"], Settings(), found.dropped)  # fmt: skip
+    with_it = [one.query for one in material.shown if "document 3.0" in one.documents]
+    assert len(with_it) == 29
+    assert "question 3" not in with_it
+
+
+def test_nothing_to_score_has_no_scores() -> None:
+    assert negatives.score([], lambda pairs: pytest.fail("asked")) == []
 
 
 def test_a_mined_document_above_every_relevant_one_is_doubtful() -> None:
@@ -299,6 +399,13 @@ def test_plans_keep_to_their_budget(queries: int, tokens: float, scale: str) -> 
     each = tokens * plan.queries / queries
     assert plan.repeats * 3 * plan.epochs * each <= max(Settings().tokens, 3 * tokens / queries) * 1.001
     assert plan.loss == ("distil" if scale == "scores" else "listwise")
+
+
+@pytest.mark.parametrize("loss", ["bce", "listwise", "lambda"])
+def test_a_loss_for_labels_needs_labels(loss: str) -> None:
+    # Targets made of a teacher's scores are below 0 and above 1.
+    with pytest.raises(InputError, match="take margin-mse or distil"):
+        planned(Settings(loss=loss), "scores", 1.0, 100, 1000, 6)
 
 
 def test_a_loss_for_teachers_needs_scores() -> None:

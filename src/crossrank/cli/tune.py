@@ -144,6 +144,9 @@ def _general(folders: Sequence[Path]) -> dict[str, list[Group]]:
     from crossrank.training import general
     from crossrank.training.words import Words
 
+    names = [folder.resolve().name for folder in folders]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise click.UsageError(f"two --general folders are called {twice!r}; rename one")
     found = {}
     for folder in folders:
         judged = read_set(folder)

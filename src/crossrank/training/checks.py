@@ -5,7 +5,7 @@ A finding that is `fatal` means that no training on this data could be trusted: 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from crossrank.training.judgments import Group, Judgments, document_key, query_key, threshold
@@ -44,10 +44,12 @@ class Checked:
     Attributes:
         groups: one a query that has a relevant document, in the order of the file.
         findings: fatal ones first.
+        dropped: documents of contradictory pairs, by `query_key`: nobody knows whether they are relevant.
     """
 
     groups: tuple[Group, ...]
     findings: tuple[Finding, ...]
+    dropped: Mapping[str, tuple[str, ...]]
 
     @property
     def fatal(self) -> tuple[Finding, ...]:
@@ -68,6 +70,8 @@ def check(judgments: Judgments, fewest: int = FEWEST_QUERIES) -> Checked:
     [('contradictions', 1), ('one class', 1), ('few queries', 0), ('spelling', 1)]
     """
     findings: list[Finding] = []
+    if judgments.fractions:
+        findings.append(_fractions(judgments))
     by_query = _pairs(judgments, findings)
     groups = tuple(
         Group(query, tuple(text for text, _ in kept), tuple(label for _, label in kept))
@@ -90,18 +94,32 @@ def check(judgments: Judgments, fewest: int = FEWEST_QUERIES) -> Checked:
                 fatal=True,
             )
         )  # fmt: skip
-    return Checked(usable, tuple(sorted(findings, key=lambda finding: not finding.fatal)))
+    dropped = {
+        key: against
+        for key, (_, pairs) in by_query.items()
+        if (against := tuple(text for text, labels in pairs.values() if len(labels) > 1))
+    }
+    return Checked(usable, tuple(sorted(findings, key=lambda finding: not finding.fatal)), dropped)
 
 
-def overlap(groups: Sequence[Group], held_out: Sequence[Group]) -> tuple[tuple[Group, ...], tuple[Finding, ...]]:
-    """`groups` without the queries that are also held out, and the leak as a finding."""
+def overlap(
+    groups: Sequence[Group], held_out: Sequence[Group], fewest: int = FEWEST_QUERIES
+) -> tuple[tuple[Group, ...], tuple[Finding, ...]]:
+    """`groups` without the queries that are also held out, and the leak as a finding; with what it leaves if few."""
     theirs = {query_key(group.query) for group in held_out}
     leaked = [group for group in groups if query_key(group.query) in theirs]
     if not leaked:
         return tuple(groups), ()
     message = f"queries that are in the held-out part too: {len(leaked)}; they are not trained on"
     finding = Finding("leaks", len(leaked), message, _shown(group.query for group in leaked))
-    return tuple(group for group in groups if query_key(group.query) not in theirs), (finding,)
+    kept = tuple(group for group in groups if query_key(group.query) not in theirs)
+    if len(kept) < fewest <= len(groups):
+        said = (
+            f"queries that are left to train on without those of the held-out part: {len(kept)}; under {fewest} there "
+            "is too little to learn from. Hold out other queries, or none: folds of the data decide then"
+        )
+        return kept, (Finding("few queries", len(kept), said, fatal=True), finding)
+    return kept, (finding,)
 
 
 _Pairs = dict[str, tuple[str, set[float]]]
@@ -149,6 +167,15 @@ def _pairs(judgments: Judgments, findings: list[Finding]) -> dict[str, tuple[str
     return by_query
 
 
+def _fractions(judgments: Judgments) -> Finding:
+    count = judgments.fractions
+    if judgments.scale == "scores":
+        said = "they are no grades, so all labels are read as a teacher's scores. Grades are whole numbers"
+    else:
+        said = "from 0.5 on a document counts as relevant. If they are a teacher's scores, call the column score"
+    return Finding("fractions", count, f"labels with a fraction: {count}; {said}")
+
+
 def _check_classes(judgments: Judgments, groups: Sequence[Group], limit: float, findings: list[Finding]) -> None:
     labels = [label for group in groups for label in group.labels]
     positive = sum(label > limit for label in labels)
@@ -162,6 +189,9 @@ def _check_classes(judgments: Judgments, groups: Sequence[Group], limit: float, 
                                 fatal=True))  # fmt: skip
         return
     if judgments.scale == "scores":
+        equal = [group.query for group in groups if max(group.labels) == min(group.labels)]
+        said = f"queries whose documents all have one score: {len(equal)}, left out, because nothing can be ranked"
+        _add(findings, "one-score queries", equal, said)
         return
     without = [group.query for group in groups if max(group.labels) <= limit]
     _add(findings, "nothing relevant", without,

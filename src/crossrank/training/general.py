@@ -17,7 +17,7 @@ import numpy as np
 
 from crossrank.evaluation import JudgedSet
 from crossrank.training.judgments import Group
-from crossrank.training.negatives import Nearest
+from crossrank.training.negatives import Nearest, text_of
 
 MODULES = (
     "argparse", "ast", "asyncio/streams", "base64", "calendar", "collections/__init__", "concurrent/futures/_base",
@@ -108,7 +108,7 @@ def of_set(judged: JudgedSet, nearest: Nearest, count: int, seed: int = 0) -> li
             if document in judged.corpus
         }
         for other in near:
-            labels.setdefault(other, 0.0)
+            labels.setdefault(text_of(other), 0.0)
         if max(labels.values(), default=0.0) > 0 >= min(labels.values()):
             made.append(Group(text, tuple(labels), tuple(labels.values())))
     return made

@@ -7,6 +7,7 @@ and `crossrank tune` reads it as a teacher's scores. Needs the extra `train`.
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 from crossrank.errors import CrossrankError, InputError
 from crossrank.extras import require
+from crossrank.index.documents import clean_text
 
 require("httpx", extra="llm")
 import httpx  # noqa: E402
@@ -33,6 +35,9 @@ INSTRUCTION = (
 )
 _NUMBER = re.compile(r"\s*(?:\*\*)?(10|[0-9])(?:\s*/\s*10)?(?:\*\*)?\.?\s*")
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
+_END = re.compile(r"<\s*/\s*passage\s*>", re.IGNORECASE)
+# How a line of a file of grades begins, see `_line`.
+_BEGINS = b'{"query": "'
 
 Pair = tuple[str, str]
 
@@ -68,7 +73,15 @@ class Grading:
 
 
 class GraderError(CrossrankError):
-    """The chat model gives no grade."""
+    """The chat model gives no grade.
+
+    Attributes:
+        prompt_tokens: that it read all the same, like `answer_tokens`.
+        answer_tokens: see `prompt_tokens`.
+    """
+
+    prompt_tokens = 0
+    answer_tokens = 0
 
 
 class Grader:
@@ -113,24 +126,31 @@ class Grader:
             "max_tokens": self._most,
             "messages": [
                 {"role": "system", "content": INSTRUCTION},
-                {"role": "user", "content": f"Query: {query}\n<passage>\n{_passage(document)}\n</passage>"},
+                {
+                    "role": "user",
+                    "content": f"Query: {clean_text(query)}\n<passage>\n{_passage(document)}\n</passage>",
+                },
             ],
         }
         said = "nothing"
         prompt = answer = 0
-        for attempt in range(ATTEMPTS):
-            reply = self._asked(body, last=attempt == ATTEMPTS - 1)
-            if reply is None:
-                time.sleep(min(LONGEST_PAUSE, 0.5 * 2**attempt))
-                continue
-            told = reply.get("usage") or {}
-            prompt += int(told.get("prompt_tokens") or 0)
-            answer += int(told.get("completion_tokens") or 0)
-            said = _said(reply)
-            found = _NUMBER.fullmatch(_THOUGHT.sub("", said))
-            if found:
-                return Grade(query, document, int(found[1]), prompt, answer)
-        raise GraderError(f"{self.model} answered {said!r:.80} and not a number from 0 to {HIGHEST}")
+        try:
+            for attempt in range(ATTEMPTS):
+                reply = self._asked(body, last=attempt == ATTEMPTS - 1)
+                if reply is None:
+                    time.sleep(min(LONGEST_PAUSE, 0.5 * 2**attempt))
+                    continue
+                told = reply.get("usage") or {}
+                prompt += int(told.get("prompt_tokens") or 0)
+                answer += int(told.get("completion_tokens") or 0)
+                said = _said(reply)
+                found = _NUMBER.fullmatch(_THOUGHT.sub("", said))
+                if found:
+                    return Grade(query, document, int(found[1]), prompt, answer)
+            raise GraderError(f"{self.model} answered {said!r:.80} and not a number from 0 to {HIGHEST}")
+        except GraderError as error:
+            error.prompt_tokens, error.answer_tokens = prompt, answer
+            raise
 
     def _asked(self, body: dict[str, Any], last: bool) -> dict[str, Any] | None:
         """The reply; None when it is worth asking again."""
@@ -158,8 +178,11 @@ class Grader:
 
 
 def _passage(document: str) -> str:
-    # A document cannot end the passage before its own end.
-    return document[:MOST_CHARACTERS].replace("</passage>", "")
+    # A document cannot end the passage before its own end, nor where two halves meet when a mark is taken out.
+    text, count = clean_text(document[:MOST_CHARACTERS]), 1
+    while count:
+        text, count = _END.subn("", text)
+    return text
 
 
 def _said(reply: dict[str, Any]) -> str:
@@ -190,27 +213,32 @@ def graded(
     """
     known = {(grade.query, grade.document): grade for grade in _kept(path, grader.model)}
     missing = [pair for pair in dict.fromkeys(pairs) if pair not in known]
-    new: list[Grade] = []
     failed: list[tuple[Pair, str]] = []
+    prompt = written = 0
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         for done, (pair, answer) in enumerate(_answers(missing, grader, parallel), start=1):
+            prompt, written = prompt + answer.prompt_tokens, written + answer.answer_tokens
             if isinstance(answer, Grade):
                 known[pair] = answer
-                new.append(answer)
-                row = {"query": answer.query, "document": answer.document, "score": answer.score, "by": grader.model}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(_line(answer, grader.model))
                 file.flush()
             else:
-                failed.append((pair, answer))
+                failed.append((pair, str(answer)))
             if report:
                 report(done, len(missing))
     grades = tuple(known[pair] for pair in dict.fromkeys(pairs) if pair in known)
-    tokens = sum(one.prompt_tokens for one in new), sum(one.answer_tokens for one in new)
-    return Grading(grades, len(missing), tuple(failed), *tokens)
+    return Grading(grades, len(missing), tuple(failed), prompt, written)
 
 
-def _answers(pairs: Sequence[Pair], grader: Grader, parallel: int) -> Iterator[tuple[Pair, Grade | str]]:
+def _line(grade: Grade, model: str) -> str:
+    row = {"query": grade.query, "document": grade.document, "score": grade.score, "by": model}
+    line = json.dumps(row, ensure_ascii=False) + "\n"
+    # Half of a surrogate pair, which UTF-8 cannot hold, is escaped, so that the pair is found again.
+    return line if clean_text(line) == line else json.dumps(row) + "\n"
+
+
+def _answers(pairs: Sequence[Pair], grader: Grader, parallel: int) -> Iterator[tuple[Pair, Grade | GraderError]]:
     """Each pair with its grade, or with why it has none, as they come; failures in a row end it."""
     waiting = iter(pairs)
     under_way: dict[Future[Grade], Pair] = {}
@@ -232,7 +260,7 @@ def _answers(pairs: Sequence[Pair], grader: Grader, parallel: int) -> Iterator[t
                         yield pair, future.result()
                     elif isinstance(error, GraderError):
                         in_a_row += 1
-                        yield pair, str(error)
+                        yield pair, error
                     else:
                         raise error
                 if in_a_row >= max(3, 2 * parallel):
@@ -242,20 +270,40 @@ def _answers(pairs: Sequence[Pair], grader: Grader, parallel: int) -> Iterator[t
             threads.shutdown(wait=True, cancel_futures=True)
 
 
-def _kept(path: Path, model: str) -> Iterator[Grade]:
-    """Grades of the file by this model; half a line at the end, from an interrupted write, is cut off."""
+def _kept(path: Path, model: str) -> list[Grade]:
+    """Grades of the file by this model; half a line at the end, from an interrupted write, is cut off.
+
+    Nothing is written before every whole line was read as a grade: the file may be somebody's own.
+    """
     if not path.exists():
-        return
-    whole = path.read_bytes()
-    if whole and not whole.endswith(b"\n"):
-        whole = whole[: whole.rfind(b"\n") + 1]
-        path.write_bytes(whole)
-    for number, line in enumerate(whole.decode("utf-8", "replace").split("\n")[:-1], start=1):
-        try:
-            row = json.loads(line)
-            grade = Grade(str(row["query"]), str(row["document"]), int(row["score"]))
-            by = str(row["by"])
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{path}, line {number}, is no grade; give another --to") from None
-        if by == model:
-            yield grade
+        return []
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    grades = [_read(path, number, line) for number, line in enumerate(data[:whole].split(b"\n")[:-1], start=1)]
+    rest = data[whole:]
+    if rest and _is_json(rest):
+        grades.append(_read(path, len(grades) + 1, rest))
+        with path.open("ab") as file:
+            file.write(b"\n")
+    elif rest:
+        if not grades and rest[: len(_BEGINS)] != _BEGINS[: len(rest)]:
+            raise InputError(f"{path} holds no grades; give another --to")
+        os.truncate(path, whole)
+    return [grade for grade, by in grades if by == model]
+
+
+def _read(path: Path, number: int, line: bytes) -> tuple[Grade, str]:
+    """The grade in a line, and the model that gave it."""
+    try:
+        row = json.loads(line.decode("utf-8", "replace"))
+        return Grade(str(row["query"]), str(row["document"]), int(row["score"])), str(row["by"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        raise InputError(f"{path}, line {number}, is no grade; give another --to") from None
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return False
+    return True

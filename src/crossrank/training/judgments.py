@@ -36,12 +36,14 @@ class Judgments:
         scale: what the labels are.
         pool: texts of other documents, in which negatives can be looked for.
         source: the file's or folder's name, for messages and the card.
+        fractions: labels with a fraction that were in the file, see `reading.read`.
     """
 
     rows: tuple[Judged, ...]
     scale: Scale
     pool: tuple[str, ...] = ()
     source: str = ""
+    fractions: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -95,16 +95,17 @@ def gathered(
     nearest: Nearest,
     pool: Sequence[str],
     settings: Settings,
+    never: Mapping[str, Sequence[str]] | None = None,
 ) -> Material:
     """Mine negatives for all queries and deal the folds; with `held_out`, those are the only fold.
 
-    A teacher's scores are taken as they are: mined documents would have none.
+    A teacher's scores are taken as they are: mined documents would have none. For `never` see `mine`.
     """
     everything = [*groups, *held_out]
     limit = threshold(everything, scale)
     labels = [label for group in everything for label in group.labels]
     wanted = 0 if scale == "scores" else WANTED
-    shown = mine(everything, nearest, pool, limit, settings.seed, wanted)
+    shown = mine(everything, nearest, pool, limit, settings.seed, wanted, never)
     if held_out:
         fold = np.array([-1] * len(groups) + [0] * len(held_out), dtype=np.int64)
         block = np.full(len(fold), -1)

@@ -8,23 +8,25 @@ leaving them out of the measurement would hide the base model's mistakes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.training.judgments import Group, document_key
+from crossrank.training.judgments import Group, document_key, query_key
 from crossrank.types import Passage, Scorer
 
-# Texts for each of the queries, best first, at most so many.
-Nearest = Callable[[Sequence[str], int], list[list[str]]]
+# Texts or passages for each of the queries, best first, at most so many.
+Nearest = Callable[[Sequence[str], int], Sequence[Sequence[str | Passage]]]
 
 # Documents that are not relevant a query is shown, judged ones included; a quarter of the mined ones are easy.
 WANTED = 8
 EASY_SHARE = 0.25
 DEPTH = 30
+# Characters that two texts must share for one to be a part of the other: less, as in "see above", stands anywhere.
+LEAST_SHARED = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,16 +78,30 @@ class Search(Protocol):
 def nearest_of(pipeline: Search) -> Nearest:
     """The first stage of a user's own search as the place where hard negatives come from."""
 
-    def nearest(queries: Sequence[str], depth: int) -> list[list[str]]:
-        return [[passage.scored_text for passage in pipeline.search(query, depth).passages] for query in queries]
+    def nearest(queries: Sequence[str], depth: int) -> list[Sequence[Passage]]:
+        return [pipeline.search(query, depth).passages for query in queries]
 
     return nearest
 
 
+def text_of(found: str | Passage) -> str:
+    """What models read of a text or passage."""
+    return found if isinstance(found, str) else found.scored_text
+
+
 def mine(
-    groups: Sequence[Group], nearest: Nearest, pool: Sequence[str], limit: float, seed: int, wanted: int = WANTED
+    groups: Sequence[Group],
+    nearest: Nearest,
+    pool: Sequence[str],
+    limit: float,
+    seed: int,
+    wanted: int = WANTED,
+    never: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Shown]:
     """Add negatives to each group until it has `wanted` documents that are not relevant, as far as there are any.
+
+    An index cuts documents into passages under titles of its own, so what is equal to a relevant document, holds it or
+    is a part of it, with or without its title, is not mined.
 
     Args:
         groups: judged documents by query.
@@ -94,6 +110,7 @@ def mine(
         limit: labels above it are relevant.
         seed: of the draw of easy ones and of the order.
         wanted: 0 mines nothing.
+        never: documents by `query_key` that are not mined for that query, as if they were relevant.
 
     >>> groups = [Group("q", ("right",), (1.0,))]
     >>> shown = mine(groups, lambda queries, depth: [["near", "right"]], ["far", "right"], 0.0, seed=0, wanted=2)
@@ -108,26 +125,35 @@ def mine(
     made = []
     for i, group in enumerate(groups):
         rng = np.random.default_rng([seed, i])
-        taken = {document_key(text) for text in group.documents}
+        relevant = [text for text, label in zip(group.documents, group.labels, strict=True) if label > limit]
+        spared = {document_key(text) for text in (*relevant, *(never or {}).get(query_key(group.query), ()))}
+        taken = {document_key(text) for text in group.documents} | spared
         easy = round(missing[i] * EASY_SHARE) if missing[i] > 1 else 0
-        hard = _fresh(found.get(i, []), missing[i] - easy, taken)
+        hard = _fresh(found.get(i, []), missing[i] - easy, taken, spared)
         drawn = [pool[j] for j in rng.permutation(len(pool))[: 4 * WANTED].tolist()] if missing[i] and pool else []
-        mined = hard + _fresh(drawn, missing[i] - len(hard), taken)
+        mined = hard + _fresh(drawn, missing[i] - len(hard), taken, spared)
         made.append(_shown(group, mined, low, rng))
     return made
 
 
-def _fresh(texts: Sequence[str], count: int, taken: set[str]) -> list[str]:
-    """The first `count` texts whose keys are not taken, which they are then."""
+def _fresh(found: Sequence[str | Passage], count: int, taken: set[str], spared: set[str]) -> list[str]:
+    """The first `count` texts whose keys are not taken, which they are then, and that share none that is spared."""
     kept: list[str] = []
-    for text in texts:
+    for one in found:
         if len(kept) >= count:
             break
-        key = document_key(text)
-        if key and key not in taken:
+        key = document_key(text_of(one))
+        keys = {key, key if isinstance(one, str) else document_key(one.text)}
+        if key and not keys & taken and not any(_part(ours, theirs) for ours in keys for theirs in spared):
             taken.add(key)
-            kept.append(text)
+            kept.append(text_of(one))
     return kept
+
+
+def _part(one: str, other: str) -> bool:
+    """Whether one is a part of the other, and long enough for that to mean something."""
+    short, long = sorted((one, other), key=len)
+    return len(short) >= LEAST_SHARED and short in long
 
 
 def _shown(group: Group, mined: Sequence[str], low: float, rng: np.random.Generator) -> Shown:
@@ -147,6 +173,8 @@ def _shown(group: Group, mined: Sequence[str], low: float, rng: np.random.Genera
 
 def score(shown: Sequence[Shown], scorer: Scorer) -> list[NDArray[np.float32]]:
     """Raw scores of all documents of all queries, one array a query."""
+    if not shown:
+        return []
     pairs = [(one.query, text) for one in shown for text in one.documents]
     flat = scorer.score(pairs)
     return [np.asarray(part, np.float32) for part in np.split(flat, np.cumsum([len(one) for one in shown])[:-1])]

@@ -101,13 +101,19 @@ class Prepared:
         pairs = [(one.query, text) for text in one.documents]
         return self.encoder.encode(pairs, Windows(fold="first", most=1)).tokens
 
+    def without(self, part: int) -> list[Item]:
+        """What can be trained on while a fold is held out."""
+        folds = self.material.fold.tolist()
+        return [item for item, fold in zip(self.items, folds, strict=True) if fold != part and item.usable]
+
     def plan(self) -> Plan:
         """What is done with so much data; a held-out part of its own is decided on by two seeds at least."""
         size = self.settings.candidates
-        usable = [item for item in self.items if item.usable]
-        each = [float(item.tokens.lengths.mean()) * min(size, len(item.rows)) for item in usable]
         parts = len(self.material.parts)
         share = (parts - 1) / parts if parts > 1 else 1.0
+        # A held-out part of its own is no fold: no training sees it.
+        usable = [item for item in self.items if item.usable] if parts > 1 else self.without(self.material.parts[0])
+        each = [float(item.tokens.lengths.mean()) * min(size, len(item.rows)) for item in usable]
         queries = max(1, round(len(usable) * share))
         depth = net.depth_of(self.read)
         plan = planned(self.settings, self.material.scale, self.material.high, queries, 1.25 * share * sum(each), depth)

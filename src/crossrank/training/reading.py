@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,14 @@ def read(path: str | Path, *, split: str = "train", clicks: bool = False) -> Jud
         split: the judgments of a BEIR folder, `qrels/SPLIT.tsv`.
         clicks: labelled rows are click-like: those above 0 are relevant, others are left out as unknown.
 
-    Rows hold `query`, `document` and `label` (whole grades; 0 and below is not relevant), or `score` (a teacher's
-    number), or neither (clicks: every row is relevant). Triples hold `query`, `positive` and `negative`, each one text
+    Rows hold `query`, `document` and `label` (whole grades; 0 and below is not relevant; where labels from 0 to 1 have
+    fractions, a document is relevant from 0.5 on), or `score` (a teacher's number; so are other labels with fractions),
+    or neither (clicks: every row is relevant). Triples hold `query`, `positive` and `negative`, each one text
     or, in JSONL, a list, with `pos_scores` and `neg_scores` where a teacher gave them. A BEIR folder whose judgments
     are all above 0 is read as clicks, because such folders leave out what is not relevant.
 
     Raises:
-        ReadError: the file is missing, damaged, or a row is none of these.
+        ReadError: the file is missing, damaged, a row is none of these, or rows differ in which they are.
     """
     path = Path(path)
     if path.is_dir():
@@ -108,24 +110,38 @@ def _csv(path: Path, delimiter: str) -> Iterator[_Row]:
 def _made(path: Path, rows: Sequence[_Row]) -> Judgments:
     if not rows:
         raise ReadError(f"{path} holds no rows; each needs {HEADINGS}")
-    first = rows[0][1]
-    if _name(first, POSITIVE):
+    if _all_have(rows, POSITIVE):
         return _triples(path, rows)
-    label, score = _name(first, LABEL), _name(first, SCORE)
+    label = _all_have(rows, LABEL)
+    score = not label and _all_have(rows, SCORE)
     judged = []
     for where, row in rows:
         document = _text(where, row, DOCUMENT)
-        value = _number(where, row, label or score or "")
+        value = _number(where, row, _name(row, LABEL if label else SCORE)) if label or score else None
         judged.append(Judged(_text(where, row, QUERY), document, 1.0 if value is None else value))
-    # A label with a fraction is no grade; as a score its order and distances count.
-    fractions = any(row.label != int(row.label) for row in judged)
-    scale: Scale = "scores" if (score and not label) or fractions else "labels" if label else "clicks"
-    return Judgments(tuple(judged), scale, (), path.name)
+    fractions = sum(row.label != int(row.label) for row in judged)
+    # Labels from 0 to 1 say how sure somebody is; others with a fraction are no grades, but their order counts.
+    sure = bool(label and fractions) and all(0 <= row.label <= 1 for row in judged)
+    if sure:
+        judged = [replace(row, label=float(row.label >= 0.5)) for row in judged]
+    scale: Scale = "scores" if score or (fractions and not sure) else "labels" if label else "clicks"
+    return Judgments(tuple(judged), scale, (), path.name, fractions if label else 0)
+
+
+def _all_have(rows: Sequence[_Row], names: Sequence[str]) -> bool:
+    """Whether rows hold one of these names. Some that do and some that do not would be read as something else."""
+    first = _name(rows[0][1], names)
+    for where, row in rows:
+        name = _name(row, names)
+        if (name is None) != (first is None):
+            said = f"{name!r} is here and not" if name else f"{first!r} is missing here and is"
+            raise ReadError(f"{where}: {said} in the rows before. Give it in every row or in none, or make two files")
+    return first is not None
 
 
 def _triples(path: Path, rows: Sequence[_Row]) -> Judgments:
     judged: dict[Judged, None] = {}
-    scored = "pos_scores" in rows[0][1] or "neg_scores" in rows[0][1]
+    scored = _all_have(rows, ("pos_scores", "neg_scores"))
     without = True
     for where, row in rows:
         query = _text(where, row, QUERY)
@@ -149,9 +165,13 @@ def _triples(path: Path, rows: Sequence[_Row]) -> Judgments:
 def _scores(where: str, row: Mapping[str, Any], name: str, count: int) -> list[float]:
     given = row.get(name)
     given = given if isinstance(given, list) else [given]
-    if len(given) != count or not all(isinstance(v, int | float) and math.isfinite(v) for v in given):
+    try:
+        values = [float(value) for value in given if isinstance(value, int | float)]
+    except OverflowError:  # a whole number of hundreds of digits
+        values = []
+    if len(given) != count or len(values) != count or not all(map(math.isfinite, values)):
         raise ReadError(f"{where}: {name} must hold {count} numbers, one for each text")
-    return [float(value) for value in given]
+    return values
 
 
 def _name(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
@@ -169,13 +189,12 @@ def _text(where: str, row: Mapping[str, Any], names: Sequence[str]) -> str:
     return f"{title}. {value}" if names is DOCUMENT and isinstance(title, str) and title else value
 
 
-def _number(where: str, row: Mapping[str, Any], name: str) -> float | None:
-    if not name:
-        return None
+def _number(where: str, row: Mapping[str, Any], name: str | None) -> float:
+    given: Any = row[name] if name else None
     try:
-        value = float(row[name])
-    except (KeyError, TypeError, ValueError):
-        raise ReadError(f"{where}: {name} must be a number, not {row.get(name)!r:.60}") from None
+        value = float(given)
+    except (TypeError, ValueError, OverflowError):
+        raise ReadError(f"{where}: {name} must be a number, not {given!r:.60}") from None
     if not math.isfinite(value):
-        raise ReadError(f"{where}: {name} must be a finite number, not {row[name]!r}")
+        raise ReadError(f"{where}: {name} must be a finite number, not {given!r:.60}")
     return value

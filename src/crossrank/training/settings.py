@@ -11,6 +11,8 @@ from crossrank.training.judgments import Scale
 
 Loss = Literal["bce", "listwise", "lambda", "margin-mse", "distil"]
 LOSSES: tuple[Loss, ...] = ("bce", "listwise", "lambda", "margin-mse", "distil")
+# Those that learn from a teacher's scores, and from nothing else.
+TEACHERS: tuple[Loss, ...] = ("margin-mse", "distil")
 # With fewer queries only the upper half of the layers is trained.
 FEW_QUERIES = 30
 # The highest rate of short trainings and of longer ones. On 34 queries of WikiQA a training, all layers at 1e-4 gained
@@ -99,6 +101,21 @@ class Plan:
     queries: int
 
 
+def check_loss(loss: Loss, scale: Scale) -> None:
+    """Refuse a loss that cannot learn from such labels.
+
+    Raises:
+        InputError: a loss for a teacher's scores with labels, or one for labels with scores, which are no shares of 1.
+    """
+    if loss in TEACHERS and scale != "scores":
+        raise InputError(f"the loss {loss} needs a teacher's scores, and these labels are {scale}")
+    if loss not in TEACHERS and scale == "scores":
+        raise InputError(
+            f"the loss {loss} needs whole grades or clicks, and these are a teacher's scores (or labels with "
+            f"fractions): leave the loss out, or take {' or '.join(TEACHERS)}"
+        )
+
+
 def planned(settings: Settings, scale: Scale, highest: float, queries: int, tokens: float, layers: int) -> Plan:
     """Decide what the user left open.
 
@@ -110,14 +127,16 @@ def planned(settings: Settings, scale: Scale, highest: float, queries: int, toke
         tokens: of one epoch of one training.
         layers: of the model.
 
+    Raises:
+        InputError: the loss does not fit the labels, see `check_loss`.
+
     >>> planned(Settings(), "labels", 1.0, queries=40, tokens=15_000, layers=6)
     Plan(loss='listwise', epochs=4, repeats=2, layers=6, rate=0.0001, queries=40)
     >>> planned(Settings(), "clicks", 1.0, queries=900, tokens=600_000, layers=6)
     Plan(loss='listwise', epochs=1, repeats=1, layers=6, rate=0.0001, queries=450)
     """
     loss: Loss = settings.loss or ("distil" if scale == "scores" else "lambda" if highest > 1 else "listwise")
-    if loss in ("margin-mse", "distil") and scale != "scores":
-        raise InputError(f"the loss {loss} needs a teacher's scores, and these labels are {scale}")
+    check_loss(loss, scale)
     each = settings.tokens / settings.folds
     epochs = settings.epochs or max(1, min(MOST_EPOCHS, int(each / max(1.0, tokens))))
     repeats = settings.repeats or max(1, min(MOST_REPEATS, int(each / max(1.0, tokens * epochs))))

@@ -49,11 +49,7 @@ class Trainings:
             folder = self._folder(repeat, part)
             if (folder / "done").exists():
                 continue
-            items = [
-                item
-                for item, fold in zip(self.prepared.items, self.prepared.material.fold.tolist(), strict=True)
-                if fold != part and item.usable
-            ]
+            items = self.prepared.without(part)
             before = float(self.base[self._of(part)].mean()) if len(self._of(part)) else 0.0
 
             def told(step: Step, number: int = number, before: float = before) -> None:

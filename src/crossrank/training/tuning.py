@@ -30,7 +30,7 @@ from crossrank.training.material import gathered
 from crossrank.training.negatives import Nearest
 from crossrank.training.outcome import Engine, Outcome, Progress
 from crossrank.training.prepared import Prepared
-from crossrank.training.settings import Settings
+from crossrank.training.settings import Settings, check_loss
 from crossrank.training.trainings import Trainings
 from crossrank.training.work import Work
 
@@ -84,7 +84,9 @@ def tune(
     settings, engine = settings or Settings(), engine or Engine()
     tell = report or (lambda progress: None)
     tell(Progress("checking"))
-    groups, held, findings = _checked(judgments, held_out)
+    if settings.loss is not None:
+        check_loss(settings.loss, judgments.scale)
+    groups, held, findings, dropped = _checked(judgments, held_out)
     if any(finding.fatal for finding in findings):
         reasons = tuple(finding.message for finding in findings if finding.fatal)
         return Outcome(Verdict("base", reasons), findings, seconds=time.monotonic() - began)
@@ -95,7 +97,7 @@ def tune(
 
         nearest = Words(pool).nearest
     tell(Progress("mining negatives"))
-    material = gathered(groups, held, judgments.scale, nearest, pool, settings)
+    material = gathered(groups, held, judgments.scale, nearest, pool, settings, dropped)
     with _threads(engine.threads):
         prepared = Prepared(named.read(model, "small"), material, settings, engine, general_sets or {}, tell)
         outcome = _run(prepared, target, aside, judgments.source, findings, restart)
@@ -104,17 +106,20 @@ def tune(
 
 def _checked(
     judgments: Judgments, held_out: Judgments | None
-) -> tuple[tuple[Group, ...], tuple[Group, ...], tuple[Finding, ...]]:
-    """What is trained on, what is held out besides, and what is wrong with both."""
+) -> tuple[tuple[Group, ...], tuple[Group, ...], tuple[Finding, ...], Mapping[str, Sequence[str]]]:
+    """What is trained on, what is held out besides, what is wrong with both, and what was dropped by query."""
     ours = checks.check(judgments)
     if held_out is None:
-        return ours.groups, (), ours.findings
+        return ours.groups, (), ours.findings, ours.dropped
     if held_out.scale != judgments.scale:
         raise InputError(f"the held-out part has {held_out.scale} and the rest {judgments.scale}; give both alike")
     theirs = checks.check(held_out, fewest=gate.FEWEST_HELD_OUT)
     groups, leaks = checks.overlap(ours.groups, theirs.groups)
     named_ = (replace(one, name=f"held-out: {one.name}") for one in theirs.findings)
-    return groups, theirs.groups, (*ours.findings, *named_, *leaks)
+    dropped = {
+        key: (*ours.dropped.get(key, ()), *theirs.dropped.get(key, ())) for key in (*ours.dropped, *theirs.dropped)
+    }
+    return groups, theirs.groups, (*ours.findings, *named_, *leaks), dropped
 
 
 @contextmanager
