@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossrank.cascade import Stage, Trace, rerank
+from crossrank.embedder import load_embedder
 from crossrank.errors import InputError
 from crossrank.evaluation.folding import Identity, folded
 from crossrank.types import Passage, Qrels, Ranking, Truncation
@@ -18,6 +20,7 @@ from crossrank.types import Passage, Qrels, Ranking, Truncation
 pytest.importorskip("ir_measures", reason="needs the extra eval")
 
 from crossrank.evaluation import frontier
+from crossrank.evaluation.beir import JudgedSet
 from crossrank.evaluation.candidates import Candidates, Reading
 from crossrank.evaluation.candidates import given as given_run
 from crossrank.evaluation.comparison import Comparison, Latency, compare, ideal
@@ -144,6 +147,23 @@ def test_systems_have_times_ceilings_and_the_passages_that_stood_for_documents()
     assert alone.shown["q0"]["d1"] == "p3"
 
 
+@pytest.mark.parametrize("depth", [1, 3, 8])
+@pytest.mark.parametrize("split", [True, False])
+def test_the_ceiling_is_over_what_stays_behind(depth: int, split: bool) -> None:
+    candidates, reading = scored(depth=depth)
+    owners = Owners({passage.id: passage.document for passage in texts(IDS)} if split else {})
+    systems = reranked(candidates, reading, owners, [1.0, 0.3])
+    wanted = ["d3", "d0"] if split else ["p7", "p0", "p5"]
+    qrels = {query: {id_: grade for grade, id_ in enumerate(wanted, start=1)} for query in candidates.queries}
+    measures = ["nDCG@3", "R@8", "RR"]
+    compared = compare(qrels, systems, measures)
+    for standing in compared.standings:
+        assert standing.ceiling["R@8"] == standing.means["R@8"].mean == 1.0
+        assert all(standing.ceiling[name] >= standing.means[name].mean - 1e-9 for name in measures)
+        # What is read decides what can be reached.
+        assert (standing.ceiling["nDCG@3"] == pytest.approx(1)) == (standing.recall == pytest.approx(1)) == (depth == 8)
+
+
 def test_a_run_from_elsewhere_needs_its_texts() -> None:
     corpus = {passage.id: passage for passage in texts(IDS)}
     found = given_run({"q0": "x", "q1": "y"}, "BM25", {"q0": ranked("p1", "p0")}, corpus)
@@ -153,6 +173,20 @@ def test_a_run_from_elsewhere_needs_its_texts() -> None:
         given_run({"q0": "x"}, "BM25", {"q0": ranked("zz")}, corpus)
     with pytest.raises(InputError, match="ranks nothing"):
         given_run({"q9": "x"}, "BM25", {"q0": ranked("p1")}, corpus)
+
+
+def test_blank_documents_are_left_out_of_an_index_and_said(tmp_path: Path, bi_encoder_folder: Path) -> None:
+    indexing = pytest.importorskip("crossrank.evaluation.indexing", reason="needs the search extra")
+    embedder = load_embedder(bi_encoder_folder, backend="fake")
+    corpus = {"a": Passage("a", "bread"), "b": Passage("b", " \n"), "c": Passage("c", "", "a title")}
+    judged = JudgedSet("set", "test", corpus, {"q": "bread"}, {"q": {"a": 1}})
+    index = indexing.kept(judged, tmp_path, embedder, tmp_path / "cache")
+    assert index.documents() == ["a", "c"]
+    made = indexing.over_index(index, judged, embedder, 5, None)
+    assert made.notes == ("1 of 3 documents are blank and left out.",)
+    # One that became blank since the index was made goes.
+    now = replace(judged, corpus=corpus | {"c": Passage("c", " ")})
+    assert indexing.kept(now, tmp_path, embedder, tmp_path / "cache").documents() == ["a"]
 
 
 def test_cuts_are_counted_and_said() -> None:

@@ -84,6 +84,22 @@ def test_search_leads_back_to_the_file(folder: Path, cross_encoder_folder: Path)
     assert (cat["file"], cat["line"], cat["text"]) == (str(folder.parent / "cat.txt"), 3, "The cat is a planet.")
 
 
+def test_search_goes_on_when_the_index_is_updated(
+    tmp_path: Path, cross_encoder_folder: Path, bi_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent's session is longer than versions of an index are kept."""
+    embedder = crossrank.load_embedder(bi_encoder_folder, backend="fake")
+    made = index.Index.create(tmp_path / "i", embedder, embedder.tokenizer, model=str(bi_encoder_folder), size=40)
+    made.add([index.Document(name, "bread") for name in "abcdef"], embedder, embedder.tokenizer)
+    server = build(None, crossrank.open_pipeline(tmp_path / "i", cross_encoder_folder, backend="fake"))
+    monkeypatch.setattr("crossrank.index.table._READ_FOR", 0.0)
+    made.remove(["b", "c", "d", "e", "f"], embedder, embedder.tokenizer)
+    made.add([index.Document("a", "the cat")], embedder, embedder.tokenizer)
+    answer = call(server, "search", query="bread", k=3)
+    assert not answer.is_error
+    assert [one["text"] for one in answer.structured_content["result"]] == ["the cat"]
+
+
 def test_what_an_agent_can_cure_is_told(cross_encoder_folder: Path) -> None:
     server = build(crossrank.load(cross_encoder_folder, backend="fake"))
     for arguments, message in (

@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from crossrank.errors import InputError, ReadError
 from crossrank.index.documents import Document, Failure, Limits, plain_metadata
 from crossrank.index.html import to_text
 from crossrank.index.readers import count, find, read
+from crossrank.index.rows import Rows
 
 pa = pytest.importorskip("pyarrow", reason="needs the search extra")
 
@@ -133,6 +135,12 @@ def test_html_never_raises(page: str) -> None:
     assert "\n\n\n" not in text
 
 
+@pytest.mark.parametrize("name", ["undefined", "idna", "nonsense", "base64"])
+def test_html_in_an_encoding_that_is_none(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ReadError, match="not UTF-8"):
+        collect(write(tmp_path / "a.html", f'<meta charset="{name}">caf'.encode() + b"\xe9" + b"x" * 80))
+
+
 def test_html_in_the_encoding_it_names(tmp_path: Path) -> None:
     page = b'<meta http-equiv="Content-Type" content="text/html; charset=iso-8859-1"><p>caf\xe9'
     assert collect(write(tmp_path / "a.html", page))[0][0].text == "café"
@@ -213,6 +221,15 @@ def test_a_line_of_50_mb_costs_no_more_than_the_limit(tmp_path: Path) -> None:
     assert "raise Limits.row_bytes" in failures[0].reason
 
 
+def test_damaged_compression_is_told(tmp_path: Path) -> None:
+    packed = bytearray(gzip.compress(b'{"text": "x"}\n' * 9))
+    packed[10:20] = b"\xff" * 10
+    (source,) = find([write(tmp_path / "a.jsonl.gz", bytes(packed))]).sources
+    assert count(source) == 0
+    with pytest.raises(ReadError, match="cannot be read"):
+        list(read(source))
+
+
 def test_failures_do_not_flood(tmp_path: Path) -> None:
     documents, failures = collect(write(tmp_path / "a.jsonl", "no\n" * 1000))
     assert documents == []
@@ -281,6 +298,43 @@ def test_metadata_of_every_kind() -> None:
         "z": None,
     }
     assert plain_metadata(given) == {"1": str(2**70), "d": "2020-01-02", "n": None, "t": True, "z": None}
+
+
+def test_metadata_of_numpy_and_of_subclasses_is_plain() -> None:
+    import enum
+
+    size = enum.IntEnum("size", {"LARGE": 3})
+    kind = enum.Enum("kind", {"A": "x"}, type=str)
+    given = {
+        "int": (np.int64(2020), 2020),
+        "huge": (np.uint64(2**63), str(2**63)),
+        "float": (np.float64(0.5), 0.5),
+        "half": (np.float16(0.5), 0.5),
+        "nan": (np.float32("nan"), None),
+        "bool": (np.bool_(True), True),
+        "str": (np.str_("x"), "x"),
+        "bytes": (np.bytes_(b"x"), None),
+        "time": (np.datetime64("2020-01-02T03", "ns"), "2020-01-02T03:00:00.000000000"),
+        "list": ([np.int64(1), np.float32(0.5), kind.A], '[1, 0.5, "x"]'),
+        "size": (size.LARGE, 3),
+        "kind": (kind.A, "x"),
+    }
+    made = plain_metadata({name: value for name, (value, _) in given.items()})
+    assert made == {name: want for name, (_, want) in given.items() if name != "bytes"}
+    plain = (int, float, bool, str, type(None))
+    assert all(type(value) in plain for value in made.values())
+
+
+def test_metadata_that_json_cannot_hold_names_its_field() -> None:
+    endless: list[object] = []
+    endless.append(endless)
+    for value in ({(1, 2): 3}, endless):
+        with pytest.raises(InputError, match="field 'k' cannot be kept"):
+            plain_metadata({"k": value})
+    # In a file, only the row is lost.
+    failures: list[Failure] = []
+    assert Rows("a", "a", Limits(), failures.append).document({"text": "x", "k": endless}, 7) is None
+    assert [failure.source for failure in failures] == ["a, row 7"]
 
 
 # Folders.

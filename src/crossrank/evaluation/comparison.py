@@ -74,8 +74,9 @@ class Standing:
         values: by measure and query.
         means: with 95 % intervals, by measure.
         contrasts: by measure; empty for the baseline itself.
-        ceiling: what a perfect order of its candidates would reach, by measure; empty for a first stage.
-        recall: share of the relevant documents among its candidates, on average; None for a first stage.
+        ceiling: what a perfect order of the candidates it reads would reach, by measure, with the rest of the ranking
+            behind them as it was; empty for a first stage.
+        recall: share of the relevant documents among the candidates it reads, on average; None for a first stage.
         step: time of the step itself; None when not measured.
         whole: time of the query up to and with the step, likewise.
     """
@@ -153,7 +154,7 @@ def compare(
                 own,
                 {m: mean(list(own[m].values()), seed=seed) for m in measures},
                 {m: contrasts[m][system.name] for m in measures if system.name != baseline},
-                _ceiling(qrels, system.candidates, measures) if system.candidates else {},
+                _ceiling(qrels, system, measures) if system.candidates else {},
                 _recall(qrels, system.candidates) if system.candidates else None,
                 Latency.of(list(system.step.values())),
                 Latency.of(list(system.whole.values())),
@@ -196,8 +197,10 @@ def _grades(grades: Mapping[str, int], ids: Sequence[str]) -> NDArray[np.float32
     return np.array([max(0, grades.get(id_, 0)) for id_ in ids], dtype=np.float32)
 
 
-def _ceiling(qrels: Qrels, candidates: Run, measures: Sequence[str]) -> dict[str, float]:
-    found = per_query(qrels, ideal(qrels, candidates), measures)
+def _ceiling(qrels: Qrels, system: System, measures: Sequence[str]) -> dict[str, float]:
+    best = ideal(qrels, system.candidates)
+    best = {query: head.over(system.before[query]) if query in system.before else head for query, head in best.items()}
+    found = per_query(qrels, best, measures)
     return {measure: float(np.mean(list(values.values()))) for measure, values in found.items()}
 
 

@@ -35,6 +35,8 @@ def kept(
 ) -> Index:
     """The index of a set's corpus in `cache`: made now, gone on with where it was interrupted, or taken as it is.
 
+    Blank documents are left out: there is nothing to find in them.
+
     Args:
         judged: whose corpus.
         home: the folder the set was read from; sets of one name in two places do not meet.
@@ -51,31 +53,34 @@ def kept(
     how = f"{home.resolve()}|{embedder.fingerprint}|{embedder.backend.name}|{size}"
     folder = cache / f"{judged.name}-{hashlib.sha256(how.encode()).hexdigest()[:16]}.index"
     index = Index.open_or_create(folder, embedder, embedder.tokenizer, model=model, size=size)
-    documents = (Document(passage.id, passage.text, passage.title) for passage in judged.corpus.values())
+    written = {id_: passage for id_, passage in judged.corpus.items() if (passage.title + passage.text).strip()}
+    documents = (Document(passage.id, passage.text, passage.title) for passage in written.values())
 
     def report(step: object) -> None:
         if progress:
-            progress("indexing", int(getattr(step, "documents", 0)), len(judged.corpus))
+            progress("indexing", int(getattr(step, "documents", 0)), len(written))
 
     changes = index.add(documents, embedder, embedder.tokenizer, report)
     if changes.failed:
         first = changes.failed[0]
         raise IndexFileError(f"{len(changes.failed)} documents cannot be indexed, first {first.source}: {first.reason}")
     # A corpus may have shrunk since.
-    if stale := [document for document in index.documents() if document not in judged.corpus]:
+    if stale := [document for document in index.documents() if document not in written]:
         index.remove(stale, embedder, embedder.tokenizer)
     return index
 
 
 def over_index(index: Index, judged: JudgedSet, embedder: Embedder, depth: int, progress: Progress | None) -> Setting:
-    """Search the index for every judged query.
+    """Search the index for every judged query. A corpus that the set brings must be in it, but for blank documents.
 
     Raises:
         InputError: the judgments are of another collection.
         IndexFileError: the index was made with another embedder.
     """
-    passages = index.ids()
-    identity = Identity.of(judged.qrels, index.documents(), passages)
+    passages, documents = index.ids(), index.documents()
+    identity = Identity.of(judged.qrels, documents, passages)
+    blank = len(judged.corpus.keys() - set(documents))
+    notes = (f"{blank:,} of {len(judged.corpus):,} documents are blank and left out.",) if blank else ()
     pipeline = Pipeline(
         {"bm25": BM25Retriever(index), "dense": DenseRetriever(index, embedder)},
         index.passages,
@@ -86,7 +91,7 @@ def over_index(index: Index, judged: JudgedSet, embedder: Embedder, depth: int, 
     )
     candidates = found(judged.queries, pipeline, progress)
     owners = Owners(_owners(index, candidates) if identity.split else {})
-    return Setting(candidates, owners, pipeline, identity.notes())
+    return Setting(candidates, owners, pipeline, (*notes, *identity.notes()))
 
 
 def _owners(index: Index, candidates: Candidates) -> dict[str, str]:

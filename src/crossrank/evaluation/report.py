@@ -121,7 +121,7 @@ def _systems(compared: Comparison) -> Element:
         )  # fmt: skip
     return _section(
         "Systems",
-        f"The ceiling is {compared.main} of a perfect order of the same candidates.",
+        f"The ceiling is {compared.main} of a perfect order of the candidates that a system reads.",
         table(heads, rows, numbers=range(1, len(heads))),
         *(element("p", line, class_="faint") for line in cut_lines(compared.standings)),
     )

@@ -56,7 +56,8 @@ class System:
         weight: its share in the order; 0 where there is none.
         step: seconds of the step itself, by query; empty when not measured.
         whole: seconds of the query up to and with this step, likewise.
-        candidates: what the step chose from, in judged ids; empty for a first stage.
+        candidates: what the step read, in judged ids; empty for a first stage.
+        before: the ranking that these are the top of, whose rest stays behind them; likewise.
         shown: the passage that stood for each judged id, by query; an id without one stands for itself.
         cuts: what was not read in one piece.
         notes: what the step could not do as it should.
@@ -70,6 +71,7 @@ class System:
     step: Mapping[str, float] = field(default_factory=dict)
     whole: Mapping[str, float] = field(default_factory=dict)
     candidates: Run = field(default_factory=dict)
+    before: Run = field(default_factory=dict)
     shown: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     cuts: Cuts = Cuts()
     notes: tuple[str, ...] = ()
@@ -138,6 +140,7 @@ def reranked(candidates: Candidates, reading: Reading, owners: Owners, weights: 
     step = {query: trace.seconds for query, trace in reading.traces.items()}
     whole = {query: candidates.seconds[query] + seconds for query, seconds in step.items()}
     read = owners.fold({query: before[query].cut(reading.depth) for query in reading.traces})
+    kept = owners.fold({query: before[query] for query in reading.traces})
     notes = tuple(sorted({trace.note for trace in reading.traces.values() if trace.note}))
     made = []
     for weight in weights:
@@ -152,6 +155,7 @@ def reranked(candidates: Candidates, reading: Reading, owners: Owners, weights: 
                 step,
                 whole,
                 read,
+                kept,
                 owners.shown(run),
                 Cuts.of(reading.traces.values()),
                 notes,

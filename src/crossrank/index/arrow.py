@@ -54,29 +54,30 @@ def read_csv(path: Path, rows: Rows) -> Iterator[Document]:
     try:
         header, separator = _header(path)
         _check_text_column(header, path)
-        reader = pyarrow.csv.open_csv(
-            path,
-            read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=rows.limits.row_bytes),
-            parse_options=pyarrow.csv.ParseOptions(
-                delimiter=separator, newlines_in_values=True, invalid_row_handler=skip
-            ),
-            # All columns as text: types guessed from the first block would fail on a later one.
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False
-            ),
-        )
-        text_columns = {*TEXT_FIELDS, *ID_FIELDS, TITLE_FIELD}
-        number = 0
-        for batch in reader:
-            for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                number += 1
-                row = {
-                    name: value if name.strip().lower() in text_columns else cell(value)
-                    for name, value in zip(header, values, strict=True)
-                }
-                document = rows.document(row, number)
-                if document is not None:
-                    yield document
+        with path.open("rb") as file:
+            reader = pyarrow.csv.open_csv(
+                file,
+                read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=rows.limits.row_bytes),
+                parse_options=pyarrow.csv.ParseOptions(
+                    delimiter=separator, newlines_in_values=True, invalid_row_handler=skip
+                ),
+                # All columns as text: types guessed from the first block would fail on a later one.
+                convert_options=pyarrow.csv.ConvertOptions(
+                    column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False
+                ),
+            )
+            text_columns = {*TEXT_FIELDS, *ID_FIELDS, TITLE_FIELD}
+            number = 0
+            for batch in reader:
+                for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    number += 1
+                    row = {
+                        name: value if name.strip().lower() in text_columns else cell(value)
+                        for name, value in zip(header, values, strict=True)
+                    }
+                    document = rows.document(row, number)
+                    if document is not None:
+                        yield document
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ReadError(_csv_cure(path, error, rows.limits.row_bytes)) from error
     rows.close()
@@ -89,7 +90,7 @@ def read_parquet(path: Path, rows: Rows) -> Iterator[Document]:
         ReadError: damaged, or no text column.
     """
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with path.open("rb") as raw, pyarrow.parquet.ParquetFile(raw) as file:
             _check_text_column(file.schema_arrow.names, path)
             number = 0
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
@@ -108,7 +109,8 @@ def read_parquet(path: Path, rows: Rows) -> Iterator[Document]:
 def count_parquet(path: Path) -> int:
     """Rows of a Parquet file; 0 when it cannot be read."""
     try:
-        return int(pyarrow.parquet.read_metadata(path).num_rows)
+        with path.open("rb") as file:
+            return int(pyarrow.parquet.read_metadata(file).num_rows)
     except (pa.ArrowException, OSError):
         return 0
 

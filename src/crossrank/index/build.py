@@ -115,21 +115,25 @@ class Update:
 
     def files(self, paths: Sequence[str | Path], limits: Limits) -> Changes:
         """Make the index agree with the files below the paths; what lies elsewhere is left alone."""
-        roots = [os.path.abspath(path) for path in paths]
+        roots = [readers.written(os.path.abspath(path)) for path in paths]
         # A path that is gone but known is a deletion; any other that is missing is a mistake.
         given = [
             path
             for path, root in zip(paths, roots, strict=True)
-            if os.path.lexists(root) or not any(_within(source, root) for source in self._by_source)
+            if not _is_gone(path) or not any(_within(source, root) for source in self._by_source)
         ]
         found = readers.find(given)
         self._failed += found.failures
-        here = {str(source.path) for source in found.sources}
+        here = {readers.written(source.path) for source in found.sources}
         unseen = [failure.source for failure in found.failures]
         for path, documents in self._by_source.items():
             gone = path not in here and any(_within(path, root) for root in roots)
             if path and gone and not any(_within(path, folder) for folder in unseen):
-                self._doomed |= documents
+                # Behind a link that cannot be followed, say.
+                if failure := readers.unreachable(path):
+                    self._failed.append(failure)
+                else:
+                    self._doomed |= documents
         counts = [readers.count(source) for source in found.sources]
         self._expected = sum(counts)
         done = 0
@@ -161,7 +165,9 @@ class Update:
 
     def remove(self, ids: Iterable[str]) -> Changes:
         """Remove documents; an id that is not there is unchanged."""
-        for id_ in dict.fromkeys(ids):
+        if isinstance(ids, str):
+            raise InputError(f"remove takes a list of ids, so one is [{ids!r}]")
+        for id_ in dict.fromkeys(clean_text(id_) for id_ in ids):
             if id_ in self._known:
                 self._doomed.add(id_)
             else:
@@ -169,7 +175,7 @@ class Update:
         return self._finish()
 
     def _file(self, source: readers.Source, limits: Limits) -> None:
-        path = str(source.path)
+        path = readers.written(source.path)
         mine = self._by_source.get(path, set())
         self._source = path
         self._tell("reading")
@@ -189,7 +195,7 @@ class Update:
                 self._document(document, origin, path, anywhere=False)
                 self._dealt_with()
         except (ReadError, OSError) as error:
-            self._failed.append(Failure(path, str(error)))
+            self._failed.append(Failure(path, readers.written(str(error))))
         # Rows that could not be read may be the ones that are missing.
         if len(self._failed) == failures:
             self._doomed |= mine - self._seen
@@ -278,6 +284,17 @@ class Update:
         if self._progress is not None:
             expected = max(self._expected, self._documents)
             self._progress(Progress(stage, self._documents, expected, self._passages, self._source))
+
+
+def _is_gone(path: str | Path) -> bool:
+    """Whether surely nothing is there, not even a link to nothing."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return readers.is_absent(error)
+    except ValueError:  # No file has such a name.
+        return True
+    return False
 
 
 def _within(path: str, folder: str) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from crossrank.errors import InputError
 
 Value = str | int | float | bool | None
@@ -89,24 +91,27 @@ def plain_metadata(fields: Mapping[Any, Any]) -> dict[str, Value]:
 
     Strings, booleans, None, finite floats and integers of 64 bits stay as they are; larger integers become strings, NaN
     and infinities None, dates ISO text, lists and mappings JSON text (left out above `NESTED_CHARACTERS`); bytes are
-    left out.
+    left out. NumPy's scalars and subclasses of plain types, such as members of an `IntEnum`, become the plain value.
+
+    Raises:
+        InputError: a list or mapping that JSON cannot hold.
 
     >>> plain_metadata({"year": 2020, "tags": ["a", "b"], "score": float("nan"), "raw": b"..."})
     {'year': 2020, 'tags': '["a", "b"]', 'score': None}
     """
     kept: dict[str, Value] = {}
     for key, value in fields.items():
-        name = clean_text(str(key))
+        name, value = clean_text(str(key)), _plain(value)
         if value is None or isinstance(value, bool):
             kept[name] = value
         elif isinstance(value, int):
-            kept[name] = value if -(2**63) <= value < 2**63 else str(value)
+            kept[name] = int(value) if -(2**63) <= value < 2**63 else str(int(value))
         elif isinstance(value, float):
-            kept[name] = value if math.isfinite(value) else None
+            kept[name] = float(value) if math.isfinite(value) else None
         elif isinstance(value, str):
-            kept[name] = clean_text(value)
+            kept[name] = clean_text(str.__str__(value))  # The str() of a member of an enum is its name.
         elif isinstance(value, (list, tuple, dict)):
-            nested = json.dumps(value, ensure_ascii=False, default=str)
+            nested = _json(name, value)
             if len(nested) <= NESTED_CHARACTERS:
                 kept[name] = clean_text(nested)
         elif hasattr(value, "isoformat"):
@@ -114,3 +119,21 @@ def plain_metadata(fields: Mapping[Any, Any]) -> dict[str, Value]:
         elif not isinstance(value, (bytes, bytearray, memoryview)):
             kept[name] = clean_text(str(value))
     return kept
+
+
+def _plain(value: Any) -> Any:
+    """A scalar of NumPy as Python's own, except times, which would lose what they are."""
+    if isinstance(value, np.generic) and not isinstance(value, (np.datetime64, np.timedelta64)):
+        return value.item()
+    return value
+
+
+def _json(name: str, value: Any) -> str:
+    def plain(inner: Any) -> Any:
+        made = _plain(inner)
+        return str(made) if isinstance(made, np.generic) or made is inner else made
+
+    try:
+        return json.dumps(value, ensure_ascii=False, default=plain)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"the metadata field {name!r} cannot be kept as JSON text: {error}") from error

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +22,15 @@ from crossrank.index.table import LOCK, TABLE, Table, make_folder
 from crossrank.tokenvectors import TokenEmbedder, TokenVectors
 from crossrank.types import Embedder, Passage, Ranking, ReportingEmbedder, Tokens
 
+T = TypeVar("T")
+
 
 class Index:
     """Passages on disk, at the version that was last committed when the index was opened, updated or refreshed.
 
     Reading is safe from many threads and processes, also while another process updates the index; one process at a time
-    may write. Ids in a ranking are those of passages; equal scores are ordered by id.
+    may write. An update removes versions that were replaced more than ten minutes before; who still reads one goes on
+    at the newest. Ids in a ranking are those of passages; equal scores are ordered by id.
 
     >>> import tempfile
     >>> import crossrank
@@ -159,40 +163,35 @@ class Index:
         index.check_late(late)
         return index
 
+    def _read(self, read: Callable[[Table], T]) -> T:
+        """What `read` gives; from the newest version when an update has removed the one that this index is at."""
+        self._table = table = self._table.now() if self._table.gone else self._table
+        try:
+            return read(table)
+        except IndexFileError:
+            if not table.gone:  # Then it is damage, else an update in this very moment.
+                raise
+        return self._read(read)
+
     def __len__(self) -> int:
         """Passages."""
-        return len(self._table)
+        return self._read(len)
 
     def info(self) -> Info:
         """How it was made and how large it is."""
-        made = self._table.settings
-        used = sum(file.stat().st_size for file in self._table.folder.rglob("*") if file.is_file())
-        return Info(
-            made.model,
-            made.embedder,
-            made.tokenizer,
-            made.width,
-            made.size,
-            made.overlap,
-            made.language,
-            len(self),
-            len(self._table.documents()),
-            used,
-            self._table.version,
-            made.late_model,
-        )
+        return self._read(_info)
 
     def ids(self) -> list[str]:
         """The ids of all passages; those of one document are in its order."""
-        return self._table.ids()
+        return self._read(Table.ids)
 
     def documents(self) -> list[str]:
         """The ids of all documents that have passages, each once."""
-        return self._table.documents()
+        return self._read(Table.documents)
 
     def digests(self) -> frozenset[str]:
         """Hashes of the content of all documents, as `build.digest_of` gives them."""
-        return frozenset(known.digest for known in self._table.known().values())
+        return frozenset(known.digest for known in self._read(Table.known).values())
 
     def refresh(self) -> None:
         """Go on to what others committed since this index was opened, also when they made it anew."""
@@ -201,7 +200,7 @@ class Index:
     def latest(self) -> Index:
         """The index at its last commit: this one, or another when somebody has committed since.
 
-        Whoever holds this one goes on reading the version that it was opened at.
+        Whoever holds this one goes on reading the version that it was opened at, as long as that is kept.
         """
         return Index(Table.open(self._table.folder)) if self._table.behind else self
 
@@ -324,7 +323,7 @@ class Index:
         Raises:
             InputError: an id is not in the index.
         """
-        return self._table.passages(ids)
+        return self._read(lambda table: table.passages(ids))
 
     @property
     def tokenizer(self) -> str:
@@ -340,7 +339,7 @@ class Index:
         Raises:
             InputError: an id is not in the index.
         """
-        return self._table.tokens(ids)
+        return self._read(lambda table: table.tokens(ids))
 
     @property
     def late(self) -> str:
@@ -353,14 +352,15 @@ class Index:
         Raises:
             InputError: an id is not in the index, or the index holds no token vectors.
         """
-        return self._table.token_vectors(ids)
+        return self._read(lambda table: table.token_vectors(ids))
 
     def bm25(self, query: str, depth: int, where: Where = None) -> Ranking:
         """The best passages by BM25 (Lucene's form, k1 = 1.2, b = 0.75) over title and text together.
 
-        Words are what stands between spaces and punctuation, in lower case, without accents, stemmed; stop words are
-        left out, and so are words of more than 40 letters. A query is words and nothing else: no character in it has a
-        meaning. One without any word that counts finds nothing.
+        Words are what stands between spaces and punctuation, in lower case, without accents, stemmed (in languages
+        other than English with their accents, which go then); stop words are left out, and so are words of more than 40
+        letters. A query is words and nothing else: no character in it has a meaning. One without any word that counts
+        finds nothing.
 
         Args:
             query: any text.
@@ -371,7 +371,7 @@ class Index:
             InputError: a depth under 1, or a filter that cannot be understood.
             IndexFileError: the index is damaged.
         """
-        return self._table.bm25(query, depth, where)
+        return self._read(lambda table: table.bm25(query, depth, where))
 
     def dense(self, vector: NDArray[np.float32], depth: int, where: Where = None) -> Ranking:
         """The passages whose vectors have the largest dot product with `vector`, found by comparing all of them.
@@ -385,7 +385,12 @@ class Index:
             InputError: another shape, NaN, a depth under 1, or a filter that cannot be understood.
             IndexFileError: the index is damaged.
         """
-        return self._table.dense(vector, depth, where)
+        return self._read(lambda table: table.dense(vector, depth, where))
+
+
+def _info(table: Table) -> Info:
+    used = sum(file.stat().st_size for file in table.folder.rglob("*") if file.is_file())
+    return Info.of(table.settings, len(table), len(table.documents()), used, table.version)
 
 
 def _usual_size(embedder: Embedder) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -24,6 +26,10 @@ KEY = b"crossrank"
 """Where the schema's own metadata hold the settings."""
 LATE = "late"
 """Token vectors of late interaction, one after another; only where they were asked for."""
+SHOWN = "shown"
+"""Title and text as they are shown, where BM25 reads other letters than these; null elsewhere. Indexes made before this
+column lack it; there, BM25 reads what is shown."""
+_ACCENTS = re.compile("(?<=[A-Za-z])[\u0300-\u036f]+")
 _PLACE = ("start", "line")
 """Columns that indexes made before them lack; there, nobody knows where a passage begins."""
 
@@ -34,7 +40,7 @@ def schema(settings: Settings) -> pa.Schema:
         [
             ("id", pa.string()),
             ("document", pa.string()),
-            # Title and text side by side: BM25 reads both as one, and neither is stored twice.
+            # Title and text side by side: BM25 reads both as one, and neither is stored twice unless it is `SHOWN`.
             ("content", pa.list_(pa.string())),
             ("metadata", pa.json_(pa.string())),
             ("vector", pa.list_(pa.float32(), settings.width)),
@@ -44,6 +50,7 @@ def schema(settings: Settings) -> pa.Schema:
             ("size", pa.int64()),
             ("modified", pa.int64()),
             *((name, pa.int64()) for name in _PLACE),
+            (SHOWN, pa.list_(pa.string())),
             *([(LATE, pa.list_(pa.float16()))] if settings.late else []),
         ],
         metadata={KEY: json.dumps(asdict(settings)).encode()},
@@ -52,14 +59,31 @@ def schema(settings: Settings) -> pa.Schema:
 
 def columns_of(found: pa.Schema) -> list[str]:
     """What `passage_of` reads of a table with this schema, besides the id."""
-    return ["document", "content", "metadata", *(["source", *_PLACE] if _has_places(found) else [])]
+    places = ["source", *_PLACE] if set(_PLACE) <= set(found.names) else []
+    return ["document", "content", "metadata", *places, *([SHOWN] if SHOWN in found.names else [])]
 
 
 def passage_of(row: Mapping[str, Any]) -> Passage:
     """The passage of a row with the columns of `columns_of`."""
-    title, text = row["content"]
+    title, text = row.get(SHOWN) or row["content"]
     place = Place(row["source"], row["start"], row["line"]) if "start" in row else None
     return Passage(row["id"], text, title, row["document"], decode_metadata(row["metadata"]), place)
+
+
+def as_words(text: str, language: str) -> str:
+    """A text or query as BM25 reads it: what looks the same is written the same, and English has no accents.
+
+    Lance takes accents off too, but after stemming: without this "résumé" stays whole and "resume" becomes "resum".
+    Stemmers of other languages need the accents.
+
+    >>> as_words("re\u0301sume\u0301", "English"), as_words("re\u0301sume\u0301", "French")
+    ('resume', 'résumé')
+    """
+    if text.isascii():
+        return text
+    if language == "English":
+        text = _ACCENTS.sub("", unicodedata.normalize("NFD", text))
+    return unicodedata.normalize("NFC", text)
 
 
 def vectors_of(lists: pa.ListArray, width: int) -> TokenVectors:
@@ -78,6 +102,10 @@ def table_of(
 ) -> pa.Table:
     """Rows for a table that was made with these settings and has this schema."""
     passages = [row.passage for row in rows]
+    shown = [[passage.title, passage.text] for passage in passages]
+    words = (
+        [[as_words(text, settings.language) for text in texts] for texts in shown] if SHOWN in found.names else shown
+    )
     offsets = np.concatenate([[0], np.cumsum([len(row.tokens) for row in rows])]).astype(np.int32)
     tokens = np.concatenate([row.tokens for row in rows]).astype(np.int32)
     wanted = schema(settings)
@@ -86,7 +114,7 @@ def table_of(
         [
             pa.array([passage.id for passage in passages], pa.string()),
             pa.array([passage.document for passage in passages], pa.string()),
-            pa.array([[passage.title, passage.text] for passage in passages], wanted.field("content").type),
+            pa.array(words, wanted.field("content").type),
             pa.ExtensionArray.from_storage(pa.json_(pa.string()), metadata),
             pa.FixedSizeListArray.from_arrays(np.ascontiguousarray(vectors).ravel(), settings.width),
             pa.ListArray.from_arrays(offsets, tokens),
@@ -98,18 +126,15 @@ def table_of(
                 pa.array([getattr(passage.place, name, 0) for passage in passages], wanted.field(name).type)
                 for name in _PLACE
             ),
+            pa.array([a if a != b else None for a, b in zip(shown, words, strict=True)], wanted.field(SHOWN).type),
             *([] if late is None else [_lists(late)]),
         ],
         schema=wanted,
     )
-    return table if _has_places(found) else table.drop_columns(list(_PLACE))
+    return table.select([name for name in wanted.names if name in found.names])
 
 
 def _lists(late: TokenVectors) -> pa.ListArray:
     width = late.vectors.shape[1]
     numbers = pa.array(np.ascontiguousarray(late.vectors, dtype=np.float16).ravel())
     return pa.ListArray.from_arrays((late.offsets * width).astype(np.int32), numbers)
-
-
-def _has_places(found: pa.Schema) -> bool:
-    return set(_PLACE) <= set(found.names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,7 @@ class Source:
     Attributes:
         path: absolute; links on the way are kept.
         name: the id of its document, or what the ids of its rows begin with when they have none of their own: the path
-            from the given folder on, the folder's own name included, with `/` between the parts.
+            from the given folder on, the folder's own name included, with `/` between the parts, as `written`.
     """
 
     path: Path
@@ -41,7 +42,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Files below the given paths, in the order of the paths and by name, none twice; and what could not be entered."""
+    """Files below the given paths, in the order of the paths and by name, none twice; and what could not be reached."""
 
     sources: tuple[Source, ...]
     failures: tuple[Failure, ...]
@@ -51,6 +52,28 @@ def suffix_of(path: Path) -> str:
     """The suffix in lower case; `.jsonl.gz` counts as one."""
     name = path.name.lower()
     return ".jsonl.gz" if name.endswith(".jsonl.gz") else path.suffix.lower()
+
+
+def written(path: str | Path) -> str:
+    """A path as text that can be stored: bytes of a name that are not UTF-8 are escaped, as in `caf\\udce9.txt`."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def is_absent(error: OSError) -> bool:
+    """Whether the error says that nothing is there: no such name, or a loop of links. Any other may pass."""
+    return isinstance(error, (FileNotFoundError, NotADirectoryError)) or error.errno == errno.ELOOP
+
+
+def unreachable(path: str | Path) -> Failure | None:
+    """Why nobody can tell whether something is there, as without permission; None when it is there, or is not."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        if not is_absent(error):
+            return Failure(written(path), f"cannot be reached: {error.strerror}")
+    except ValueError:  # No file has such a name.
+        pass
+    return None
 
 
 def find(paths: Sequence[str | Path]) -> Found:
@@ -68,39 +91,44 @@ def find(paths: Sequence[str | Path]) -> Found:
     seen: set[tuple[int, int]] = set()
     for given in paths:
         path = Path(os.path.abspath(given))
-        if path.is_dir():
+        if failure := unreachable(path):
+            failures.append(failure)
+        elif path.is_dir():
             _walk(path, seen, sources, failures)
         elif not path.exists():
             raise InputError(f"no such file or folder: {given}")
         elif suffix_of(path) not in SUFFIXES:
             raise InputError(f"{given} is of a kind that cannot be indexed; these can: {', '.join(SUFFIXES)}")
-        elif _is_new(path, seen):
-            sources.append(Source(path, clean_text(path.name)))
+        elif _is_new(path, seen, failures):
+            sources.append(Source(path, written(path.name)))
     return Found(tuple(sources), tuple(failures))
 
 
 def _walk(root: Path, seen: set[tuple[int, int]], sources: list[Source], failures: list[Failure]) -> None:
     def report(error: OSError) -> None:
-        failures.append(Failure(str(error.filename), f"cannot be entered: {error.strerror}"))
+        failures.append(Failure(written(error.filename), f"cannot be entered: {error.strerror}"))
 
     base = root.name or root.anchor
     for folder, subfolders, files in os.walk(root, onerror=report, followlinks=True):
         subfolders[:] = sorted(
-            name for name in subfolders if not name.startswith(".") and _is_new(Path(folder, name), seen)
+            name for name in subfolders if not name.startswith(".") and _is_new(Path(folder, name), seen, failures)
         )
         queries = {"queries.jsonl", "queries.jsonl.gz"} if {"corpus.jsonl", "corpus.jsonl.gz"} & set(files) else set()
         for name in sorted(files):
             path = Path(folder, name)
-            if name.startswith(".") or name in queries or suffix_of(path) not in SUFFIXES or not _is_new(path, seen):
+            if name.startswith(".") or name in queries or suffix_of(path) not in SUFFIXES:
                 continue
-            sources.append(Source(path, clean_text((Path(base) / path.relative_to(root)).as_posix())))
+            if _is_new(path, seen, failures):
+                sources.append(Source(path, written((Path(base) / path.relative_to(root)).as_posix())))
 
 
-def _is_new(path: Path, seen: set[tuple[int, int]]) -> bool:
+def _is_new(path: Path, seen: set[tuple[int, int]], failures: list[Failure]) -> bool:
     """Whether this is an ordinary file or a folder that was not met before, by whatever path."""
     try:
-        found = path.stat()
-    except OSError:  # A link to nothing, or into a loop.
+        found = os.stat(path)
+    except OSError as error:
+        if not is_absent(error):  # Else a link to nothing, or into a loop.
+            failures.append(Failure(written(path), f"cannot be reached: {error.strerror}"))
         return False
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
         return False
@@ -133,11 +161,11 @@ def read(source: Source | str | Path, limits: Limits | None = None, report: Repo
         ReadError: the file as a whole cannot be read: encoding, a PDF without text, too large, not what its name says.
     """
     if not isinstance(source, Source):
-        source = Source(Path(os.path.abspath(source)), clean_text(Path(source).name))
+        source = Source(Path(os.path.abspath(source)), written(Path(source).name))
     limits = limits or Limits()
     suffix = suffix_of(source.path)
     if source.has_rows:
-        rows = Rows(source.name, str(source.path), limits, report or _raise)
+        rows = Rows(source.name, written(source.path), limits, report or _raise)
         if suffix == ".csv":
             from crossrank.index.arrow import read_csv
 
@@ -196,7 +224,7 @@ def _decode(raw: bytes, path: Path, declared: str | None) -> str:
         if declared is not None:
             try:
                 return raw.decode(declared).replace("\r\n", "\n").replace("\r", "\n")
-            except (LookupError, UnicodeDecodeError):
+            except (LookupError, ValueError):  # Some codecs of Python's raise a plain UnicodeError.
                 pass
         raise ReadError(
             f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8 (`iconv -f ENCODING -t UTF-8`)"

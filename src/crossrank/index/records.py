@@ -146,3 +146,10 @@ class Info:
     bytes: int
     version: int
     late: str | None = None
+
+    @classmethod
+    def of(cls, made: Settings, passages: int, documents: int, used: int, version: int) -> Info:
+        """What these settings and counts say."""
+        words = (made.size, made.overlap, made.language)
+        counts = (passages, documents, used, version)
+        return cls(made.model, made.embedder, made.tokenizer, made.width, *words, *counts, made.late_model)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, cast
 
-from crossrank.errors import ReadError
+from crossrank.errors import InputError, ReadError
 from crossrank.index.documents import Document, Failure, Limits, clean_text, plain_metadata
 
 TEXT_FIELDS = ("text", "content", "body", "passage")
@@ -67,11 +68,16 @@ class Rows:
             fields.update(nested)
         elif nested is not None:
             fields["metadata"] = nested
+        try:
+            metadata = plain_metadata(fields)
+        except InputError as error:
+            self.refuse(number, str(error), unit)
+            return None
         return Document(
             id=clean_text(str(identity)) if identity not in (None, "") else f"{self.name}#{number}",
             text=clean_text(text or ""),
             title=clean_text(str(title)) if title is not None else "",
-            metadata=plain_metadata(fields),
+            metadata=metadata,
         )
 
 
@@ -96,7 +102,7 @@ def read_jsonl(path: Path, rows: Rows) -> Iterator[Document]:
                 document = rows.document(row, number, "line") if row is not None else None
                 if document is not None:
                     yield document
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ReadError(f"{path} cannot be read: {error}") from error
     rows.close()
 
@@ -108,7 +114,7 @@ def count_lines(path: Path) -> int:
         with _open(path) as file:
             while chunk := file.read(2**20):
                 lines += chunk.count(b"\n")
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         return 0
     return max(lines, 1)
 

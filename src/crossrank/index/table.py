@@ -7,9 +7,9 @@ state of its last commit, whatever happened to the process that wrote it.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,12 @@ TABLE = "passages.lance"
 LOCK = "writer.lock"
 _BM25 = "bm25"
 _IDS = "ids"
+_MODELS = ("embedder", "width", "tokenizer", "late")
+"""The settings that a reader may have gone by."""
 _AT_ONCE = 1_000
 """Ids in one predicate."""
+_READ_FOR = 600.0
+"""Seconds that a version is kept after another has replaced it: whoever began a query on it can end it."""
 _TIES = 16_384
 """How far ties at the cut are followed to order them by id."""
 
@@ -139,6 +143,25 @@ class Table:
         with _storage(self.folder, "reading"):
             return bool(self._data.latest_version != self._data.version)
 
+    @property
+    def gone(self) -> bool:
+        """Whether an update has tidied this version away, so that its files may be missing."""
+        # One look at the disk, 0.01 ms; Lance names a manifest by the version, or by what is left to the largest one.
+        folder, version = self.folder / TABLE / "_versions", self.version
+        names = (f"{2**64 - 1 - version:020}.manifest", f"{version}.manifest")
+        return not any((folder / name).exists() for name in names) and self.behind
+
+    def now(self) -> Table:
+        """The last committed version, for whoever goes on reading there instead of here.
+
+        Raises:
+            IndexFileError: the index was made anew with other models, so that queries must be embedded otherwise.
+        """
+        table = Table.open(self.folder)
+        if any(getattr(table.settings, name) != getattr(self.settings, name) for name in _MODELS):
+            raise IndexFileError(f"the index {self.folder} was made anew with other models: open it again")
+        return table
+
     # Reading.
 
     def bm25(self, query: str, depth: int, where: Where) -> Ranking:
@@ -148,6 +171,8 @@ class Table:
         if not isinstance(query, str):
             raise InputError(f"a query is a string, not {type(query).__name__}")
         text = clean_text(query)
+        if layout.SHOWN in self._data.schema.names:
+            text = layout.as_words(text, self.settings.language)
         if not text.strip():
             return _ranking([], [], depth)
 
@@ -318,8 +343,10 @@ class Table:
             self._data.optimize.optimize_indices()
             self._data.checkout_latest()
             # The lock says that nobody else writes, so files of no version are left-overs of a killed writer. A version
-            # of the last minutes may still be read.
-            self._data.cleanup_old_versions(older_than=timedelta(minutes=10), delete_unverified=True)
+            # that was replaced in the last minutes may still be read.
+            least = time.time() - _READ_FOR
+            replaced = sum(version["timestamp"].timestamp() > least for version in self._data.versions()[1:])
+            self._data.cleanup_old_versions(retain_versions=1 + replaced, delete_unverified=True)
 
     def _index_text(self) -> None:
         language = self.settings.language
