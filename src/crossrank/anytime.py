@@ -94,7 +94,7 @@ def read(
     predicted.
 
     Raises:
-        InputError: the scorer gives scores of another shape.
+        InputError: the scorer gives scores of another shape, or `texts` leaves a candidate out.
     """
     hurried = np.isfinite(until.deadline)
     if not hurried and until.stopping is None:
@@ -134,6 +134,27 @@ def read(
     if stopped == "settled":
         why = f"read {done} of {len(head)} passages: no other was likely to reach the top"
     return Reading(found, tuple(truncations), stopped, _joined(*notes, why))
+
+
+def fetched(texts: Texts, ids: Sequence[str]) -> list[Passage]:
+    """The passages of the given ids, in their order, in whatever order `texts` gives them.
+
+    Raises:
+        InputError: one is missing: the scores of those after it would be other documents'.
+
+    >>> [passage.text for passage in fetched(lambda ids: [Passage("b", "B"), Passage("a", "A")], ["a", "b"])]
+    ['A', 'B']
+    """
+    found = list(texts(ids))
+    if [passage.id for passage in found] == list(ids):
+        return found
+    by_id = {passage.id: passage for passage in found}
+    if missing := [id_ for id_ in ids if id_ not in by_id]:
+        raise InputError(
+            f"there is no passage for {len(missing)} of {len(ids)} documents, the first of which is {missing[0]!r}: "
+            "`texts` must give one with that id for each that a retriever finds"
+        )
+    return [by_id[id_] for id_ in ids]
 
 
 def _joined(*notes: str) -> str:
@@ -182,7 +203,7 @@ def _candidates(
         return _of_vectors(scorer, query, store.token_vectors(ids))
     if isinstance(scorer, PairScorer) and store is not None and store.tokenizer == scorer.tokenizer:
         return _of_tokens(scorer, query, store.tokens(ids), sized)
-    passages = [passage.scored_text for passage in texts(ids)]
+    passages = [passage.scored_text for passage in fetched(texts, ids)]
     characters = np.fromiter((len(text) for text in passages), dtype=np.int64, count=len(passages))
     tokens = np.maximum(1, characters * TOKENS_A_CHARACTER).astype(np.int64)
     if not isinstance(scorer, PairScorer):

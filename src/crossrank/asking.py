@@ -1,43 +1,89 @@
-"""Can this be scored? What every scorer of texts refuses, in the same words."""
+"""Can this be scored? What every scorer of texts refuses, in the same words, and what it takes as a list.
+
+Any iterable is a list, read once: a generator that a check has read to its end would leave nothing to score.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from crossrank.errors import InputError
 from crossrank.types import check_k, check_query
 
 
-def check_pairs(pairs: Sequence[tuple[str, str]]) -> None:
-    """Refuse what is no list of (query, passage) pairs of strings, and a blank query.
+def check_pairs(pairs: Iterable[Sequence[str]]) -> list[tuple[str, str]]:
+    """The pairs in a list, each a tuple; refuse what is no (query, passage) pair of strings, and a blank query.
 
     Raises:
         InputError: with the place of the first mistake.
+
+    >>> check_pairs(["ab", "cd"] for _ in range(2))
+    [('ab', 'cd'), ('ab', 'cd')]
     """
-    queries = set()
-    for position, pair in enumerate(pairs):
-        if isinstance(pair, str) or len(pair) != 2:
+    made: list[tuple[str, str]] = []
+    queries: dict[str, None] = {}
+    for position, pair in enumerate(_listed(pairs, "score takes a list of (query, passage) pairs")):
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise InputError(f"pair {position} is not a (query, passage) pair")
         query, passage = pair
         if not isinstance(passage, str):
             raise InputError(f"document {position} is {type(passage).__name__}, not a string")
-        queries.add(query)
+        if not isinstance(query, str):
+            check_query(query)
+        queries[query] = None
+        made.append((query, passage))
     for query in queries:
         check_query(query)
+    return made
 
 
-def check_queries(queries: Sequence[str], passages: int) -> None:
-    """Refuse what is not one query that is not blank for each of so many passages."""
-    if isinstance(queries, str) or len(queries) != passages:
-        raise InputError(f"scored_tokens takes one query for each of the {passages} passages")
-    for query in dict.fromkeys(queries):
+def check_queries(queries: Iterable[str], passages: int) -> list[str]:
+    """The queries in a list; refuse what is not one query that is not blank for each of so many passages."""
+    wanted = f"scored_tokens takes one query for each of the {passages} passages"
+    made = _listed(queries, wanted)
+    if len(made) != passages:
+        raise InputError(f"{wanted}, not {len(made)}")
+    for query in made:
+        if not isinstance(query, str):
+            check_query(query)
+    for query in dict.fromkeys(made):
         check_query(query)
+    return made
 
 
-def check_list(query: str, documents: Sequence[str], k: int | None) -> None:
-    """Refuse what cannot be ranked: a blank query, one string in place of a list, a `k` under 1."""
+def check_list(query: str, documents: Iterable[str], k: int | None) -> list[str]:
+    """The documents in a list; refuse what cannot be ranked: a blank query, one string for a list, a `k` under 1."""
     if k is not None:
         check_k(k)
-    if isinstance(documents, str):
-        raise InputError("rank takes a list of documents, not one string")
+    made = _listed(documents, "rank takes a list of documents")
     check_query(query)
+    return made
+
+
+def check_texts(texts: Iterable[str], call: str) -> list[str]:
+    """The texts in a list; refuse one string in place of a list, and what is no string.
+
+    Args:
+        texts: of the caller.
+        call: what the caller called, for the message.
+    """
+    made = _listed(texts, f"{call} takes a list of texts")
+    for position, text in enumerate(made):
+        if not isinstance(text, str):
+            raise InputError(f"text {position} is {type(text).__name__}, not a string")
+    return made
+
+
+def _listed(given: Iterable[Any], wanted: str) -> list[Any]:
+    if isinstance(given, str):
+        raise InputError(f"{wanted}, not one string")
+    if isinstance(given, (Mapping, bytes)):
+        # Its items would be keys or numbers, not texts.
+        cure = "pass list(d.values()); positions follow its order" if isinstance(given, Mapping) else "decode it first"
+        raise InputError(f"{wanted}, not {type(given).__name__}: {cure}")
+    try:
+        items = iter(given)
+    except TypeError:
+        raise InputError(f"{wanted}, not {type(given).__name__}") from None
+    return list(items)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from crossrank.anytime import Clock, Reading, Stopped, Until, read
 from crossrank.cost import Pace
-from crossrank.errors import CrossrankError, InputError
-from crossrank.fusion import zscore
+from crossrank.errors import CrossrankError, InputError, ScoreError
+from crossrank.fusion import check_ranking, zscore
 from crossrank.stopping import Stopping
 from crossrank.types import Passage, Ranking, Scorer, TokenStore, Truncation, check_k
 
@@ -32,6 +32,7 @@ class Stage:
         weight: share of this stage's score in the new order, 0 < weight <= 1. The rest comes from the scores the
             ranking had before it; both are standardized over the documents read. 1 trusts the scorer alone. A
             cross-encoder alone can be worse than a good fusion, and the mix is better than either (README, quality).
+            A stage that reads deeper than the one before it finds scores that do not compare, see `mixed`.
         name: how the stage is called in traces.
         pace: how fast the scorer is here (`crossrank.planner.measured`), by which a deadline chooses how much to
             read. Without one the first documents tell.
@@ -83,6 +84,10 @@ def mixed(
     The new score is `weight * z(logits) + (1 - weight) * z(scores before)`, standardized over the documents read;
     with weight 1 it is the logit itself. Documents with a logit of -inf (blank texts) come last in their old order.
 
+    Scores before that do not compare (`Ranking.head`) are standardized apart, and those of the tail put under the
+    head's: its best document has the score of the head's last one. So where the scorer agrees with the order before,
+    that order stays.
+
     Args:
         ranking: the documents read.
         logits: theirs.
@@ -91,20 +96,48 @@ def mixed(
             before are standardized over these. Their spread among the first few is smaller, and stretched to 1 it would
             outvote the scorer: 10 of 100 documents of wikiqa read gave nDCG@10 0.667 so, and 0.691 this way.
 
+    Raises:
+        ScoreError: a logit is NaN or +inf, which no mix can hold.
+
     >>> before = Ranking.sorted(["a", "b"], [2.0, 1.0])
     >>> mixed(before, np.float32([0.0, 5.0]), weight=1.0).ids
     ('b', 'a')
     """
+    if len(bad := np.flatnonzero(np.isnan(logits) | np.isposinf(logits))):
+        what = "NaN" if np.isnan(logits[bad[0]]) else "+inf"
+        raise ScoreError(
+            f"the scorer gives {what} for document {ranking.ids[bad[0]]!r}, so there is no order. Scores are "
+            "finite, or -inf for a document without text; of a model of crossrank, try dtype='float32'"
+        )
     if weight == 1.0:
         return Ranking.sorted(ranking.ids, logits)
     read = np.isfinite(logits)
-    before = ranking.scores if among is None else among
+    own = _comparable(ranking)
+    before = own if among is None else among
     # Blank documents do not count, as long as it is known which are blank.
     scale = before[read] if len(before) == len(read) else before
-    old = zscore(ranking.scores, among=scale)
+    old = zscore(own, among=scale)
     scores = np.full(len(logits), -np.inf, dtype=np.float32)
     scores[read] = weight * zscore(logits[read]) + (1.0 - weight) * old[read]
     return Ranking.sorted(ranking.ids, scores)
+
+
+def _comparable(ranking: Ranking) -> NDArray[np.float32]:
+    """The scores of a ranking on one scale that falls with its order: as they are where they compare."""
+    scores, head = ranking.scores, ranking.head
+    if head in (0, len(scores)):
+        return scores
+    # The tail of several stages has several scales itself: a new one begins at the latest where a score rises.
+    rises = head + 1 + np.flatnonzero(scores[head + 1 :] > scores[head:-1])
+    made, floor = [], np.float32(0)
+    for part in np.split(scores, [head, *rises.tolist()]):
+        level = zscore(part)
+        known = np.isfinite(level)
+        if known.any():
+            level[known] += floor - level[known].max()
+            floor = level[known].min()
+        made.append(level)
+    return np.concatenate(made)
 
 
 def rerank(
@@ -124,7 +157,7 @@ def rerank(
         query: what the user asks.
         ranking: the candidates, best first.
         stages: in order; none leaves the ranking as it is.
-        texts: passages of the given ids, in their order.
+        texts: passages of the given ids. They are told apart by `Passage.id`; one that is missing is an error.
         store: where their token ids lie ready, if anywhere. A cross-encoder with the same tokenizer reads those and no
             text; one with another tokenizer reads the texts, which its trace notes.
         deadline: on `clock`, in seconds, when the answer is due; None takes what it takes. Each stage reads as many of
@@ -138,6 +171,9 @@ def rerank(
         The final ranking, and what each stage did. `ranking.head` documents were read by the last stage that read any;
         documents below keep the order and the scores of the step before.
 
+    Raises:
+        InputError: `ranking` is no `Ranking`, an unknown `on_error`; and what a scorer raises, unless `on_error` keeps.
+
     >>> class Longest:
     ...     def score(self, pairs):
     ...         return np.array([len(text) for _, text in pairs], dtype=np.float32)
@@ -149,14 +185,17 @@ def rerank(
     """
     if on_error not in ("raise", "keep"):
         raise InputError(f"on_error must be 'raise' or 'keep', not {on_error!r}")
+    check_ranking(ranking)
     traces: list[Trace] = []
     for number, stage in enumerate(stages):
         began = clock()
-        # What the stage before did not reach it has not sorted, and its scores compare with no others.
-        held = len(traces[-1].scores) if traces and traces[-1].stopped in ("deadline", "settled") else 0
+        # What the last stage that read anything did not reach it has not sorted, and its scores compare with no others.
+        last = next((trace for trace in reversed(traces) if trace.scores), None)
+        held = len(last.scores) if last is not None and last.stopped in ("deadline", "settled") else 0
         head = ranking.cut(min(stage.depth, held or stage.depth))
         if not len(head):
             break
+        head = Ranking(head.ids, _comparable(head), len(head))
         until = _until(stage, stages[number + 1 :], deadline, clock)
         try:
             made = read(stage.scorer, query, head, texts, store, stage.pace, until)

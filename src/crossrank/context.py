@@ -80,6 +80,7 @@ class Context:
         left_out: passages that are not in the text, best first, with the reasons.
         probability: of the most relevant passage, as the calibrated model says; None when it does not say.
         note: what else people should know; "" when there is nothing.
+        notes: what steps of the search could not do as they should: `Answer.notes`.
     """
 
     text: str
@@ -89,6 +90,7 @@ class Context:
     left_out: tuple[LeftOut, ...] = ()
     probability: float | None = None
     note: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +202,12 @@ def unused(probability: float | None, limit: float | None) -> str:
 def nothing(counted_by: str, passages: Sequence[Passage], probability: float, threshold: float) -> Context:
     """The context of a question that no passage answers: the best is less probable than the threshold."""
     left_out = tuple(LeftOut(passage.id, f"under the threshold of {threshold:g}") for passage in passages)
-    note = f"nothing is relevant: the best passage has a probability of {probability:.3f}, under {threshold:g}"
-    return Context("", (), 0, counted_by, left_out, probability, note)
+    return Context("", (), 0, counted_by, left_out, probability, irrelevant(probability, threshold))
+
+
+def irrelevant(probability: float, threshold: float) -> str:
+    """What is said when the best passage is less probable than the threshold."""
+    return f"nothing is relevant: the best passage has a probability of {probability:.3f}, under {threshold:g}"
 
 
 def _count(count: Callable[[str], int], text: str) -> int:

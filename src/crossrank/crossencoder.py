@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -36,7 +36,8 @@ class Scored:
     """Scores of pairs, with what was read of them.
 
     Attributes:
-        scores: raw logits in the order of the pairs, shape (n,); -inf for a blank passage, which no model reads.
+        scores: raw logits in the order of the pairs, shape (n,); -inf for a blank passage. One is blank that holds
+            nothing but white space, or no token that the model reads, such as a lone U+200B.
         truncations: passages that were cut or read in windows, and queries that were cut (position -1).
         tokens: tokens the model read.
         cached: pairs whose scores were not computed but remembered (`crossrank.CachedScorer`).
@@ -80,6 +81,8 @@ class Ranked:
 class CrossEncoder:
     """Scores (query, passage) pairs with one transformer reading both. One scorer serves many threads.
 
+    `crossrank.load("small")` makes one from a model's name; this takes what is loaded already.
+
     Args:
         read: a cross-encoder's checkpoint.
         backend: what computes; see `crossrank.backends.open`.
@@ -95,13 +98,13 @@ class CrossEncoder:
         max_length: int | None = None,
     ) -> None:
         if read.kind != "cross-encoder":
+            load, taken = ("load_late", "search and rerank take") if read.late else ("load_embedder", "index takes")
             raise CheckpointError(
-                f"{read.name} is a {read.kind}, which has no head that scores pairs; load it with "
-                f"crossrank.{'load_late' if read.late else 'load_embedder'}(...), or name a cross-encoder such as "
-                "'small'"
+                f"{read.name} is a {read.kind} model, which has no head that scores pairs; name a cross-encoder, such "
+                f"as 'small', or use crossrank.{load}(...). On the command line, crossrank {taken} it as --model"
             )
-        if max_length is not None and not 4 <= max_length <= read.max_length:
-            raise InputError(f"max_length must be from 4 to {read.max_length} for {read.name}, not {max_length}")
+        if max_length is not None and not 5 <= max_length <= read.max_length:
+            raise InputError(f"max_length must be from 5 to {read.max_length} for {read.name}, not {max_length}")
         self.checkpoint = read
         self.backend = backend
         self.windows = windows or Windows()
@@ -153,14 +156,14 @@ class CrossEncoder:
         """
         return self._encoder.count(text)
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+    def score(self, pairs: Iterable[Sequence[str]]) -> NDArray[np.float32]:
         """Raw logits of (query, passage) pairs, shape (n,), in their order; larger is more relevant.
 
         Two-label models give the log-odds of their second label. A blank passage gets -inf. Equal pairs are scored
-        once.
+        once. A pair is a tuple or a list of two.
 
         Raises:
-            InputError: a query is blank, or an item is not a pair of strings.
+            InputError: a query is blank or has no token, or an item is not a pair of strings.
             ScoreError: the model gives NaN.
 
         >>> import crossrank
@@ -170,13 +173,13 @@ class CrossEncoder:
         """
         return self.scored(pairs).scores
 
-    def scored(self, pairs: Sequence[tuple[str, str]]) -> Scored:
+    def scored(self, pairs: Iterable[Sequence[str]]) -> Scored:
         """Like `score`, with a report of what was cut or read in windows.
 
         Long lists are read in slices, so that memory does not grow with them; while the backend scores one slice, a
         thread that lives as long as this call tokenizes the next.
         """
-        check_pairs(pairs)
+        pairs = check_pairs(pairs)
         distinct = list({pair: None for pair in pairs if pair[1].strip()})
         heads: dict[str, NDArray[np.int32]] = {}
 
@@ -184,19 +187,21 @@ class CrossEncoder:
             return self._encoder.encode(distinct[part], self.windows, heads)
 
         found = self._sliced(self._costs([(len(query), len(text)) for query, text in distinct]), encode)
+        # Also those that stand beside blank passages only.
+        self._encoder.check_queries([query for query, _ in pairs], heads)
         place = {pair: row for row, pair in enumerate(distinct)}
         return spread(found, [place.get(pair, -1) for pair in pairs])
 
-    def scored_tokens(self, queries: Sequence[str], passages: Tokens) -> Scored:
+    def scored_tokens(self, queries: Iterable[str], passages: Tokens) -> Scored:
         """Like `scored`, for passages whose token ids are known, as those of an index are: only queries are tokenized.
 
         Args:
             queries: texts, one for each passage.
             passages: ids without special tokens, made by a tokenizer whose fingerprint is `tokenizer`; one without any
-                id is scored as an empty text, because a blank one cannot be told from it.
+                id is blank and gets -inf.
 
         Raises:
-            InputError: a query is blank, or the two are not of one length.
+            InputError: a query is blank or has no token, or the two are not of one length.
             ScoreError: the model gives NaN.
 
         >>> import crossrank
@@ -206,7 +211,7 @@ class CrossEncoder:
         >>> bool(known == scorer.score([("capital of France", "Paris is its capital.")]))
         True
         """
-        check_queries(queries, len(passages))
+        queries = check_queries(queries, len(passages))
         # A digest stands for the ids, so that equal pairs are found without a copy of all of them.
         keys = [(query, _digest(passages.row(row))) for row, query in enumerate(queries)]
         first = {key: row for row, key in reversed(list(enumerate(keys)))}
@@ -238,7 +243,7 @@ class CrossEncoder:
         """What the model reads of each pair, about, in characters, from those of its query and its passage."""
         both = np.array(characters, dtype=np.int64).reshape(-1, 2)
         # A token has a character at least, so that only longer passages can need windows.
-        stretch = np.where(both[:, 1] > self._encoder.room, self.windows.stretch, 1.0)
+        stretch = np.where(both[:, 1] > self._encoder.room, self._encoder.stretch(self.windows), 1.0)
         return 1 + both[:, 0] + (both[:, 1] * stretch).astype(np.int64)
 
     def _sliced(self, costs: NDArray[np.int64], encode: Callable[[slice], Encoded]) -> Scored:
@@ -249,7 +254,8 @@ class CrossEncoder:
         tokens = 0
         parts = slices(costs, FIRST_SLICE, SLICE)
         with closing(lookahead(encode, parts)) as encoded:
-            for part, made in zip(parts, encoded, strict=True):
+            for part, whole in zip(parts, encoded, strict=True):
+                made = whole.filled()
                 logits = self._forward(made.tokens)
                 scores[part] = fold(logits, made.owner, part.stop - part.start, self.windows.fold)
                 for cut in made.truncations:
@@ -271,7 +277,7 @@ class CrossEncoder:
             )
         return logits
 
-    def rank(self, query: str, documents: Sequence[str], k: int | None = None, *, evidence: bool = False) -> Ranked:
+    def rank(self, query: str, documents: Iterable[str], k: int | None = None, *, evidence: bool = False) -> Ranked:
         """The documents that answer the query, best first.
 
         Args:
@@ -284,7 +290,7 @@ class CrossEncoder:
             Positions in `documents` with raw scores. Ties keep their incoming order.
 
         Raises:
-            InputError: a blank query, a document that is no string, or a `k` under 1.
+            InputError: a query that is blank or has no token, a document that is no string, or a `k` under 1.
 
         >>> import crossrank
         >>> ranked = crossrank.load().rank(
@@ -295,7 +301,7 @@ class CrossEncoder:
         >>> ranked.positions[0]
         1
         """
-        check_list(query, documents, k)
+        documents = check_list(query, documents, k)
         scored = self.scored([(query, document) for document in documents])
         order = order_of(scored.scores)[:k]
         best = [Passage(str(position), documents[position]) for position in order.tolist()] if evidence else []
@@ -358,9 +364,12 @@ def load(
         device: "auto", "cpu" or "cuda" (torch only).
         dtype: "auto", "float32" or "bfloat16".
         threads: cores that one call of the native engine may use; all when absent.
-        max_length: tokens in one sequence; shorter is faster. The model's own when absent.
-        window: passage tokens in one window, for passages that do not fit beside their query.
-        overlap: tokens that neighbouring windows share.
+        max_length: tokens in one sequence; the model's own when absent. Fewer bound what a pair takes at once, and are
+            no faster: a passage that no longer fits is read in more windows, with its query in each. To read less of
+            passages, lower `max_windows`, too.
+        window: passage tokens in one window, for passages that do not fit beside their query; fewer where the sequence
+            has no room for so many.
+        overlap: tokens that neighbouring windows share; fewer where windows are smaller than `window`.
         fold: how the scores of windows become one: "max", "mean" or "first".
         max_windows: windows read of one passage; the rest is reported as unread.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,15 +11,19 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from crossrank import backends, checkpoint
+from crossrank.asking import check_texts
 from crossrank.batching import budget_of, plan
 from crossrank.encoder import valid_text
-from crossrank.errors import CheckpointError, InputError
+from crossrank.errors import CheckpointError
 from crossrank.models import named
 from crossrank.types import Backend, Embedded, Pooling, Tokens, Truncation
 
 
 class TextEmbedder:
     """Texts to unit vectors. One embedder serves many threads.
+
+    Where the checkpoint names a default prompt, it stands before every text, as sentence-transformers' `encode` has it.
+    A prompt that is there only for queries or for documents is the caller's to write.
 
     Args:
         read: a bi-encoder's checkpoint.
@@ -29,8 +33,8 @@ class TextEmbedder:
     def __init__(self, read: checkpoint.Checkpoint, backend: Backend) -> None:
         if read.kind != "bi-encoder" or read.pooling is None:
             raise CheckpointError(
-                f"{read.name} is a {read.kind}, not a bi-encoder; embed with a sentence-transformers model such as "
-                "'embed', or load it with crossrank.load(...) to score pairs"
+                f"{read.name} is a {read.kind} model, not a bi-encoder; embed with a sentence-transformers model such "
+                "as 'embed', or load it with crossrank.load(...) to score pairs"
             )
         self.checkpoint = read
         self.backend = backend
@@ -40,6 +44,10 @@ class TextEmbedder:
         marks = self.tokenizer.encode("a").special_tokens_mask
         self._specials = sum(marks)
         self._closing = sum(marks[marks.index(0) :]) if 0 in marks else 0
+        # Some tokenizers read a prompt's last space with the word that follows.
+        self._prompt = len(self.tokenizer.encode(read.prompt.rstrip(), add_special_tokens=False).ids)
+        if self.room < 1:
+            raise CheckpointError(f"{read.name} has a default prompt of {self._prompt} tokens, which leaves no room")
 
     def __repr__(self) -> str:
         return f"TextEmbedder({self.checkpoint.name!r}, backend={self.backend.name!r}, width={self.width})"
@@ -51,22 +59,22 @@ class TextEmbedder:
 
     @property
     def fingerprint(self) -> str:
-        """Equal exactly for checkpoints with equal weights, tokenizer and pooling."""
+        """Equal exactly for checkpoints with equal weights, tokenizer, pooling and default prompt."""
         return self.checkpoint.fingerprint
 
     @property
     def room(self) -> int:
-        """Tokens of a text that it reads, special tokens left out."""
-        return self.max_length - self._specials
+        """Tokens of a text that it reads, special tokens and a default prompt left out."""
+        return self.max_length - self._specials - self._prompt
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Iterable[str]) -> NDArray[np.float32]:
         """Unit vectors, shape (n, width), in the order of the texts; their dot product is the cosine.
 
         A text of more than `room` tokens is read up to there, as bi-encoders do; `embedded` says which ones were.
         Split long texts into passages first. Equal texts are embedded once.
 
         Raises:
-            InputError: an item is not a string.
+            InputError: one string in place of a list, or an item that is no string.
 
         >>> import crossrank
         >>> vectors = crossrank.load_embedder().embed(["a cat", "a kitten", "tax law"])
@@ -75,7 +83,7 @@ class TextEmbedder:
         """
         return self.embedded(texts).vectors
 
-    def embedded(self, texts: Sequence[str]) -> Embedded:
+    def embedded(self, texts: Iterable[str]) -> Embedded:
         """Like `embed`, with a report of the texts that were not read to their end.
 
         >>> import crossrank
@@ -83,11 +91,7 @@ class TextEmbedder:
         >>> [(cut.position, cut.tokens, cut.read) for cut in made.truncations]
         [(1, 600, 254)]
         """
-        if isinstance(texts, str):
-            raise InputError("embed takes a list of texts, not one string")
-        for position, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise InputError(f"text {position} is {type(text).__name__}, not a string")
+        texts = check_texts(texts, "embed")
         place = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         tokens, cut = self._encode(list(place))
         out = np.empty((len(place), self.width), dtype=np.float32)
@@ -103,15 +107,14 @@ class TextEmbedder:
         """Sequences that the model can read, and what was cut for it, by row."""
         # 24 characters a token: more than any text needs, and a bound on what a hostile line can cost.
         limit = self.max_length * 24
-        rows = [
-            encoded.ids for encoded in self.tokenizer.encode_batch_fast([valid_text(text[:limit]) for text in texts])
-        ]
+        whole = [self.checkpoint.prompt + valid_text(text[:limit]) for text in texts]
+        rows = [encoded.ids for encoded in self.tokenizer.encode_batch_fast(whole)]
+        beside = self._specials + self._prompt
         cut = {}
         for row, (ids, text) in enumerate(zip(rows, texts, strict=True)):
             exact = len(text) <= limit
             if len(ids) > self.max_length or not exact:
-                read = min(len(ids) - self._specials, self.room)
-                cut[row] = Truncation(row, len(ids) - self._specials, read, 1, exact)
+                cut[row] = Truncation(row, len(ids) - beside, min(len(ids) - beside, self.room), 1, exact)
                 # The special tokens that close a text stay.
                 end = len(ids) - self._closing
                 rows[row] = ids[: min(end, self.max_length - self._closing)] + ids[end:]

@@ -7,7 +7,7 @@ the checkpoint's own tokenizer by encoding a probe pair, so no table of model fa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 
@@ -23,6 +23,7 @@ from crossrank.windows import Fold, spans
 # A passage is cut before it is tokenized at this many characters a token that could be read: English has 4-5, the
 # longest scripts under 2, and a word longer than 100 characters is one [UNK]. It bounds memory on a 50 MB line.
 CHARACTERS_A_TOKEN = 24
+NO_TOKEN = "the query is empty: nothing in it is a token that the model reads; ask something"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ class Windows:
 
     Attributes:
         size: passage tokens in one window, when a passage does not fit into one sequence with its query.
-        overlap: tokens that neighbouring windows share.
+        overlap: tokens that neighbouring windows share. Where a sequence has no room for `size` tokens beside the
+            query, windows are smaller and share less: in proportion, or a quarter of the sequence where that is more.
         fold: how window scores become one: "max", "mean" or "first".
         most: windows read of one passage; what lies beyond is reported as unread, never silently dropped.
     """
@@ -48,11 +50,6 @@ class Windows:
         if self.most < 1:
             raise InputError(f"at least one window must be read, not {self.most}")
 
-    @property
-    def stretch(self) -> float:
-        """Tokens read for one of a long passage: what overlaps is read more than once."""
-        return self.size / (self.size - self.overlap)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
@@ -61,12 +58,21 @@ class Encoded:
     Attributes:
         tokens: one sequence a window.
         owner: the pair of each sequence, never falling, shape (len(tokens),).
+        blank: pairs whose passage has no token, so that there is nothing to score, shape (pairs,).
         truncations: texts that were cut or split; the query once for each distinct cut query, as position -1.
     """
 
     tokens: Tokens
     owner: NDArray[np.int64]
+    blank: NDArray[np.bool_]
     truncations: tuple[Truncation, ...]
+
+    def filled(self) -> Encoded:
+        """Without the sequences of blank passages, so that no model reads them and `fold` gives them -inf."""
+        if not self.blank.any():
+            return self
+        rows = np.flatnonzero(~self.blank[self.owner])
+        return replace(self, tokens=self.tokens.take(rows), owner=self.owner[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +131,10 @@ class PairEncoder:
         self.template = Template.of(tokenizer)
         self.room = max_length - self.template.specials
         if self.room < 2:
-            raise CheckpointError(f"a maximum length of {max_length} leaves no room for a query and a passage")
+            least = self.template.specials + 2
+            raise CheckpointError(
+                f"a maximum length of {max_length} leaves no room for a query and a passage; the least is {least}"
+            )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -152,6 +161,9 @@ class PairEncoder:
 
         Returns:
             Sequences in the order of the pairs, a pair's windows in the order of the text.
+
+        Raises:
+            InputError: a query has no token.
         """
         place = {text: row for row, text in enumerate(dict.fromkeys(passage for _, passage in pairs))}
         limit = max(windows.size * windows.most, self.room) * CHARACTERS_A_TOKEN
@@ -192,6 +204,19 @@ class PairEncoder:
         owner, _, lengths, counts = self._spans(head, passages, windows)
         return head[owner] + lengths + self.template.specials, counts
 
+    def check_queries(self, queries: Sequence[str], heads: dict[str, NDArray[np.int32]]) -> None:
+        """Refuse queries without any token; those of `heads` (see `encode`) have some.
+
+        Raises:
+            InputError: one has none.
+        """
+        self._add_heads(queries, dict(heads))
+
+    def stretch(self, windows: Windows) -> float:
+        """Tokens read for one of a long passage beside a short query: what overlaps is read more than once."""
+        size = min(windows.size, self.room)
+        return size / (size - self._overlap(size, windows))
+
     def _encoded(
         self,
         queries: Sequence[str],
@@ -215,7 +240,7 @@ class PairEncoder:
         ]
         begins = passages.offsets[of[owner]] + starts
         tokens = self._joined(head, head_of[owner], passages.ids, begins, lengths)
-        return Encoded(tokens, owner, (*cut, *windowed))
+        return Encoded(tokens, owner, total == 0, (*cut, *windowed))
 
     def _spans(
         self, heads: NDArray[np.int64], passages: NDArray[np.int64], windows: Windows
@@ -236,7 +261,13 @@ class PairEncoder:
 
     def _windows(self, length: int, room: int, windows: Windows) -> list[tuple[int, int]]:
         size = min(windows.size, room)
-        return spans(length, size, min(windows.overlap, size - 1))[: windows.most]
+        return spans(length, size, self._overlap(size, windows))[: windows.most]
+
+    def _overlap(self, size: int, windows: Windows) -> int:
+        # The overlap of whole windows would leave small ones hardly a step: with 512 tokens a passage of 360 beside a
+        # query of 24 is one window, and with 128 it took 64 windows that ended after 164 tokens. A query leaves half of
+        # the sequence at least, so a quarter of it is half of a window at most.
+        return min(windows.overlap, max(self.room // 4, size * windows.overlap // windows.size))
 
     def _joined(
         self,
@@ -273,8 +304,10 @@ class PairEncoder:
         cut = []
         for row, text in enumerate(new):
             ids, exact = made.row(row), len(text) <= limit
+            if not len(ids):
+                raise InputError(NO_TOKEN)
             if len(ids) > most or not exact:
-                cut.append(Truncation(-1, len(ids), most, 1, exact))
+                cut.append(Truncation(-1, len(ids), min(len(ids), most), 1, exact))
             heads[text] = ids[:most]
         return cut
 
@@ -295,8 +328,20 @@ def tokenized(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
 
 
 def valid_text(text: str) -> str:
-    """Text as UTF-8 can hold it: half of a surrogate pair, which JSON can smuggle in, becomes U+FFFD."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+    """Text as UTF-8 can hold it: half of a surrogate pair, which JSON can smuggle in, becomes U+FFFD.
+
+    An index cleans its texts in the same way (`index.documents.clean_text`), so that both read the same.
+
+    >>> valid_text("par\\ud800is")
+    'par\ufffdis'
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def _packed(rows: Sequence[NDArray[np.int32]]) -> Tokens:

@@ -91,7 +91,8 @@ def find(
     values = score([(query, _part(passages[row], span)) for row, span in asked]).tolist() if asked else []
     best: dict[int, tuple[float, tuple[int, int]]] = {}
     for (row, span), value in zip(asked, values, strict=True):
-        if row not in best or value > best[row][0]:
+        # A sentence without any token, such as a lone U+200B, is no evidence.
+        if value > (best[row][0] if row in best else -np.inf):
             best[row] = value, span
     chosen = {row: span for row, (_, span) in best.items()}
     fallen = _drops(query, passages, chosen, score, known or [None] * len(passages)) if drops else {}
@@ -101,7 +102,7 @@ def find(
             value, (start, stop) = best[row]
             found.append(Evidence(start, stop, value, fallen.get(row), len(own), min(len(own), most)))
         else:
-            found.append(Evidence(*own[0], None, None, 1, 1) if own else None)
+            found.append(Evidence(*own[0], None, None, len(own), 1) if own else None)
     return found
 
 
@@ -127,4 +128,5 @@ def _drops(
     unknown = [row for row in chosen if row not in whole]
     values = score([*pairs, *((query, passages[row].scored_text) for row in unknown)]).tolist()
     whole |= dict(zip(unknown, values[len(pairs) :], strict=True))
-    return {row: whole[row] - value for row, value in zip(chosen, values[: len(pairs)], strict=True)}
+    left = zip(chosen, values[: len(pairs)], strict=True)
+    return {row: whole[row] - value for row, value in left if value > -np.inf}

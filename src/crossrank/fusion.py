@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,12 +63,24 @@ class Scores:
         return standardized(rankings, {name: self.weights[name] for name in rankings})
 
 
+def check_ranking(value: Any) -> None:
+    """Refuse what is no `Ranking`, such as a list of ids or of (id, score) pairs."""
+    if not isinstance(value, Ranking):
+        raise InputError(
+            f"a ranking is a crossrank.Ranking, not {type(value).__name__}; make one with Ranking.sorted(ids, scores), "
+            "where scores of range(len(ids), 0, -1) keep an order that has none"
+        )
+
+
 def rrf(rankings: Sequence[Ranking], k: int = 60) -> Ranking:
     """Reciprocal rank fusion: the score of a document is the sum of 1 / (k + rank) over the rankings that hold it.
 
     Ranks count from 1. Only ranks matter, so rankings whose scores have different scales can be joined. Ties keep the
     order in which documents first appear, ranking by ranking. Source: Cormack, Clarke and Buettcher, SIGIR 2009, which
     also found k = 60.
+
+    Raises:
+        InputError: an entry is no `Ranking`, or `k` is under 0.
 
     >>> first = Ranking.sorted(["a", "b"], [9.0, 8.0])
     >>> second = Ranking.sorted(["b", "c"], [0.2, 0.1])
@@ -77,8 +89,11 @@ def rrf(rankings: Sequence[Ranking], k: int = 60) -> Ranking:
     """
     if k < 0:
         raise InputError(f"the constant of reciprocal rank fusion must be at least 0, not {k}")
+    if isinstance(rankings, Ranking):
+        raise InputError("rrf takes a list of rankings, not one")
     scores: dict[str, float] = {}
     for ranking in rankings:
+        check_ranking(ranking)
         for rank, document in enumerate(ranking.ids, start=1):
             scores[document] = scores.get(document, 0.0) + 1.0 / (k + rank)
     return Ranking.sorted(list(scores), list(scores.values()))

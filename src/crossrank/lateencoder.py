@@ -18,8 +18,8 @@ from tokenizers import Tokenizer
 
 from crossrank.checkpoint import vocabulary
 from crossrank.checkpoint.late import Late
-from crossrank.encoder import CHARACTERS_A_TOKEN, tokenized
-from crossrank.errors import CheckpointError
+from crossrank.encoder import CHARACTERS_A_TOKEN, NO_TOKEN, tokenized
+from crossrank.errors import CheckpointError, InputError
 from crossrank.types import Tokens, Truncation
 
 
@@ -94,8 +94,13 @@ class LateEncoder:
         """Queries, with mask tokens where the model expands them; every token's vector counts.
 
         A query longer than `query_room` tokens is cut there, with a report at its position.
+
+        Raises:
+            InputError: a query has no token.
         """
         ids, exact = self._tokenized(texts, self.query_room)
+        if not ids.lengths.all():
+            raise InputError(NO_TOKEN)
         rows, cut = self._framed(ids, exact, self.query_room, self._marks[0])
         seen = None
         if self.late.expand:
@@ -108,7 +113,8 @@ class LateEncoder:
     def documents(self, texts: Sequence[str]) -> Marked:
         """Documents; tokens of the skip list are read but their vectors do not count.
 
-        A document longer than `document_room` tokens is cut there, with a report at its position.
+        Of a document without any token no vector counts, not even its marker's. One longer than `document_room` tokens
+        is cut there, with a report at its position.
         """
         return self._documents(*self._tokenized(texts, self.document_room))
 
@@ -119,7 +125,8 @@ class LateEncoder:
     def _documents(self, ids: Tokens, exact: NDArray[np.bool_]) -> Marked:
         rows, cut = self._framed(ids, exact, self.document_room, self._marks[1])
         tokens = Tokens.of(rows)
-        return Marked(tokens, None, ~np.isin(tokens.ids, self._skipped), cut)
+        filled = np.repeat(ids.lengths > 0, tokens.lengths)
+        return Marked(tokens, None, filled & ~np.isin(tokens.ids, self._skipped), cut)
 
     def _tokenized(self, texts: Sequence[str], room: int) -> tuple[Tokens, NDArray[np.bool_]]:
         """Ids of texts, and which were tokenized to their ends."""

@@ -9,7 +9,7 @@ and scaled to length 1. So documents can be encoded before any query is known, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank import backends, checkpoint
-from crossrank.asking import check_list, check_pairs, check_queries
+from crossrank.asking import check_list, check_pairs, check_queries, check_texts
 from crossrank.backends.maxsim import maxsim
 from crossrank.batching import budget_of, plan, slices
 from crossrank.checkpoint.late import PROJECTION
@@ -87,20 +87,21 @@ class LateInteraction:
         """What `score` returns: "maxsim", at most the number of the query's tokens. There are no probabilities."""
         return "maxsim"
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> Floats:
+    def score(self, pairs: Iterable[Sequence[str]]) -> Floats:
         """MaxSim of (query, passage) pairs, shape (n,), in their order; larger is more relevant.
 
-        A blank passage gets -inf. Scores of different queries do not compare: each query token adds at most 1.
+        A blank passage, or one without any token, gets -inf. Scores of different queries do not compare: each query
+        token adds at most 1.
 
         Raises:
-            InputError: a query is blank, or an item is not a pair of strings.
+            InputError: a query is blank or has no token, or an item is not a pair of strings.
             ScoreError: the model gives NaN.
         """
         return self.scored(pairs).scores
 
-    def scored(self, pairs: Sequence[tuple[str, str]]) -> Scored:
+    def scored(self, pairs: Iterable[Sequence[str]]) -> Scored:
         """Like `score`, with a report of what was cut. Equal texts are encoded once in a slice of the list."""
-        check_pairs(pairs)
+        pairs = check_pairs(pairs)
         distinct = list({pair: None for pair in pairs if pair[1].strip()})
 
         def encode(part: slice) -> tuple[list[int], Marked]:
@@ -109,21 +110,24 @@ class LateInteraction:
             return [place[text] for _, text in some], self._encoder.documents(list(place))
 
         found = self._sliced([query for query, _ in distinct], [len(text) for _, text in distinct], encode)
+        # Those that stand beside blank passages only are not read, but refused all the same.
+        self._encoder.queries(list({query for query, _ in pairs} - {query for query, _ in distinct}))
         place = {pair: row for row, pair in enumerate(distinct)}
         return spread(found, [place.get(pair, -1) for pair in pairs])
 
-    def scored_tokens(self, queries: Sequence[str], passages: Tokens) -> Scored:
+    def scored_tokens(self, queries: Iterable[str], passages: Tokens) -> Scored:
         """Like `scored`, for passages whose token ids are known, as those of an index are: only queries are tokenized.
 
         Args:
             queries: texts, one for each passage.
-            passages: ids without special tokens, made by a tokenizer whose fingerprint is `tokenizer`.
+            passages: ids without special tokens, made by a tokenizer whose fingerprint is `tokenizer`; one without any
+                id gets -inf.
 
         Raises:
-            InputError: a query is blank, or the two are not of one length.
+            InputError: a query is blank or has no token, or the two are not of one length.
             ScoreError: the model gives NaN.
         """
-        check_queries(queries, len(passages))
+        queries = check_queries(queries, len(passages))
 
         def encode(part: slice) -> tuple[list[int], Marked]:
             rows = range(len(passages))[part]
@@ -139,18 +143,23 @@ class LateInteraction:
             passages: vectors that a model with this `fingerprint` made (`encode`); one without any gets -inf.
 
         Raises:
-            InputError: the query is blank, or the vectors are of another width.
+            InputError: the query is blank or has no token, or the vectors are of another width.
             ScoreError: the model gives NaN.
         """
         check_query(query)
         made, cut, tokens = self._queries([query])
         return Scored(maxsim(made[query], passages, self._threads), cut, tokens)
 
-    def encode(self, passages: Sequence[str]) -> tuple[TokenVectors, tuple[Truncation, ...]]:
+    def encode(self, passages: Iterable[str]) -> tuple[TokenVectors, tuple[Truncation, ...]]:
         """Token vectors of passages, in their order, and a report of those that were cut, for `scored_vectors`.
 
-        A blank passage has no vectors. They take `width` numbers a token: keep few at once, or as float16.
+        A blank passage, or one without any token, has no vectors. They take `width` numbers a token: keep few at once,
+        or as float16.
+
+        Raises:
+            InputError: one string in place of a list, or an item that is no string.
         """
+        passages = check_texts(passages, "encode")
         filled = [text for text in passages if text.strip()]
         marked = self._encoder.documents(filled)
         made = self._vectors(marked)
@@ -169,7 +178,7 @@ class LateInteraction:
         specials = self._encoder.late.document_length - room
         return passages.clip(max=room) + specials, np.ones(len(passages), dtype=np.int64)
 
-    def rank(self, query: str, documents: Sequence[str], k: int | None = None) -> Ranked:
+    def rank(self, query: str, documents: Iterable[str], k: int | None = None) -> Ranked:
         """The documents that answer the query, best first.
 
         Args:
@@ -181,9 +190,9 @@ class LateInteraction:
             Positions in `documents` with MaxSim scores. Ties keep their incoming order.
 
         Raises:
-            InputError: a blank query, a document that is no string, or a `k` under 1.
+            InputError: a query that is blank or has no token, a document that is no string, or a `k` under 1.
         """
-        check_list(query, documents, k)
+        documents = check_list(query, documents, k)
         scored = self.scored([(query, document) for document in documents])
         order = order_of(scored.scores)[:k]
         return Ranked(tuple(order.tolist()), scored.scores[order], scored.truncations)

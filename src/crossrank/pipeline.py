@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from crossrank.anytime import Clock
+from crossrank.anytime import Clock, fetched
 from crossrank.cascade import OnError, Stage, Trace, Unavailable, rerank
 from crossrank.context import Context, Order, assemble, check_threshold, nothing, unused
 from crossrank.cost import Habit, Pace
@@ -21,6 +21,7 @@ from crossrank.evidence import Evidence, find
 from crossrank.fusion import RRF, Fusion, Scores
 from crossrank.lateinteraction import load_scorer
 from crossrank.planner import Memory, depths, paced, plan
+from crossrank.relevance import Relevance, last_read, relevance_of
 from crossrank.types import (
     Embedder,
     Passage,
@@ -87,7 +88,7 @@ class Pipeline:
 
     Attributes:
         retrievers: first stages by name. One is used as it is; several are joined by `fusion`.
-        texts: passages of the given ids, in their order.
+        texts: passages of the given ids. They are told apart by `Passage.id`; one that is missing is an error.
         stages: rerankers, in order; none leaves the fused order.
         depth: documents each retriever returns.
         fusion: how several rankings become one; reciprocal rank fusion when absent, which suits any retrievers.
@@ -154,7 +155,7 @@ class Pipeline:
         """The `k` best documents for `query`.
 
         Raises:
-            InputError: a blank query, or a `k` under 1.
+            InputError: a blank query, a `k` under 1, or a document for which `texts` gives no passage.
         """
         check_k(k)
         check_query(query)
@@ -199,7 +200,7 @@ class Pipeline:
 
     def _fetch(self, ranking: Ranking) -> tuple[Passage, ...]:
         started = self.clock()
-        passages = tuple(self.texts(ranking.ids)) if len(ranking) else ()
+        passages = tuple(fetched(self.texts, ranking.ids)) if len(ranking) else ()
         self._learn("texts", self.clock() - started)
         return passages
 
@@ -209,7 +210,7 @@ class Pipeline:
 
     def context(
         self,
-        query: str,
+        query: str | Answer,
         tokens: int,
         k: int = 10,
         *,
@@ -220,7 +221,7 @@ class Pipeline:
         """The `k` best passages for a language model to answer from, within a budget of tokens.
 
         Args:
-            query: what the user asks.
+            query: what the user asks; or an answer of `search`, whose passages are taken.
             tokens: the budget; see `crossrank.context.assemble`, also for the order.
             k: passages to choose from; 5 to 10 are usual.
             count: tokens of a text, such as `lambda text: len(encoding.encode(text))` with tiktoken. When absent the
@@ -245,14 +246,19 @@ class Pipeline:
             count, counted_by = scorer.count, f"the tokenizer of {scorer.checkpoint.name}"
         else:
             counted_by = "a function of the caller"
-        answer = self.search(query, k)
-        probability, own = _best_probability(self.stages, answer)
-        limit = own if threshold == "model" else threshold
+        answer = query if isinstance(query, Answer) else self.search(query, k)
+        found = self.relevance(answer)
+        probability, limit = found.best, found.threshold if threshold == "model" else threshold
         if limit is not None and probability is not None and probability < limit:
-            return nothing(counted_by, answer.passages, probability, limit)
+            return replace(nothing(counted_by, answer.passages, probability, limit), notes=answer.notes)
         made = assemble(answer.passages, tokens, count, counted_by=counted_by, order=order)
         why = unused(probability, limit) if threshold is not None and answer.passages else ""
-        return replace(made, probability=probability, note="; ".join(filter(None, [made.note, why])))
+        note = "; ".join(filter(None, [made.note, why]))
+        return replace(made, probability=probability, note=note, notes=answer.notes)
+
+    def relevance(self, answer: Answer) -> Relevance:
+        """How probable it is that each passage of an answer is relevant, as the last stage that read any says."""
+        return relevance_of(self.stages, answer.traces, answer.ranking.ids)
 
     def evidence(self, answer: Answer) -> tuple[Evidence | None, ...]:
         """Of each passage of an answer the sentence that the last scorer to read any finds best: `crossrank.evidence`.
@@ -262,7 +268,7 @@ class Pipeline:
         """
         if not self.stages:
             raise InputError("evidence needs a stage that scores; this pipeline only retrieves")
-        stage, scores = _last_read(self.stages, answer)
+        stage, scores = last_read(self.stages, answer.traces)
         known = [scores.get(id_) for id_ in answer.ranking.ids]
         return tuple(find(answer.query, answer.passages, stage.scorer.score, known=known))
 
@@ -270,24 +276,6 @@ class Pipeline:
 def _for_top(stage: Stage, k: int) -> Stage:
     """The stage, settled only when the `k` best are that the query asks for."""
     return stage if stage.stopping is None else replace(stage, stopping=replace(stage.stopping, k=k))
-
-
-def _last_read(stages: Sequence[Stage], answer: Answer) -> tuple[Stage, dict[str, float]]:
-    """The last stage that read anything of an answer, which a budget may have chosen, and its raw scores by id."""
-    read = ((s, t.scores) for t in reversed(answer.traces) if t.scores for s in reversed(stages) if s.name == t.name)
-    return next(read, (stages[-1], {}))
-
-
-def _best_probability(stages: Sequence[Stage], answer: Answer) -> tuple[float | None, float | None]:
-    """The highest calibrated probability among the passages of an answer, and the threshold of the model that gave it;
-    None where it has none."""
-    if not stages:
-        return None, None
-    stage, scores = _last_read(stages, answer)
-    scorer, logits = stage.scorer, [scores[id_] for id_ in answer.ranking.ids if id_ in scores]
-    if not isinstance(scorer, CrossEncoder) or not scorer.calibrated or not logits:
-        return None, None
-    return float(scorer.probability(np.array(logits, dtype=np.float32)).max()), scorer.threshold
 
 
 def _retrieved(retriever: Retriever, query: str, depth: int) -> Retrieved:

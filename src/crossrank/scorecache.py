@@ -12,12 +12,13 @@ import numpy as np
 
 from crossrank.asking import check_pairs, check_queries
 from crossrank.crossencoder import CrossEncoder, Scored
+from crossrank.encoder import valid_text
 from crossrank.errors import InputError
 from crossrank.scorestore import MOST, Cut, Entry, Store
 from crossrank.types import Scorer, Tokens, Truncation
 
 # Raised when equal settings begin to give other scores, so that no two versions mix in one list.
-_SCORES = 1
+_SCORES = 2
 # Pairs computed before they are kept: what a kill may lose of a long list.
 _AT_ONCE = 4096
 
@@ -92,18 +93,16 @@ class CachedScorer(CrossEncoder):
         """Close the file, which the next score opens again."""
         self.store.close()
 
-    def scored(self, pairs: Sequence[tuple[str, str]]) -> Scored:
+    def scored(self, pairs: Iterable[Sequence[str]]) -> Scored:
         """As `CrossEncoder.scored`; only pairs that are not known are computed, and `tokens` counts only these."""
-        check_pairs(pairs)
-        keys = self._keys(
-            b"text", [query for query, _ in pairs], (passage.encode("utf-8", "replace") for _, passage in pairs)
-        )
+        pairs = check_pairs(pairs)
+        keys = self._keys(b"text", [query for query, _ in pairs], (_bytes(passage) for _, passage in pairs))
         compute = super().scored
         return self._settled(keys, [query for query, _ in pairs], lambda rows: compute([pairs[row] for row in rows]))
 
-    def scored_tokens(self, queries: Sequence[str], passages: Tokens) -> Scored:
+    def scored_tokens(self, queries: Iterable[str], passages: Tokens) -> Scored:
         """As `CrossEncoder.scored_tokens`; only pairs that are not known are computed."""
-        check_queries(queries, len(passages))
+        queries = check_queries(queries, len(passages))
         keys = self._keys(b"ids", queries, (passages.row(row).tobytes() for row in range(len(passages))))
         compute = super().scored_tokens
         return self._settled(keys, queries, lambda rows: compute([queries[row] for row in rows], passages.take(rows)))
@@ -111,7 +110,7 @@ class CachedScorer(CrossEncoder):
     def _keys(self, kind: bytes, queries: Sequence[str], passages: Iterable[bytes]) -> list[bytes]:
         """What a pair is found by: 16 bytes, of which no two pairs share all (2^64 pairs would make it likely)."""
         heads = {
-            query: blake2b(query.encode("utf-8", "replace"), digest_size=16, key=self._settings, person=kind).digest()
+            query: blake2b(_bytes(query), digest_size=16, key=self._settings, person=kind).digest()
             for query in dict.fromkeys(queries)
         }
         return [
@@ -157,6 +156,11 @@ class CachedScorer(CrossEncoder):
             Entry(score, passages.get(row), of[query])
             for row, (score, query) in enumerate(zip(scored.scores.tolist(), queries, strict=True))
         ]
+
+
+def _bytes(text: str) -> bytes:
+    # As the encoder reads it: texts that differ there must not share a key.
+    return valid_text(text).encode()
 
 
 def _cut(truncation: Truncation) -> Cut:

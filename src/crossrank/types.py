@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
+from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,8 +74,7 @@ class Tokens:
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Tokens:
         """The given sequences, in the given order, packed anew."""
-        where = self.places(rows)
-        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        where, offsets = self.places(rows), np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum(self.lengths[rows], out=offsets[1:])
         return Tokens(self.ids[where], self.types[where], offsets)
 
@@ -145,11 +145,8 @@ class Ranking:
         """
         mine = set(self.ids)
         rest = [i for i, document in enumerate(tail.ids) if document not in mine]
-        return Ranking(
-            self.ids + tuple(tail.ids[i] for i in rest),
-            np.concatenate([self.scores, tail.scores[rest]]).astype(np.float32),
-            len(self.ids),
-        )
+        scores = np.concatenate([self.scores, tail.scores[rest]]).astype(np.float32)
+        return Ranking(self.ids + tuple(tail.ids[i] for i in rest), scores, len(self.ids))
 
 
 def order_of(scores: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -158,11 +155,10 @@ def order_of(scores: NDArray[np.float32]) -> NDArray[np.int64]:
     Raises:
         ScoreError: a score is NaN, which has no place in an order.
     """
-    if np.isnan(scores).any():
-        bad = int(np.flatnonzero(np.isnan(scores))[0])
+    if len(bad := np.flatnonzero(np.isnan(scores))):
         raise ScoreError(
-            f"score {bad} of {len(scores)} is NaN, so there is no order. The model's weights are damaged or overflow "
-            "in this dtype: load it with dtype='float32', or run `crossrank doctor MODEL`."
+            f"score {bad[0]} of {len(scores)} is NaN, so there is no order. The model's weights are damaged or overflow"
+            " in this dtype: load it with dtype='float32', or run `crossrank doctor MODEL`."
         )
     return np.argsort(-scores, kind="stable")
 
@@ -176,10 +172,11 @@ def check_k(k: int) -> None:
 
 
 def check_query(query: Any) -> None:
-    """Refuse a query that is not a string, or blank: a model would score it, and the order would mean nothing."""
+    """Refuse a query that is no string, or blank: a model would score it, and the order would mean nothing."""
     if not isinstance(query, str):
         raise InputError(f"the query is {type(query).__name__}, not a string")
-    if not query.strip():
+    # Control and format characters such as U+200B show no more than white space does.
+    if all(character.isspace() or category(character) in ("Cc", "Cf") for character in query):
         raise InputError("the query is empty; ask something")
 
 

@@ -65,6 +65,13 @@ def test_a_tier_can_be_forced(cross_encoder_folder: Path) -> None:
         backends.open(checkpoint, "cpu", threads=0)
 
 
+def test_why_follows_what_is_asked_for(cross_encoder_folder: Path) -> None:
+    checkpoint = read(cross_encoder_folder)
+    assert "float16 was asked for" in backends.why(checkpoint, dtype="float16")
+    assert backends.why(checkpoint, device="cuda").startswith("auto picks cuda: cuda was asked for")
+    assert backends.why(checkpoint, "cpu:portable") == "cpu was asked for."
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -79,8 +86,9 @@ def test_a_tier_can_be_forced(cross_encoder_folder: Path) -> None:
     ],
 )
 def test_what_does_not_exist_is_refused(cross_encoder_folder: Path, arguments: dict[str, str], words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        backends.open(read(cross_encoder_folder), **arguments)
+    for asked in (backends.open, backends.why):
+        with pytest.raises(InputError, match=words):
+            asked(read(cross_encoder_folder), **arguments)
 
 
 @pytest.mark.parametrize(

@@ -268,8 +268,11 @@ def test_another_model_input_or_size_is_refused(tmp_path: Path, cross_encoder_fo
     other = tiny.cross_encoder(tmp_path / "other", num_hidden_layers=1)
     with pytest.raises(
         InputError, match="was begun with another model than this: give the same as then, or name a new"
-    ):
+    ) as refused:
         rerank(source, tmp_path / "work", other, **SMALL)
+    # By name, and not by the hashes that are compared.
+    assert f"then: model {cross_encoder_folder} on cpu" in str(refused.value)
+    assert f"now: model {other} on cpu" in str(refused.value)
     with pytest.raises(InputError, match="another part_tokens than this"):
         rerank(source, tmp_path / "work", cross_encoder_folder)
     write_rows(tmp_path / "pairs.jsonl", some_rows()[:-1])

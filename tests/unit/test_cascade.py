@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from clocks import Clock, Slow
 from crossrank.cascade import Stage, mixed, rerank
+from crossrank.cost import CostModel
 from crossrank.errors import InputError, ScoreError
 from crossrank.fusion import zscore
 from crossrank.types import Passage, Ranking
@@ -73,6 +75,79 @@ def test_blank_documents_end_the_head_in_their_old_order():
 def test_nan_is_an_error():
     with pytest.raises(ScoreError, match="NaN"):
         rerank("q", START, [Stage(Table({"text of a": float("nan")}), 1)], texts)
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.3])
+@pytest.mark.parametrize(("bad", "word"), [(float("nan"), "NaN"), (float("inf"), r"\+inf")])
+def test_only_a_blank_document_may_have_no_finite_score(weight, bad, word):
+    """With a share below 1 they went last in silence, as if they were blank."""
+    table = Table({"text of a": 1.0, "text of b": bad, "text of c": -np.inf})
+    with pytest.raises(ScoreError, match=f"gives {word} for document 'b'"):
+        rerank("q", START, [Stage(table, 3, weight)], texts)
+    final, (trace,) = rerank("q", START, [Stage(table, 3, weight)], texts, on_error="keep")
+    assert (final.ids, trace.stopped) == (START.ids, "error")
+
+
+THIRTY = Ranking.sorted([f"d{i:02}" for i in range(30)], [1 / (60 + i) for i in range(30)])
+FALLING = Table({f"text of {id_}": -5 - 0.1 * place for place, id_ in enumerate(THIRTY.ids)})
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.3, 0.01])
+def test_a_stage_that_reads_deeper_keeps_an_order_that_it_agrees_with(weight):
+    """The tail's scores are of another scale: 0.016 of a fusion stood over -5 of a scorer, and the tail came first."""
+    final, _ = rerank("q", THIRTY, [Stage(FALLING, 10), Stage(FALLING, 30, weight)], texts)
+    assert final.ids == THIRTY.ids
+    # Also where a tail has two scales, and where what was read ended early.
+    final, _ = rerank("q", THIRTY, [Stage(FALLING, 10), Stage(FALLING, 5, 0.5), Stage(FALLING, 30, weight)], texts)
+    assert final.ids == THIRTY.ids
+
+
+def test_a_better_document_of_the_tail_still_rises():
+    best = Table({**FALLING.scores, "text of d15": 9.0})
+    final, _ = rerank("q", THIRTY, [Stage(FALLING, 10), Stage(best, 30, 0.5)], texts)
+    assert final.ids[0] == "d15"
+    assert final.ids[1:] == tuple(id_ for id_ in THIRTY.ids if id_ != "d15")
+
+
+def test_head_and_tail_are_standardized_apart():
+    head = Ranking(("a", "b", "c", "d"), np.float32([-1, -3, 9, 8]), 2)
+    # Of each part z is 1 and -1; the tail begins where the head ends.
+    expected = 0.5 * zscore(np.float32([0, 0, 0, 4])) + 0.5 * zscore(np.float32([1, -1, -1, -3]))
+    scores = dict(zip(head.ids, expected.tolist(), strict=True))
+    got = mixed(head, np.float32([0, 0, 0, 4]), 0.5)
+    assert dict(zip(got.ids, got.scores.tolist(), strict=True)) == pytest.approx(scores)
+    assert got.ids == ("a", "d", "b", "c")
+    blank = Ranking(("a", "b", "c", "d"), np.float32([-1, -np.inf, 9, -np.inf]), 2)
+    assert mixed(blank, np.float32([3, 2, 1, 0]), 0.5).ids == ("a", "c", "b", "d")
+
+
+def test_after_a_failed_stage_only_what_is_sorted_is_read():
+    class Broken:
+        def score(self, pairs):
+            raise RuntimeError
+
+    clock = Clock()
+    slow = Slow(clock, CostModel(0.0, 0.0, 0.001, 0.0), FALLING.scores)
+    stages = [Stage(slow, 30, name="slow", pace=slow.pace()), Stage(Broken(), 10, 0.5), Stage(FALLING, 30, 0.3)]
+    final, traces = rerank("q", THIRTY, stages, texts, deadline=clock.now + 0.05, on_error="keep", clock=clock)
+    assert [trace.stopped for trace in traces] == ["deadline", "error", ""]
+    assert list(traces[2].scores) == list(traces[0].scores)
+    assert final.ids == THIRTY.ids
+
+
+def test_passages_are_told_apart_by_their_ids():
+    """A passage that was left out moved the scores of all after it to other documents."""
+    table = Table({f"text of {i}": score for i, score in zip("abcdef", [0, 1, 2, 3, 4, 5], strict=True)})
+    final, _ = rerank("q", START, [Stage(table, 4)], lambda ids: texts(ids)[::-1])
+    assert final.ids == rerank("q", START, [Stage(table, 4)], texts)[0].ids == tuple("dcbaef")
+    for bad in (lambda ids: texts(ids)[1:], lambda ids: texts(["x", *ids[1:]]), lambda ids: []):
+        with pytest.raises(InputError, match=r"no passage for .* of 4 documents, the first of which is 'a'"):
+            rerank("q", START, [Stage(table, 4)], bad)
+
+
+def test_what_is_no_ranking_is_refused_with_the_cure():
+    with pytest.raises(InputError, match=r"not list; make one with Ranking.sorted\(ids, scores\)"):
+        rerank("q", [("doc_1", 1.0)], [Stage(Table({}), 3)], texts)
 
 
 def test_a_scorer_of_the_wrong_shape():

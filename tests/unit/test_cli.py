@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
 import os
@@ -9,6 +10,8 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import metadata
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +113,7 @@ def test_rerank_keeps_the_ids_of_jsonl(ce: str) -> None:
     [
         ("nothing", "not a JSON row"),
         ("[1]", "not a list"),
-        ('{"body": "x"}', "this one holds body"),
+        ('{"words": "x"}', "in one of text, content, body, passage; this one holds words"),
         ('{"text": "x", "title": 1}', "not a number"),
         ('{"text": "\\ud800"}', "surrogate"),
     ],
@@ -119,6 +122,114 @@ def test_rerank_names_the_bad_row(ce: str, line: str, said: str) -> None:
     error = run("rerank", "q", "-m", ce, "--input", "jsonl", stdin='{"text": "x"}\n' + line + "\n", code=1).stderr
     assert "stdin:2" in error
     assert said in error
+
+
+@pytest.mark.parametrize("name", ["text", "content", "body", "passage", "Text"])
+def test_rerank_reads_the_fields_that_an_index_reads(ce: str, name: str) -> None:
+    Path("a.jsonl").write_text(json.dumps({name: "Tea.", "_id": "t"}) + "\n", encoding="utf-8")
+    Path("a.csv").write_text(f"_id;{name}\nt;Tea.\n", encoding="utf-8")
+    for file in ("a.jsonl", "a.csv"):
+        (row,) = rows(run("rerank", "tea", file, "-m", ce, "--json"))
+        assert (row["id"], row["text"]) == ("t", "Tea.")
+
+
+def test_rerank_reads_tables_as_rows_and_not_their_headers(ce: str) -> None:
+    table = 'id,title,content\n1,On tea,"Tea, and\nmilk."\n,,Bread.\n'
+    Path("a.csv").write_text(table, encoding="utf-8")
+    with gzip.open("b.csv.gz", "wt", encoding="utf-8") as file:
+        file.write(table)
+    for files, stdin in ((("a.csv",), None), (("b.csv.gz",), None), (("--input", "csv"), table)):
+        found = sorted(rows(run("rerank", "tea", *files, "-m", ce, "--json", stdin=stdin)), key=itemgetter("position"))
+        assert [row["text"] for row in found] == ["Tea, and\nmilk.", "Bread."]
+        assert [row["title"] for row in found] == ["On tea", ""]
+        # The second row begins on the fourth line.
+        assert [row["id"] for row in found] == ["1", f"{'stdin' if stdin else files[0]}:4"]
+    assert len(rows(run("rerank", "tea", "a.csv", "--input", "lines", "-m", ce, "--json"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("a,b\n1,2\n", "name it one of text, content, body, passage (its columns: a, b)"),
+        ("text,Text\na,b\n", "two columns of the same name"),
+        ("text\none, two\n", "x.csv:2 has 2 cells, but the first line names 1 column: put quotes"),
+        ('text\n"never closed\n', "x.csv:2 is not a row of a table"),
+    ],
+)
+def test_rerank_names_what_is_wrong_with_a_table(ce: str, table: str, said: str) -> None:
+    Path("x.csv").write_text(table, encoding="utf-8")
+    error = run("rerank", "q", "x.csv", "-m", ce, code=1).stderr
+    assert said in error
+    if "same name" not in said:
+        assert "--input lines" in error
+
+
+def test_rerank_decompresses_and_names_the_cure(ce: str) -> None:
+    packed = gzip.compress(b'{"text": "Tea."}\n')
+    Path("a.jsonl.gz").write_bytes(packed)
+    assert rows(run("rerank", "tea", "a.jsonl.gz", "-m", ce, "--json"))[0]["text"] == "Tea."
+    Path("cut.jsonl.gz").write_bytes(packed[:-9])
+    Path("none.gz").write_bytes(b"plain text\n")
+    for file in ("cut.jsonl.gz", "none.gz"):
+        assert f"{file} is not whole gzip data" in run("rerank", "tea", file, "-m", ce, code=1).stderr
+    said = run("rerank", "tea", "-m", ce, stdin=packed, code=1).stderr
+    assert "gunzip -c" in said
+    assert "latin-1" not in said
+
+
+def test_rerank_asks_what_a_json_file_is(ce: str) -> None:
+    Path("a.json").write_text('{"text": "Tea."}\n', encoding="utf-8")
+    assert "jq -c '.[]' a.json" in run("rerank", "tea", "a.json", "-m", ce, code=1).stderr
+    assert rows(run("rerank", "tea", "a.json", "--input", "jsonl", "-m", ce, "--json"))[0]["text"] == "Tea."
+
+
+def test_rerank_warns_of_json_that_it_ranks_as_text(ce: str) -> None:
+    lines = '{"rank": 1, "id": "t", "text": "Tea."}\n'
+    told = run("rerank", "tea", "-m", ce, "--json", stdin=lines)
+    assert "add --input jsonl" in told.stderr
+    assert rows(told)[0]["text"] == lines.strip()
+    row = run("rerank", "tea", "-m", ce, "--json", "--input", "jsonl", stdin=lines)
+    assert (rows(row)[0]["id"], row.stderr) == ("t", "")
+    for silent in ("{not JSON}\n", '{"words": "x"}\n', "tea\n" + lines):
+        assert run("rerank", "tea", "-m", ce, stdin=silent).stderr == ""
+    assert run("rerank", "tea", "-m", ce, "--input", "lines", stdin=lines).stderr == ""
+
+
+def test_rerank_with_a_late_interaction_model(ce: str, tmp_path: Path) -> None:
+    late = str(tiny.late(tmp_path / "late"))
+    args = ("rerank", "capital", "-m", late)
+    found = rows(run(*args, "--json", stdin=TEXTS))
+    ranked = crossrank.load_late(late).rank("capital", TEXTS.removesuffix("\n").split("\n"))
+    assert [row["position"] for row in found] == list(ranked.positions)
+    assert [row["score"] for row in found[:2]] == pytest.approx(ranked.scores[:2].tolist())
+    assert {row["probability"] for row in found} == {None}
+    assert rows(run(*args, "--json", "--explain", stdin=TEXTS))[0]["evidence"]["sentences"] == 1
+    assert "leave --probability out" in run(*args, "--probability", stdin=TEXTS, code=1).stderr
+    assert (
+        "leave --max-length, --fold out" in run(*args, "--fold", "max", "--max-length", "9", stdin="x", code=1).stderr
+    )
+    assert "leave the cache out" in run(*args, "--cache", "scores", stdin=TEXTS, code=1).stderr
+
+
+def test_what_a_late_interaction_model_is_for_is_said_in_words_of_the_command_line(tmp_path: Path) -> None:
+    late = str(tiny.late(tmp_path / "late"))
+    Path("p.jsonl").write_text('{"query_id": "q", "document_id": "d", "query": "q", "text": "x"}\n', encoding="utf-8")
+    commands = [("bulk", "rerank", "p.jsonl", "--to", "s", "--workers", "0")]
+    if importlib.util.find_spec("starlette"):
+        commands.append(("serve",))
+    for command in commands:
+        said = run(*command, "-m", late, code=1).stderr
+        assert "is a late-interaction model" in said
+        assert "crossrank search and rerank take it as --model" in said
+
+
+def test_the_least_length_that_works_is_the_least_that_is_taken(ce: str) -> None:
+    for command in (("rerank", "cat"), ("bulk", "rerank", "p.jsonl", "--to", "s")):
+        Path("p.jsonl").touch()
+        assert "x>=5" in run(*command, "--max-length", "4", "-m", ce, stdin=TEXTS, code=2).stderr
+    assert len(run("rerank", "cat", "--max-length", "5", "-m", ce, stdin=TEXTS).stdout.splitlines()) == 3
+    with pytest.raises(crossrank.CrossrankError, match="from 5 to"):
+        crossrank.load(ce, max_length=4)
 
 
 def test_rerank_k(ce: str) -> None:
@@ -362,6 +473,61 @@ def test_search_json(index: str, ce: str) -> None:
         crossrank.load(ce).checkpoint.name,
     )
     assert "steps" not in bread
+    assert {(row["probability"], row["read"]) for row in found} == {(None, True)}
+    left = rows(run("search", index, "bread", "--no-rerank", "--json"))
+    assert {(row["probability"], row["read"]) for row in left} == {(None, False)}
+
+
+@pytest.fixture
+def calibrated(tmp_path: Path) -> str:
+    """A cross-encoder whose probabilities are near 0 or near 1."""
+    folder = tiny.cross_encoder(tmp_path / "calibrated")
+    scorer = crossrank.load(folder)
+    baking = crossrank.Passage("bread", "Bread needs yeast.", "Baking").scored_text
+    raw = scorer.score([("bread", "Paris is the capital of France."), ("bread", baking)])
+    # The mean of the two is a probability of 1/2, and an e-fold of odds is a fiftieth of what lies between them.
+    slope = 50.0 / abs(float(raw[0] - raw[1]))
+    stated = {"calibration": {"slope": slope, "intercept": -slope * float(raw.mean())}, "threshold": 0.5}
+    tiny.write_json(folder / "crossrank.json", stated)
+    return str(folder)
+
+
+def test_search_tells_probabilities(index: str, calibrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = rows(run("search", index, "bread", "-m", calibrated, "--json"))
+    scorer = crossrank.load(calibrated)
+    for row in found:
+        raw = scorer.score([("bread", crossrank.Passage("", row["text"], row["title"]).scored_text)])
+        assert row["probability"] == pytest.approx(float(scorer.probability(raw)[0]), abs=1e-3)
+    monkeypatch.setattr(terminal, "on_terminal", lambda *, err=False: True)
+    assert "100.0%" in run("search", index, "bread", "-m", calibrated, env={"COLUMNS": "100"}).stdout
+
+
+@pytest.mark.parametrize("threshold", ["0.5", "model"])
+def test_a_threshold_leaves_out_what_is_not_relevant(index: str, calibrated: str, threshold: str) -> None:
+    args = ("search", index, "bread", "-m", calibrated, "--json")
+    both = rows(run(*args))
+    result = run(*args, "--threshold", threshold)
+    (kept,) = rows(result)
+    assert kept["rank"] == 1
+    assert kept["id"] == max(both, key=itemgetter("probability"))["id"]
+    assert "Left out: 1 passage under the threshold of 0.5." in result.stderr
+    # With --explain what is left is explained.
+    *found, last = rows(run(*args, "--threshold", threshold, "--explain"))
+    assert [row["id"] for row in found] == [kept["id"]]
+    assert "explain" in last
+
+
+def test_a_threshold_says_that_nothing_is_relevant(index: str, ce: str, calibrated: str) -> None:
+    stated = {"calibration": {"slope": 1.0, "intercept": -100.0}}
+    tiny.write_json(Path(calibrated) / "crossrank.json", stated)
+    result = run("search", index, "bread", "-m", calibrated, "--threshold", "0.5")
+    assert result.stdout == ""
+    assert "Nothing is relevant: the best passage has a probability of 0.000, under 0.5." in result.stderr
+    for model, threshold, said in ((ce, "0.5", "no calibrated probability"), (calibrated, "model", "no threshold")):
+        unused = run("search", index, "bread", "-m", model, "--threshold", threshold)
+        assert said in unused.stderr
+        assert len(unused.stdout.splitlines()) == 2
+    assert "--no-rerank" in run("search", index, "bread", "--no-rerank", "--threshold", "0.5", code=2).stderr
 
 
 def test_search_explains_every_step(index: str, ce: str) -> None:
@@ -522,6 +688,7 @@ def test_search_explains_why_passages_were_tokenized(index: str, tmp_path: Path)
     other = tiny.cross_encoder(tmp_path / "other")
     (other / "vocab.txt").write_text("\n".join([*tiny.VOCABULARY[:5], *reversed(tiny.VOCABULARY[5:])]) + "\n")
     said = "tokenized 2 passages: the index holds ids of another tokenizer"
+    assert f"{other}: {said}\n" in run("search", index, "bread", "-m", str(other)).stderr
     assert said in run("search", index, "bread", "-m", str(other), "--explain").stderr
     steps = rows(run("search", index, "bread", "-m", str(other), "--explain", "--json"))[-1]["explain"]["steps"]
     assert [step["note"] for step in steps] == ["", "", "", said]
@@ -579,6 +746,50 @@ def test_doctor_without_a_model(ce: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "HF_TOKEN" in result.stdout
     assert "secret" not in result.stdout
     assert "self test" not in result.stdout
+
+
+def test_doctor_knows_every_extra_of_the_package(ce: str) -> None:
+    from crossrank.cli import machine
+
+    stated = set(metadata("crossrank").get_all("Provides-Extra") or ())
+    if "search" not in stated:
+        pytest.skip("crossrank is not installed here")
+    assert set(machine.facts()["extras"]) == stated - {"test", "server-test", "lint", "recipes"}
+    # Each has words of its own.
+    assert set(machine._USES) == stated - machine._INTERNAL
+
+
+def test_doctor_reads_the_extras_of_the_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
+    from crossrank.cli import machine
+
+    stated = [
+        "numpy>=1.26",
+        'nosuchlibrary[fast]>=3.2; extra == "new"',
+        'numpy>=1; python_version >= "3.10" and extra == "old"',
+        'pytest>=8; extra == "test"',
+    ]
+    monkeypatch.setattr(machine, "requires", lambda name: stated)
+    found = machine.facts()["extras"]
+    assert set(found) == {"new", "old"}
+    assert (found["old"]["installed"], found["old"]["cure"]) == (True, None)
+    assert found["new"]["missing"] == ["nosuchlibrary"]
+    assert "pip install 'crossrank[new]'" in found["new"]["cure"]
+
+
+def test_doctor_refuses_what_does_not_exist(ce: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "locate", lambda name, default: catalog.Located("small", ce))
+    for wrong in (("--backend", "nonsense"), ("--device", "tpu"), ("--dtype", "int8")):
+        assert "must be one of" in rows(run("doctor", *wrong, "--json", code=1))[0]["model"]["problem"]
+    assert "not 'nonsense'" in run("doctor", env={"CROSSRANK_BACKEND": "nonsense"}, code=1).stdout
+    clash = ("--backend", "reference", "--device", "cuda")
+    assert "computes on the CPU" in rows(run("doctor", *clash, "--json", code=1))[0]["model"]["problem"]
+
+
+def test_doctor_says_why_what_was_asked_for_runs(ce: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "locate", lambda name, default: catalog.Located("small", ce))
+    why = rows(run("doctor", "--dtype", "float16", "--json"))[0]["model"]["why"]
+    assert why.startswith("auto picks torch: float16 was asked for")
+    assert rows(run("doctor", "--backend", "reference", "--json"))[0]["model"]["why"] == "reference was asked for."
 
 
 def test_doctor_tests_the_model_that_the_environment_names(ce: str, be: str) -> None:

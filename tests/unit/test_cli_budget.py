@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,44 @@ def test_rerank_out_of_time_keeps_the_order_given(ce: str, monkeypatch: pytest.M
 
 def test_rerank_of_nothing_within_a_budget(ce: str) -> None:
     assert run("rerank", "cat", "-m", ce, "--budget-ms", "5", stdin="").stdout == ""
+
+
+def test_rerank_within_a_budget_takes_ids_that_come_twice_and_late_models(ce: str, tmp_path: Path) -> None:
+    Path("a.jsonl").write_text('{"id": "a", "text": "cat"}\n{"id": "a", "text": "bread"}\n', encoding="utf-8")
+    for model in (ce, str(tiny.late(tmp_path / "late"))):
+        found = rows(run("rerank", "cat", "a.jsonl", "-m", model, "--json", "--budget-ms", "60000"))
+        assert sorted(row["text"] for row in found) == ["bread", "cat"]
+        assert {(row["id"], row["read"]) for row in found} == {("a", True)}
+
+
+def test_a_plain_search_says_what_the_budget_left_out(index: str, ce: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = ("search", index, "capital", "-m", ce, "--mix", "1", "--json")
+    assert [row["read"] for row in rows(run(*args, "--budget-ms", "60000"))] == [True, True]
+    monkeypatch.setattr(Memory, "pace", lambda self, scorer: Pace(CostModel(10.0, 0.0, 1.0, 0.0)))
+    result = run(*args, "--budget-ms", "500")
+    assert [row["read"] for row in rows(result)] == [False, False]
+    assert re.search(r"Warning: plan: \d+ ms left are not enough to read a passage", result.stderr)
+    shown = run(*args, "--budget-ms", "500", "--explain")
+    assert "Warning: plan" not in shown.stderr
+    assert "not enough to read a passage" in explained(shown)["steps"][-1]["note"]
+
+
+def test_a_context_says_what_the_budget_left_out(index: str, ce: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Memory, "pace", lambda self, scorer: Pace(CostModel(10.0, 0.0, 1.0, 0.0)))
+    args = ("search", index, "capital", "-m", ce, "--mix", "1", "--context", "60", "--budget-ms", "500")
+    assert "not enough to read a passage" in run(*args).stderr
+    (told,) = rows(run(*args, "--json"))
+    assert [note.split(":")[0] for note in told["notes"]] == ["plan"]
+
+
+def test_a_context_of_a_stage_that_failed_says_so(index: str, ce: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Any, *args: Any) -> Any:
+        raise CheckpointError("the weights are damaged")
+
+    monkeypatch.setattr(crossrank.CrossEncoder, "scored_tokens", broken)
+    result = run("search", index, "capital", "-m", ce, "--on-error", "keep", "--context", "60", code=3)
+    assert result.stdout.startswith("[1] ")
+    assert "the weights are damaged" in result.stderr
 
 
 def test_search_says_what_the_budget_left_out(index: str, ce: str) -> None:

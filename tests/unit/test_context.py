@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import crossrank
 from crossrank.calibration import Platt
+from crossrank.cascade import Trace
 from crossrank.cli import root
 from crossrank.context import Context, assemble
 from crossrank.errors import InputError
@@ -204,6 +205,14 @@ def test_markers_of_a_search_lead_back(folder: Path, cross_encoder_folder: Path)
         pipeline.context("what?", 20, threshold=1.5)
 
 
+def test_a_context_of_an_answer_is_that_of_its_query(folder: Path, cross_encoder_folder: Path) -> None:
+    pipeline = crossrank.open_pipeline(folder, cross_encoder_folder, backend="fake")
+    answer = pipeline.search("what is the planet?", 4)
+    assert pipeline.context(answer, 200) == pipeline.context("what is the planet?", 200, 4)
+    noted = replace(answer, traces=(*answer.traces, Trace("plan", answer.ranking, 0.0, {}, note="too few")))
+    assert pipeline.context(noted, 200).notes == ("plan: too few",)
+
+
 def test_a_threshold_needs_a_calibration_and_then_empties(folder: Path, cross_encoder_folder: Path) -> None:
     pipeline = crossrank.open_pipeline(folder, cross_encoder_folder, backend="fake")
     plain = pipeline.context("what is the planet?", 200, threshold=0.5)
@@ -255,7 +264,7 @@ def test_on_the_command_line(folder: Path, cross_encoder_folder: Path) -> None:
     for more in (
         ["--context", "60", "--no-rerank"],
         ["--context", "60", "--explain"],
-        ["--threshold", "0.5"],
+        ["--no-rerank", "--threshold", "0.5"],
         ["--context", "60", "--threshold", "high"],
     ):
         assert CliRunner().invoke(root, [*asked, *more]).exit_code == 2

@@ -200,10 +200,89 @@ def test_what_scored_tokens_refuses(scorer: CrossEncoder) -> None:
         scorer.scored_tokens(["what"], two)
     with pytest.raises(InputError, match="one query"):
         scorer.scored_tokens("ab", two)
+    with pytest.raises(InputError, match="not a string"):
+        scorer.scored_tokens(["what", ["what"]], two)  # type: ignore[list-item]
     with pytest.raises(InputError, match="empty"):
         scorer.scored_tokens(["what", " "], two)
     assert len(scorer.scored_tokens([], Tokens.of([])).scores) == 0
-    assert np.isfinite(scorer.scored_tokens(["what"], Tokens.of([[]])).scores).all(), "an empty text"
+
+
+# What can be asked.
+
+UNSEEN = ["\u200b", "\ufeff", "\0", "\u00ad", "\u2060", "\x07", " \u200b\t"]
+
+
+def test_a_document_without_any_token_is_blank_however_it_comes(scorer: CrossEncoder) -> None:
+    texts = ["bread", *UNSEEN, "cat " * 400, "", "paris"]
+    ranked = scorer.rank("what is the capital", texts)
+    blank = [*range(1, len(UNSEEN) + 1), len(texts) - 2]
+    assert ranked.positions[-len(blank) :] == tuple(blank)
+    assert np.isneginf(ranked.scores[-len(blank) :]).all()
+    assert np.isfinite(ranked.scores[: -len(blank)]).all()
+    pairs = [("what is the capital", text) for text in texts]
+    found, known = scorer.scored(pairs), scorer.scored_tokens([query for query, _ in pairs], ids_of(scorer, texts))
+    np.testing.assert_array_equal(found.scores, known.scores)
+    assert found.truncations == known.truncations
+    # No model reads them.
+    filled = [pair for row, pair in enumerate(pairs) if row not in blank]
+    assert found.tokens == known.tokens == scorer.scored(filled).tokens
+    assert np.isneginf(scorer.score([("what", "\u200b")])).all()
+
+
+@pytest.mark.parametrize("query", [*UNSEEN, "\ufe0f", "", " "])
+def test_a_query_without_any_token_is_refused(scorer: CrossEncoder, query: str) -> None:
+    for documents in (["bread"], [""], ["\u200b"]):
+        with pytest.raises(InputError, match="the query is empty"):
+            scorer.rank(query, documents)
+        with pytest.raises(InputError, match="the query is empty"):
+            scorer.score([("what", "bread"), *((query, document) for document in documents)])
+    with pytest.raises(InputError, match="the query is empty"):
+        scorer.scored_tokens(["what", query], Tokens.of([[5], [6]]))
+
+
+def test_any_iterable_is_a_list(scorer: CrossEncoder) -> None:
+    pairs = [("what", "bread"), ("what", "a cat. The bread."), ("cat", "paris")]
+    want = scorer.score(pairs)
+    for given in (
+        iter(pairs),
+        map(list, pairs),
+        (pair for pair in pairs),
+        [list(pair) for pair in pairs],
+        tuple(pairs),
+    ):
+        np.testing.assert_array_equal(scorer.score(given), want)
+    texts = [text for _, text in pairs]
+    ranked = scorer.rank("what", texts, evidence=True)
+    again = scorer.rank("what", iter(texts), evidence=True)
+    assert (again.positions, again.evidence) == (ranked.positions, ranked.evidence)
+    passages = ids_of(scorer, texts)
+    np.testing.assert_array_equal(scorer.scored_tokens((query for query, _ in pairs), passages).scores, want)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "what",
+        None,
+        5,
+        [None],
+        ["ab"],
+        [("what",)],
+        [("what", "a", "b")],
+        [("what", None)],
+        [(["what"], "bread")],
+        [{"q", "p"}],
+    ],
+)
+def test_what_score_refuses(scorer: CrossEncoder, bad: object) -> None:
+    with pytest.raises(InputError, match=r"pair|string"):
+        scorer.score(bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bad", ["bread", None, 5, b"bread", {"id": "bread"}])
+def test_what_rank_refuses(scorer: CrossEncoder, bad: object) -> None:
+    with pytest.raises(InputError, match="rank takes a list of documents"):
+        scorer.rank("what", bad)  # type: ignore[arg-type]
 
 
 # Memory.

@@ -10,9 +10,10 @@ import pytest
 from tokenizers import processors
 
 import crossrank
+import tiny
 from crossrank import backends, checkpoint
 from crossrank.embedder import TextEmbedder
-from crossrank.errors import InputError
+from crossrank.errors import CheckpointError, InputError
 from crossrank.types import ReportingEmbedder, Truncation
 
 # The tiny bi-encoder reads 48 tokens, [CLS] and [SEP] among them.
@@ -72,9 +73,78 @@ def test_it_says_what_it_is(embedder: TextEmbedder) -> None:
     assert embedder.room == ROOM
 
 
-@pytest.mark.parametrize("bad", ["one string", [1], ["a", None]])
+def test_any_iterable_is_a_list(embedder: TextEmbedder) -> None:
+    texts = ["a cat", "bread", "a cat"]
+    np.testing.assert_array_equal(embedder.embed(text for text in texts), embedder.embed(texts))
+
+
+# A default prompt.
+
+
+def prompted(tmp_path: Path, **stated: object) -> Path:
+    folder = tiny.bi_encoder(tmp_path / "prompted")
+    tiny.write_json(folder / "config_sentence_transformers.json", stated)
+    return folder
+
+
+PROMPTS = {"query": "what is: ", "document": "the cat: "}
+
+
+def test_a_default_prompt_stands_before_every_text(embedder: TextEmbedder, tmp_path: Path) -> None:
+    made = crossrank.load_embedder(prompted(tmp_path, prompts=PROMPTS, default_prompt_name="document"))
+    texts = ["paris", "bread, yeast", ""]
+    np.testing.assert_array_equal(made.embed(texts), embedder.embed([f"the cat: {text}" for text in texts]))
+    # The prompt takes three tokens of the room.
+    assert made.room == ROOM - 3
+    assert made.embedded(["bread " * 43]).truncations == ()
+    assert made.embedded(["bread " * 44]).truncations == (Truncation(0, 44, 43, 1),)
+    assert made.fingerprint != embedder.fingerprint
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"prompts": PROMPTS},
+        {"prompts": PROMPTS, "default_prompt_name": None},
+        {"prompts": {"query": "what is: ", "document": ""}, "default_prompt_name": "document"},
+        {"prompts": {}, "default_prompt_name": "query"},
+    ],
+)
+def test_prompts_without_a_default_change_nothing(
+    embedder: TextEmbedder, tmp_path: Path, stated: dict[str, object]
+) -> None:
+    made = crossrank.load_embedder(prompted(tmp_path, **stated))
+    np.testing.assert_array_equal(made.embed(["paris"]), embedder.embed(["paris"]))
+    assert (made.room, made.fingerprint) == (ROOM, embedder.fingerprint)
+
+
+@pytest.mark.parametrize("name", ["passage", 3, ""])
+def test_a_default_that_is_no_prompt_is_refused(tmp_path: Path, name: object) -> None:
+    with pytest.raises(CheckpointError, match=r"is none of its prompts, query, document.*Correct the name"):
+        checkpoint.read(prompted(tmp_path, prompts=PROMPTS, default_prompt_name=name))
+
+
+def test_a_prompt_that_is_not_pooled_or_leaves_no_room_is_refused(tmp_path: Path) -> None:
+    folder = prompted(tmp_path, prompts={"query": "cat " * 60}, default_prompt_name="query")
+    with pytest.raises(CheckpointError, match="a default prompt of 60 tokens, which leaves no room"):
+        crossrank.load_embedder(folder)
+    pooling = folder / "1_Pooling" / "config.json"
+    tiny.write_json(pooling, {**json.loads(pooling.read_text()), "include_prompt": False})
+    with pytest.raises(CheckpointError, match="include_prompt"):
+        checkpoint.read(folder)
+
+
+def test_an_exported_embedder_keeps_its_prompts(tmp_path: Path) -> None:
+    read = checkpoint.read(prompted(tmp_path, prompts=PROMPTS, default_prompt_name="query"))
+    checkpoint.export(read, tmp_path / "exported")
+    assert checkpoint.read(tmp_path / "exported").prompt == read.prompt == "what is: "
+    written = json.loads((tmp_path / "exported" / "config_sentence_transformers.json").read_text())
+    assert written == {"prompts": PROMPTS, "default_prompt_name": "query"}
+
+
+@pytest.mark.parametrize("bad", ["one string", [1], ["a", None], None])
 def test_only_lists_of_texts(embedder: TextEmbedder, bad: object) -> None:
-    with pytest.raises(InputError, match="string"):
+    with pytest.raises(InputError, match=r"string|list of texts"):
         embedder.embedded(bad)  # type: ignore[arg-type]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,8 +13,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import spies
 from crossrank.checkpoint import vocabulary
-from crossrank.encoder import PairEncoder, Template, Windows
+from crossrank.encoder import PairEncoder, Template, Windows, valid_text
 from crossrank.errors import CheckpointError, InputError
+from crossrank.index.documents import clean_text
 from crossrank.types import Tokens, Truncation
 from crossrank.windows import spans
 
@@ -116,6 +120,77 @@ def test_a_huge_line_costs_bounded_memory_and_is_reported():
     assert not report.exact
 
 
+@pytest.mark.parametrize(("max_length", "count"), [(512, 1), (256, 2), (128, 5)])
+def test_a_short_sequence_still_reads_a_passage_in_few_windows(max_length, count):
+    """With 128 tokens the overlap of 100 left steps of 1: 64 windows, and 196 of 360 tokens unread."""
+    encoder = PairEncoder(bert_tokenizer(), max_length)
+    encoded = encoder.encode([(text(24), text(360))], Windows())
+    assert len(encoded.tokens) == count
+    assert not any(cut.lost for cut in encoded.truncations)
+    lengths, counts = encoder.sequence_lengths(text(24), np.array([360]), Windows())
+    assert (lengths.tolist(), counts.tolist()) == (encoded.tokens.lengths.tolist(), [count])
+
+
+def test_windows_of_512_tokens_lie_where_they_always_did():
+    encoder, windows = PairEncoder(bert_tokenizer(), 512), Windows()
+    for query in range(1, 255):
+        room = encoder.room - query
+        size = min(400, room)
+        assert encoder._windows(3_000, room, windows) == spans(3_000, size, 100)
+    assert encoder.stretch(windows) == 400 / 300
+
+
+@given(st.integers(5, 600), st.integers(1, 500), st.data())
+def test_windows_advance_by_half_or_as_asked(max_length, size, data):
+    windows = Windows(size, data.draw(st.integers(0, size - 1)))
+    encoder = PairEncoder(bert_tokenizer(), max_length)
+    room = encoder.room - data.draw(st.integers(1, encoder.room // 2))
+    found = encoder._windows(5_000, room, replace(windows, most=10_000))
+    steps = [after - before for (before, _), (after, _) in pairwise(found[:-1])]
+    if size <= room:
+        assert set(steps) <= {size - windows.overlap}
+    elif windows.overlap <= size // 2:
+        assert min(steps) >= room // 2
+    assert encoder.stretch(windows) >= 1
+
+
+def test_a_query_without_any_token_is_refused():
+    encoder = PairEncoder(bert_tokenizer(), 64)
+    for call in (
+        lambda: encoder.encode([("w0", "w1"), (" ", "w1")], Windows()),
+        lambda: encoder.encode_tokens([""], Tokens.of([[5]]), Windows()),
+        lambda: encoder.sequence_lengths("", np.array([3]), Windows()),
+        lambda: encoder.check_queries(["w0", "\t"], {}),
+    ):
+        with pytest.raises(InputError, match="the query is empty"):
+            call()
+    encoder.check_queries(["w0"], {})
+
+
+def test_a_passage_without_any_token_is_blank():
+    encoded = PairEncoder(bert_tokenizer(), 64).encode([("w0", " "), ("w0", text(200)), ("w0", "")], Windows(50, 10))
+    assert encoded.blank.tolist() == [True, False, True]
+    filled = encoded.filled()
+    assert set(filled.owner.tolist()) == {1}
+    assert len(filled.tokens) == len(filled.owner) == len(encoded.tokens) - 2
+    plain = PairEncoder(bert_tokenizer(), 64).encode([("w0", "w1")], Windows())
+    assert plain.filled() is plain
+
+
+def test_what_is_read_of_a_query_is_never_more_than_there_is():
+    encoder = PairEncoder(bert_tokenizer(), 512)
+    (cut,) = encoder.encode([("w0" + " " * 7000, "w1")], Windows()).truncations
+    assert cut == Truncation(-1, 1, 1, 1, exact=False)
+
+
+@pytest.mark.parametrize(
+    "bad", ["par\ud800is", "\udfff", "\ud83d\ude00", "caf\xe9 \ud800\ud800", "plain", "\ufeffcaf\xe9"]
+)
+def test_scorers_and_indexes_read_the_same_text(bad):
+    assert valid_text(bad) == clean_text(bad)
+    assert "?" not in valid_text(bad)
+
+
 def test_half_surrogates_are_read():
     encoded = PairEncoder(bert_tokenizer(), 64).encode([("w0 \ud800", "w1 \udfff")], Windows())
     assert encoded.tokens.ids.tolist() == [2, 4, 1, 3, 5, 1, 3]
@@ -153,9 +228,10 @@ def by_hand(encoder, pairs, windows):
             cuts[pair[0]] = Truncation(-1, len(words[0]), most, 1, whole[0])
         head, room = words[0][:most], encoder.room - min(len(words[0]), most)
         size = min(windows.size, room)
+        overlap = min(windows.overlap, max(encoder.room // 4, size * windows.overlap // windows.size))
         places = [(0, len(words[1]))]
         if len(words[1]) > room:
-            places = spans(len(words[1]), size, min(windows.overlap, size - 1))[: windows.most]
+            places = spans(len(words[1]), size, overlap)[: windows.most]
         if len(places) > 1 or places[-1][1] < len(words[1]) or not whole[1]:
             reports.append(Truncation(position, len(words[1]), places[-1][1], len(places), whole[1]))
         for start, stop in places:
@@ -166,7 +242,7 @@ def by_hand(encoder, pairs, windows):
     return rows, types, owner, (*cuts.values(), *reports)
 
 
-pairs_of_any_length = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 120)), max_size=12)
+pairs_of_any_length = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 120)), max_size=12)
 
 
 @settings(deadline=None)

@@ -77,6 +77,20 @@ def test_a_sentence_that_another_repeats_has_no_drop() -> None:
     assert (found.start, found.drop) == (0, 0.0)
 
 
+def test_a_sentence_without_any_token_is_no_evidence() -> None:
+    def scores(pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        return np.array([len(text) if text.strip(" \n\u200b") else -np.inf for _, text in pairs], dtype=np.float32)
+
+    (found,) = evidence.find("q", passages("One here.\n\n\u200b"), scores)
+    assert found is not None
+    assert (found.start, found.stop, found.score, found.drop) == (0, 9, 9.0, None)
+    (found,) = evidence.find(
+        "q", passages("One here. Two here."), lambda pairs: np.full(len(pairs), -np.inf, np.float32)
+    )
+    assert found is not None
+    assert (found.stop, found.score, found.drop, found.sentences) == (9, None, None, 2)
+
+
 def test_the_bound_is_told() -> None:
     text = " ".join(f"Sentence {number}." for number in range(10)) + " Answer here."
     (found,) = evidence.find("Answer", passages(text), Words(), most=4)

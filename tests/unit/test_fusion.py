@@ -37,6 +37,15 @@ def test_rrf_keeps_every_document_once(lists):
     assert sorted(fused.ids) == sorted({name for names in lists for name in names})
 
 
+def test_what_is_no_ranking_is_refused_with_the_cure():
+    for wrong in ([["a", "b"], ["b", "c"]], {"bm25": ranked(["a"])}, [[("a", 1.0)]]):
+        with pytest.raises(InputError, match=r"Ranking.sorted\(ids, scores\)"):
+            rrf(wrong)
+    with pytest.raises(InputError, match="a list of rankings"):
+        rrf(ranked(["a"]))
+    assert rrf([Ranking.sorted(["b", "a"], range(2, 0, -1))]).ids == ("b", "a")
+
+
 def test_ties_keep_first_appearance():
     assert rrf([ranked(["a", "b"]), ranked(["b", "a"])]).ids == ("a", "b")
 

@@ -106,6 +106,39 @@ def test_known_vectors_score_as_their_texts(scorer):
     assert len(scorer.encode([])[0]) == 0
 
 
+@pytest.mark.parametrize("unseen", ["\u200b", "\ufeff", "\0", "\u00ad", "\u2060"])
+def test_a_text_without_any_token_is_blank(scorer, unseen):
+    texts = [unseen, "bread", "", "paris"]
+    ranked = scorer.rank(QUERY, texts)
+    assert ranked.positions[2:] == (0, 2)
+    assert np.isneginf(ranked.scores[2:]).all()
+    vectors, _ = scorer.encode(texts)
+    assert [len(vectors.row(i)) > 0 for i in range(4)] == [False, True, False, True]
+    plain = scorer.checkpoint.tokenizer()
+    ids = Tokens.of([plain.encode(text, add_special_tokens=False).ids for text in texts])
+    for found in (scorer.scored_vectors(QUERY, vectors), scorer.scored_tokens([QUERY] * 4, ids)):
+        np.testing.assert_allclose(found.scores, scorer.score([(QUERY, text) for text in texts]), atol=1e-5)
+    for query in (unseen, "\ufe0f"):
+        for call in (
+            lambda query=query: scorer.rank(query, ["bread"]),
+            lambda query=query: scorer.rank(query, [""]),
+            lambda query=query: scorer.scored_vectors(query, vectors),
+            lambda query=query: scorer.scored_tokens([query] * 4, ids),
+        ):
+            with pytest.raises(InputError, match="the query is empty"):
+                call()
+
+
+def test_any_iterable_is_a_list(scorer):
+    pairs = [(QUERY, text) for text in TEXTS]
+    np.testing.assert_array_equal(scorer.score(list(pair) for pair in pairs), scorer.score(pairs))
+    assert scorer.rank(QUERY, iter(TEXTS)).positions == scorer.rank(QUERY, TEXTS).positions
+    np.testing.assert_array_equal(scorer.encode(iter(TEXTS))[0].offsets, scorer.encode(TEXTS)[0].offsets)
+    for bad in ("hello", None, [3]):
+        with pytest.raises(InputError, match=r"string|list"):
+            scorer.encode(bad)
+
+
 class Store:
     """An index of vectors, or of vectors of another model."""
 
@@ -168,7 +201,7 @@ def test_kinds_are_told_apart(folder, cross_encoder_folder, bi_encoder_folder):
     assert isinstance(load_scorer(cross_encoder_folder), crossrank.CrossEncoder)
     with pytest.raises(CheckpointError, match="no map of token vectors"):
         crossrank.load_late(bi_encoder_folder)
-    with pytest.raises(CheckpointError, match=r"load it with crossrank\.load_late"):
+    with pytest.raises(CheckpointError, match=r"crossrank\.load_late"):
         crossrank.load(folder)
     with pytest.raises(CheckpointError, match="not a bi-encoder"):
         crossrank.load_embedder(folder)

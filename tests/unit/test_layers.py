@@ -51,6 +51,7 @@ LAYERS = {
     "cascade": 3,
     "context": 3,
     "llm": 3,
+    "relevance": 3,
     "scorecache": 3,
     "pipeline": 4,
     "hybrid": 4,
@@ -67,11 +68,11 @@ PUBLIC_LAYER = 4
 
 # Modules of one layer may build on each other where this says so, and nowhere else. Reasons: vectors are packed as
 # tokens are; late interaction reports as a cross-encoder does; reading asks both for their reports; stages are read,
-# and plans are made of stages; the stopping rule standardizes as fusion does; a cross-encoder that remembers is one;
-# both encoders tokenize alike; a name of the catalog becomes a checkpoint; the command line starts the servers;
-# evaluation runs a whole query as the product does; a tuned model is judged by the measures of evaluation; bulk work
-# reads and writes the files of evaluation; texts of a store are cleaned as those of an index are; the usual pipeline
-# over a store is a pipeline.
+# plans are made of stages, and probabilities are what the last stage says; the stopping rule standardizes as fusion
+# does; a cross-encoder that remembers is one; both encoders tokenize alike; a name of the catalog becomes a checkpoint;
+# the command line starts the servers; evaluation runs a whole query as the product does; a tuned model is judged by the
+# measures of evaluation; bulk work reads and writes the files of evaluation; texts of a store are cleaned as those of
+# an index are; the usual pipeline over a store is a pipeline.
 WITHIN_A_LAYER = {
     ("types", "errors"),
     ("extras", "errors"),
@@ -81,6 +82,8 @@ WITHIN_A_LAYER = {
     ("cascade", "anytime"),
     ("planner", "cascade"),
     ("planner", "crossencoder"),
+    ("relevance", "cascade"),
+    ("relevance", "crossencoder"),
     ("stopping", "fusion"),
     ("scorecache", "crossencoder"),
     ("models", "checkpoint"),

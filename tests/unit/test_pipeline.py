@@ -14,6 +14,7 @@ import tiny
 from crossrank import pipeline
 from crossrank.errors import InputError
 from crossrank.fusion import Scores
+from crossrank.relevance import last_read
 from crossrank.types import Ranking
 
 pytest.importorskip("lance", reason="needs the search extra")
@@ -80,6 +81,15 @@ def test_a_query_goes_through_every_step(folder: Path, cross_encoder_folder: Pat
     assert [passage.text for passage in answer.passages] == [TEXTS[id_] for id_ in answer.ranking.ids]
     with pytest.raises(crossrank.CrossrankError, match="the query is empty"):
         crossrank.open_pipeline(folder, cross_encoder_folder).search("  ")
+
+
+def test_an_answer_holds_the_passages_of_its_ids(folder: Path) -> None:
+    made = crossrank.open_pipeline(folder, rerank=False)
+    whole = made.search("what is the capital of France?")
+    turned = replace(made, texts=lambda ids: list(made.texts(ids))[::-1]).search("what is the capital of France?")
+    assert turned.passages == whole.passages
+    with pytest.raises(InputError, match=f"first of which is '{whole.ranking.ids[0]}'"):
+        replace(made, texts=lambda ids: list(made.texts(ids))[1:]).search("what is the capital of France?")
 
 
 def test_fusion_by_scores_or_by_ranks(folder: Path, cross_encoder_folder: Path) -> None:
@@ -184,11 +194,10 @@ def test_evidence_and_context_are_of_the_model_that_read(
     tiny.write_json(calibrated / "crossrank.json", {"calibration": {"slope": 1.0, "intercept": 0.0}})
     made = crossrank.open_pipeline(folder, cross_encoder_folder, coarse=[calibrated], mix=1.0)
     answer = replace(made, stages=made.stages[:1]).search("what is paris?")
-    stage, scores = pipeline._last_read(made.stages, answer)
+    stage, scores = last_read(made.stages, answer.traces)
     assert stage is made.stages[0]
     assert scores == answer.traces[-1].scores
-    known, _ = pipeline._best_probability(made.stages, answer)
-    assert known == max(made.stages[0].scorer.probability(list(scores.values())))  # type: ignore[attr-defined]
+    assert made.relevance(answer).best == max(made.stages[0].scorer.probability(list(scores.values())))  # type: ignore[attr-defined]
     long = replace(answer, passages=(crossrank.Passage("paris", "One. Paris is the capital."), *answer.passages[1:]))
     (found, *_) = made.evidence(long)
     assert found is not None

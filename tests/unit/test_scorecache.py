@@ -82,6 +82,15 @@ def test_remembered_scores_and_reports_are_those_of_the_scorer(plain: Counting, 
     assert (again.cached, again.tokens) == (len(asked) - 2, 0)
 
 
+def test_texts_that_are_read_differently_share_no_score(plain: Counting, cached: CachedScorer) -> None:
+    asked = pairs("par\ud800is", "par?is", "par\ufffdis", "\u200b", "bread")
+    wanted = plain.scored(asked)
+    for _ in range(2):
+        assert cached.scored(iter(asked)).scores.tolist() == wanted.scores.tolist()
+    assert wanted.scores[0] == wanted.scores[2] != wanted.scores[1]
+    assert wanted.scores[3] == -np.inf
+
+
 def test_only_new_pairs_are_computed(plain: Counting, cached: CachedScorer) -> None:
     cached.score(pairs("bread", "paris"))
     before = plain.computed

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossrank.errors import InputError, ScoreError
-from crossrank.types import Passage, Ranking, Tokens
+from crossrank.types import Passage, Ranking, Tokens, check_query
 
 names = st.lists(st.text("abcdefgh", min_size=1, max_size=3), unique=True, max_size=10)
 rows = st.lists(st.lists(st.integers(0, 30000), max_size=12), max_size=10)
@@ -64,6 +64,13 @@ def test_nan_and_repeats_are_refused():
         Ranking.sorted(["a", "a"], [1.0, 2.0])
     with pytest.raises(InputError, match="shape"):
         Ranking.sorted(["a"], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("blank", ["", " \n", "\u200b", "\ufeff", "\0", "\u00ad \u2060", "\x07", "\u2028"])
+def test_a_query_that_shows_nothing_is_refused(blank):
+    with pytest.raises(InputError, match="the query is empty"):
+        check_query(blank)
+    check_query(f"{blank}a")
 
 
 def test_scored_text_joins_title():

@@ -46,12 +46,9 @@ def open(
         return torch.Torch(checkpoint, device, dtype)
     if chosen == "cuda":
         return cuda.open(checkpoint, device, dtype)
-    if device not in ("auto", "cpu"):
-        raise InputError(f"the {chosen} backend computes on the CPU, not on {device}; use backend='cuda' or 'torch'")
+    _check_cpu(chosen, device, dtype)
     if chosen == "cpu":
         return cpu.Native(checkpoint, dtype, tier or None, threads)
-    if dtype not in ("auto", "float32"):
-        raise InputError(f"the {chosen} backend computes in float32, not in {dtype}; use backend='cpu' or 'torch'")
     if chosen == "fake":
         from crossrank.backends import fake
 
@@ -70,13 +67,31 @@ def _check(name: str, tier: str, device: str, dtype: str) -> None:
         raise InputError("the cuda backend computes on a GPU, not on the CPU; use backend='cpu'")
 
 
-def why(checkpoint: Checkpoint) -> str:
-    """One sentence: which backend `auto` picks for this checkpoint, and the reason."""
-    chosen, reason = _choose(checkpoint, "auto", "auto")
+def _check_cpu(chosen: str, device: str, dtype: str) -> None:
+    """Refuse what the backends that compute on the CPU alone do not have."""
+    if device not in ("auto", "cpu"):
+        raise InputError(f"the {chosen} backend computes on the CPU, not on {device}; use backend='cuda' or 'torch'")
+    if chosen != "cpu" and dtype not in ("auto", "float32"):
+        raise InputError(f"the {chosen} backend computes in float32, not in {dtype}; use backend='cpu' or 'torch'")
+
+
+def why(checkpoint: Checkpoint, name: str = "auto", device: str = "auto", dtype: str = "auto") -> str:
+    """One sentence: which backend these arguments of `open` pick for this checkpoint, and the reason.
+
+    Raises:
+        InputError: an unknown name, device or dtype, or one that the backend does not have.
+    """
+    name, _, tier = name.partition(":")
+    _check(name, tier, device, dtype)
+    if name != "auto":
+        if name not in ("torch", "cuda"):
+            _check_cpu(name, device, dtype)
+        return f"{name} was asked for."
+    chosen, reason = _choose(checkpoint, device, dtype)
     if chosen == "torch" and not extras.available("torch"):
         reason += ". It is not installed: pip install 'crossrank[torch]'"
     # Not by itself: the GPU engine has never run on a card, and the CPU's is measured.
-    if cuda.driver.installed():
+    if device == "auto" and cuda.driver.installed():
         reason += ". An NVIDIA driver is here: device='cuda' computes on its GPU"
     return f"auto picks {chosen}: {reason}."
 

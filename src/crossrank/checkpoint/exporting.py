@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from crossrank.checkpoint import settings
 from crossrank.checkpoint.late import PROJECTION, Late, late_files
 from crossrank.checkpoint.record import Checkpoint
 from crossrank.errors import CheckpointError
@@ -130,4 +131,6 @@ def _sentence_transformer(checkpoint: Checkpoint, target: Path, width: int) -> N
         for i, (kind, path) in enumerate(kinds)
     ]
     _write_json(target / "modules.json", listed)
+    if stated := settings.prompts(checkpoint.folder):
+        _write_json(target / "config_sentence_transformers.json", stated)
     _write_json(target / "sentence_bert_config.json", {"max_seq_length": checkpoint.max_length, "do_lower_case": False})

@@ -90,6 +90,7 @@ def read(
         modules=parts.tensors if parts is not None else {},
         late=None if found is None else found.late,
         threshold=settings.threshold(folder),
+        prompt=settings.prompt(folder) if kind == "bi-encoder" else "",
     )
 
 

@@ -41,6 +41,7 @@ class Checkpoint:
         max_length: tokens in one sequence, special tokens included.
         pooling: how a bi-encoder turns token vectors into one; None when its folder does not say.
         normalize: does the bi-encoder scale its vectors to length 1?
+        prompt: what stands before every text that the bi-encoder reads; "" for nothing.
         calibration: slope and intercept that turn a raw score into a probability, from crossrank.json, or None.
         threshold: the probability under which the best passage of a list is no answer, from crossrank.json, or None.
         weights: the weight files, in name order.
@@ -70,6 +71,7 @@ class Checkpoint:
     modules: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
     late: Late | None = None
     threshold: float | None = None
+    prompt: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -79,6 +81,8 @@ class Checkpoint:
         stated = [self.config, self.max_length, self.pooling, self.normalize, self.token_types, traits]
         if self.late is not None:
             stated.append(self.late.written())
+        if self.prompt:
+            stated.append({"prompt": self.prompt})
         whole.update(json.dumps(stated, sort_keys=True, default=str).encode())
         files = [*vocabulary.files(self.vocabulary), *self.weights, *self.shared]
         files += sorted({path for path, _ in self.modules.values()})

@@ -194,6 +194,39 @@ def pooling_of(place: Path) -> Pooling:
     return names[chosen[0]]
 
 
+def prompts(folder: Path) -> dict[str, Any]:
+    """What config_sentence_transformers.json says of prompts: `prompts` and `default_prompt_name`, where they are."""
+    stated = optional_json(folder / "config_sentence_transformers.json")
+    return {key: stated[key] for key in ("prompts", "default_prompt_name") if stated.get(key) is not None}
+
+
+def prompt(folder: Path) -> str:
+    """What sentence-transformers' `encode` puts before every text: the default prompt, "" where none is named.
+
+    Raises:
+        CheckpointError: the name is of no prompt, or the prompt is to be read and not pooled.
+    """
+    stated = prompts(folder)
+    name, named = stated.get("default_prompt_name"), stated.get("prompts")
+    if name is None:
+        return ""
+    # "query" and "document" are there in any case.
+    known = {"query": "", "document": "", **(named if isinstance(named, dict) else {})}
+    text = known.get(name, 0) if isinstance(name, str) else 0
+    if text is not None and not isinstance(text, str):
+        raise CheckpointError(
+            f"{folder / 'config_sentence_transformers.json'}: default_prompt_name {name!r} is none of its prompts, "
+            f"{', '.join(known)}. Correct the name, or remove it to put nothing before texts."
+        )
+    pooled = (optional_json(place / "config.json") for kind, place in modules(folder) if kind == "Pooling")
+    if text and any(one.get("include_prompt") is False for one in pooled):
+        raise CheckpointError(
+            f"{folder} leaves its default prompt out of its pooling (include_prompt), which crossrank does not compute."
+            " Use it through sentence-transformers, or choose another model."
+        )
+    return text or ""
+
+
 def calibration(folder: Path) -> Mapping[str, float] | None:
     """Slope and intercept of the probability, from crossrank.json, or None.
 

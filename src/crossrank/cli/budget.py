@@ -14,7 +14,8 @@ from crossrank import __version__
 from crossrank.cli import terminal
 
 if TYPE_CHECKING:
-    from crossrank.crossencoder import CrossEncoder, Ranked
+    from crossrank.crossencoder import Ranked
+    from crossrank.lateinteraction import PairScorer
     from crossrank.pipeline import Answer
     from crossrank.planner import Memory
     from crossrank.types import Passage
@@ -46,11 +47,16 @@ def memory() -> Memory:
     return Memory(home / "crossrank", __version__)
 
 
-def warn_of(answer: Answer) -> bool:
-    """Say on stderr that a stage failed or the answer is late; whether a stage failed. `--explain` shows the rest."""
+def warn_of(answer: Answer, explained: bool) -> bool:
+    """Say on stderr what steps left out and that the answer is late; whether a stage failed.
+
+    Where `--explain` shows the notes of the steps, only failures are said here, too.
+    """
     for trace in answer.traces:
-        if trace.stopped == "error":
-            terminal.warn(f"{trace.name}: {trace.note}")
+        if trace.note and (trace.stopped == "error" or not explained):
+            # The rest, such as a stage whose top was settled early, changes nothing.
+            tell = terminal.warn if trace.stopped in ("error", "deadline", "plan") else terminal.note
+            tell(f"{trace.name}: {trace.note}")
     if answer.late and answer.budget is not None:
         longest = max(answer.traces, key=lambda trace: trace.seconds)
         terminal.warn(
@@ -60,27 +66,29 @@ def warn_of(answer: Answer) -> bool:
     return bool(answer.failed)
 
 
-def ranked(
-    scorer: CrossEncoder, query: str, passages: Sequence[Passage], k: int | None, ms: float
-) -> tuple[Ranked, int]:
+def ranked(scorer: PairScorer, query: str, passages: Sequence[Passage], k: int | None, ms: float) -> tuple[Ranked, int]:
     """The passages in the order that so many milliseconds allow, and how many were read.
 
     Passages are read in the order given; those that were not read follow in that order, without a score.
     """
     import math
     import time
+    from dataclasses import replace
 
     import numpy as np
 
     from crossrank.cascade import Stage, rerank
     from crossrank.crossencoder import Ranked
+    from crossrank.planner import paced
     from crossrank.types import Ranking
 
-    pace = memory().pace(scorer)
     given = Ranking(tuple(map(str, range(len(passages)))), np.full(len(passages), -math.inf, dtype=np.float32), 0)
-    stages = [Stage(scorer, max(1, len(passages)), name=scorer.checkpoint.name, pace=pace)]
+    stages = [paced(Stage(scorer, max(1, len(passages)), name=scorer.checkpoint.name), memory())]
     due = time.perf_counter() + ms / 1000
-    final, traces = rerank(query, given, stages, lambda ids: [passages[int(i)] for i in ids], deadline=due)
+    # By their positions: ids of rows may come twice.
+    final, traces = rerank(
+        query, given, stages, lambda ids: [replace(passages[int(i)], id=i) for i in ids], deadline=due
+    )
     for trace in traces:
         if trace.note:
             terminal.warn(f"{trace.note}; the others follow in the order given.")

@@ -76,8 +76,8 @@ Killed or interrupted at any moment, the same command goes on: parts that are do
 @options.model
 @_workers
 @_part_tokens
-@click.option("--max-length", type=click.IntRange(min=4), metavar="N",
-              help="Tokens in one sequence; fewer is faster.  [default: the model's]")  # fmt: skip
+@click.option("--max-length", type=click.IntRange(min=5), metavar="N",
+              help="Tokens in one sequence; longer passages take more windows.  [default: the model's]")  # fmt: skip
 @options.as_json
 @options.engine
 def rerank(

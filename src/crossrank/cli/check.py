@@ -102,7 +102,9 @@ def _compared(model: str, asked: Sequence[Asked], threads: int | None, no_server
 
     read = named.read(model, default="small")
     if read.kind != "cross-encoder":
-        raise CheckpointError(f"{read.name} is a {read.kind}, and check compares the scores of cross-encoders")
+        raise CheckpointError(
+            f"{read.name} is a {read.kind} model, and check compares the scores of cross-encoders, such as small"
+        )
     pairs = [(one.query, document) for one in asked for document in one.documents]
     sizes = [len(one.documents) for one in asked]
     judge: NDArray[np.float32] | None = None

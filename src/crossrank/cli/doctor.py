@@ -65,8 +65,8 @@ def _model(name: str | None, engine: options.Engine) -> dict[str, Any]:
             "architecture": read.architecture,
             "longest sequence": f"{read.max_length} tokens",
             "calibrated": read.calibration is not None,
-            "why": backends.why(read),
         }
+        found["why"] = backends.why(read, *engine[:3])
         if name is not None:
             found |= _tested(name, read.kind, engine)
     except CrossrankError as error:

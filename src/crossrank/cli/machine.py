@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,29 @@ _INSTRUCTIONS = (
 _LIBRARIES = (
     "numpy", "tokenizers", "safetensors", "huggingface-hub", "torch", "triton", "transformers", "pylance", "pyarrow",
 )  # fmt: skip
-# Of each extra: the modules it brings, and what it is for.
-_EXTRAS = {
-    "search": (("lance", "pyarrow", "pypdf"), "crossrank index and search"),
-    "torch": (("torch", "transformers"), "other architectures"),
-    "gpu": (("torch",), "the GPU engine"),
-    "eval": (("ir_measures", "matplotlib"), "crossrank eval and frontier"),
-    "llm": (("httpx",), "models behind an address, as reranker or embedder"),
-    "mcp": (("mcp",), "crossrank mcp"),
-    "llama-index": (("llama_index",), "the LlamaIndex integration"),
-    "langchain": (("langchain_core",), "the LangChain integration"),
-    "haystack": (("haystack",), "the Haystack integration"),
+# What an extra is for. Which extras there are, and what each brings, is the package's own metadata.
+_USES = {
+    "search": "crossrank index and search",
+    "torch": "other architectures",
+    "gpu": "the GPU engine",
+    "server": "crossrank serve",
+    "telemetry": "spans of crossrank serve for OpenTelemetry",
+    "eval": "crossrank eval and frontier",
+    "llama-index": "the LlamaIndex integration",
+    "langchain": "the LangChain integration",
+    "llm": "models behind an address, as reranker, embedder or grader",
+    "mcp": "crossrank mcp",
+    "haystack": "the Haystack integration",
+    "postgres": "passages in PostgreSQL",
+    "qdrant": "passages in Qdrant",
+    "opensearch": "passages in OpenSearch",
+    "elasticsearch": "passages in Elasticsearch",
+    "train": "crossrank tune",
+    "ray": "crossrank bulk on a cluster",
 }
+# For work on crossrank itself.
+_INTERNAL = frozenset({"test", "server-test", "lint", "recipes"})
+_REQUIREMENT = re.compile(r"""([\w.-]+)[^;]*;.*extra\s*==\s*["']([\w.-]+)["']""")
 _VARIABLES = (
     "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN", "HTTPS_PROXY",
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES",
@@ -50,7 +62,7 @@ def facts() -> dict[str, dict[str, Any]]:
         "crossrank": {"version": __version__, "location": str(Path(__file__).parents[1])},
         "machine": _machine(),
         "python": _python(),
-        "extras": {name: _extra(name, modules, use) for name, (modules, use) in _EXTRAS.items()},
+        "extras": {name: _extra(name, libraries) for name, libraries in _extras().items()},
         "environment": {name: _variable(name) for name in _VARIABLES if name in os.environ},
         "hub": _hub(),
     }
@@ -131,15 +143,43 @@ def _blas() -> str:
     return f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
 
 
-def _extra(name: str, modules: tuple[str, ...], use: str) -> dict[str, Any]:
-    missing = [module for module in modules if not extras.available(module)]
+def _extras() -> dict[str, list[str]]:
+    """The libraries of each extra, as the package states them; nothing where it runs without being installed."""
+    try:
+        stated = requires("crossrank") or []
+    except PackageNotFoundError:
+        return {}
+    found: dict[str, list[str]] = {}
+    for library, extra in filter(None, map(_of_extra, stated)):
+        if extra not in _INTERNAL:
+            found.setdefault(extra, []).append(library)
+    return found
+
+
+def _of_extra(requirement: str) -> tuple[str, str] | None:
+    """The library and the extra of `psycopg[binary]>=3.2; extra == "postgres"`; None for what is always required."""
+    found = _REQUIREMENT.match(requirement)
+    return None if found is None else (found[1], found[2])
+
+
+def _extra(name: str, libraries: list[str]) -> dict[str, Any]:
+    missing = [library for library in libraries if not _installed(library)]
     cure = None
     try:
-        for module in missing:
-            extras.require(module, extra=name)
+        for library in missing:
+            extras.require(library, extra=name)
     except MissingExtraError as error:
         cure = str(error)
-    return {"for": use, "installed": not missing, "missing": missing, "cure": cure}
+    return {"for": _USES.get(name, "see the README"), "installed": not missing, "missing": missing, "cure": cure}
+
+
+def _installed(library: str) -> bool:
+    """Whether a library is there under its name in the package index, or as a module, as some builds of torch are."""
+    try:
+        version(library)
+    except PackageNotFoundError:
+        return extras.available(library)
+    return True
 
 
 def _variable(name: str) -> str:

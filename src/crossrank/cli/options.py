@@ -91,7 +91,7 @@ dtype = click.option(
     show_default=True,
     envvar="CROSSRANK_DTYPE",
     show_envvar=True,
-    help="Number format the model runs in: float32 or bfloat16.",
+    help="Number format the model runs in: float32, bfloat16 or float16; on a CPU, float16 runs in torch.",
 )
 
 threads = click.option(

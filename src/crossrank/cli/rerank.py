@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from crossrank.cli import budget, options, terminal
+from crossrank.errors import InputError
 
 if TYPE_CHECKING:
-    from crossrank.crossencoder import CrossEncoder, Ranked
+    from crossrank.cli.rows import Layout
+    from crossrank.crossencoder import Ranked
     from crossrank.evidence import Evidence
+    from crossrank.lateinteraction import PairScorer
     from crossrank.types import Passage, Truncation
     from crossrank.windows import Fold
 
@@ -27,6 +31,7 @@ Examples:
   crossrank rerank "capital of France" passages.txt
   grep -rih retry docs/ | crossrank rerank "how do I retry a failed upload?" -k 5
   crossrank rerank "refund policy" faq.jsonl --json | jq -r 'select(.rank <= 3).id'
+  crossrank search docs.index "refund" -k 50 --json | crossrank rerank "refund policy" --input jsonl
   crossrank rerank "refund policy" faq.txt --probability
   crossrank rerank "refund policy" faq.txt -k 5 --explain
 """,
@@ -40,13 +45,13 @@ Examples:
 @click.option("--explain", is_flag=True, help="Mark the sentence of each passage that answers best.")
 @options.cache
 @click.option(
-    "--input", "layout", type=click.Choice(["lines", "jsonl"]),
-    help="What the rows are.  [default: jsonl for *.jsonl and *.ndjson, lines for others and stdin]",
+    "--input", "layout", type=click.Choice(["lines", "jsonl", "csv"]),
+    help="What the rows are.  [default: jsonl for *.jsonl and *.ndjson, csv for *.csv, lines for others and stdin]",
 )  # fmt: skip
 @click.option("--encoding", default="utf-8", show_default=True, help="Encoding of the passages.")
 @click.option(
-    "--max-length", type=click.IntRange(min=4), metavar="N",
-    help="Tokens in one sequence; fewer is faster.  [default: the model's]",
+    "--max-length", type=click.IntRange(min=5), metavar="N",
+    help="Tokens in one sequence; longer passages take more windows.  [default: the model's]",
 )  # fmt: skip
 @click.option(
     "--window", type=click.IntRange(min=1), metavar="N", default=400, show_default=True,
@@ -71,7 +76,7 @@ def command(
     probability: bool,
     explain: bool,
     cache: str | None,
-    layout: str | None,
+    layout: Layout | None,
     encoding: str,
     max_length: int | None,
     window: int,
@@ -86,7 +91,10 @@ def command(
     """Print passages in the order in which they answer QUERY, the best first.
 
     FILES hold one passage a line; *.jsonl hold one object a row: {"text": ..., "title": ..., "id": ...}, of which only
-    the text is needed. Without FILES, or for -, passages are read from stdin.
+    the text is needed, and *.csv name these columns in their first line. The text may also be called content, body or
+    passage. Without FILES, or for -, passages are read from stdin. *.gz are decompressed.
+
+    --model may also name a late-interaction model, which has neither windows nor probabilities.
 
     In a pipe the columns are rank, score and text. A passage without text comes last and has no score. With --explain
     the sentence that answers best is marked on a terminal, a fourth column in a pipe, and "evidence" in JSON.
@@ -94,22 +102,15 @@ def command(
     from crossrank.cli import rows
 
     query = rows.query(query)
-    passages = rows.read(files or ("-",), rows.checked(encoding), None if layout is None else layout == "jsonl")
+    passages = rows.read(files or ("-",), rows.checked(encoding), layout)
     if not passages:
         terminal.note("No passages were given, so there is nothing to rank.")
     import crossrank
 
-    scorer = crossrank.load(
-        model,
-        backend=backend,
-        device=device,
-        dtype=dtype,
-        threads=threads,
-        max_length=max_length,
-        window=window,
-        overlap=overlap,
-        fold=fold,
-    )
+    reads = {"max_length": max_length, "window": window, "overlap": overlap, "fold": fold}
+    scorer = _scorer(model, {"backend": backend, "device": device, "dtype": dtype, "threads": threads}, reads)
+    if probability and not isinstance(scorer, crossrank.CrossEncoder):
+        raise InputError(f"{scorer.checkpoint.name} gives MaxSim scores and no probabilities: leave --probability out")
     if cache is not None:
         scorer = crossrank.CachedScorer(scorer, cache)
     read = None
@@ -118,7 +119,9 @@ def command(
     else:
         ranked, read = budget.ranked(scorer, query, passages, k, budget_ms)
     evidence = _evidence(query, ranked, passages, scorer) if explain else None
-    chances = scorer.probability(ranked.scores).tolist() if probability or (as_json and scorer.calibrated) else None
+    chances = None
+    if isinstance(scorer, crossrank.CrossEncoder) and (probability or (as_json and scorer.calibrated)):
+        chances = scorer.probability(ranked.scores).tolist()
     _warn_of_cuts(ranked.truncations, passages, scorer)
     if ranked.note:
         terminal.warn(f"{ranked.note}.")
@@ -132,14 +135,36 @@ def command(
         terminal.uses(scorer.uses)
 
 
-def _evidence(query: str, ranked: Ranked, passages: Sequence[Passage], scorer: CrossEncoder) -> Found:
+def _scorer(model: str | None, engine: dict[str, Any], reads: dict[str, Any]) -> PairScorer:
+    """The model, which reads passages as `reads` says if it is a cross-encoder.
+
+    Raises:
+        InputError: it is a late-interaction model, and an option is given that only cross-encoders have.
+    """
+    import crossrank
+    from crossrank.models import named
+
+    found = named.read(model, default="small")
+    if found.late is None:
+        return crossrank.load(model, **engine, **reads)
+    context = click.get_current_context()
+    given = [name for name in reads if context.get_parameter_source(name) == ParameterSource.COMMANDLINE]
+    if given:
+        named_so = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise InputError(
+            f"{found.name} reads a passage up to its own document length, without windows: leave {named_so} out"
+        )
+    return crossrank.load_late(model, **engine)
+
+
+def _evidence(query: str, ranked: Ranked, passages: Sequence[Passage], scorer: PairScorer) -> Found:
     from crossrank import evidence
 
     shown = [passages[position] for position in ranked.positions]
     return evidence.find(query, shown, scorer.score, known=ranked.scores.tolist())
 
 
-def _warn_of_cuts(truncations: Sequence[Truncation], passages: Sequence[Passage], scorer: CrossEncoder) -> None:
+def _warn_of_cuts(truncations: Sequence[Truncation], passages: Sequence[Passage], scorer: PairScorer) -> None:
     cut = [t for t in truncations if t.lost]
     for query in (t for t in cut if t.position < 0):
         terminal.warn(f"the query was cut: the model read its first {query.read} of {_tokens(query)}.")

@@ -1,50 +1,95 @@
-"""The passages that a user gives to `crossrank rerank`: one a line of text, or one a row of JSON lines."""
+"""The passages that a user gives to `crossrank rerank`: one a line of text, a row of JSON lines or of a table."""
 
 from __future__ import annotations
 
 import codecs
+import csv
+import gzip
 import json
 import sys
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, cast
 
 import click
 
 from crossrank.cli import terminal
 from crossrank.errors import ReadError
+from crossrank.index.rows import ID_FIELDS, TEXT_FIELDS, TITLE_FIELD
 from crossrank.types import Passage, check_query
+
+Layout = Literal["lines", "jsonl", "csv"]
+_LAYOUTS: dict[str, Layout] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 
 # One passage is a paragraph, at most a long article. A longer line is a file without line ends, read by mistake; the
 # limit keeps it out of memory. 16 MiB is more text than any model reads of one passage.
 MOST_BYTES = 16 * 1024 * 1024
+_GZIP = b"\x1f\x8b"
 
 
-def read(files: Sequence[str], encoding: str, jsonl: bool | None) -> list[Passage]:
-    """All passages of all files, in order; `-` is stdin.
+def read(files: Sequence[str], encoding: str, layout: Layout | None) -> list[Passage]:
+    """All passages of all files, in order; `-` is stdin, and `.gz` files are decompressed as they are read.
 
-    A passage's id is the row's own (`id` or `_id`), or else file and line, `notes.txt:3`.
+    A passage's id is the row's own (`id` or `_id`), or else file and line, `notes.txt:3`. Rows hold their text in the
+    same fields that `crossrank index` reads.
 
     Args:
         files: paths or `-`.
         encoding: of the files.
-        jsonl: whether the rows are JSON; None decides by the file name.
+        layout: what the rows are; None decides by the file name.
 
     Raises:
-        ReadError: a file that is not text in this encoding, a line beyond 16 MiB, a row without text.
+        ReadError: a file that is not text in this encoding, a line beyond 16 MiB, a row without text, or a `.json` file
+            whose layout is not given.
     """
     passages: list[Passage] = []
     for file in files:
         name = "stdin" if file == "-" else click.format_filename(file)
-        as_json = jsonl if jsonl is not None else Path(file).suffix.lower() in (".jsonl", ".ndjson")
+        held = layout or _layout(file, name)
         with opened(file) as stream:
-            for number, line in enumerate(lines(stream, name, encoding), start=1):
-                if as_json and not line.strip():
-                    continue
-                where = f"{name}:{number}"
-                passages.append(_row(line, where, name) if as_json else Passage(where, line, document=name))
+            found = lines(stream, name, encoding)
+            if held == "csv":
+                passages += _table(found, name)
+            elif held == "jsonl":
+                passages += (_json(line, f"{name}:{n}", name) for n, line in enumerate(found, start=1) if line.strip())
+            else:
+                passages += _plain(found, name, told=layout is not None)
     return passages
+
+
+def _layout(file: str, name: str) -> Layout:
+    """What the rows of a file are, by its name."""
+    path = Path(file.lower().removesuffix(".gz"))
+    if path.suffix == ".json":
+        raise ReadError(
+            f"{name} is one JSON value by its name, and passages are rows. Make rows of a list with "
+            f"`jq -c '.[]' {name}`, or add --input jsonl if each line is an object, --input lines if it is text."
+        )
+    return _LAYOUTS.get(path.suffix, "lines")
+
+
+def _plain(found: Iterable[str], name: str, told: bool) -> Iterator[Passage]:
+    """One passage a line; `told` when the user said so."""
+    for number, line in enumerate(found, start=1):
+        if number == 1 and not told and _is_row(line):
+            terminal.warn(
+                f"the first line of {name} is a JSON object, and is ranked as the text it is written in; to rank the "
+                f"text that it holds, add --input jsonl."
+            )
+        yield Passage(f"{name}:{number}", line, document=name)
+
+
+def _is_row(line: str) -> bool:
+    """Whether a line is a JSON object with a text, as `crossrank search --json` prints."""
+    if not line.lstrip().startswith("{"):
+        return False
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(row, dict) and isinstance(_field(row, TEXT_FIELDS), str)
 
 
 def checked(encoding: str) -> str:
@@ -80,10 +125,10 @@ def query(value: str) -> str:
 
 @contextmanager
 def opened(file: str) -> Iterator[IO[bytes]]:
-    """A file's bytes; stdin for `-`, which stays open.
+    """A file's bytes, decompressed when its name ends in .gz; stdin for `-`, which stays open.
 
     Raises:
-        ReadError: there is no stdin.
+        ReadError: there is no stdin, or compressed data is damaged.
     """
     if file == "-":
         if sys.stdin is None:
@@ -92,6 +137,12 @@ def opened(file: str) -> Iterator[IO[bytes]]:
             terminal.note("Reading passages from the terminal, one a line. Ctrl-D ends them.")
         # Not closed: stdin is the process's.
         yield sys.stdin.buffer
+    elif file.lower().endswith(".gz"):
+        try:
+            with gzip.open(file, "rb") as unpacked:
+                yield cast("IO[bytes]", unpacked)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ReadError(f"{click.format_filename(file)} is not whole gzip data ({error}): copy it again") from error
     else:
         with Path(file).open("rb") as stream:
             yield stream
@@ -131,6 +182,8 @@ def _decoded(line: bytes, name: str, number: int, encoding: str) -> str:
     try:
         text = line.decode(encoding)
     except UnicodeDecodeError as error:
+        if number == 1 and line.startswith(_GZIP):
+            raise ReadError(f"{name} is gzip data: decompress it with `gunzip -c`, or name it *.gz") from error
         raise ReadError(
             f"{name}: line {number} is not {encoding} text (byte {error.start + 1}: 0x{line[error.start]:02x}). "
             "Name its encoding, as in --encoding latin-1."
@@ -143,21 +196,74 @@ def _decoded(line: bytes, name: str, number: int, encoding: str) -> str:
     return text
 
 
-def _row(line: str, where: str, name: str) -> Passage:
+def _table(found: Iterable[str], name: str) -> Iterator[Passage]:
+    """One passage a row, after a line with the names of the columns; what separates them is told as an index tells."""
+    # What is read may be as long as a line; the module's own limit is 128 KiB.
+    csv.field_size_limit(MOST_BYTES)
+    texts = iter(found)
+    first = next(texts, "")
+    if not first.strip():
+        return
+    cells = csv.reader(_ended(first, texts), delimiter=max(",;\t", key=first.count), strict=True)
+    header: list[str] = []
+    end = 0
+    try:
+        for row in cells:
+            where, end = f"{name}:{end + 1}", cells.line_num
+            if not header:
+                header = row
+                _check_header(header, name)
+            elif len(row) == len(header):
+                yield _passage(dict(zip(header, row, strict=True)), where, name)
+            elif row:
+                raise ReadError(
+                    f"{where} has {terminal.count(len(row), 'cell')}, but the first line names "
+                    f"{terminal.count(len(header), 'column')}: put quotes around "
+                    "cells that hold a separator, or add --input lines"
+                )
+    except csv.Error as error:
+        raise ReadError(
+            f"{name}:{end + 1} is not a row of a table ({error}): check separators and quotes, or add --input lines"
+        ) from error
+
+
+def _ended(first: str, rest: Iterable[str]) -> Iterator[str]:
+    yield first + "\n"
+    for line in rest:
+        yield line + "\n"
+
+
+def _check_header(header: Sequence[str], name: str) -> None:
+    names = [column.strip().lower() for column in header]
+    if not set(names) & set(TEXT_FIELDS):
+        raise ReadError(
+            f"{name} has no column of texts: name it one of {', '.join(TEXT_FIELDS)} (its columns: "
+            f"{', '.join(header[:12])}), or add --input lines to rank its lines"
+        )
+    if len(set(names)) != len(names):
+        raise ReadError(f"{name} has two columns of the same name: rename one")
+
+
+def _json(line: str, where: str, name: str) -> Passage:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ReadError(f"{where} is not a JSON row ({error}). For plain lines of text add --input lines.") from error
     if not isinstance(row, dict):
         raise ReadError(f'{where}: a row must be an object such as {{"id": "7", "text": "..."}}, not {_kind(row)}')
-    text, title = row.get("text"), row.get("title")
+    return _passage(row, where, name)
+
+
+def _passage(row: Mapping[str, Any], where: str, name: str) -> Passage:
+    text, title, given = (_field(row, names) for names in (TEXT_FIELDS, (TITLE_FIELD,), ID_FIELDS))
     if not isinstance(text, str):
         held = ", ".join(map(str, list(row)[:8])) or "nothing"
-        raise ReadError(f'{where}: a row needs its passage in "text", a string; this one holds {held}')
+        raise ReadError(
+            f"{where}: a row needs its passage, a string, in one of {', '.join(TEXT_FIELDS)}; this one holds {held}"
+        )
     if not isinstance(title, str | None):
         raise ReadError(f'{where}: "title" must be a string, not {_kind(title)}')
-    given = row.get("id", row.get("_id"))
-    made = Passage(where if given is None else str(given), text, title or "", name)
+    made = Passage(where if given in (None, "") else str(given), text, title or "", name)
     try:
         f"{made.id}{text}{title}".encode()
     except UnicodeEncodeError as error:
@@ -165,6 +271,12 @@ def _row(line: str, where: str, name: str) -> Passage:
             f"{where} holds half of a surrogate pair (\\ud8xx without \\udcxx), so it is no text"
         ) from error
     return made
+
+
+def _field(row: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """The first field that has one of these names, in their order; None where there is none."""
+    by_name = {str(key).strip().lower(): value for key, value in row.items()}
+    return next((by_name[name] for name in names if name in by_name), None)
 
 
 def _kind(value: Any) -> str:

@@ -16,10 +16,14 @@ from crossrank.cli.exits import Exit
 
 if TYPE_CHECKING:
     from crossrank.cascade import OnError, Trace
+    from crossrank.cli.relevance import Chances
     from crossrank.context import Context
     from crossrank.evidence import Evidence
     from crossrank.pipeline import Answer, Pipeline
     from crossrank.types import Passage, Truncation
+
+# Columns that a passage's text needs at least, beside which a probability is shown.
+_TEXT = 48
 
 
 @click.command(
@@ -33,6 +37,7 @@ Examples:
   crossrank search docs.index "retry policy" --budget-ms 100
   crossrank search docs.index "retry policy" --coarse fast --depth 500 --budget-ms 50
   crossrank search docs.index "retry policy" -k 3 --json | jq -r .text
+  crossrank search docs.index "retry policy" --threshold model
   crossrank search docs.index "retry policy" --context 2000 --threshold 0.05 > prompt.txt
 """,
 )
@@ -76,8 +81,8 @@ Examples:
 )  # fmt: skip
 @click.option(
     "--threshold", type=options.Threshold(), metavar="P",
-    help='With --context: print nothing when no passage has this probability of being relevant; "model" takes the '
-    "model's own threshold.",
+    help="Leave out passages that are less probable to be relevant; with --context, print nothing when no passage "
+    'has this probability. "model" takes the model\'s own threshold.',
 )  # fmt: skip
 @options.as_json
 @click.option("--explain", is_flag=True, help="Show what each step gave and took, and the sentence that answers.")
@@ -111,7 +116,9 @@ def command(
 
     BM25 and dense search each find candidates, their scores are fused, and a cross-encoder reads and reorders
     them. --model may also name a late-interaction model, whose token vectors an index can keep (crossrank index
-    --late). In a pipe the columns are rank, score, document and text.
+    --late). In a pipe the columns are rank, score, document and text. With --json a passage also has "read", whether
+    a cross-encoder has read it, and "probability", null where the model is not calibrated. What was left out, such as
+    for want of time, is said on stderr.
 
     With --context the text goes to stdout, and what was left out of it to stderr; --json prints both as one object.
 
@@ -119,13 +126,13 @@ def command(
     the cross-encoder finds the best answer: marked on a terminal, in the last column in a pipe, "evidence" in JSON,
     where the last line is an object of its own, {"explain": ...}, with the times of the steps.
     """
-    from crossrank.cli import rows
+    from crossrank.cli import relevance, rows
     from crossrank.pipeline import MIX, open_pipeline
 
     if budget is not None and (no_rerank or explain):
         raise click.UsageError("--context goes with neither --no-rerank (whose tokens?) nor --explain")
-    if budget is None and threshold is not None:
-        raise click.UsageError("--threshold goes with --context")
+    if no_rerank and threshold is not None:
+        raise click.UsageError("--threshold needs the cross-encoder that --no-rerank leaves out")
     query = rows.query(query)
     began = time.perf_counter()
     pipeline = open_pipeline(
@@ -148,25 +155,26 @@ def command(
     if budget_ms is not None:
         pipeline = pipeline.within(budget_ms, memory=time_budget.memory(), on_error=on_error or "keep")
     opened = time.perf_counter() - began
-    if budget is not None:
-        _print_context(pipeline.context(query, budget, k, threshold=threshold), as_json)
-        return Exit.OK
     answer = pipeline.search(query, k)
     if not answer.passages:
         terminal.note("Nothing was found." + (" Try without --filter." if where else ""))
     _warn_of_cut_query(answer)
-    failed = time_budget.warn_of(answer)
+    code = Exit.SOME_FAILED if time_budget.warn_of(answer, explain) else Exit.OK
+    if budget is not None:
+        _print_context(pipeline.context(answer, budget, threshold=threshold), as_json)
+        return code
+    answer, chances = relevance.kept(pipeline, answer, threshold)
     reasons = _reasons(pipeline, answer) if explain else None
     if as_json:
-        _print_json(answer, reasons, opened)
+        _print_json(answer, chances, reasons, opened)
     elif terminal.on_terminal():
-        _print_table(answer, reasons)
+        _print_table(answer, chances, reasons)
     else:
         _print_lines(answer, reasons)
     if reasons is not None and not as_json:
         _print_steps(answer, opened, reasons)
-    _tell_of_cache(pipeline, answer, explain)
-    return Exit.SOME_FAILED if failed else Exit.OK
+    _tell_of_cache(pipeline)
+    return code
 
 
 @dataclass(frozen=True)
@@ -183,14 +191,11 @@ def _reasons(pipeline: Pipeline, answer: Answer) -> _Reasons:
     return _Reasons(found, time.perf_counter() - began)
 
 
-def _tell_of_cache(pipeline: Pipeline, answer: Answer, explained: bool) -> None:
+def _tell_of_cache(pipeline: Pipeline) -> None:
     from crossrank.scorecache import CachedScorer
 
     for stage in pipeline.stages:
         if isinstance(stage.scorer, CachedScorer):
-            if not explained:  # Else it stands with the steps.
-                for note in filter(None, (trace.note for trace in answer.traces)):
-                    terminal.warn(f"{note}.")
             terminal.uses(stage.scorer.uses)
 
 
@@ -263,13 +268,15 @@ def _truncation(traces: Sequence[Trace], number: int, id_: str) -> Truncation | 
     return next((t for t in traces[number].truncations if t.position >= 0 and before[t.position] == id_), None)
 
 
-def _print_json(answer: Answer, reasons: _Reasons | None, opened: float) -> None:
+def _print_json(answer: Answer, chances: Chances, reasons: _Reasons | None, opened: float) -> None:
     for row, (passage, score) in enumerate(zip(answer.passages, answer.ranking.scores.tolist(), strict=True)):
         line: dict[str, Any] = {
             "rank": row + 1,
             "id": passage.id,
             "document": passage.document,
             "score": terminal.finite(score),
+            "probability": None if terminal.finite(score) is None else chances[row],
+            "read": any(passage.id in trace.scores for trace in answer.traces),
             "step": _source(answer, passage.id),
             "title": passage.title,
             "text": passage.text,
@@ -306,24 +313,30 @@ def _print_lines(answer: Answer, reasons: _Reasons | None) -> None:
         terminal.tab_line(row + 1, terminal.finite(score), passage.document, passage.scored_text, *more)
 
 
-def _print_table(answer: Answer, reasons: _Reasons | None) -> None:
+def _print_table(answer: Answer, chances: Chances, reasons: _Reasons | None) -> None:
     if not answer.passages:
         return
     console = terminal.console()
     names = [] if reasons is None else _names(answer)
+    # Beside the steps of --explain there is no room for it on a narrow terminal.
+    told = any(chance is not None for chance in chances) and console.width >= _TEXT + 12 * (len(names) + 1)
     table = terminal.table(
         ("", {"justify": "right", "style": "dim"}),
         ("score", {"justify": "right", "style": "cyan"}),
+        *([("probability", {"justify": "right", "style": "cyan"})] if told else []),
         *((Path(name).name, {"justify": "right", "style": "dim", "no_wrap": True}) for name in names),
         ("passage", {"ratio": 1}),
     )
     for row, (passage, score) in enumerate(zip(answer.passages, answer.ranking.scores.tolist(), strict=True)):
         cells = [] if reasons is None else _verdicts(answer, passage.id)
+        if told:
+            chance = chances[row]
+            cells = ["-" if chance is None else f"{chance:.1%}", *cells]
         mark = None if reasons is None else reasons.evidence[row]
         finite = terminal.finite(score)
         table.add_row(
             str(row + 1), "-" if finite is None else f"{finite:.2f}", *cells,
-            terminal.passage(passage, console.width - 12 * len(names), source=passage.document, evidence=mark),
+            terminal.passage(passage, console.width - 12 * (len(names) + told), source=passage.document, evidence=mark),
         )  # fmt: skip
     console.print(table)
 

@@ -101,7 +101,7 @@ def index(
         "part_tokens": part_tokens,
     }
     work_folder = to.with_name(f"{to.name}.bulk")
-    with workfolder.opened(work_folder, made_of) as folder:
+    with workfolder.opened(work_folder, made_of, {"model": f"{name} on {embedder.backend.name}"}) as folder:
         if not folder.input.exists():
             documents.stage(folder.input, sources, made.digests(), part_tokens)
         all_parts = database.parts_of(folder.input)

@@ -99,7 +99,10 @@ def rerank(
     _check_target(target, to)
     model = str(Path(model).absolute()) if model is not None and Path(model).is_dir() else model
     loaded = {**(options or {}), "threads": workers.engine_threads}
-    identity = load(model, **loaded).identity
+    scorer = load(model, **loaded)
+    identity = scorer.identity
+    called = {"model": f"{scorer.checkpoint.name} on {scorer.backend.name}, {identity[-1]} tokens a pair"}
+    del scorer  # Workers load their own.
     progress("reading", 0, 0)
     made_of = {
         "work": "rerank",
@@ -107,7 +110,7 @@ def rerank(
         "model": identity,
         "part_tokens": part_tokens,
     }
-    with workfolder.opened(to, made_of) as folder:
+    with workfolder.opened(to, made_of, called) as folder:
         if not folder.input.exists():
             with pairs.filling(folder.input) as filling:
                 source.fill(filling)

@@ -19,6 +19,7 @@ from crossrank.index.lock import exclusive
 # Times that a part may end the process that works on it. Twice can be chance: a machine that was taken away.
 MOST_TRIES = 3
 _MADE_OF, _LOCK, _INPUT = "work.json", "lock", "input.sqlite"
+_CALLED = "called"
 _FOLDERS = {"parts", "tries"}
 
 
@@ -89,12 +90,13 @@ class WorkFolder:
 
 
 @contextmanager
-def opened(path: Path, made_of: Mapping[str, Any]) -> Iterator[WorkFolder]:
+def opened(path: Path, made_of: Mapping[str, Any], called: Mapping[str, str] | None = None) -> Iterator[WorkFolder]:
     """The folder of a work for the one process that leads it; made if there is none.
 
     Args:
         path: new, empty, or a folder of the same work.
         made_of: everything that the result depends on, as JSON has it.
+        called: what people call some of that, such as a model that is known by its hash; it is only shown.
 
     Raises:
         InputError: the folder belongs to another work, or to something else.
@@ -112,33 +114,38 @@ def opened(path: Path, made_of: Mapping[str, Any]) -> Iterator[WorkFolder]:
         raise InputError(f"{path} cannot be a folder for the results ({error.strerror}): name another") from error
     with exclusive(path / _LOCK, "the folder"):
         # An input that was refused binds nothing: put right, it may go into the same folder.
-        _check(path / _MADE_OF, stated, bound=(path / _INPUT).exists())
+        _check(path / _MADE_OF, stated, dict(called or {}), bound=(path / _INPUT).exists())
         # Left by a process that died: nobody else works here.
         for leftover in (*path.glob("*.part*"), *path.glob("parts/*.part"), *path.glob("tries/*")):
             leftover.unlink()
         yield WorkFolder(path, sha256(stated.encode()).hexdigest()[:16])
 
 
-def _check(file: Path, stated: str, bound: bool) -> None:
+def _check(file: Path, stated: str, called: dict[str, str], bound: bool) -> None:
     """Refuse another work; write down this one where there is none."""
+    now = json.loads(stated)
     if not bound or not file.exists():
-        parts.write(file, [stated.encode()])
+        parts.write(file, [json.dumps({**now, _CALLED: called}, sort_keys=True).encode()])
         return
     before = None
     with suppress(ValueError, OSError):
         before = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(before, dict):
         raise ReadError(f"{file} is damaged: name a new folder for the results")
-    now = json.loads(stated)
+    then = before.pop(_CALLED, {})
     if other := [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]:
         raise InputError(
             f"{file.parent} was begun with another {' and '.join(other)} than this: give the same as then, or name a "
-            f"new folder (then: {_shown(before, other)}; now: {_shown(now, other)})"
+            f"new folder (then: {_shown(before, other, then, called)}; now: {_shown(now, other, called, then)})"
         )
 
 
-def _shown(made_of: Mapping[str, Any], names: Sequence[str]) -> str:
-    return ", ".join(f"{name} {json.dumps(made_of.get(name)):.120}" for name in names)
+def _shown(
+    made_of: Mapping[str, Any], names: Sequence[str], called: Mapping[str, str], there: Mapping[str, str]
+) -> str:
+    """What people call each; as it is where it has no such name, or is called the same `there`."""
+    told = {name: called[name] for name in names if name in called and called[name] != there.get(name)}
+    return ", ".join(f"{name} {told.get(name) or json.dumps(made_of.get(name))[:120]}" for name in names)
 
 
 def digest(path: Path) -> str:

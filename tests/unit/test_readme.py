@@ -1,0 +1,38 @@
+"""The blocks of README.md that need no index of the reader's run as they stand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from crossrank.models import catalog
+from pages import DOCS
+
+PAGE = DOCS.parent / "README.md"
+
+WEIGHTS = Path(catalog.__file__).parent / "weights"
+
+pytestmark = [
+    pytest.mark.skipif(not PAGE.is_file(), reason="README.md is not in this distribution"),
+    pytest.mark.skipif(not (WEIGHTS / "small").is_dir(), reason="no model in this tree"),
+]
+
+
+def block(holds: str) -> str:
+    """The one Python block that holds these words."""
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    (found,) = [code for code in blocks if holds in code]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("holds", "best", "lines"),
+    [("scorer.rank(", "Transformer attention mechanism", 2), ("rrf([bm25, dense])", "doc_1", 5)],
+)
+def test_a_block_runs_alone(holds: str, best: str, lines: int, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(block(holds), f"{PAGE}: {holds}", "exec"), {"__name__": "page"})
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == lines
+    assert best in printed[0]
