@@ -354,11 +354,11 @@ def test_models_that_are_no_better_seldom_pass() -> None:
     for seed in range(150):
         rng = np.random.default_rng(seed)
         gains = {(e, s): rng.normal(0, 0.2, 60) for e in (1, 2) for s in (0.5, 1.0)}
-        surely = mean(gate.crossed(gains, blocks), 0.95, resamples=1000).low > 0
+        surely = mean(gate.crossed(gains, blocks), 2 * gate.CONFIDENCE - 1, resamples=1000).low > 0
         alone += surely
-        both += surely and gate.chance(gains, blocks, trials=400) <= 0.025
-    # 2.5 % of 150 are 4. The bootstrap alone does not see that folds chose on each other.
-    assert both <= 7
+        both += surely and gate.chance(gains, blocks, trials=400) <= 1 - gate.CONFIDENCE
+    # 5 % of 150 are 7 or 8. The bootstrap alone does not see that folds chose on each other.
+    assert both <= 12
     assert alone > both
 
 

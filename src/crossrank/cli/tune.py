@@ -63,7 +63,7 @@ Interrupted at any moment, the same command goes on and ends with the same model
               help="Of a sequence in training; a tuned model still reads as much as its base.")  # fmt: skip
 @click.option("--effort", type=click.FloatRange(0.1, 100), default=1.0, show_default=True,
               help="Times the usual number of tokens to train and to measure on.")  # fmt: skip
-@click.option("--confidence", type=click.FloatRange(0.5, 1, min_open=True, max_open=True), default=0.975,
+@click.option("--confidence", type=click.FloatRange(0.5, 1, min_open=True, max_open=True), default=0.95,
               show_default=True, help="That the tuned model is better, one-sided.")  # fmt: skip
 @click.option("--most-loss", type=click.FloatRange(0, 1), default=0.02, show_default=True,
               help="What the mean nDCG@10 of general questions may fall by.")  # fmt: skip

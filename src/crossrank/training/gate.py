@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 
 from crossrank.evaluation import Interval, mean
 
-# One-sided: the interval that is printed is the two-sided one of 95 %, and its lower end must be above 0.
-CONFIDENCE = 0.975
+# One-sided: the interval that is printed is the two-sided one of 90 %, and its lower end must be above 0. Simulated for
+# 50 queries whose gains have a spread of 0.19: of models better by 0.05 pass 72 %, of those worse by 0.02 0.5 %; at
+# 0.975 it is 62 % and none (LOG.md).
+CONFIDENCE = 0.95
 LEAST_GAIN = 0.005
 MOST_LOSS = 0.02
 FEWEST_HELD_OUT = 20

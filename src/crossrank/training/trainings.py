@@ -62,7 +62,7 @@ class Trainings:
                                           step.value, before if step.value is not None else None, left))  # fmt: skip
 
             def measured(epoch: int, repeat: int = repeat, part: int = part) -> float:
-                found = self._values(repeat, part, epoch, max(self.prepared.settings.shares))
+                found = self._values([repeat], part, epoch, max(self.prepared.settings.shares))
                 return float(found.mean()) if len(found) else 0.0
 
             seed = [self.prepared.settings.seed, repeat, part]
@@ -96,15 +96,16 @@ class Trainings:
         epoch = self._last(repeat, part, epoch)
         return net.load(self._folder(repeat, part) / f"epoch-{epoch}.safetensors")
 
-    def _scores(self, repeat: int, part: int, epoch: int, share: float) -> list[NDArray[np.float32]]:
-        """Of the held-out queries of a fold, by a training that never saw them."""
-        epoch = self._last(repeat, part, epoch)
+    def _scores(self, repeats: Sequence[int], part: int, epoch: int, share: float) -> list[NDArray[np.float32]]:
+        """Of the held-out queries of a fold, by the mean of trainings that never saw them."""
+        ends = [self._last(repeat, part, epoch) for repeat in repeats]
         shown = [self.prepared.material.shown[i] for i in self.rows[self._of(part)].tolist()]
-        name = f"run-{repeat}-{part}/scores-{epoch}-{share:g}"
+        runs = "-".join(f"{repeat}.{end}" for repeat, end in zip(repeats, ends, strict=True))
+        name = f"scores-{part}/{runs}-{share:g}"
 
         def made() -> list[NDArray[np.float32]]:
-            weights = net.mixed(self.network.begun, [self._weights(repeat, part, epoch)], share)
-            return self._scored(weights, shown)
+            trained: list[net.Weights] = [self._weights(repeat, part, epoch) for repeat in repeats]
+            return self._scored(net.mixed(self.network.begun, trained, share), shown)
 
         return self.work.once(name, made)
 
@@ -115,17 +116,23 @@ class Trainings:
         self.network.write(weights, folder)
         return score(shown, self.prepared.scorer(checkpoint.read(folder)))
 
-    def _values(self, repeat: int, part: int, epoch: int, share: float) -> NDArray[np.float64]:
-        return self.prepared.material.values(self.rows[self._of(part)], self._scores(repeat, part, epoch, share))
+    def _values(self, repeats: Sequence[int], part: int, epoch: int, share: float) -> NDArray[np.float64]:
+        return self.prepared.material.values(self.rows[self._of(part)], self._scores(repeats, part, epoch, share))
+
+    def _repeats(self, part: int) -> list[int]:
+        return [repeat for repeat, other in self.runs if other == part]
 
     def gains(self) -> dict[Point, NDArray[np.float64]]:
-        """By epoch and share: what held-out queries gain, the mean over repeats, in the order of `rows`."""
+        """By epoch and share: what held-out queries gain, in the order of `rows`.
+
+        Each fold is ranked by the mean of its trainings, because the final model is a mean, and better than they are.
+        """
         found: dict[Point, NDArray[np.float64]] = {}
         for epoch, share in self.points:
-            total = np.zeros(len(self.rows))
-            for repeat, part in self.runs:
-                total[self._of(part)] += self._values(repeat, part, epoch, share)
-            found[epoch, share] = total * len(self.prepared.material.parts) / len(self.runs) - self.base
+            values = np.empty(len(self.rows))
+            for part in self.prepared.material.parts:
+                values[self._of(part)] = self._values(self._repeats(part), part, epoch, share)
+            found[epoch, share] = values - self.base
         return found
 
     @property
@@ -194,9 +201,9 @@ class Trainings:
         if material.scale == "scores":
             return None
         scores, relevant = [], []
-        for repeat, part in self.runs:
+        for part in material.parts:
             rows = self.rows[self._of(part)].tolist()
-            for row, found in zip(rows, self._scores(repeat, part, *point), strict=True):
+            for row, found in zip(rows, self._scores(self._repeats(part), part, *point), strict=True):
                 scores.append(found)
                 relevant.append(material.relevant(row))
         try:
