@@ -19,16 +19,18 @@ from hypothesis import strategies as st
 
 import crossrank
 import tiny
-from crossrank.server.app import RERANK, build
+from crossrank.server.app import build
 from crossrank.server.service import Service
 from crossrank.server.wire import cohere, dialects, openai, search, vllm
 
 EXAMPLES = int(os.environ.get("FUZZ", "200"))
-PATHS = [*RERANK, "/v1/score", "/v1/embeddings", "/search"]
-VALID = [dict(one.example) for one in (cohere.V1, cohere.V2, vllm.SCORE, *dialects.BY_NAME.values())]
+PATHS = [*dialects.RERANK, "/v1/score", "/v1/embeddings", "/search"]
+DIALECTS = (cohere.V1, cohere.V2, vllm.SCORE, *dialects.BY_NAME.values())
+VALID = [dict(one.example) for one in DIALECTS]
 VALID += [dict(openai.EXAMPLE), {**search.EXAMPLE, "documents": ["a", "b"], "columns": 3, "evidence": True}]
 NAMES = sorted(
-    {name for body in VALID for name in body} | set(vllm.OWN) | {"rank_fields", "max_chunks_per_doc", "data_1"}
+    {name for fields in (*(one.fields for one in DIALECTS), openai.FIELDS, search.FIELDS) for name in fields}
+    | set(vllm.OWN)
 )
 
 SCALARS = st.one_of(

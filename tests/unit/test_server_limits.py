@@ -1,12 +1,27 @@
-"""The gate: what is foreseen, and who is refused because of it."""
+"""The gate: what is foreseen, and who is refused because of it; and what one body and one reply may hold."""
 
 from __future__ import annotations
 
+import asyncio
+import gzip
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
 import pytest
 
-from crossrank.server.limits import Gate, Limits
+import crossrank
+import tiny
+from crossrank.server import answering, bodies
+from crossrank.server.answering import Answering, Call, Job
+from crossrank.server.app import build
+from crossrank.server.limits import Gate, Limits, Reach
+from crossrank.server.metrics import Metrics
 from crossrank.server.refusals import RefusedError
 from crossrank.server.scheduler import Scheduler
+from crossrank.server.service import Service
+from crossrank.server.wire import openai
 
 
 @pytest.fixture
@@ -58,3 +73,181 @@ def test_a_server_with_nothing_else_to_do_tries(gate: Gate) -> None:
         ticket.arrived -= 1000.0
     assert gate.slip > 100
     assert not refused(gate, 1000, 1.1)
+
+
+# What a request is foreseen to take.
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """With an index of three passages, on a backend that computes 1000 tokens a second."""
+    pytest.importorskip("lance", reason="the index needs the search extra")
+    from crossrank.index import Document, Index
+
+    folder = tmp_path_factory.mktemp("limits")
+    embedder = crossrank.load_embedder(tiny.bi_encoder(folder / "embedder"), backend="fake")
+    index = Index.create(folder / "index", embedder, embedder.tokenizer)
+    documents = [Document(f"{n}", f"paris is number {n}") for n in range(3)]
+    index.add(documents, embedder, embedder.tokenizer)
+    scorer = crossrank.load(tiny.cross_encoder(folder / "reranker"), backend="fake")
+    made = Service(scorer, embedder, index, batch_tokens=1024)
+    made.start()
+    made.scheduler.rate = 1000.0
+    yield made
+    made.stop()
+
+
+def understood(service: Service, path: str, body: dict[str, Any], limits: Limits | None = None) -> Job:
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    answering = Answering(service, Gate(limits or Limits(), service.scheduler), Metrics())
+    call = Call("1", path, (), receive, 0.0)
+    routes = {"/search": answering.search, "/v1/embeddings": answering.embed, "/score": answering.score}
+    return routes.get(path, answering.rerank)(call, body)
+
+
+LONG = "paris " * 33_000
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "most"),
+    [
+        ("/v2/rerank", {"query": "paris", "documents": [LONG] * 4, "max_tokens_per_doc": 20}, 120),
+        ("/vllm/rerank", {"query": LONG, "documents": ["paris"] * 10, "max_tokens_per_query": 5}, 120),
+        ("/vllm/rerank", {"query": "paris", "documents": [LONG], "truncate_prompt_tokens": 30}, 40),
+        ("/v1/rerank", {"query": "paris", "documents": [LONG], "max_chunks_per_doc": 2}, 810),
+        ("/v2/rerank", {"query": "paris", "documents": [LONG]}, 25_700),
+        ("/v1/embeddings", {"input": LONG}, 550),
+        ("/score", {"queries": ["a " * 2500] + ["paris"] * 99, "documents": ["paris"] * 100}, 1000),
+        ("/search", {"query": "paris", "k": 1}, 480),
+        ("/search", {"query": "paris", "depth": 1000}, 480),
+        ("/search", {"query": "paris", "budget_ms": 200}, 210),
+        ("/search", {"query": "paris", "rerank": False}, 10),
+        ("/search", {"query": "paris", "documents": ["paris " * 20] * 300, "depth": 2}, 10_400),
+    ],
+)
+def test_what_is_sent_but_not_read_is_not_foreseen(
+    service: Service, path: str, body: dict[str, Any], most: int
+) -> None:
+    # Such requests got 413 for their own size, and others 429 for theirs.
+    assert 0 < understood(service, path, body).estimate <= most
+
+
+def test_words_that_are_not_read_are_not_counted(service: Service) -> None:
+    body = {"query": "paris", "documents": [LONG] * 10}
+    with pytest.raises(RefusedError, match="words"):
+        understood(service, "/v2/rerank", body, Limits(tokens=100_000))
+    understood(service, "/v2/rerank", {**body, "max_tokens_per_doc": 20}, Limits(tokens=100_000))
+
+
+def test_words_are_counted_pair_by_pair() -> None:
+    pairs = [("a " * 1000, "b")] + [("a", "b")] * 500
+    Limits(tokens=2100).check_words(pairs, Reach(1000, 1000))
+    with pytest.raises(RefusedError, match="words"):
+        Limits(tokens=1900).check_words(pairs, Reach(1000, 1000))
+
+
+# Bodies and replies.
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[[]] * 60, [{}] * 60, [1] * 110, ["a"] * 110, [{"a": 1}] * 60, [""] * 300, ['a"b,\\"'] * 110],
+    ids=["lists", "objects", "numbers", "texts", "members", "empty", "quotes"],
+)
+def test_a_body_has_a_bounded_number_of_values(value: Any) -> None:
+    # Python reads JSON in one go: 10 million empty lists stopped everybody for 4 s on an idle machine.
+    for text in (json.dumps({"z": value}).encode(), json.dumps({"z": value}).encode("utf-16")):
+        with pytest.raises(RefusedError) as refused:
+            bodies.parse(text, 100)
+        assert refused.value.status == 413
+
+
+def test_what_texts_hold_is_no_value() -> None:
+    body = {"query": 'a "quote", a \\ and [[[{{{,,,', "documents": ['[1, 2], {3}, \\"' * 100] * 90, "ü,": "[,\n"}
+    for ascii_only in (True, False):
+        text = json.dumps(body, ensure_ascii=ascii_only)
+        assert bodies.parse(text.encode(), 100) == bodies.parse(text.encode("utf-16"), 100) == body
+
+
+def test_as_many_values_as_a_body_may_have() -> None:
+    body = {"documents": ["a"] * 98}
+    assert bodies.parse(json.dumps(body).encode(), 100) == body
+
+
+def test_a_reply_of_embeddings_is_bounded(service: Service) -> None:
+    # 40 kB of texts became 81 MB.
+    body = {"input": ["a"] * 100}
+    with pytest.raises(RefusedError, match="base64") as refused:
+        understood(service, "/v1/embeddings", body, Limits(reply=50_000))
+    assert refused.value.status == 413
+    understood(service, "/v1/embeddings", {**body, "encoding_format": "base64"}, Limits(reply=50_000))
+
+
+@pytest.mark.parametrize("form", ["float", "base64"])
+def test_the_size_of_a_reply_is_foreseen(service: Service, form: str) -> None:
+    body = {"input": ["paris"] * 100, "encoding_format": form}
+    reply = ask(service, "POST", "/v1/embeddings", json=body)
+    assert service.embedder is not None
+    assert len(reply.content) == pytest.approx(openai.size(openai.read(body), service.embedder.width), rel=0.1)
+
+
+def test_a_reply_is_written_result_by_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"index": n, "text": "ü\ud800" if n == 7 else "ü"} for n in range(50)]
+    payload = {"id": "1", "data": rows, "none": None, "empty": [], "nested": {"rows": [1, [2]]}}
+    sizes = []
+    write = answering._written
+    monkeypatch.setattr(answering, "_written", lambda value: sizes.append(len(write(value))) or write(value))
+    assert json.loads(answering.encoded(payload)) == payload
+    assert json.loads(answering.encoded(rows)) == rows
+    # Python writes JSON in one go too: that of 10,000 vectors took 4 s.
+    assert max(sizes) < 50
+
+
+# What was read.
+
+
+def ask(service: Service, method: str, path: str, **options: Any) -> httpx.Response:
+    async def asked() -> httpx.Response:
+        transport = httpx.ASGITransport(app=build(service).app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            reply = await client.request(method, path, **options)
+            reply.extensions["metrics"] = (await client.get("/metrics")).text
+            return reply
+
+    return asyncio.run(asked())
+
+
+@pytest.mark.parametrize(
+    ("body", "read"),
+    [
+        ({"rerank": False, "k": 1}, 0),
+        ({"k": 1}, 3),
+        ({"depth": 2}, 2),
+        ({"documents": ["paris", "bread"], "depth": 1}, 2),
+    ],
+)
+def test_documents_that_nobody_scored_are_not_counted(service: Service, body: dict[str, Any], read: int) -> None:
+    reply = ask(service, "POST", "/search", json={"query": "paris", **body})
+    assert reply.status_code == 200
+    assert f"crossrank_documents_total {read}.0" in reply.extensions["metrics"]
+
+
+# What HTTP says.
+
+
+def test_a_path_with_a_slash_too_many_is_not_found(service: Service) -> None:
+    # It was a redirect to http, whatever the address of the proxy in front.
+    reply = ask(service, "POST", "/v1/rerank/", json={"query": "paris", "documents": ["paris"]})
+    assert reply.status_code == 404
+    assert reply.json()["message"]
+
+
+def test_a_compressed_body_is_told(service: Service) -> None:
+    content = gzip.compress(b'{"query": "paris", "documents": ["paris"]}')
+    reply = ask(service, "POST", "/v2/rerank", content=content, headers={"Content-Encoding": "gzip"})
+    assert reply.status_code == 415
+    assert "compressed" in reply.json()["message"]
+    plain = {"query": "paris", "documents": ["paris"]}
+    assert ask(service, "POST", "/v2/rerank", json=plain, headers={"Content-Encoding": "identity"}).status_code == 200

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,14 @@ import pytest
 
 import crossrank
 import tiny
+from crossrank.errors import IndexFileError
 from crossrank.server import page
 from crossrank.server.app import build
+from crossrank.server.cutting import Caps
 from crossrank.server.limits import Limits
 from crossrank.server.refusals import RefusedError
 from crossrank.server.searching import Search, search
-from crossrank.server.service import Caps, Service
+from crossrank.server.service import Service
 from crossrank.server.tickets import Ticket
 from crossrank.server.wire import dialects, fields
 
@@ -80,21 +84,109 @@ def test_fields_of_the_wrong_kind_are_named(name: str, value: Any) -> None:
 
 
 def test_caps_cut_what_is_read(service: Service) -> None:
-    long = "paris " * 50
-    for caps, document in [
-        (Caps(document=3), "paris paris paris"),
-        (Caps(document=1000), long),
-        (Caps(pair=len(service.scorer.checkpoint.tokenizer().encode(QUERY, "").ids) + 2), "paris paris"),
-        (Caps(windows=1), None),
-    ]:
-        query, cut = service.capped([(QUERY, long)], caps)[0]
-        assert query == QUERY
-        assert cut == document if document is not None else len(cut) <= len(long)
-    assert service.capped([(QUERY, "bread")], Caps(query=2))[0] == ("what is", "bread")
-    ticket = Ticket.lasting(60)
+    long, ticket = "paris " * 50, Ticket.lasting(60)
     cut = service.score([(QUERY, long)], ticket, Caps(document=3))
     whole = service.score([(QUERY, "paris paris paris")], ticket)
     assert cut.scores.tolist() == whole.scores.tolist()
+    assert [(one.position, one.read, one.lost) for one in cut.truncations] == [(0, 3, True)]
+
+
+def test_cuts_are_reported_at_their_places(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossrank.server.service._DOCUMENTS", 2)
+    texts = ["paris", "paris " * 60, "bread", "bread " * 60, "bread is paris"]
+    body = {"query": QUERY, "documents": texts, "max_tokens_per_doc": 2}
+    reply = ask(service, "POST", "/v2/rerank", json=body)
+    assert reply.headers["x-crossrank-truncated"] == "3"
+    told = reply.json()["meta"]["warnings"]
+    assert [one.split(" was")[0] for one in told] == ["document 1", "document 3", "document 4"]
+    assert told[2] == "document 4 was not read whole: 2 of 3 tokens"
+    made = service.embed(texts, Ticket.lasting(60))
+    assert [cut.position for cut in made.truncations] == [1, 3]
+    reply = ask(service, "POST", "/v1/embeddings", json={"input": texts})
+    assert reply.headers["x-crossrank-truncated"] == "2"
+    assert "x-crossrank-truncated" not in ask(service, "POST", "/v1/embeddings", json={"input": "paris"}).headers
+
+
+def test_vllm_truncates_from_the_side_that_it_is_told(service: Service) -> None:
+    def score(**more: Any) -> httpx.Response:
+        body = {"query": QUERY, "documents": ["bread " * 30 + "paris"], **more}
+        return ask(service, "POST", "/vllm/rerank", json=body)
+
+    def alone(document: str) -> Any:
+        return ask(service, "POST", "/vllm/rerank", json={"query": QUERY, "documents": [document]}).json()
+
+    room = 1 + service.scorer.scored([(QUERY, "paris")]).tokens
+    for side, document in (("left", "bread paris"), ("right", "bread bread"), (None, "bread bread")):
+        found = score(truncate_prompt_tokens=room, truncation_side=side).json()
+        wanted = alone(document)
+        assert found["usage"] == wanted["usage"]
+        assert found["results"][0]["relevance_score"] == wanted["results"][0]["relevance_score"]
+    assert score(truncate_prompt_tokens=8).json()["usage"]["prompt_tokens"] == 8
+    for side in ("bogus", 5):
+        refused = score(truncation_side=side)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "truncation_side")
+
+
+def test_fields_without_a_text_are_not_read() -> None:
+    documents = [
+        {"t": "Tea.", "n": 3, "a": ["x", True], "b": None}, {"t": "", "n": None}, {"t": "  "}, {"b": "Bread."}, "plain",
+    ]  # fmt: skip
+    body = {"query": QUERY, "documents": documents, "rank_fields": ["t", "n", "a", "b"]}
+    read = [text for _, text in dialects.of("/v1/rerank", body).read(body).pairs]
+    assert read == ['t: Tea.\nn: 3\na: ["x", true]', "", "", "b: Bread.", "plain"]
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    for document, why in (({"text": "Tea."}, "none of the rank_fields"), ({"t": deep}, "nested too deeply")):
+        with pytest.raises(RefusedError, match=why):
+            dialects.of("/v1/rerank", body).read({**body, "documents": [document]})
+
+
+def test_an_empty_document_of_rank_fields_comes_last(service: Service) -> None:
+    body = {"query": QUERY, "documents": [{"t": ""}, {"t": "bread"}], "rank_fields": ["t"]}
+    results = ask(service, "POST", "/v1/rerank", json=body).json()["results"]
+    assert [(one["index"], one["relevance_score"] > 0) for one in results] == [(1, True), (0, False)]
+
+
+def test_no_candidates_are_not_the_whole_index(service: Service) -> None:
+    for more in ({}, {"rerank": False}, {"columns": 5, "evidence": True, "budget_ms": 500}):
+        reply = ask(service, "POST", "/search", json={"query": QUERY, "documents": [], **more})
+        assert reply.status_code == 200
+        assert (reply.json()["results"], reply.json()["read"]) == ([], 0)
+    assert ask(service, "POST", "/search", json={"query": QUERY, "documents": None}).json()["results"]
+
+
+def test_numbers_that_no_float_can_hold_are_refused(service: Service) -> None:
+    for name in ("mix", "budget_ms", "k", "depth"):
+        refused = ask(service, "POST", "/search", json={"query": "x", name: 10**400})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, name)
+    for path, name in (("/vllm/rerank", "truncate_prompt_tokens"), ("/v1/rerank", "max_chunks_per_doc")):
+        body = {"query": "x", "documents": ["a"], name: 10**400}
+        assert ask(service, "POST", path, json=body).status_code == 200
+
+
+def test_half_of_a_surrogate_pair_is_read(service: Service) -> None:
+    body = {"query": "tea \ud800", "documents": ["bread \ud800" * 20], "truncate_prompt_tokens": 20}
+    for more in ({}, {"max_tokens_per_query": 2, "max_tokens_per_doc": 3, "truncation_side": "left"}):
+        assert ask(service, "POST", "/vllm/rerank", content=json.dumps({**body, **more})).status_code == 200
+
+
+def test_a_failing_index_is_told_to_the_log_alone(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> Any:
+        try:
+            raise OSError("secret-text of a request")
+        except OSError as error:
+            raise IndexFileError("the index /secret-folder failed; make it anew (secret-text)") from error
+
+    monkeypatch.setattr(service, "latest", fail)
+    with caplog.at_level(logging.ERROR, "crossrank.server"):
+        reply = ask(service, "POST", "/search", json={"query": QUERY})
+    assert reply.status_code == 500
+    assert "secret" not in reply.text
+    assert "/secret-folder failed; make it anew" in caplog.text
+    assert "secret-text" not in caplog.text
 
 
 def test_scoring_in_chunks_agrees_with_the_library(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,3 +319,32 @@ def test_a_deadline_counts_from_the_headers(service: Service, monkeypatch: pytes
     body = {"query": QUERY, "documents": ["paris"]}
     late = ask(service, "POST", "/v2/rerank", json=body, headers={"X-Crossrank-Deadline-Ms": "40"})
     assert late.status_code == 503
+
+
+@pytest.mark.parametrize(
+    "stated", [b"0", b"900001", b"0000000000019999999999", b"9" * 400, b"\xb2", b"1_0", b"-5", b""]
+)
+def test_what_a_deadline_cannot_be(service: Service, stated: bytes) -> None:
+    body = {"query": QUERY, "documents": ["paris"]}
+    reply = ask(service, "POST", "/v2/rerank", json=body, headers={b"X-Crossrank-Deadline-Ms": stated})
+    assert reply.status_code == 400
+    assert "from 1 to 900000 milliseconds" in reply.text
+
+
+def test_two_names_for_the_documents_of_a_score_are_refused(service: Service) -> None:
+    reply = ask(service, "POST", "/v1/score", json={"text_1": QUERY, "text_2": ["paris"], "documents": ["bread"]})
+    assert reply.status_code == 400
+    assert "only one" in reply.text
+
+
+def test_a_search_refuses_fields_that_it_does_not_know(service: Service) -> None:
+    body = {"query": QUERY, "documents": ["paris"], "filter": "year>=2020"}
+    reply = ask(service, "POST", "/search", json=body)
+    assert reply.status_code == 400
+    assert "there is no field 'filter'; there are query, k, depth" in reply.text
+
+
+def test_a_bad_document_is_named_by_its_place(service: Service) -> None:
+    reply = ask(service, "POST", "/v2/rerank", json={"query": QUERY, "documents": ["paris", "bread", None]})
+    assert reply.status_code == 400
+    assert "documents[2] must be a string" in reply.text

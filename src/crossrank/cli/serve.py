@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from crossrank.server.service import Service
     from crossrank.server.traces import Traces
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
 
 @click.command(
     "serve",
@@ -96,7 +94,7 @@ def command(
     without its texts.
     """
     from crossrank.server.app import build
-    from crossrank.server.guard import Door
+    from crossrank.server.guard import Door, on_loopback
     from crossrank.server.limits import Limits
     from crossrank.server.listening import Listener
 
@@ -109,7 +107,7 @@ def command(
     service = _service(folder, model, (backend, device, dtype, threads), no_embed, limits, batch_tokens)
     built = build(service, Door.at(host, keys, hosts, origins), _traces(collector))
     listener = Listener(built.app, host, port, limits, linger, built.leave)
-    if host not in _LOOPBACK and not len(keys):
+    if not on_loopback(host) and not len(keys):
         terminal.warn(f"everyone who reaches {host} may use this server; give it --keys")
     _log_to_stderr(quiet)
     terminal.note(f"Serving {service.model} ({service.scorer.backend.name}) on {listener.url}. Ctrl-C ends it.")

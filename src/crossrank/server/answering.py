@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ import numpy as np
 
 from crossrank.errors import CrossrankError, InputError
 from crossrank.server import bodies, searching
-from crossrank.server.limits import Gate, estimate
+from crossrank.server.limits import Gate, Reach, estimate
 from crossrank.server.metrics import Metrics
 from crossrank.server.refusals import CancelledRequestError, RefusedError, invalid, late, leaving
 from crossrank.server.service import Service
@@ -27,6 +28,10 @@ from crossrank.types import Truncation, order_of
 
 DEADLINE = "x-crossrank-deadline-ms"
 _LOG = logging.getLogger("crossrank.server")
+# Python would also take "²", "1_000" and 5,000 digits.
+_MILLISECONDS = re.compile("[0-9]{1,12}")
+_READABLE = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_ESCAPED = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 @dataclass
@@ -70,7 +75,7 @@ class Job:
 
     Attributes:
         estimate: tokens it may need.
-        documents: texts it brings.
+        documents: texts it brings; `run` says how many were read when that is another number.
         run: computes the reply's JSON and headers, in a thread.
     """
 
@@ -106,13 +111,12 @@ class Answering:
         self._threads.shutdown()
         self._reading.shutdown()
 
-    async def answer(self, call: Call, understand: Understand) -> Reply:
-        """The reply to a request, errors included."""
+    async def answer(self, call: Call, understand: Understand, grow: Callable[[int], None]) -> Reply:
+        """The reply to a request, errors included; `grow` is asked for room for body and reply, see `Gate.holding`."""
         named = dialects.by_path(call.path)
         call.facts["refuse"] = error_body if named is None else named.refuse
         try:
-            with self.gate.holding() as grow:
-                return await self._answer(call, understand, grow)
+            return await self._answer(call, understand, grow)
         except RefusedError as refusal:
             return self._refused(call, refusal)
         except CancelledRequestError:
@@ -120,37 +124,42 @@ class Answering:
             return self._refused(call, RefusedError("the client closed the connection", 499, "ClientClosedRequest"))
         except InputError as error:
             return self._refused(call, invalid(str(error)))
+        except asyncio.CancelledError:
+            # The server's patience with its drain has ended.
+            return self._refused(call, leaving())
         except MemoryError:
             return self._refused(call, RefusedError("out of memory; send fewer documents", 503, "UnavailableError"))
-        except (CrossrankError, Exception) as error:
-            # A traceback may quote texts, so the log gets places and the kind of error, not its message.
-            _LOG.error("request %s failed: %s at %s", call.id, type(error).__name__, _places(error))
-            told = str(error) if isinstance(error, CrossrankError) else "the server failed; its log says where"
-            return self._refused(call, RefusedError(told, 500, "InternalServerError"))
+        except Exception as error:
+            # Messages name folders, which are none of a stranger's business.
+            _LOG.error("request %s failed: %s at %s", call.id, _said(error), _places(error))
+            return self._refused(
+                call, RefusedError("the server failed; its log says where", 500, "InternalServerError")
+            )
 
     async def _answer(self, call: Call, understand: Understand, grow: Callable[[int], None]) -> Reply:
         if not self.service.ready:
             raise leaving("the server is not ready yet; ask again in a moment")
-        seconds = self._seconds(call)
-        body = await bodies.read(call.receive, call.headers, self.gate.limits, grow)
+        limits, seconds = self.gate.limits, self._seconds(call)
+        left = seconds - (time.perf_counter() - call.began)
+        body = await bodies.read(call.receive, call.headers, limits, grow, left)
         loop = asyncio.get_running_loop()
         if len(body) > bodies.LARGE:
-            job = await loop.run_in_executor(self._reading, lambda: understand(call, bodies.parse(body)))
+            job = await loop.run_in_executor(self._reading, lambda: understand(call, bodies.parse(body, limits.values)))
         else:
-            job = understand(call, bodies.parse(body))
+            job = understand(call, bodies.parse(body, limits.values))
         call.facts["documents"] = job.documents
         # The deadline counts from the headers, so a slow body is on the client's own account.
         left = seconds - (time.perf_counter() - call.began)
         if left <= 0:
             raise late(f"the body took longer to arrive than the {seconds:.3g} s until the deadline")
         with self.gate.admitted(job.estimate, left) as ticket:
-            reply = await self._computed(call, job, ticket)
-        self.metrics.scored(job.documents)
+            reply = await self._computed(call, job, ticket, grow)
+        self.metrics.scored(call.facts["documents"])
         return reply
 
-    async def _computed(self, call: Call, job: Job, ticket: Ticket) -> Reply:
+    async def _computed(self, call: Call, job: Job, ticket: Ticket, grow: Callable[[int], None]) -> Reply:
         """Run the job in a thread, and stop it when the client leaves."""
-        work = asyncio.get_running_loop().run_in_executor(self._threads, self._run, call, job, ticket)
+        work = asyncio.get_running_loop().run_in_executor(self._threads, self._run, call, job, ticket, grow)
         gone = asyncio.ensure_future(_disconnected(call.receive))
         either: set[asyncio.Future[Any]] = {work, gone}
         try:
@@ -161,10 +170,11 @@ class Answering:
         finally:
             gone.cancel()
             if not work.done():
-                # This task was cancelled: the server's patience with its drain has ended.
+                # This task was cancelled, and nobody waits for what the thread says of that.
                 self.service.scheduler.cancel(ticket)
+                work.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    def _run(self, call: Call, job: Job, ticket: Ticket) -> Reply:
+    def _run(self, call: Call, job: Job, ticket: Ticket, grow: Callable[[int], None]) -> Reply:
         ticket.check()
         payload, headers = job.run(ticket)
         ticket.check()
@@ -173,14 +183,16 @@ class Answering:
         headers["Server-Timing"] = ", ".join(
             f"{name};dur={1000 * getattr(timing, name):.1f}" for name in ("tokenize", "queue", "compute", "total")
         )
-        return Reply(200, encoded(payload), headers)
+        body = encoded(payload)
+        grow(len(body))
+        return Reply(200, body, headers)
 
     def _seconds(self, call: Call) -> float:
         """The deadline that a request names, or the server's own."""
         limits, stated = self.gate.limits, call.header(DEADLINE)
         if stated is None:
             return limits.seconds
-        if not stated.strip().isdigit() or not 1 <= int(stated[:12]) <= 1000 * limits.most_seconds:
+        if not _MILLISECONDS.fullmatch(stated.strip()) or not 1 <= int(stated) <= 1000 * limits.most_seconds:
             raise invalid(f"X-Crossrank-Deadline-Ms must be from 1 to {1000 * limits.most_seconds:.0f} milliseconds")
         return int(stated) / 1000
 
@@ -189,7 +201,7 @@ class Answering:
         call.facts["error"] = refusal.kind
         status, body = call.facts["refuse"](refusal, call.id)
         headers = {} if refusal.retry_after is None else {"Retry-After": f"{refusal.retry_after:.0f}"}
-        if refusal.status in (408, 413):
+        if refusal.status in (408, 413, 415):
             # What is left of the body is not read, so the connection cannot be used again.
             headers["Connection"] = "close"
         return Reply(status, encoded(body), headers)
@@ -208,16 +220,15 @@ class Answering:
         """A body of a dialect that scores."""
         call.facts |= {"dialect": dialect.name, "refuse": dialect.refuse}
         request = dialect.read(body)
-        documents = [document for _, document in request.pairs]
-        longest = max((query for query, _ in request.pairs), key=len, default="")
-        self.gate.limits.check_documents(len(documents), "documents")
-        self.gate.limits.check_words("" if not request.sorted else longest, documents)
+        reach = self.service.reach(request.caps)
+        self.gate.limits.check_documents(len(request.pairs), "documents")
+        self.gate.limits.check_words(request.pairs, reach)
 
         def run(ticket: Ticket) -> tuple[Any, dict[str, str]]:
             outcome, headers = self._outcome(call, request, ticket)
             return dialect.reply(request, outcome), headers | dialect.headers(outcome)
 
-        return Job(estimate(longest, documents), len(documents), run)
+        return Job(estimate(request.pairs, reach), len(request.pairs), run)
 
     def _outcome(self, call: Call, request: Rerank, ticket: Ticket) -> tuple[Outcome, dict[str, str]]:
         service = self.service
@@ -250,31 +261,37 @@ class Answering:
         if service.embedder is None:
             raise RefusedError("this server has no embedding model", 404, "NotFoundError", "model")
         openai.check_width(request, service.embedder.width)
-        self.gate.limits.check_documents(len(request.texts), "input")
-        self.gate.limits.check_words("", request.texts)
+        pairs, reach = [("", text) for text in request.texts], Reach(0, service.embedder.max_length)
+        self.gate.limits.check_documents(len(pairs), "input")
+        self.gate.limits.check_words(pairs, reach)
+        self.gate.limits.check_reply(
+            openai.size(request, service.embedder.width), "send fewer texts, or ask for base64", "input"
+        )
 
         def run(ticket: Ticket) -> tuple[Any, dict[str, str]]:
-            vectors = service.embed(request.texts, ticket)
-            return openai.reply(request, vectors, service.embedding_model or "", ticket.tokens), {}
+            made = service.embed(request.texts, ticket)
+            headers = {"X-Crossrank-Truncated": str(len(made.truncations))} if made.truncations else {}
+            return openai.reply(request, made.vectors, service.embedding_model or "", ticket.tokens), headers
 
-        return Job(estimate("", request.texts), len(request.texts), run)
+        return Job(estimate(pairs, reach), len(pairs), run)
 
     def search(self, call: Call, body: Mapping[str, Any]) -> Job:
         """A body of crossrank's own search."""
         call.facts["dialect"] = "search"
         asked, service = search_wire.read(body), self.service
-        self.gate.limits.check_documents(len(asked.documents), "documents")
-        self.gate.limits.check_words(asked.query, asked.documents)
+        documents = asked.documents or ()
+        self.gate.limits.check_documents(len(documents), "documents")
+        self.gate.limits.check_words([(asked.query, text) for text in documents], service.reach())
 
         def run(ticket: Ticket) -> tuple[Any, dict[str, str]]:
             found = searching.search(service, asked, ticket)
+            # The embedder reads all that are given; an index holds the vectors of its own.
+            call.facts["documents"] = len(documents) if documents and service.embedder else found.read
             warnings = [_told(cut) for cut in searching.truncations(found) if cut.lost]
             made = search_wire.reply(asked, found, service, call.id, timing_of(call, ticket), warnings)
             return made, {"X-Crossrank-Score": service.score_kind}
 
-        # An index's passages have about 200 tokens at most; the query is read with each.
-        texts = asked.documents or ("x" * 600,) * (asked.depth if asked.mix else 1)
-        return Job(estimate(asked.query, texts), len(asked.documents) or asked.depth, run)
+        return Job(searching.foreseen(service, asked), len(documents), run)
 
 
 def timing_of(call: Call, ticket: Ticket) -> Timing:
@@ -285,13 +302,27 @@ def timing_of(call: Call, ticket: Ticket) -> Timing:
 def encoded(payload: Any) -> bytes:
     """JSON in UTF-8; escaped where a text holds half of a surrogate pair, which UTF-8 cannot hold.
 
-    >>> encoded({"text": chr(0xD800)})
-    b'{"text":"\\\\ud800"}'
+    Lists of results are encoded one result at a time: Python writes JSON in one go, while no other thread runs.
+
+    >>> encoded({"text": chr(0xD800), "results": [1, 2]})
+    b'{"text":"\\\\ud800","results":[1,2]}'
     """
+    if isinstance(payload, list):
+        return b"[" + b",".join([_written(item) for item in payload]) + b"]"
+    if not isinstance(payload, dict):
+        return _written(payload)
+    members = [
+        _written(name) + b":" + (encoded(value) if isinstance(value, list) else _written(value))
+        for name, value in payload.items()
+    ]
+    return b"{" + b",".join(members) + b"}"
+
+
+def _written(value: Any) -> bytes:
     try:
-        return json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return _READABLE.encode(value).encode()
     except UnicodeEncodeError:
-        return json.dumps(payload, allow_nan=False, separators=(",", ":")).encode()
+        return _ESCAPED.encode(value).encode()
 
 
 async def _disconnected(receive: bodies.Receive) -> None:
@@ -302,6 +333,14 @@ async def _disconnected(receive: bodies.Receive) -> None:
 def _told(cut: Truncation) -> str:
     name = "the query" if cut.position < 0 else f"document {cut.position}"
     return f"{name} was not read whole: {cut.read:,} of {'' if cut.exact else 'more than '}{cut.tokens:,} tokens"
+
+
+def _said(error: BaseException) -> str:
+    """The kind of an error and crossrank's own words for it, without those of a library, which may quote texts."""
+    if not isinstance(error, CrossrankError):
+        return type(error).__name__
+    said = str(error) if error.__cause__ is None else str(error).partition(" (")[0]
+    return f"{type(error).__name__}: {said}"
 
 
 def _places(error: BaseException) -> str:

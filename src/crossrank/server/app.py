@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from crossrank.server.traces import Traces
 
 _LOG = logging.getLogger("crossrank.server")
+# Bytes of a reply that are handed over at once.
+_PART = 256 * 1024
 Handler = Callable[[Request], Awaitable[Response]]
-
-RERANK = ("/rerank", "/v1/rerank", "/v2/rerank", "/cohere/v1/rerank", "/cohere/v2/rerank",
-          *(f"/{name}{version}/rerank" for name in dialects.BY_NAME for version in ("", "/v1", "/v2")))  # fmt: skip
-SCORE = ("/score", "/v1/score", "/vllm/score", "/vllm/v1/score")
-EMBED = ("/embeddings", "/v1/embeddings", "/infinity/embeddings")
-MODELS = ("/models", "/v1/models", "/infinity/models", "/vllm/v1/models", "/jina/v1/models")
+# Headers that web pages of the origins let in may send, and those that they may read.
+_ALLOWED = ("authorization", "content-type", "traceparent", "tracestate", "x-api-key", "x-crossrank-deadline-ms",
+            "x-request-id")  # fmt: skip
+_EXPOSED = ("retry-after", "server-timing", "x-crossrank-score", "x-crossrank-truncated", "x-request-id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +81,11 @@ def build(service: Service, door: Door | None = None, traces: Traces | None = No
         *_gets(service, metrics, lambda: service.ready and not state["leaving"], len(door.keys) > 0),
         *_page(),
     ]
+    # A redirect would send clients to http, which a proxy in front may not even answer.
     star = Starlette(
         routes=routes, lifespan=_lifespan(service, answering, traces), exception_handlers={HTTPException: _no_route}
     )
+    star.router.redirect_slashes = False
     watch = None if traces is None else traces.answered
     guarded: Any = Guard(star, door, metrics, {route.path for route in routes}, watch)
     if door.origins:
@@ -91,8 +93,8 @@ def build(service: Service, door: Door | None = None, traces: Traces | None = No
             guarded,
             allow_origins=list(door.origins),
             allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type", "x-api-key", "x-crossrank-deadline-ms"],
-            expose_headers=["server-timing", "x-request-id", "x-crossrank-score", "x-crossrank-truncated"],
+            allow_headers=_ALLOWED,
+            expose_headers=_EXPOSED,
         )
     return Built(guarded, gate, leave)
 
@@ -134,21 +136,39 @@ def _json(payload: Any, status: int = 200, headers: dict[str, str] | None = None
     return Response(encoded(payload), status, headers, "application/json")
 
 
+class _Post:
+    """A route that answers bodies. Not a function, because the room of a request is kept until its reply has gone."""
+
+    def __init__(self, answering: Answering, understand: Understand) -> None:
+        self._answering = answering
+        self._understand = understand
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        with self._answering.gate.holding() as grow:
+            reply = await self._answering.answer(scope["crossrank.call"], self._understand, grow)
+            head = Response(None, reply.status, dict(reply.headers), "application/json")
+            head.headers["content-length"] = str(len(reply.body))
+            # Cancelled when the drain ends: this client does not read, and there is nothing left to tell it.
+            with suppress(asyncio.CancelledError):
+                await send({"type": "http.response.start", "status": head.status_code, "headers": head.raw_headers})
+                # A part is sent when the client has taken the one before.
+                for end in range(_PART, len(reply.body) + _PART, _PART):
+                    part = {"body": reply.body[end - _PART : end], "more_body": end < len(reply.body)}
+                    await send({"type": "http.response.body", **part})
+
+
 def _posts(answering: Answering) -> list[Route]:
-    def route(understand: Understand) -> Handler:
-        async def handle(request: Request) -> Response:
-            reply = await answering.answer(request.scope["crossrank.call"], understand)
-            return Response(reply.body, reply.status, dict(reply.headers), "application/json")
-
-        return handle
-
     made = {
-        RERANK: route(answering.rerank),
-        SCORE: route(answering.score),
-        EMBED: route(answering.embed),
-        ("/search",): route(answering.search),
+        dialects.RERANK: answering.rerank,
+        dialects.SCORE: answering.score,
+        dialects.EMBED: answering.embed,
+        ("/search",): answering.search,
     }
-    return [Route(path, handler, methods=["POST"]) for paths, handler in made.items() for path in paths]
+    return [
+        Route(path, _Post(answering, understand), methods=["POST"])
+        for paths, understand in made.items()
+        for path in paths
+    ]
 
 
 def _gets(service: Service, metrics: counting.Metrics, ready: Callable[[], bool], keyed: bool) -> list[Route]:
@@ -177,7 +197,7 @@ def _gets(service: Service, metrics: counting.Metrics, ready: Callable[[], bool]
 
     gets: dict[str, Handler] = {
         "/health": health, "/ready": is_ready, "/info": info, "/metrics": numbers, "/openapi.json": described,
-        **dict.fromkeys(MODELS, models),
+        **dict.fromkeys(dialects.MODELS, models),
     }  # fmt: skip
     return [Route(path, handler) for path, handler in gets.items()]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -14,10 +15,15 @@ Receive = Callable[[], Awaitable[Any]]
 # Bytes from which parsing is moved off the event loop, one body at a time: JSON of tiny values takes 30 times its
 # size as Python objects, and the loop must go on answering health checks.
 LARGE = 256 * 1024
+_STRING = re.compile(r'"[^"]*"')
 
 
 async def read(
-    receive: Receive, headers: Iterable[tuple[bytes, bytes]], limits: Limits, grow: Callable[[int], None]
+    receive: Receive,
+    headers: Iterable[tuple[bytes, bytes]],
+    limits: Limits,
+    grow: Callable[[int], None],
+    seconds: float = float("inf"),
 ) -> bytes:
     """The whole body.
 
@@ -26,22 +32,27 @@ async def read(
         headers: of the request.
         limits: of the server.
         grow: asked for room for each part before it is kept, see `Gate.holding`.
+        seconds: until the request's deadline.
 
     Raises:
-        RefusedError: 413 when it is too large, told from its Content-Length before anything is read; 408 when it
-            comes too slowly; 429 when the bodies under way fill the memory set apart for them.
+        RefusedError: 415 when it is compressed; 413 when it is too large, told from its Content-Length before anything
+            is read; 408 when it comes too slowly; 429 when the requests under way fill the memory set apart for them.
         CancelledRequestError: the client left.
     """
-    limit = limits.body
+    limit, patience = limits.body, min(limits.body_seconds, seconds)
+    if any(name == b"content-encoding" and value.strip().lower() not in (b"", b"identity") for name, value in headers):
+        raise RefusedError(
+            "the body is compressed (Content-Encoding), and only plain bodies are read: send it as it is",
+            415,
+            "UnsupportedMediaTypeError",
+        )
     stated = next((value for name, value in headers if name == b"content-length"), b"")
     if stated.isdigit() and int(stated) > limit:
         raise too_large(f"the body has {int(stated):,} bytes; at most {limit:,} are read")
     try:
-        return await asyncio.wait_for(_read(receive, limit, grow), limits.body_seconds)
+        return await asyncio.wait_for(_read(receive, limit, grow), patience)
     except asyncio.TimeoutError:
-        raise RefusedError(
-            f"the body did not arrive within {limits.body_seconds:g} s", 408, "RequestTimeoutError"
-        ) from None
+        raise RefusedError(f"the body did not arrive within {patience:.3g} s", 408, "RequestTimeoutError") from None
 
 
 async def _read(receive: Receive, limit: int, grow: Callable[[int], None]) -> bytes:
@@ -61,17 +72,24 @@ async def _read(receive: Receive, limit: int, grow: Callable[[int], None]) -> by
             return b"".join(parts)
 
 
-def parse(body: bytes) -> dict[str, Any]:
+def parse(body: bytes, most: int) -> dict[str, Any]:
     """The body as a JSON object.
 
-    Raises:
-        RefusedError: it is none.
+    Args:
+        body: as it came.
+        most: values that it may hold. Python reads JSON in one go, while no other thread runs.
 
-    >>> parse(b'{"query": "x"}')
+    Raises:
+        RefusedError: 400 when it is none, 413 when it holds too many values.
+
+    >>> parse(b'{"query": "x"}', most=10)
     {'query': 'x'}
     """
     try:
-        value = json.loads(body, parse_constant=_no_constant)
+        # As json.loads does it: UTF-8, or another of Unicode's encodings.
+        text = body.decode(json.detect_encoding(body), "surrogatepass")
+        _check_values(text, most)
+        value = json.loads(text, parse_constant=_no_constant)
     except RecursionError:
         raise invalid("the body is nested too deeply") from None
     except (ValueError, UnicodeDecodeError) as error:
@@ -81,6 +99,20 @@ def parse(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise invalid('the body must be a JSON object such as {"query": "...", "documents": ["..."]}')
     return value
+
+
+def _check_values(text: str, most: int) -> None:
+    """Refuse JSON of more than so many values: each but the first has a comma or a bracket in front of it."""
+    if _separators(text) >= most:
+        # Texts hold commas and brackets too. Without escapes a string ends at the next quote.
+        text = text.replace("\\\\", "").replace('\\"', "")
+        # Every value may be a string, and have another for its name.
+        if text.count('"') > 4 * most or _separators(_STRING.sub("", text)) >= most:
+            raise too_large(f"the body holds more than {most:,} JSON values: send fewer documents, or fewer fields")
+
+
+def _separators(text: str) -> int:
+    return text.count(",") + text.count("[") + text.count("{")
 
 
 def _no_constant(name: str) -> None:

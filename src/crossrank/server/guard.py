@@ -9,9 +9,12 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
+from socket import SOCK_STREAM, getaddrinfo
 from typing import Any
 from urllib.parse import urlsplit
 
+from crossrank.errors import InputError
 from crossrank.server.answering import Call, encoded
 from crossrank.server.keys import Keys
 from crossrank.server.metrics import Metrics
@@ -25,7 +28,7 @@ ACCESS = logging.getLogger("crossrank.server.access")
 
 # Open without a key: whether the server lives, and the page's files, which hold nothing of the index.
 _OPEN = ("/", "/docs", "/openapi.json", "/health", "/ready")
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 # Nothing from elsewhere may be loaded, and nobody may frame the page.
 _HEADERS = (
@@ -59,10 +62,18 @@ class Door:
     def at(cls, host: str, keys: Keys, hosts: Collection[str] = (), origins: Collection[str] = ()) -> Door:
         """The door of a server that listens at an address: on loopback only names of this machine are let in.
 
+        Raises:
+            InputError: one of `hosts` is no name.
+
         >>> Door.at("127.0.0.1", Keys([])).hosts[0], Door.at("0.0.0.0", Keys([])).hosts
         ('localhost', ())
         """
-        return cls(keys, (*_LOOPBACK, *hosts) if host in _LOOPBACK or hosts else (), origins)
+        named = [_name(one) for one in hosts]
+        if "" in named:
+            raise InputError("--allow-host takes the name that clients call, such as search.example.com")
+        if on_loopback(host):
+            named += [_name(one) for one in (host, *_addresses(host))]
+        return cls(keys, (*_THIS_MACHINE, *named) if named else (), origins)
 
     def refusal(self, call: Call, method: str) -> RefusedError | None:
         """Why a request may not come in; None lets it in."""
@@ -164,8 +175,28 @@ def _call(scope: Any, receive: Any) -> Call:
     )
 
 
+def on_loopback(host: str) -> bool:
+    """Whether a server that listens at this address or name is reached from this machine alone.
+
+    >>> on_loopback("127.0.0.2"), on_loopback("0.0.0.0")
+    (True, False)
+    """
+    found = [ip_address(address.partition("%")[0]) for address in _addresses(host)]
+    return bool(found) and all((getattr(one, "ipv4_mapped", None) or one).is_loopback for one in found)
+
+
+def _addresses(host: str) -> list[str]:
+    """The addresses of a name or an address; none where it has none, which whoever binds it will tell."""
+    try:
+        return list(dict.fromkeys(str(one[4][0]) for one in getaddrinfo(host, None, type=SOCK_STREAM)))
+    except (OSError, UnicodeError):
+        return []
+
+
 def _name(host: str) -> str:
-    """The name in a Host header, without its port."""
+    """The name in a Host header, without its port. A bare IPv6 address is one too."""
+    if host.count(":") > 1 and not host.startswith("["):
+        return host.lower()
     try:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,6 +23,9 @@ _PLANNED = 0.75
 _TELLING, _NEWS = 0.05, 0.1
 # How far over its deadline an estimate may be before the request is refused for its own size.
 _DOUBT = 1.5
+# Values of JSON in a body for each document it may have: an object with dozens of fields. 640,000 values take Python
+# 0.1 to 0.2 s, in which no other thread runs.
+_VALUES_A_DOCUMENT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +37,14 @@ class Limits:
         documents: documents (pairs, texts) of one request.
         tokens: tokens the model may read for one request, the query counted once for each document.
         requests: requests under way at once; each holds a thread while it is computed.
-        bytes: bytes of bodies under way at once.
+        reply: bytes of one reply of embeddings, which may be 2,000 times as long as its request.
+        bytes: bytes of bodies and replies under way at once.
         connections: connections open at once.
         seconds: a request's deadline when it names none.
         most_seconds: the longest deadline a request may name.
         head_seconds: time a client has to send its headers.
         body_seconds: time a client has to send its body.
+        reply_seconds: time a client has to take its reply.
         drain_seconds: time that requests under way have to finish after SIGTERM.
     """
 
@@ -47,18 +52,25 @@ class Limits:
     documents: int = 10_000
     tokens: int = 8_000_000
     requests: int = 256
+    reply: int = 32 * 1024 * 1024
     bytes: int = 256 * 1024 * 1024
     connections: int = 2048
     seconds: float = 60.0
     most_seconds: float = 900.0
     head_seconds: float = 10.0
     body_seconds: float = 30.0
+    reply_seconds: float = 30.0
     drain_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
             if not getattr(self, name) > 0:
                 raise InputError(f"the limit {name} must be over 0, not {getattr(self, name)}")
+
+    @property
+    def values(self) -> int:
+        """JSON values of one body: numbers, strings, lists and objects at any depth."""
+        return _VALUES_A_DOCUMENT * (self.documents + 1)
 
     def check_documents(self, count: int, param: str) -> None:
         """Refuse more documents than one request may have.
@@ -70,14 +82,17 @@ class Limits:
                 f"{count:,} documents are more than the {self.documents:,} that one request may have", param
             )
 
-    def check_words(self, query: str, documents: Sequence[str]) -> None:
-        """Refuse texts that must hold more tokens than one request may have: every word is at least one token."""
+    def check_words(self, pairs: Sequence[tuple[str, str]], reach: Reach) -> None:
+        """Refuse texts of which more tokens would be read than one request may have: a word is at least one token."""
         # A word has at least one character, so short texts need no counting.
-        if sum(map(len, documents)) + len(query) * len(documents) <= self.tokens:
+        if sum(len(query) + len(document) for query, document in pairs) <= self.tokens:
             return
-        words = len(query.split()) * len(documents)
-        for document in documents:
-            words += len(document.split())
+        asked: dict[str, int] = {}
+        words = 0
+        for query, document in pairs:
+            if query not in asked:
+                asked[query] = _words(query, reach.query)
+            words += asked[query] + _words(document, reach.document)
             if words > self.tokens:
                 raise too_large(f"these texts have over {self.tokens:,} words, more tokens than one request may have")
 
@@ -86,14 +101,41 @@ class Limits:
         if tokens > self.tokens:
             raise too_large(f"these texts have more than the {self.tokens:,} tokens that one request may have")
 
+    def check_reply(self, size: int, cure: str, param: str) -> None:
+        """Refuse a request whose reply would have more bytes than one may have."""
+        if size > self.reply:
+            raise too_large(
+                f"the reply would have about {size:,} bytes, more than the {self.reply:,} that one may have: {cure}",
+                param,
+            )
 
-def estimate(query: str, documents: Sequence[str]) -> int:
-    """Tokens that scoring these may take, guessed from lengths.
 
-    >>> estimate("who wrote Faust?", ["Goethe wrote Faust."] * 2)
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far a model reads long texts, in tokens.
+
+    Attributes:
+        query: of a query, which is read with each of its documents.
+        document: of a document, with what overlapping windows read twice.
+    """
+
+    query: int
+    document: int
+
+
+def estimate(pairs: Iterable[tuple[str, str]], reach: Reach) -> int:
+    """Tokens that (query, document) pairs may take, guessed from lengths.
+
+    >>> estimate([("who wrote Faust?", "Goethe wrote Faust.")] * 2, Reach(256, 25_600))
     22
     """
-    return sum((len(query) + len(text)) // _LETTERS_A_TOKEN + 3 for text in documents)
+    query, document = _LETTERS_A_TOKEN * reach.query, _LETTERS_A_TOKEN * reach.document
+    return sum((min(len(asked), query) + min(len(text), document)) // _LETTERS_A_TOKEN + 3 for asked, text in pairs)
+
+
+def _words(text: str, most: int) -> int:
+    """Words of a text, counted up to `most`, so that a list of millions is never made."""
+    return min(len(text.split(None, most)), most)
 
 
 class Gate:
@@ -141,10 +183,10 @@ class Gate:
 
     @contextmanager
     def holding(self) -> Iterator[Callable[[int], None]]:
-        """Room for one body, as it arrives: call what this gives with the bytes of each part.
+        """Room for one request's body, as it arrives, and its reply: call what this gives with the bytes of each part.
 
         Raises:
-            RefusedError: 429, by that call, when the bodies under way fill the memory set apart for them.
+            RefusedError: 429, by that call, when bodies and replies under way fill the memory set apart for them.
         """
         held = 0
 
@@ -152,7 +194,7 @@ class Gate:
             nonlocal held
             with self._lock:
                 if self._bytes + bytes > self.limits.bytes:
-                    raise overloaded("the bodies of the requests under way fill the memory set apart for them", 1.0)
+                    raise overloaded("the requests under way and their replies fill the memory set apart for them", 1.0)
                 self._bytes += bytes
                 held += bytes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -27,18 +28,24 @@ _BACKLOG = 2048
 
 
 class _Bounded(H11Protocol):
-    """uvicorn's protocol, which closes a connection whose headers do not come within `head_seconds`.
+    """uvicorn's protocol, which closes a connection whose headers do not come within `head_seconds`, and drops one
+    whose reply is not taken within `reply_seconds`.
 
     uvicorn itself waits for ever for the headers of a connection's first request, and of a later one once its first
-    byte is there: a few thousand such connections would fill the server.
+    byte is there, and for a client that does not read: a few thousand such connections would fill the server, and
+    their replies its memory.
     """
 
     head_seconds = 10.0
+    reply_seconds = 30.0
     _impatient: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The clock of the first request starts."""
         super().connection_made(transport)  # type: ignore[arg-type]
+        # Writing is paused as long as anything waits for the client.
+        self.transport.set_write_buffer_limits(high=0)
         self._wait_for_head()
 
     def data_received(self, data: bytes) -> None:
@@ -52,7 +59,26 @@ class _Bounded(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """No clock outlives its connection."""
         self._stop_waiting()
+        self._stop_unread()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """A part of a reply has to wait for the client: the clock of this reply starts."""
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self.loop.call_later(self.reply_seconds, self._drop)
+
+    def resume_writing(self) -> None:
+        """The client has taken what waited; the clock goes on until it has everything."""
+        super().resume_writing()
+        if self._idle():
+            self._stop_unread()
+
+    def on_response_complete(self) -> None:
+        """No clock for a reply that has gone."""
+        if not self.flow.write_paused:
+            self._stop_unread()
+        super().on_response_complete()
 
     def _idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
@@ -64,6 +90,17 @@ class _Bounded(H11Protocol):
         if self._impatient is not None:
             self._impatient.cancel()
             self._impatient = None
+
+    def _stop_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _drop(self) -> None:
+        self._unread = None
+        if self.flow.write_paused:
+            # Closing would wait for the client to read.
+            self.transport.abort()
 
     def _expire(self) -> None:
         self._impatient = None
@@ -135,7 +172,9 @@ class Listener:
         self._socket = _bound(host, port)
         config = uvicorn.Config(
             app,
-            http=type("Bounded", (_Bounded,), {"head_seconds": limits.head_seconds}),
+            http=type(
+                "Bounded", (_Bounded,), {"head_seconds": limits.head_seconds, "reply_seconds": limits.reply_seconds}
+            ),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -143,7 +182,7 @@ class Listener:
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=int(limits.drain_seconds),
+            timeout_graceful_shutdown=math.ceil(limits.drain_seconds),
             limit_concurrency=limits.connections,
             h11_max_incomplete_event_size=_HEAD_BYTES,
             backlog=_BACKLOG,

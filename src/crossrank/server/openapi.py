@@ -2,59 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crossrank import __version__
 from crossrank.server.service import Service
 from crossrank.server.wire import cohere, dialects, openai, vllm
 from crossrank.server.wire import search as search_wire
+from crossrank.server.wire.shapes import Dialect
 
-# A blank query is refused; a blank document is not.
-_TEXT: dict[str, Any] = {"type": "string", "pattern": r"\S"}
-_DOCUMENT: dict[str, Any] = {
-    "anyOf": [
-        {"type": "string"},
-        {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}},
-    ]
-}
-_QUERY: dict[str, Any] = {
-    "anyOf": [_TEXT, {"type": "object", "required": ["text"], "properties": {"text": _TEXT}}],
-}
-_DOCUMENTS: dict[str, Any] = {"type": "array", "items": _DOCUMENT}
-_COUNT: dict[str, Any] = {"type": ["integer", "null"], "minimum": 0}
-_FLAG: dict[str, Any] = {"type": ["boolean", "null"]}
-_DEPTH: dict[str, Any] = {"type": ["integer", "null"], "minimum": 1, "maximum": search_wire.MOST_DEPTH}
-_FIELDS: dict[str, dict[str, Any]] = {
-    "query": _QUERY, "model": {"description": "Not read: the reply's model says what answered."},
-    "documents": _DOCUMENTS, "texts": {**_DOCUMENTS, "minItems": 1},
-    "top_n": _COUNT, "top_k": _COUNT,
-    "return_documents": _FLAG, "raw_scores": _FLAG, "use_activation": _FLAG, "return_text": _FLAG, "truncate": _FLAG,
-    "truncation": _FLAG,
-    "text_1": {"anyOf": [_QUERY, {"type": "array", "items": _QUERY}]}, "text_2": {"anyOf": [_DOCUMENT, _DOCUMENTS]},
-    "input": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
-    "encoding_format": {"enum": ["float", "base64", None]},
-    "k": _DEPTH, "depth": _DEPTH,
-    "mix": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
-    "budget_ms": {"type": ["number", "null"], "minimum": 1, "maximum": search_wire.MOST_BUDGET_MS},
-    "where": {
-        "type": ["array", "null"],
-        "items": {"type": "string", "pattern": "^[A-Za-z_]+ *(=|!=|<|<=|>|>=) *[A-Za-z0-9]+$"},
-        "description": "Conditions such as year>=2020; several by AND, quotes around what has spaces.",
-    },
-    "columns": _COUNT, "evidence": _FLAG, "rerank": _FLAG,
-}  # fmt: skip
-# infinity and TEI refuse an empty list; the others answer it with one.
-_SOME = {**_FIELDS, "documents": {**_DOCUMENTS, "minItems": 1}}
 _ERRORS = {
     400: "A field is wrong; `error.param` names it.",
     401: "An API key is needed.",
     403: "Web pages from elsewhere may not call this server; see --cors.",
     408: "The body came too slowly.",
     413: "More than one request may have.",
+    415: "The body is compressed or in another encoding than JSON's.",
     421: "This server is not called by that name; see --allow-host.",
     422: "A field is wrong, as TEI and infinity say it.",
     429: "No room now; Retry-After says when.",
+    500: "The server failed; its log says where.",
     503: "Not ready, shutting down, or the deadline passed.",
 }
 _ERROR_REPLY = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
@@ -67,33 +34,13 @@ def document(service: Service, keyed: bool = False) -> dict[str, Any]:
         service: what is served.
         keyed: whether a key is needed.
     """
-    limit = service.limits.most_seconds
-    paths: dict[str, Any] = {
-        "/v2/rerank": _post(limit, cohere.V2.about, cohere.V2.example, ("query", "documents"), "results"),
-        "/v1/rerank": _post(limit, cohere.V1.about, cohere.V1.example, ("query", "documents"), "results"),
-        "/rerank": _post(
-            limit,
-            "Any dialect: the fields decide. TEI's when texts is present, Voyage's when top_k or truncation is.",
-            dialects.BY_NAME["tei"].example,
-            ("query", "texts"),
-        ),
-    }
-    for name, dialect in dialects.BY_NAME.items():
-        documents, key = {"tei": ("texts", None), "voyage": ("documents", "data")}.get(name, ("documents", "results"))
-        known = _SOME if name == "infinity" else _FIELDS
-        paths[f"/{name}/rerank"] = _post(limit, dialect.about, dialect.example, ("query", documents), key, known=known)
-    paths["/v1/score"] = _post(limit, vllm.SCORE.about, vllm.SCORE.example, ("text_1", "text_2"), "data")
-    if service.embedder is not None:
-        paths["/v1/embeddings"] = _post(limit, "OpenAI's embeddings.", openai.EXAMPLE, ("input",), "data")
-    paths["/search"] = _post(
-        limit,
-        "Search the index: BM25 and dense retrieval, fused, reranked within the budget. "
-        "Add columns and evidence to see what each step did.",
-        search_wire.EXAMPLE,
-        ("query",) if service.index is not None else ("query", "documents"),
-        "results",
-        ("mix", "rerank", "columns", "evidence", "documents"),
-    )
+    paths = _posts(service) | _gets()
+    for path, other in _aliases().items():
+        if other in paths and path not in paths:
+            paths[path] = {
+                method: {**about, "summary": f"As {other}.", "tags": ["alias"]}
+                for method, about in paths[other].items()
+            }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -103,7 +50,7 @@ def document(service: Service, keyed: bool = False) -> dict[str, Any]:
             "OpenAI's; search. X-Crossrank-Deadline-Ms bounds a request's time; Server-Timing in the reply says where "
             "it went.",
         },
-        "paths": paths | _gets(),
+        "paths": paths,
         "components": {
             "securitySchemes": {
                 "key": {"type": "http", "scheme": "bearer"},
@@ -119,27 +66,83 @@ def document(service: Service, keyed: bool = False) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _post(
-    limit: float,
-    about: str,
-    example: Mapping[str, Any],
-    required: tuple[str, ...],
-    key: str | None = None,
-    more: tuple[str, ...] = (),
-    known: Mapping[str, Any] = _FIELDS,
+def _posts(service: Service) -> dict[str, Any]:
+    """The paths that take a body."""
+    limit = service.limits.most_seconds
+    tei = dialects.BY_NAME["tei"]
+    made = {
+        "/v2/rerank": _post(limit, cohere.V2.about, _schema_of(cohere.V2), _reply(cohere.V2.key)),
+        "/v1/rerank": _post(limit, cohere.V1.about, _schema_of(cohere.V1), _reply(cohere.V1.key)),
+        "/rerank": _post(
+            limit,
+            "Any dialect: the fields decide. TEI's when texts is present, Voyage's when top_k or truncation is.",
+            {"anyOf": [_schema_of(tei), _schema_of(cohere.V2)], "example": dict(tei.example)},
+            {"type": ["array", "object"]},
+        ),
+    }
+    for name, dialect in dialects.BY_NAME.items():
+        made[f"/{name}/rerank"] = _post(limit, dialect.about, _schema_of(dialect), _reply(dialect.key))
+    made["/v1/score"] = _post(limit, vllm.SCORE.about, _schema_of(vllm.SCORE), _reply(vllm.SCORE.key))
+    if service.embedder is not None:
+        fields = {**openai.FIELDS, "dimensions": {"enum": [service.embedder.width, None]}}
+        schema = _schema(fields, (("input",),), openai.EXAMPLE)
+        made["/v1/embeddings"] = _post(limit, "OpenAI's embeddings.", schema, _reply("data"))
+    made["/search"] = _post(
+        limit,
+        "Search the index: BM25 and dense retrieval, fused, reranked within the budget. "
+        "Add columns and evidence to see what each step did.",
+        _schema(
+            search_wire.FIELDS,
+            (("query",),) if service.index is not None else (("query",), ("documents",)),
+            search_wire.EXAMPLE,
+        )
+        | {"additionalProperties": False},
+        _reply("results"),
+    )
+    return made
+
+
+def _aliases() -> dict[str, str]:
+    """The other paths that are answered, each with the one that it is answered as."""
+    made = {
+        path: path.removeprefix("/cohere") if dialects.by_path(path) is None else f"/{path.split('/')[1]}/rerank"
+        for path in dialects.RERANK
+    }
+    for paths, other in (
+        (dialects.SCORE, "/v1/score"), (dialects.EMBED, "/v1/embeddings"), (dialects.MODELS, "/v1/models"),
+    ):  # fmt: skip
+        made |= dict.fromkeys(paths, other)
+    return made
+
+
+def _schema_of(dialect: Dialect) -> dict[str, Any]:
+    return _schema(dialect.fields, dialect.required, dialect.example)
+
+
+def _schema(
+    fields: Mapping[str, Any], required: Sequence[tuple[str, ...]], example: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A path that takes a body. `limit`: seconds a deadline may be away; `key`: what the reply surely has."""
-    fields = [*example, *(name for name in (*required, *more) if name not in example)]
-    schema = {
-        "type": "object", "required": list(required), "properties": {name: known[name] for name in fields},
-        "example": dict(example),
+    """A body: what its fields may hold, and those that must be there, each as names of which one is enough."""
+    made: dict[str, Any] = {
+        "type": "object", "required": [names[0] for names in required if len(names) == 1],
+        "properties": dict(fields), "example": dict(example),
     }  # fmt: skip
+    choices = [{"anyOf": [{"required": [name]} for name in names]} for names in required if len(names) > 1]
+    return {**made, "allOf": choices} if choices else made
+
+
+def _reply(key: str | None) -> dict[str, Any]:
+    """A reply that surely has this field, or is a list."""
+    return {"type": "array"} if key is None else {"type": "object", "required": [key]}
+
+
+def _post(limit: float, about: str, schema: Mapping[str, Any], reply: Mapping[str, Any]) -> dict[str, Any]:
+    """A path that takes a body. `limit`: seconds a deadline may be away."""
     deadline = {
         "name": "X-Crossrank-Deadline-Ms", "in": "header", "required": False,
         "schema": {"type": "integer", "minimum": 1, "maximum": int(1000 * limit)},
         "description": "Milliseconds within which the answer is due.",
     }  # fmt: skip
-    reply = {"type": "array"} if key is None else {"type": "object", "required": [key]}
     return {
         "post": {
             "summary": about,

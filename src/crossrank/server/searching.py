@@ -14,7 +14,7 @@ from crossrank.fusion import Scores
 from crossrank.pipeline import MIX, Pipeline
 from crossrank.retrieval.bm25 import BM25Retriever
 from crossrank.retrieval.dense import DenseRetriever
-from crossrank.server.limits import estimate
+from crossrank.server.limits import Reach, estimate
 from crossrank.server.service import Service
 from crossrank.server.tickets import Ticket, working
 from crossrank.types import Passage, Ranking, Retriever, Truncation
@@ -27,6 +27,8 @@ RERANKED = "reranked"
 _MOST_EVIDENCE = 50
 # Sentences of one passage that are compared: the page waits for them.
 _MOST_SENTENCES = 16
+# What is read of an index is not known beforehand; its passages have about 200 tokens at most.
+_PASSAGE = "x" * 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,8 @@ class Search:
         where: filters on metadata.
         columns: entries of each step's ranking to return, 0 for none.
         evidence: find the sentence that answers in each passage.
-        documents: candidates to rank instead of the index's passages; their ids are their ranks as given, from 1.
+        documents: candidates to rank instead of the index's passages; their ids are their ranks as given, from 1. None
+            searches the index.
     """
 
     query: str
@@ -53,7 +56,7 @@ class Search:
     where: tuple[str, ...] = ()
     columns: int = 0
     evidence: bool = False
-    documents: tuple[str, ...] = ()
+    documents: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +82,22 @@ class Found:
     cut: str | None = None
 
 
+def foreseen(service: Service, asked: Search) -> int:
+    """Tokens that a search may take, guessed from lengths: what is embedded, and what the cross-encoder reads, of which
+    a budget allows as much as fits.
+    """
+    texts: Sequence[str] = asked.documents or ()
+    embedded = 0
+    if service.embedder is not None:
+        embedded = estimate([("", text) for text in (asked.query, *texts)], Reach(0, service.embedder.max_length))
+    if asked.documents is None and service.index is not None:
+        texts = (_PASSAGE,) * min(asked.depth, len(service.index))
+    read = estimate([(asked.query, text) for text in texts[: asked.depth]], service.reach()) if asked.mix else 0
+    if asked.budget is not None and service.scheduler.rate > 0:
+        read = min(read, int(asked.budget * service.scheduler.rate))
+    return embedded + read
+
+
 def search(service: Service, asked: Search, ticket: Ticket) -> Found:
     """The best passages of the service's index, or of the candidates that the request brings.
 
@@ -90,7 +109,7 @@ def search(service: Service, asked: Search, ticket: Ticket) -> Found:
     began = time.monotonic()
     with working(ticket):
         texts, (ranking, traces) = (
-            _candidates(service, asked, ticket) if asked.documents else _first_stage(service, asked)
+            _first_stage(service, asked) if asked.documents is None else _candidates(service, asked, ticket)
         )
         ticket.check()
         depth, cut = _depth(service, asked, ranking, texts, began)
@@ -126,13 +145,13 @@ def _first_stage(service: Service, asked: Search) -> tuple[Texts, tuple[Ranking,
 
 def _candidates(service: Service, asked: Search, ticket: Ticket) -> tuple[Texts, tuple[Ranking, tuple[Trace, ...]]]:
     """The request's own documents as given, and by the embedder where there is one."""
-    passages = {str(rank): Passage(str(rank), text) for rank, text in enumerate(asked.documents, start=1)}
+    passages = {str(rank): Passage(str(rank), text) for rank, text in enumerate(asked.documents or (), start=1)}
     ids = list(passages)
     ranking = Ranking.sorted(ids, -np.arange(1, len(ids) + 1, dtype=np.float32))
     traces = [Trace("given", ranking, 0.0, {})]
     if service.embedder is not None:
         began = time.perf_counter()
-        vectors = service.embed([asked.query, *asked.documents], ticket)
+        vectors = service.embed([asked.query, *(asked.documents or ())], ticket).vectors
         ranking = Ranking.sorted(ids, vectors[1:] @ vectors[0])
         traces.append(Trace("dense", ranking, time.perf_counter() - began, {}))
     return lambda ids: [passages[id_] for id_ in ids], (ranking, tuple(traces))
@@ -162,9 +181,9 @@ def _depth(service: Service, asked: Search, ranking: Ranking, texts: Texts, bega
     rate, left = service.scheduler.rate, _time_left(asked, began)
     if left == float("inf") or rate <= 0 or not most:
         return most, None
-    spent, fits = service.scheduler.queued_tokens / rate, 0
+    spent, fits, reach = service.scheduler.queued_tokens / rate, 0, service.reach()
     for passage in texts(ranking.ids[:most]):
-        spent += estimate(asked.query, [passage.scored_text]) / rate
+        spent += estimate([(asked.query, passage.scored_text)], reach) / rate
         if spent > left:
             break
         fits += 1

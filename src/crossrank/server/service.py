@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -16,12 +16,12 @@ from tokenizers import Tokenizer
 from crossrank.calibration import sigmoid
 from crossrank.crossencoder import CrossEncoder, Scored
 from crossrank.embedder import TextEmbedder
-from crossrank.encoder import valid_text
 from crossrank.errors import InputError
-from crossrank.server.limits import Limits
+from crossrank.server.cutting import Caps, Cutter, merged
+from crossrank.server.limits import Limits, Reach
 from crossrank.server.scheduler import LEAST_TOKENS, MOST_TOKENS, Scheduler, Shared
 from crossrank.server.tickets import Ticket, working
-from crossrank.types import Tokens, Truncation
+from crossrank.types import Embedded, Tokens, Truncation
 
 if TYPE_CHECKING:
     from crossrank.index import Index
@@ -35,23 +35,6 @@ BATCH_SECONDS = 0.02
 _MOST_MEASUREMENTS, _MEASURING_SECONDS = 5, 0.1
 _WARM_QUERY = "which way does the river run?"
 _WARM_TEXT = "The quick brown fox jumps over the lazy dog while the river carries the boats down to the sea. " * 4
-
-
-@dataclass(frozen=True, slots=True)
-class Caps:
-    """How much of texts a request wants read; None reads everything.
-
-    Attributes:
-        query: tokens of the query.
-        document: tokens of each document.
-        pair: tokens of a query and a document together, special tokens included.
-        windows: windows of one document.
-    """
-
-    query: int | None = None
-    document: int | None = None
-    pair: int | None = None
-    windows: int | None = None
 
 
 class Service:
@@ -82,6 +65,7 @@ class Service:
         # Copies, so that the caller's own scorer keeps its backend.
         self.scorer = copy.copy(scorer)
         self.scorer.backend = Shared(scorer.backend, self.scheduler)
+        self.cutter = Cutter(self.scorer)
         self.embedder = copy.copy(embedder) if embedder is not None else None
         if self.embedder is not None:
             self.embedder.backend = Shared(self.embedder.backend, self.scheduler)
@@ -138,43 +122,24 @@ class Service:
         with working(ticket):
             for chunk in _chunks(pairs):
                 ticket.check()
-                scored = self.scorer.scored(self.capped(chunk, caps))
+                texts, cuts = self.cutter.cut(chunk, caps)
+                scored = self.scorer.scored(texts)
                 total += scored.tokens
                 self.limits.check_tokens(total)
                 scores.append(scored.scores)
-                for cut in scored.truncations:
+                for cut in merged(cuts, scored.truncations):
                     truncations[cut if cut.position < 0 else replace(cut, position=cut.position + begin)] = None
                 begin += len(chunk)
         return Scored(np.concatenate(scores), tuple(truncations), total)
 
-    def capped(self, pairs: Sequence[tuple[str, str]], caps: Caps | None) -> Sequence[tuple[str, str]]:
-        """The pairs with their texts cut to the tokens that a request wants read."""
-        if caps is None or caps == Caps():
-            return pairs
-        return [self._capped(query, document, caps) for query, document in pairs]
-
-    def _capped(self, query: str, document: str, caps: Caps) -> tuple[str, str]:
-        if caps.query is not None:
-            query = self._cut(query, caps.query)
-        most = caps.document
-        if caps.windows is not None:
-            windows = self.scorer.windows
-            whole = windows.size + (caps.windows - 1) * (windows.size - windows.overlap)
-            most = whole if most is None else min(most, whole)
-        if caps.pair is not None:
-            beside = len(self._tokenizer.encode(query, "").ids)
-            left = max(1, caps.pair - beside)
-            most = left if most is None else min(most, left)
-        return query, document if most is None else self._cut(document, most)
-
-    def _cut(self, text: str, most: int) -> str:
-        """The text up to the end of its token number `most`."""
-        if len(text) <= most:
-            return text
-        # 24 characters a token, as the encoder reads at most.
-        begin = text[: most * 24]
-        spans = self._tokenizer.encode(valid_text(begin), add_special_tokens=False).offsets
-        return begin[: spans[most - 1][1]] if len(spans) > most else begin
+    def reach(self, caps: Caps | None = None) -> Reach:
+        """How far the cross-encoder reads a query and a document, when a request wants so much of them read."""
+        caps, windows = caps or Caps(), self.scorer.windows
+        most = windows.size * min(windows.most, caps.windows or windows.most)
+        half = self.scorer.checkpoint.max_length // 2
+        return Reach(
+            min(half, caps.query or half, caps.pair or half), min(most, caps.document or most, caps.pair or most)
+        )
 
     @property
     def score_kind(self) -> str:
@@ -195,8 +160,8 @@ class Service:
 
     # Embedding ---------------------------------------------------------------------------------------------------
 
-    def embed(self, texts: Sequence[str], ticket: Ticket) -> NDArray[np.float32]:
-        """Unit vectors, shape (n, width), in the order of the texts.
+    def embed(self, texts: Sequence[str], ticket: Ticket) -> Embedded:
+        """Unit vectors, shape (n, width), in the order of the texts, with what was not read to its end.
 
         Raises:
             RefusedError: too many tokens, too late, or this server has no embedder.
@@ -205,12 +170,17 @@ class Service:
         if self.embedder is None:
             raise InputError("this server has no embedding model")
         parts = [np.zeros((0, self.embedder.width), dtype=np.float32)]
+        truncations: list[Truncation] = []
+        begin = 0
         with working(ticket):
             for chunk in _chunks([("", text) for text in texts]):
                 ticket.check()
-                parts.append(self.embedder.embed([text for _, text in chunk]))
+                made = self.embedder.embedded([text for _, text in chunk])
                 self.limits.check_tokens(ticket.tokens)
-        return np.concatenate(parts)
+                parts.append(made.vectors)
+                truncations += [replace(cut, position=cut.position + begin) for cut in made.truncations]
+                begin += len(chunk)
+        return Embedded(np.concatenate(parts), tuple(truncations))
 
     def latest(self) -> tuple[Index, TextEmbedder]:
         """The index at its last commit, and its embedder; what was committed since the last search is in it.

@@ -6,12 +6,13 @@ the paths without a product's name.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
+from crossrank.server.cutting import Caps
 from crossrank.server.refusals import invalid
-from crossrank.server.service import Caps
-from crossrank.server.wire import fields
+from crossrank.server.wire import fields, schemas
 from crossrank.server.wire.shapes import Dialect, Outcome, Rerank
 
 # One search unit is a query with up to so many documents.
@@ -51,11 +52,22 @@ def read_v1(body: fields.Body) -> Rerank:
 
 def _document(item: Any, place: int, names: list[str] | None) -> str:
     if not (isinstance(item, Mapping) and names):
-        return fields.texts({"documents": [item]}, "documents")[0]
-    found = [f"{name}: {item[name]}" for name in names if item.get(name) is not None]
-    if not found:
+        return fields.document(item, f"documents[{place}]")
+    if not any(name in item for name in names):
         raise invalid(f"documents[{place}] has none of the rank_fields", f"documents[{place}]")
-    return "\n".join(found)
+    # A name without a text beside it would make a blank document one that can be scored.
+    texts = ((name, _text(item.get(name))) for name in names)
+    return "\n".join(f"{name}: {text}" for name, text in texts if text.strip())
+
+
+def _text(value: Any) -> str:
+    """A field's value as text: other than strings as JSON, null as nothing."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        raise invalid("the body is nested too deeply") from None
 
 
 def reply(request: Rerank, outcome: Outcome) -> dict[str, Any]:
@@ -93,6 +105,10 @@ def as_object(document: Any) -> dict[str, Any]:
     return dict(document) if isinstance(document, Mapping) else {"text": document}
 
 
+FIELDS = {
+    "model": schemas.MODEL, "query": schemas.QUERY, "documents": schemas.DOCUMENTS, "top_n": schemas.COUNT,
+    "return_documents": schemas.FLAG, "max_tokens_per_doc": schemas.POSITIVE,
+}  # fmt: skip
 V2 = Dialect(
     "cohere",
     read,
@@ -100,6 +116,7 @@ V2 = Dialect(
     {"model": "rerank-v4.0-pro", "query": "What is the capital of France?",
      "documents": ["Bread needs yeast.", "Paris is the capital of France."], "top_n": 2},
     "Cohere's version 2; the reply also holds what clients of Jina, vLLM and infinity read.",
+    FIELDS,
 )  # fmt: skip
 V1 = Dialect(
     "cohere",
@@ -109,4 +126,14 @@ V1 = Dialect(
      "documents": [{"text": "Bread needs yeast."}, {"text": "Paris is the capital of France."}],
      "return_documents": True},
     "Cohere's version 1: documents may be objects, and rank_fields says what of them is read.",
+    {
+        **FIELDS,
+        "documents": {
+            "type": "array",
+            "items": {"anyOf": [{"type": "string"}, {"type": "object"}]},
+            "description": "An object holds its text in text, or in one or more of the rank_fields.",
+        },
+        "rank_fields": {"type": ["array", "null"], "items": {"type": "string"}},
+        "max_chunks_per_doc": schemas.POSITIVE,
+    },
 )  # fmt: skip

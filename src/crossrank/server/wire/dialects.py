@@ -16,6 +16,12 @@ BY_NAME: dict[str, Dialect] = {
     "infinity": infinity.INFINITY,
     "tei": tei.TEI,
 }
+# The paths that are answered, each tuple in its own way.
+RERANK = ("/rerank", "/v1/rerank", "/v2/rerank", "/cohere/v1/rerank", "/cohere/v2/rerank",
+          *(f"/{name}{version}/rerank" for name in BY_NAME for version in ("", "/v1", "/v2")))  # fmt: skip
+SCORE = ("/score", "/v1/score", "/vllm/score", "/vllm/v1/score")
+EMBED = ("/embeddings", "/v1/embeddings", "/infinity/embeddings")
+MODELS = ("/models", "/v1/models", "/infinity/models", "/vllm/v1/models", "/jina/v1/models")
 
 
 def of(path: str, body: Mapping[str, Any]) -> Dialect:

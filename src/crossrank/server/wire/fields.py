@@ -28,7 +28,7 @@ def text(body: Body, name: str) -> str:
 
 def texts(body: Body, name: str) -> tuple[str, ...]:
     """A list of strings, or of objects with a string in `text`."""
-    return tuple(_document(item, f"{name}[{place}]") for place, item in enumerate(items(body, name)))
+    return tuple(document(item, f"{name}[{place}]") for place, item in enumerate(items(body, name)))
 
 
 def items(body: Body, name: str) -> Sequence[Any]:
@@ -39,7 +39,8 @@ def items(body: Body, name: str) -> Sequence[Any]:
     return value
 
 
-def _document(value: Any, name: str) -> str:
+def document(value: Any, name: str) -> str:
+    """A string, or an object with one in `text`; `name` is where it stands, for the message."""
     if isinstance(value, Mapping):
         value = _text_of(value, name)
     if not isinstance(value, str):
@@ -87,7 +88,9 @@ def number(body: Body, name: str, least: float, most: float) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise invalid(f"{name} must be a number, not {kind(value)}", name)
     if not least <= value <= most:
-        raise invalid(f"{name} must be from {least:g} to {most:g}, not {value:g}", name)
+        # A whole number may be larger than any float.
+        told = f"{value:g}" if isinstance(value, float) else value
+        raise invalid(f"{name} must be from {least:g} to {most:g}, not {told}", name)
     return float(value)
 
 

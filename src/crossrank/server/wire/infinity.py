@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from crossrank.server.refusals import RefusedError, invalid
-from crossrank.server.wire import fields
+from crossrank.server.wire import fields, schemas
 from crossrank.server.wire.shapes import Dialect, Outcome, Rerank, error_body
 
 
@@ -54,5 +54,7 @@ INFINITY = Dialect(
      "documents": ["Bread needs yeast.", "Paris is the capital of France."], "raw_scores": False,
      "return_documents": True},
     "infinity's: documents come back as plain strings; chosen where raw_scores is present.",
-    refuse,
+    {"model": schemas.MODEL, "query": schemas.QUERY, "documents": schemas.SOME_DOCUMENTS, "top_n": schemas.POSITIVE,
+     "raw_scores": schemas.FLAG, "return_documents": schemas.FLAG},
+    refuse=refuse,
 )  # fmt: skip

@@ -33,4 +33,5 @@ JINA = Dialect(
     {"model": "jina-reranker-v2-base-multilingual", "query": "What is the capital of France?",
      "documents": ["Bread needs yeast.", {"text": "Paris is the capital of France."}], "top_n": 1},
     "Jina's: documents come back unless return_documents is false.",
+    cohere.FIELDS,
 )  # fmt: skip

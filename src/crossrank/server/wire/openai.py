@@ -11,8 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.server.refusals import invalid
-from crossrank.server.wire import fields
+from crossrank.server.wire import fields, schemas
 
+# Bytes that one number of a vector takes in a reply.
+_FLOAT_BYTES, _BASE64_BYTES = 21, 16 / 3
+FIELDS: dict[str, schemas.Schema] = {
+    "model": schemas.MODEL,
+    "input": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+    "encoding_format": schemas.one_of("float", "base64"),
+    "dimensions": schemas.POSITIVE,
+}
 EXAMPLE = {"model": "text-embedding-3-small", "input": ["Paris is the capital of France."], "encoding_format": "float"}
 
 
@@ -62,12 +70,22 @@ def check_width(request: Embed, width: int) -> None:
         raise invalid(f"this model's vectors have {width} dimensions, not {request.dimensions}", "dimensions")
 
 
+def size(request: Embed, width: int) -> int:
+    """About how many bytes the reply will have.
+
+    >>> size(Embed(("tea",) * 1000), 384)
+    8124000
+    """
+    numbers = width * _BASE64_BYTES if request.base64 else width * _FLOAT_BYTES
+    return len(request.texts) * int(numbers + 60)
+
+
 def reply(request: Embed, vectors: NDArray[np.float32], model: str, tokens: int) -> dict[str, Any]:
     """In the order of the input."""
     encoded: Sequence[Any] = (
         [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
         if request.base64
-        else vectors.tolist()
+        else [row.tolist() for row in vectors]
     )
     return {
         "object": "list",

@@ -10,27 +10,42 @@ from crossrank.pipeline import MIX
 from crossrank.server.refusals import invalid
 from crossrank.server.searching import RERANKED, Found, Search
 from crossrank.server.service import Service
-from crossrank.server.wire import fields
+from crossrank.server.wire import fields, schemas
 from crossrank.server.wire.shapes import Timing
 
 EXAMPLE = {"query": "how do I retry a failed upload?", "k": 5, "depth": 50, "budget_ms": 500, "where": ["year>=2020"]}
 MOST_DEPTH, MOST_BUDGET_MS = 1000, 600_000
+_DEPTH: schemas.Schema = {"type": ["integer", "null"], "minimum": 1, "maximum": MOST_DEPTH}
+_CONDITION: schemas.Schema = {"type": "string", "pattern": "^[A-Za-z_]+ *(=|!=|<|<=|>|>=) *[A-Za-z0-9]+$"}
+FIELDS: dict[str, schemas.Schema] = {
+    "query": schemas.QUERY, "k": _DEPTH, "depth": _DEPTH,
+    "mix": {"type": ["number", "null"], "minimum": 0, "maximum": 1}, "rerank": schemas.FLAG,
+    "budget_ms": {"type": ["number", "null"], "minimum": 1, "maximum": MOST_BUDGET_MS},
+    "where": {
+        # So many conditions `crossrank.index.filters` allows.
+        "anyOf": [_CONDITION, {"type": "array", "items": _CONDITION, "maxItems": 64}, {"type": "null"}],
+        "description": "Conditions such as year>=2020; several by AND, quotes around what has spaces.",
+    },
+    "columns": schemas.COUNT, "evidence": schemas.FLAG, "documents": schemas.DOCUMENTS,
+}  # fmt: skip
 
 
 def read(body: fields.Body) -> Search:
-    """Fields: query, k, depth, mix, rerank, budget_ms, where, columns, evidence, documents.
+    """Those of `FIELDS`, and no others: whoever misspells a condition must not get an answer without it.
 
     >>> read({"query": "tea", "rerank": False}).mix
     0.0
     """
+    if unknown := next((name for name in body if name not in FIELDS), None):
+        raise invalid(f"there is no field {unknown!r}; there are {', '.join(FIELDS)}", unknown)
     where = body.get("where")
     conditions = [where] if isinstance(where, str) else [] if where is None else fields.items(body, "where")
     if not all(isinstance(condition, str) for condition in conditions):
         raise invalid('where must be a list of conditions such as "year>=2020"', "where")
     mix = fields.number(body, "mix", 0.0, 1.0)
     budget = fields.number(body, "budget_ms", 1, MOST_BUDGET_MS)
-    documents = fields.texts(body, "documents") if body.get("documents") is not None else ()
-    default = 1.0 if documents else MIX
+    documents = None if body.get("documents") is None else fields.texts(body, "documents")
+    default = MIX if documents is None else 1.0
     return Search(
         query=fields.text(body, "query"),
         k=_bounded(body, "k", 10),

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from crossrank.server.cutting import Caps
 from crossrank.server.refusals import RefusedError
-from crossrank.server.service import Caps
+from crossrank.server.wire.schemas import Schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,9 @@ class Dialect:
         reply: a request and its answer to a body.
         example: a body, for the documentation and its tests.
         about: one sentence.
+        fields: what is read of a body, as JSON schemas; `example` has no others.
+        required: fields that must be there, each as a tuple of names of which one is enough.
+        key: what the reply holds its entries under; None for a bare list.
         refuse: an error to status and body.
         headers: of a reply.
     """
@@ -106,5 +110,8 @@ class Dialect:
     reply: Callable[[Rerank, Outcome], Any]
     example: Mapping[str, Any]
     about: str
+    fields: Mapping[str, Schema]
+    required: tuple[tuple[str, ...], ...] = (("query",), ("documents",))
+    key: str | None = "results"
     refuse: Callable[[RefusedError, str], tuple[int, Any]] = error_body
     headers: Callable[[Outcome], dict[str, str]] = no_headers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from crossrank.server.refusals import RefusedError
-from crossrank.server.wire import fields
+from crossrank.server.wire import fields, schemas
 from crossrank.server.wire.shapes import Dialect, Outcome, Rerank
 
 _KINDS = {
@@ -13,13 +13,15 @@ _KINDS = {
     "InternalServerError": "Backend",
 }  # fmt: skip
 
+_DIRECTIONS = ("left", "right", "Left", "Right")
+
 
 def read(body: fields.Body) -> Rerank:
     """`truncate: false` asks for an error when something would not be read; absent, all is read in windows anyway."""
     query, texts = fields.text(body, "query"), fields.texts(body, "texts")
     if not texts:
         raise RefusedError("`texts` cannot be empty", 400, "Empty", "texts")
-    fields.choice(body, "truncation_direction", ("left", "right", "Left", "Right"), "right")
+    fields.choice(body, "truncation_direction", _DIRECTIONS, "right")
     return Rerank(
         pairs=tuple((query, text) for text in texts),
         raw=fields.flag(body, "raw_scores", False),
@@ -69,6 +71,10 @@ TEI = Dialect(
     {"query": "What is the capital of France?", "texts": ["Bread needs yeast.", "Paris is the capital of France."],
      "raw_scores": False, "return_text": True, "truncate": True},
     "text-embeddings-inference's: a bare array; chosen where texts is present.",
+    {"query": schemas.QUERY, "texts": schemas.SOME_DOCUMENTS, "raw_scores": schemas.FLAG, "return_text": schemas.FLAG,
+     "truncate": schemas.FLAG, "truncation_direction": schemas.one_of(*_DIRECTIONS)},
+    (("query",), ("texts",)),
+    None,
     refuse,
     headers,
 )  # fmt: skip

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from crossrank.server.cutting import Caps
 from crossrank.server.refusals import invalid
-from crossrank.server.service import Caps
-from crossrank.server.wire import fields
+from crossrank.server.wire import fields, schemas
 from crossrank.server.wire.shapes import Dialect, Outcome, Rerank
 
 # Fields that no other dialect has: a body without a product's path that holds one is vLLM's.
@@ -14,19 +14,25 @@ OWN = ("truncate_prompt_tokens", "max_tokens_per_query", "use_activation", "trun
        "chat_template_kwargs", "instruction")  # fmt: skip
 _QUERIES = ("queries", "text_1", "data_1")
 _DOCUMENTS = ("documents", "items", "text_2", "data_2")
+_SIDES = ("left", "right")
 
 
 def _caps(body: fields.Body) -> Caps:
-    """vLLM's limits of reading; 0 and null mean none, and so does a truncation to -1, "what the model can"."""
+    """vLLM's limits of reading; 0 and null mean none, and so does a truncation to -1, "what the model can".
+
+    `truncation_side` says which end `truncate_prompt_tokens` cuts: "left" keeps the end of a text.
+    """
     if body.get("instruction"):
         raise invalid("this model takes no instruction; leave it out", "instruction")
     if "normalize" in body:
         raise invalid("normalize is not a parameter; say use_activation", "normalize")
     pair = fields.whole(body, "truncate_prompt_tokens", -1)
+    side = fields.choice(body, "truncation_side", _SIDES, "right")
     return Caps(
         query=fields.count(body, "max_tokens_per_query"),
         document=fields.count(body, "max_tokens_per_doc"),
         pair=pair if pair is not None and pair > 0 else None,
+        left=side == "left" and pair is not None and pair > 0,
     )
 
 
@@ -75,9 +81,11 @@ def read_score(body: fields.Body) -> Rerank:
 
 
 def _side(body: fields.Body, names: tuple[str, ...]) -> tuple[str, ...]:
-    name = next((name for name in names if body.get(name) is not None), None)
-    if name is None:
-        raise invalid(f"one of {', '.join(names)} must be there", names[0])
+    given = [name for name in names if body.get(name) is not None]
+    if len(given) != 1:
+        # Whichever of two were taken, the other would be passed over in silence.
+        raise invalid(f"one of {', '.join(names)} must be there, and only one", names[0])
+    (name,) = given
     value = body[name]
     return fields.texts({name: value if isinstance(value, list) else [value]}, name)
 
@@ -97,6 +105,10 @@ def reply_score(request: Rerank, outcome: Outcome) -> dict[str, Any]:
     }
 
 
+_FIELDS = {
+    "use_activation": schemas.FLAG, "max_tokens_per_query": schemas.COUNT, "max_tokens_per_doc": schemas.COUNT,
+    "truncate_prompt_tokens": {"type": ["integer", "null"], "minimum": -1}, "truncation_side": schemas.one_of(*_SIDES),
+}  # fmt: skip
 RERANK = Dialect(
     "vllm",
     read,
@@ -104,6 +116,7 @@ RERANK = Dialect(
     {"model": "BAAI/bge-reranker-base", "query": "What is the capital of France?",
      "documents": ["Bread needs yeast.", "Paris is the capital of France."], "top_n": 0, "use_activation": True},
     "vLLM's: documents always come back; chosen where one of its own fields is present.",
+    {"model": schemas.MODEL, "query": schemas.QUERY, "documents": schemas.DOCUMENTS, "top_n": schemas.COUNT, **_FIELDS},
 )  # fmt: skip
 SCORE = Dialect(
     "vllm-score",
@@ -112,4 +125,8 @@ SCORE = Dialect(
     {"model": "BAAI/bge-reranker-base", "text_1": "What is the capital of France?",
      "text_2": ["Bread needs yeast.", "Paris is the capital of France."]},
     "vLLM's score: pairs, in the order of the input.",
+    {"model": schemas.MODEL, **dict.fromkeys(_QUERIES, schemas.ANY_QUERIES),
+     **dict.fromkeys(_DOCUMENTS, schemas.ANY_DOCUMENTS), **_FIELDS},
+    (_QUERIES, _DOCUMENTS),
+    "data",
 )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from crossrank.server.wire import fields
+from crossrank.server.wire import fields, schemas
 from crossrank.server.wire.shapes import Dialect, Outcome, Rerank
 
 
@@ -38,4 +38,7 @@ VOYAGE = Dialect(
     {"model": "rerank-2.5", "query": "What is the capital of France?",
      "documents": ["Bread needs yeast.", "Paris is the capital of France."], "top_k": 1, "truncation": True},
     "Voyage's: top_k for top_n, data for results; chosen where top_k or truncation is present.",
+    {"model": schemas.MODEL, "query": schemas.QUERY, "documents": schemas.DOCUMENTS, "top_k": schemas.COUNT,
+     "top_n": schemas.COUNT, "return_documents": schemas.FLAG, "truncation": schemas.FLAG},
+    key="data",
 )  # fmt: skip

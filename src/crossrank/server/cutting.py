@@ -1,0 +1,131 @@
+"""Texts cut to the tokens that a request wants read, with a report of what that leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from crossrank.crossencoder import CrossEncoder
+from crossrank.encoder import CHARACTERS_A_TOKEN, Template, valid_text
+from crossrank.types import Truncation
+
+Pairs = Sequence[tuple[str, str]]
+# A cut inside a word can give more tokens than it had there; so many times one token fewer is tried.
+_TRIES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """How much of texts a request wants read; None reads everything.
+
+    Attributes:
+        query: tokens of the query.
+        document: tokens of each document.
+        pair: tokens of a query and a document together, special tokens included. Each keeps a token at least.
+        windows: windows of one document.
+        left: what `pair` cuts keeps its end, not its beginning.
+    """
+
+    query: int | None = None
+    document: int | None = None
+    pair: int | None = None
+    windows: int | None = None
+    left: bool = False
+
+
+class Cutter:
+    """Cuts texts by the tokens of a scorer. Thread-safe: it holds no state.
+
+    Args:
+        scorer: reads what is left.
+    """
+
+    def __init__(self, scorer: CrossEncoder) -> None:
+        self._scorer = scorer
+        self._tokenizer = scorer.checkpoint.tokenizer()
+        # As the scorer reads it: a text that says "[SEP]" means those five characters.
+        self._tokenizer.encode_special_tokens = True
+        self._specials = Template.of(self._tokenizer).specials
+        self._room = scorer.checkpoint.max_length - self._specials
+
+    def cut(self, pairs: Pairs, caps: Caps | None) -> tuple[Pairs, tuple[Truncation, ...]]:
+        """The pairs with their texts cut, and what was cut: at the place of its pair, a query once as position -1."""
+        if caps is None or caps == Caps():
+            return pairs, ()
+        queries: dict[str, tuple[str, Truncation | None, int | None]] = {}
+        made, cuts = [], []
+        for place, (query, document) in enumerate(pairs):
+            if query not in queries:
+                queries[query] = self._query(query, caps)
+            head, _, left = queries[query]
+            document, cut = self._steps(document, (self._most(caps), False), (left, caps.left))
+            made.append((head, document))
+            if cut is not None:
+                cuts.append(replace(cut, position=place))
+        return made, (*(cut for _, cut, _ in queries.values() if cut is not None), *cuts)
+
+    def _query(self, query: str, caps: Caps) -> tuple[str, Truncation | None, int | None]:
+        """The query cut, what was cut, and the tokens that `caps.pair` leaves for a document beside it."""
+        room = None if caps.pair is None else caps.pair - self._specials
+        beside = None if room is None else max(1, room - 1)
+        # The scorer reads no more of a query than half its room; cut here, it is reported once.
+        query, cut = self._steps(query, (caps.query, False), (beside, caps.left), (self._room // 2, False))
+        return query, cut, None if room is None else max(1, room - self._count(query))
+
+    def _most(self, caps: Caps) -> int | None:
+        """Tokens of a document, by itself."""
+        if caps.windows is None:
+            return caps.document
+        windows = self._scorer.windows
+        whole = windows.size + (caps.windows - 1) * (windows.size - windows.overlap)
+        return whole if caps.document is None else min(caps.document, whole)
+
+    def _steps(self, text: str, *steps: tuple[int | None, bool]) -> tuple[str, Truncation | None]:
+        """The text cut to so many tokens, from the left or not, one step after another."""
+        cut: Truncation | None = None
+        for most, left in steps:
+            if most is None:
+                continue
+            text, found = self._cut(text, most, left)
+            if found is not None:
+                cut = found if cut is None else replace(cut, read=found.read)
+        return text, cut
+
+    def _cut(self, text: str, most: int, left: bool) -> tuple[str, Truncation | None]:
+        # A token has a character at least.
+        if len(text) <= most:
+            return text, None
+        # White space can be long and has no tokens: the search goes on behind it, as far as the scorer reads at all.
+        bare, windows = text.strip(), self._scorer.windows
+        limit = max(windows.size * windows.most, self._room) * CHARACTERS_A_TOKEN
+        size = min(most * CHARACTERS_A_TOKEN, limit)
+        while True:
+            exact, part = size >= len(bare), bare[-size:] if left else bare[:size]
+            if not exact:
+                # Half of a long word can have more tokens than the word.
+                part = part.split(None, 1)[-1] if left else part.rsplit(None, 1)[0]
+            spans = self._tokenizer.encode(valid_text(part), add_special_tokens=False).offsets
+            if exact or len(spans) > most or size >= limit:
+                break
+            size *= 2
+        if len(spans) <= most:
+            return (text, None) if exact else (part, Truncation(-1, len(spans), len(spans), 1, exact))
+        for fewer in range(most, max(0, most - _TRIES), -1):
+            kept = part[spans[-fewer][0] :] if left else part[: spans[fewer - 1][1]]
+            read = self._count(kept)
+            if read <= most:
+                break
+        return kept, Truncation(-1, len(spans), read, 1, exact)
+
+    def _count(self, text: str) -> int:
+        return len(self._tokenizer.encode(valid_text(text), add_special_tokens=False).ids)
+
+
+def merged(cuts: Sequence[Truncation], scored: Sequence[Truncation]) -> list[Truncation]:
+    """What was cut beforehand and what the scorer then cut, one report a document: its tokens, and those read."""
+    documents = {cut.position: cut for cut in cuts if cut.position >= 0}
+    made = [cut for cut in cuts if cut.position < 0]
+    for cut in scored:
+        first = documents.pop(cut.position, None)
+        made.append(cut if first is None else replace(cut, tokens=first.tokens, exact=first.exact))
+    return [*made, *documents.values()]

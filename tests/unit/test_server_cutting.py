@@ -1,0 +1,104 @@
+"""Texts cut to the tokens that a request wants read: how much is left, from which end, and what is said of it."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+import crossrank
+import tiny
+from crossrank.encoder import Windows
+from crossrank.server.cutting import Caps, Cutter, merged
+from crossrank.types import Truncation
+
+QUERY = "what is the capital of france?"
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> crossrank.CrossEncoder:
+    return crossrank.load(tiny.cross_encoder(tmp_path_factory.mktemp("cutting") / "model"), backend="fake")
+
+
+@pytest.fixture(scope="module")
+def cutter(scorer: crossrank.CrossEncoder) -> Cutter:
+    return Cutter(scorer)
+
+
+def test_caps_cut_what_is_read(cutter: Cutter) -> None:
+    long = "paris " * 50
+    room = len(cutter._tokenizer.encode(QUERY, "").ids)
+    for caps, document in [
+        (Caps(document=3), "paris paris paris"),
+        (Caps(document=1000), long),
+        (Caps(pair=room + 2), "paris paris"),
+        (Caps(windows=1), long),
+        (Caps(windows=1, document=2), "paris paris"),
+        (Caps(pair=room + 2, document=1), "paris"),
+        (Caps(), long),
+    ]:
+        ((query, cut),), _ = cutter.cut([(QUERY, long)], caps)
+        assert (query, cut) == (QUERY, document), caps
+    assert cutter.cut([(QUERY, "bread")], Caps(query=2))[0] == [("what is", "bread")]
+
+
+def test_white_space_is_no_part_of_what_is_read(cutter: Cutter) -> None:
+    for document in (" " * 300 + "paris is a", "paris" + "\n" * 5000 + "is a city", "\x00" * 300 + "paris is a"):
+        ((query, cut),), _ = cutter.cut([(" " * 30 + "what is", document)], Caps(query=1, document=2))
+        assert query == "what"
+        assert cut.strip("\x00").split() == ["paris", "is"]
+
+
+def test_a_text_is_not_searched_for_tokens_behind_what_the_scorer_reads(tmp_path: Path) -> None:
+    scorer = crossrank.load(tiny.cross_encoder(tmp_path / "model"), backend="fake")
+    scorer.windows = Windows(size=20, overlap=5, most=2)
+    ((_, cut),), cuts = Cutter(scorer).cut([(QUERY, "a" + " " * 100_000 + "b c d")], Caps(document=3))
+    assert cut.split() == ["a"]
+    assert cuts == (Truncation(0, 1, 1, 1, exact=False),)
+    assert cuts[0].lost
+
+
+@pytest.mark.parametrize(
+    ("caps", "pair"),
+    [
+        (Caps(pair=12, left=True), (QUERY, "cat cat")),
+        (Caps(pair=12), (QUERY, "bread.")),
+        # The query alone is too long: it keeps its beginning or its end, and the document a token.
+        (Caps(pair=6), ("what is", "bread")),
+        (Caps(pair=6, left=True), ("france?", "cat")),
+        (Caps(pair=3), ("what", "bread")),
+        # The other caps keep beginnings.
+        (Caps(pair=12, document=3, left=True), (QUERY, ". the")),
+        (Caps(query=3, left=True), ("what is the", "bread. the cat cat")),
+    ],
+)
+def test_which_end_is_kept(cutter: Cutter, caps: Caps, pair: tuple[str, str]) -> None:
+    assert cutter.cut([(QUERY, "bread. the cat cat")], caps)[0] == [pair]
+
+
+def test_a_cut_is_reported_once(cutter: Cutter, scorer: crossrank.CrossEncoder) -> None:
+    pairs = [(QUERY, "paris"), (QUERY, "paris " * 9), ("cat", "paris " * 400)]
+    _, cuts = cutter.cut(pairs, Caps(query=3, document=4))
+    assert cuts == (Truncation(-1, 7, 3, 1), Truncation(1, 9, 4, 1), Truncation(2, 15, 4, 1, exact=False))
+    # What the scorer cuts again counts the tokens that the text had at first, and a query is not cut twice.
+    _, cuts = cutter.cut([(QUERY * 50, "paris " * 400)], Caps(query=300, document=350))
+    scored = scorer.scored(cutter.cut([(QUERY * 50, "paris " * 400)], Caps(query=300, document=350))[0]).truncations
+    assert [(cut.position, cut.lost) for cut in merged(cuts, scored)] == [(-1, True), (0, True)]
+    assert merged(cuts, scored)[1].tokens == 400
+    assert merged((), scored) == list(scored)
+
+
+def test_no_pair_has_more_tokens_than_its_cap(cutter: Cutter) -> None:
+    chosen = random.Random(0)
+    words = [*tiny.WORDS, "capitalfrance", "bread-yeast", "x" * 130, "[SEP]", "\ud800", "  \t", "the.", "yeasts", "?!"]
+    for _ in range(400):
+        query, document = ("what" + " ".join(chosen.choices([*words, ""], k=chosen.randint(0, 30))) for _ in range(2))
+        pair, left = chosen.randint(1, 60), chosen.random() < 0.5
+        ((asked, read),), cuts = cutter.cut([(query, document)], Caps(pair=pair, left=left))
+        assert asked in query
+        assert read in document
+        assert cutter._count(asked) + cutter._count(read) + 3 <= max(pair, 5), (query, document, pair, left)
+        # The scorer reads 30 tokens of a query.
+        whole = cutter._count(query) <= min(30, pair - 3 - cutter._count(document))
+        assert whole == (not cuts) == ((asked, read) == (query, document))

@@ -1,0 +1,101 @@
+"""Who may come in: by the name that a request calls the server, and from which web page."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+import crossrank
+import tiny
+from crossrank.cli import serve
+from crossrank.errors import InputError
+from crossrank.server import guard
+from crossrank.server.app import build
+from crossrank.server.guard import Door, on_loopback
+from crossrank.server.keys import Keys
+from crossrank.server.listening import Listener
+from crossrank.server.service import Service
+
+KEYS = Keys([])
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Service:
+    return Service(crossrank.load(tiny.cross_encoder(tmp_path_factory.mktemp("guard") / "model"), backend="fake"))
+
+
+def ask(service: Service, door: Door, method: str, path: str, **headers: str) -> httpx.Response:
+    async def asked() -> httpx.Response:
+        transport = httpx.ASGITransport(app=build(service, door).app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.request(method, path, headers=headers)
+
+    return asyncio.run(asked())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "127.1", "localhost", "LOCALHOST"])
+def test_a_loopback_address_answers_to_names_of_this_machine(service: Service, host: str) -> None:
+    assert on_loopback(host)
+    door = Door.at(host, KEYS)
+    assert ask(service, door, "GET", "/health", Host="evil.example:7997").status_code == 421
+    for name in (f"{host}:7997", "localhost:7997", "127.0.0.1", "[::1]:7997"):
+        assert ask(service, door, "GET", "/health", Host=name).status_code == 200, name
+
+
+def test_a_loopback_address_of_version_6(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolved(host: str, *_: Any, **__: Any) -> list[Any]:
+        return [(10, 1, 6, "", (host, 0, 0, 0))]
+
+    monkeypatch.setattr(guard, "getaddrinfo", resolved)
+    assert [on_loopback(one) for one in ("::1", "::ffff:127.0.0.1", "fe80::1%eth0", "::")] == [True, True, False, False]
+    assert ask(service, Door.at("::1", KEYS), "GET", "/health", Host="[::1]:7997").status_code == 200
+
+
+def test_an_address_that_others_reach_answers_to_every_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> Any:
+        raise OSError("no such name")
+
+    assert not on_loopback("0.0.0.0")
+    assert Door.at("0.0.0.0", KEYS).hosts == ()
+    monkeypatch.setattr(guard, "getaddrinfo", unknown)
+    assert not on_loopback("no-such-name")
+
+
+def test_allowed_names_are_compared_as_names(service: Service) -> None:
+    door = Door.at("0.0.0.0", KEYS, ("Search.Example.COM", "other.example:443", "[2001:DB8::1]", "2001:db8::2"))
+    names = ("search.example.com", "SEARCH.example.com:80", "other.example", "[2001:db8::1]", "[2001:db8::2]:7997")
+    for name in (*names, "localhost"):
+        assert ask(service, door, "GET", "/health", Host=name).status_code == 200, name
+    for name in ("evil.example", "0.0.0.0"):
+        assert ask(service, door, "GET", "/health", Host=name).status_code == 421
+    with pytest.raises(InputError, match="--allow-host"):
+        Door.at("0.0.0.0", KEYS, ("",))
+
+
+def test_web_pages_may_pass_on_what_clients_are_told_to(service: Service) -> None:
+    door = Door.at("127.0.0.1", KEYS, (), ("https://shop.example",))
+    wanted = "authorization,content-type,traceparent,x-crossrank-deadline-ms,x-request-id"
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": wanted}
+    reply = ask(service, door, "OPTIONS", "/v1/rerank", Origin="https://shop.example", **asked)
+    assert reply.status_code == 200
+    assert set(wanted.split(",")) <= set(reply.headers["access-control-allow-headers"].lower().split(", "))
+    exposed = ask(service, door, "GET", "/ready", Origin="https://shop.example").headers[
+        "access-control-expose-headers"
+    ]
+    assert {"retry-after", "x-request-id"} <= set(exposed.split(", "))
+
+
+@pytest.mark.parametrize(("host", "warned"), [("127.0.0.2", False), ("0.0.0.0", True)])
+def test_serve_warns_of_no_keys_only_where_others_reach_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch, host: str, warned: bool
+) -> None:
+    monkeypatch.setattr(serve, "_service", lambda *_: service)
+    monkeypatch.setattr(serve, "_log_to_stderr", lambda *_: None)
+    monkeypatch.setattr(Listener, "run", lambda self: self._socket.close())
+    done = CliRunner().invoke(serve.command, ["--host", host, "--port", "0"])
+    assert done.exit_code == 0, done.output
+    assert ("everyone who reaches" in done.output) is warned

@@ -1,0 +1,126 @@
+"""Does the description of the server name every path, and every field that its dialects read?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import httpx
+import pytest
+
+import crossrank
+import tiny
+from crossrank.server import openapi
+from crossrank.server.app import build
+from crossrank.server.service import Service
+from crossrank.server.wire import cohere, dialects, openai, search, vllm
+
+DIALECTS = {**dialects.BY_NAME, "cohere-1": cohere.V1, "cohere-2": cohere.V2, "score": vllm.SCORE}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("openapi")
+    scorer = crossrank.load(tiny.cross_encoder(folder / "reranker"), backend="fake")
+    embedder = crossrank.load_embedder(tiny.bi_encoder(folder / "embedder"), backend="fake")
+    made = Service(scorer, embedder, batch_tokens=1024)
+    made.start()
+    yield made
+    made.stop()
+
+
+class Spy(Mapping[str, Any]):
+    """A body that remembers which of its fields were asked for."""
+
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        self._body, self.asked = body, set[str]()
+
+    def __getitem__(self, name: str) -> Any:
+        self.asked.add(name)
+        return self._body[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.asked.add(name)
+        return self._body.get(name, default)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._body
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._body)
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+
+@pytest.mark.parametrize("name", [*DIALECTS, "embeddings", "search"])
+def test_all_that_is_read_is_described(name: str) -> None:
+    read, example, fields = {
+        "embeddings": (openai.read, openai.EXAMPLE, openai.FIELDS),
+        "search": (search.read, search.EXAMPLE, search.FIELDS),
+    }.get(name) or (DIALECTS[name].read, DIALECTS[name].example, DIALECTS[name].fields)
+    # Some fields are looked for only where another is not there.
+    more: list[dict[str, Any]] = [{"top_k": 1}, {"top_k": None, "top_n": 1}] if name != "search" else []
+    bodies = [example, *({**example, **one} for one in more)]
+    if name == "score":
+        texts = ("queries", "text_1", "data_1"), ("documents", "items", "text_2", "data_2")
+        bodies += [{one: "tea", other: "bread"} for one in texts[0] for other in texts[1]]
+    asked: set[str] = set()
+    for body in bodies:
+        spy = Spy(body)
+        read(spy)
+        asked |= spy.asked
+    # The model is not read, and an instruction is refused.
+    assert asked - {"instruction"} == set(fields) - {"model"}
+    assert set(example) <= set(fields)
+
+
+def test_every_path_is_described(service: Service) -> None:
+    described = openapi.document(service)["paths"]
+    routes = {route.path: route.methods for route in build(service).app._app.routes}
+    served = {path for path in routes if not path.startswith("/page/")} - {"/", "/docs", "/openapi.json"}
+    assert set(described) == served
+    for path, methods in described.items():
+        assert {method.upper() for method in methods} <= routes[path]
+    assert described["/cohere/v1/rerank"]["post"]["summary"] == "As /v1/rerank."
+    assert described["/vllm/v2/rerank"]["post"]["requestBody"] == described["/vllm/rerank"]["post"]["requestBody"]
+    assert {"400", "415", "500", "503"} <= set(described["/search"]["post"]["responses"])
+    without = Service(service.scorer)
+    assert not any("embeddings" in path for path in openapi.document(without)["paths"])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "fits"),
+    [
+        ("/v1/rerank", {"query": "x", "documents": [{"title": "a"}, "b"], "rank_fields": ["title"]}, True),
+        ("/v1/rerank", {"query": "x", "documents": [3]}, False),
+        ("/v2/rerank", {"query": "x", "documents": [{"title": "a"}]}, False),
+        ("/v2/rerank", {"query": "x", "documents": ["a"], "max_tokens_per_doc": 0}, False),
+        ("/vllm/rerank", {"query": "x", "documents": ["a"], "max_tokens_per_doc": 0}, True),
+        ("/vllm/rerank", {"query": "x", "documents": ["a"], "truncation_side": "up"}, False),
+        ("/rerank", {"query": "x", "documents": ["a"]}, True),
+        ("/rerank", {"query": "x", "texts": ["a"]}, True),
+        ("/rerank", {"query": "x"}, False),
+        ("/v1/score", {"queries": ["x"], "items": "a"}, True),
+        ("/v1/score", {"queries": ["x"]}, False),
+        ("/infinity/rerank", {"query": "x", "documents": ["a"], "top_n": 0}, False),
+        ("/v1/embeddings", {"input": "x", "dimensions": 32}, True),
+        ("/v1/embeddings", {"input": "x", "dimensions": 31}, False),
+        ("/search", {"query": "x", "documents": ["a"], "where": "year>=2020"}, True),
+        ("/search", {"query": "x", "documents": ["a"], "where": 3}, False),
+    ],
+)
+def test_bodies_that_fit_the_description_are_answered_and_no_others(
+    service: Service, path: str, body: dict[str, Any], fits: bool
+) -> None:
+    jsonschema = pytest.importorskip("jsonschema", reason="comes with schemathesis")
+    content = openapi.document(service)["paths"][path]["post"]["requestBody"]["content"]
+    assert jsonschema.Draft202012Validator(content["application/json"]["schema"]).is_valid(body) is fits
+
+    async def status() -> int:
+        transport = httpx.ASGITransport(app=build(service).app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return (await client.post(path, json=body)).status_code
+
+    assert (asyncio.run(status()) == 200) is fits
