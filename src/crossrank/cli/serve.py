@@ -99,9 +99,9 @@ def command(
     from crossrank.server.listening import Listener
 
     limits = Limits(
-        body=max_body, bytes=max(8 * max_body, Limits().bytes), documents=max_documents, tokens=max_tokens,
-        requests=max_requests, seconds=deadline, most_seconds=max(deadline, Limits().most_seconds),
-        drain_seconds=drain,
+        body=max_body, reply=max(max_body, Limits().reply), bytes=max(8 * max_body, Limits().bytes),
+        documents=max_documents, tokens=max_tokens, requests=max_requests, seconds=deadline,
+        most_seconds=max(deadline, Limits().most_seconds), drain_seconds=drain,
     )  # fmt: skip
     keys = _keys(key_file)
     service = _service(folder, model, (backend, device, dtype, threads), no_embed, limits, batch_tokens)

@@ -264,9 +264,8 @@ class Answering:
         pairs, reach = [("", text) for text in request.texts], Reach(0, service.embedder.max_length)
         self.gate.limits.check_documents(len(pairs), "input")
         self.gate.limits.check_words(pairs, reach)
-        self.gate.limits.check_reply(
-            openai.size(request, service.embedder.width), "send fewer texts, or ask for base64", "input"
-        )
+        cure = "send fewer texts" if request.base64 else 'send fewer texts, or "encoding_format": "base64"'
+        self.gate.limits.check_reply(openai.size(request, service.embedder.width), cure, "input")
 
         def run(ticket: Ticket) -> tuple[Any, dict[str, str]]:
             made = service.embed(request.texts, ticket)
