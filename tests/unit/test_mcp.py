@@ -123,7 +123,8 @@ def test_ctrl_c_ends_it_while_it_waits_for_the_agent(cross_encoder_folder: Path)
         asked = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
         running.stdin.write(json.dumps(asked) + "\n")
         running.stdin.flush()
-        assert json.loads(running.stdout.readline())["result"]["serverInfo"]["name"] == "crossrank"
+        told = json.loads(running.stdout.readline())["result"]["serverInfo"]
+        assert (told["name"], told["version"]) == ("crossrank", crossrank.__version__)
         running.send_signal(signal.SIGINT)
         assert running.wait(20) == 130
 

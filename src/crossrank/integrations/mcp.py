@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
+from crossrank import __version__
 from crossrank.errors import CrossrankError, InputError
 from crossrank.extras import require
 from crossrank.integrations.lists import best
@@ -61,7 +62,8 @@ def build(scorer: Scorer | None, pipeline: Pipeline | None = None) -> MCPServer:
     """
     if scorer is None and pipeline is None:
         raise InputError("a server needs a scorer, a pipeline, or both")
-    server = MCPServer("crossrank", instructions="Find and order passages by how well they answer a question.")
+    about = "Find and order passages by how well they answer a question."
+    server = MCPServer("crossrank", instructions=about, version=__version__)
 
     def search(query: Query, k: Wanted = 5) -> list[Hit]:
         assert pipeline is not None
