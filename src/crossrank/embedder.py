@@ -13,10 +13,10 @@ from tokenizers import Tokenizer
 from crossrank import backends, checkpoint
 from crossrank.asking import check_texts
 from crossrank.batching import budget_of, plan
-from crossrank.encoder import valid_text
 from crossrank.errors import CheckpointError
 from crossrank.models import named
 from crossrank.types import Backend, Embedded, Pooling, Tokens, Truncation
+from crossrank.unicode import valid_text
 
 
 class TextEmbedder:

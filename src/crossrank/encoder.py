@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from crossrank.checkpoint import vocabulary
 from crossrank.errors import CheckpointError, InputError
 from crossrank.types import Tokens, Truncation
+from crossrank.unicode import valid_text
 from crossrank.windows import Fold, spans
 
 # A passage is cut before it is tokenized at this many characters a token that could be read: English has 4-5, the
@@ -325,23 +326,6 @@ def tokenized(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
     # One array from all numbers at once: an array a row takes twice as long.
     ids = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(offsets[-1]))
     return Tokens(ids, np.zeros_like(ids), offsets)
-
-
-def valid_text(text: str) -> str:
-    """Text as UTF-8 can hold it: half of a surrogate pair, which JSON can smuggle in, becomes U+FFFD.
-
-    An index cleans its texts in the same way (`index.documents.clean_text`), so that both read the same.
-
-    >>> valid_text("par\\ud800is")
-    'par\ufffdis'
-    """
-    if text.isascii():
-        return text
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def _packed(rows: Sequence[NDArray[np.int32]]) -> Tokens:

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError, RemoteError
-from crossrank.index.documents import clean_text
 from crossrank.judging import Messages, UnreadableError, ask_for_order, ask_for_score, filled, in_place
 from crossrank.judging import read_order as order_in
 from crossrank.judging import read_score as score_in
 from crossrank.remote import Address, at_once
 from crossrank.types import check_query
+from crossrank.unicode import valid_text
 
 _HOPELESS = frozenset({401, 403, 404})
 """Refusals that no other document would fare better with."""
@@ -167,8 +167,8 @@ class LanguageModel:
         jobs: list[Callable[[], Any]] = []
         found: dict[str, NDArray[np.float32]] = {}
         for query, places in lists.items():
-            texts = [clean_text(pairs[place][1][: self._characters]) for place in places]
-            asked = clean_text(query)
+            texts = [valid_text(pairs[place][1][: self._characters]) for place in places]
+            asked = valid_text(query)
             found[query] = np.full(len(places), np.nan, dtype=np.float32)
             if self.window is None:
                 distinct: dict[str, list[int]] = {}

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError, RemoteError
-from crossrank.index.documents import clean_text
 from crossrank.remote import Address, at_once
+from crossrank.unicode import valid_text
 
 # What one request may hold: OpenAI takes 2,048 texts and 300,000 tokens, others less.
 _TEXTS, _CHARACTERS = 128, 400_000
@@ -125,7 +125,7 @@ class RemoteEmbedder:
         for position, text in enumerate(texts):
             if not isinstance(text, str):
                 raise InputError(f"text {position} is {type(text).__name__}, not a string")
-        texts = [clean_text(text) for text in texts]
+        texts = [valid_text(text) for text in texts]
         distinct = list(dict.fromkeys(text for text in texts if text.strip()))
         stop = threading.Event()
         jobs = [partial(self._asked, batch, stop) for batch in _batches(distinct)]

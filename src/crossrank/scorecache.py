@@ -12,10 +12,10 @@ import numpy as np
 
 from crossrank.asking import check_pairs, check_queries
 from crossrank.crossencoder import CrossEncoder, Scored
-from crossrank.encoder import valid_text
 from crossrank.errors import InputError
 from crossrank.scorestore import MOST, Cut, Entry, Store
 from crossrank.types import Scorer, Tokens, Truncation
+from crossrank.unicode import valid_text
 
 # Raised when equal settings begin to give other scores, so that no two versions mix in one list.
 _SCORES = 2

@@ -383,6 +383,15 @@ def test_index_keeps_token_vectors(documents: Path, be: str, tmp_path: Path) -> 
     assert found[-1]["explain"]["steps"][-1]["note"] == ""
 
 
+def test_index_names_the_kinds_of_files_that_it_passes_over(documents: Path, be: str) -> None:
+    for name in ("a.docx", "b.docx", "c.png", ".hidden.gif"):
+        (documents / name).write_bytes(b"x")
+    told = run("index", str(documents), "--to", "i", "-m", be).stderr
+    assert "such files are not read: 2 .docx, 1 .png." in told
+    assert rows(run("index", str(documents), "--to", "i", "--json"))[0]["passed_over"] == {".docx": 2, ".png": 1}
+    assert run("index", str(documents / "c.png"), "--to", "i", code=1)
+
+
 def test_index_names_the_files_that_fail(documents: Path, be: str) -> None:
     (documents / "bad.txt").write_bytes(b"caf\xe9 au lait\n" * 9)
     result = run("index", str(documents), "--to", "i", "-m", be, code=3)
@@ -625,6 +634,7 @@ def test_search_filters(index: str) -> None:
     none = run(*args, "year>2021")
     assert none.stdout == ""
     assert "without --filter" in none.stderr
+    assert "no passage has a value in the field 'yaer'" in run(*args, "year>2000", "--filter", "yaer>2000").stderr
     assert "not understood" in run(*args, "year", code=1).stderr
 
 

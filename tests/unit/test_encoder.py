@@ -13,9 +13,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import spies
 from crossrank.checkpoint import vocabulary
-from crossrank.encoder import PairEncoder, Template, Windows, valid_text
+from crossrank.encoder import PairEncoder, Template, Windows
 from crossrank.errors import CheckpointError, InputError
-from crossrank.index.documents import clean_text
 from crossrank.types import Tokens, Truncation
 from crossrank.windows import spans
 
@@ -181,14 +180,6 @@ def test_what_is_read_of_a_query_is_never_more_than_there_is():
     encoder = PairEncoder(bert_tokenizer(), 512)
     (cut,) = encoder.encode([("w0" + " " * 7000, "w1")], Windows()).truncations
     assert cut == Truncation(-1, 1, 1, 1, exact=False)
-
-
-@pytest.mark.parametrize(
-    "bad", ["par\ud800is", "\udfff", "\ud83d\ude00", "caf\xe9 \ud800\ud800", "plain", "\ufeffcaf\xe9"]
-)
-def test_scorers_and_indexes_read_the_same_text(bad):
-    assert valid_text(bad) == clean_text(bad)
-    assert "?" not in valid_text(bad)
 
 
 def test_half_surrogates_are_read():

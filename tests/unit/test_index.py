@@ -333,6 +333,9 @@ def test_filters(index: Index) -> None:
     assert ask(["year=2020", "lang=en"]) == {"int"}
     assert ask("nosuch=1") == ask("lang=' OR 1=1 --'".replace("' OR", '" OR').replace("--'", '--"')) == set()
     assert ask([]) == {"int", "float", "text", "none"}
+    assert [index.has_field(name) for name in ("year", "lang", "ok")] == [True] * 3
+    assert not index.has_field("nosuch")
+    assert not index.has_field("it's")
 
 
 @pytest.mark.parametrize(
@@ -570,7 +573,7 @@ def test_moved_rows_and_shared_ids(tmp_path: Path, index: Index) -> None:
     (docs / "c.jsonl").write_text('{"_id": "1", "text": "y"}')
     added, changed, deleted, _, reasons = update(index, docs)
     assert (added, changed, deleted) == (0, 0, 0)
-    assert "comes twice" in reasons[0]
+    assert f"comes twice, first in {docs / 'b.jsonl'}" in reasons[0]
     assert index.passages(["1"])[0].text == "x"
 
 

@@ -21,6 +21,7 @@ LAYERS = {
     "errors": 0,
     "extras": 0,
     "cores": 0,
+    "unicode": 0,
     "tokenvectors": 0,
     "asking": 1,
     "batching": 1,

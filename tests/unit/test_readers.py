@@ -349,6 +349,8 @@ def test_find_walks_folders(tmp_path: Path) -> None:
     write(tmp_path / "other/d.md", "x")
     (tmp_path / "docs/linked").symlink_to(tmp_path / "other", target_is_directory=True)
     os.mkfifo(tmp_path / "docs/pipe.txt")
+    for name in ("docs/b.DOCX", "docs/sub/c.docx", "docs/Makefile", "docs/.hidden.png"):
+        write(tmp_path / name, "x")
     found = find([tmp_path / "docs", tmp_path / "docs/a.txt"])
     assert [source.name for source in found.sources] == [
         "docs/a.txt",
@@ -357,6 +359,7 @@ def test_find_walks_folders(tmp_path: Path) -> None:
         "docs/sub/c.rst",
     ]
     assert found.failures == ()
+    assert found.passed_over == {"": 1, ".docx": 2, ".py": 1}
     assert [count(source) for source in found.sources] == [1, 1, 1, 1]
 
 

@@ -211,6 +211,7 @@ def print_json(passages: int, changes: Changes, seconds: float) -> None:
             "deleted": changes.deleted,
             "unchanged": changes.unchanged,
             "unread": [asdict(unread) for unread in changes.unread],
+            "passed_over": dict(changes.passed_over),
             "failed": [{"source": failure.source, "reason": failure.reason} for failure in changes.failed],
             "seconds": seconds,
         }
@@ -226,6 +227,10 @@ def print_summary(folder: Path, passages: int, changes: Changes, seconds: float)
     )
     if not passages and not changes.failed:
         terminal.note("Nothing to index was found; `crossrank index --help` names the kinds of files that are read.")
+    if changes.passed_over:
+        most = sorted(changes.passed_over.items(), key=lambda kind: (-kind[1], kind[0]))
+        kinds = [f"{count:,} {terminal.shown(suffix, 20) or 'without a suffix'}" for suffix, count in most]
+        terminal.note(f"Not indexed, because such files are not read: {terminal.list_of(kinds, 5)}.")
     _warn_of_unread(changes)
     for failure in changes.failed[:_NAMED]:
         source, reason = terminal.shown(failure.source, 200), terminal.shown(failure.reason, 300)

@@ -157,7 +157,7 @@ def command(
     opened = time.perf_counter() - began
     answer = pipeline.search(query, k)
     if not answer.passages:
-        terminal.note("Nothing was found." + (" Try without --filter." if where else ""))
+        terminal.note(f"Nothing was found{_why_nothing(folder, where)}.")
     _warn_of_cut_query(answer)
     code = Exit.SOME_FAILED if time_budget.warn_of(answer, explain) else Exit.OK
     if budget is not None:
@@ -175,6 +175,17 @@ def command(
         _print_steps(answer, opened, reasons)
     _tell_of_cache(pipeline)
     return code
+
+
+def _why_nothing(folder: Path, where: Sequence[str]) -> str:
+    """What a filter has to do with it: most often a field's name was mistyped."""
+    from crossrank.index import Index, filters
+
+    index = Index.open(folder)
+    strange = [one.field for one in filters.parse(where) if not index.has_field(one.field)]
+    if strange:
+        return f": no passage has a value in the field {terminal.shown(strange[0], 60)!r}, which --filter asks for"
+    return "; try without --filter" if where else ""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Literal
 from crossrank.crossencoder import CHARACTERS
 from crossrank.distributed import database
 from crossrank.distributed.parts import Part
-from crossrank.encoder import valid_text
 from crossrank.errors import InputError
+from crossrank.unicode import valid_text
 
 Kind = Literal["query", "document"]
 _SCHEMA = """

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -17,12 +17,13 @@ from typing import Literal
 from crossrank.errors import InputError, ReadError
 from crossrank.index import readers
 from crossrank.index.commits import Commits
-from crossrank.index.documents import Document, Failure, Limits, clean_text, plain_metadata
+from crossrank.index.documents import Document, Failure, Limits, plain_metadata
 from crossrank.index.passages import Cut
 from crossrank.index.records import Known, Row, Unread
 from crossrank.index.table import Table
 from crossrank.tokenvectors import TokenEmbedder
 from crossrank.types import Embedder
+from crossrank.unicode import valid_text
 
 _UNINDEXED = 50_000
 """Rows that BM25 may have to scan while a long update runs, a third of a second on one core."""
@@ -63,6 +64,7 @@ class Changes:
         failed: what could not be read; documents known from an earlier run stay in the index.
         unread: passages of this update whose vectors do not tell of their ends, because they have more tokens than the
             embedder reads.
+        passed_over: how many files of kinds that are not read lay in the folders, by suffix.
     """
 
     added: int
@@ -71,6 +73,7 @@ class Changes:
     unchanged: int
     failed: tuple[Failure, ...]
     unread: tuple[Unread, ...] = ()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +105,11 @@ class Update:
         for id_, known in self._known.items():
             self._by_source.setdefault(known.source, set()).add(id_)
         self._owner = {passage: id_ for id_, known in self._known.items() for passage in known.passages}
-        self._seen: set[str] = set()
+        # Documents of this run and where each was.
+        self._seen: dict[str, str] = {}
         self._doomed: set[str] = set()
         self._failed: list[Failure] = []
+        self._passed_over: Mapping[str, int] = {}
         self._added = self._changed = self._deleted = self._unchanged = 0
         self._documents = self._expected = 0
         self._passages = len(self._owner)
@@ -124,6 +129,7 @@ class Update:
         ]
         found = readers.find(given)
         self._failed += found.failures
+        self._passed_over = found.passed_over
         here = {readers.written(source.path) for source in found.sources}
         unseen = [failure.source for failure in found.failures]
         for path, documents in self._by_source.items():
@@ -153,9 +159,9 @@ class Update:
                 raise InputError("a document needs an id")
             clean = replace(
                 document,
-                id=clean_text(document.id),
-                text=clean_text(document.text),
-                title=clean_text(document.title),
+                id=valid_text(document.id),
+                text=valid_text(document.text),
+                title=valid_text(document.title),
                 metadata=plain_metadata(document.metadata),
             )
             self._expected += 1
@@ -167,7 +173,7 @@ class Update:
         """Remove documents; an id that is not there is unchanged."""
         if isinstance(ids, str):
             raise InputError(f"remove takes a list of ids, so one is [{ids!r}]")
-        for id_ in dict.fromkeys(clean_text(id_) for id_ in ids):
+        for id_ in dict.fromkeys(valid_text(id_) for id_ in ids):
             if id_ in self._known:
                 self._doomed.add(id_)
             else:
@@ -188,7 +194,7 @@ class Update:
                 source = replace(source, name=id_)  # Given by another path before: the document keeps its id.
                 known = self._known[id_]
                 if (known.size, known.modified) == (origin.size, origin.modified) and id_ not in self._seen:
-                    self._seen.add(id_)
+                    self._seen[id_] = path
                     self._unchanged += 1
                     return
             for document in readers.read(source, limits, self._failed.append):
@@ -198,7 +204,7 @@ class Update:
             self._failed.append(Failure(path, readers.written(str(error))))
         # Rows that could not be read may be the ones that are missing.
         if len(self._failed) == failures:
-            self._doomed |= mine - self._seen
+            self._doomed |= mine - self._seen.keys()
 
     def _document(self, document: Document, origin: _Origin, place: str, anywhere: bool) -> None:
         known = self._known.get(document.id)
@@ -206,7 +212,7 @@ class Update:
         if taken:
             self._failed.append(Failure(place, taken))
             return
-        self._seen.add(document.id)
+        self._seen[document.id] = place
         digest = digest_of(document)
         if known and (known.digest, known.source) == (digest, origin.path):
             self._unchanged += 1
@@ -237,7 +243,10 @@ class Update:
     def _taken(self, document: Document, known: Known | None, origin: _Origin, anywhere: bool) -> str | None:
         """Why a document may not have its id; None when it may."""
         if document.id in self._seen:
-            return f"the id {document.id!r} comes twice: give each document its own"
+            return (
+                f"the id {document.id!r} comes twice, first in {self._seen[document.id]}: give each document its own; "
+                "rows without one are called by their file and number"
+            )
         if known is None or anywhere or known.source == origin.path or document.id in self._doomed:
             return None
         other = known.source or "a document that a program added"
@@ -278,7 +287,8 @@ class Update:
             self._table.tidy()
         self._tell("done")
         failed, unread = tuple(self._failed), tuple(self._commits.unread)
-        return Changes(self._added, self._changed, self._deleted, self._unchanged, failed, unread)
+        counts = (self._added, self._changed, self._deleted, self._unchanged)
+        return Changes(*counts, failed, unread, self._passed_over)
 
     def _tell(self, stage: Literal["reading", "embedding", "committed", "tidying", "done"]) -> None:
         if self._progress is not None:

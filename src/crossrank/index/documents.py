@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from crossrank.errors import InputError
+from crossrank.unicode import valid_text
 
 Value = str | int | float | bool | None
 Markup = Literal["plain", "markdown", "rst", "html"]
@@ -73,19 +74,6 @@ class Limits:
                 raise InputError(f"Limits.{name} must be at least 1, not {getattr(self, name)}")
 
 
-def clean_text(text: str) -> str:
-    """The text with unpaired surrogates (which no file format can hold) replaced by U+FFFD.
-
-    >>> clean_text("caf\\u00e9 \\ud800")
-    'café �'
-    """
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
 def plain_metadata(fields: Mapping[Any, Any]) -> dict[str, Value]:
     """Fields as an index can hold and filter them.
 
@@ -101,7 +89,7 @@ def plain_metadata(fields: Mapping[Any, Any]) -> dict[str, Value]:
     """
     kept: dict[str, Value] = {}
     for key, value in fields.items():
-        name, value = clean_text(str(key)), _plain(value)
+        name, value = valid_text(str(key)), _plain(value)
         if value is None or isinstance(value, bool):
             kept[name] = value
         elif isinstance(value, int):
@@ -109,15 +97,15 @@ def plain_metadata(fields: Mapping[Any, Any]) -> dict[str, Value]:
         elif isinstance(value, float):
             kept[name] = float(value) if math.isfinite(value) else None
         elif isinstance(value, str):
-            kept[name] = clean_text(str.__str__(value))  # The str() of a member of an enum is its name.
+            kept[name] = valid_text(str.__str__(value))  # The str() of a member of an enum is its name.
         elif isinstance(value, (list, tuple, dict)):
             nested = _json(name, value)
             if len(nested) <= NESTED_CHARACTERS:
-                kept[name] = clean_text(nested)
+                kept[name] = valid_text(nested)
         elif hasattr(value, "isoformat"):
             kept[name] = str(value.isoformat())
         elif not isinstance(value, (bytes, bytearray, memoryview)):
-            kept[name] = clean_text(str(value))
+            kept[name] = valid_text(str(value))
     return kept
 
 

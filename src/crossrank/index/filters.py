@@ -114,6 +114,12 @@ def to_sql(conditions: Sequence[Condition], column: str = "metadata") -> str | N
     return " AND ".join(f"({_predicate(condition, column)})" for condition in conditions) or None
 
 
+def has_value(field: str, column: str = "metadata") -> str:
+    """The predicate for passages that have any value but None in this field."""
+    readers = (("string", "s"), ("float", "n"), ("bool", "b"))
+    return " OR ".join(f"json_get_{kind}({column}, {literal(f'{tag}:{field}')}) IS NOT NULL" for kind, tag in readers)
+
+
 def _predicate(condition: Condition, column: str) -> str:
     number = None if condition.quoted else _number(condition.value)
     text = f"json_get_string({column}, {literal('s:' + condition.field)})"
@@ -145,6 +151,15 @@ def literal(text: str) -> str:
     "'it''s'"
     """
     return "'" + text.replace("'", "''") + "'"
+
+
+def one_of(column: str, values: Sequence[str]) -> str:
+    """The predicate for rows with one of these strings in a column.
+
+    >>> one_of("id", ["a", "b"])
+    "id IN ('a', 'b')"
+    """
+    return f"{column} IN ({', '.join(map(literal, values))})"
 
 
 _TAGS = {str: "s", bool: "b", int: "n", float: "n", type(None): "z"}

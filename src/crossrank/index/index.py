@@ -30,7 +30,7 @@ class Index:
 
     Reading is safe from many threads and processes, also while another process updates the index; one process at a time
     may write. An update removes versions that were replaced more than ten minutes before; who still reads one goes on
-    at the newest. Ids in a ranking are those of passages; equal scores are ordered by id.
+    at the newest. Ids in a ranking are those of passages; equal scores are ordered by id. Damage: IndexFileError.
 
     >>> import tempfile
     >>> import crossrank
@@ -253,14 +253,14 @@ class Index:
             paths: files and folders, see `readers.find`.
             embedder: of the same fingerprint as the one the index was made with.
             tokenizer: likewise.
-            progress: called from this thread as the work goes on.
+            progress: called from this thread.
             limits: what reading one thing may cost.
             cut: gives the passages of a document as `passages.passages_of` would, for whoever has made them already.
             late: the late-interaction model whose token vectors are stored, of an index that was made with one.
 
         Returns:
-            What changed. Files and rows that could not be read are in `failed`, and the rest is indexed. Passages of
-            which the embedder read only the beginning are in `unread`.
+            What changed, and what was not read: files and rows that could not be in `failed` (the rest is indexed),
+            kinds of files in `passed_over`, passages of which the embedder read only the beginning in `unread`.
 
         Raises:
             InputError: a path does not exist or is of a kind that cannot be indexed.
@@ -354,6 +354,10 @@ class Index:
         """
         return self._read(lambda table: table.token_vectors(ids))
 
+    def has_field(self, name: str) -> bool:
+        """Whether any passage has a value other than None in this field of its metadata."""
+        return self._read(lambda table: table.has_field(name))
+
     def bm25(self, query: str, depth: int, where: Where = None) -> Ranking:
         """The best passages by BM25 (Lucene's form, k1 = 1.2, b = 0.75) over title and text together.
 
@@ -369,7 +373,6 @@ class Index:
 
         Raises:
             InputError: a depth under 1, or a filter that cannot be understood.
-            IndexFileError: the index is damaged.
         """
         return self._read(lambda table: table.bm25(query, depth, where))
 
@@ -383,7 +386,6 @@ class Index:
 
         Raises:
             InputError: another shape, NaN, a depth under 1, or a filter that cannot be understood.
-            IndexFileError: the index is damaged.
         """
         return self._read(lambda table: table.dense(vector, depth, where))
 

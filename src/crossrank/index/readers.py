@@ -6,15 +6,17 @@ import codecs
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from crossrank.errors import InputError, ReadError
-from crossrank.index.documents import Document, Failure, Limits, Markup, clean_text
+from crossrank.index.documents import Document, Failure, Limits, Markup
 from crossrank.index.html import declared_encoding
 from crossrank.index.html import to_text as html_to_text
 from crossrank.index.rows import Report, Rows, count_lines, read_jsonl
+from crossrank.unicode import valid_text
 
 ROW_SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
 MARKUP: dict[str, Markup] = {".txt": "plain", ".md": "markdown", ".rst": "rst", ".html": "html", ".htm": "html"}
@@ -42,10 +44,18 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Files below the given paths, in the order of the paths and by name, none twice; and what could not be reached."""
+    """Files below the given paths, in the order of the paths and by name, none twice.
+
+    Attributes:
+        sources: what can be read.
+        failures: what could not be reached.
+        passed_over: how many files there are of kinds that are not read, by suffix ("" for names without one). Hidden
+            ones and those below hidden folders are not counted.
+    """
 
     sources: tuple[Source, ...]
     failures: tuple[Failure, ...]
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
 
 def suffix_of(path: Path) -> str:
@@ -79,32 +89,41 @@ def unreachable(path: str | Path) -> Failure | None:
 def find(paths: Sequence[str | Path]) -> Found:
     """The files below `paths` that can be read.
 
-    Folders are walked to the bottom. Hidden files and folders (whose names begin with a dot) and files of other kinds
-    are passed over; a link is followed, and a file or folder reached a second time is not read again. A folder in the
-    BEIR layout (`corpus.jsonl` beside `queries.jsonl`, also `.gz`) gives its corpus and not its queries.
+    Folders are walked to the bottom. Hidden files and folders (whose names begin with a dot) are passed over, and files
+    of other kinds, which are counted; a link is followed, and a file or folder reached a second time is not read again.
+    A folder in the BEIR layout (`corpus.jsonl` beside `queries.jsonl`, also `.gz`) gives its corpus, not its queries.
 
     Raises:
         InputError: a path does not exist, or is a file of a kind that cannot be read.
     """
     sources: list[Source] = []
     failures: list[Failure] = []
+    others: Counter[str] = Counter()
     seen: set[tuple[int, int]] = set()
     for given in paths:
         path = Path(os.path.abspath(given))
         if failure := unreachable(path):
             failures.append(failure)
         elif path.is_dir():
-            _walk(path, seen, sources, failures)
+            # A folder that was walked as a part of another has nothing new.
+            if _is_new(path, seen, failures):
+                _walk(path, seen, sources, failures, others)
         elif not path.exists():
             raise InputError(f"no such file or folder: {given}")
         elif suffix_of(path) not in SUFFIXES:
             raise InputError(f"{given} is of a kind that cannot be indexed; these can: {', '.join(SUFFIXES)}")
         elif _is_new(path, seen, failures):
             sources.append(Source(path, written(path.name)))
-    return Found(tuple(sources), tuple(failures))
+    return Found(tuple(sources), tuple(failures), dict(sorted(others.items())))
 
 
-def _walk(root: Path, seen: set[tuple[int, int]], sources: list[Source], failures: list[Failure]) -> None:
+def _walk(
+    root: Path,
+    seen: set[tuple[int, int]],
+    sources: list[Source],
+    failures: list[Failure],
+    others: Counter[str],
+) -> None:
     def report(error: OSError) -> None:
         failures.append(Failure(written(error.filename), f"cannot be entered: {error.strerror}"))
 
@@ -116,9 +135,11 @@ def _walk(root: Path, seen: set[tuple[int, int]], sources: list[Source], failure
         queries = {"queries.jsonl", "queries.jsonl.gz"} if {"corpus.jsonl", "corpus.jsonl.gz"} & set(files) else set()
         for name in sorted(files):
             path = Path(folder, name)
-            if name.startswith(".") or name in queries or suffix_of(path) not in SUFFIXES:
+            if name.startswith(".") or name in queries:
                 continue
-            if _is_new(path, seen, failures):
+            if suffix_of(path) not in SUFFIXES:
+                others[written(suffix_of(path))] += 1
+            elif _is_new(path, seen, failures):
                 sources.append(Source(path, written((Path(base) / path.relative_to(root)).as_posix())))
 
 
@@ -193,13 +214,13 @@ def _read_file(source: Source, suffix: str, limits: Limits) -> Document:
         from crossrank.index.pdf import to_text as pdf_to_text
 
         title, text = pdf_to_text(raw, str(source.path), limits)
-        return Document(source.name, clean_text(text), clean_text(title), metadata)
+        return Document(source.name, valid_text(text), valid_text(title), metadata)
     markup = MARKUP[suffix]
     text = _decode(raw, source.path, declared_encoding(raw) if markup == "html" else None)
     title = ""
     if markup == "html":
         title, text = html_to_text(text)
-    return Document(source.name, clean_text(text), clean_text(title), metadata, markup)
+    return Document(source.name, valid_text(text), valid_text(title), metadata, markup)
 
 
 def _bytes(path: Path, limit: int) -> bytes:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from crossrank.errors import InputError, ReadError
-from crossrank.index.documents import Document, Failure, Limits, clean_text, plain_metadata
+from crossrank.index.documents import Document, Failure, Limits, plain_metadata
+from crossrank.unicode import valid_text
 
 TEXT_FIELDS = ("text", "content", "body", "passage")
 ID_FIELDS = ("_id", "id")
@@ -74,9 +75,9 @@ class Rows:
             self.refuse(number, str(error), unit)
             return None
         return Document(
-            id=clean_text(str(identity)) if identity not in (None, "") else f"{self.name}#{number}",
-            text=clean_text(text or ""),
-            title=clean_text(str(title)) if title is not None else "",
+            id=valid_text(str(identity)) if identity not in (None, "") else f"{self.name}#{number}",
+            text=valid_text(text or ""),
+            title=valid_text(str(title)) if title is not None else "",
             metadata=metadata,
         )
 

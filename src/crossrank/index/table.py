@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from crossrank import extras
 from crossrank.errors import CrossrankError, IndexFileError, InputError
 from crossrank.index import layout
-from crossrank.index.documents import clean_text
-from crossrank.index.filters import literal, parse, to_sql
+from crossrank.index.filters import has_value, one_of, parse, to_sql
 from crossrank.index.records import ANY_LANGUAGE, FORMAT, Known, Row, Settings, Where
 from crossrank.tokenvectors import TokenVectors
 from crossrank.types import Passage, Ranking, Tokens, check_k
+from crossrank.unicode import valid_text
 
 extras.require("lance", extra="search")
 extras.require("pyarrow", extra="search")
@@ -170,7 +170,7 @@ class Table:
         condition = to_sql(parse(where))
         if not isinstance(query, str):
             raise InputError(f"a query is a string, not {type(query).__name__}")
-        text = clean_text(query)
+        text = valid_text(query)
         if layout.SHOWN in self._data.schema.names:
             text = layout.as_words(text, self.settings.language)
         if not text.strip():
@@ -212,16 +212,21 @@ class Table:
             found = through_ties(fetch, depth, "_distance")
         return _ranking(found["id"].to_pylist(), 1 - found["_distance"].to_numpy(), depth)
 
+    def has_field(self, name: str) -> bool:
+        """Whether any passage has a value in this field of the metadata."""
+        with _storage(self.folder, "reading"):
+            return bool(self._data.to_table(columns=["id"], filter=has_value(name), limit=1).num_rows)
+
     def rows(self, ids: Sequence[str], columns: Sequence[str]) -> tuple[pa.Table, NDArray[np.int64]]:
         """Rows of the given ids in some order, and the position in them of each id.
 
         Raises:
             InputError: an id is not in the index.
         """
-        wanted = list(dict.fromkeys(clean_text(id_) for id_ in ids))
+        wanted = list(dict.fromkeys(valid_text(id_) for id_ in ids))
         with _storage(self.folder, "reading"):
             parts = [
-                self._data.to_table(columns=["id", *columns], filter=_one_of("id", wanted[at : at + _AT_ONCE]))
+                self._data.to_table(columns=["id", *columns], filter=one_of("id", wanted[at : at + _AT_ONCE]))
                 for at in range(0, len(wanted), _AT_ONCE)
             ]
         found = (
@@ -229,7 +234,7 @@ class Table:
         )
         place = {id_: row for row, id_ in enumerate(found["id"].to_pylist())}
         try:
-            return found, np.asarray([place[clean_text(id_)] for id_ in ids], dtype=np.int64)
+            return found, np.asarray([place[valid_text(id_)] for id_ in ids], dtype=np.int64)
         except KeyError as error:
             raise InputError(
                 f"the index {self.folder} has no passage {error.args[0]!r}; it may have been updated since"
@@ -303,7 +308,7 @@ class Table:
                     self._data.merge_insert("id")
                     .when_matched_update_all()
                     .when_not_matched_insert_all()
-                    .when_not_matched_by_source_delete(_one_of("document", gone))
+                    .when_not_matched_by_source_delete(one_of("document", gone))
                     .execute(table)
                 )
             self._data.checkout_latest()
@@ -311,7 +316,7 @@ class Table:
     def delete(self, documents: Sequence[str]) -> None:
         """Remove all rows of the given documents."""
         with _storage(self.folder, "writing to"):
-            self._data.delete(_one_of("document", documents))
+            self._data.delete(one_of("document", documents))
             self._data.checkout_latest()
 
     def unindexed(self) -> int:
@@ -358,10 +363,6 @@ class Table:
         self._data.create_scalar_index(
             "content", "INVERTED", name=_BM25, replace=True, with_position=False, ascii_folding=True, **words
         )
-
-
-def _one_of(column: str, values: Sequence[str]) -> str:
-    return f"{column} IN ({', '.join(literal(value) for value in values)})"
 
 
 def through_ties(fetch: Callable[[int], pa.Table], depth: int, column: str) -> pa.Table:

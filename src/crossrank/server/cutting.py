@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from crossrank.crossencoder import CrossEncoder
-from crossrank.encoder import CHARACTERS_A_TOKEN, Template, valid_text
+from crossrank.encoder import CHARACTERS_A_TOKEN, Template
 from crossrank.types import Truncation
+from crossrank.unicode import valid_text
 
 Pairs = Sequence[tuple[str, str]]
 # A cut inside a word can give more tokens than it had there; so many times one token fewer is tried.

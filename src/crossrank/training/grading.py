@@ -18,7 +18,7 @@ from typing import Any
 
 from crossrank.errors import CrossrankError, InputError
 from crossrank.extras import require
-from crossrank.index.documents import clean_text
+from crossrank.unicode import valid_text
 
 require("httpx", extra="llm")
 import httpx  # noqa: E402
@@ -128,7 +128,7 @@ class Grader:
                 {"role": "system", "content": INSTRUCTION},
                 {
                     "role": "user",
-                    "content": f"Query: {clean_text(query)}\n<passage>\n{_passage(document)}\n</passage>",
+                    "content": f"Query: {valid_text(query)}\n<passage>\n{_passage(document)}\n</passage>",
                 },
             ],
         }
@@ -179,7 +179,7 @@ class Grader:
 
 def _passage(document: str) -> str:
     # A document cannot end the passage before its own end, nor where two halves meet when a mark is taken out.
-    text, count = clean_text(document[:MOST_CHARACTERS]), 1
+    text, count = valid_text(document[:MOST_CHARACTERS]), 1
     while count:
         text, count = _END.subn("", text)
     return text
@@ -235,7 +235,7 @@ def _line(grade: Grade, model: str) -> str:
     row = {"query": grade.query, "document": grade.document, "score": grade.score, "by": model}
     line = json.dumps(row, ensure_ascii=False) + "\n"
     # Half of a surrogate pair, which UTF-8 cannot hold, is escaped, so that the pair is found again.
-    return line if clean_text(line) == line else json.dumps(row) + "\n"
+    return line if valid_text(line) == line else json.dumps(row) + "\n"
 
 
 def _answers(pairs: Sequence[Pair], grader: Grader, parallel: int) -> Iterator[tuple[Pair, Grade | GraderError]]:

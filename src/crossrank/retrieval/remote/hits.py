@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError, RemoteError
-from crossrank.index.documents import clean_text
 from crossrank.retrieval.remote.store import TIMEOUT, Fields, Found, check_depth, check_timeout, in_order, numbers
 from crossrank.types import Passage
+from crossrank.unicode import valid_text
 
 _AT_ONCE = 1_000
 """Passages of one request for texts."""
@@ -69,7 +69,7 @@ class SearchIndex(ABC):
         """
         check_depth(depth)
         fields = [name for name in (self._fields.text, self._fields.title) if name]
-        match = {"multi_match": {"query": clean_text(query), "fields": fields}}
+        match = {"multi_match": {"query": valid_text(query), "fields": fields}}
         return self._found({"query": {"bool": {"must": [match], "filter": self._where}}}, depth)
 
     def nearest(self, vector: NDArray[np.float32], depth: int) -> Found:

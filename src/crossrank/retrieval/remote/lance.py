@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from crossrank.errors import CrossrankError, InputError, RemoteError
 from crossrank.extras import require
-from crossrank.index.documents import clean_text
 from crossrank.index.filters import literal
 from crossrank.index.table import through_ties
 from crossrank.retrieval.remote.store import TIMEOUT, Fields, Found, check_depth, check_timeout, in_order, numbers
 from crossrank.types import Passage
+from crossrank.unicode import valid_text
 
 require("lance", extra="search")
 
@@ -88,7 +88,7 @@ class LanceTable:
             RemoteError: the dataset cannot be read, or has no such columns.
         """
         check_depth(depth)
-        asked = lance.query.MatchQuery(clean_text(query), self._fields.text)
+        asked = lance.query.MatchQuery(valid_text(query), self._fields.text)
         found = self._search(depth, "_score", lambda limit: {"full_text_query": asked, "limit": limit})
         return _best([(id_, float(score)) for id_, score in found], depth)
 
@@ -125,7 +125,7 @@ class LanceTable:
             number = str(data.schema.field(self._id).type).startswith(("int", "uint"))
             for at in range(0, len(wanted), _AT_ONCE):
                 part = wanted[at : at + _AT_ONCE]
-                values = [id_ if number and _NUMBER.fullmatch(id_) else literal(clean_text(id_)) for id_ in part]
+                values = [id_ if number and _NUMBER.fullmatch(id_) else literal(valid_text(id_)) for id_ in part]
                 rows = data.to_table(
                     columns=[self._id, *self._fields.names], filter=f"`{self._id}` IN ({', '.join(values)})"
                 )

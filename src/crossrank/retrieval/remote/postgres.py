@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from crossrank.errors import CrossrankError, InputError, RemoteError
 from crossrank.extras import require
-from crossrank.index.documents import clean_text
 from crossrank.retrieval.remote.store import (
     GRACE,
     TIMEOUT,
@@ -27,6 +26,7 @@ from crossrank.retrieval.remote.store import (
     numbers,
 )
 from crossrank.types import Passage
+from crossrank.unicode import valid_text
 
 require("psycopg", extra="postgres")
 
@@ -155,7 +155,7 @@ class PostgresTable:
             "ORDER BY 2 DESC, rows.{id} LIMIT %(depth)s"
         ).format(id=self._id, words=self._words, query=self._match, table=self._table)
         # PostgreSQL's texts hold no NUL.
-        values = {"query": clean_text(query).replace("\0", " "), "language": self._language, "depth": depth}
+        values = {"query": valid_text(query).replace("\0", " "), "language": self._language, "depth": depth}
         return [(str(id_), float(score)) for id_, score in self._ask(asked, values)]
 
     def nearest(self, vector: NDArray[np.float32], depth: int) -> Found:

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError
-from crossrank.index.documents import clean_text, plain_metadata
+from crossrank.index.documents import plain_metadata
 from crossrank.types import Passage, check_k
+from crossrank.unicode import valid_text
 
 Found = Sequence[tuple[str, float]]
 """Ids and scores, best first; larger scores are better."""
@@ -91,7 +92,7 @@ class Fields:
         if value is not None and not isinstance(value, str):
             told = f"passage {id_} holds {type(value).__name__} where Fields says that its text or title is"
             raise InputError(f"{told}: name a field of text")
-        return clean_text(value or "")
+        return valid_text(value or "")
 
 
 def _value(row: Mapping[str, Any], name: str) -> Any:
