@@ -37,13 +37,19 @@ from crossrank.training.words import Words
 TRAIN = {"selqa": "dev"}
 
 
-def drawn(judgments: Judgments, pairs: int, seed: int) -> Judgments:
-    """Whole queries, drawn, until one more would exceed the pairs."""
+def drawn(judgments: Judgments, pairs: int, seed: int, each: int = 0) -> Judgments:
+    """Whole queries, drawn, until one more would exceed the pairs; with `each`, so many documents of a query: what is
+    relevant first, the rest drawn."""
     by_query: dict[str, list] = {}
     for row in judgments.rows:
         by_query.setdefault(row.query, []).append(row)
     queries = sorted(by_query)
-    random.Random(seed).shuffle(queries)
+    dice = random.Random(seed)
+    dice.shuffle(queries)
+    if each:
+        for query, rows in by_query.items():
+            dice.shuffle(rows)
+            by_query[query] = sorted(rows, key=lambda row: -row.label)[:each]
     rows: list = []
     for query in queries:
         if rows and len(rows) + len(by_query[query]) > pairs:
@@ -82,6 +88,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--queries", type=int, default=300, help="of the test part, at most, drawn with seed 0")
     parser.add_argument("--depth", type=int, default=30, help="BM25 documents a test query where none are judged")
+    parser.add_argument("--each", type=int, default=0, help="judged documents of a train query, at most (default: all)")
     parser.add_argument("--effort", type=float, default=1.0, help="as of `crossrank tune`")
     parser.add_argument("--threads", type=int, default=machine.cores())
     parser.add_argument(
@@ -98,7 +105,7 @@ def main() -> None:
         before = values(base, groups)
         for pairs in args.pairs:
             gained = [
-                one_run(args, name, pairs, seed, drawn(judgments, pairs, seed), groups, before, usual)
+                one_run(args, name, pairs, seed, drawn(judgments, pairs, seed, args.each), groups, before, usual)
                 for seed in args.seeds
             ]
             total = mean(np.mean(gained, axis=0))
@@ -119,7 +126,7 @@ def one_run(
     usual: Settings,
 ) -> NDArray[np.float64]:
     """Tune once, print what came of it, and give the difference of each test query."""
-    folder = args.work / f"{name}-{pairs}-{seed}"
+    folder = args.work / "-".join(map(str, [name, pairs, *([f"{args.each}each"] if args.each else []), seed]))
     kept = folder.with_suffix(".npy")
     if kept.exists():
         return np.load(kept)
@@ -137,7 +144,7 @@ def one_run(
     made = outcome.folder or outcome.refused
     ungated = values(load(made, threads=args.threads), groups) - before if made else np.zeros(len(before))
     gained = ungated if outcome.folder else np.zeros(len(before))
-    line = {"set": name, "pairs": len(data.rows), "seed": seed, "seconds": round(seconds, 1),
+    line = {"set": name, "pairs": len(data.rows), "each": args.each, "seed": seed, "seconds": round(seconds, 1),
             "processor_seconds": round(processor, 1), "test": str(mean(before)), "test_difference": str(mean(gained)),
             "ungated_difference": str(mean(ungated)),
             "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, **facts(outcome)}  # fmt: skip

@@ -128,6 +128,10 @@ class LateEncoder:
         filled = np.repeat(ids.lengths > 0, tokens.lengths)
         return Marked(tokens, None, filled & ~np.isin(tokens.ids, self._skipped), cut)
 
+    def count(self, text: str) -> int:
+        """Tokens of a text, however long it is, special tokens left out."""
+        return len(tokenized(self._tokenizer, [text]).ids)
+
     def _tokenized(self, texts: Sequence[str], room: int) -> tuple[Tokens, NDArray[np.bool_]]:
         """Ids of texts, and which were tokenized to their ends."""
         limit = (room + 1) * CHARACTERS_A_TOKEN

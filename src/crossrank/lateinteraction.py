@@ -87,6 +87,14 @@ class LateInteraction:
         """What `score` returns: "maxsim", at most the number of the query's tokens. There are no probabilities."""
         return "maxsim"
 
+    def count(self, text: str) -> int:
+        """Tokens of a text as its tokenizer counts, special tokens left out.
+
+        >>> load_late().count("Paris is its capital.")
+        5
+        """
+        return self._encoder.count(text)
+
     def score(self, pairs: Iterable[Sequence[str]]) -> Floats:
         """MaxSim of (query, passage) pairs, shape (n,), in their order; larger is more relevant.
 

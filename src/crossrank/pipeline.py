@@ -14,12 +14,11 @@ from crossrank.anytime import Clock, fetched
 from crossrank.cascade import OnError, Stage, Trace, Unavailable, rerank
 from crossrank.context import Context, Order, assemble, check_threshold, nothing, unused
 from crossrank.cost import Habit, Pace
-from crossrank.crossencoder import CrossEncoder
 from crossrank.embedder import load_embedder
 from crossrank.errors import CrossrankError, IndexFileError, InputError
 from crossrank.evidence import Evidence, find
 from crossrank.fusion import RRF, Fusion, Scores
-from crossrank.lateinteraction import load_scorer
+from crossrank.lateinteraction import PairScorer, load_scorer
 from crossrank.planner import Memory, depths, paced, plan
 from crossrank.relevance import Relevance, last_read, relevance_of
 from crossrank.types import (
@@ -237,7 +236,7 @@ class Pipeline:
         """
         check_k(tokens)
         check_threshold(threshold)
-        scorer = next((stage.scorer for stage in reversed(self.stages) if isinstance(stage.scorer, CrossEncoder)), None)
+        scorer = next((stage.scorer for stage in reversed(self.stages) if isinstance(stage.scorer, PairScorer)), None)
         if count is None:
             if scorer is None:
                 raise InputError(

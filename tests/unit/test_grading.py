@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ class Chat(ThreadingHTTPServer):
 
     says = staticmethod(lambda text: "7")
     status = staticmethod(lambda number: 200)
+    usage: Any = {"prompt_tokens": 100, "completion_tokens": 2}  # noqa: RUF012
 
     def __init__(self) -> None:
         self.asked: list[dict] = []
@@ -49,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.keys.append(self.headers.get("authorization"))
         status = self.server.status(len(self.server.asked))
         said = self.server.says(body["messages"][1]["content"])
-        reply = {"choices": [{"message": {"content": said}}], "usage": {"prompt_tokens": 100, "completion_tokens": 2}}
+        reply = {"choices": [{"message": {"content": said}}], "usage": self.server.usage}
         data = json.dumps(reply if status == 200 else {"error": "no"}).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(data)))
@@ -124,6 +126,12 @@ def test_tokens_of_pairs_without_a_grade_count(chat: Chat, grader: grading.Grade
     found = grading.graded([("q", "d1")], grader, tmp_path / "g.jsonl")
     assert "answers 401" in found.failed[0][1]
     assert (found.prompt_tokens, found.answer_tokens) == (100, 2)
+
+
+@pytest.mark.parametrize("usage", [None, [1], "100", {}, {"prompt_tokens": "100", "completion_tokens": None}])
+def test_who_does_not_say_what_it_took_still_grades(chat: Chat, grader: grading.Grader, usage: Any) -> None:
+    chat.usage = usage
+    assert grader.grade(("q", "d")) == grading.Grade("q", "d", 7, 0, 0)
 
 
 def test_a_busy_server_is_asked_again_and_a_wrong_key_is_not(chat: Chat, grader: grading.Grader) -> None:

@@ -65,6 +65,9 @@ def test_a_late_interaction_model_is_a_stage_like_another(folder: Path, tmp_path
     assert list(trace.scores.values()) == pytest.approx(stage.scorer.score(pairs).tolist(), abs=1e-6)
     hurried = made.within(200).search("what is the capital of france?")
     assert hurried.ranking.ids
+    context = made.context("what is the capital of france?", 200)
+    assert context.counted_by == f"the tokenizer of {tmp_path / 'late'}"
+    assert context.tokens == stage.scorer.count(context.text) > 0
     with pytest.raises(InputError, match="leave the cache out"):
         crossrank.open_pipeline(folder, tmp_path / "late", cache=tmp_path / "scores")
 

@@ -237,6 +237,9 @@ def test_a_full_folder_is_refused_before_any_work(tmp_path: Path, cross_encoder_
         tune(Judgments(rows(30), "labels"), tmp_path / "tuned", model=cross_encoder_folder)
     with pytest.raises(InputError, match="--force"):
         tune(Judgments(rows(30), "labels"), tmp_path / "new", refused=tmp_path / "tuned", model=cross_encoder_folder)
+    for nameless in (".", "..", "/"):
+        with pytest.raises(InputError, match="a folder of its own"):
+            tune(Judgments(rows(30), "labels"), nameless, model=cross_encoder_folder, overwrite=True)
     with pytest.raises(InputError, match="another folder"):
         tune(Judgments(rows(30), "labels"), tmp_path / "new", refused=tmp_path / "new", model=cross_encoder_folder)
 

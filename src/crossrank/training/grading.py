@@ -140,9 +140,8 @@ class Grader:
                 if reply is None:
                     time.sleep(min(LONGEST_PAUSE, 0.5 * 2**attempt))
                     continue
-                told = reply.get("usage") or {}
-                prompt += int(told.get("prompt_tokens") or 0)
-                answer += int(told.get("completion_tokens") or 0)
+                prompt += _tokens(reply, "prompt_tokens")
+                answer += _tokens(reply, "completion_tokens")
                 said = _said(reply)
                 found = _NUMBER.fullmatch(_THOUGHT.sub("", said))
                 if found:
@@ -183,6 +182,13 @@ def _passage(document: str) -> str:
     while count:
         text, count = _END.subn("", text)
     return text
+
+
+def _tokens(reply: dict[str, Any], kind: str) -> int:
+    """What an answer says that it took; 0 where it does not say a number."""
+    usage = reply.get("usage")
+    told = usage.get(kind) if isinstance(usage, dict) else None
+    return told if isinstance(told, int) and not isinstance(told, bool) else 0
 
 
 def _said(reply: dict[str, Any]) -> str:

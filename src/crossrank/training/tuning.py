@@ -77,6 +77,8 @@ def tune(
     began = time.monotonic()
     target, aside = Path(to), None if refused is None else Path(refused)
     for folder in (target, aside):
+        if folder is not None and folder.name in ("", ".."):
+            raise InputError(f"a model needs a folder of its own, which {folder} cannot be: give it a name")
         if folder is not None and not overwrite and folder.is_dir() and any(folder.iterdir()):
             raise InputError(f"{folder} is not empty: give a new folder, or say so with --force (overwrite=True)")
     if aside is not None and aside.resolve() == target.resolve():
