@@ -7,9 +7,9 @@ number of workers undisturbed and, with the largest number, once for each kill: 
 SIGKILL when a third of the parts are done, and the same command is run again. Every run must end with the standard's
 bytes: each pair once, no more and no less.
 
-Prints one JSON object. `efficiency` is the speed of a worker divided by that of one worker alone in the same way: 1 is
-linear scaling. It means something only where each worker has a core of its own. Needs Linux: processes are looked for
-in /proc.
+Prints one JSON object. `efficiency` is the speed of a worker divided by that of one worker alone in the same way (of
+medians, where there are several --rounds): 1 is linear scaling. It means something only where each worker has a core of
+its own. Needs Linux: processes are looked for in /proc.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import machine
@@ -102,7 +103,7 @@ def below(process: int) -> Iterator[int]:
 def workers(process: int) -> list[int]:
     """Those of them that score: spawned processes, or Ray's actors."""
     return [
-        child for child in below(process) if any(mark in _command(child) for mark in (b"spawn_main", b"ray::MapWor"))
+        child for child in below(process) if any(mark in _command(child) for mark in (b"spawn_main", b"ray::_Actor"))
     ]
 
 
@@ -153,7 +154,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     runs = []
 
     def add(way: str, count: int, victim: str) -> None:
-        to = folder / f"{way}-{count}-{victim}"
+        to = folder / f"{way}-{count}-{victim}-{len(runs)}"
         how = ["--workers", str(count), *(["--ray", "local"] if way == "ray" else [])]
         found = asked.run(to, how) if victim == "nobody" else killed(asked, to, how, victim, parts)
         kept = ("scored", "kept", "seconds", "peak_mb", "parts_before")
@@ -162,8 +163,9 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
 
     for way in args.ways:
-        for count in args.workers:
-            add(way, count, "nobody")
+        for _ in range(args.rounds):
+            for count in args.workers:
+                add(way, count, "nobody")
         for victim in args.kills:
             add(way, max(args.workers), victim)
     _rate(runs, args.pairs)
@@ -172,14 +174,16 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def _rate(runs: list[dict[str, Any]], pairs: int) -> None:
-    """Speeds of undisturbed runs, beside that of one worker of the same way."""
+    """Speeds of undisturbed runs, and of several of a kind the median beside that of one worker of the same way."""
     free = [run for run in runs if run["killed"] == "nobody"]
+    kinds: dict[tuple[str, int], list[float]] = {}
     for run in free:
         run["pairs_per_second"] = round(pairs / run["seconds"], 1)
+        kinds.setdefault((run["way"], run["workers"]), []).append(pairs / run["seconds"])
     for run in free:
-        alone = next((one for one in free if one["way"] == run["way"] and one["workers"] == 1), None)
-        if alone is not None:
-            run["efficiency"] = round(run["pairs_per_second"] / alone["pairs_per_second"] / run["workers"], 3)
+        if alone := kinds.get((run["way"], 1)):
+            usual = median(kinds[run["way"], run["workers"]])
+            run["efficiency"] = round(usual / median(alone) / run["workers"], 3)
 
 
 def main() -> None:
@@ -189,6 +193,7 @@ def main() -> None:
     parser.add_argument("--part-tokens", type=int, default=100_000)
     parser.add_argument("--ways", nargs="+", choices=["processes", "ray"], default=["processes"])
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=1, help="undisturbed runs of each kind, taking turns")
     parser.add_argument("--kills", nargs="*", choices=["leader", "worker"], default=["leader", "worker"])
     args = parser.parse_args()
     machine.limit_threads(1)
