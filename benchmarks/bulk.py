@@ -103,7 +103,7 @@ def below(process: int) -> Iterator[int]:
 def workers(process: int) -> list[int]:
     """Those of them that score: spawned processes, or Ray's actors."""
     return [
-        child for child in below(process) if any(mark in _command(child) for mark in (b"spawn_main", b"ray::_Actor"))
+        child for child in below(process) if any(mark in _command(child) for mark in (b"spawn_main", b"ray::Worker"))
     ]
 
 

@@ -39,7 +39,7 @@ class CachedScorer:
         way = f"{scorer.backend.name}|{max_length}|{reads}"
         name = f"scores-{scorer.fingerprint[:16]}-{hashlib.sha256(way.encode()).hexdigest()[:8]}.sqlite"
         folder.mkdir(parents=True, exist_ok=True)
-        self._scorer = scorer
+        self.scorer = scorer
         self._file = sqlite3.connect(folder / name)
         self._file.execute("CREATE TABLE IF NOT EXISTS score (pair BLOB PRIMARY KEY, score REAL) WITHOUT ROWID")
         columns = "list BLOB PRIMARY KEY, seconds REAL, pairs INT, tokens INT, truncated INT"
@@ -52,7 +52,7 @@ class CachedScorer:
         missing = [place for place, key in enumerate(keys) if key not in known]
         if missing:
             began = time.perf_counter()
-            scored = self._scorer.scored([pairs[place] for place in missing])
+            scored = self.scorer.scored([pairs[place] for place in missing])
             seconds = time.perf_counter() - began
             fresh = {keys[place]: float(score) for place, score in zip(missing, scored.scores, strict=True)}
             with self._file:

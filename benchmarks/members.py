@@ -86,7 +86,7 @@ class Family:
 
     models: dict[str, crossrank.CrossEncoder]
     scorers: dict[str, CachedScorer]
-    coarse: PairScorer
+    coarse: CachedScorer
     embedder: crossrank.TextEmbedder
     options: argparse.Namespace
     mix: float
@@ -96,14 +96,21 @@ class Family:
         """Load what the command line names."""
         models = {name: crossrank.load(name, threads=options.threads) for name in options.models}
         scorers = {name: CachedScorer(model, options.cache, None) for name, model in models.items()}
-        coarse = load_scorer(options.coarse or options.models[-1], threads=options.threads)
+        name = options.coarse or options.models[-1]
+        coarse = scorers.get(name) or CachedScorer(load_scorer(name, threads=options.threads), options.cache, None)
         embedder = crossrank.load_embedder(options.embedder, threads=options.threads)
         return cls(models, scorers, coarse, embedder, options, MIX if options.mix is None else options.mix)
 
     def about(self) -> dict[str, Any]:
         """Which weights and which backend."""
         prints = {name: model.fingerprint for name, model in self.models.items()}
-        return {"models": prints, "backend": next(iter(self.models.values())).backend.name}
+        coarse = {"model": self.coarse.scorer.fingerprint, "mix": self.coarse_mix}
+        return {"models": prints, "coarse": coarse, "backend": next(iter(self.models.values())).backend.name}
+
+    @property
+    def coarse_mix(self) -> float:
+        """The weight of the cascade's first stage."""
+        return self.mix if self.options.coarse_mix is None else float(self.options.coarse_mix)
 
     def measured(self, data: Path, name: str, note: Callable[[str], None]) -> Measured:
         """One set: the list it comes with where it has a run, else the product's own first stage."""
@@ -114,7 +121,7 @@ class Family:
         found = first_stage.search(judged, self.embedder, self.options.cache, DEPTH, None, note)
         base = {query: ranking.cut(DEPTH) for query, ranking in found.runs["fused"].items()}
         measured = self._over(judged, base, found.runs, found.texts, False)
-        if self.options.deep_queries and self.coarse.fingerprint != next(iter(self.models.values())).fingerprint:
+        if self.options.deep_queries and self.coarse is not next(iter(self.scorers.values())):
             measured.deep.update(self._deep(judged.sample(self.options.deep_queries, self.options.seed), note))
         return measured
 
@@ -166,10 +173,9 @@ class Family:
     def _deep(self, judged: JudgedSet, note: Callable[[str], None]) -> dict[str, Values]:
         """One accurate stage over 500 candidates, and the coarse model before it: the same mix in every last stage."""
         found = first_stage.search(judged, self.embedder, self.options.cache, DEEP, None, note)
-        accurate, coarse = next(iter(self.scorers.values())), CachedScorer(self.coarse, self.options.cache, None)
-        weight = self.mix if self.options.coarse_mix is None else self.options.coarse_mix
+        accurate = next(iter(self.scorers.values()))
         one = [Stage(accurate, DEEP, self.mix)]
-        two = [Stage(coarse, DEEP, weight), Stage(accurate, HANDED, self.mix)]
+        two = [Stage(self.coarse, DEEP, self.coarse_mix), Stage(accurate, HANDED, self.mix)]
         base = found.runs["fused"]
         return {
             "first over all": values(judged, reranked(judged, base, one, found.texts), found.texts),
@@ -231,9 +237,9 @@ class Family:
         return Table("What smaller models keep", heads, rows)
 
     def _cascade(self, measured: Sequence[Measured]) -> Table:
-        names, coarse = list(self.models), self.coarse.checkpoint
+        names, coarse = list(self.models), self.coarse.scorer.checkpoint
         full = layers_of(self.models[names[0]])
-        share = (layers_of(self.coarse) * DEEP + full * HANDED) / (full * DEEP)
+        share = (layers_of(self.coarse.scorer) * DEEP + full * HANDED) / (full * DEEP)
         rows: list[tuple[Any, ...]] = []
         for one in measured:
             cells = [np.mean(list(one.deep[system].values())) for system in ("first over all", "cascade")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -150,6 +150,18 @@ def read_order(answer: str, n: int) -> list[int]:
     if not order:
         raise UnreadableError("the answer names no document")
     return order
+
+
+def spent(body: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Tokens of the prompt and of the answer, as a chat completion counts them; None where it gives no number.
+
+    >>> spent({"usage": {"prompt_tokens": 100, "completion_tokens": "2"}}), spent({"usage": None})
+    ((100, None), (None, None))
+    """
+    usage = body.get("usage")
+    told = usage if isinstance(usage, dict) else {}
+    prompt, answer = (told.get(kind) for kind in ("prompt_tokens", "completion_tokens"))
+    return prompt if isinstance(prompt, int) else None, answer if isinstance(answer, int) else None
 
 
 def in_place(order: Sequence[int], n: int) -> list[int]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError, RemoteError
-from crossrank.judging import Messages, UnreadableError, ask_for_order, ask_for_score, filled, in_place
+from crossrank.judging import Messages, UnreadableError, ask_for_order, ask_for_score, filled, in_place, spent
 from crossrank.judging import read_order as order_in
 from crossrank.judging import read_score as score_in
 from crossrank.remote import Address, at_once
@@ -232,17 +232,15 @@ class _Call:
                 self.refused = self.refused or error
                 self.requests += error.tries - 1
             raise UnreadableError(str(error)) from error
-        usage = body.get("usage")
-        spent = usage if isinstance(usage, dict) else {}
-        prompt, completion = spent.get("prompt_tokens"), spent.get("completion_tokens")
+        prompt, completion = spent(body)
         with self._lock:
             self.answers += 1
             self.requests += tries - 1
-            if isinstance(prompt, int) and isinstance(completion, int):
+            if prompt is None or completion is None:
+                self.uncounted += 1
+            else:
                 self.prompt_tokens += prompt
                 self.completion_tokens += completion
-            else:
-                self.uncounted += 1
         return _text_of(body)
 
     def keep(self, places: Sequence[int], reason: str) -> None:

@@ -228,8 +228,10 @@ def print_summary(folder: Path, passages: int, changes: Changes, seconds: float)
     if not passages and not changes.failed:
         terminal.note("Nothing to index was found; `crossrank index --help` names the kinds of files that are read.")
     if changes.passed_over:
-        most = sorted(changes.passed_over.items(), key=lambda kind: (-kind[1], kind[0]))
-        kinds = [f"{count:,} {terminal.shown(suffix, 20) or 'without a suffix'}" for suffix, count in most]
+        kinds = [
+            f"{count:,} {terminal.shown(suffix, 20) or 'without a suffix'}"
+            for suffix, count in changes.passed_over.items()
+        ]
         terminal.note(f"Not indexed, because such files are not read: {terminal.list_of(kinds, 5)}.")
     _warn_of_unread(changes)
     for failure in changes.failed[:_NAMED]:

@@ -179,13 +179,16 @@ def command(
 
 def _why_nothing(folder: Path, where: Sequence[str]) -> str:
     """What a filter has to do with it: most often a field's name was mistyped."""
+    if not where:
+        return ""
     from crossrank.index import Index, filters
 
     index = Index.open(folder)
-    strange = [one.field for one in filters.parse(where) if not index.has_field(one.field)]
-    if strange:
-        return f": no passage has a value in the field {terminal.shown(strange[0], 60)!r}, which --filter asks for"
-    return "; try without --filter" if where else ""
+    for condition in filters.parse(where):
+        if not index.has_field(condition.field):
+            field = terminal.shown(condition.field, 60)
+            return f": no passage has a value in the field {field!r}, which --filter asks for"
+    return "; try without --filter"
 
 
 @dataclass(frozen=True)

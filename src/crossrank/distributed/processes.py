@@ -10,8 +10,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from crossrank.distributed.parts import Part
-from crossrank.distributed.work import Work, Worker
-from crossrank.errors import CrossrankError
+from crossrank.distributed.work import Work, Worker, file_of
 
 
 def run(work: Work, parts: Sequence[Part], workers: int) -> Iterator[tuple[Part, bytes]]:
@@ -27,7 +26,7 @@ def run(work: Work, parts: Sequence[Part], workers: int) -> Iterator[tuple[Part,
     """
     if not workers:
         worker = Worker(work)
-        yield from ((part, _file(worker.answer(part))) for part in parts)
+        yield from ((part, file_of(worker.answer(part))) for part in parts)
         return
     pool = _Pool(work, parts)
     try:
@@ -82,7 +81,7 @@ class _Pool:
                 else:
                     connection.close()
                     process.join()
-                yield part, _file(answer)
+                yield part, file_of(answer)
 
     def close(self) -> None:
         """End the workers that are left, whatever they do."""
@@ -90,12 +89,6 @@ class _Pool:
             process.terminate()
             process.join()
             connection.close()
-
-
-def _file(answer: bytes | CrossrankError) -> bytes:
-    if isinstance(answer, CrossrankError):
-        raise answer
-    return answer
 
 
 def _serve(connection: Connection, work: Work) -> None:

@@ -6,29 +6,15 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from crossrank import errors, extras
+from crossrank import extras
 from crossrank.distributed.parts import Part
-from crossrank.distributed.work import Work, Worker
+from crossrank.distributed.work import Work, Worker, file_of
 from crossrank.errors import CrossrankError, InputError
 
 extras.require("ray", extra="ray")
 
 import ray  # noqa: E402
 from ray.exceptions import RayError  # noqa: E402
-
-
-class _Actor:
-    """A worker behind Ray's calls."""
-
-    def __init__(self, work: Work) -> None:
-        self._worker = Worker(work)
-
-    def answer(self, part: Part) -> tuple[bytes, str, str]:
-        """The file of a part; or, of an error, its class and its message: Ray would wrap it in one of its own."""
-        answer = self._worker.answer(part)
-        if isinstance(answer, CrossrankError):
-            return b"", type(answer).__name__, str(answer)
-        return answer, "", ""
 
 
 def run(work: Work, parts: Sequence[Part], workers: int, cores: int, address: str) -> Iterator[tuple[Part, bytes]]:
@@ -75,7 +61,7 @@ def _join(address: str, cores: int) -> None:
 
 def _results(work: Work, parts: Sequence[Part], actors: int, cores: int) -> Iterator[tuple[Part, bytes]]:
     # Neither has an end: the work counts the tries of a part, and refuses one that ends worker after worker.
-    actor_class = ray.remote(num_cpus=cores, max_restarts=-1, max_task_retries=-1)(_Actor)
+    actor_class = ray.remote(num_cpus=cores, max_restarts=-1, max_task_retries=-1)(Worker)
     waiting = iter(parts)
     doing: dict[Any, tuple[Any, Part]] = {}
 
@@ -86,8 +72,8 @@ def _results(work: Work, parts: Sequence[Part], actors: int, cores: int) -> Iter
     for _ in range(actors):
         give(actor_class.remote(work))
     while doing:
-        # This process sleeps until the first answer. Ray Data, whose loop wakes up ten times a second, took 6 % of a
-        # core here, and two workers on two cores were 89 % as fast as they should be (LOG.md).
+        # This process sleeps until the first answer. Ray Data's loop wakes up ten times a second, which took 6 % of a
+        # core here, and has nothing to plan: a part is a range of rows in a file (LOG.md).
         for done in ray.wait(list(doing))[0]:
             actor, part = doing.pop(done)
             file = _file(done)
@@ -97,11 +83,9 @@ def _results(work: Work, parts: Sequence[Part], actors: int, cores: int) -> Iter
 
 def _file(done: Any) -> bytes:
     try:
-        file, error, message = ray.get(done)
+        answer = ray.get(done)
     except RayError as failed:
         raise CrossrankError(
             f"Ray could not have a part done ({str(failed).splitlines()[0]}): run this again, what is done is kept"
         ) from failed
-    if error:
-        raise getattr(errors, error, CrossrankError)(message)
-    return bytes(file)
+    return file_of(answer)

@@ -29,6 +29,17 @@ class Work(Protocol):
         ...
 
 
+def file_of(answer: bytes | CrossrankError) -> bytes:
+    """What a worker answered, where that is a file.
+
+    Raises:
+        CrossrankError: the reason why there is none.
+    """
+    if isinstance(answer, CrossrankError):
+        raise answer
+    return answer
+
+
 class Worker:
     """One worker. The model is loaded with its first part, so that a load which ends the process counts as a try."""
 

@@ -116,20 +116,22 @@ def to_sql(conditions: Sequence[Condition], column: str = "metadata") -> str | N
 
 def has_value(field: str, column: str = "metadata") -> str:
     """The predicate for passages that have any value but None in this field."""
-    readers = (("string", "s"), ("float", "n"), ("bool", "b"))
-    return " OR ".join(f"json_get_{kind}({column}, {literal(f'{tag}:{field}')}) IS NOT NULL" for kind, tag in readers)
+    return " OR ".join(f"{_value(tag, field, column)} IS NOT NULL" for tag in _READERS)
+
+
+def _value(tag: str, field: str, column: str) -> str:
+    """The value of a field where it has the type of the tag, else NULL."""
+    return f"json_get_{_READERS[tag]}({column}, {literal(f'{tag}:{field}')})"
 
 
 def _predicate(condition: Condition, column: str) -> str:
     number = None if condition.quoted else _number(condition.value)
-    text = f"json_get_string({column}, {literal('s:' + condition.field)})"
-    numeric = f"json_get_float({column}, {literal('n:' + condition.field)})"
+    text, numeric, boolean = (_value(tag, condition.field, column) for tag in _READERS)
     if condition.op in ("=", "!="):
         equal = [f"{text} = {literal(condition.value)}"]
         if number is not None:
             equal.append(f"{numeric} = {number!r}")
         if not condition.quoted and condition.value.lower() in ("true", "false"):
-            boolean = f"json_get_bool({column}, {literal('b:' + condition.field)})"
             equal.append(f"{boolean} = {condition.value.lower()}")
         return f"coalesce({' OR '.join(equal)}, false) = {'true' if condition.op == '=' else 'false'}"
     if number is not None:
@@ -162,6 +164,8 @@ def one_of(column: str, values: Sequence[str]) -> str:
     return f"{column} IN ({', '.join(map(literal, values))})"
 
 
+# The store's typed reader for each tag but that of None.
+_READERS = {"s": "string", "n": "float", "b": "bool"}
 _TAGS = {str: "s", bool: "b", int: "n", float: "n", type(None): "z"}
 
 

@@ -49,8 +49,8 @@ class Found:
     Attributes:
         sources: what can be read.
         failures: what could not be reached.
-        passed_over: how many files there are of kinds that are not read, by suffix ("" for names without one). Hidden
-            ones and those below hidden folders are not counted.
+        passed_over: how many files there are of kinds that are not read, by suffix ("" for names without one), the most
+            frequent first. Hidden ones and those below hidden folders are not counted.
     """
 
     sources: tuple[Source, ...]
@@ -114,7 +114,7 @@ def find(paths: Sequence[str | Path]) -> Found:
             raise InputError(f"{given} is of a kind that cannot be indexed; these can: {', '.join(SUFFIXES)}")
         elif _is_new(path, seen, failures):
             sources.append(Source(path, written(path.name)))
-    return Found(tuple(sources), tuple(failures), dict(sorted(others.items())))
+    return Found(tuple(sources), tuple(failures), dict(sorted(others.items(), key=lambda kind: (-kind[1], kind[0]))))
 
 
 def _walk(

@@ -18,6 +18,7 @@ from typing import Any
 
 from crossrank.errors import CrossrankError, InputError
 from crossrank.extras import require
+from crossrank.judging import spent
 from crossrank.unicode import valid_text
 
 require("httpx", extra="llm")
@@ -140,8 +141,9 @@ class Grader:
                 if reply is None:
                     time.sleep(min(LONGEST_PAUSE, 0.5 * 2**attempt))
                     continue
-                prompt += _tokens(reply, "prompt_tokens")
-                answer += _tokens(reply, "completion_tokens")
+                took = spent(reply)
+                prompt += took[0] or 0
+                answer += took[1] or 0
                 said = _said(reply)
                 found = _NUMBER.fullmatch(_THOUGHT.sub("", said))
                 if found:
@@ -182,13 +184,6 @@ def _passage(document: str) -> str:
     while count:
         text, count = _END.subn("", text)
     return text
-
-
-def _tokens(reply: dict[str, Any], kind: str) -> int:
-    """What an answer says that it took; 0 where it does not say a number."""
-    usage = reply.get("usage")
-    told = usage.get(kind) if isinstance(usage, dict) else None
-    return told if isinstance(told, int) and not isinstance(told, bool) else 0
 
 
 def _said(reply: dict[str, Any]) -> str:
