@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,10 @@ from hypothesis import strategies as st
 from crossrank import extras
 from crossrank.errors import InputError, ReadError
 from crossrank.evaluation import mean
-from crossrank.training import checks, folds, gate, general, negatives, reading
+from crossrank.training import checks, folds, gate, general, measuring, negatives, reading
 from crossrank.training.judgments import Group, Judged, Judgments, query_key
 from crossrank.training.material import gathered
-from crossrank.training.settings import Settings, planned
+from crossrank.training.settings import Settings, fitting, planned
 from crossrank.training.work import Work
 from crossrank.types import Passage
 
@@ -315,6 +316,58 @@ def test_a_mined_document_above_every_relevant_one_is_doubtful() -> None:
     assert "near" not in [order[i] for i in found.trained]
 
 
+# What held-out queries are worth
+
+
+def shown_(labels: list[float]) -> negatives.Shown:
+    return negatives.Shown("q", tuple(map(str, range(len(labels)))), np.array(labels), np.ones(len(labels), bool),
+                           np.zeros(len(labels), bool), np.zeros(0, np.float32))  # fmt: skip
+
+
+ranked_labels = st.lists(st.integers(-1, 3).map(float), min_size=2, max_size=14)
+
+
+@needs_eval
+@given(ranked_labels, st.randoms(use_true_random=False))
+@settings(max_examples=50, deadline=None)
+def test_expected_values_without_noise_are_those_of_the_ranking(labels: list[float], dice: random.Random) -> None:
+    scores = np.array(dice.sample(range(100), len(labels)), np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "NOISE", 1e-9)
+        found = measuring.expected([shown_(labels)], [scores], "labels", min(labels), max(labels))
+    plain = measuring.values([shown_(labels)], [scores], "labels", min(labels), max(labels))
+    assert found == pytest.approx(plain, abs=1e-9)
+
+
+@given(ranked_labels, st.integers(0, 1000))
+@settings(max_examples=50, deadline=None)
+def test_expected_values_know_no_units(labels: list[float], seed: int) -> None:
+    scores = np.random.default_rng(seed).normal(size=len(labels)).astype(np.float32)
+    found, moved = (measuring.expected([shown_(labels)], [s], "labels", -1, 3) for s in (scores, 8 * scores - 4))
+    assert found == pytest.approx(moved, abs=1e-4)
+    assert 0 <= found[0] <= 1 + 1e-9
+
+
+def test_two_documents_are_compared_exactly() -> None:
+    scores = np.float32([1.0, 0.0])
+    noise = measuring.NOISE * 0.5
+    drawn = np.random.default_rng(0).normal(scores, noise, (200_000, 2))
+    above = float((drawn[:, 0] > drawn[:, 1]).mean())
+    found = measuring.expected([shown_([1.0, 0.0])], [scores], "labels", 0, 1)[0]
+    assert found == pytest.approx(above + (1 - above) / np.log2(3), abs=0.002)
+
+
+def test_blank_documents_come_last_and_no_score_is_no_news() -> None:
+    blank = np.float32([2.0, -np.inf, 1.0, -np.inf])
+    found = measuring.expected([shown_([0.0, 1.0, 0.0, 0.0])], [blank], "labels", 0, 1)[0]
+    # Third or fourth, equally likely.
+    assert found == pytest.approx((1 / np.log2(4) + 1 / np.log2(5)) / 2)
+    nothing = measuring.expected([shown_([0.0, 1.0])], [np.float32([-np.inf, -np.inf])], "labels", 0, 1)[0]
+    assert nothing == pytest.approx((1 + 1 / np.log2(3)) / 2)
+    assert measuring.expected([shown_([0.0, -1.0])], [np.float32([1, 2])], "labels", -1, 1).tolist() == [0.0]
+    assert measuring.expected([], [], "labels", 0, 1).tolist() == []
+
+
 @pytest.mark.skipif(not extras.available("bm25s"), reason="needs the extra train")
 def test_words_find_nothing_for_unknown_words_and_no_texts() -> None:
     from crossrank.training.words import Words
@@ -383,7 +436,39 @@ def test_verdicts(gains: np.ndarray, loss: float, kept: str, says: str | None) -
     assert (says is None and not verdict.reasons) or any(str(says) in reason for reason in verdict.reasons)
 
 
+def test_what_is_expected_decides_whether_a_gain_is_chance_and_nothing_else() -> None:
+    base, general_set = np.full(50, 0.5), [general_(0.0)]
+    jumps = np.tile([0.4, -0.3], 25)
+    steady, doubtful = np.full(50, 0.04), np.tile([0.4, -0.38], 25)
+    assert gate.decide(base, jumps, general_set, chosen=True).kept == "base"
+    verdict = gate.decide(base, jumps, general_set, chosen=True, expected=steady)
+    assert verdict.kept == "tuned"
+    assert verdict.expected is not None
+    assert verdict.gain is not None
+    assert verdict.expected.low > 0 > verdict.gain.low
+    # A gain that no ranking shows is none.
+    for plain, says in ((np.full(50, -0.01), "no gain"), (np.full(50, 0.002), "too small")):
+        refused = gate.decide(base, plain, general_set, chosen=True, expected=steady)
+        assert says in refused.reasons[0]
+    assert "chance" in gate.decide(base, steady, general_set, chosen=True, expected=doubtful).reasons[0]
+
+
+def test_points_are_picked_by_one_measure_and_valued_by_another() -> None:
+    picked = {(1, 1.0): np.full(4, 0.1), (2, 1.0): np.full(4, 0.2)}
+    valued = {(1, 1.0): np.arange(4.0), (2, 1.0): -np.arange(4.0)}
+    assert gate.crossed(picked, np.array([0, 0, 1, 1]), of=valued).tolist() == [0.0, -1.0, -2.0, -3.0]
+
+
 # Settings and work
+
+
+@given(st.lists(st.integers(3, 2000), min_size=1, max_size=50), st.integers(8, 512))
+@settings(max_examples=50, deadline=None)
+def test_sequences_in_training_hold_most_pairs_as_far_as_they_may(lengths: list[int], most: int) -> None:
+    found = fitting(np.array(lengths), most)
+    assert found <= min(most, 320)
+    held = np.mean(np.array(lengths) <= found)
+    assert held >= 0.9 or found == min(most, 320)
 
 
 @pytest.mark.parametrize("wrong", [{"folds": 1}, {"loss": "hinge"}, {"confidence": 0.4}, {"rate": 0}, {"epochs": 0}])

@@ -13,6 +13,7 @@ from crossrank.cli import options, terminal
 from crossrank.cli.exits import Exit
 
 if TYPE_CHECKING:
+    from crossrank.evaluation import Interval
     from crossrank.training.checks import Finding
     from crossrank.training.judgments import Group
     from crossrank.training.negatives import Nearest
@@ -59,8 +60,9 @@ Interrupted at any moment, the same command goes on and ends with the same model
 @click.option("--epochs", type=click.IntRange(1, 100), help="Passes over the queries, at most.")
 @click.option("--layers", type=click.IntRange(min=1), help="Upper layers that are trained.")
 @click.option("--rate", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Highest learning rate.")
-@click.option("--max-tokens", type=click.IntRange(min=16), default=176, show_default=True,
-              help="Of a sequence in training; a tuned model still reads as much as its base.")  # fmt: skip
+@click.option("--max-tokens", type=click.IntRange(min=16),
+              help="Of a sequence in training; when absent, what holds nine of ten pairs, 64 to 320. A tuned model "
+              "still reads as much as its base.")  # fmt: skip
 @click.option("--effort", type=click.FloatRange(0.1, 100), default=1.0, show_default=True,
               help="Times the usual number of tokens to train and to measure on.")  # fmt: skip
 @click.option("--confidence", type=click.FloatRange(0.5, 1, min_open=True, max_open=True), default=0.95,
@@ -245,6 +247,10 @@ def _print(outcome: Outcome, as_json: bool) -> None:
             click.echo(f"  {terminal.shown(reason)}")
 
 
+def _difference(gain: Interval) -> str:
+    return f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+
+
 def _print_values(outcome: Outcome) -> None:
     verdict = outcome.verdict
     right: Mapping[str, Any] = {"justify": "right", "no_wrap": True}
@@ -252,9 +258,11 @@ def _print_values(outcome: Outcome) -> None:
         ("nDCG@10", {}), ("queries", right), ("base", right), ("tuned", right), ("difference", right)
     )
     if verdict.gain and verdict.base and verdict.tuned:
-        gain = f"{verdict.gain.mean:+.3f} [{verdict.gain.low:+.3f}, {verdict.gain.high:+.3f}]"
         values = f"{verdict.base.mean:.3f}", f"{verdict.tuned.mean:.3f}"
-        table.add_row("yours, held out", str(verdict.gain.queries), *values, gain)
+        table.add_row("yours, held out", str(verdict.gain.queries), *values, _difference(verdict.gain))
+    if verdict.expected:
+        # The difference that decides; its values are those of no ranking that anybody sees.
+        table.add_row("... expected, with noise", str(verdict.expected.queries), "", "", _difference(verdict.expected))
     for one in verdict.general:
         table.add_row(one.name, str(one.queries), f"{one.base:.3f}", f"{one.tuned:.3f}", f"{-one.loss:+.3f}")
     terminal.console().print(table)

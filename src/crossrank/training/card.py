@@ -15,7 +15,9 @@ from crossrank.training.settings import Settings
 def facts(outcome: Outcome) -> dict[str, Any]:
     """An outcome as JSON: for `--json` and for crossrank.json."""
     verdict = outcome.verdict
-    intervals = {name: asdict(value) for name in ("gain", "base", "tuned") if (value := getattr(verdict, name))}
+    intervals = {
+        name: asdict(value) for name in ("gain", "base", "tuned", "expected") if (value := getattr(verdict, name))
+    }
     return {
         "kept": verdict.kept,
         "reasons": list(verdict.reasons),
@@ -76,7 +78,8 @@ hold here.
 
 nDCG@10 on held-out queries, with the interval of the gate (paired bootstrap over queries, confidence
 {settings.confidence:g} to each side). Each query was ranked by trainings that never saw it; epoch and share were chosen
-on the others. The model in this folder is the mean of those trainings, so it was not itself measured on them.
+on the others. The model in this folder is the mean of those trainings, so it was not itself measured on them. Whether
+a difference may be chance is decided on expected nDCG@10, where each score carries noise: {verdict.expected}.
 
 | | queries | base | tuned | difference |
 | --- | --: | --: | --: | --: |

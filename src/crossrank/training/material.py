@@ -65,6 +65,11 @@ class Material:
         shown = [self.shown[i] for i in rows.tolist()]
         return measuring.values(shown, scores, self.scale, self.low, self.high)
 
+    def expected(self, rows: NDArray[np.int64], scores: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+        """Expected nDCG@10 of the queries in `rows`, see `measuring.expected`."""
+        shown = [self.shown[i] for i in rows.tolist()]
+        return measuring.expected(shown, scores, self.scale, self.low, self.high)
+
     def relevant(self, row: int) -> NDArray[np.bool_]:
         """Which documents of a query count as relevant."""
         return np.asarray(self.shown[row].labels > self.limit)

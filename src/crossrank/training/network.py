@@ -6,7 +6,7 @@ backward pass costs three times all matrix products together. Dropout is off, so
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ import torch  # noqa: E402
 
 # Tokens of one forward pass, padding included: about 1 GB of activations in a step of a MiniLM.
 MICROBATCH = 4096
+# On a processor a pass of so many tokens is as fast, a token, as a larger one: it need not hold wider sequences, too.
+FEWEST = 512
 Weights = Mapping[str, torch.Tensor]
 
 
@@ -78,24 +80,21 @@ class Network:
 
         Sequences of like length share a pass, so that little is padding.
         """
-        lengths = tokens.lengths
-        order = np.argsort(lengths, kind="stable")
-        parts, begin = [], 0
-        while begin < len(order):
-            end = begin + 1
-            while end < len(order) and int(lengths[order[end]]) * (end + 1 - begin) <= MICROBATCH:
-                end += 1
+        order = np.argsort(tokens.lengths, kind="stable")
+        parts = []
+        for begin, end in _batches(
+            tokens.lengths[order].tolist(), FEWEST if self._device.type == "cpu" else MICROBATCH
+        ):
             batch = self._batch(tokens.take(order[begin:end]))
             with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._low):
                 found = self._model(**batch).logits.float()
             parts.append(found[:, 0] if self.read.labels == 1 else found[:, 1] - found[:, 0])
-            begin = end
         return torch.cat(parts)[torch.from_numpy(np.argsort(order))]
 
     def _batch(self, tokens: Tokens) -> dict[str, torch.Tensor]:
         lengths = tokens.lengths
         # oneDNN keeps a primitive for every shape it has met: widths that are multiples of 16 keep memory in bounds.
-        width = min(-(-int(lengths.max()) // 16) * 16, self.read.max_length)
+        width = min(_width(int(lengths.max())), self.read.max_length)
         mask = np.arange(width)[None, :] < lengths[:, None]
         ids = np.full(mask.shape, self._padding, dtype=np.int64)
         ids[mask] = tokens.ids
@@ -112,6 +111,27 @@ class Network:
         whole.update({name: tensor.float() for name, tensor in weights.items()})
         arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in whole.items()}
         save_file(arrays, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _width(length: int) -> int:
+    return -(-length // 16) * 16
+
+
+def _batches(lengths: Sequence[int], enough: int) -> list[tuple[int, int]]:
+    """Begin and end of each pass over sequences sorted by length; from `enough` tokens on it only takes equal widths.
+
+    >>> _batches([10, 12, 30, 31], enough=16), _batches([10, 12, 30, 31], enough=512)
+    ([(0, 2), (2, 4)], [(0, 4)])
+    """
+    found, begin = [], 0
+    for end, length in enumerate(lengths):
+        width, count = _width(length), end - begin
+        held = count * _width(lengths[end - 1]) if count else 0
+        full = width * (count + 1) > MICROBATCH or (held >= enough and width > _width(lengths[end - 1]))
+        if count and full:
+            found.append((begin, end))
+            begin = end
+    return [*found, (begin, len(lengths))] if lengths else []
 
 
 def mixed(base: Weights, tuned: list[Weights], share: float) -> dict[str, torch.Tensor]:

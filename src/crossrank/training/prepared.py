@@ -21,13 +21,16 @@ from crossrank.training.loop import Item
 from crossrank.training.material import Material
 from crossrank.training.negatives import Shown, mine, score, scored
 from crossrank.training.outcome import Engine, Progress
-from crossrank.training.settings import Plan, Settings, planned
+from crossrank.training.settings import Plan, Settings, fitting, planned
 from crossrank.training.work import Work
 from crossrank.types import Tokens
 
 # Built-in general questions: measured on, and remembered.
 MEASURED, REMEMBERED = 100, 100
 BUILT_IN = "Python's documentation strings"
+# Pairs that tell how long sequences are; and of a passage that is longer, its beginning is what is trained on.
+LOOKED_AT = 1_000
+FIRST = Windows(fold="first", most=1)
 
 
 class Prepared:
@@ -43,7 +46,7 @@ class Prepared:
         tell: Callable[[Progress], None],
     ) -> None:
         self.read, self.material, self.settings, self.engine, self.tell = read, material, settings, engine, tell
-        self.length = min(settings.max_tokens, read.max_length)
+        self.length = min(settings.max_tokens or self._fitting(), read.max_length)
         self.encoder = PairEncoder(read.tokenizer(), self.length)
         asked = {BUILT_IN: general.questions(MEASURED, part=0), **sets}
         self.general = {name: _plain(groups) for name, groups in asked.items() if groups}
@@ -60,10 +63,22 @@ class Prepared:
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def scorer(self, read: Checkpoint) -> CrossEncoder:
-        """What measures: the same backend that a user gets, on sequences as long as those of the training."""
+        """What measures: what a user gets, who has whole passages read, in windows where they are long."""
         engine = self.engine
-        backend = backends.open(read, engine.backend, engine.device, engine.dtype, engine.threads)
-        return CrossEncoder(read, backend, Windows(fold="first", most=1), self.length)
+        return CrossEncoder(read, backends.open(read, engine.backend, engine.device, engine.dtype, engine.threads))
+
+    def _fitting(self) -> int:
+        """Tokens of a sequence in training, by `LOOKED_AT` of the judged pairs."""
+        pairs = [
+            (one.query, text)
+            for one in self.material.shown
+            for text, judged in zip(one.documents, one.judged.tolist(), strict=True)
+            if judged
+        ]
+        drawn = np.random.default_rng([self.settings.seed, 11]).permutation(len(pairs))[:LOOKED_AT]
+        encoder = PairEncoder(self.read.tokenizer(), self.read.max_length)
+        found = encoder.encode([pairs[i] for i in drawn.tolist()], FIRST)
+        return fitting(found.tokens.lengths, self.read.max_length)
 
     def score_base(self, work: Work) -> None:
         """Let the base model score everything, once for all calls, and mark what is likely relevant after all."""
@@ -79,7 +94,7 @@ class Prepared:
             self.general[name] = [replace(one, base=scores) for one, scores in zip(sets, found, strict=True)]
 
     def encode(self) -> NDArray[np.int64]:
-        """Make `items` of all queries and `old` of what is remembered; the tokens of each query, shape (n,)."""
+        """Make `items` of all queries and `old` of what is remembered; the tokens to rank each query, shape (n,)."""
         flat = np.concatenate([one.base for one in self.material.shown])
         spread = float(flat[np.isfinite(flat)].std()) or 1.0
         plain = self.material.scale != "scores" and self.material.high <= 1
@@ -95,11 +110,13 @@ class Prepared:
             Item(self._tokens(one), one.base, np.ones(len(one), np.bool_), np.arange(len(one)), True)
             for one in self.remembered
         ]
-        return np.array([int(item.tokens.offsets[-1]) for item in self.items], dtype=np.int64)
+        whole = PairEncoder(self.read.tokenizer(), self.read.max_length)
+        read = [whole.encode([(one.query, text) for text in one.documents], Windows()) for one in self.material.shown]
+        return np.array([int(found.tokens.offsets[-1]) for found in read], dtype=np.int64)
 
     def _tokens(self, one: Shown) -> Tokens:
         pairs = [(one.query, text) for text in one.documents]
-        return self.encoder.encode(pairs, Windows(fold="first", most=1)).tokens
+        return self.encoder.encode(pairs, FIRST).tokens
 
     def without(self, part: int) -> list[Item]:
         """What can be trained on while a fold is held out."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from crossrank.errors import InputError
 from crossrank.training.gate import CONFIDENCE, LEAST_GAIN, MOST_LOSS
@@ -19,6 +23,7 @@ FEW_QUERIES = 30
 # 0.063 on held-out folds and the upper half at 3e-5 0.044 (LOG.md). More steps at that rate forget more.
 SHORT_RATE, LONG_RATE, SHORT_STEPS = 1e-4, 5e-5, 60
 MOST_EPOCHS, MOST_REPEATS = 4, 2
+LEAST_TOKENS, MOST_TOKENS = 64, 320
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ class Settings:
         epochs: passes over the queries; the one that serves held-out queries best is used.
         layers: upper layers that are trained, with the head; word embeddings never are.
         rate: the highest learning rate.
-        max_tokens: tokens of one sequence in training and measuring, special tokens included.
+        max_tokens: tokens of one sequence in training, special tokens included; by the data when absent, see `fitting`.
         candidates: documents of a query in one step.
         queries_a_step: queries in one step.
         remember: weight of staying near the base model's scores on general questions.
@@ -51,7 +56,7 @@ class Settings:
     epochs: int | None = None
     layers: int | None = None
     rate: float | None = None
-    max_tokens: int = 176
+    max_tokens: int | None = None
     candidates: int = 4
     queries_a_step: int = 8
     remember: float = 0.05
@@ -68,7 +73,7 @@ class Settings:
             raise InputError(f"unknown loss {self.loss!r}; there are {', '.join(LOSSES)}")
         if not 0.5 < self.confidence < 1.0:
             raise InputError(f"confidence must be over 0.5 and under 1, not {self.confidence}")
-        if self.folds < 2 or self.candidates < 2 or self.queries_a_step < 1 or self.max_tokens < 8:
+        if self.folds < 2 or self.candidates < 2 or self.queries_a_step < 1 or (self.max_tokens or 8) < 8:
             raise InputError("folds and candidates must be at least 2, queries_a_step 1, max_tokens 8")
         if not self.shares or not all(0.0 < share <= 1.0 for share in self.shares):
             raise InputError(f"shares must be over 0 and at most 1, not {self.shares}")
@@ -99,6 +104,20 @@ class Plan:
     layers: int
     rate: float
     queries: int
+
+
+def fitting(lengths: NDArray[np.int64], most: int) -> int:
+    """Tokens of one sequence in training: as many as hold nine of ten pairs, `LEAST_TOKENS` to `MOST_TOKENS`.
+
+    Args:
+        lengths: tokens of pairs, special tokens included, shape (n,).
+        most: that the model reads.
+
+    >>> fitting(np.array([40, 50, 60, 70, 300]), 512)
+    208
+    """
+    held = math.ceil(float(np.quantile(lengths, 0.9)) / 16) * 16
+    return min(max(LEAST_TOKENS, held), MOST_TOKENS, most)
 
 
 def check_loss(loss: Loss, scale: Scale) -> None:

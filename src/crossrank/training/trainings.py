@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from crossrank.training.work import Work
 require("torch", extra="train")
 import torch  # noqa: E402
 
+Gains = dict[Point, NDArray[np.float64]]
+
 
 class Trainings:
     """All trainings of one tuning, what they were worth on held-out queries, and what follows."""
@@ -37,7 +40,13 @@ class Trainings:
         self.prepared, self.work, self.network, self.plan, self.rows = prepared, work, network, plan, rows
         material = prepared.material
         self.runs = [(repeat, part) for repeat in range(plan.repeats) for part in material.parts]
-        self.base = material.values(rows, [material.shown[i].base for i in rows.tolist()])
+        scores = [material.shown[i].base for i in rows.tolist()]
+        self.base = material.values(rows, scores)
+        # A fold at a time, as the tuned models': the noise of a score is in proportion to those beside it.
+        self.expected = np.zeros(len(rows))
+        for part in material.parts:
+            here = self._of(part)
+            self.expected[here] = material.expected(rows[here], [scores[i] for i in here.tolist()])
 
     def run(self) -> None:
         """Do every training that is not done yet; further repeats only when the first one gained something."""
@@ -75,10 +84,10 @@ class Trainings:
     def _hopeless(self, done: int) -> bool:
         """Whether nothing was gained by the trainings before number `done`, which are whole repeats."""
         runs, self.runs = self.runs, self.runs[:done]
-        gains = self.gains()
+        _, expected = self.gains()
         self.runs = runs
         blocks = self.prepared.material.block[self.rows]
-        return not len(blocks) or float(gate.crossed(gains, blocks).mean()) <= 0
+        return not len(blocks) or float(gate.crossed(expected, blocks).mean()) <= 0
 
     def _folder(self, repeat: int, part: int) -> Path:
         return self.work.folder / f"run-{repeat}-{part}"
@@ -122,18 +131,20 @@ class Trainings:
     def _repeats(self, part: int) -> list[int]:
         return [repeat for repeat, other in self.runs if other == part]
 
-    def gains(self) -> dict[Point, NDArray[np.float64]]:
-        """By epoch and share: what held-out queries gain, in the order of `rows`.
+    def gains(self) -> tuple[Gains, Gains]:
+        """By epoch and share, in the order of `rows`: gains of held-out queries in nDCG@10 and in expected nDCG@10.
 
         Each fold is ranked by the mean of its trainings, because the final model is a mean, and better than they are.
         """
-        found: dict[Point, NDArray[np.float64]] = {}
-        for epoch, share in self.points:
-            values = np.empty(len(self.rows))
-            for part in self.prepared.material.parts:
-                values[self._of(part)] = self._values(self._repeats(part), part, epoch, share)
-            found[epoch, share] = values - self.base
-        return found
+        material = self.prepared.material
+        plain: Gains = {point: np.zeros(len(self.rows)) for point in self.points}
+        expected: Gains = {point: np.zeros(len(self.rows)) for point in self.points}
+        for (epoch, share), part in itertools.product(self.points, material.parts):
+            here = self._of(part)
+            scores = self._scores(self._repeats(part), part, epoch, share)
+            plain[epoch, share][here] = material.values(self.rows[here], scores) - self.base[here]
+            expected[epoch, share][here] = material.expected(self.rows[here], scores) - self.expected[here]
+        return plain, expected
 
     @property
     def points(self) -> list[Point]:
@@ -147,27 +158,29 @@ class Trainings:
 
         A model that forgets too much is tried with smaller shares of the tuned weights before it is given up.
         """
-        gains = self.gains()
-        point = gate.pick(gains, np.ones(len(self.rows), np.bool_))
+        plain, expected = self.gains()
+        point = gate.pick(expected, np.ones(len(self.rows), np.bool_))
         if point is None:
-            return self._verdict(gains, [], chosen=False), None
-        verdict = self._verdict(gains, self._general(point), chosen=True)
+            return self._verdict(plain, expected, [], chosen=False), None
+        verdict = self._verdict(plain, expected, self._general(point), chosen=True)
         for share in sorted((s for e, s in self.points if e == self.plan.epochs and s < point[1]), reverse=True):
             forgot = any(one.loss > self.prepared.settings.most_loss for one in verdict.general)
-            if verdict.kept == "tuned" or not forgot or verdict.gain is None or verdict.gain.low <= 0:
+            if verdict.kept == "tuned" or not forgot or verdict.expected is None or verdict.expected.low <= 0:
                 break
             point = (self.plan.epochs, share)
-            verdict = self._verdict({point: gains[point]}, self._general(point), chosen=True)
+            alone = {point: plain[point]}, {point: expected[point]}
+            verdict = self._verdict(*alone, self._general(point), chosen=True)
         return verdict, point
 
-    def _verdict(self, gains: Mapping[Point, NDArray[np.float64]], found: Sequence[General], chosen: bool) -> Verdict:
+    def _verdict(self, plain: Gains, expected: Gains, found: Sequence[General], chosen: bool) -> Verdict:
         settings, blocks = self.prepared.settings, self.prepared.material.block[self.rows]
         verdict = gate.decide(
             self.base,
-            gate.crossed(gains, blocks),
+            gate.crossed(expected, blocks, of=plain),
             found,
             chosen=chosen,
-            by_chance=gate.chance(gains, blocks) if len(blocks) else 1.0,
+            expected=gate.crossed(expected, blocks),
+            by_chance=gate.chance(expected, blocks) if len(blocks) else 1.0,
             confidence=settings.confidence,
             least_gain=settings.least_gain,
             most_loss=settings.most_loss,
