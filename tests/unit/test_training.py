@@ -23,9 +23,11 @@ from crossrank.errors import InputError  # noqa: E402
 from crossrank.training import loop, losses, prepared, tuning  # noqa: E402
 from crossrank.training import network as net  # noqa: E402
 from crossrank.training.judgments import Group, Judged, Judgments  # noqa: E402
+from crossrank.training.material import gathered  # noqa: E402
 from crossrank.training.outcome import Engine, Progress  # noqa: E402
 from crossrank.training.settings import Settings  # noqa: E402
 from crossrank.training.tuning import tune  # noqa: E402
+from crossrank.training.work import Work  # noqa: E402
 
 pytestmark = pytest.mark.torch
 QUICK = Settings(rate=2e-3, epochs=2, repeats=1, layers=2, max_tokens=32, remember=0.0, most_loss=1.0)
@@ -96,6 +98,29 @@ def test_only_upper_layers_and_head_move_and_the_folder_gives_the_same_scores(tm
     mine = network.logits(tokens).detach().numpy()
     theirs = load(tmp_path / "made", backend="reference").backend.forward(tokens)
     np.testing.assert_allclose(mine, theirs, atol=0.15)  # bfloat16 under autocast
+
+
+def test_what_is_remembered_is_what_the_base_model_says_of_what_is_trained_on(
+    tmp_path: Path, cross_encoder_folder: Path
+) -> None:
+    groups = [Group(f"what is {q}", ("bread yeast", "cat planet"), (1.0, 0.0)) for q in range(6)]
+    material = gathered(groups, (), "labels", lambda queries, depth: [[] for _ in queries], (), QUICK)
+    ready = prepared.Prepared(checkpoint.read(cross_encoder_folder), material, QUICK, ONE, {}, lambda now: None)
+    ready.score_base(Work(tmp_path / "work", "key"))
+    ready.encode()
+    backend = ready.scorer(ready.read).backend
+    assert ready.old
+    for item in ready.old:
+        np.testing.assert_allclose(backend.forward(item.tokens), item.targets, atol=1e-5)
+
+
+def test_sequences_of_several_widths_keep_their_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(net, "FEWEST", 32)
+    network = net.Network(checkpoint.read(tiny.cross_encoder(tmp_path / "base")), layers=1, device="cpu")
+    tokens = tiny.random_tokens([9, 60, 17, 33, 3, 60, 18])
+    together = network.logits(tokens).detach().numpy()
+    alone = [network.logits(tokens.take(np.array([i]))).item() for i in range(len(tokens))]
+    np.testing.assert_allclose(together, alone, atol=0.15)  # bfloat16 under autocast
 
 
 # All of it

@@ -31,6 +31,8 @@ BUILT_IN = "Python's documentation strings"
 # Pairs that tell how long sequences are; and of a passage that is longer, its beginning is what is trained on.
 LOOKED_AT = 1_000
 FIRST = Windows(fold="first", most=1)
+# General questions are remembered in sequences of so many tokens at least: with 64, a model forgot 0.024 (LOG.md).
+GENERAL_TOKENS = 128
 
 
 class Prepared:
@@ -47,7 +49,7 @@ class Prepared:
     ) -> None:
         self.read, self.material, self.settings, self.engine, self.tell = read, material, settings, engine, tell
         self.length = min(settings.max_tokens or self._fitting(), read.max_length)
-        self.encoder = PairEncoder(read.tokenizer(), self.length)
+        self.long = min(max(self.length, GENERAL_TOKENS), read.max_length)
         asked = {BUILT_IN: general.questions(MEASURED, part=0), **sets}
         self.general = {name: _plain(groups) for name, groups in asked.items() if groups}
         self.remembered = _plain(general.questions(REMEMBERED, part=1))
@@ -87,7 +89,9 @@ class Prepared:
         shown = self.material.shown
         base = work.once("base", lambda: score(shown, scorer))
         self.material = self.material.with_base(scored(shown, base, self.material.limit))
-        kept = work.once("remembered", lambda: score(self.remembered, scorer))
+        # Targets of a training, so of what it reads.
+        trained = CrossEncoder(self.read, scorer.backend, FIRST, self.long)
+        kept = work.once("remembered", lambda: score(self.remembered, trained))
         self.remembered = [replace(one, base=scores) for one, scores in zip(self.remembered, kept, strict=True)]
         for number, (name, sets) in enumerate(self.general.items()):
             found = work.once(f"general-{number}", lambda sets=sets: score(sets, scorer))  # type: ignore[misc]
@@ -99,24 +103,22 @@ class Prepared:
         spread = float(flat[np.isfinite(flat)].std()) or 1.0
         plain = self.material.scale != "scores" and self.material.high <= 1
         self.items = []
+        encoder = PairEncoder(self.read.tokenizer(), self.length)
         for row, one in enumerate(self.material.shown):
             labels = self.material.targets(row, spread)
             # A teacher's scores have no border: its best document stands first.
             relevant = (
                 one.labels >= one.labels.max() if self.material.scale == "scores" else self.material.relevant(row)
             )
-            self.items.append(Item(self._tokens(one), labels, relevant, one.trained, not plain))
+            self.items.append(Item(_tokens(encoder, one, FIRST), labels, relevant, one.trained, not plain))
+        general_ = PairEncoder(self.read.tokenizer(), self.long)
         self.old = [
-            Item(self._tokens(one), one.base, np.ones(len(one), np.bool_), np.arange(len(one)), True)
+            Item(_tokens(general_, one, FIRST), one.base, np.ones(len(one), np.bool_), np.arange(len(one)), True)
             for one in self.remembered
         ]
         whole = PairEncoder(self.read.tokenizer(), self.read.max_length)
-        read = [whole.encode([(one.query, text) for text in one.documents], Windows()) for one in self.material.shown]
-        return np.array([int(found.tokens.offsets[-1]) for found in read], dtype=np.int64)
-
-    def _tokens(self, one: Shown) -> Tokens:
-        pairs = [(one.query, text) for text in one.documents]
-        return self.encoder.encode(pairs, FIRST).tokens
+        read = [_tokens(whole, one, Windows()) for one in self.material.shown]
+        return np.array([int(tokens.offsets[-1]) for tokens in read], dtype=np.int64)
 
     def without(self, part: int) -> list[Item]:
         """What can be trained on while a fold is held out."""
@@ -135,6 +137,10 @@ class Prepared:
         depth = net.depth_of(self.read)
         plan = planned(self.settings, self.material.scale, self.material.high, queries, 1.25 * share * sum(each), depth)
         return replace(plan, repeats=plan.repeats if self.settings.repeats or parts > 1 else 2)
+
+
+def _tokens(encoder: PairEncoder, one: Shown, windows: Windows) -> Tokens:
+    return encoder.encode([(one.query, text) for text in one.documents], windows).tokens
 
 
 def _plain(groups: Sequence[Group]) -> list[Shown]:
