@@ -25,7 +25,7 @@ from crossrank.training import network as net  # noqa: E402
 from crossrank.training.judgments import Group, Judged, Judgments  # noqa: E402
 from crossrank.training.material import gathered  # noqa: E402
 from crossrank.training.outcome import Engine, Progress  # noqa: E402
-from crossrank.training.settings import Settings  # noqa: E402
+from crossrank.training.settings import Plan, Settings  # noqa: E402
 from crossrank.training.tuning import tune  # noqa: E402
 from crossrank.training.work import Work  # noqa: E402
 
@@ -112,6 +112,33 @@ def test_what_is_remembered_is_what_the_base_model_says_of_what_is_trained_on(
     assert ready.old
     for item in ready.old:
         np.testing.assert_allclose(backend.forward(item.tokens), item.targets, atol=1e-5)
+
+
+def test_a_step_in_parts_has_the_gradients_of_one_in_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = net.Network(checkpoint.read(tiny.cross_encoder(tmp_path / "base")), layers=1, device="cpu")
+
+    def item(seed: int) -> loop.Item:
+        targets = np.float32([1, 0, 0, 0])
+        tokens = tiny.random_tokens([9, 12 + seed, 17, 30])
+        return loop.Item(tokens, targets, targets > 0, np.arange(4), False)
+
+    items, old = [item(i) for i in range(6)], [item(i) for i in range(6, 9)]
+    plan, settings = Plan("listwise", 1, 1, 1, 1e-3, 6), replace(QUICK, remember=0.5)
+    found = {}
+    for held in (10_000, 100, 1):
+        monkeypatch.setattr(loop, "HELD", held)
+        parts = list(loop._losses(network, items, old, plan, settings, np.random.default_rng(0)))
+        for part in parts:
+            part.backward()
+        found[held] = len(parts), sum(float(part.detach()) for part in parts), [
+            weight.grad.clone() for weight in network.trained.values()]  # fmt: skip
+        for weight in network.trained.values():
+            weight.grad = None
+    assert [found[held][0] for held in (10_000, 100, 1)] == [1, 7, 7]
+    for held in (100, 1):
+        assert found[held][1] == pytest.approx(found[10_000][1], abs=0.02)  # bfloat16 under autocast
+        for one, other in zip(found[held][2], found[10_000][2], strict=True):
+            torch.testing.assert_close(one, other, atol=0.02, rtol=0.05)
 
 
 def test_sequences_of_several_widths_keep_their_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
