@@ -20,7 +20,7 @@ from crossrank import checkpoint, load  # noqa: E402
 from crossrank.cli import root  # noqa: E402
 from crossrank.cli.exits import Exit  # noqa: E402
 from crossrank.errors import InputError  # noqa: E402
-from crossrank.training import loop, losses, prepared, tuning  # noqa: E402
+from crossrank.training import gate, loop, losses, prepared, tuning  # noqa: E402
 from crossrank.training import network as net  # noqa: E402
 from crossrank.training.judgments import Group, Judged, Judgments  # noqa: E402
 from crossrank.training.material import gathered  # noqa: E402
@@ -114,6 +114,18 @@ def test_what_is_remembered_is_what_the_base_model_says_of_what_is_trained_on(
         np.testing.assert_allclose(backend.forward(item.tokens), item.targets, atol=1e-5)
 
 
+def test_long_documents_leave_enough_queries_to_be_measured(tmp_path: Path, cross_encoder_folder: Path) -> None:
+    long = " ".join(["bread"] * 5_000)
+    groups = [Group(f"what is {q}", (f"{long} {q}", "cat planet"), (1.0, 0.0)) for q in range(3)]
+    material = gathered(groups, (), "labels", lambda queries, depth: [[] for _ in queries], (), QUICK)
+    read = checkpoint.read(cross_encoder_folder)
+    ready = prepared.Prepared(read, material, QUICK, ONE, {}, lambda now: None)
+    ready.score_base(Work(tmp_path / "work", "key"))
+    assert ready.encode().max() <= 2 * read.max_length
+    # Nine documents of the longest that the shipped models read at once, as many as a query is shown.
+    assert Settings().measured_tokens // (9 * 512) >= 2 * gate.FEWEST_HELD_OUT
+
+
 def test_a_step_in_parts_has_the_gradients_of_one_in_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = net.Network(checkpoint.read(tiny.cross_encoder(tmp_path / "base")), layers=1, device="cpu")
 
@@ -142,7 +154,7 @@ def test_a_step_in_parts_has_the_gradients_of_one_in_one_piece(tmp_path: Path, m
 
 
 def test_sequences_of_several_widths_keep_their_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(net, "FEWEST", 32)
+    monkeypatch.setattr(net, "ENOUGH", 32)
     network = net.Network(checkpoint.read(tiny.cross_encoder(tmp_path / "base")), layers=1, device="cpu")
     tokens = tiny.random_tokens([9, 60, 17, 33, 3, 60, 18])
     together = network.logits(tokens).detach().numpy()

@@ -13,7 +13,6 @@ from crossrank.cli import options, terminal
 from crossrank.cli.exits import Exit
 
 if TYPE_CHECKING:
-    from crossrank.evaluation import Interval
     from crossrank.training.checks import Finding
     from crossrank.training.judgments import Group
     from crossrank.training.negatives import Nearest
@@ -247,11 +246,9 @@ def _print(outcome: Outcome, as_json: bool) -> None:
             click.echo(f"  {terminal.shown(reason)}")
 
 
-def _difference(gain: Interval) -> str:
-    return f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
-
-
 def _print_values(outcome: Outcome) -> None:
+    from crossrank.evaluation.verdict import signed
+
     verdict = outcome.verdict
     right: Mapping[str, Any] = {"justify": "right", "no_wrap": True}
     table = terminal.table(
@@ -259,10 +256,10 @@ def _print_values(outcome: Outcome) -> None:
     )
     if verdict.gain and verdict.base and verdict.tuned:
         values = f"{verdict.base.mean:.3f}", f"{verdict.tuned.mean:.3f}"
-        table.add_row("yours, held out", str(verdict.gain.queries), *values, _difference(verdict.gain))
+        table.add_row("yours, held out", str(verdict.gain.queries), *values, signed(verdict.gain))
     if verdict.expected:
         # The difference that decides; its values are those of no ranking that anybody sees.
-        table.add_row("... expected, with noise", str(verdict.expected.queries), "", "", _difference(verdict.expected))
+        table.add_row("... expected, with noise", str(verdict.expected.queries), "", "", signed(verdict.expected))
     for one in verdict.general:
         table.add_row(one.name, str(one.queries), f"{one.base:.3f}", f"{one.tuned:.3f}", f"{-one.loss:+.3f}")
     terminal.console().print(table)

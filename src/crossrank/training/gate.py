@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.evaluation import Interval, mean
+from crossrank.evaluation.verdict import signed
 
 # One-sided: the interval that is printed is the two-sided one of 90 %; that of the expected gain must be above 0. At
 # 0.975, simulated for nDCG@10 itself, 5 instead of 7.5 % of models without a gain pass (LOG.md).
@@ -29,6 +30,8 @@ LEAST_GAIN = 0.005
 MOST_LOSS = 0.02
 FEWEST_HELD_OUT = 20
 Point = tuple[int, float]
+# A value of each query for each point.
+Gains = Mapping[Point, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class Verdict:
     general: tuple[General, ...] = ()
 
 
-def pick(gains: Mapping[Point, NDArray[np.float64]], among: NDArray[np.bool_]) -> Point | None:
+def pick(gains: Gains, among: NDArray[np.bool_]) -> Point | None:
     """The point (epoch, share of the tuned weights) with the best mean gain over the queries in `among`.
 
     None when no point gains anything there. Equal gains: the earlier epoch, then the smaller share.
@@ -95,9 +98,9 @@ def pick(gains: Mapping[Point, NDArray[np.float64]], among: NDArray[np.bool_]) -
 
 
 def crossed(
-    gains: Mapping[Point, NDArray[np.float64]],
+    gains: Gains,
     blocks: NDArray[np.int64],
-    of: Mapping[Point, NDArray[np.float64]] | None = None,
+    of: Gains | None = None,
 ) -> NDArray[np.float64]:
     """The gain of each query at the point that was picked on all other blocks, shape (n,); 0 where none was.
 
@@ -115,9 +118,7 @@ def crossed(
     return out
 
 
-def chance(
-    gains: Mapping[Point, NDArray[np.float64]], blocks: NDArray[np.int64], trials: int = 4000, seed: int = 0
-) -> float:
+def chance(gains: Gains, blocks: NDArray[np.int64], trials: int = 4000, seed: int = 0) -> float:
     """How often models that are no better would gain as much as `crossed` says, choice included; 0 to 1.
 
     Each trial swaps base and tuned model for a random half of the queries, at all points together.
@@ -175,13 +176,13 @@ def decide(
         return Verdict("base", (few,))
     two_sided = 2 * confidence - 1
     gain, sure = mean(gains, two_sided), mean(gains if expected is None else expected, two_sided)
-    told = f"{_told(gain)} nDCG@10"
+    told = f"{signed(gain)} nDCG@10"
     reasons = []
     if not chosen or gain.mean <= 0 or sure.mean <= 0:
-        reasons.append(f"no gain on {len(base)} held-out queries: {told}, expected {_told(sure)}")
+        reasons.append(f"no gain on {len(base)} held-out queries: {told}, expected {signed(sure)}")
     elif sure.low <= 0 or by_chance > 1 - confidence:
         reasons.append(
-            f"the gain on {len(base)} held-out queries may be chance: {told}, expected {_told(sure)}, p = "
+            f"the gain on {len(base)} held-out queries may be chance: {told}, expected {signed(sure)}, p = "
             f"{by_chance:.3f}; more judged queries may tell"
         )
     elif gain.mean < least_gain:
@@ -195,7 +196,3 @@ def decide(
     kept = "base" if reasons else "tuned"
     values = mean(base, two_sided), mean(base + gains, two_sided)
     return Verdict(kept, tuple(reasons), gain, *values, sure, tuple(general))
-
-
-def _told(gain: Interval) -> str:
-    return f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"

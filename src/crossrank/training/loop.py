@@ -180,11 +180,14 @@ def _losses(
 def _within(parts: Sequence[Tokens], most: int) -> Iterator[list[tuple[int, Tokens]]]:
     """Neighbours with their places, as many as have `most` tokens together; one that has more is alone."""
     some: list[tuple[int, Tokens]] = []
+    held = 0
     for i, tokens in enumerate(parts):
-        if some and sum(int(t.offsets[-1]) for _, t in (*some, (i, tokens))) > most:
+        size = int(tokens.offsets[-1])
+        if some and held + size > most:
             yield some
-            some = []
+            some, held = [], 0
         some.append((i, tokens))
+        held += size
     if some:
         yield some
 

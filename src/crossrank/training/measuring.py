@@ -64,8 +64,8 @@ def expected(
     >>> round(float(expected([one], [np.float32([3, 3])], "labels", 0, 1)[0]), 3)
     0.815
     """
-    finite = [np.where(np.isfinite(found), found, np.nan).astype(np.float64) for found in scores]
-    spreads = [float(np.nanstd(found)) for found in finite if np.isfinite(found).any()]
+    finite = [found[np.isfinite(found)] for found in scores]
+    spreads = [float(found.std(dtype=np.float64)) for found in finite if len(found)]
     noise = NOISE * float(np.mean(spreads)) if spreads else 0.0
     whole = [grades(one.labels, scale, low, high) for one in shown]
     return np.array([_expected(s.astype(np.float64), g, noise) for s, g in zip(scores, whole, strict=True)])

@@ -28,10 +28,11 @@ from crossrank.types import Tokens
 # Built-in general questions: measured on, and remembered.
 MEASURED, REMEMBERED = 100, 100
 BUILT_IN = "Python's documentation strings"
-# Pairs that tell how long sequences are; and of a passage that is longer, its beginning is what is trained on.
+# Pairs that tell how long sequences are; and of a passage that is longer than one, its beginning counts.
 LOOKED_AT = 1_000
 FIRST = Windows(fold="first", most=1)
-# General questions are remembered in sequences of so many tokens at least: with 64, a model forgot 0.024 (LOG.md).
+# General questions are remembered in sequences of so many tokens at least, however short the user's texts are: in 64,
+# with scores of the whole texts as targets, one of four models forgot 0.024 (LOG.md).
 GENERAL_TOKENS = 128
 
 
@@ -49,7 +50,7 @@ class Prepared:
     ) -> None:
         self.read, self.material, self.settings, self.engine, self.tell = read, material, settings, engine, tell
         self.length = min(settings.max_tokens or self._fitting(), read.max_length)
-        self.long = min(max(self.length, GENERAL_TOKENS), read.max_length)
+        self.general_length = min(max(self.length, GENERAL_TOKENS), read.max_length)
         asked = {BUILT_IN: general.questions(MEASURED, part=0), **sets}
         self.general = {name: _plain(groups) for name, groups in asked.items() if groups}
         self.remembered = _plain(general.questions(REMEMBERED, part=1))
@@ -65,9 +66,14 @@ class Prepared:
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def scorer(self, read: Checkpoint) -> CrossEncoder:
-        """What measures: what a user gets, who has whole passages read, in windows where they are long."""
+        """What measures: the backend that a user gets, on as much of a passage as the model reads at once.
+
+        All windows of long documents would leave too few queries within `Settings.measured_tokens` to be sure of
+        anything: 10 with documents of 2,000 tokens, where 20 are the fewest.
+        """
         engine = self.engine
-        return CrossEncoder(read, backends.open(read, engine.backend, engine.device, engine.dtype, engine.threads))
+        backend = backends.open(read, engine.backend, engine.device, engine.dtype, engine.threads)
+        return CrossEncoder(read, backend, FIRST)
 
     def _fitting(self) -> int:
         """Tokens of a sequence in training, by `LOOKED_AT` of the judged pairs."""
@@ -90,7 +96,7 @@ class Prepared:
         base = work.once("base", lambda: score(shown, scorer))
         self.material = self.material.with_base(scored(shown, base, self.material.limit))
         # Targets of a training, so of what it reads.
-        trained = CrossEncoder(self.read, scorer.backend, FIRST, self.long)
+        trained = CrossEncoder(self.read, scorer.backend, FIRST, self.general_length)
         kept = work.once("remembered", lambda: score(self.remembered, trained))
         self.remembered = [replace(one, base=scores) for one, scores in zip(self.remembered, kept, strict=True)]
         for number, (name, sets) in enumerate(self.general.items()):
@@ -110,14 +116,14 @@ class Prepared:
             relevant = (
                 one.labels >= one.labels.max() if self.material.scale == "scores" else self.material.relevant(row)
             )
-            self.items.append(Item(_tokens(encoder, one, FIRST), labels, relevant, one.trained, not plain))
-        general_ = PairEncoder(self.read.tokenizer(), self.long)
+            self.items.append(Item(_tokens(encoder, one), labels, relevant, one.trained, not plain))
+        general_ = PairEncoder(self.read.tokenizer(), self.general_length)
         self.old = [
-            Item(_tokens(general_, one, FIRST), one.base, np.ones(len(one), np.bool_), np.arange(len(one)), True)
+            Item(_tokens(general_, one), one.base, np.ones(len(one), np.bool_), np.arange(len(one)), True)
             for one in self.remembered
         ]
         whole = PairEncoder(self.read.tokenizer(), self.read.max_length)
-        read = [_tokens(whole, one, Windows()) for one in self.material.shown]
+        read = [_tokens(whole, one) for one in self.material.shown]
         return np.array([int(tokens.offsets[-1]) for tokens in read], dtype=np.int64)
 
     def without(self, part: int) -> list[Item]:
@@ -139,8 +145,8 @@ class Prepared:
         return replace(plan, repeats=plan.repeats if self.settings.repeats or parts > 1 else 2)
 
 
-def _tokens(encoder: PairEncoder, one: Shown, windows: Windows) -> Tokens:
-    return encoder.encode([(one.query, text) for text in one.documents], windows).tokens
+def _tokens(encoder: PairEncoder, one: Shown) -> Tokens:
+    return encoder.encode([(one.query, text) for text in one.documents], FIRST).tokens
 
 
 def _plain(groups: Sequence[Group]) -> list[Shown]:

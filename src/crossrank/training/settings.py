@@ -114,9 +114,9 @@ def fitting(lengths: NDArray[np.int64], most: int) -> int:
         most: that the model reads.
 
     >>> fitting(np.array([40, 50, 60, 70, 300]), 512)
-    208
+    304
     """
-    held = math.ceil(float(np.quantile(lengths, 0.9)) / 16) * 16
+    held = math.ceil(float(np.quantile(lengths, 0.9, method="higher")) / 16) * 16
     return min(max(LEAST_TOKENS, held), MOST_TOKENS, most)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from crossrank.errors import InputError
 from crossrank.extras import require
 from crossrank.training import gate, measuring
 from crossrank.training import network as net
-from crossrank.training.gate import General, Point, Verdict
+from crossrank.training.gate import Gains, General, Point, Verdict
 from crossrank.training.loop import STATE, Step, train
 from crossrank.training.negatives import Shown, score
 from crossrank.training.outcome import Progress
@@ -27,8 +26,6 @@ from crossrank.training.work import Work
 
 require("torch", extra="train")
 import torch  # noqa: E402
-
-Gains = dict[Point, NDArray[np.float64]]
 
 
 class Trainings:
@@ -40,13 +37,8 @@ class Trainings:
         self.prepared, self.work, self.network, self.plan, self.rows = prepared, work, network, plan, rows
         material = prepared.material
         self.runs = [(repeat, part) for repeat in range(plan.repeats) for part in material.parts]
-        scores = [material.shown[i].base for i in rows.tolist()]
-        self.base = material.values(rows, scores)
-        # A fold at a time, as the tuned models': the noise of a score is in proportion to those beside it.
-        self.expected = np.zeros(len(rows))
-        for part in material.parts:
-            here = self._of(part)
-            self.expected[here] = material.expected(rows[here], [scores[i] for i in here.tolist()])
+        before = {part: [material.shown[i].base for i in self._rows(part)] for part in material.parts}
+        self.base, self.expected = self._both(before)
 
     def run(self) -> None:
         """Do every training that is not done yet; further repeats only when the first one gained something."""
@@ -96,6 +88,10 @@ class Trainings:
         """Places in `rows` of a fold."""
         return np.flatnonzero(self.prepared.material.fold[self.rows] == part)
 
+    def _rows(self, part: int) -> list[int]:
+        """Held-out queries of a fold."""
+        return [int(row) for row in self.rows[self._of(part)]]
+
     def _last(self, repeat: int, part: int, epoch: int) -> int:
         """The epoch itself, or the last one of a training that stopped before."""
         folder = self._folder(repeat, part)
@@ -108,7 +104,7 @@ class Trainings:
     def _scores(self, repeats: Sequence[int], part: int, epoch: int, share: float) -> list[NDArray[np.float32]]:
         """Of the held-out queries of a fold, by the mean of trainings that never saw them."""
         ends = [self._last(repeat, part, epoch) for repeat in repeats]
-        shown = [self.prepared.material.shown[i] for i in self.rows[self._of(part)].tolist()]
+        shown = [self.prepared.material.shown[i] for i in self._rows(part)]
         runs = "-".join(f"{repeat}.{end}" for repeat, end in zip(repeats, ends, strict=True))
         name = f"scores-{part}/{runs}-{share:g}"
 
@@ -136,14 +132,25 @@ class Trainings:
 
         Each fold is ranked by the mean of its trainings, because the final model is a mean, and better than they are.
         """
-        material = self.prepared.material
-        plain: Gains = {point: np.zeros(len(self.rows)) for point in self.points}
-        expected: Gains = {point: np.zeros(len(self.rows)) for point in self.points}
-        for (epoch, share), part in itertools.product(self.points, material.parts):
+        plain, expected = {}, {}
+        for epoch, share in self.points:
+            parts = self.prepared.material.parts
+            values, after = self._both({p: self._scores(self._repeats(p), p, epoch, share) for p in parts})
+            plain[epoch, share], expected[epoch, share] = values - self.base, after - self.expected
+        return plain, expected
+
+    def _both(
+        self, scores: Mapping[int, Sequence[NDArray[np.float32]]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """nDCG@10 and expected nDCG@10 of all held-out queries, in the order of `rows`, by the scores of each fold.
+
+        Noise is in proportion to the scores of a fold, because each fold is scored by a model of its own.
+        """
+        material, plain, expected = self.prepared.material, np.zeros(len(self.rows)), np.zeros(len(self.rows))
+        for part, found in scores.items():
             here = self._of(part)
-            scores = self._scores(self._repeats(part), part, epoch, share)
-            plain[epoch, share][here] = material.values(self.rows[here], scores) - self.base[here]
-            expected[epoch, share][here] = material.expected(self.rows[here], scores) - self.expected[here]
+            plain[here] = material.values(self.rows[here], found)
+            expected[here] = material.expected(self.rows[here], found)
         return plain, expected
 
     @property
@@ -215,8 +222,7 @@ class Trainings:
             return None
         scores, relevant = [], []
         for part in material.parts:
-            rows = self.rows[self._of(part)].tolist()
-            for row, found in zip(rows, self._scores(self._repeats(part), part, *point), strict=True):
+            for row, found in zip(self._rows(part), self._scores(self._repeats(part), part, *point), strict=True):
                 scores.append(found)
                 relevant.append(material.relevant(row))
         try:
