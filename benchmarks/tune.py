@@ -4,8 +4,8 @@
 
 FOLDER holds judged sets in BEIR layout. Whole queries of the train part are drawn until the pairs are reached, `tune`
 runs as a user's would, and both models rank the test part: its own judged candidates where it has judged negatives,
-else the BM25 top documents. Where the gate keeps the base model, the difference is 0; `ungated_difference` is that of
-what it refused. One JSON line a run, then means.
+else the BM25 top documents. Of a set with a test part only, half of the queries are for training. Where the gate keeps
+the base model, the difference is 0; `ungated_difference` is that of what it refused. One JSON line a run, then means.
 """
 
 from __future__ import annotations
@@ -35,6 +35,16 @@ from crossrank.training.words import Words
 
 # selqa has no train part here; its dev part is as far from its test part.
 TRAIN = {"selqa": "dev"}
+
+
+def parts(folder: Path) -> tuple[Judgments, JudgedSet]:
+    """What may be trained on and what is tested; of a set with one part, half of the queries, drawn, are tested."""
+    judged, split = read_set(folder), TRAIN.get(folder.name, "train")
+    if (folder / "qrels" / f"{split}.tsv").exists():
+        return reading.read(folder, split=split), judged
+    tested = judged.sample(len(judged.queries) // 2, seed=0)
+    whole, never = reading.read(folder, split="test"), set(tested.queries.values())
+    return replace(whole, rows=tuple(row for row in whole.rows if row.query not in never)), tested
 
 
 def drawn(judgments: Judgments, pairs: int, seed: int, each: int = 0) -> Judgments:
@@ -100,8 +110,8 @@ def main() -> None:
     usual = Settings()
     base = load(threads=args.threads)
     for name in args.sets:
-        judgments = reading.read(args.folder / name, split=TRAIN.get(name, "train"))
-        groups = test_groups(read_set(args.folder / name), args.queries, args.depth)
+        judgments, tested = parts(args.folder / name)
+        groups = test_groups(tested, args.queries, args.depth)
         before = values(base, groups)
         for pairs in args.pairs:
             gained = [
