@@ -106,7 +106,7 @@ def test_what_is_remembered_is_what_the_base_model_says_of_what_is_trained_on(
     groups = [Group(f"what is {q}", ("bread yeast", "cat planet"), (1.0, 0.0)) for q in range(6)]
     material = gathered(groups, (), "labels", lambda queries, depth: [[] for _ in queries], (), QUICK)
     ready = prepared.Prepared(checkpoint.read(cross_encoder_folder), material, QUICK, ONE, {}, lambda now: None)
-    ready.score_base(Work(tmp_path / "work", "key"))
+    ready.score_base(Work(tmp_path / "work", "key"), ready.hold_out())
     ready.encode()
     backend = ready.scorer(ready.read).backend
     assert ready.old
@@ -120,8 +120,9 @@ def test_long_documents_leave_enough_queries_to_be_measured(tmp_path: Path, cros
     material = gathered(groups, (), "labels", lambda queries, depth: [[] for _ in queries], (), QUICK)
     read = checkpoint.read(cross_encoder_folder)
     ready = prepared.Prepared(read, material, QUICK, ONE, {}, lambda now: None)
-    ready.score_base(Work(tmp_path / "work", "key"))
-    assert ready.encode().max() <= 2 * read.max_length
+    rows = ready.hold_out()
+    assert len(rows) == 3
+    ready.score_base(Work(tmp_path / "work", "key"), rows)
     # Nine documents of the longest that the shipped models read at once, as many as a query is shown.
     assert Settings().measured_tokens // (9 * 512) >= 2 * gate.FEWEST_HELD_OUT
 
@@ -230,6 +231,25 @@ def test_a_held_out_part_decides(tmp_path: Path, cross_encoder_folder: Path) -> 
     assert outcome.plan is not None
     assert outcome.plan.queries == 30  # held-out queries are not trained on
     assert outcome.verdict.kept == "tuned", outcome.verdict.reasons
+
+
+@pytest.mark.parametrize(("asked", "folds"), [(None, 1), (2, 2)])
+def test_where_few_queries_can_be_measured_one_part_is_held_out(
+    tmp_path: Path, cross_encoder_folder: Path, asked: int | None, folds: int
+) -> None:
+    few = replace(QUICK, measured_tokens=4_000, folds=asked)  # a query has some 140 with all its documents
+    outcome = tune(
+        Judgments(rows(90), "labels"), tmp_path / "tuned", model=cross_encoder_folder, settings=few, engine=ONE
+    )
+    assert outcome.counts is not None
+    assert outcome.plan is not None
+    measured = outcome.counts["measured"]
+    assert 20 <= measured <= 30
+    assert outcome.counts["folds"] == folds
+    assert outcome.plan.queries == (90 - measured if folds == 1 else 45)
+    assert outcome.verdict.kept == "tuned", outcome.verdict.reasons
+    said = "it is what was measured" if folds == 1 else "was not itself measured"
+    assert said in (tmp_path / "tuned" / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("leaked", [25, 10])

@@ -54,7 +54,8 @@ Interrupted at any moment, the same command goes on and ends with the same model
 @click.option("--clicks", is_flag=True, help="Rows are clicks: what is not in them is unknown.")
 @click.option("--check", is_flag=True, help="Only say what is wrong with DATA.")
 @click.option("--loss", type=click.Choice(LOSSES), help="[default: by the labels: listwise, lambda or distil]")
-@click.option("--folds", type=click.IntRange(2, 20), default=3, show_default=True, help="Of cross-validation.")
+@click.option("--folds", type=click.IntRange(2, 20),
+              help="Of cross-validation.  [default: 3, or one part held out where that is enough]")  # fmt: skip
 @click.option("--repeats", type=click.IntRange(1, 20), help="Trainings of each fold, with seeds of their own.")
 @click.option("--epochs", type=click.IntRange(1, 100), help="Passes over the queries, at most.")
 @click.option("--layers", type=click.IntRange(min=1), help="Upper layers that are trained.")

@@ -67,6 +67,11 @@ def _card(base: Checkpoint, source: str, settings: Settings, outcome: Outcome, l
         if outcome.calibration
         else "none: give `crossrank.calibration.Platt.fit` judged pairs"
     )
+    measured = (
+        "The model in this folder is the mean of those trainings: it is what was measured."
+        if counts.get("folds") == 1
+        else "The model in this folder is the mean of those trainings, so it was not itself measured on them."
+    )
     refused = "" if verdict.kept == "tuned" else f"**Refused by the gate**: {'; '.join(verdict.reasons)}.\n\n"
     return f"""# A cross-encoder tuned by crossrank
 
@@ -78,7 +83,7 @@ hold here.
 
 nDCG@10 on held-out queries, with the interval of the gate (paired bootstrap over queries, confidence
 {settings.confidence:g} to each side). Each query was ranked by trainings that never saw it; epoch and share were chosen
-on the others. The model in this folder is the mean of those trainings, so it was not itself measured on them. Whether
+on the others. {measured} Whether
 a difference may be chance is decided on expected nDCG@10, where each score carries noise: {verdict.expected}.
 
 | | queries | base | tuned | difference |

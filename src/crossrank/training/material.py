@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from crossrank.training import folds, measuring
 from crossrank.training.judgments import Group, Scale, threshold
 from crossrank.training.negatives import WANTED, Nearest, Shown, mine
-from crossrank.training.settings import Settings
+from crossrank.training.settings import FOLDS, Settings
 
-# Held-out queries of a file of their own are cut into so many parts, to choose the epoch on the others.
+# Held-out queries of one part are cut into so many blocks, to choose the epoch on the others.
 BLOCKS = 3
 
 
@@ -59,6 +59,12 @@ class Material:
             return able
         drawn = np.random.default_rng([seed, 7]).permutation(able)
         return np.sort(drawn[np.cumsum(lengths[drawn]) <= most])
+
+    def holding_out(self, rows: NDArray[np.int64], seed: int) -> Material:
+        """The same with the queries in `rows` held out and all others trained on, as with a held-out file."""
+        fold, block = np.full(len(self.shown), -1), np.full(len(self.shown), -1)
+        fold[rows], block[rows] = 0, _blocks([self.shown[row].query for row in rows.tolist()], seed)
+        return replace(self, fold=fold, block=block)
 
     def values(self, rows: NDArray[np.int64], scores: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
         """nDCG@10 of the queries in `rows` with these scores."""
@@ -114,10 +120,12 @@ def gathered(
     if held_out:
         fold = np.array([-1] * len(groups) + [0] * len(held_out), dtype=np.int64)
         block = np.full(len(fold), -1)
-        block[len(groups) :] = (
-            folds.assign(held_out, BLOCKS, settings.seed) if len(held_out) >= BLOCKS else np.arange(len(held_out))
-        )
+        block[len(groups) :] = _blocks([group.query for group in held_out], settings.seed)
     else:
-        fold = block = folds.assign(groups, settings.folds, settings.seed)
+        fold = block = folds.assign([group.query for group in groups], settings.folds or FOLDS, settings.seed)
     telling = np.array([measuring.telling(one) for one in shown], dtype=np.bool_)
     return Material(tuple(shown), fold, block, telling, scale, limit, min(labels), max(labels))
+
+
+def _blocks(queries: Sequence[str], seed: int) -> NDArray[np.int64]:
+    return folds.assign(queries, BLOCKS, seed) if len(queries) >= BLOCKS else np.arange(len(queries))

@@ -88,12 +88,34 @@ class Prepared:
         found = encoder.encode([pairs[i] for i in drawn.tolist()], FIRST)
         return fitting(found.tokens.lengths, self.read.max_length)
 
-    def score_base(self, work: Work) -> None:
-        """Let the base model score everything, once for all calls, and mark what is likely relevant after all."""
+    def hold_out(self) -> NDArray[np.int64]:
+        """Which queries are measured on, by how many tokens it takes to rank them; from `Settings.measured_tokens` on,
+        one part is held out instead of folds where a fold has as many: more would be held out for nothing."""
+        encoder = PairEncoder(self.read.tokenizer(), self.read.max_length)
+        lengths = np.array([_tokens(encoder, one).offsets[-1] for one in self.material.shown], dtype=np.int64)
+        material, settings = self.material, self.settings
+        rows = material.measured(lengths, settings.measured_tokens, settings.seed)
+        if settings.folds is None and len(rows) * len(material.parts) <= int(material.telling.sum()):
+            self.material = material.holding_out(rows, settings.seed)
+        return rows
+
+    def score_base(self, work: Work, rows: NDArray[np.int64]) -> None:
+        """Let the base model score everything, once for all calls, and mark what is likely relevant after all.
+
+        Args:
+            work: where scores are kept.
+            rows: queries that are measured on, and read as far as for that; others as far as they are trained on.
+        """
         self.tell(Progress("scoring with the base model"))
         scorer = self.scorer(self.read)
-        shown = self.material.shown
-        base = work.once("base", lambda: score(shown, scorer))
+        shown, base = self.material.shown, [np.zeros(0, np.float32)] * len(self.material.shown)
+        others = np.setdiff1d(np.arange(len(shown)), rows)
+        shorter = CrossEncoder(self.read, scorer.backend, FIRST, self.length)
+        for name, places, reads in (("base-held", rows, scorer), ("base-trained", others, shorter)):
+            some = [shown[i] for i in places.tolist()]
+            found = work.once(name, lambda some=some, reads=reads: score(some, reads))  # type: ignore[misc]
+            for i, scores in zip(places.tolist(), found, strict=True):
+                base[i] = scores
         self.material = self.material.with_base(scored(shown, base, self.material.limit))
         # Targets of a training, so of what it reads.
         trained = CrossEncoder(self.read, scorer.backend, FIRST, self.general_length)
@@ -103,8 +125,8 @@ class Prepared:
             found = work.once(f"general-{number}", lambda sets=sets: score(sets, scorer))  # type: ignore[misc]
             self.general[name] = [replace(one, base=scores) for one, scores in zip(sets, found, strict=True)]
 
-    def encode(self) -> NDArray[np.int64]:
-        """Make `items` of all queries and `old` of what is remembered; the tokens to rank each query, shape (n,)."""
+    def encode(self) -> None:
+        """Make `items` of all queries and `old` of what is remembered."""
         flat = np.concatenate([one.base for one in self.material.shown])
         spread = float(flat[np.isfinite(flat)].std()) or 1.0
         plain = self.material.scale != "scores" and self.material.high <= 1
@@ -122,9 +144,6 @@ class Prepared:
             Item(_tokens(general_, one), one.base, np.ones(len(one), np.bool_), np.arange(len(one)), True)
             for one in self.remembered
         ]
-        whole = PairEncoder(self.read.tokenizer(), self.read.max_length)
-        read = [_tokens(whole, one) for one in self.material.shown]
-        return np.array([int(tokens.offsets[-1]) for tokens in read], dtype=np.int64)
 
     def without(self, part: int) -> list[Item]:
         """What can be trained on while a fold is held out."""

@@ -24,6 +24,7 @@ FEW_QUERIES = 30
 SHORT_RATE, LONG_RATE, SHORT_STEPS = 1e-4, 5e-5, 60
 MOST_EPOCHS, MOST_REPEATS = 4, 2
 LEAST_TOKENS, MOST_TOKENS = 64, 320
+FOLDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class Settings:
 
     Attributes:
         loss: by the labels when absent: listwise for two labels and for clicks, lambda for grades, distil for scores.
-        folds: of cross-validation; without meaning where a held-out part is given.
+        folds: of cross-validation; without meaning where a held-out part is given. When absent `FOLDS`, or one part
+            alone is held out, where that has as many queries as can be measured with `measured_tokens`.
         repeats: trainings of each fold, each with its own seed.
         epochs: passes over the queries; the one that serves held-out queries best is used.
         layers: upper layers that are trained, with the head; word embeddings never are.
@@ -51,7 +53,7 @@ class Settings:
     """
 
     loss: Loss | None = None
-    folds: int = 3
+    folds: int | None = None
     repeats: int | None = None
     epochs: int | None = None
     layers: int | None = None
@@ -73,16 +75,15 @@ class Settings:
             raise InputError(f"unknown loss {self.loss!r}; there are {', '.join(LOSSES)}")
         if not 0.5 < self.confidence < 1.0:
             raise InputError(f"confidence must be over 0.5 and under 1, not {self.confidence}")
-        if self.folds < 2 or self.candidates < 2 or self.queries_a_step < 1 or (self.max_tokens or 8) < 8:
-            raise InputError("folds and candidates must be at least 2, queries_a_step 1, max_tokens 8")
+        for name, least in (("folds", 2), ("candidates", 2), ("queries_a_step", 1), ("max_tokens", 8),
+                            ("repeats", 1), ("epochs", 1), ("layers", 1)):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} must be at least {least}, not {value}")
         if not self.shares or not all(0.0 < share <= 1.0 for share in self.shares):
             raise InputError(f"shares must be over 0 and at most 1, not {self.shares}")
         if (self.rate is not None and not 0.0 < self.rate < 1.0) or self.remember < 0:
             raise InputError("rate must be over 0 and under 1, remember at least 0")
-        for name in ("repeats", "epochs", "layers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} must be at least 1, not {value}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ def planned(settings: Settings, scale: Scale, highest: float, queries: int, toke
     """
     loss: Loss = settings.loss or ("distil" if scale == "scores" else "lambda" if highest > 1 else "listwise")
     check_loss(loss, scale)
-    each = settings.tokens / settings.folds
+    each = settings.tokens / (settings.folds or FOLDS)
     epochs = settings.epochs or max(1, min(MOST_EPOCHS, int(each / max(1.0, tokens))))
     repeats = settings.repeats or max(1, min(MOST_REPEATS, int(each / max(1.0, tokens * epochs))))
     upper = (layers + 1) // 2 if queries < FEW_QUERIES else layers

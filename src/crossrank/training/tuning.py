@@ -138,22 +138,21 @@ def _run(
     prepared: Prepared, target: Path, aside: Path | None, source: str, findings: tuple[Finding, ...], restart: bool
 ) -> Outcome:
     """Train, decide, write."""
-    material, settings = prepared.material, prepared.settings
+    material = prepared.material
     telling = int((material.telling & (material.fold >= 0)).sum())
     counts = {
         "queries": len(material.shown),
         "pairs": sum(int(one.judged.sum()) for one in material.shown),
         "mined": sum(int((~one.judged).sum()) for one in material.shown),
-        "folds": len(material.parts),
     }
     if telling < gate.FEWEST_HELD_OUT:
         return Outcome(gate.decide(np.zeros(telling), np.zeros(telling), [], chosen=False), findings, counts=counts)
     work = Work(target.with_name(target.name + ".tuning"), prepared.key(), restart)
-    prepared.score_base(work)
-    lengths = prepared.encode()
-    rows = prepared.material.measured(lengths, settings.measured_tokens, settings.seed)
+    rows = prepared.hold_out()
+    prepared.score_base(work, rows)
+    prepared.encode()
     doubtful = sum(int(one.doubtful.sum()) for one in prepared.material.shown)
-    counts |= {"doubtful": doubtful, "measured": len(rows)}
+    counts |= {"doubtful": doubtful, "measured": len(rows), "folds": len(prepared.material.parts)}
     plan = prepared.plan()
     network = net.Network(prepared.read, plan.layers, prepared.engine.device)
     trainings = Trainings(prepared, work, network, plan, rows)
@@ -168,7 +167,7 @@ def _run(
                           calibration=trainings.calibration(point))  # fmt: skip
         made = work.folder / "result"
         network.write(trainings.mean(point), made)
-        card.write(made, prepared.read, source, settings, outcome, prepared.length)
+        card.write(made, prepared.read, source, prepared.settings, outcome, prepared.length)
         _place(made, to)
     work.close()
     return outcome
