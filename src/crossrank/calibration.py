@@ -46,8 +46,13 @@ class Platt:
     def fit(cls, logits: NDArray[np.float32], relevant: NDArray[np.bool_]) -> Platt:
         """Maximum likelihood on judged pairs, by Newton's method, with Platt's smoothed targets.
 
+        Args:
+            logits: shape (n,). Pairs with -inf, which blank passages have, are left out.
+            relevant: shape (n,).
+
         Raises:
-            InputError: judgments of one class only, or logits that do not rise with relevance.
+            InputError: other shapes, a logit that is NaN or inf, judgments of one class only, or logits that do not
+                rise with relevance.
 
         >>> rng = np.random.default_rng(0)
         >>> logits = rng.normal(size=4000).astype(np.float32)
@@ -56,6 +61,11 @@ class Platt:
         (True, True)
         """
         x, y = np.asarray(logits, np.float64), np.asarray(relevant, bool)
+        if x.ndim != 1 or x.shape != y.shape:
+            raise InputError(f"a calibration needs one judgment a logit, not shapes {x.shape} and {y.shape}")
+        x, y = x[x != -np.inf], y[x != -np.inf]
+        if not np.isfinite(x).all():
+            raise InputError(f"logit {x[~np.isfinite(x)][0]} cannot be calibrated: score with dtype='float32'")
         positives, negatives = int(y.sum()), int((~y).sum())
         if not positives or not negatives:
             raise InputError("a calibration needs pairs of both kinds, relevant and not")

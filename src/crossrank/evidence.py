@@ -66,7 +66,8 @@ def find(
         query: what the user asks.
         passages: titles are read with each sentence.
         score: raw scores of (query, text) pairs; that of a `CrossEncoder`.
-        known: raw scores of the passages, as `score` gave them; None, or a None among them, has them computed.
+        known: raw scores of the passages, as `score` gave them; None, or a None among them, has them computed, and so
+            does -inf, which a passage has that was not read.
         drops: whether to tell how much of the passage's score rests on the sentence.
         most: sentences of one passage that are compared. The rest is not looked at, which `compared` tells.
 
@@ -124,7 +125,7 @@ def _drops(
     for row, (start, stop) in chosen.items():
         text = passages[row].text
         pairs.append((query, replace(passages[row], text=text[:start] + text[stop:].lstrip()).scored_text))
-    whole = {row: value for row in chosen if (value := known[row]) is not None}
+    whole = {row: value for row in chosen if (value := known[row]) is not None and value > -np.inf}
     unknown = [row for row in chosen if row not in whole]
     values = score([*pairs, *((query, passages[row].scored_text) for row in unknown)]).tolist()
     whole |= dict(zip(unknown, values[len(pairs) :], strict=True))

@@ -108,20 +108,24 @@ class Ranking:
     def sorted(cls, ids: Sequence[str], scores: Sequence[float] | NDArray[np.floating[Any]]) -> Ranking:
         """Order by score, descending; equal scores keep their incoming order. The one tie rule of crossrank.
 
+        The order is that of the scores as given, also where they are equal once they are float32.
+
         Raises:
             ScoreError: a score is NaN.
             InputError: lengths differ, or an id comes twice.
 
         >>> Ranking.sorted(["a", "b", "c"], [1.0, 2.0, 1.0]).ids
         ('b', 'a', 'c')
+        >>> Ranking.sorted(["older", "newer"], [1764302693, 1764302753]).ids
+        ('newer', 'older')
         """
-        values = np.asarray(scores, dtype=np.float32)
+        values = np.asarray(scores, dtype=np.float64)
         if values.shape != (len(ids),):
             raise InputError(f"{len(ids)} ids but scores of shape {values.shape}")
         if len(set(ids)) != len(ids):
             raise InputError("an id comes twice in one ranking; ids must be unique for each query")
         order = order_of(values)
-        return cls(tuple(ids[i] for i in order), values[order], len(ids))
+        return cls(tuple(ids[i] for i in order), values[order].astype(np.float32), len(ids))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -149,7 +153,7 @@ class Ranking:
         return Ranking(self.ids + tuple(tail.ids[i] for i in rest), scores, len(self.ids))
 
 
-def order_of(scores: NDArray[np.float32]) -> NDArray[np.int64]:
+def order_of(scores: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     """Positions by score, descending, ties in incoming order.
 
     Raises:

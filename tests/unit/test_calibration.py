@@ -43,6 +43,17 @@ def test_separable_data_stays_finite():
     assert fitted.slope > 0
 
 
+def test_blank_passages_are_left_out_of_a_fit():
+    x = np.linspace(-3, 3, 50).astype(np.float32)
+    blank = np.concatenate([x, np.full(5, -np.inf, np.float32)])
+    assert Platt.fit(blank, blank > 0.5) == Platt.fit(x, x > 0.5)
+    for bad in (np.nan, np.inf):
+        with pytest.raises(InputError, match=f"logit {bad} cannot be calibrated"):
+            Platt.fit(np.append(x, np.float32(bad)), np.append(x > 0, True))
+    with pytest.raises(InputError, match="one judgment a logit"):
+        Platt.fit(x, x[1:] > 0)
+
+
 def test_hopeless_data_is_refused():
     x = np.linspace(-1, 1, 50).astype(np.float32)
     with pytest.raises(InputError, match="both kinds"):

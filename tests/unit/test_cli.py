@@ -276,6 +276,9 @@ def test_rerank_reads_the_encoding_it_is_told(ce: str) -> None:
     assert rows(run(*args, "latin-1", stdin=b"caf\xe9\n"))[0]["text"] == "café"
     texts = {row["text"] for row in rows(run(*args, "utf-16", stdin="é\nb\n".encode("utf-16")))}
     assert texts == {"é", "b"}
+    for alias, written in (("utf16", "utf-16"), ("utf-16-le", "utf-16"), ("U32", "utf-32")):
+        found = rows(run(*args, alias, stdin="é\r\nb\r\n".encode(written)))
+        assert {row["text"] for row in found} == {"é", "b"}
     assert "NUL" in run("rerank", "q", "-m", ce, stdin=b"a\0b\n", code=1).stderr
     assert rows(run(*args, "utf-8", stdin=b"\xef\xbb\xbfa\r\n"))[0]["text"] == "a"
 
@@ -636,6 +639,10 @@ def test_search_filters(index: str) -> None:
     assert "without --filter" in none.stderr
     assert "no passage has a value in the field 'yaer'" in run(*args, "year>2000", "--filter", "yaer>2000").stderr
     assert "not understood" in run(*args, "year", code=1).stderr
+    Path("documents/rows.jsonl").write_text('{"id": "bread", "text": "Bread.", "date": "2021-03-01"}', encoding="utf-8")
+    run("index", "documents", "--to", index)
+    assert "compare with text, as in --filter 'date>=\"2021\"'" in run(*args, "date>=2021").stderr
+    assert [row["document"] for row in rows(run(*args, 'date>="2021"'))] == ["bread"]
 
 
 def test_index_and_search_take_the_engine_options(documents: Path, index: str, ce: str, be: str) -> None:

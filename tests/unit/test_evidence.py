@@ -52,6 +52,8 @@ def test_scores_that_are_known_are_not_computed() -> None:
     plain, scores = evidence.find("a b", passages(*texts), Words()), Words()
     assert evidence.find("a b", passages(*texts), scores, known=[1.0, None, None, -3.0]) == plain
     assert [text for _, text in scores.calls[1]] == ["To one. ", "So. En.", "So. Do b. En."]
+    # A passage that a budget left unread has -inf.
+    assert evidence.find("a b", passages(*texts), Words(), known=[1.0, None, -np.inf, -3.0]) == plain
     with pytest.raises(InputError, match="1 known scores were given for 2"):
         evidence.find("a", passages("x", "y"), Words(), known=[1.0])
 

@@ -336,6 +336,25 @@ def test_filters(index: Index) -> None:
     assert [index.has_field(name) for name in ("year", "lang", "ok")] == [True] * 3
     assert not index.has_field("nosuch")
     assert not index.has_field("it's")
+    assert index.has_field("date", ("s",))
+    assert not index.has_field("date", ("n", "b"))
+
+
+def test_whole_numbers_that_a_float_cannot_tell_apart(index: Index) -> None:
+    snowflake = 1234567890123456789
+    numbers = [snowflake + i for i in range(4)] + [-snowflake, 1.5, 2**53, 2**63 - 1]
+    add(index, *(Document(str(i), "w", metadata={"n": number}) for i, number in enumerate(numbers)))
+
+    def ask(where: str) -> set[str]:
+        return set(index.bm25("w", 10, where).ids)
+
+    assert ask(f"n={snowflake}") == {"0"}
+    assert ask(f"n!={snowflake + 1}") == set("0234567")
+    assert ask(f"n>{snowflake + 1}") == set("237")
+    assert ask(f"n<={-snowflake}") == {"4"}
+    assert ask(f"n={2**53}") == {"6"}
+    assert ask(f"n={2**63 - 1}") == {"7"}
+    assert ask(f"n>={2**63}") <= {"7"}  # beyond 64 bits a number is a float again
 
 
 @pytest.mark.parametrize(

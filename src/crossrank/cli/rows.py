@@ -154,11 +154,12 @@ def lines(stream: IO[bytes], name: str, encoding: str) -> Iterator[str]:
     Raises:
         ReadError: a line beyond 16 MiB, or what is not text in this encoding.
     """
-    if encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
+    if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")):
         # A newline is several bytes there, so such a file is decoded whole, within the limit of one line.
         whole = stream.read(MOST_BYTES + 1)
         _check_length(whole, name, 1)
-        yield from _decoded(whole, name, 1, encoding).removesuffix("\n").split("\n")
+        text = _decoded(whole, name, 1, encoding).removeprefix("\ufeff")
+        yield from (line.removesuffix("\r") for line in text.removesuffix("\n").split("\n"))
         return
     number = 0
     while line := stream.readline(MOST_BYTES + 1):

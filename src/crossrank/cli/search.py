@@ -50,7 +50,8 @@ Examples:
 )  # fmt: skip
 @click.option(
     "--filter", "where", multiple=True, metavar="FIELD=VALUE",
-    help="Only passages whose metadata hold this; =, !=, <, <=, > and >= compare. Repeat it: all must hold.",
+    help="Only passages whose metadata hold this; =, !=, <, <=, > and >= compare, numbers with numbers, and text with "
+    "text in its own order: date>=\"2024\". Repeat it: all must hold.",
 )  # fmt: skip
 @options.model
 @click.option(
@@ -188,6 +189,11 @@ def _why_nothing(folder: Path, where: Sequence[str]) -> str:
         if not index.has_field(condition.field):
             field = terminal.shown(condition.field, 60)
             return f": no passage has a value in the field {field!r}, which --filter asks for"
+        if condition.numeric and not index.has_field(condition.field, ("n",)):
+            return (
+                f": no value of {terminal.shown(condition.field, 60)} is a number; compare with text, as in --filter "
+                f"'{terminal.shown(condition.field, 60)}{condition.op}\"{condition.value}\"'"
+            )
     return "; try without --filter"
 
 

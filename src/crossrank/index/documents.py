@@ -14,6 +14,9 @@ from crossrank.errors import InputError
 from crossrank.unicode import valid_text
 
 Value = str | int | float | bool | None
+# What a value but None is: a string, a number, a boolean.
+Kind = Literal["s", "n", "b"]
+KINDS: tuple[Kind, ...] = ("s", "n", "b")
 Markup = Literal["plain", "markdown", "rst", "html"]
 
 NESTED_CHARACTERS = 1_000

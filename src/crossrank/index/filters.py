@@ -12,11 +12,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from crossrank.errors import InputError
-from crossrank.index.documents import Value
+from crossrank.index.documents import KINDS, Kind, Value
 
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -47,6 +47,11 @@ class Condition:
     op: str
     value: str
     quoted: bool = False
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it asks for the order of numbers, so that no text satisfies it."""
+        return self.op not in ("=", "!=") and not self.quoted and _number(self.value) is not None
 
 
 def parse(where: str | Sequence[str] | None) -> tuple[Condition, ...]:
@@ -109,24 +114,25 @@ def to_sql(conditions: Sequence[Condition], column: str = "metadata") -> str | N
 
     `=` compares with strings, and with numbers or booleans when the value looks like one. The orders compare numbers
     with a value that looks like a number, and strings (by code point, so that ISO dates work) with any other. A missing
-    field satisfies only `!=`.
+    field satisfies only `!=`. Whole numbers of 64 bits compare exactly.
     """
     return " AND ".join(f"({_predicate(condition, column)})" for condition in conditions) or None
 
 
-def has_value(field: str, column: str = "metadata") -> str:
-    """The predicate for passages that have any value but None in this field."""
-    return " OR ".join(f"{_value(tag, field, column)} IS NOT NULL" for tag in _READERS)
+def has_value(field: str, kinds: Iterable[Kind] = KINDS, column: str = "metadata") -> str:
+    """The predicate for passages that have a value of one of these kinds in this field."""
+    return " OR ".join(f"{_value(kind, field, column)} IS NOT NULL" for kind in kinds)
 
 
-def _value(tag: str, field: str, column: str) -> str:
-    """The value of a field where it has the type of the tag, else NULL."""
-    return f"json_get_{_READERS[tag]}({column}, {literal(f'{tag}:{field}')})"
+def _value(kind: Kind, field: str, column: str, reader: str = "") -> str:
+    """The value of a field where it is of the kind, else NULL; `reader` is the store's, instead of the usual one."""
+    return f"json_get_{reader or _READERS[kind]}({column}, {literal(f'{kind}:{field}')})"
 
 
 def _predicate(condition: Condition, column: str) -> str:
     number = None if condition.quoted else _number(condition.value)
-    text, numeric, boolean = (_value(tag, condition.field, column) for tag in _READERS)
+    text, boolean = _value("s", condition.field, column), _value("b", condition.field, column)
+    numeric = _value("n", condition.field, column, "int" if isinstance(number, int) else "")
     if condition.op in ("=", "!="):
         equal = [f"{text} = {literal(condition.value)}"]
         if number is not None:
@@ -140,9 +146,12 @@ def _predicate(condition: Condition, column: str) -> str:
 
 
 def _number(text: str) -> float | None:
+    """The number that a value looks like; an int where a float, with its 53 bits, would take others for equal."""
     if not re.fullmatch(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", text):
         return None
     value = float(text)
+    if 2**53 < abs(value) < 2**64 and re.fullmatch(r"[+-]?\d+", text) and abs(int(text)) < 2**63:
+        return int(text)
     return value if math.isfinite(value) else None
 
 
@@ -164,8 +173,8 @@ def one_of(column: str, values: Sequence[str]) -> str:
     return f"{column} IN ({', '.join(map(literal, values))})"
 
 
-# The store's typed reader for each tag but that of None.
-_READERS = {"s": "string", "n": "float", "b": "bool"}
+# The store's typed reader for each kind of value.
+_READERS: dict[Kind, str] = {"s": "string", "n": "float", "b": "bool"}
 _TAGS = {str: "s", bool: "b", int: "n", float: "n", type(None): "z"}
 
 

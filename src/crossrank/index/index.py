@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from crossrank.checkpoint import vocabulary
 from crossrank.errors import IndexFileError, InputError
 from crossrank.index.build import Callback, Changes, Update
-from crossrank.index.documents import Document, Limits
+from crossrank.index.documents import KINDS, Document, Kind, Limits
 from crossrank.index.lock import exclusive
 from crossrank.index.passages import LEAST, SIZE, Cut, check_sizes, passages_of
 from crossrank.index.records import ANY_LANGUAGE, FORMAT, LANGUAGES, Info, Settings, Where
@@ -354,9 +354,9 @@ class Index:
         """
         return self._read(lambda table: table.token_vectors(ids))
 
-    def has_field(self, name: str) -> bool:
-        """Whether any passage has a value other than None in this field of its metadata."""
-        return self._read(lambda table: table.has_field(name))
+    def has_field(self, name: str, kinds: Iterable[Kind] = KINDS) -> bool:
+        """Whether any passage has a value of one of these kinds in this field of its metadata."""
+        return self._read(lambda table: table.has_field(name, kinds))
 
     def bm25(self, query: str, depth: int, where: Where = None) -> Ranking:
         """The best passages by BM25 (Lucene's form, k1 = 1.2, b = 0.75) over title and text together.

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from crossrank import extras
 from crossrank.errors import CrossrankError, IndexFileError, InputError
 from crossrank.index import layout
+from crossrank.index.documents import Kind
 from crossrank.index.filters import has_value, one_of, parse, to_sql
 from crossrank.index.records import ANY_LANGUAGE, FORMAT, Known, Row, Settings, Where
 from crossrank.tokenvectors import TokenVectors
@@ -212,10 +213,10 @@ class Table:
             found = through_ties(fetch, depth, "_distance")
         return _ranking(found["id"].to_pylist(), 1 - found["_distance"].to_numpy(), depth)
 
-    def has_field(self, name: str) -> bool:
-        """Whether any passage has a value in this field of the metadata."""
+    def has_field(self, name: str, kinds: Iterable[Kind]) -> bool:
+        """See `Index.has_field`."""
         with _storage(self.folder, "reading"):
-            return bool(self._data.to_table(columns=["id"], filter=has_value(name), limit=1).num_rows)
+            return bool(self._data.to_table(columns=["id"], filter=has_value(name, kinds), limit=1).num_rows)
 
     def rows(self, ids: Sequence[str], columns: Sequence[str]) -> tuple[pa.Table, NDArray[np.int64]]:
         """Rows of the given ids in some order, and the position in them of each id.
@@ -381,8 +382,7 @@ def _ranking(ids: Sequence[str], scores: Sequence[float] | NDArray[np.floating[A
     """The best `depth`; equal scores in the order of their ids."""
     values = np.asarray(scores, dtype=np.float32)
     by_id = sorted(range(len(ids)), key=ids.__getitem__)
-    ranking = Ranking.sorted([ids[place] for place in by_id], values[by_id])
-    return ranking.cut(depth)
+    return Ranking.sorted([ids[place] for place in by_id], values[by_id]).cut(depth)
 
 
 def make_folder(path: Path) -> None:
