@@ -46,8 +46,8 @@ class Scores:
     Attributes:
         weights: by the retriever's name, for all retrievers of the pipeline; at least 0.
 
-    >>> Scores()({"bm25": Ranking.sorted(["x", "y"], [9, 1]), "dense": Ranking.sorted(["y"], [0.8])}).ids
-    ('x', 'y')
+    >>> Scores()({"bm25": Ranking.sorted(["x"], [9]), "dense": Ranking.sorted(["y", "x", "z"], [0.8, 0.7, 0.3])}).ids
+    ('x', 'y', 'z')
     """
 
     weights: Mapping[str, float] = field(default_factory=lambda: dict(SHARES))
@@ -160,7 +160,9 @@ def weighted(rankings: Mapping[str, Ranking], weights: Mapping[str, float]) -> R
 def standardized(rankings: Mapping[str, Ranking], weights: Mapping[str, float]) -> Ranking:
     """Weighted sum of each ranking's standardized scores, over all documents that some ranking holds.
 
-    A document that a ranking lacks has at most the score of its last one, and gets that. Unlike ranks, scores tell a
+    A document that a ranking lacks has at most the score of its last one, and gets that; or 0, if that is less, from a
+    ranking shorter than the longest: it was not cut, so it did not find the document, as BM25 does with a rare word in
+    a few passages. Where all scores of a ranking are equal, what it lacks gets less. Unlike ranks, scores tell a
     clear first place from a narrow one: Bruch, Gai and Ingber, TOIS 2023, "An Analysis of Fusion Functions for Hybrid
     Retrieval", find convex combinations of scores better than RRF in and out of domain. Ties keep the order of first
     appearance. A ranking that is empty, or whose scores are all equal and which lacks none, says nothing.
@@ -177,9 +179,18 @@ def standardized(rankings: Mapping[str, Ranking], weights: Mapping[str, float]) 
         for document in ranking.ids:
             places.setdefault(document, len(places))
     total = np.zeros(len(places), dtype=np.float64)
+    longest = max(map(len, rankings.values()), default=0)
     for name, ranking in rankings.items():
         if len(ranking):
-            scores = np.full(len(places), ranking.scores.min(), dtype=np.float32)
+            scores = np.full(len(places), _missing(ranking, longest), dtype=np.float32)
             scores[[places[document] for document in ranking.ids]] = ranking.scores
             total += weights[name] * zscore(scores)
     return Ranking.sorted(list(places), total.astype(np.float32))
+
+
+def _missing(ranking: Ranking, longest: int) -> float:
+    """The score of what a ranking lacks, see `standardized`."""
+    low = float(ranking.scores.min())
+    if len(ranking) < longest:
+        low = min(low, 0.0)
+    return low if low < ranking.scores.max() else low - max(1.0, abs(low))

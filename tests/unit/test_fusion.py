@@ -80,6 +80,8 @@ def test_standardized_by_hand():
 
 @given(st.lists(ids, min_size=1, max_size=4), st.floats(0.01, 100.0), st.floats(-50.0, 50.0))
 def test_standardized_ignores_scale_and_origin_of_scores(lists, scale, shift):
+    # Where a ranking is shorter than the longest, 0 means something.
+    shift = shift if len({len(names) for names in lists}) == 1 else 0.0
     one = {str(n): ranked(names) for n, names in enumerate(lists)}
     other = {str(n): ranked(names, scale * ranked(names).scores + shift) for n, names in enumerate(lists)}
     weights = {name: 1.0 + n for n, name in enumerate(one)}
@@ -87,6 +89,24 @@ def test_standardized_ignores_scale_and_origin_of_scores(lists, scale, shift):
     known = dict(zip(second.ids, second.scores.tolist(), strict=True))
     assert sorted(known) == sorted({name for names in lists for name in names})
     assert [known[i] for i in first.ids] == pytest.approx(first.scores.tolist(), abs=1e-3)
+
+
+@pytest.mark.parametrize("scores", [[12.0], [12.0, 11.9], [7.0, 7.0, 7.0], [-3.0], [0.0, 0.0]])
+def test_what_few_passages_have_in_common_with_a_query_stands_before_all_others(scores):
+    # A rare word, or the number of a part: BM25 finds few, the bi-encoder always as many as it is asked for.
+    found = [f"part {n}" for n in range(len(scores))]
+    near = ranked([f"d{n}" for n in range(100)], np.linspace(0.6, 0.3, 100))
+    assert Scores()({"bm25": ranked(found, scores), "dense": near}).ids[: len(found)] == tuple(found)
+
+
+def test_a_ranking_that_was_cut_says_nothing_of_what_it_lacks_but_that_it_is_no_better():
+    longer = ranked(["a", "b", "c"], [9.0, 8.0, 7.0])
+    for shorter, last in ((["x", "y", "z"], 5.0), (["x", "y"], 0.0)):
+        scores = {**dict.fromkeys("abc", last), **dict(zip(shorter, (6.0, 5.5, 5.0), strict=False))}
+        fused = standardized({"cut": longer, "other": ranked(shorter, [scores[i] for i in shorter])},
+                             {"cut": 0.0, "other": 1.0})  # fmt: skip
+        values = np.float32([scores[i] for i in fused.ids])
+        assert fused.scores == pytest.approx(zscore(values).tolist(), abs=1e-6)
 
 
 def test_a_silent_ranking_changes_nothing():
