@@ -100,6 +100,20 @@ def test_search_goes_on_when_the_index_is_updated(
     assert [one["text"] for one in answer.structured_content["result"]] == ["the cat"]
 
 
+def test_search_sees_what_was_committed_since(
+    tmp_path: Path, cross_encoder_folder: Path, bi_encoder_folder: Path
+) -> None:
+    embedder = crossrank.load_embedder(bi_encoder_folder, backend="fake")
+    made = index.Index.create(tmp_path / "i", embedder, embedder.tokenizer, model=str(bi_encoder_folder), size=40)
+    made.add([index.Document("a", "bread")], embedder, embedder.tokenizer)
+    pipeline = crossrank.open_pipeline(tmp_path / "i", cross_encoder_folder, backend="fake")
+    assert isinstance(pipeline.store, index.Index)
+    server = build(None, pipeline, pipeline.store.refresh)
+    assert len(call(server, "search", query="bread", k=3).structured_content["result"]) == 1
+    made.add([index.Document("b", "more bread")], embedder, embedder.tokenizer)
+    assert len(call(server, "search", query="bread", k=3).structured_content["result"]) == 2
+
+
 def test_what_an_agent_can_cure_is_told(cross_encoder_folder: Path) -> None:
     server = build(crossrank.load(cross_encoder_folder, backend="fake"))
     for arguments, message in (

@@ -35,8 +35,11 @@ def command(folder: Path | None, model: str | None, backend: str, device: str, d
     if folder is None:
         server = build(load(model, backend=backend, device=device, dtype=dtype, threads=threads))
     else:
+        from crossrank.index import Index
+
         pipeline = open_pipeline(folder, model, backend=backend, device=device, dtype=dtype, threads=threads)
-        server = build(pipeline.stages[-1].scorer, pipeline)
+        assert isinstance(pipeline.store, Index)
+        server = build(pipeline.stages[-1].scorer, pipeline, pipeline.store.refresh)
     # The SDK reads stdin in a thread that nothing can wake, and would wait for its next line. There is nothing to lose.
     signal.signal(signal.SIGINT, lambda *_: os._exit(Exit.INTERRUPTED))
     terminal.note("Ready for an agent on stdin and stdout. Ctrl-C ends it.")

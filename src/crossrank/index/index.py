@@ -194,8 +194,8 @@ class Index:
         return frozenset(known.digest for known in self._read(Table.known).values())
 
     def refresh(self) -> None:
-        """Go on to what others committed since this index was opened, also when they made it anew."""
-        self._table = Table.open(self._table.folder)
+        """Go on to the last commit; an `IndexFileError` says that somebody made the index anew with other models."""
+        self._table = self._table.now() if self._table.behind else self._table
 
     def latest(self) -> Index:
         """The index at its last commit: this one, or another when somebody has committed since.

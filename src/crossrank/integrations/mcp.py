@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
@@ -51,11 +51,14 @@ class Place:
     notes: dict[str, str]
 
 
-def build(scorer: Scorer | None, pipeline: Pipeline | None = None) -> MCPServer:
+def build(
+    scorer: Scorer | None, pipeline: Pipeline | None = None, refresh: Callable[[], None] = lambda: None
+) -> MCPServer:
     """A server with a `rerank` tool over a scorer and a `search` tool over a pipeline; `run()` answers over stdio.
 
     Tools run in threads. What a user can cure (a blank query, too many documents) is the answer of the tool, marked as
-    an error, in words that a model can act on.
+    an error, in words that a model can act on. `refresh` is called before each search: an agent's session is long, and
+    `Index.refresh` goes on to what was committed since.
 
     Raises:
         InputError: neither is given.
@@ -68,6 +71,7 @@ def build(scorer: Scorer | None, pipeline: Pipeline | None = None) -> MCPServer:
     def search(query: Query, k: Wanted = 5) -> list[Hit]:
         assert pipeline is not None
         with _told():
+            refresh()
             answer = pipeline.search(query, k)
         made = []
         for rank, (passage, score) in enumerate(
