@@ -27,9 +27,10 @@ class CrossrankRanker:
         load_options: keywords for `crossrank.load`, such as `{"window": 200, "overlap": 50}`; only for names.
 
     Documents are copied; `score` is the raw score, larger is better, no fixed range. A document without content is read
-    as a blank one and comes last. What the model did not read whole is told in `meta["rerank_read"]`, and of the query
-    in `meta["rerank_query_read"]`. The model is loaded by `warm_up`, or when the first query comes. To read a pipeline
-    from a file the host wants the module named: `Pipeline.load(file, allowed_modules=["crossrank.integrations.*"])`.
+    as a blank one and comes last, with -inf, which JSON does not have. What the model did not read whole is told in
+    `meta["rerank_read"]`, and of the query in `meta["rerank_query_read"]`. The model is loaded by `warm_up`, or when
+    the first query comes. To read a pipeline from a file the host wants the module named: `Pipeline.load(file,
+    allowed_modules=["crossrank.integrations.*"])`.
 
     Raises:
         InputError: `top_k` under 1, or a model that is neither a name nor a scorer.

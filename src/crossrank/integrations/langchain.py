@@ -35,8 +35,9 @@ class CrossrankCompressor(BaseDocumentCompressor):
         model: a name of `crossrank models`, a hub name, a folder, or a scorer.
         load_options: keywords for `crossrank.load`, such as `{"window": 200, "overlap": 50}`; only for names.
 
-    The raw score is in `metadata["relevance_score"]` of the copy: larger is better, no fixed range. What the model did
-    not read whole is told in `metadata["rerank_read"]`, and of the query in `metadata["rerank_query_read"]`.
+    The raw score is in `metadata["relevance_score"]` of the copy: larger is better, no fixed range; that of a blank
+    document is -inf, which JSON does not have. What the model did not read whole is told in `metadata["rerank_read"]`,
+    and of the query in `metadata["rerank_query_read"]`.
 
     Raises:
         InputError: `top_n` under 1, or a model that is neither a name nor a scorer.
