@@ -156,6 +156,22 @@ def test_no_candidates_are_not_the_whole_index(service: Service) -> None:
     assert ask(service, "POST", "/search", json={"query": QUERY, "documents": None}).json()["results"]
 
 
+def test_all_candidates_are_read_unless_a_depth_says_fewer(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Beyond the first 100 none was read, without a word.
+    documents = [*(f"bread {n}" for n in range(150)), "paris"]
+    for embedder in (service.embedder, None):
+        monkeypatch.setattr(service, "embedder", embedder)
+        reply = ask(service, "POST", "/search", json={"query": QUERY, "documents": documents}).json()
+        assert (reply["read"], reply["warnings"]) == (151, [])
+        wanted = service.scorer.rank(QUERY, documents).positions[:10]
+        assert [int(one["id"]) - 1 for one in reply["results"]] == list(wanted)
+    body = {"query": QUERY, "documents": documents, "depth": 100}
+    reply = ask(service, "POST", "/search", json=body).json()
+    assert reply["read"] == 100
+    assert reply["warnings"] == ["depth leaves 51 of 151 documents unread: raise it, or leave it out to read all"]
+    assert not ask(service, "POST", "/search", json={**body, "rerank": False}).json()["warnings"]
+
+
 def test_numbers_that_no_float_can_hold_are_refused(service: Service) -> None:
     for name in ("mix", "budget_ms", "k", "depth"):
         refused = ask(service, "POST", "/search", json={"query": "x", name: 10**400})
@@ -255,9 +271,9 @@ def test_a_budget_bounds_what_is_read(service: Service, monkeypatch: pytest.Monk
     monkeypatch.setattr(service.scheduler, "rate", 1000.0)
     found = search(service, Search(QUERY, depth=30, budget=0.2), Ticket.lasting(60))
     assert 0 <= found.read < 30
-    assert found.cut is not None
+    assert found.notes == (f"the budget was enough for {found.read} of 30 passages",)
     monkeypatch.setattr(service.scheduler, "rate", 1e9)
-    assert search(service, Search(QUERY, depth=10, budget=30), Ticket.lasting(60)).cut is None
+    assert search(service, Search(QUERY, depth=10, budget=30), Ticket.lasting(60)).notes == ()
 
 
 def test_every_example_of_the_documentation_works(service: Service) -> None:

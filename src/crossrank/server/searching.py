@@ -70,7 +70,7 @@ class Found:
         evidence: for the k best, where the sentence lies that answers.
         read: passages the cross-encoder read.
         seconds: of the evidence.
-        cut: why the cross-encoder read fewer than the depth, when it did.
+        notes: why the cross-encoder read fewer than it might have, for people.
     """
 
     ranking: Ranking
@@ -79,7 +79,7 @@ class Found:
     evidence: Sequence[tuple[int, int] | None]
     read: int
     seconds: float
-    cut: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def foreseen(service: Service, asked: Search) -> int:
@@ -112,7 +112,7 @@ def search(service: Service, asked: Search, ticket: Ticket) -> Found:
             _first_stage(service, asked) if asked.documents is None else _candidates(service, asked, ticket)
         )
         ticket.check()
-        depth, cut = _depth(service, asked, ranking, texts, began)
+        depth, notes = _depth(service, asked, ranking, texts, began)
         if depth:
             ranking, trace = _reranked(service, asked, ranking.cut(depth), ranking, texts, ticket)
             traces = (*traces, trace)
@@ -129,7 +129,7 @@ def search(service: Service, asked: Search, ticket: Ticket) -> Found:
                 asked.query, shown, lambda pairs: service.score(pairs, ticket).scores, drops=False, most=_MOST_SENTENCES
             )
             spans = [None if one is None else (one.start, one.stop) for one in found] + list(spans[len(found) :])
-    return Found(final, passages, traces, spans, depth, time.monotonic() - started, cut)
+    return Found(final, passages, traces, spans, depth, time.monotonic() - started, notes)
 
 
 def _first_stage(service: Service, asked: Search) -> tuple[Texts, tuple[Ranking, tuple[Trace, ...]]]:
@@ -173,21 +173,29 @@ def _time_left(asked: Search, began: float) -> float:
     return float("inf") if asked.budget is None else asked.budget - (time.monotonic() - began)
 
 
-def _depth(service: Service, asked: Search, ranking: Ranking, texts: Texts, began: float) -> tuple[int, str | None]:
-    """How many passages the cross-encoder reads: the depth, or as many as the rest of the budget is enough for."""
+def _depth(
+    service: Service, asked: Search, ranking: Ranking, texts: Texts, began: float
+) -> tuple[int, tuple[str, ...]]:
+    """How many passages the cross-encoder reads: the depth, or as many as the rest of the budget is enough for. And
+    why it is not all of them: an index has always more, but whoever brings documents wants to know.
+    """
     most = min(asked.depth, len(ranking))
     if asked.mix == 0:
-        return 0, None
+        return 0, ()
+    notes: tuple[str, ...] = ()
+    if asked.documents is not None and most < len(ranking):
+        given = len(ranking)
+        notes = (f"depth leaves {given - most:,} of {given:,} documents unread: raise it, or leave it out to read all",)
     rate, left = service.scheduler.rate, _time_left(asked, began)
     if left == float("inf") or rate <= 0 or not most:
-        return most, None
+        return most, notes
     spent, fits, reach = service.scheduler.queued_tokens / rate, 0, service.reach()
     for passage in texts(ranking.ids[:most]):
         spent += estimate([(asked.query, passage.scored_text)], reach) / rate
         if spent > left:
             break
         fits += 1
-    return fits, None if fits == most else f"the budget was enough for {fits} of {most} passages"
+    return fits, notes if fits == most else (*notes, f"the budget was enough for {fits} of {most} passages")
 
 
 def truncations(found: Found) -> list[Truncation]:

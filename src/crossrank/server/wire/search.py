@@ -18,7 +18,11 @@ MOST_DEPTH, MOST_BUDGET_MS = 1000, 600_000
 _DEPTH: schemas.Schema = {"type": ["integer", "null"], "minimum": 1, "maximum": MOST_DEPTH}
 _CONDITION: schemas.Schema = {"type": "string", "pattern": "^[A-Za-z_]+ *(=|!=|<|<=|>|>=) *[A-Za-z0-9]+$"}
 FIELDS: dict[str, schemas.Schema] = {
-    "query": schemas.QUERY, "k": _DEPTH, "depth": _DEPTH,
+    "query": schemas.QUERY, "k": _DEPTH,
+    "depth": {
+        **_DEPTH,
+        "description": "Passages that each retriever returns and the cross-encoder reads: 100, or all of documents.",
+    },
     "mix": {"type": ["number", "null"], "minimum": 0, "maximum": 1}, "rerank": schemas.FLAG,
     "budget_ms": {"type": ["number", "null"], "minimum": 1, "maximum": MOST_BUDGET_MS},
     "where": {
@@ -49,7 +53,7 @@ def read(body: fields.Body) -> Search:
     return Search(
         query=fields.text(body, "query"),
         k=_bounded(body, "k", 10),
-        depth=_bounded(body, "depth", 100),
+        depth=_bounded(body, "depth", 100 if documents is None else len(documents)),
         mix=(default if mix is None else mix) if fields.flag(body, "rerank", True) else 0.0,
         budget=None if budget is None else budget / 1000,
         where=tuple(conditions),
@@ -104,7 +108,7 @@ def reply(
         "steps": [_summary(trace) for trace in found.traces]
         + ([{"name": "evidence", "seconds": found.seconds, "passages": len(results)}] if asked.evidence else []),
         "timing": {name: getattr(timing, name) for name in ("tokenize", "queue", "compute", "total")},
-        "warnings": ([found.cut] if found.cut else []) + warnings,
+        "warnings": [*found.notes, *warnings],
     }
     if asked.columns:
         made["columns"] = [_column(trace, asked.columns, service) for trace in found.traces]
