@@ -31,6 +31,8 @@ _LOG = logging.getLogger("crossrank.server")
 # Python would also take "²", "1_000" and 5,000 digits.
 _MILLISECONDS = re.compile("[0-9]{1,12}")
 _READABLE = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+# Texts that were not read whole of which a reply tells; the header counts all.
+_MOST_WARNINGS = 20
 _ESCAPED = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
@@ -246,13 +248,10 @@ class Answering:
             scores=tuple(value if np.isfinite(value) else None for value in values[order].tolist()),
             tokens=scored.tokens,
             characters=sum(len(query) + len(document) for query, document in request.pairs),
-            warnings=tuple(_told(cut) for cut in lost[:20]),
+            warnings=tuple(_told(cut) for cut in lost[:_MOST_WARNINGS]),
             timing=timing_of(call, ticket),
         )
-        headers = {"X-Crossrank-Score": "logit" if request.raw else service.score_kind}
-        if lost:
-            headers["X-Crossrank-Truncated"] = str(len(lost))
-        return outcome, headers
+        return outcome, {"X-Crossrank-Score": "logit" if request.raw else service.score_kind} | _truncated(len(lost))
 
     def embed(self, call: Call, body: Mapping[str, Any]) -> Job:
         """A body of OpenAI's embeddings."""
@@ -269,8 +268,8 @@ class Answering:
 
         def run(ticket: Ticket) -> tuple[Any, dict[str, str]]:
             made = service.embed(request.texts, ticket)
-            headers = {"X-Crossrank-Truncated": str(len(made.truncations))} if made.truncations else {}
-            return openai.reply(request, made.vectors, service.embedding_model or "", ticket.tokens), headers
+            told = openai.reply(request, made.vectors, service.embedding_model or "", ticket.tokens)
+            return told, _truncated(len(made.truncations))
 
         return Job(estimate(pairs, reach), len(pairs), run)
 
@@ -286,9 +285,11 @@ class Answering:
             found = searching.search(service, asked, ticket)
             # The embedder reads all that are given; an index holds the vectors of its own.
             call.facts["documents"] = len(documents) if documents and service.embedder else found.read
-            warnings = [_told(cut) for cut in searching.truncations(found) if cut.lost]
+            lost = searching.lost(found)
+            warnings = [_told(cut, _text_of(step, id_)) for step, id_, cut in lost[:_MOST_WARNINGS]]
             made = search_wire.reply(asked, found, service, call.id, timing_of(call, ticket), warnings)
-            return made, {"X-Crossrank-Score": service.score_kind}
+            # Two models may have cut the same text.
+            return made, {"X-Crossrank-Score": service.score_kind} | _truncated(len({id_ for _, id_, _ in lost}))
 
         return Job(searching.foreseen(service, asked), len(documents), run)
 
@@ -329,8 +330,17 @@ async def _disconnected(receive: bodies.Receive) -> None:
         pass
 
 
-def _told(cut: Truncation) -> str:
-    name = "the query" if cut.position < 0 else f"document {cut.position}"
+def _truncated(texts: int) -> dict[str, str]:
+    return {"X-Crossrank-Truncated": str(texts)} if texts else {}
+
+
+def _text_of(step: str, id_: str | None) -> str:
+    """A text of a search; the step tells which of two models the figures after it are about."""
+    return f"{step}: {'the query' if id_ is None else f'passage {id_}'}"
+
+
+def _told(cut: Truncation, name: str = "") -> str:
+    name = name or ("the query" if cut.position < 0 else f"document {cut.position}")
     return f"{name} was not read whole: {cut.read:,} of {'' if cut.exact else 'more than '}{cut.tokens:,} tokens"
 
 

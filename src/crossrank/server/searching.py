@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -151,9 +151,11 @@ def _candidates(service: Service, asked: Search, ticket: Ticket) -> tuple[Texts,
     traces = [Trace("given", ranking, 0.0, {})]
     if service.embedder is not None:
         began = time.perf_counter()
-        vectors = service.embed([asked.query, *(asked.documents or ())], ticket).vectors
-        ranking = Ranking.sorted(ids, vectors[1:] @ vectors[0])
-        traces.append(Trace("dense", ranking, time.perf_counter() - began, {}))
+        made = service.embed([asked.query, *(asked.documents or ())], ticket)
+        ranking = Ranking.sorted(ids, made.vectors[1:] @ made.vectors[0])
+        # The query was the first text, and is -1 in a trace.
+        cuts = tuple(replace(cut, position=cut.position - 1) for cut in made.truncations)
+        traces.append(Trace("dense", ranking, time.perf_counter() - began, {}, cuts))
     return lambda ids: [passages[id_] for id_ in ids], (ranking, tuple(traces))
 
 
@@ -198,6 +200,15 @@ def _depth(
     return fits, notes if fits == most else (*notes, f"the budget was enough for {fits} of {most} passages")
 
 
-def truncations(found: Found) -> list[Truncation]:
-    """What the cross-encoder did not read whole; positions count in the fused ranking, -1 is the query."""
-    return [cut for trace in found.traces for cut in trace.truncations]
+def lost(found: Found) -> list[tuple[str, str | None, Truncation]]:
+    """What a step did not read whole: the step, the passage's id or None for the query, and how far it was read."""
+    made: list[tuple[str, str | None, Truncation]] = []
+    before: tuple[str, ...] = ()
+    for trace in found.traces:
+        made += [
+            (trace.name, None if cut.position < 0 else before[cut.position], cut)
+            for cut in trace.truncations
+            if cut.lost
+        ]
+        before = trace.ranking.ids
+    return made

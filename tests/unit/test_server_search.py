@@ -1,0 +1,67 @@
+"""What the reply of `POST /search` says besides its results: what was not read, and why nothing was found."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+import crossrank
+import tiny
+from crossrank.server.app import build
+from crossrank.server.service import Service
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    pytest.importorskip("lance", reason="the index needs the search extra")
+    from crossrank.index import Document, Index
+
+    folder = tmp_path_factory.mktemp("search")
+    embedder = crossrank.load_embedder(tiny.bi_encoder(folder / "embedder"), backend="fake")
+    index = Index.create(folder / "index", embedder, embedder.tokenizer)
+    documents = [Document(f"{n}", f"paris is a city. Bread is number {n}.", metadata={"n": n}) for n in range(3)]
+    index.add(documents, embedder, embedder.tokenizer)
+    scorer = crossrank.load(tiny.cross_encoder(folder / "reranker"), backend="fake")
+    made = Service(scorer, embedder, index, batch_tokens=1024)
+    made.start()
+    yield made
+    made.stop()
+
+
+def ask(service: Service, **body: Any) -> httpx.Response:
+    async def asked() -> httpx.Response:
+        transport = httpx.ASGITransport(app=build(service).app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.post("/search", json=body)
+
+    return asyncio.run(asked())
+
+
+def test_candidates_that_the_embedder_does_not_read_whole_are_told(service: Service) -> None:
+    # The cross-encoder reads long ones in windows, and what the embedder had left unread was told nobody.
+    assert service.embedder is not None
+    room = service.embedder.room
+    reply = ask(service, query="paris", documents=["bread", "paris " * (room + 9), "paris"])
+    assert reply.json()["warnings"] == [f"dense: passage 2 was not read whole: {room} of {room + 9} tokens"]
+    assert reply.headers["x-crossrank-truncated"] == "1"
+
+
+def test_a_warning_about_the_query_says_whose_it_is(service: Service) -> None:
+    # Two warnings about one query had different figures, and /search alone had no header to count it.
+    assert service.embedder is not None
+    for more in ({}, {"documents": ["paris", "bread"]}):
+        reply = ask(service, query="paris " * 180, **more)
+        dense, reranked = reply.json()["warnings"]
+        assert dense == f"dense: the query was not read whole: {service.embedder.room} of 180 tokens"
+        assert reranked.startswith("reranked: the query was not read whole: ")
+        assert reply.headers["x-crossrank-truncated"] == "1"
+    assert "x-crossrank-truncated" not in ask(service, query="paris").headers
+
+
+def test_of_many_cut_texts_the_header_counts_all(service: Service) -> None:
+    reply = ask(service, query="paris", documents=["paris " * 600] * 30)
+    assert (len(reply.json()["warnings"]), reply.headers["x-crossrank-truncated"]) == (20, "30")
