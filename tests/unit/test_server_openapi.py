@@ -107,7 +107,8 @@ def test_every_path_is_described(service: Service) -> None:
         ("/infinity/rerank", {"query": "x", "documents": ["a"], "top_n": 0}, False),
         ("/v1/embeddings", {"input": "x", "dimensions": 32}, True),
         ("/v1/embeddings", {"input": "x", "dimensions": 31}, False),
-        ("/search", {"query": "x", "documents": ["a"], "where": "year>=2020"}, True),
+        ("/search", {"query": "x", "documents": ["a"], "where": []}, True),
+        ("/search", {"query": "x", "documents": [], "where": "year>=2020"}, False),
         ("/search", {"query": "x", "documents": ["a"], "where": 3}, False),
     ],
 )

@@ -65,3 +65,23 @@ def test_a_warning_about_the_query_says_whose_it_is(service: Service) -> None:
 def test_of_many_cut_texts_the_header_counts_all(service: Service) -> None:
     reply = ask(service, query="paris", documents=["paris " * 600] * 30)
     assert (len(reply.json()["warnings"]), reply.headers["x-crossrank-truncated"]) == (20, "30")
+
+
+def test_conditions_on_candidates_are_refused(service: Service) -> None:
+    # They have no metadata, and the conditions were passed over.
+    for documents in ([], ["paris"]):
+        refused = ask(service, query="paris", documents=documents, where=["n>=1"])
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "where")
+        assert "leave out where, or documents" in refused.json()["message"]
+    assert ask(service, query="paris", documents=["paris"], where=[]).json()["results"]
+
+
+def test_a_field_that_no_passage_has_is_told(service: Service) -> None:
+    def warnings(*where: str) -> Any:
+        reply = ask(service, query="paris", where=list(where)).json()
+        assert not reply["results"]
+        return reply["warnings"]
+
+    assert warnings("m!=1", "yaer>=2020") == ["no passage has a value in the field 'yaer', which where asks for"]
+    assert warnings("n>=2020") == ["nothing was found with where; try without it"]
+    assert ask(service, query="paris", where=["yaer!=2020"]).json()["warnings"] == []

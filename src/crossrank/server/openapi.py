@@ -96,7 +96,7 @@ def _posts(service: Service) -> dict[str, Any]:
             (("query",),) if service.index is not None else (("query",), ("documents",)),
             search_wire.EXAMPLE,
         )
-        | {"additionalProperties": False},
+        | {"additionalProperties": False, "not": search_wire.NEVER},
         _reply("results"),
     )
     return made

@@ -70,7 +70,7 @@ class Found:
         evidence: for the k best, where the sentence lies that answers.
         read: passages the cross-encoder read.
         seconds: of the evidence.
-        notes: why the cross-encoder read fewer than it might have, for people.
+        notes: why the cross-encoder read fewer than it might have, or why nothing was found, for people.
     """
 
     ranking: Ranking
@@ -113,6 +113,8 @@ def search(service: Service, asked: Search, ticket: Ticket) -> Found:
         )
         ticket.check()
         depth, notes = _depth(service, asked, ranking, texts, began)
+        if asked.where and not len(ranking):
+            notes = (_why_nothing(service, asked.where),)
         if depth:
             ranking, trace = _reranked(service, asked, ranking.cut(depth), ranking, texts, ticket)
             traces = (*traces, trace)
@@ -141,6 +143,18 @@ def _first_stage(service: Service, asked: Search) -> tuple[Texts, tuple[Ranking,
     texts = index.passages
     answer = Pipeline(retrievers, texts, (), asked.depth, Scores()).search(asked.query, k=2 * asked.depth)
     return texts, (answer.ranking, answer.traces)
+
+
+def _why_nothing(service: Service, where: Sequence[str]) -> str:
+    """What the filter has to do with it: most often a field's name was mistyped."""
+    from crossrank.index import filters
+
+    index, _ = service.latest()
+    for condition in filters.parse(where):
+        # A passage without the field satisfies "!=" alone.
+        if condition.op != "!=" and not index.has_field(condition.field):
+            return f"no passage has a value in the field {condition.field!r}, which where asks for"
+    return "nothing was found with where; try without it"
 
 
 def _candidates(service: Service, asked: Search, ticket: Ticket) -> tuple[Texts, tuple[Ranking, tuple[Trace, ...]]]:

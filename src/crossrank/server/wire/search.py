@@ -32,6 +32,13 @@ FIELDS: dict[str, schemas.Schema] = {
     },
     "columns": schemas.COUNT, "evidence": schemas.FLAG, "documents": schemas.DOCUMENTS,
 }  # fmt: skip
+# Conditions are on the index's metadata.
+NEVER: schemas.Schema = {
+    "required": ["where", "documents"],
+    "properties": {
+        "where": {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1}]}, "documents": {"type": "array"},
+    },
+}  # fmt: skip
 
 
 def read(body: fields.Body) -> Search:
@@ -46,6 +53,8 @@ def read(body: fields.Body) -> Search:
     conditions = [where] if isinstance(where, str) else [] if where is None else fields.items(body, "where")
     if not all(isinstance(condition, str) for condition in conditions):
         raise invalid('where must be a list of conditions such as "year>=2020"', "where")
+    if conditions and body.get("documents") is not None:
+        raise invalid("where asks for metadata, which only the index has: leave out where, or documents", "where")
     mix = fields.number(body, "mix", 0.0, 1.0)
     budget = fields.number(body, "budget_ms", 1, MOST_BUDGET_MS)
     documents = None if body.get("documents") is None else fields.texts(body, "documents")
