@@ -23,7 +23,7 @@ from crossrank.server.refusals import RefusedError
 from crossrank.server.searching import Search, search
 from crossrank.server.service import Service
 from crossrank.server.tickets import Ticket
-from crossrank.server.wire import dialects, fields
+from crossrank.server.wire import cohere, dialects, fields
 
 QUERY = "what is the capital of france?"
 
@@ -72,6 +72,13 @@ def ask(service: Service, method: str, path: str, **options: Any) -> httpx.Respo
 )
 def test_which_dialect(path: str, body: dict[str, Any], name: str) -> None:
     assert dialects.of(path, body).name == name
+
+
+@pytest.mark.parametrize("field", ["texts", "top_k", "truncation", "raw_scores", "use_activation"])
+def test_a_path_of_cohere_speaks_cohere_whatever_the_fields(field: str) -> None:
+    # With these fields the reply had another product's shape.
+    for version, dialect in (("1", cohere.V1), ("2", cohere.V2)):
+        assert dialects.of(f"/cohere/v{version}/rerank", {field: False}) is dialect
 
 
 @pytest.mark.parametrize(

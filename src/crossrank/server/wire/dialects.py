@@ -37,6 +37,10 @@ def of(path: str, body: Mapping[str, Any]) -> Dialect:
     named = by_path(path)
     if named is not None:
         return named
+    return _cohere(path, body) if path.startswith("/cohere/") else _by_fields(path, body)
+
+
+def _by_fields(path: str, body: Mapping[str, Any]) -> Dialect:
     if "texts" in body:
         return tei.TEI
     if "top_k" in body or "truncation" in body:
@@ -45,9 +49,12 @@ def of(path: str, body: Mapping[str, Any]) -> Dialect:
         return infinity.INFINITY
     if any(name in body for name in vllm.OWN):
         return vllm.RERANK
-    if path.endswith("/v1/rerank") or "rank_fields" in body or "max_chunks_per_doc" in body:
-        return cohere.V1
-    return cohere.V2
+    return _cohere(path, body)
+
+
+def _cohere(path: str, body: Mapping[str, Any]) -> Dialect:
+    v1 = path.endswith("/v1/rerank") or "rank_fields" in body or "max_chunks_per_doc" in body
+    return cohere.V1 if v1 else cohere.V2
 
 
 def by_path(path: str) -> Dialect | None:
