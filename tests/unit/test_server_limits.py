@@ -21,6 +21,7 @@ from crossrank.server.metrics import Metrics
 from crossrank.server.refusals import RefusedError
 from crossrank.server.scheduler import Scheduler
 from crossrank.server.service import Service
+from crossrank.server.tickets import Ticket
 from crossrank.server.wire import openai
 
 
@@ -73,6 +74,23 @@ def test_a_server_with_nothing_else_to_do_tries(gate: Gate) -> None:
         ticket.arrived -= 1000.0
     assert gate.slip > 100
     assert not refused(gate, 1000, 1.1)
+
+
+def test_time_that_is_left_is_not_called_the_deadline(gate: Gate) -> None:
+    # A deadline of 50 ms was reported as one of 0.0395 s, which is what the body had left of it.
+    with pytest.raises(RefusedError, match=r"and 0\.0395 s of the deadline are left"), gate.admitted(1000, 0.0395):
+        pass
+    with gate.admitted(1000, 60.0), pytest.raises(RefusedError, match=r"and 1\.5 s of the deadline are left"):
+        gate.admitted(1000, 1.5).__enter__()
+    with pytest.raises(RefusedError, match=r"within the 0\.0395 s left of the deadline"):
+        Ticket(deadline=0.0395, arrived=0.0).check()
+
+    async def receive() -> Any:
+        await asyncio.sleep(60)
+
+    for seconds, within in ((0.01, r"the 0\.01 s left of the deadline"), (60.0, r"0\.02 s")):
+        with pytest.raises(RefusedError, match=f"within {within}$"):
+            asyncio.run(bodies.read(receive, (), Limits(body_seconds=0.02), lambda size: None, seconds))
 
 
 # What a request is foreseen to take.

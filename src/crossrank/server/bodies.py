@@ -52,7 +52,8 @@ async def read(
     try:
         return await asyncio.wait_for(_read(receive, limit, grow), patience)
     except asyncio.TimeoutError:
-        raise RefusedError(f"the body did not arrive within {patience:.3g} s", 408, "RequestTimeoutError") from None
+        within = f"{patience:.3g} s" if patience < seconds else f"the {patience:.3g} s left of the deadline"
+        raise RefusedError(f"the body did not arrive within {within}", 408, "RequestTimeoutError") from None
 
 
 async def _read(receive: Receive, limit: int, grow: Callable[[int], None]) -> bytes:

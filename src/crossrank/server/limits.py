@@ -222,15 +222,15 @@ class Gate:
         alone = ticket.estimate / rate
         if alone > _DOUBT * seconds:
             raise too_large(
-                f"about {ticket.estimate:,} tokens take {alone:,.2f} s here, and the deadline is {seconds:.3g} s: "
-                "send fewer documents, or name a later deadline in X-Crossrank-Deadline-Ms"
+                f"about {ticket.estimate:,} tokens take {alone:,.2f} s here, and {seconds:.3g} s of the deadline are "
+                "left: send fewer documents, or name a later deadline in X-Crossrank-Deadline-Ms"
             )
         wait = self._wait(ticket) / rate
         needed = self.slip * (wait + alone)
         # A server with nothing else to do tries, whatever the estimate says.
         if wait > 0 and needed > _PLANNED * seconds:
             raise overloaded(
-                f"about {needed:.1f} s of work is waiting, and the deadline is {seconds:.3g} s",
+                f"about {needed:.1f} s of work is waiting, and {seconds:.3g} s of the deadline are left",
                 self._retry(needed - _PLANNED * seconds),
             )
         return wait + alone

@@ -80,8 +80,11 @@ class Ticket:
         if self.cancelled:
             raise CancelledRequestError("the client closed the connection")
         if self.left() <= 0:
+            # A body takes time too, so this is less than the deadline that the client has named.
+            seconds = self.deadline - self.arrived
             raise late(
-                f"the answer was not ready within {self.deadline - self.arrived:.3g} s; allow more time, or send less"
+                f"the answer was not ready within the {seconds:.3g} s left of the deadline: send less, or name a later "
+                "deadline in X-Crossrank-Deadline-Ms"
             )
 
 
