@@ -23,7 +23,7 @@ from crossrank.server.service import Service
 from crossrank.server.tickets import Ticket
 from crossrank.server.wire import dialects, openai, vllm
 from crossrank.server.wire import search as search_wire
-from crossrank.server.wire.shapes import Dialect, Outcome, Rerank, Timing, error_body
+from crossrank.server.wire.shapes import Dialect, Outcome, Rerank, Timing
 from crossrank.types import Truncation, order_of
 
 DEADLINE = "x-crossrank-deadline-ms"
@@ -115,8 +115,7 @@ class Answering:
 
     async def answer(self, call: Call, understand: Understand, grow: Callable[[int], None]) -> Reply:
         """The reply to a request, errors included; `grow` is asked for room for body and reply, see `Gate.holding`."""
-        named = dialects.by_path(call.path)
-        call.facts["refuse"] = error_body if named is None else named.refuse
+        call.facts["refuse"] = dialects.refuse_of(call.path)
         try:
             return await self._answer(call, understand, grow)
         except RefusedError as refusal:

@@ -19,7 +19,6 @@ from crossrank.server.limits import Gate
 from crossrank.server.refusals import RefusedError
 from crossrank.server.service import Service
 from crossrank.server.wire import dialects, openai
-from crossrank.server.wire.shapes import error_body
 
 extras.require("starlette", extra="server")
 
@@ -128,7 +127,8 @@ async def _no_route(request: Request, error: Exception) -> Response:
     told = {404: "no such path; see /docs", 405: f"{request.method} is not a method of this path; see /docs"}
     kind = "MethodNotAllowedError" if error.status_code == 405 else "NotFoundError"
     refusal = RefusedError(told.get(error.status_code, error.detail), error.status_code, kind)
-    status, body = error_body(refusal, request.scope["crossrank.call"].id)
+    call = request.scope["crossrank.call"]
+    status, body = dialects.refuse_of(call.path)(refusal, call.id)
     return _json(body, status, dict(error.headers or {}))
 
 

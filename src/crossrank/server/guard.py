@@ -19,8 +19,8 @@ from crossrank.server.answering import Call, encoded
 from crossrank.server.keys import Keys
 from crossrank.server.metrics import Metrics
 from crossrank.server.refusals import RefusedError
-from crossrank.server.wire.dialects import by_path
-from crossrank.server.wire.shapes import Timing, error_body
+from crossrank.server.wire.dialects import refuse_of
+from crossrank.server.wire.shapes import Timing
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 Watch = Callable[[Call, Mapping[str, Any]], None]
@@ -204,8 +204,7 @@ def _name(host: str) -> str:
 
 
 async def _refuse(call: Call, refusal: RefusedError, send: Any) -> None:
-    dialect = by_path(call.path)
-    status, body = (error_body if dialect is None else dialect.refuse)(refusal, call.id)
+    status, body = refuse_of(call.path)(refusal, call.id)
     headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from crossrank.server.refusals import RefusedError
 from crossrank.server.wire import cohere, infinity, jina, tei, vllm, voyage
-from crossrank.server.wire.shapes import Dialect
+from crossrank.server.wire.shapes import Dialect, error_body
 
 # A client whose base address ends in one of these names gets exactly that product's shape: `http://host/jina/v1`.
 BY_NAME: dict[str, Dialect] = {
@@ -60,3 +61,13 @@ def _cohere(path: str, body: Mapping[str, Any]) -> Dialect:
 def by_path(path: str) -> Dialect | None:
     """The dialect that a path names, if it names one."""
     return BY_NAME.get(path.split("/")[1]) if path.count("/") > 1 else None
+
+
+def refuse_of(path: str) -> Callable[[RefusedError, str], tuple[int, Any]]:
+    """How a path tells an error, as long as no body has said more: in the shape of the product that it names.
+
+    >>> refuse_of("/tei/rerank")(RefusedError("no", 405, "MethodNotAllowedError"), "1")[1]["error"]
+    'no'
+    """
+    named = by_path(path)
+    return error_body if named is None else named.refuse
