@@ -695,6 +695,13 @@ def test_serve_hands_threads_to_both_models(ce: str, monkeypatch: pytest.MonkeyP
     assert asked == [3, 3]
 
 
+def test_serve_refuses_no_embed_for_an_index(index: str, ce: str) -> None:
+    # It was ignored, and the embedder loaded.
+    said = run("serve", index, "--no-embed", "-m", ce, "--port", "0", code=2).stderr
+    assert "--no-embed does not go with INDEX" in said
+    assert "leave one out" in said
+
+
 def test_search_warns_of_a_query_that_no_model_reads_whole(index: str, ce: str) -> None:
     warned = run("search", index, "the cat " * 40, "-m", ce).stderr
     assert "the query was cut: dense read its first 46 of 80 tokens" in warned

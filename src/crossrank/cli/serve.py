@@ -43,7 +43,9 @@ Examples:
               help="Answer only requests to this name (on loopback: also to it). Repeat it.")  # fmt: skip
 @options.model
 @options.engine
-@click.option("--no-embed", is_flag=True, help="Load no embedding model: no /v1/embeddings.")
+@click.option(
+    "--no-embed", is_flag=True, help="Load no embedding model: no /v1/embeddings. Not with INDEX, which needs one."
+)
 @click.option("--max-body", type=click.IntRange(min=1024), metavar="BYTES", default=32 * 1024 * 1024,
               show_default=True, help="Largest body that is read.")  # fmt: skip
 @click.option("--max-documents", type=click.IntRange(min=1), metavar="N", default=10_000, show_default=True,
@@ -93,6 +95,10 @@ def command(
     /docs lists the paths. The page at / shows a search step by step. Each request is one line of JSON on stderr,
     without its texts.
     """
+    if folder is not None and no_embed:
+        raise click.UsageError(
+            "--no-embed does not go with INDEX, which is searched with the embedder it was made with: leave one out"
+        )
     from crossrank.server.app import build
     from crossrank.server.guard import Door, on_loopback
     from crossrank.server.limits import Limits
@@ -133,7 +139,7 @@ def _service(
         index = Index.open(folder)
     scorer = crossrank.load(model, backend=backend, device=device, dtype=dtype, threads=threads)
     embedder = None
-    if index is not None or not no_embed:
+    if not no_embed:
         name = index.info().model if index is not None else None
         embedder = crossrank.load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)
         if index is not None:
