@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -93,6 +94,17 @@ def serving(
         listener.stop()
         thread.join(30)
         assert not thread.is_alive(), "the server did not stop"
+
+
+def asked(service: Service, path: str, body: Any) -> httpx.Response:
+    """The reply of a service that was started, without a socket."""
+
+    async def posted() -> httpx.Response:
+        transport = httpx.ASGITransport(app=build(service).app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.post(path, json=body)
+
+    return asyncio.run(posted())
 
 
 def request(path: str, body: Any, *more: str) -> bytes:

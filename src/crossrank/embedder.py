@@ -143,6 +143,10 @@ def load_embedder(
         InputError: the backend has no such device or dtype, or `threads` is out of its range.
     """
     if isinstance(name, str) and name.startswith(("http://", "https://")):
-        raise CheckpointError(f"{name} is an address: a model behind one is a crossrank.remoteembedder.RemoteEmbedder")
+        raise CheckpointError(
+            f"{name} is an address, and what is loaded here is a model on this machine: addresses are for crossrank "
+            "index (--model), search, serve and mcp (--embedder), and in Python for "
+            "crossrank.remoteembedder.RemoteEmbedder"
+        )
     read = named.read(name, default="embed")
     return TextEmbedder(read, backends.open(read, backend, device, dtype, threads))

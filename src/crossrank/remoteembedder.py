@@ -78,7 +78,7 @@ class RemoteEmbedder:
         return f"RemoteEmbedder({self.name!r})"
 
     @classmethod
-    def named(cls, name: str, key: str = "") -> RemoteEmbedder:
+    def named(cls, name: str, key: str = "", *, timeout: float = 60.0, tries: int = 4) -> RemoteEmbedder:
         """The embedder of a name such as `URL#MODEL` or `URL#MODEL?dimensions=512`.
 
         Raises:
@@ -89,7 +89,8 @@ class RemoteEmbedder:
         dimensions = asked.pop("dimensions", [None])[0]
         if not is_remote(name) or asked or not (dimensions is None or dimensions.isdecimal()):
             raise InputError(f"{name!r} is no address of an embedder: write URL#MODEL or URL#MODEL?dimensions=512")
-        return cls(name.split("#")[0], model, key, dimensions=None if dimensions is None else int(dimensions))
+        numbers = None if dimensions is None else int(dimensions)
+        return cls(name.split("#")[0], model, key, dimensions=numbers, timeout=timeout, tries=tries)
 
     @property
     def name(self) -> str:

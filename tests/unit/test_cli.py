@@ -691,8 +691,30 @@ def test_serve_hands_threads_to_both_models(ce: str, monkeypatch: pytest.MonkeyP
         return real(read, name, device, dtype, threads)
 
     monkeypatch.setattr(backends, "open", spy)
-    serve._service(None, ce, ("fake", "auto", "auto", 3), False, Limits(), None)
+    serve._service(None, ce, None, ("fake", "auto", "auto", 3), False, Limits(), None)
     assert asked == [3, 3]
+
+
+def test_serve_takes_an_embedder_that_was_moved(documents: Path, index: str, ce: str, be: str, tmp_path: Path) -> None:
+    pytest.importorskip("starlette", reason="needs the server extra")
+    pytest.importorskip("mcp", reason="needs the mcp extra")
+    from crossrank.cli import serve
+    from crossrank.server.limits import Limits
+
+    engine, moved = ("fake", "auto", "auto", None), shutil.copytree(be, tmp_path / "moved")
+    made = serve._service(Path(index), ce, str(moved), engine, False, Limits(), 1024)
+    assert made.embedding_model == "moved"
+    other = tiny.bi_encoder(tmp_path / "other", pooling="cls")
+    with pytest.raises(crossrank.CrossrankError, match="made with another embedder"):
+        serve._service(Path(index), ce, str(other), engine, False, Limits(), 1024)
+    assert "leave one out" in run("serve", "--no-embed", "--embedder", be, code=2).stderr
+    mine = shutil.copytree(be, tmp_path / "mine")
+    run("index", str(documents), "--to", "mine.index", "-m", str(mine))
+    mine.rename(tmp_path / "elsewhere")
+    for command in ("serve", "mcp"):
+        said = run(command, "mine.index", "-m", ce, code=1).stderr
+        assert f"{mine}, and no folder is there" in said
+        assert "--embedder FOLDER" in said
 
 
 def test_serve_refuses_no_embed_for_an_index(index: str, ce: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 pytest.importorskip("mcp.server.mcpserver", reason="needs the mcp extra")
 
@@ -23,6 +25,7 @@ with warnings.catch_warnings():
 
 import crossrank
 from crossrank import index
+from crossrank.cli import root
 from crossrank.errors import InputError
 from crossrank.integrations.mcp import build
 
@@ -124,6 +127,23 @@ def test_what_an_agent_can_cure_is_told(cross_encoder_folder: Path) -> None:
         made = call(server, "rerank", **arguments)
         assert made.is_error
         assert message in made.content[0].text
+
+
+def test_an_embedder_that_was_moved(
+    folder: Path, cross_encoder_folder: Path, bi_encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = shutil.copytree(bi_encoder_folder, tmp_path / "moved")
+    loaded = []
+    real = crossrank.pipeline.load_embedder
+    monkeypatch.setattr(
+        "crossrank.pipeline.load_embedder", lambda name, **how: loaded.append(name) or real(name, **how)
+    )
+    monkeypatch.setattr("mcp.server.mcpserver.MCPServer.run", lambda server: None)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    arguments = ["mcp", str(folder), "-m", str(cross_encoder_folder), "--backend", "fake", "--embedder", str(moved)]
+    done = CliRunner().invoke(root, arguments)
+    assert done.exit_code == 0, done.output
+    assert loaded == [str(moved)]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

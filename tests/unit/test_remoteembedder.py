@@ -160,3 +160,50 @@ def test_an_index_made_and_searched_through_an_address(
         assert len(api.requests) == asked, "an address in an index is not followed"
         pipeline = crossrank.open_pipeline(folder, cross_encoder_folder, embedder=RemoteEmbedder.named(name))
         assert len(pipeline.search("hot tea").passages) == 2
+
+
+def test_an_index_made_through_an_address_is_served(
+    tmp_path: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could only be searched: `serve` and `mcp` named a class of Python, and had no --embedder."""
+    pytest.importorskip("crossrank.index", reason="needs the search extra")
+    pytest.importorskip("crossrank.server.app", reason="needs the server extra")
+    from crossrank.cli import serve
+    from crossrank.index import Document, Index
+    from crossrank.models import named
+    from crossrank.server.limits import Limits
+    from serving import asked
+
+    down: list[bool] = []
+    tokenizer = named.read(None, default="embed").tokenizer()
+    with api_serving(lambda path, body: (500, {"echo": body}, {}) if down else honest(path, body)) as api:
+        remote = embedder(api.url)
+        index = Index.create(tmp_path / "index", remote, tokenizer, model=remote.name)
+        index.add([Document("tea", "Tea is hot."), Document("bread", "Bread needs yeast.")], remote, tokenizer)
+        model = ("-m", str(cross_encoder_folder), "--backend", "fake")
+        for command in ("serve", "mcp"):
+            refused = CliRunner().invoke(root, (command, str(tmp_path / "index"), *model))
+            assert refused.exit_code == 1
+            assert f'--embedder "{remote.name}"' in refused.output
+            assert "RemoteEmbedder" not in refused.output
+            refused = CliRunner().invoke(root, (command, *model, "--embedder", remote.name))
+            assert (refused.exit_code, "INDEX" in refused.output) == (2, True)
+        engine = ("fake", "auto", "auto", None)
+        service = serve._service(
+            tmp_path / "index", str(cross_encoder_folder), remote.name, engine, False, Limits(), 1024
+        )
+        service.start()
+        try:
+            del api.requests[:]
+            found = asked(service, "/search", {"query": "hot tea", "rerank": False})
+            assert [one["document"] for one in found.json()["results"]] == ["tea", "bread"]
+            own = asked(service, "/search", {"query": "mine", "documents": ["my own"]})
+            assert [step["name"] for step in own.json()["steps"]] == ["given", "reranked"]
+            assert asked(service, "/v1/embeddings", {"input": "mine"}).status_code == 404
+            assert [body["input"] for body in api.requests] == [["hot tea"]], "nothing but queries to the index"
+            down.append(True)
+            failed = asked(service, "/search", {"query": "hot tea"})
+            assert (failed.status_code, "embedder does not answer" in failed.text) == (503, True)
+            assert api.url not in failed.text
+        finally:
+            service.stop()

@@ -22,8 +22,17 @@ Example, in the configuration of an agent:
 )
 @click.argument("folder", metavar="[INDEX]", required=False, type=click.Path(file_okay=False, path_type=Path))
 @options.model
+@options.embedder
 @options.engine
-def command(folder: Path | None, model: str | None, backend: str, device: str, dtype: str, threads: int | None) -> None:
+def command(
+    folder: Path | None,
+    model: str | None,
+    embedder: str | None,
+    backend: str,
+    device: str,
+    dtype: str,
+    threads: int | None,
+) -> None:
     """Offer the tool `rerank` to an agent that starts this program. With INDEX, also `search` over it.
 
     The agent speaks the Model Context Protocol over stdin and stdout; notes for people go to stderr.
@@ -33,11 +42,19 @@ def command(folder: Path | None, model: str | None, backend: str, device: str, d
     from crossrank.pipeline import open_pipeline
 
     if folder is None:
+        if embedder is not None:
+            raise click.UsageError(
+                "--embedder is for searches, and without INDEX there is nothing to search: leave it out"
+            )
         server = build(load(model, backend=backend, device=device, dtype=dtype, threads=threads))
     else:
         from crossrank.index import Index
 
-        pipeline = open_pipeline(folder, model, backend=backend, device=device, dtype=dtype, threads=threads)
+        options.check_embedder(Index.open(folder), embedder)
+        asked = options.remote_embedder(embedder) or embedder
+        pipeline = open_pipeline(
+            folder, model, embedder=asked, backend=backend, device=device, dtype=dtype, threads=threads
+        )
         assert isinstance(pipeline.store, Index)
         server = build(pipeline.stages[-1].scorer, pipeline, pipeline.store.refresh)
     # The SDK reads stdin in a thread that nothing can wake, and would wait for its next line. There is nothing to lose.

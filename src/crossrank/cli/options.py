@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
+    from crossrank.index import Index
     from crossrank.remoteembedder import RemoteEmbedder
 
     TextType = click.ParamType[str]
@@ -58,6 +59,13 @@ model = click.option(
     show_envvar=True,
     help="Cross-encoder: a name from `crossrank models`, a hub name, or a folder.  [default: small]",
 )
+embedder = click.option(
+    "--embedder",
+    type=ModelName(),
+    metavar="NAME",
+    help="Bi-encoder, where it is not the one that INDEX names: a folder that was moved, or URL#MODEL of an index made "
+    "with one behind an address, to which queries and OPENAI_API_KEY are sent.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 
 cache = click.option(
@@ -103,7 +111,7 @@ threads = click.option(
 )
 
 
-def remote_embedder(name: str | None) -> RemoteEmbedder | None:
+def remote_embedder(name: str | None, *, timeout: float = 60.0, tries: int = 4) -> RemoteEmbedder | None:
     """The embedder behind the address `URL#MODEL`, with the key of OPENAI_API_KEY; None for any other name."""
     from urllib.parse import urlsplit
 
@@ -111,7 +119,32 @@ def remote_embedder(name: str | None) -> RemoteEmbedder | None:
         return None
     from crossrank.remoteembedder import RemoteEmbedder
 
-    return RemoteEmbedder.named(name, os.environ.get("OPENAI_API_KEY", ""))
+    return RemoteEmbedder.named(name, os.environ.get("OPENAI_API_KEY", ""), timeout=timeout, tries=tries)
+
+
+def check_embedder(index: Index, embedder: str | None) -> None:
+    """Refuse an index whose own embedder cannot be used without `--embedder`.
+
+    Raises:
+        IndexFileError: it is behind an address, and an index from a stranger must not say where queries and the key go;
+            or its folder is gone.
+    """
+    from crossrank.errors import IndexFileError
+    from crossrank.remoteembedder import is_remote
+
+    named = index.info().model
+    if embedder is not None or named is None:
+        return
+    if os.path.isabs(named) and not os.path.isdir(named):
+        raise IndexFileError(
+            f"the index was made with the embedder {named}, and no folder is there: where it was moved, name it with "
+            "--embedder FOLDER"
+        )
+    if is_remote(named):
+        raise IndexFileError(
+            "the index was made with a model behind an address, and queries go there only when you say so: "
+            f'--embedder "{named}"'
+        )
 
 
 def engine(command: F) -> F:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from crossrank.server.service import Service
     from crossrank.server.traces import Traces
 
+# Seconds that a search waits for an embedder behind an address, once: meanwhile it holds a thread, and clients that get
+# 503 ask again themselves.
+_PATIENCE = 10.0
+
 
 @click.command(
     "serve",
@@ -42,6 +46,7 @@ Examples:
 @click.option("--allow-host", "hosts", multiple=True, metavar="NAME",
               help="Answer only requests to this name (on loopback: also to it). Repeat it.")  # fmt: skip
 @options.model
+@options.embedder
 @options.engine
 @click.option(
     "--no-embed", is_flag=True, help="Load no embedding model: no /v1/embeddings. Not with INDEX, which needs one."
@@ -73,6 +78,7 @@ def command(
     origins: tuple[str, ...],
     hosts: tuple[str, ...],
     model: str | None,
+    embedder: str | None,
     backend: str,
     device: str,
     dtype: str,
@@ -95,9 +101,10 @@ def command(
     /docs lists the paths. The page at / shows a search step by step. Each request is one line of JSON on stderr,
     without its texts.
     """
-    if folder is not None and no_embed:
+    if no_embed and (folder is not None or embedder is not None):
         raise click.UsageError(
-            "--no-embed does not go with INDEX, which is searched with the embedder it was made with: leave one out"
+            "--no-embed does not go with INDEX, which is searched with the embedder it was made with, nor with "
+            "--embedder: leave one out"
         )
     from crossrank.server.app import build
     from crossrank.server.guard import Door, on_loopback
@@ -110,7 +117,7 @@ def command(
         most_seconds=max(deadline, Limits().most_seconds), drain_seconds=drain,
     )  # fmt: skip
     keys = _keys(key_file)
-    service = _service(folder, model, (backend, device, dtype, threads), no_embed, limits, batch_tokens)
+    service = _service(folder, model, embedder, (backend, device, dtype, threads), no_embed, limits, batch_tokens)
     built = build(service, Door.at(host, keys, hosts, origins), _traces(collector))
     listener = Listener(built.app, host, port, limits, linger, built.leave)
     if not on_loopback(host) and not len(keys):
@@ -123,6 +130,7 @@ def command(
 def _service(
     folder: Path | None,
     model: str | None,
+    embedder: str | None,
     engine: options.Engine,
     no_embed: bool,
     limits: Limits,
@@ -137,14 +145,20 @@ def _service(
         from crossrank.index import Index
 
         index = Index.open(folder)
+        options.check_embedder(index, embedder)
+    remote = options.remote_embedder(embedder, timeout=min(_PATIENCE, limits.seconds), tries=1)
+    if remote is not None and index is None:
+        raise click.UsageError(
+            "--embedder takes an address only for the searches of INDEX: name one, or a model's folder"
+        )
     scorer = crossrank.load(model, backend=backend, device=device, dtype=dtype, threads=threads)
-    embedder = None
-    if not no_embed:
-        name = index.info().model if index is not None else None
-        embedder = crossrank.load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)
-        if index is not None:
-            index.check_embedder(embedder)
-    return Service(scorer, embedder, index, limits, batch_tokens)
+    local = None
+    if remote is None and not no_embed:
+        name = embedder or (index.info().model if index is not None else None)
+        local = crossrank.load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)
+    if index is not None and (made := remote or local) is not None:
+        index.check_embedder(made)
+    return Service(scorer, local, index, limits, batch_tokens, remote)
 
 
 def _traces(collector: str | None) -> Traces | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from crossrank.errors import CrossrankError, InputError
+from crossrank.errors import CrossrankError, InputError, RemoteError
 from crossrank.server import bodies, searching
 from crossrank.server.limits import Gate, Reach, estimate
 from crossrank.server.metrics import Metrics
@@ -128,6 +128,10 @@ class Answering:
         except asyncio.CancelledError:
             # The server's patience with its drain has ended.
             return self._refused(call, leaving())
+        except RemoteError as error:
+            # Its message quotes the address's own words, which may hold the query.
+            _LOG.error("request %s failed: the index's embedder gave status %d (0: none)", call.id, error.status)
+            return self._refused(call, leaving("the index's embedder does not answer; ask again in a moment"))
         except MemoryError:
             return self._refused(call, RefusedError("out of memory; send fewer documents", 503, "UnavailableError"))
         except Exception as error:

@@ -22,7 +22,7 @@ _ERRORS = {
     422: "A field is wrong, as TEI and infinity say it.",
     429: "No room now; Retry-After says when.",
     500: "The server failed; its log says where.",
-    503: "Not ready, shutting down, or the deadline passed.",
+    503: "Not ready, shutting down, the deadline passed, or the index's embedder does not answer.",
 }
 _ERROR_REPLY = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
 

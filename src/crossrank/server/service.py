@@ -21,7 +21,7 @@ from crossrank.server.cutting import Caps, Cutter, merged
 from crossrank.server.limits import Limits, Reach
 from crossrank.server.scheduler import LEAST_TOKENS, MOST_TOKENS, Scheduler, Shared
 from crossrank.server.tickets import Ticket, working
-from crossrank.types import Embedded, Tokens, Truncation
+from crossrank.types import Embedded, Embedder, Tokens, Truncation
 
 if TYPE_CHECKING:
     from crossrank.index import Index
@@ -46,6 +46,8 @@ class Service:
         index: what is searched; None offers no search.
         limits: of one request.
         batch_tokens: tokens of one batch; None measures this machine in `start`.
+        asker: embeds the queries to the index where `embedder` does not, such as a model behind an address. It is given
+            nothing else: what others send to be embedded does not leave this machine.
     """
 
     def __init__(
@@ -55,8 +57,9 @@ class Service:
         index: Index | None = None,
         limits: Limits | None = None,
         batch_tokens: int | None = None,
+        asker: Embedder | None = None,
     ) -> None:
-        if index is not None and embedder is None:
+        if index is not None and embedder is None and asker is None:
             raise InputError("search needs the embedder that the index was made with")
         self.limits = limits or Limits()
         self.scheduler = Scheduler(batch_tokens or 4096)
@@ -70,6 +73,7 @@ class Service:
         if self.embedder is not None:
             self.embedder.backend = Shared(self.embedder.backend, self.scheduler)
         self.index = index
+        self.asker: Embedder | None = asker or self.embedder
         self.model = _public(scorer.checkpoint.name)
         self.embedding_model = _public(embedder.checkpoint.name) if embedder is not None else None
         self.ready = False
@@ -182,20 +186,20 @@ class Service:
                 begin += len(chunk)
         return Embedded(np.concatenate(parts), tuple(truncations))
 
-    def latest(self) -> tuple[Index, TextEmbedder]:
-        """The index at its last commit, and its embedder; what was committed since the last search is in it.
+    def latest(self) -> tuple[Index, Embedder]:
+        """The index at its last commit, and what embeds its queries; what was committed since the last search is in it.
 
         Raises:
             InputError: this server has no index.
             IndexFileError: it was made anew with another embedder than this server's.
         """
-        if self.index is None or self.embedder is None:
+        if self.index is None or self.asker is None:
             raise InputError("this server has no index; start it with one (crossrank serve INDEX), or send documents")
         index = self.index.latest()
         if index is not self.index:
-            index.check_embedder(self.embedder)
+            index.check_embedder(self.asker)
             self.index = index
-        return index, self.embedder
+        return index, self.asker
 
 
 def _public(name: str) -> str:
