@@ -59,11 +59,7 @@ Examples:
     help="A cheaper cross-encoder that reads before --model, which then reads the best half of them, at most 50. "
     "Repeat it, cheapest first. With --budget-ms the plan chooses among all.",
 )  # fmt: skip
-@click.option(
-    "--embedder", type=options.ModelName(), metavar="NAME",
-    help="Bi-encoder, where it is not the one that the index names: a folder that was moved, or URL#MODEL of an index "
-    "made with one behind an address, to which the query and OPENAI_API_KEY are sent.",
-)  # fmt: skip
+@options.embedder
 @click.option("--no-rerank", is_flag=True, help="Leave the order of the first stage: BM25 and dense search, fused.")
 @click.option(
     "--fusion", type=click.Choice(["scores", "rrf"]), default="scores", show_default=True,
@@ -184,17 +180,8 @@ def _why_nothing(folder: Path, where: Sequence[str]) -> str:
         return ""
     from crossrank.index import Index, filters
 
-    index = Index.open(folder)
-    for condition in filters.parse(where):
-        if not index.has_field(condition.field):
-            field = terminal.shown(condition.field, 60)
-            return f": no passage has a value in the field {field!r}, which --filter asks for"
-        if condition.numeric and not index.has_field(condition.field, ("n",)):
-            return (
-                f": no value of {terminal.shown(condition.field, 60)} is a number; compare with text, as in --filter "
-                f"'{terminal.shown(condition.field, 60)}{condition.op}\"{condition.value}\"'"
-            )
-    return "; try without --filter"
+    found = filters.mistake(where, Index.open(folder).has_field)
+    return "; try without --filter" if found is None else f": {terminal.shown(found, 200)}"
 
 
 @dataclass(frozen=True)

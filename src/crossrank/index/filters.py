@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from crossrank.errors import InputError
@@ -117,6 +117,26 @@ def to_sql(conditions: Sequence[Condition], column: str = "metadata") -> str | N
     field satisfies only `!=`. Whole numbers of 64 bits compare exactly.
     """
     return " AND ".join(f"({_predicate(condition, column)})" for condition in conditions) or None
+
+
+def mistake(where: str | Sequence[str], has_field: Callable[[str, Iterable[Kind]], bool]) -> str | None:
+    """What is likely wrong with a filter that no passage satisfies; None when nothing stands out.
+
+    Args:
+        where: as for `parse`.
+        has_field: `Index.has_field`.
+
+    >>> print(mistake("date>=2024", lambda field, kinds: "s" in kinds))
+    no value of 'date' is a number, so compare it with text: date>="2024"
+    """
+    for condition in parse(where):
+        # A passage without the field satisfies "!=" alone.
+        if condition.op != "!=" and not has_field(condition.field, KINDS):
+            return f"no passage has a value in the field {condition.field!r}"
+        if condition.numeric and not has_field(condition.field, ("n",)):
+            asked = f'{condition.field}{condition.op}"{condition.value}"'
+            return f"no value of {condition.field!r} is a number, so compare it with text: {asked}"
+    return None
 
 
 def has_value(field: str, kinds: Iterable[Kind] = KINDS, column: str = "metadata") -> str:

@@ -150,11 +150,7 @@ def _why_nothing(service: Service, where: Sequence[str]) -> str:
     from crossrank.index import filters
 
     index, _ = service.latest()
-    for condition in filters.parse(where):
-        # A passage without the field satisfies "!=" alone.
-        if condition.op != "!=" and not index.has_field(condition.field):
-            return f"no passage has a value in the field {condition.field!r}, which where asks for"
-    return "nothing was found with where; try without it"
+    return filters.mistake(where, index.has_field) or "nothing was found with where; try without it"
 
 
 def _candidates(service: Service, asked: Search, ticket: Ticket) -> tuple[Texts, tuple[Ranking, tuple[Trace, ...]]]:
