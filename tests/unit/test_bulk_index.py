@@ -125,6 +125,12 @@ def test_other_embedders_are_refused(corpus: Path, tmp_path: Path, bi_encoder_fo
         indexing.index([corpus], tmp_path / "my.index", "http://localhost:9/v1#model")
 
 
+def test_paths_are_checked_before_an_index_is_made(corpus: Path, tmp_path: Path, bi_encoder_folder: Path) -> None:
+    with pytest.raises(InputError, match="no such file or folder"):
+        indexing.index([corpus, tmp_path / "nowhere"], tmp_path / "my.index", bi_encoder_folder, **SMALL)
+    assert list(tmp_path.iterdir()) == [corpus]
+
+
 def test_the_command_says_what_changed(
     corpus: Path, tmp_path: Path, bi_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -444,6 +444,24 @@ def test_index_errors(documents: Path, be: str) -> None:
     assert Path("other/mine.txt").read_text(encoding="utf-8") == "precious"
 
 
+@pytest.mark.parametrize("wrong", ["nowhere", "letter.docx"])
+def test_index_checks_its_paths_before_it_makes_or_empties_an_index(documents: Path, be: str, wrong: str) -> None:
+    Path("letter.docx").write_bytes(b"x")
+    run("index", str(documents), wrong, "--to", "i", "-m", be, code=1)
+    assert not Path("i").exists()
+    # Nothing was made with the usual language, so another may be named.
+    run("index", str(documents), "--to", "i", "-m", be, "--language", "German")
+    assert wrong in run("index", str(documents), wrong, "--to", "i", "-m", be, "--rebuild", code=1).stderr
+    assert len(rows(run("search", "i", "bread", "--no-rerank", "--json"))) == 2
+
+
+def test_index_takes_a_path_that_is_gone_as_a_deletion(documents: Path, be: str) -> None:
+    run("index", str(documents), "--to", "i", "-m", be)
+    shutil.rmtree(documents)
+    assert "nowhere" in run("index", "nowhere", "--to", "i", code=1).stderr
+    assert rows(run("index", str(documents), "--to", "i", "--json"))[0]["deleted"] == 2
+
+
 def test_an_index_finds_its_embedder_from_another_folder(
     documents: Path, bi_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

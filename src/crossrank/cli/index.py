@@ -75,13 +75,16 @@ def command(
     Reads .txt, .md, .rst, .html, .pdf, .jsonl, .csv and .parquet. A file is one document; a row of a .jsonl, .csv or
     .parquet file is one, too.
     """
-    from crossrank.index import Index
+    from crossrank.index import Index, readers
     from crossrank.lateinteraction import load_late
 
     # pypdf reports every oddity of a PDF by logging; what matters arrives as a failure with its reason.
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     began = time.perf_counter()
     made = None if rebuild else made_with(folder)
+    if made is None:
+        # An index that is there may know a path that is gone; a new or rebuilt one is written before paths are read.
+        readers.check(paths)
     name = model or (made.model if made else None)
     late = late or (made.late if made else None)
     embedder, tokenizer, kept = _embedder(name, model is not None, (backend, device, dtype, threads), passage_tokens)

@@ -84,6 +84,8 @@ def index(
     if part_tokens < 1:
         raise InputError(f"a part has at least 1 token, not {part_tokens}")
     workers = workers or Workers()
+    progress("reading", 0, 0)
+    sources = readers.find(paths).sources  # Refuses what is not there before the index is made.
     to = Path(to).absolute()
     model = str(Path(model).absolute()) if model is not None and Path(model).is_dir() else model
     loaded = {**(options or {}), "threads": workers.engine_threads}
@@ -91,8 +93,6 @@ def index(
     name = lasting or str(model or "embed")
     made = Index.open_or_create(to, embedder, embedder.tokenizer, model=name, size=size, language=language)
     settings = made.info()
-    progress("reading", 0, 0)
-    sources = readers.find(paths).sources
     made_of = {
         "work": "index",
         "input": [(source.name, _digest(source.path)) for source in sources],

@@ -86,6 +86,22 @@ def unreachable(path: str | Path) -> Failure | None:
     return None
 
 
+def check(paths: Sequence[str | Path]) -> None:
+    """Refuse paths that cannot be indexed, without walking folders: before anything is made or replaced for them.
+
+    Raises:
+        InputError: a path does not exist, or is a file of a kind that cannot be read.
+    """
+    for given in paths:
+        path = Path(os.path.abspath(given))
+        if unreachable(path) or path.is_dir():  # What cannot be reached is a failure of its own, and no mistake.
+            continue
+        if not path.exists():
+            raise InputError(f"no such file or folder: {given}")
+        if suffix_of(path) not in SUFFIXES:
+            raise InputError(f"{given} is of a kind that cannot be indexed; these can: {', '.join(SUFFIXES)}")
+
+
 def find(paths: Sequence[str | Path]) -> Found:
     """The files below `paths` that can be read.
 
@@ -94,8 +110,9 @@ def find(paths: Sequence[str | Path]) -> Found:
     A folder in the BEIR layout (`corpus.jsonl` beside `queries.jsonl`, also `.gz`) gives its corpus, not its queries.
 
     Raises:
-        InputError: a path does not exist, or is a file of a kind that cannot be read.
+        InputError: as `check`.
     """
+    check(paths)
     sources: list[Source] = []
     failures: list[Failure] = []
     others: Counter[str] = Counter()
@@ -108,10 +125,6 @@ def find(paths: Sequence[str | Path]) -> Found:
             # A folder that was walked as a part of another has nothing new.
             if _is_new(path, seen, failures):
                 _walk(path, seen, sources, failures, others)
-        elif not path.exists():
-            raise InputError(f"no such file or folder: {given}")
-        elif suffix_of(path) not in SUFFIXES:
-            raise InputError(f"{given} is of a kind that cannot be indexed; these can: {', '.join(SUFFIXES)}")
         elif _is_new(path, seen, failures):
             sources.append(Source(path, written(path.name)))
     return Found(tuple(sources), tuple(failures), dict(sorted(others.items(), key=lambda kind: (-kind[1], kind[0]))))
