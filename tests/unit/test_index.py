@@ -596,6 +596,16 @@ def test_moved_rows_and_shared_ids(tmp_path: Path, index: Index) -> None:
     assert index.passages(["1"])[0].text == "x"
 
 
+def test_rows_behind_a_quote_that_is_not_closed_are_kept(tmp_path: Path, index: Index) -> None:
+    rows = write(tmp_path / "rows.csv", "id,text\n1,The login fails.\n2,Reset the token\n3,Tea is hot.\n")
+    assert update(index, rows)[:3] == (3, 0, 0)
+    rows.write_text(rows.read_text().replace("Reset", '"Reset'))
+    *counts, reasons = update(index, rows)
+    assert counts == [0, 0, 0, 0]
+    assert f"{rows}, line 3: the quote" in reasons[0]
+    assert index.ids() == ["1", "2", "3"]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_updated_and_new_indexes_give_equal_answers(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)

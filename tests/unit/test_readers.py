@@ -267,6 +267,34 @@ def test_bad_csv(tmp_path: Path, content: str | bytes, cure: str) -> None:
         collect(write(tmp_path / "a.csv", content), Limits(row_bytes=1000))
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ('1,The login fails.\n2,"Reset the token\n3,Bread needs yeast.\n4,Tax law of 1990.\n', 3),
+        ('1,"two\nlines"\n2,"Reset the token\n3,"Bread needs yeast."\n4,x\n', 4),  # Closed by the next row's quote.
+        ('1,"a ""b\n2,c\n', 2),
+        ('1,"a""\n2,c\n', 2),
+        ('1,a\r\n2,"', 3),
+    ],
+)
+def test_a_quote_that_is_not_closed_is_refused(tmp_path: Path, rows: str, line: int, separator: str) -> None:
+    path = write(tmp_path / "a.csv", ("\ufeff" + '"id",text\n' + rows).replace(",", separator))
+    with pytest.raises(ReadError, match=rf"a\.csv, line {line}: the quote that opens a cell here is not closed"):
+        collect(path)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 2**20])
+def test_quotes_that_are_closed_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr("crossrank.index.arrow._BYTES_AT_ONCE", size)
+    texts = ["", '"', '"', 'a "b"\nc, "', '5" pipe', 'pipe 5"', 'a""', 'b c"', "x\ry"]
+    cells = ['""', '""""', '"""",', '"a ""b""\nc, """', '5" pipe', 'pipe 5"', 'a""', '"b "c"', '"x\ry"']
+    content = '"text",more\n' + "\r\n".join(cell if cell.endswith(",") else f"{cell},1" for cell in cells)
+    documents, failures = collect(write(tmp_path / "a.csv", content))
+    assert [document.text for document in documents] == texts
+    assert failures == []
+
+
 def test_parquet_rows(tmp_path: Path) -> None:
     import pyarrow.parquet
 

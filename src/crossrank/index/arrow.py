@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from crossrank import extras
@@ -19,6 +21,8 @@ import pyarrow.parquet  # noqa: E402
 
 _INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,17})")
 _FLOAT = re.compile(r"-?(?:0|[1-9]\d{0,14})\.\d{1,15}")
+_ODD_QUOTES = re.compile(rb'"(?<!"")(?:"")*(?!")')
+_BYTES_AT_ONCE = 2**20
 _ROWS_AT_ONCE = 1_000
 
 
@@ -41,7 +45,8 @@ def read_csv(path: Path, rows: Rows) -> Iterator[Document]:
     """One document a row. The first line names the columns; commas, semicolons and tabs separate them.
 
     Raises:
-        ReadError: not UTF-8, no text column, a row larger than `Limits.row_bytes`, or not a table.
+        ReadError: not UTF-8, no text column, a row larger than `Limits.row_bytes`, a quote that is not closed, or not a
+            table.
     """
     skipped: list[int] = []
 
@@ -54,6 +59,7 @@ def read_csv(path: Path, rows: Rows) -> Iterator[Document]:
     try:
         header, separator = _header(path)
         _check_text_column(header, path)
+        _check_quotes(path, separator)
         with path.open("rb") as file:
             reader = pyarrow.csv.open_csv(
                 file,
@@ -135,6 +141,46 @@ def _check_text_column(names: list[str], path: Path) -> None:
         raise ReadError(
             f"{path} has no text column: name it one of {', '.join(TEXT_FIELDS)} (its columns: {', '.join(names[:12])})"
         )
+
+
+def _check_quotes(path: Path, separator: str) -> None:
+    """Refuse a quote that is not closed where its cell ends: the parser would take the rows below for its text.
+
+    As in the parser, a quote opens a cell only where the cell begins. Of the quotes that stand side by side, each pair
+    is text, so only an odd number of them opens or closes.
+    """
+    ends = separator.encode() + b"\r\n"
+    line, opened = 1, 0
+    before = b"\n"
+    with path.open("rb") as file:
+        if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            file.seek(0)
+        # A last line end, so that each run of quotes has something before and after it.
+        for chunk in chain(iter(lambda: file.read(_BYTES_AT_ONCE), b""), (b"\n",)):
+            data = before + chunk
+            stop, counted = len(data.rstrip(b'"')), 1
+            for run in _ODD_QUOTES.finditer(data, 1, stop):
+                begin, end = run.span()
+                if not opened and data[begin - 1] not in ends:
+                    continue
+                line += data.count(b"\n", counted, begin)
+                counted = begin
+                # Text behind the quote of a cell in one line is odd and harmless.
+                if opened and line > opened and data[end] not in ends:
+                    raise ReadError(_quote_cure(path, opened))
+                opened = 0 if opened else line
+            line += data.count(b"\n", counted, stop)
+            # A run at the end may go on. Of its quotes only one matters, when their number is odd.
+            before = data[stop - 1 : stop] + (b'"' if (len(data) - stop) % 2 else b"")
+    if opened:
+        raise ReadError(_quote_cure(path, opened))
+
+
+def _quote_cure(path: Path, line: int) -> str:
+    return (
+        f"{path}, line {line}: the quote that opens a cell here is not closed where the cell ends, so the rows below "
+        "would become part of it: close it, and write a quote within a quoted cell twice"
+    )
 
 
 def _csv_cure(path: Path, error: Exception, limit: int) -> str:
