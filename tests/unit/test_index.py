@@ -596,6 +596,17 @@ def test_moved_rows_and_shared_ids(tmp_path: Path, index: Index) -> None:
     assert index.passages(["1"])[0].text == "x"
 
 
+def test_the_cure_for_files_of_one_name_works(tmp_path: Path, index: Index) -> None:
+    files = [write(tmp_path / "dup" / name / "readme.md", f"about {name}") for name in "ab"]
+    *counts, reasons = update(index, *files)
+    assert counts == [1, 0, 0, 0]
+    assert f"'readme.md' comes twice, first in {files[0]}: a file is called by" in reasons[0]
+    assert "rows without" not in reasons[0]
+    assert "index the folder that holds both" in reasons[0]
+    assert update(index, tmp_path / "dup") == (1, 0, 0, 1, [])
+    assert sorted(index.ids()) == ["dup/b/readme.md", "readme.md"]
+
+
 def test_rows_behind_a_quote_that_is_not_closed_are_kept(tmp_path: Path, index: Index) -> None:
     rows = write(tmp_path / "rows.csv", "id,text\n1,The login fails.\n2,Reset the token\n3,Tea is hot.\n")
     assert update(index, rows)[:3] == (3, 0, 0)

@@ -243,10 +243,12 @@ class Update:
     def _taken(self, document: Document, known: Known | None, origin: _Origin, anywhere: bool) -> str | None:
         """Why a document may not have its id; None when it may."""
         if document.id in self._seen:
-            return (
-                f"the id {document.id!r} comes twice, first in {self._seen[document.id]}: give each document its own; "
-                "rows without one are called by their file and number"
-            )
+            cure = "give each document its own; rows without one are called by their file and number"
+            if origin.path and not readers.has_rows(Path(origin.path)):
+                cure = (
+                    "a file is called by its path below what is given: index the folder that holds both, or rename one"
+                )
+            return f"the id {document.id!r} comes twice, first in {self._seen[document.id]}: {cure}"
         if known is None or anywhere or known.source == origin.path or document.id in self._doomed:
             return None
         other = known.source or "a document that a program added"

@@ -39,7 +39,7 @@ class Source:
     @property
     def has_rows(self) -> bool:
         """Whether each row of the file is a document."""
-        return suffix_of(self.path) in ROW_SUFFIXES
+        return has_rows(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,11 @@ def suffix_of(path: Path) -> str:
     """The suffix in lower case; `.jsonl.gz` counts as one."""
     name = path.name.lower()
     return ".jsonl.gz" if name.endswith(".jsonl.gz") else path.suffix.lower()
+
+
+def has_rows(path: Path) -> bool:
+    """Whether each row of such a file is a document."""
+    return suffix_of(path) in ROW_SUFFIXES
 
 
 def written(path: str | Path) -> str:
