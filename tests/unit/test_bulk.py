@@ -314,6 +314,8 @@ def test_a_machine_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
         ({"document_id": "d0", "query_id": "q9"}, "line 4: document d0 has another text here than before"),
         ({"query": "what else?"}, "line 4: query q0 has another text here than before"),
         ({"query_id": "q9", "query": " "}, "line 4: query q9 is blank"),
+        ({"query_id": "q9", "query": "\u200b"}, "line 4: query q9 is blank"),
+        ({"query_id": "q9", "query": "\ufe0f"}, "query q9 has no token that the model reads: give it a text"),
         ({"text": None}, "line 4: 'text' must be a string"),
     ],
 )

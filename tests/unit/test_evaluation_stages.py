@@ -173,6 +173,8 @@ def test_a_run_from_elsewhere_needs_its_texts() -> None:
         given_run({"q0": "x"}, "BM25", {"q0": ranked("zz")}, corpus)
     with pytest.raises(InputError, match="ranks nothing"):
         given_run({"q9": "x"}, "BM25", {"q0": ranked("p1")}, corpus)
+    with pytest.raises(InputError, match=r"query 'q1' \(2 in all\) has no text"):
+        given_run({"q0": "x", "q1": "\u200b", "q2": " "}, "BM25", {"q0": ranked("p1")}, corpus)
 
 
 def test_blank_documents_are_left_out_of_an_index_and_said(tmp_path: Path, bi_encoder_folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -13,6 +13,7 @@ from crossrank.crossencoder import CHARACTERS
 from crossrank.distributed import database
 from crossrank.distributed.parts import Part
 from crossrank.errors import InputError
+from crossrank.types import check_query
 from crossrank.unicode import valid_text
 
 Kind = Literal["query", "document"]
@@ -26,6 +27,7 @@ _JOINED = """
 FROM pair CROSS JOIN query ON query.number = pair.query CROSS JOIN document ON document.number = pair.document
 WHERE pair.number >= ? AND pair.number < ? ORDER BY pair.number
 """
+_GIVE_IT_A_TEXT = "give it a text, or take its pairs out"
 # Rows that go to the database together, and characters that a pair costs besides its texts.
 _AT_ONCE, _A_PAIR = 1_000, 16
 
@@ -83,8 +85,11 @@ class Filling:
         found = self._connection.execute(f"SELECT text FROM {kind} WHERE id = ?", (id_,)).fetchone()
         if found is None:
             return
-        if kind == "query" and not text.strip():
-            raise InputError(f"{where}: query {id_} is blank: give it a text, or take its pairs out")
+        if kind == "query":
+            try:
+                check_query(text)
+            except InputError as error:
+                raise InputError(f"{where}: query {id_} is blank: {_GIVE_IT_A_TEXT}") from error
         if found[0] is None:
             self._connection.execute(f"UPDATE {kind} SET text = ? WHERE id = ?", (text, id_))
         elif found[0] != text:
@@ -110,6 +115,19 @@ class Filling:
                 raise InputError(
                     f"{count:,} of the {kind} ids have no text ({named}{', ...' if count > 5 else ''}): {cure}"
                 )
+
+    def check_queries(self, count: Callable[[str], int]) -> None:
+        """Refuse a query in which the model reads nothing, now and by its name: the scorer would, after hours.
+
+        Args:
+            count: tokens of a text.
+
+        Raises:
+            InputError: with the id of the first such query.
+        """
+        for id_, text in self._connection.execute("SELECT id, text FROM query ORDER BY number"):
+            if not count(text):
+                raise InputError(f"query {id_} has no token that the model reads: {_GIVE_IT_A_TEXT}")
 
     def cut(self, tokens: int) -> None:
         """Cut the pairs into parts of about so many tokens."""

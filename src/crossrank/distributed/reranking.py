@@ -70,8 +70,8 @@ def rerank(
 
     Raises:
         ReadError: a file of the input, or a part that an earlier run made, is damaged.
-        InputError: a pair comes twice, a text is missing, a query is blank, an id has two texts; the folder is of
-            another work; an argument is out of its range.
+        InputError: a pair comes twice, a text is missing, a query is blank or has no token, an id has two texts; the
+            folder is of another work; an argument is out of its range.
         IndexFileError: another process works in the folder.
 
     >>> import json, tempfile
@@ -102,7 +102,6 @@ def rerank(
     scorer = load(model, **loaded)
     identity = scorer.identity
     called = {"model": f"{scorer.checkpoint.name} on {scorer.backend.name}, {identity[-1]} tokens a pair"}
-    del scorer  # Workers load their own.
     progress("reading", 0, 0)
     made_of = {
         "work": "rerank",
@@ -114,7 +113,9 @@ def rerank(
         if not folder.input.exists():
             with pairs.filling(folder.input) as filling:
                 source.fill(filling)
+                filling.check_queries(scorer.count)
                 filling.cut(part_tokens)
+        del scorer  # Workers load their own.
         if target.suffix not in (".jsonl", ".parquet"):
             # Now, and not after hours.
             for name in pairs.names(folder.input):
