@@ -12,11 +12,13 @@ from click.testing import CliRunner
 pytest.importorskip("lance", reason="needs the search extra")
 
 import crossrank
+import tiny
 from crossrank.cli import root
 from crossrank.distributed import Workers, embedding, indexing
 from crossrank.distributed.parts import Part
-from crossrank.errors import CheckpointError, InputError
+from crossrank.errors import CheckpointError, IndexFileError, InputError
 from crossrank.index import Index
+from crossrank.lateinteraction import load_late
 
 SMALL: dict[str, Any] = {"part_tokens": 60, "size": 16}
 
@@ -123,6 +125,18 @@ def test_other_embedders_are_refused(corpus: Path, tmp_path: Path, bi_encoder_fo
         work.start()
     with pytest.raises(CheckpointError, match="is an address"):
         indexing.index([corpus], tmp_path / "my.index", "http://localhost:9/v1#model")
+
+
+def test_an_index_with_token_vectors_is_left_to_an_update(
+    corpus: Path, tmp_path: Path, bi_encoder_folder: Path
+) -> None:
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    late = load_late(tiny.late(tmp_path / "late"))
+    to = tmp_path / "my.index"
+    made = Index.create(to, embedder, embedder.tokenizer, late=late)
+    with pytest.raises(IndexFileError, match="does not make: use `crossrank index` for this one"):
+        indexing.index([corpus], to, bi_encoder_folder, **SMALL)
+    assert made.update([corpus], embedder, embedder.tokenizer, late=late).added == 13
 
 
 def test_paths_are_checked_before_an_index_is_made(corpus: Path, tmp_path: Path, bi_encoder_folder: Path) -> None:

@@ -12,7 +12,7 @@ from crossrank.distributed import database, documents, workfolder
 from crossrank.distributed.embedding import Embedding, Prepared, identity_of
 from crossrank.distributed.leading import PART_TOKENS, Progress, Workers, lead
 from crossrank.embedder import load_embedder
-from crossrank.errors import InputError, ReadError
+from crossrank.errors import IndexFileError, InputError, ReadError
 from crossrank.index import Index, readers
 from crossrank.index.build import Changes
 from crossrank.index.build import Progress as Update
@@ -70,7 +70,7 @@ def index(
     Raises:
         InputError: a path does not exist; the work folder is of another work; an argument is out of its range.
         ReadError: a part that an earlier run made is damaged.
-        IndexFileError: as `Index.open_or_create`; another process works on it.
+        IndexFileError: as `Index.open_or_create`; the index holds token vectors; another process works on it.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -84,9 +84,10 @@ def index(
     if part_tokens < 1:
         raise InputError(f"a part has at least 1 token, not {part_tokens}")
     workers = workers or Workers()
+    to = Path(to).absolute()
+    _check_no_late(to)
     progress("reading", 0, 0)
     sources = readers.find(paths).sources  # Refuses what is not there before the index is made.
-    to = Path(to).absolute()
     model = str(Path(model).absolute()) if model is not None and Path(model).is_dir() else model
     loaded = {**(options or {}), "threads": workers.engine_threads}
     embedder = load_embedder(model, **loaded)
@@ -115,6 +116,19 @@ def index(
         changes = made.update(paths, prepared, embedder.tokenizer, report, cut=prepared.cut)
     shutil.rmtree(work_folder)
     return Indexed(changes, len(made), embedded, kept)
+
+
+def _check_no_late(folder: Path) -> None:
+    """Refuse an index with token vectors, which workers do not make."""
+    try:
+        late = Index.open(folder).late
+    except IndexFileError:  # None yet, or a damaged one: open_or_create says which.
+        return
+    if late:
+        raise IndexFileError(
+            f"the index {folder} holds token vectors of a late-interaction model, which bulk indexing does not make: "
+            "use `crossrank index` for this one (Index.update)"
+        )
 
 
 def _digest(path: Path) -> str:
