@@ -177,6 +177,23 @@ def test_an_index_knows_where_a_passage_begins(folder: Path) -> None:
         assert text.count("\n", 0, passage.place.start) == passage.place.line - 1
 
 
+def test_a_row_of_a_file_has_no_line(tmp_path: Path, bi_encoder_folder: Path) -> None:
+    rows = [{"_id": f"r{n}", "text": "\n".join(f"The cat is in france {n}." for _ in range(9))} for n in range(3)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (tmp_path / "rows.csv").write_text('id,text\nc,"the\n\nbread"\n', encoding="utf-8")
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    index = Index.create(tmp_path / "index", embedder, embedder.tokenizer, size=40)
+    index.update([tmp_path], embedder, embedder.tokenizer)
+    passages = index.passages(index.ids())
+    assert len(passages) > 4
+    assert {passage.place and (Path(passage.place.file).name, passage.place.line) for passage in passages} == {
+        ("rows.jsonl", 0),
+        ("rows.csv", 0),
+    }
+    sources = assemble(passages[:3], 500, words).sources
+    assert all("line" not in source.head for source in sources)
+
+
 def test_an_index_made_before_places_is_read_and_updated(folder: Path, tmp_path: Path, bi_encoder_folder: Path) -> None:
     embedder = crossrank.load_embedder(bi_encoder_folder)
     index = Index.create(tmp_path / "old", embedder, embedder.tokenizer, size=40)

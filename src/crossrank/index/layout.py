@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from crossrank import extras
 from crossrank.index.filters import decode_metadata, encode_metadata
+from crossrank.index.readers import has_rows
 from crossrank.index.records import Row, Settings
 from crossrank.tokenvectors import TokenVectors
 from crossrank.types import Passage, Place
@@ -66,8 +68,18 @@ def columns_of(found: pa.Schema) -> list[str]:
 def passage_of(row: Mapping[str, Any]) -> Passage:
     """The passage of a row with the columns of `columns_of`."""
     title, text = row.get(SHOWN) or row["content"]
-    place = Place(row["source"], row["start"], row["line"]) if "start" in row else None
-    return Passage(row["id"], text, title, row["document"], decode_metadata(row["metadata"]), place)
+    return Passage(row["id"], text, title, row["document"], decode_metadata(row["metadata"]), _place_of(row))
+
+
+def _place_of(row: Mapping[str, Any]) -> Place | None:
+    """Where a passage begins; its line is 0, unknown, when its document is a row of a file.
+
+    The stored line counts within the row's text. The row's own line in the file is not stored, because it may change
+    without the row, and rows that are as they were are left alone.
+    """
+    if "start" not in row:
+        return None
+    return Place(row["source"], row["start"], 0 if has_rows(Path(row["source"])) else row["line"])
 
 
 def as_words(text: str, language: str) -> str:

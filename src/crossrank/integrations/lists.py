@@ -140,7 +140,8 @@ def best(scorer: Scorer, query: str, texts: Sequence[str], k: int) -> list[Best]
 def facts(passage: Passage) -> dict[str, Any]:
     """What an index knows of a passage besides its text, as one mapping; the user's own fields win over nothing.
 
-    `document` and `title` are always there, `file`, `start` and `line` where the index knows them.
+    `document` and `title` are always there, `file`, `start` and `line` where the index knows them; line 0 is unknown,
+    as of a row of a .jsonl, .csv or .parquet file.
     """
     place = passage.place
     where = {} if place is None else {"file": place.file, "start": place.start, "line": place.line}
