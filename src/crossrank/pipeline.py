@@ -380,7 +380,12 @@ def _embedder(
     if wanted is None and isinstance(name, str) and name.startswith(("http://", "https://")):
         raise IndexFileError(
             f"the index {folder} was made with a model behind an address, {name}, and queries go there only when you "
-            "say so: pass embedder=RemoteEmbedder(...), or --embedder with that name to crossrank search"
+            "say so: pass embedder=RemoteEmbedder(...), or --embedder with that name"
+        )
+    if wanted is None and isinstance(name, str) and Path(name).is_absolute() and not Path(name).is_dir():
+        raise IndexFileError(
+            f"the index {folder} was made with the embedder {name}, and no folder is there: where it was moved, name "
+            "it with embedder=FOLDER (--embedder FOLDER)"
         )
     backend, device, dtype, threads = how
     return load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)

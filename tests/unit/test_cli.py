@@ -729,8 +729,8 @@ def test_serve_takes_an_embedder_that_was_moved(documents: Path, index: str, ce:
     mine = shutil.copytree(be, tmp_path / "mine")
     run("index", str(documents), "--to", "mine.index", "-m", str(mine))
     mine.rename(tmp_path / "elsewhere")
-    for command in ("serve", "mcp"):
-        said = run(command, "mine.index", "-m", ce, code=1).stderr
+    for command in (("serve",), ("mcp",), ("search", "bread")):
+        said = run(command[0], "mine.index", *command[1:], "-m", ce, code=1).stderr
         assert f"{mine}, and no folder is there" in said
         assert "--embedder FOLDER" in said
 

@@ -50,7 +50,6 @@ def command(
     else:
         from crossrank.index import Index
 
-        options.check_embedder(Index.open(folder), embedder)
         asked = options.remote_embedder(embedder) or embedder
         pipeline = open_pipeline(
             folder, model, embedder=asked, backend=backend, device=device, dtype=dtype, threads=threads
