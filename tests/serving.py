@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import crossrank
+import tiny
 from crossrank.backends.fake import Fake
 from crossrank.server.app import Built, build
 from crossrank.server.guard import Door
@@ -41,6 +42,22 @@ class Slow(Fake):
 
     def pool(self, tokens: Tokens, pooling: Pooling) -> NDArray[np.float32]:
         return super().pool(tokens, pooling)
+
+
+@contextmanager
+def searching(folder: Path, documents: int, **config: Any) -> Iterator[Service]:
+    """A service with an index of so many documents; `config` as for `tiny.cross_encoder`."""
+    from crossrank.index import Document, Index
+
+    embedder = crossrank.load_embedder(tiny.bi_encoder(folder / "embedder"), backend="fake")
+    index = Index.create(folder / "index", embedder, embedder.tokenizer)
+    made = [Document(f"{n}", f"paris is a city. Bread is number {n}.", metadata={"n": n}) for n in range(documents)]
+    index.add(made, embedder, embedder.tokenizer)
+    scorer = crossrank.load(tiny.cross_encoder(folder / "reranker", **config), backend="fake")
+    service = Service(scorer, embedder, index, batch_tokens=1024)
+    service.start()
+    yield service
+    service.stop()
 
 
 class Serving:

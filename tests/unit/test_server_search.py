@@ -9,8 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-import crossrank
-import tiny
+import serving
 from crossrank.server.app import build
 from crossrank.server.service import Service
 
@@ -18,18 +17,8 @@ from crossrank.server.service import Service
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     pytest.importorskip("lance", reason="the index needs the search extra")
-    from crossrank.index import Document, Index
-
-    folder = tmp_path_factory.mktemp("search")
-    embedder = crossrank.load_embedder(tiny.bi_encoder(folder / "embedder"), backend="fake")
-    index = Index.create(folder / "index", embedder, embedder.tokenizer)
-    documents = [Document(f"{n}", f"paris is a city. Bread is number {n}.", metadata={"n": n}) for n in range(3)]
-    index.add(documents, embedder, embedder.tokenizer)
-    scorer = crossrank.load(tiny.cross_encoder(folder / "reranker"), backend="fake")
-    made = Service(scorer, embedder, index, batch_tokens=1024)
-    made.start()
-    yield made
-    made.stop()
+    with serving.searching(tmp_path_factory.mktemp("search"), documents=3) as made:
+        yield made
 
 
 def ask(service: Service, **body: Any) -> httpx.Response:

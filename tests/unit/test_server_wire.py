@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 import crossrank
+import serving
 import tiny
 from crossrank.errors import IndexFileError
 from crossrank.server import page
@@ -31,20 +32,9 @@ QUERY = "what is the capital of france?"
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     pytest.importorskip("lance", reason="the index needs the search extra")
-    from crossrank.index import Document, Index
-
-    folder = tmp_path_factory.mktemp("wire")
-    embedder = crossrank.load_embedder(tiny.bi_encoder(folder / "embedder"), backend="fake")
-    index = Index.create(folder / "index", embedder, embedder.tokenizer)
-    documents = [Document(f"{n}", f"paris is a city. Bread is number {n}.", metadata={"n": n}) for n in range(30)]
-    index.add(documents, embedder, embedder.tokenizer)
     identity = {"activation_fn": "torch.nn.modules.linear.Identity"}
-    reranker = tiny.cross_encoder(folder / "reranker", sentence_transformers=identity)
-    scorer = crossrank.load(reranker, backend="fake")
-    made = Service(scorer, embedder, index, batch_tokens=1024)
-    made.start()
-    yield made
-    made.stop()
+    with serving.searching(tmp_path_factory.mktemp("wire"), documents=30, sentence_transformers=identity) as made:
+        yield made
 
 
 def ask(service: Service, method: str, path: str, **options: Any) -> httpx.Response:
