@@ -379,8 +379,8 @@ def _embedder(
     name = wanted or index.info().model
     if wanted is None and isinstance(name, str) and name.startswith(("http://", "https://")):
         raise IndexFileError(
-            f"the index {folder} was made with a model behind an address, {name}, and queries go there only when you "
-            "say so: pass embedder=RemoteEmbedder(...), or --embedder with that name"
+            f"the index {folder} was made with a model behind an address, and queries go there only when you say so: "
+            f'--embedder "{name}" (embedder=RemoteEmbedder(...))'
         )
     if wanted is None and isinstance(name, str) and Path(name).is_absolute() and not Path(name).is_dir():
         raise IndexFileError(
