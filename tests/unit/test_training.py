@@ -233,6 +233,24 @@ def test_a_held_out_part_decides(tmp_path: Path, cross_encoder_folder: Path) -> 
     assert outcome.verdict.kept == "tuned", outcome.verdict.reasons
 
 
+@pytest.mark.parametrize("tokens", [10, 3_300])
+def test_held_out_queries_beyond_what_is_measured_are_not_trained_on(
+    tmp_path: Path, cross_encoder_folder: Path, tokens: int
+) -> None:
+    ours = [Group(f"what is {q}", ("bread yeast", "cat planet"), (1.0, 0.0)) for q in range(30)]
+    theirs = [Group(f"what else is {q}", ("bread yeast " * 20, "cat planet"), (1.0, 0.0)) for q in range(60)]
+    settings = replace(QUICK, measured_tokens=tokens)
+    for held_out in ([], theirs):
+        material = gathered(ours, held_out, "labels", lambda queries, depth: [[] for _ in queries], (), settings)
+        read = checkpoint.read(cross_encoder_folder)
+        ready = prepared.Prepared(read, material, settings, ONE, {}, lambda now: None)
+        rows = ready.hold_out()
+        assert ready.material is material
+        if held_out:
+            assert rows.tolist() == [] or 20 <= len(rows) < 60
+            assert (material.fold[:30] == -1).all()
+
+
 @pytest.mark.parametrize(("asked", "folds"), [(None, 1), (2, 2)])
 def test_where_few_queries_can_be_measured_one_part_is_held_out(
     tmp_path: Path, cross_encoder_folder: Path, asked: int | None, folds: int

@@ -16,6 +16,7 @@ from crossrank.crossencoder import CrossEncoder
 from crossrank.encoder import PairEncoder, Windows
 from crossrank.training import general
 from crossrank.training import network as net
+from crossrank.training.gate import FEWEST_HELD_OUT
 from crossrank.training.judgments import Group
 from crossrank.training.loop import Item
 from crossrank.training.material import Material
@@ -89,13 +90,17 @@ class Prepared:
         return fitting(found.tokens.lengths, self.read.max_length)
 
     def hold_out(self) -> NDArray[np.int64]:
-        """Which queries are measured on, by how many tokens it takes to rank them; from `Settings.measured_tokens` on,
-        one part is held out instead of folds where a fold has as many: more would be held out for nothing."""
+        """Which queries are measured on, as many as `Settings.measured_tokens` rank.
+
+        Where a fold has more of them, these are held out instead of folds: the others would be for nothing.
+        """
         encoder = PairEncoder(self.read.tokenizer(), self.read.max_length)
         lengths = np.array([_tokens(encoder, one).offsets[-1] for one in self.material.shown], dtype=np.int64)
         material, settings = self.material, self.settings
         rows = material.measured(lengths, settings.measured_tokens, settings.seed)
-        if settings.folds is None and len(rows) * len(material.parts) <= int(material.telling.sum()):
+        parts = len(material.parts)
+        # A held-out file is one part, and what of it is not measured is not trained on either.
+        if settings.folds is None and parts > 1 and FEWEST_HELD_OUT <= len(rows) <= material.telling.sum() / parts:
             self.material = material.holding_out(rows, settings.seed)
         return rows
 
