@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from crossrank import backends, checkpoint
 from crossrank.asking import check_texts
 from crossrank.batching import budget_of, plan
-from crossrank.errors import CheckpointError
+from crossrank.errors import CheckpointError, IndexFileError
 from crossrank.models import named
 from crossrank.types import Backend, Embedded, Pooling, Tokens, Truncation
 from crossrank.unicode import valid_text
@@ -150,3 +150,23 @@ def load_embedder(
         )
     read = named.read(name, default="embed")
     return TextEmbedder(read, backends.open(read, backend, device, dtype, threads))
+
+
+def own_name(name: str | None, folder: str | Path) -> str | None:
+    """The embedder that the index in a folder names as its own, for `load_embedder`; None is its default.
+
+    Raises:
+        IndexFileError: it is behind an address, and an index from a stranger must not say where queries and keys go; or
+            its folder is gone.
+    """
+    if name is not None and name.startswith(("http://", "https://")):
+        raise IndexFileError(
+            f"the index {folder} was made with a model behind an address, and queries go there only when you say so: "
+            f'--embedder "{name}" (embedder=RemoteEmbedder(...))'
+        )
+    if name is not None and Path(name).is_absolute() and not Path(name).is_dir():
+        raise IndexFileError(
+            f"the index {folder} was made with the embedder {name}, and no folder is there: where it was moved, name "
+            "it with --embedder FOLDER (embedder=FOLDER)"
+        )
+    return name

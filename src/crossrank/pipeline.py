@@ -14,8 +14,8 @@ from crossrank.anytime import Clock, fetched
 from crossrank.cascade import OnError, Stage, Trace, Unavailable, rerank
 from crossrank.context import Context, Order, assemble, check_threshold, nothing, unused
 from crossrank.cost import Habit, Pace
-from crossrank.embedder import load_embedder
-from crossrank.errors import CrossrankError, IndexFileError, InputError
+from crossrank.embedder import load_embedder, own_name
+from crossrank.errors import CrossrankError, InputError
 from crossrank.evidence import Evidence, find
 from crossrank.fusion import RRF, Fusion, Scores
 from crossrank.lateinteraction import PairScorer, load_scorer
@@ -376,16 +376,6 @@ def _embedder(
 ) -> Embedder:
     if wanted is not None and not isinstance(wanted, (str, Path)):
         return wanted
-    name = wanted or index.info().model
-    if wanted is None and isinstance(name, str) and name.startswith(("http://", "https://")):
-        raise IndexFileError(
-            f"the index {folder} was made with a model behind an address, and queries go there only when you say so: "
-            f'--embedder "{name}" (embedder=RemoteEmbedder(...))'
-        )
-    if wanted is None and isinstance(name, str) and Path(name).is_absolute() and not Path(name).is_dir():
-        raise IndexFileError(
-            f"the index {folder} was made with the embedder {name}, and no folder is there: where it was moved, name "
-            "it with embedder=FOLDER (--embedder FOLDER)"
-        )
     backend, device, dtype, threads = how
+    name = wanted or own_name(index.info().model, folder)
     return load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)

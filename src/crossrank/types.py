@@ -179,9 +179,13 @@ def check_query(query: Any) -> None:
     """Refuse a query that is no string, or blank: a model would score it, and the order would mean nothing."""
     if not isinstance(query, str):
         raise InputError(f"the query is {type(query).__name__}, not a string")
-    # Control and format characters such as U+200B show no more than white space does.
-    if all(character.isspace() or category(character) in ("Cc", "Cf") for character in query):
+    if is_blank(query):
         raise InputError("the query is empty; ask something")
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing in a text shows; control and format characters such as U+200B do no more than white space."""
+    return all(character.isspace() or category(character) in ("Cc", "Cf") for character in text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ import click
 from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
-    from crossrank.index import Index
     from crossrank.remoteembedder import RemoteEmbedder
 
     TextType = click.ParamType[str]
@@ -120,31 +119,6 @@ def remote_embedder(name: str | None, *, timeout: float = 60.0, tries: int = 4) 
     from crossrank.remoteembedder import RemoteEmbedder
 
     return RemoteEmbedder.named(name, os.environ.get("OPENAI_API_KEY", ""), timeout=timeout, tries=tries)
-
-
-def check_embedder(index: Index, embedder: str | None) -> None:
-    """Refuse an index whose own embedder cannot be used without `--embedder`.
-
-    Raises:
-        IndexFileError: it is behind an address, and an index from a stranger must not say where queries and the key go;
-            or its folder is gone.
-    """
-    from crossrank.errors import IndexFileError
-    from crossrank.remoteembedder import is_remote
-
-    named = index.info().model
-    if embedder is not None or named is None:
-        return
-    if os.path.isabs(named) and not os.path.isdir(named):
-        raise IndexFileError(
-            f"the index was made with the embedder {named}, and no folder is there: where it was moved, name it with "
-            "--embedder FOLDER"
-        )
-    if is_remote(named):
-        raise IndexFileError(
-            "the index was made with a model behind an address, and queries go there only when you say so: "
-            f'--embedder "{named}"'
-        )
 
 
 def engine(command: F) -> F:

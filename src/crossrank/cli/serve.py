@@ -137,15 +137,16 @@ def _service(
     batch_tokens: int | None,
 ) -> Service:
     import crossrank
+    from crossrank.embedder import own_name
     from crossrank.server.service import Service
 
     backend, device, dtype, threads = engine
-    index = None
+    index, name = None, embedder
     if folder is not None:
         from crossrank.index import Index
 
         index = Index.open(folder)
-        options.check_embedder(index, embedder)
+        name = embedder or own_name(index.info().model, folder)
     remote = options.remote_embedder(embedder, timeout=min(_PATIENCE, limits.seconds), tries=1)
     if remote is not None and index is None:
         raise click.UsageError(
@@ -154,7 +155,6 @@ def _service(
     scorer = crossrank.load(model, backend=backend, device=device, dtype=dtype, threads=threads)
     local = None
     if remote is None and not no_embed:
-        name = embedder or (index.info().model if index is not None else None)
         local = crossrank.load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)
     if index is not None and (made := remote or local) is not None:
         index.check_embedder(made)

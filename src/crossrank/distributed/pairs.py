@@ -13,7 +13,7 @@ from crossrank.crossencoder import CHARACTERS
 from crossrank.distributed import database
 from crossrank.distributed.parts import Part
 from crossrank.errors import InputError
-from crossrank.types import check_query
+from crossrank.types import is_blank
 from crossrank.unicode import valid_text
 
 Kind = Literal["query", "document"]
@@ -85,11 +85,8 @@ class Filling:
         found = self._connection.execute(f"SELECT text FROM {kind} WHERE id = ?", (id_,)).fetchone()
         if found is None:
             return
-        if kind == "query":
-            try:
-                check_query(text)
-            except InputError as error:
-                raise InputError(f"{where}: query {id_} is blank: {_GIVE_IT_A_TEXT}") from error
+        if kind == "query" and is_blank(text):
+            raise InputError(f"{where}: query {id_} is blank: {_GIVE_IT_A_TEXT}")
         if found[0] is None:
             self._connection.execute(f"UPDATE {kind} SET text = ? WHERE id = ?", (text, id_))
         elif found[0] != text:

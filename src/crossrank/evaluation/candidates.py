@@ -16,7 +16,7 @@ from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
 from crossrank.lateinteraction import LateInteraction, PairScorer
 from crossrank.pipeline import Pipeline
-from crossrank.types import Passage, Ranking, Run, TokenStore, check_query
+from crossrank.types import Passage, Ranking, Run, TokenStore, is_blank
 
 Progress = Callable[[str, int, int], None]
 Texts = Callable[[Sequence[str]], Sequence[Passage]]
@@ -131,20 +131,11 @@ def given(queries: Mapping[str, str], name: str, run: Run, corpus: Mapping[str, 
 
 
 def _check_texts(queries: Mapping[str, str]) -> None:
-    if blank := [query for query, text in queries.items() if _is_blank(text)]:
+    if blank := [query for query, text in queries.items() if is_blank(text)]:
         raise InputError(
             f"query {blank[0]!r} ({len(blank)} in all) has no text, so nothing can be asked; take it out of the "
             "judgments, or give it one in the queries"
         )
-
-
-def _is_blank(text: str) -> bool:
-    """Whether the pipeline would refuse the query."""
-    try:
-        check_query(text)
-    except InputError:
-        return True
-    return False
 
 
 def read(

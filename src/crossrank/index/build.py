@@ -244,7 +244,7 @@ class Update:
         """Why a document may not have its id; None when it may."""
         if document.id in self._seen:
             cure = "give each document its own; rows without one are called by their file and number"
-            if origin.path and not readers.has_rows(Path(origin.path)):
+            if origin.path and not readers.has_rows(origin.path):
                 cure = (
                     "a file is called by its path below what is given: index the folder that holds both, or rename one"
                 )

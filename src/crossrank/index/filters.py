@@ -139,7 +139,7 @@ def mistake(where: str | Sequence[str], has_field: Callable[[str, Iterable[Kind]
     return None
 
 
-def has_value(field: str, kinds: Iterable[Kind] = KINDS, column: str = "metadata") -> str:
+def has_value(field: str, kinds: Iterable[Kind], column: str = "metadata") -> str:
     """The predicate for passages that have a value of one of these kinds in this field."""
     return " OR ".join(f"{_value(kind, field, column)} IS NOT NULL" for kind in kinds)
 

@@ -7,7 +7,6 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,7 +78,7 @@ def _place_of(row: Mapping[str, Any]) -> Place | None:
     """
     if "start" not in row:
         return None
-    return Place(row["source"], row["start"], 0 if has_rows(Path(row["source"])) else row["line"])
+    return Place(row["source"], row["start"], 0 if has_rows(row["source"]) else row["line"])
 
 
 def as_words(text: str, language: str) -> str:

@@ -113,21 +113,24 @@ class Prepared:
         """
         self.tell(Progress("scoring with the base model"))
         scorer = self.scorer(self.read)
+
+        def kept(name: str, some: Sequence[Shown], reads: CrossEncoder) -> list[NDArray[np.float32]]:
+            return work.once(name, lambda: score(some, reads))
+
         shown, base = self.material.shown, [np.zeros(0, np.float32)] * len(self.material.shown)
         others = np.setdiff1d(np.arange(len(shown)), rows)
         shorter = CrossEncoder(self.read, scorer.backend, FIRST, self.length)
         for name, places, reads in (("base-held", rows, scorer), ("base-trained", others, shorter)):
-            some = [shown[i] for i in places.tolist()]
-            found = work.once(name, lambda some=some, reads=reads: score(some, reads))  # type: ignore[misc]
+            found = kept(name, [shown[i] for i in places.tolist()], reads)
             for i, scores in zip(places.tolist(), found, strict=True):
                 base[i] = scores
         self.material = self.material.with_base(scored(shown, base, self.material.limit))
         # Targets of a training, so of what it reads.
         trained = CrossEncoder(self.read, scorer.backend, FIRST, self.general_length)
-        kept = work.once("remembered", lambda: score(self.remembered, trained))
-        self.remembered = [replace(one, base=scores) for one, scores in zip(self.remembered, kept, strict=True)]
+        found = kept("remembered", self.remembered, trained)
+        self.remembered = [replace(one, base=scores) for one, scores in zip(self.remembered, found, strict=True)]
         for number, (name, sets) in enumerate(self.general.items()):
-            found = work.once(f"general-{number}", lambda sets=sets: score(sets, scorer))  # type: ignore[misc]
+            found = kept(f"general-{number}", sets, scorer)
             self.general[name] = [replace(one, base=scores) for one, scores in zip(sets, found, strict=True)]
 
     def encode(self) -> None:
