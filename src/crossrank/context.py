@@ -16,8 +16,9 @@ _Words = tuple[str, ...]
 NEAR = 0.9
 """Share of a passage's word triples that stand in a better one, from which it counts as a near-duplicate."""
 
-_BETWEEN = 4
-"""Characters of white space that may lie between passages that are joined: a blank line, with its indent."""
+_BETWEEN = 2
+"""Characters that may lie between passages that are joined: a blank line. No word fits there, between two spaces; into
+three it would, and a passage of it that was not found would be lost in the middle of a source."""
 _SHARED = 32
 """Characters that the end of one passage and the start of another must share where no place tells where they lie."""
 _WORD = re.compile(r"\w+")

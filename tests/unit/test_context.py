@@ -93,6 +93,12 @@ def test_neighbours_are_joined_and_strangers_are_not():
     assert len(assemble([first, other], 100, words).sources) == 2
 
 
+def test_a_passage_of_one_letter_between_two_others_is_missed():
+    text = "Vitamin\nC\nhelps."
+    first, _, third = (window("d", text, start, start + 1) for start in range(3))
+    assert [source.text for source in assemble([first, third], 100, words).sources] == ["Vitamin", "helps."]
+
+
 def test_windows_without_places_are_joined_by_what_they_share():
     text = "the quick brown fox jumps over the lazy dog and runs away from everything"
     first, second = Passage("a", text[:60], document="d"), Passage("b", text[20:], document="d")
