@@ -145,7 +145,7 @@ def load_embedder(
     if isinstance(name, str) and name.startswith(("http://", "https://")):
         raise CheckpointError(
             f"{name} is an address, and what is loaded here is a model on this machine: addresses are for crossrank "
-            "index (--model), search, serve and mcp (--embedder), and in Python for "
+            "index (--model) and other commands (--embedder), and in Python for "
             "crossrank.remoteembedder.RemoteEmbedder"
         )
     read = named.read(name, default="embed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,46 @@ def test_an_index_made_and_searched_through_an_address(
         assert len(api.requests) == asked, "an address in an index is not followed"
         pipeline = crossrank.open_pipeline(folder, cross_encoder_folder, embedder=RemoteEmbedder.named(name))
         assert len(pipeline.search("hot tea").passages) == 2
+
+
+def test_what_an_address_finds_is_measured(
+    tmp_path: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever embeds with an API asks `eval`, too, whether reranking helps: it could not load the index's embedder."""
+    for module in ("crossrank.index", "ir_measures"):
+        pytest.importorskip(module, reason="needs the extras search and eval")
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    folder, tables = tmp_path / "drinks", {"corpus.jsonl": [], "queries.jsonl": []}
+    for id_, text in (("tea", "Tea is hot."), ("bread", "Bread needs yeast.")):
+        tables["corpus.jsonl"].append({"_id": id_, "text": text})
+        tables["queries.jsonl"].append({"_id": f"q-{id_}", "text": text.lower()})
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq-tea\ttea\t1\nq-bread\tbread\t1\n")
+    for name, rows in tables.items():
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = ("--models", str(cross_encoder_folder), "--backend", "fake", "--json")
+
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(root, arguments)
+
+    with api_serving(honest) as api:
+        name = f"{api.url}#m"
+        cached = ("--cache", str(tmp_path / "cache"), "--embedder", name)
+        for command in ("eval", "frontier"):
+            made = run(command, str(folder), *cached, *model)
+            assert made.exit_code == 0, made.output
+        sent = [body["input"] for body in api.requests]
+        assert sent.count(["Tea is hot.", "Bread needs yeast."]) == 1, "the second command takes the first one's index"
+        (index,) = (tmp_path / "cache").glob("*.index")
+        files = ("--queries", str(folder / "queries.jsonl"), "--qrels", str(folder / "qrels" / "test.tsv"))
+        asked = len(api.requests)
+        refused = run("eval", str(index), *files, *model)
+        assert (refused.exit_code, f'--embedder "{name}"' in refused.output) == (1, True)
+        assert len(api.requests) == asked, "an address in an index is not followed"
+        found = run("eval", str(index), *files, "--embedder", name, *model)
+        assert found.exit_code == 0, found.output
+        dense = next(one for one in json.loads(found.output)["systems"] if one["name"] == "dense")
+        assert dense["values"]["nDCG@10"]["mean"] == 1
 
 
 def test_an_index_made_through_an_address_is_served(

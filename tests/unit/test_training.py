@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from crossrank.training import gate, loop, losses, prepared, tuning  # noqa: E40
 from crossrank.training import network as net  # noqa: E402
 from crossrank.training.judgments import Group, Judged, Judgments  # noqa: E402
 from crossrank.training.material import gathered  # noqa: E402
+from crossrank.training.negatives import Nearest  # noqa: E402
 from crossrank.training.outcome import Engine, Progress  # noqa: E402
 from crossrank.training.settings import Plan, Settings  # noqa: E402
 from crossrank.training.tuning import tune  # noqa: E402
@@ -385,6 +387,40 @@ def test_every_option_of_the_command_reaches_the_settings(tmp_path: Path, monkey
     options = [str(word) for name, value in asked.items() for word in (f"--{name.replace('_', '-')}", value)]
     run("tune", write(tmp_path / "data.jsonl", rows(24)), "--to", tmp_path / "tuned", *options)
     assert {name: getattr(seen[0], name) for name in asked} == asked
+
+
+def test_negatives_come_from_an_index_that_was_made_through_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`tune` told to name the address with --embedder, which it had not."""
+    for module in ("crossrank.index", "httpx"):
+        pytest.importorskip(module, reason="needs the extras search and llm")
+    from apiserver import serving
+    from crossrank.index import Document, Index
+    from crossrank.models import named
+    from crossrank.remoteembedder import RemoteEmbedder
+
+    mined: list[object] = []
+
+    def look(*_: object, nearest: Nearest, **__: object) -> None:
+        mined.extend(getattr(passage, "text", passage) for passage in nearest(["hot tea"], 1)[0])
+        raise InputError("enough")
+
+    def vectors(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return {"data": [{"index": at, "embedding": [1.0, "tea" in text]} for at, text in enumerate(body["input"])]}
+
+    monkeypatch.setattr("crossrank.training.tuning.tune", look)
+    command = ("tune", write(tmp_path / "data.jsonl", rows(24)), "--to", tmp_path / "tuned")
+    with serving(vectors) as api:
+        remote = RemoteEmbedder(api.url, "m")
+        tokenizer = named.read(None, default="embed").tokenizer()
+        index = Index.create(tmp_path / "index", remote, tokenizer, model=remote.name)
+        index.add([Document("tea", "Tea is hot."), Document("bread", "Bread needs yeast.")], remote, tokenizer)
+        run(*command, "--index", tmp_path / "index")
+        assert f'--embedder "{remote.name}"' in capsys.readouterr().err
+        run(*command, "--index", tmp_path / "index", "--embedder", remote.name)
+    assert mined == ["Tea is hot."]
+    assert run(*command, "--embedder", remote.name) == Exit.USAGE
 
 
 def test_general_sets_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

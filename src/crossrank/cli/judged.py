@@ -15,9 +15,11 @@ from crossrank import cores
 from crossrank.cli import options, terminal
 
 if TYPE_CHECKING:
+    from crossrank.embedder import TextEmbedder
     from crossrank.evaluation.beir import JudgedSet
     from crossrank.evaluation.setting import Setting
     from crossrank.lateinteraction import PairScorer
+    from crossrank.remoteembedder import RemoteEmbedder
     from crossrank.types import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -85,7 +87,9 @@ def collection(command: F) -> F:
         click.option("--cache", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
                      help="Where the index of a BEIR folder is kept; the next time takes it from there."),
         click.option("--embedder", type=options.ModelName(), envvar="CROSSRANK_EMBEDDER", show_envvar=True,
-                     help="Bi-encoder for a BEIR folder.  [default: embed]"),
+                     help="Bi-encoder, where it is not the one that an index names; URL#MODEL is one behind an "
+                     "address, to which all texts of a BEIR folder, or queries to an index, are sent with "
+                     "OPENAI_API_KEY.  [default: the index's own, or embed]"),
         click.option("--passage-tokens", type=click.IntRange(min=0), metavar="N",
                      help="Tokens of a passage when a BEIR folder is indexed; 0 keeps documents whole.  [default: as "
                      "`crossrank index`]"),
@@ -129,7 +133,7 @@ def opened(asked: Asked, judged: JudgedSet, runs: dict[str, Run], depth: int, pr
     Raises:
         click.UsageError: `--over` names no run, or the index of a BEIR folder has no place.
     """
-    import crossrank
+    from crossrank.embedder import own_name
     from crossrank.evaluation import setting
 
     assert asked.source is not None
@@ -146,17 +150,23 @@ def opened(asked: Asked, judged: JudgedSet, runs: dict[str, Run], depth: int, pr
 
     if not judged.corpus:
         index = Index.open(asked.source)
-        embedder = crossrank.load_embedder(asked.embedder or index.info().model, **asked.engine)
-        return indexing.over_index(index, judged, embedder, depth, progress)
+        name = asked.embedder or own_name(index.info().model, asked.source)
+        return indexing.over_index(index, judged, _embedder(name, asked), depth, progress)
     if asked.cache is None:
         raise click.UsageError(
             "a BEIR folder is indexed first, which takes a while: say where to keep the index, --cache DIR. To rerank "
             "a run without an index, --run NAME=FILE --over NAME"
         )
-    embedder = crossrank.load_embedder(asked.embedder, **asked.engine)
+    embedder = _embedder(asked.embedder, asked)
     size = indexing.WHOLE if asked.passage_tokens == 0 else asked.passage_tokens
     index = indexing.kept(judged, asked.source, embedder, asked.cache, size, asked.embedder or "embed", progress)
     return indexing.over_index(index, judged, embedder, depth, progress)
+
+
+def _embedder(name: str | None, asked: Asked) -> TextEmbedder | RemoteEmbedder:
+    import crossrank
+
+    return options.remote_embedder(name) or crossrank.load_embedder(name, **asked.engine)
 
 
 def read_runs(named: Sequence[str]) -> dict[str, Run]:

@@ -45,6 +45,7 @@ Interrupted at any moment, the same command goes on and ends with the same model
 @options.model
 @click.option("--index", "index", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="An index to look for hard negatives in.  [default: the documents in DATA]")  # fmt: skip
+@options.embedder
 @click.option("--held-out", metavar="FILE", type=click.Path(exists=True, path_type=Path),
               help="Judgments to decide on.  [default: cross-validation over DATA]")  # fmt: skip
 @click.option("--general", multiple=True, metavar="FOLDER",
@@ -133,12 +134,15 @@ def _engine(chosen: Mapping[str, Any]) -> Engine:
 
 def _nearest(chosen: Mapping[str, Any]) -> Nearest | None:
     if chosen["index"] is None:
+        if chosen["embedder"] is not None:
+            raise click.UsageError("--embedder is of an index, and --index names none")
         return None
     from crossrank.pipeline import open_pipeline
     from crossrank.training.negatives import nearest_of
 
     engine = {name: chosen[name] for name in ("backend", "device", "dtype", "threads")}
-    return nearest_of(open_pipeline(chosen["index"], rerank=False, **engine))
+    embedder = options.remote_embedder(chosen["embedder"]) or chosen["embedder"]
+    return nearest_of(open_pipeline(chosen["index"], embedder=embedder, rerank=False, **engine))
 
 
 def _general(folders: Sequence[Path]) -> dict[str, list[Group]]:

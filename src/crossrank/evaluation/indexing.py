@@ -15,6 +15,7 @@ from crossrank.evaluation.setting import Setting
 from crossrank.evaluation.systems import Owners
 from crossrank.fusion import Scores
 from crossrank.index import Document, Index
+from crossrank.models import named
 from crossrank.pipeline import Pipeline
 from crossrank.retrieval.bm25 import BM25Retriever
 from crossrank.retrieval.dense import DenseRetriever
@@ -27,7 +28,7 @@ WHOLE = 10_000_000
 def kept(
     judged: JudgedSet,
     home: Path,
-    embedder: TextEmbedder,
+    embedder: Embedder,
     cache: Path,
     size: int | None = None,
     model: str | None = None,
@@ -40,7 +41,7 @@ def kept(
     Args:
         judged: whose corpus.
         home: the folder the set was read from; sets of one name in two places do not meet.
-        embedder: makes the vectors.
+        embedder: makes the vectors. Passages are cut by its tokens, or by those of "embed" where it tells none.
         cache: folder for such indexes; made when it is missing.
         size: tokens of a passage; None is the usual of `crossrank index`, `WHOLE` keeps documents in one piece.
         model: the name to load the embedder by.
@@ -50,9 +51,13 @@ def kept(
         IndexFileError: a document cannot be indexed, or the cache cannot be written.
     """
     # The backends' vectors agree closely but not to the bit, and an index must not hold those of two.
-    how = f"{home.resolve()}|{embedder.fingerprint}|{embedder.backend.name}|{size}"
+    if isinstance(embedder, TextEmbedder):
+        runs_on, tokenizer = embedder.backend.name, embedder.tokenizer
+    else:
+        runs_on, tokenizer = "", named.read(None, default="embed").tokenizer()
+    how = f"{home.resolve()}|{embedder.fingerprint}|{runs_on}|{size}"
     folder = cache / f"{judged.name}-{hashlib.sha256(how.encode()).hexdigest()[:16]}.index"
-    index = Index.open_or_create(folder, embedder, embedder.tokenizer, model=model, size=size)
+    index = Index.open_or_create(folder, embedder, tokenizer, model=model, size=size)
     written = {id_: passage for id_, passage in judged.corpus.items() if (passage.title + passage.text).strip()}
     documents = (Document(passage.id, passage.text, passage.title) for passage in written.values())
 
@@ -60,13 +65,13 @@ def kept(
         if progress:
             progress("indexing", int(getattr(step, "documents", 0)), len(written))
 
-    changes = index.add(documents, embedder, embedder.tokenizer, report)
+    changes = index.add(documents, embedder, tokenizer, report)
     if changes.failed:
         first = changes.failed[0]
         raise IndexFileError(f"{len(changes.failed)} documents cannot be indexed, first {first.source}: {first.reason}")
     # A corpus may have shrunk since.
     if stale := [document for document in index.documents() if document not in written]:
-        index.remove(stale, embedder, embedder.tokenizer)
+        index.remove(stale, embedder, tokenizer)
     return index
 
 
