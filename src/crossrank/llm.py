@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.asking import check_list, check_pairs
+from crossrank.crossencoder import Ranked
 from crossrank.errors import InputError, RemoteError
 from crossrank.judging import Messages, UnreadableError, ask_for_order, ask_for_score, filled, in_place, spent
 from crossrank.judging import read_order as order_in
 from crossrank.judging import read_score as score_in
 from crossrank.remote import Address, at_once
-from crossrank.types import check_query
+from crossrank.types import order_of
 from crossrank.unicode import valid_text
 
 _HOPELESS = frozenset({401, 403, 404})
@@ -143,7 +145,43 @@ class LanguageModel:
     def __repr__(self) -> str:
         return f"LanguageModel({self.address.url!r}, {self.model!r}, window={self.window})"
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+    @classmethod
+    def named(cls, name: str, key: str = "", **options: Any) -> LanguageModel:
+        """The model of a name `URL#MODEL`, as the command line takes it; `options` are those of the class.
+
+        Raises:
+            InputError: not such a name.
+
+        >>> LanguageModel.named("http://localhost:8000/v1#qwen3")
+        LanguageModel('http://localhost:8000/v1', 'qwen3', window=None)
+        """
+        url, _, model = name.partition("#")
+        if not model:
+            raise InputError(f"{name!r} is no address of a language model: write URL#MODEL")
+        return cls(url, model, key, **options)
+
+    def rank(self, query: str, documents: Iterable[str], k: int | None = None) -> Ranked:
+        """The documents that answer the query, best first.
+
+        Args:
+            query: what the user asks; must not be blank.
+            documents: texts, and all of them are asked about. Duplicates are kept, blank ones come last.
+            k: entries to return; all when absent or larger than the list.
+
+        Returns:
+            Positions in `documents` with the scores of `Judged.scores`; ties keep their incoming order. The note says
+            what it cost, and which documents were not judged.
+
+        Raises:
+            InputError: a blank query, a document that is no string, or a `k` under 1.
+            RemoteError: as of `score`.
+        """
+        documents = check_list(query, documents, k)
+        judged = self.judged([(query, document) for document in documents])
+        order = order_of(judged.scores)[:k]
+        return Ranked(tuple(order.tolist()), judged.scores[order], (), note=judged.note)
+
+    def score(self, pairs: Iterable[Sequence[str]]) -> NDArray[np.float32]:
         """Scores of (query, document) pairs, shape (n,), in their order; see `Judged.scores`.
 
         Raises:
@@ -152,14 +190,15 @@ class LanguageModel:
         """
         return self.judged(pairs).scores
 
-    def noted(self, pairs: Sequence[tuple[str, str]]) -> tuple[NDArray[np.float32], str]:
+    def noted(self, pairs: Iterable[Sequence[str]]) -> tuple[NDArray[np.float32], str]:
         """Like `score`, with what it cost and which documents were not judged."""
         judged = self.judged(pairs)
         return judged.scores, judged.note
 
-    def judged(self, pairs: Sequence[tuple[str, str]]) -> Judged:
+    def judged(self, pairs: Iterable[Sequence[str]]) -> Judged:
         """Like `score`, with a report."""
         began = time.perf_counter()
+        pairs = check_pairs(pairs)
         lists = _by_query(pairs)
         call = _Call(self._ask)
         cut = tuple(place for place, (_, text) in enumerate(pairs) if len(text) > self._characters)
@@ -308,12 +347,9 @@ class _Ordered:
 def _by_query(pairs: Sequence[tuple[str, str]]) -> dict[str, list[int]]:
     """Places of the pairs that are asked about, by query."""
     lists: dict[str, list[int]] = {}
-    for place, pair in enumerate(pairs):
-        if isinstance(pair, str) or len(pair) != 2 or not isinstance(pair[1], str):
-            raise InputError(f"pair {place} is not a (query, document) pair of strings")
-        check_query(pair[0])
-        places = lists.setdefault(pair[0], [])
-        if pair[1].strip():
+    for place, (query, document) in enumerate(pairs):
+        places = lists.setdefault(query, [])
+        if document.strip():
             places.append(place)
     return lists
 

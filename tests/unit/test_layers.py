@@ -73,7 +73,7 @@ PUBLIC_LAYER = 4
 # does; a cross-encoder that remembers is one; both encoders tokenize alike; a name of the catalog becomes a checkpoint;
 # the command line starts the servers; evaluation runs a whole query as the product does; a tuned model is judged by the
 # measures of evaluation; bulk work reads and writes the files of evaluation; texts of a store are cleaned as those of
-# an index are; the usual pipeline over a store is a pipeline.
+# an index are; the usual pipeline over a store is a pipeline; a language model ranks as a cross-encoder does.
 WITHIN_A_LAYER = {
     ("types", "errors"),
     ("extras", "errors"),
@@ -83,6 +83,7 @@ WITHIN_A_LAYER = {
     ("cascade", "anytime"),
     ("planner", "cascade"),
     ("planner", "crossencoder"),
+    ("llm", "crossencoder"),
     ("relevance", "cascade"),
     ("relevance", "crossencoder"),
     ("stopping", "fusion"),

@@ -9,15 +9,19 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apiserver import completion, serving
 from crossrank import Stage, rerank
+from crossrank.cli import root
+from crossrank.cli.exits import Exit
 from crossrank.errors import InputError, RemoteError
 from crossrank.judging import UnreadableError, ask_for_order, ask_for_score, filled, in_place, read_order, read_score
 from crossrank.types import NotingScorer, Passage, Ranking, order_of
@@ -493,6 +497,56 @@ def test_what_means_nothing_is_refused(options, message):
 
 
 def test_blank_queries_and_strange_pairs_are_refused():
-    for bad, message in (([(" ", "a")], "query is empty"), (["ab"], "not a"), ([("a", None)], "strings")):
+    for bad, message in (([(" ", "a")], "query is empty"), (["ab"], "not a"), ([("a", None)], "not a string")):
         with pytest.raises(InputError, match=message):
             LanguageModel("http://x", "m").score(bad)
+
+
+def test_it_ranks_a_list_as_a_cross_encoder_does():
+    with serving(honest) as api:
+        ranked = LanguageModel.named(f"{api.url}#m", pause=0.001).rank(QUERY, iter(["a #1", " ", "b #9", "c #9"]), 3)
+        assert (ranked.positions, ranked.scores.tolist()) == ((2, 3, 0), [9, 9, 1])
+        assert ranked.note.startswith("3 questions, ")
+        assert LanguageModel(api.url, "m").rank(QUERY, []).positions == ()
+    for wrong in ("qwen3", "http://localhost:8000/v1", "ftp://localhost#m"):
+        with pytest.raises(InputError, match="address"):
+            LanguageModel.named(wrong)
+
+
+def test_the_command_line_asks_a_language_model(
+    tmp_path: Path, cross_encoder_folder: Path, bi_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lance", reason="needs the extra search")
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    texts = [f"tea {number} #{number}" for number in range(6)]
+    (tmp_path / "teas.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    for text in texts:
+        (tmp_path / "docs").mkdir(exist_ok=True)
+        (tmp_path / "docs" / f"{number(text):.0f}.txt").write_text(text, encoding="utf-8")
+
+    def run(*arguments: object) -> Any:
+        return CliRunner().invoke(root, [str(word) for word in arguments])
+
+    with serving(honest) as api:
+        name = f"{api.url}#m"
+        made = run("rerank", QUERY, tmp_path / "teas.txt", "--model", name, "-k", 2)
+        assert made.stdout == "1\t5.000000\ttea 5 #5\n2\t4.000000\ttea 4 #4\n", made.output
+        assert f"{name}: 6 questions, " in made.stderr
+        assert {headers["authorization"] for headers in api.headers} == {"Bearer secret"}
+        for option in ("--probability", "--explain", "--window=9", "--budget-ms=9"):
+            refused = run("rerank", QUERY, tmp_path / "teas.txt", "--model", name, option)
+            assert (refused.exit_code, f"knows no {option.split('=')[0]}: leave" in refused.output) == (1, True)
+
+        index, engine = tmp_path / "index", ("-m", cross_encoder_folder, "--backend", "fake")
+        assert run("index", tmp_path / "docs", "--to", index, "-m", bi_encoder_folder).exit_code == 0
+        asked = len(api.requests)
+        found = run("search", index, "tea", *engine, "--llm", name, "--llm-depth", 3, "--json", "--explain")
+        assert found.exit_code == 0, found.output
+        assert len(api.requests) == asked + 3, "evidence is of the model on this machine"
+        *rows, told = map(json.loads, found.stdout.splitlines())
+        assert [row["step"] for row in rows] == ["m"] * 3 + [str(cross_encoder_folder)] * 3
+        assert [row["score"] for row in rows[:3]] == sorted((number(row["text"]) for row in rows[:3]), reverse=True)
+        assert all(row["evidence"] for row in rows)
+        assert told["explain"]["steps"][-1]["name"] == "m"
+        assert run("search", index, "tea", *engine, "--llm", name, "--budget-ms", 50).exit_code == Exit.USAGE
+        assert run("search", index, "tea", *engine, "--llm", "qwen3").exit_code == 1

@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
+    from crossrank.llm import LanguageModel
     from crossrank.remoteembedder import RemoteEmbedder
 
     TextType = click.ParamType[str]
@@ -65,6 +66,20 @@ embedder = click.option(
     help="Bi-encoder, where it is not the one that INDEX names: a folder that was moved, or URL#MODEL of an index made "
     "with one behind an address, to which queries and OPENAI_API_KEY are sent.",
 )
+llm = click.option(
+    "--llm",
+    metavar="URL#MODEL",
+    help="A language model behind an OpenAI-compatible address, which reads the best passages last: it is asked about "
+    "each, and QUERY, these passages and OPENAI_API_KEY are sent there.",
+)
+llm_depth = click.option(
+    "--llm-depth",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=10,
+    show_default=True,
+    help="Passages that --llm reads.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 
 cache = click.option(
@@ -112,13 +127,29 @@ threads = click.option(
 
 def remote_embedder(name: str | None, *, timeout: float = 60.0, tries: int = 4) -> RemoteEmbedder | None:
     """The embedder behind the address `URL#MODEL`, with the key of OPENAI_API_KEY; None for any other name."""
-    from urllib.parse import urlsplit
-
-    if name is None or urlsplit(name).scheme not in ("http", "https"):
+    if name is None or not is_address(name):
         return None
     from crossrank.remoteembedder import RemoteEmbedder
 
     return RemoteEmbedder.named(name, os.environ.get("OPENAI_API_KEY", ""), timeout=timeout, tries=tries)
+
+
+def language_model(name: str) -> LanguageModel:
+    """The language model behind the address `URL#MODEL`, with the key of OPENAI_API_KEY.
+
+    Raises:
+        InputError: no such name.
+    """
+    from crossrank.llm import LanguageModel
+
+    return LanguageModel.named(name, os.environ.get("OPENAI_API_KEY", ""))
+
+
+def is_address(name: str) -> bool:
+    """Whether a model's name is of one behind an address, rightly written or not."""
+    from urllib.parse import urlsplit
+
+    return urlsplit(name).scheme in ("http", "https")
 
 
 def engine(command: F) -> F:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Found = Sequence["Evidence | None"]
 FOLDS = ("max", "mean", "first")
+# How a cross-encoder reads what is too long for it.
+READS = ("max_length", "window", "overlap", "fold")
 
 
 @click.command(
@@ -34,6 +36,7 @@ Examples:
   crossrank search docs.index "refund" -k 50 --json | crossrank rerank "refund policy" --input jsonl
   crossrank rerank "refund policy" faq.txt --probability
   crossrank rerank "refund policy" faq.txt -k 5 --explain
+  crossrank rerank "refund policy" faq.txt --model "http://localhost:8000/v1#qwen3"
 """,
 )
 @click.argument("query")
@@ -94,7 +97,9 @@ def command(
     the text is needed, and *.csv name these columns in their first line. The text may also be called content, body or
     passage. Without FILES, or for -, passages are read from stdin. *.gz are decompressed.
 
-    --model may also name a late-interaction model, which has neither windows nor probabilities.
+    --model may also name a late-interaction model, which has neither windows nor probabilities, or, as URL#MODEL, a
+    language model behind an OpenAI-compatible address. That one is asked about each passage, from 0 to 10; QUERY, all
+    passages and OPENAI_API_KEY are sent there.
 
     In a pipe the columns are rank, score and text. A passage without text comes last and has no score. With --explain
     the sentence that answers best is marked on a terminal, a fourth column in a pipe, and "evidence" in JSON.
@@ -105,6 +110,11 @@ def command(
     passages = rows.read(files or ("-",), rows.checked(encoding), layout)
     if not passages:
         terminal.note("No passages were given, so there is nothing to rank.")
+    if model is not None and options.is_address(model):
+        ranked = _asked(model, query, passages, k)
+        terminal.note(f"{model}: {ranked.note}.")
+        _print(ranked, None, passages, None, None, as_json)
+        return
     import crossrank
 
     reads = {"max_length": max_length, "window": window, "overlap": overlap, "fold": fold}
@@ -125,14 +135,28 @@ def command(
     _warn_of_cuts(ranked.truncations, passages, scorer)
     if ranked.note:
         terminal.warn(f"{ranked.note}.")
-    if as_json:
-        _print_json(ranked, chances, passages, evidence, read)
-    elif terminal.on_terminal():
-        _print_table(ranked, chances, passages, evidence)
-    else:
-        _print_lines(ranked, chances, passages, evidence)
+    _print(ranked, chances, passages, evidence, read, as_json)
     if isinstance(scorer, crossrank.CachedScorer):
         terminal.uses(scorer.uses)
+
+
+def _asked(model: str, query: str, passages: Sequence[Passage], k: int | None) -> Ranked:
+    """The order of a language model.
+
+    Raises:
+        InputError: an option is given that only models on this machine have.
+    """
+    local = ("probability", "explain", "cache", *READS, "budget_ms", "backend", "device", "dtype", "threads")
+    if given := _given(local):
+        raise InputError(f"{model} is a language model behind an address, which knows no {given}: leave it out")
+    return options.language_model(model).rank(query, [passage.scored_text for passage in passages], k)
+
+
+def _given(names: Sequence[str]) -> str:
+    """Which of these options are on the command line, as they are written there."""
+    context = click.get_current_context()
+    given = [name for name in names if context.get_parameter_source(name) == ParameterSource.COMMANDLINE]
+    return ", ".join(f"--{name.replace('_', '-')}" for name in given)
 
 
 def _scorer(model: str | None, engine: dict[str, Any], reads: dict[str, Any]) -> PairScorer:
@@ -147,12 +171,9 @@ def _scorer(model: str | None, engine: dict[str, Any], reads: dict[str, Any]) ->
     found = named.read(model, default="small")
     if found.late is None:
         return crossrank.load(model, **engine, **reads)
-    context = click.get_current_context()
-    given = [name for name in reads if context.get_parameter_source(name) == ParameterSource.COMMANDLINE]
-    if given:
-        named_so = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+    if given := _given(READS):
         raise InputError(
-            f"{found.name} reads a passage up to its own document length, without windows: leave {named_so} out"
+            f"{found.name} reads a passage up to its own document length, without windows: leave {given} out"
         )
     return crossrank.load_late(model, **engine)
 
@@ -184,6 +205,22 @@ def _position(truncation: Truncation) -> int:
 
 def _tokens(truncation: Truncation) -> str:
     return f"{'' if truncation.exact else 'more than '}{truncation.tokens:,} tokens"
+
+
+def _print(
+    ranked: Ranked,
+    chances: list[float] | None,
+    passages: Sequence[Passage],
+    evidence: Found | None,
+    read: int | None,
+    as_json: bool,
+) -> None:
+    if as_json:
+        _print_json(ranked, chances, passages, evidence, read)
+    elif terminal.on_terminal():
+        _print_table(ranked, chances, passages, evidence)
+    else:
+        _print_lines(ranked, chances, passages, evidence)
 
 
 def _print_json(

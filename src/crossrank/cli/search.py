@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,6 +38,7 @@ Examples:
   crossrank search docs.index "retry policy" --coarse fast --depth 500 --budget-ms 50
   crossrank search docs.index "retry policy" -k 3 --json | jq -r .text
   crossrank search docs.index "retry policy" --threshold model
+  crossrank search docs.index "retry policy" --llm "http://localhost:8000/v1#qwen3" --llm-depth 5
   crossrank search docs.index "retry policy" --context 2000 --threshold 0.05 > prompt.txt
 """,
 )
@@ -69,6 +70,8 @@ Examples:
     "--mix", type=click.FloatRange(0, 1, min_open=True), metavar="SHARE",
     help="Share of the cross-encoder in the final score; the rest is the first stage's. 1 trusts it alone.",
 )  # fmt: skip
+@options.llm
+@options.llm_depth
 @time_budget.budget_ms
 @time_budget.on_error
 @click.option(
@@ -97,6 +100,8 @@ def command(
     no_rerank: bool,
     fusion: Literal["scores", "rrf"],
     mix: float | None,
+    llm: str | None,
+    llm_depth: int,
     budget_ms: float | None,
     on_error: OnError | None,
     budget: int | None,
@@ -123,6 +128,7 @@ def command(
     the cross-encoder finds the best answer: marked on a terminal, in the last column in a pipe, "evidence" in JSON,
     where the last line is an object of its own, {"explain": ...}, with the times of the steps.
     """
+    from crossrank.cascade import Stage
     from crossrank.cli import relevance, rows
     from crossrank.pipeline import MIX, open_pipeline
 
@@ -130,6 +136,9 @@ def command(
         raise click.UsageError("--context goes with neither --no-rerank (whose tokens?) nor --explain")
     if no_rerank and threshold is not None:
         raise click.UsageError("--threshold needs the cross-encoder that --no-rerank leaves out")
+    if llm is not None and budget_ms is not None:
+        raise click.UsageError("--budget-ms plans models on this machine, and how long --llm takes is not known")
+    asked = None if llm is None else options.language_model(llm)
     query = rows.query(query)
     began = time.perf_counter()
     pipeline = open_pipeline(
@@ -152,7 +161,9 @@ def command(
     if budget_ms is not None:
         pipeline = pipeline.within(budget_ms, memory=time_budget.memory(), on_error=on_error or "keep")
     opened = time.perf_counter() - began
-    answer = pipeline.search(query, k)
+    # Probabilities, evidence and tokens are those of models on this machine: a question a sentence would cost much.
+    last = () if asked is None else (Stage(asked, llm_depth, name=asked.model),)
+    answer = replace(pipeline, stages=(*pipeline.stages, *last)).search(query, k)
     if not answer.passages:
         terminal.note(f"Nothing was found{_why_nothing(folder, where)}.")
     _warn_of_cut_query(answer)
