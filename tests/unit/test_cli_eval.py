@@ -263,3 +263,29 @@ def test_a_frontier_of_two_models_and_a_cascade(models: dict[str, str]) -> None:
         assert system["cuts"]["pairs"] == made["systems"][3]["cuts"]["pairs"] / 2
         assert system["latency_ms"]["query"]["median"] > system["latency_ms"]["step"]["median"] > 0
     assert {one["model"] for one in made["calibration"]} == {"first"}
+
+
+def test_a_language_model_reads_last_and_its_cost_is_said(models: dict[str, str]) -> None:
+    pytest.importorskip("httpx", reason="needs the extra llm")
+    from apiserver import completion, serving
+
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        document = body["messages"][1]["content"].split("<document")[1]
+        return completion('{"score": 7}' if "bread" in document else "who knows?")
+
+    args = ["eval", judged_set(Path("set")), "--cache", "cache", "--embedder", models["embedder"], "--backend", "fake"]
+    args += ["--models", f"{models['first']},{models['second']}", "--mix", "1"]
+    with serving(answer) as api:
+        llm = ("--llm", f"{api.url}#big", "--llm-depth", 3)
+        made = run(*args, *llm, "--json", "--html", "page.html")
+        assert len(api.requests) == 6 * 3, "the page marks sentences without it"
+        assert "big is asked up to 18 questions." in made.stderr
+        told = json.loads(made.stdout)
+        (note,) = (note for note in told["notes"] if note.startswith("big: "))
+        assert note.startswith("big: 18 questions, 1800 + 90 tokens, ")
+        assert "documents keep their place" in note
+        *_, system = told["systems"]
+        assert system["name"] == "first > big"
+        assert (system["cuts"]["pairs"], system["latency_ms"]["query"]["queries"]) == (18, 6)
+        assert run(*args, "--llm", "big", code=1).stderr.startswith("Error: 'big' is no address")
+        assert "--llm reranks" in run(*args, *llm, "--no-rerank", code=2).stderr

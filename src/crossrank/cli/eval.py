@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crossrank.cli import judged, options, terminal
+from crossrank.cli.counted import Counted
 
 if TYPE_CHECKING:
     from crossrank.evaluation.candidates import Candidates, Reading
@@ -29,6 +30,7 @@ Examples:
   crossrank eval scifact/ --cache eval.cache --sample 50 --models small,my-model/
   crossrank eval trec_dl19/ --split full --run BM25=bm25.trec --over BM25
   crossrank eval my.index --queries queries.jsonl --qrels judged.tsv --models fast,small --cascade "fast>small"
+  crossrank eval my.index --queries queries.jsonl --qrels judged.tsv --sample 30 --llm "http://localhost:8000/v1#qwen3"
   crossrank eval --qrels qrels.txt --run old=old.trec --run new=new.trec -m nDCG@10 -m AP
 """,
 )
@@ -41,6 +43,8 @@ Examples:
 @click.option("--cascade", "cascades", multiple=True, metavar="COARSE>FINE",
               help="Two of --models: the fine one reads the best half, at most 50, of what the coarse one leaves. "
               "Repeat it.")  # fmt: skip
+@options.llm
+@options.llm_depth
 @click.option("--no-rerank", is_flag=True, help="First stages alone.")
 @click.option("--measure", "-m", "measures", multiple=True, metavar="NAME",
               help="A name of ir-measures, such as nDCG@10, RR@10, AP, P(rel=2)@5. Repeat it; verdicts are about the "
@@ -61,6 +65,8 @@ def command(
     depth: int,
     mix: str | None,
     cascades: tuple[str, ...],
+    llm: str | None,
+    llm_depth: int,
     no_rerank: bool,
     measures: tuple[str, ...],
     baseline: str | None,
@@ -85,10 +91,12 @@ def command(
         # Before any work: a missing library or folder must not cost an hour.
         judged.check_page(html)
         from crossrank.evaluation import report
-    if cascades and (no_rerank or asked.source is None):
-        raise click.UsageError("--cascade reranks, which --no-rerank and runs alone do not")
+    if (cascades or llm is not None) and (no_rerank or asked.source is None):
+        name = "--cascade" if cascades else "--llm"
+        raise click.UsageError(f"{name} reranks, which --no-rerank and runs alone do not")
     pairs = judged.cascades(cascades, asked.models)
-    outcome = _measured(asked, depth, mix, pairs, no_rerank, measures, baseline, relevant, max(show, 5))
+    last = None if llm is None else (Counted(options.language_model(llm)), llm_depth)
+    outcome = _measured(asked, depth, mix, pairs, last, no_rerank, measures, baseline, relevant, max(show, 5))
     if html is not None:
         report.write_evaluation(html, outcome)
     if as_json:
@@ -112,6 +120,7 @@ def _measured(
     depth: int,
     mix: str | None,
     cascades: Sequence[tuple[str, str]],
+    last: tuple[Counted, int] | None,
     no_rerank: bool,
     measures: Sequence[str],
     baseline: str | None,
@@ -132,12 +141,18 @@ def _measured(
     read: list[tuple[Candidates, Reading]] = []
     owners, texts = systems.Owners(), None
     scorers = {} if asked.source is None or no_rerank else judged.scorers(asked)
-    reranking = [*scorers, *(f"{coarse} > {fine}" for coarse, fine in cascades)]
-    _check_baseline(baseline, asked, list(runs), [systems.named(name, share) for name in reranking for share in shares])
+    marks = {name: scorer.score for name, scorer in scorers.items()}
+    marks |= {f"{coarse} > {fine}": marks[fine] for coarse, fine in cascades}
+    if last is not None:
+        # A sentence of its own would be a question of its own.
+        first = next(iter(scorers))
+        marks[f"{first} > {last[0].name}"] = marks[first]
+        terminal.note(f"{last[0].name} is asked up to {len(queries.queries) * last[1]:,} questions.")
+    _check_baseline(baseline, asked, list(runs), [systems.named(name, share) for name in marks for share in shares])
     if asked.source is not None:
         with judged.progress() as progress:
             opened = judged.opened(asked, queries, runs, depth, progress)
-            read = _read(opened.candidates, scorers, cascades, depth, min(shares), progress)
+            read = _read(opened.candidates, scorers, cascades, last, depth, min(shares), progress)
         owners, texts = opened.owners, opened.candidates.texts
         made = systems.first_stages(opened.candidates, owners, judged.STEPS)
         baseline = baseline or made[-1].name
@@ -145,7 +160,7 @@ def _measured(
             made += systems.reranked(before, reading, owners, shares)
         notes += [*opened.notes, *slow]
     made += given
-    notes += lacks
+    notes += [*lacks, *([f"{last[0].name}: {last[0].note}."] if last is not None else [])]
     notes += [f"{system.name}: {note}." for system in made if system.kind != "mix" for note in system.notes]
     return assess(
         made,
@@ -156,7 +171,7 @@ def _measured(
         baseline=baseline or "",
         # A model's calibration is measured once, on all candidates.
         readings=[reading for _, reading in read[: len(scorers)]],
-        scorers={reading.model: reading.scorer.score for _, reading in read},
+        scorers=marks,
         owners=owners,
         texts=texts,
         least=relevant,
@@ -170,11 +185,12 @@ def _read(
     found: Candidates,
     scorers: dict[str, PairScorer],
     cascades: Sequence[tuple[str, str]],
+    last: tuple[Counted, int] | None,
     depth: int,
     share: float,
     progress: judged.Progress,
 ) -> list[tuple[Candidates, Reading]]:
-    """What each model and each cascade reads, and of which candidates."""
+    """What each model and each cascade reads, and of which candidates; a language model reads after the first one."""
     from crossrank.cascade import Stage
     from crossrank.evaluation import candidates
     from crossrank.planner import depths
@@ -186,6 +202,9 @@ def _read(
         (Stage(scorers[coarse], wide, share, coarse), Stage(scorers[fine], near, 1.0, fine))
         for coarse, fine in cascades
     ]
+    if last is not None:
+        (name, scorer), (model, few) = next(iter(scorers.items())), last
+        stages.append((Stage(scorer, depth, share, name), Stage(model, few, 1.0, model.name)))
     return [
         *((found, reading) for reading in alone.values()),
         *(candidates.cascaded(found, coarse, fine, progress) for coarse, fine in stages),

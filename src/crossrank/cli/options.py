@@ -69,8 +69,8 @@ embedder = click.option(
 llm = click.option(
     "--llm",
     metavar="URL#MODEL",
-    help="A language model behind an OpenAI-compatible address, which reads the best passages last: it is asked about "
-    "each, and QUERY, these passages and OPENAI_API_KEY are sent there.",
+    help="A language model behind an OpenAI-compatible address, which reads last: it is asked about each of the best "
+    "passages, and these, the query and OPENAI_API_KEY are sent there.",
 )
 llm_depth = click.option(
     "--llm-depth",

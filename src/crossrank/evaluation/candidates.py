@@ -12,11 +12,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from crossrank.cascade import Stage, Trace, mixed, rerank
-from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
-from crossrank.lateinteraction import LateInteraction, PairScorer
+from crossrank.lateinteraction import PairScorer
 from crossrank.pipeline import Pipeline
-from crossrank.types import Passage, Ranking, Run, TokenStore, is_blank
+from crossrank.types import Passage, Ranking, Run, Scorer, TokenStore, is_blank
 
 Progress = Callable[[str, int, int], None]
 Texts = Callable[[Sequence[str]], Sequence[Passage]]
@@ -65,7 +64,7 @@ class Reading:
     """
 
     model: str
-    scorer: PairScorer
+    scorer: Scorer
     depth: int
     traces: Mapping[str, Trace]
 
@@ -180,5 +179,4 @@ def cascaded(
         fines[query] = replace(near, seconds=wide.seconds + near.seconds)
         if progress:
             progress("cascade", number, len(waiting))
-    assert isinstance(fine.scorer, (CrossEncoder, LateInteraction))
     return replace(candidates, base=coarse.name, traces=traces), Reading(name, fine.scorer, fine.depth, fines)
