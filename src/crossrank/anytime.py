@@ -91,7 +91,7 @@ def read(
     Without a deadline and a stopping rule it is one call of the scorer. Otherwise the candidates are cut into quanta,
     whose places do not depend on the deadline; several are joined in one call while it is far away, and one is cut
     into halves where only a part of it fits. So a later deadline never reads fewer documents, where time is as
-    predicted.
+    predicted. A scorer whose scores compare within one call only reads all or nothing.
 
     Raises:
         InputError: the scorer gives scores of another shape, or `texts` leaves a candidate out.
@@ -103,14 +103,16 @@ def read(
         return Reading(logits, cut, "", _joined(made.note, note))
     pace = pace or Pace()
     made = _candidates(scorer, query, head.ids, texts, store)
-    bounds = _quanta(made, pace)
+    whole = bool(getattr(scorer, "listwise", False))
+    until = replace(until, stopping=None) if whole else until
+    bounds = [0, len(made)] if whole else _quanta(made, pace)
     scores: list[NDArray[np.float32]] = []
     truncations: list[Truncation] = []
     notes = [made.note]
     done = 0
     stopped: Stopped = ""
     while done < len(head):
-        end = _next(made, pace, bounds, done, until)
+        end = _all(made, pace, until) if whole else _next(made, pace, bounds, done, until)
         if end == done:
             stopped = "deadline"
             break
@@ -283,6 +285,13 @@ def _quanta(made: _Candidates, pace: Pace) -> list[int]:
             spent = 0.0
         spent += seconds
     return [*bounds, len(made)]
+
+
+def _all(made: _Candidates, pace: Pace, until: Until) -> int:
+    """The end, where one call of all documents fits or nobody knows; else 0."""
+    left = until.left
+    fits = left > 0 and (not pace.known or made.seconds(pace, 0, len(made)) * MARGIN <= left)
+    return len(made) if fits else 0
 
 
 def _next(made: _Candidates, pace: Pace, bounds: list[int], done: int, until: Until) -> int:

@@ -27,7 +27,8 @@ class Stage:
     """One reranker and how many documents it reads.
 
     Attributes:
-        scorer: scores (query, passage) pairs.
+        scorer: scores (query, passage) pairs. One whose scores compare within one call only, such as places in an
+            order, says so by a true attribute `listwise`: it is asked about all of its documents at once or about none.
         depth: documents it reads, from the top of the ranking before it.
         weight: share of this stage's score in the new order, 0 < weight <= 1. The rest comes from the scores the
             ranking had before it; both are standardized over the documents read. 1 trusts the scorer alone. A
@@ -65,6 +66,7 @@ class Trace:
         note: what the step could not do as it should, for people; empty when there is nothing to say.
         stopped: why a step did less than it was there for, such as read fewer documents than its depth: "deadline",
             "settled" (by its stopping rule), "error", or "plan" of the step that left stages out; empty otherwise.
+        scorer: of a stage; None for steps that only rank. Names need not differ, so this tells which stage it was.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Trace:
     truncations: tuple[Truncation, ...] = ()
     note: str = ""
     stopped: Stopped = ""
+    scorer: Scorer | None = field(default=None, repr=False)
 
 
 def mixed(
@@ -206,7 +209,8 @@ def rerank(
                 raise
             made = Reading(np.zeros(0, dtype=np.float32), (), "error", failure(error))
         raw = dict(zip(head.ids, made.scores.tolist(), strict=False))
-        traces.append(Trace(stage.name, ranking, clock() - began, raw, made.truncations, made.note, made.stopped))
+        told = (made.truncations, made.note, made.stopped, stage.scorer)
+        traces.append(Trace(stage.name, ranking, clock() - began, raw, *told))
     return ranking, tuple(traces)
 
 

@@ -145,6 +145,11 @@ class LanguageModel:
     def __repr__(self) -> str:
         return f"LanguageModel({self.address.url!r}, {self.model!r}, window={self.window})"
 
+    @property
+    def listwise(self) -> bool:
+        """Whether scores compare within one call only, as with a window: they are places in an order."""
+        return self.window is not None
+
     @classmethod
     def named(cls, name: str, key: str = "", **options: Any) -> LanguageModel:
         """The model of a name `URL#MODEL`, as the command line takes it; `options` are those of the class.

@@ -165,9 +165,10 @@ class Pipeline:
         ranking, stages = traces[-1].ranking, self.stages
         if due is not None:
             chosen = plan(stages, len(ranking), due - self.clock())
-            stages = tuple(_for_top(stage, k) for stage in chosen.stages)
+            stages = chosen.stages
             if chosen.notes:
                 traces.append(Trace("plan", ranking, 0.0, {}, note="; ".join(chosen.notes), stopped="plan"))
+        stages = tuple(_for_top(stage, k) for stage in stages)
         ranking, reranked = rerank(
             query, ranking, stages, self.texts, self.store, deadline=due, on_error=self.on_error, clock=self.clock
         )
@@ -335,11 +336,14 @@ def open_pipeline(
 
     if isinstance(coarse, (str, Path)):
         raise InputError(f"coarse is a list of models, so one is coarse=[{str(coarse)!r}]")
+    check_k(depth)
     index: Index = Index.open(folder)
     made = _embedder(index, folder, embedder, (backend, device, dtype, threads))
+    # Read once: both retrievers ask for all of them, for every query.
+    kept = where if isinstance(where, str) else tuple(where)
     retrievers: dict[str, Retriever] = {
-        "bm25": BM25Retriever(index, where),
-        "dense": DenseRetriever(index, made, where),
+        "bm25": BM25Retriever(index, kept),
+        "dense": DenseRetriever(index, made, kept),
     }
     models = (*coarse, model) if rerank else ()
     how = {"backend": backend, "device": device, "dtype": dtype, "threads": threads}

@@ -190,6 +190,33 @@ def test_a_settled_top_ends_a_stage():
     assert sum(scorer.calls) == final.head
 
 
+class Places:
+    """A scorer of places: those of two calls do not compare."""
+
+    listwise = True
+
+    def __init__(self, clock):
+        self.clock, self.calls = clock, []
+
+    def score(self, pairs):
+        self.calls.append(len(pairs))
+        self.clock.now += 0.1
+        return np.arange(len(pairs), 0, -1, dtype=np.float32)
+
+
+@pytest.mark.parametrize("stopping", [None, Stopping(k=3, least=12)])
+def test_places_in_an_order_are_asked_for_at_once(stopping):
+    """With parts of the list, the best of each part stood before the second best of another."""
+    clock = Clock()
+    scorer, pace = Places(clock), Pace()
+    for left, read in ((9.0, 60), (0.05, 0), (0.2, 60)):
+        stage = Stage(scorer, 60, 0.5, pace=pace, stopping=stopping)
+        final, (trace,) = rerank("q", start(60), [stage], texts, deadline=clock.now + left, clock=clock)
+        assert final.ids == start(60).ids
+        assert (len(trace.scores), trace.stopped) == (read, "" if read else "deadline")
+    assert scorer.calls == [60, 60]
+
+
 def test_a_pace_without_its_owner_learns_too():
     pace = Pace(MODEL)
     clock = Clock()

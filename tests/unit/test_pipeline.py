@@ -20,6 +20,7 @@ from crossrank.types import Ranking
 pytest.importorskip("lance", reason="needs the search extra")
 
 from crossrank.index import Document, Index
+from crossrank.retrieval.dense import DenseRetriever
 
 TEXTS = {
     "paris": "Paris is the capital of France.",
@@ -35,6 +36,26 @@ def folder(tmp_path: Path, bi_encoder_folder: Path) -> Path:
     index = Index.create(tmp_path / "index", embedder, embedder.tokenizer, model=str(bi_encoder_folder), size=40)
     index.add([Document(id_, text) for id_, text in TEXTS.items()], embedder, embedder.tokenizer)
     return tmp_path / "index"
+
+
+def test_filters_of_a_generator_hold_for_every_step_and_query(folder: Path, bi_encoder_folder: Path) -> None:
+    """They were read by the first retriever of the first query, and the others found what they forbid."""
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    index = Index.create(folder.parent / "tenants", embedder, embedder.tokenizer, model=str(bi_encoder_folder), size=40)
+    documents = [Document(name, "Failed uploads.", metadata={"tenant": name}) for name in ("acme", "globex")]
+    index.add(documents, embedder, embedder.tokenizer)
+    where = {"tenant": "acme"}
+    conditions = (f"{name}={value}" for name, value in where.items())
+    made = crossrank.open_pipeline(folder.parent / "tenants", rerank=False, where=conditions)  # type: ignore[arg-type]
+    for _ in range(2):
+        assert [trace.ranking.ids for trace in made.search("failed uploads").traces] == [("acme",)] * 3
+    retriever = DenseRetriever(index, embedder, iter(["tenant=acme"]))  # type: ignore[arg-type]
+    assert [found.ids for found in retriever.retrieve(["uploads", "failed"], 5)] == [("acme",)] * 2
+
+
+def test_a_depth_of_nothing_is_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match="at least 1"):
+        crossrank.open_pipeline(folder, depth=0)
 
 
 def test_both_models_are_opened_as_asked(

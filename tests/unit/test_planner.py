@@ -19,6 +19,8 @@ from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
 from crossrank.pipeline import Answer, Pipeline
 from crossrank.planner import ADVICE, Memory, check, measure, measured, plan, timing
+from crossrank.relevance import last_read
+from crossrank.stopping import Stopping
 from crossrank.types import Ranking
 
 # Milliseconds that a document of the usual 128 tokens takes.
@@ -171,6 +173,24 @@ def test_a_mixed_stage_stops_when_its_top_is_settled_within_a_budget_only():
     assert pipeline(clock, "small", weight=1.0).within(5000).search("what?").traces[-1].stopped == ""
 
 
+def test_the_top_is_as_long_as_the_answer():
+    clock = Clock()
+    made = pipeline(clock, "small", weight=0.1, count=300)
+    made = replace(made, depth=300, stages=(replace(made.stages[0], depth=300, stopping=Stopping()),))
+    few, many = (made.search("what?", k=k).traces[-1] for k in (10, 150))
+    assert few.stopped == "settled"
+    assert len(few.scores) < 150 <= len(many.scores)
+
+
+def test_stages_of_one_name_are_told_apart():
+    """What the plan left out was not said, and the scores of one were read with the calibration of the other."""
+    made = pipeline(Clock(), "tiny", "large")
+    made = replace(made, stages=tuple(replace(stage, name="rerank") for stage in made.stages))
+    answer = made.within(60).search("what?")
+    assert any("left out rerank" in note for note in answer.notes)
+    assert last_read(made.stages, answer.traces)[0].scorer is made.stages[0].scorer
+
+
 def test_a_stage_that_fails_within_a_budget_leaves_the_fused_order():
     class Broken:
         def score(self, pairs):
@@ -256,7 +276,7 @@ def test_what_was_measured_is_kept_and_checked(
     assert pace() == known
     assert pace() == known
     assert calls == ["measured"]
-    pace(Memory(tmp_path / "costs", "2"))  # another version measures for itself
+    pace(Memory(str(tmp_path / "costs"), "2"))  # another version measures for itself
     assert len(calls) == 2
     ratio = 1.3
     pace()

@@ -137,7 +137,9 @@ def command(
     if no_rerank and threshold is not None:
         raise click.UsageError("--threshold needs the cross-encoder that --no-rerank leaves out")
     if llm is not None and budget_ms is not None:
-        raise click.UsageError("--budget-ms plans models on this machine, and how long --llm takes is not known")
+        raise click.UsageError(
+            "--llm goes without --budget-ms (or CROSSRANK_BUDGET_MS): how long it takes cannot be planned"
+        )
     asked = None if llm is None else options.language_model(llm)
     query = rows.query(query)
     began = time.perf_counter()

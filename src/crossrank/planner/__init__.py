@@ -7,7 +7,7 @@ what is worth beginning.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 from crossrank.cascade import Stage
@@ -102,14 +102,13 @@ def plan(stages: Sequence[Stage], candidates: int, seconds: float, advice: Advic
         return Plan(tuple(stages))
     enough = advice.few if seconds < advice.short else advice.enough
     if candidates >= advice.many:
-        pair = _coarse_to_fine(stages, candidates, seconds, enough, advice)
-        if pair is not None:
-            return Plan(pair, _left_out(stages, pair, seconds))
+        row, pair = _coarse_to_fine(stages, candidates, seconds, enough, advice)
+        if pair:
+            return Plan(pair, _left_out(stages, {0, row}, seconds))
     able = [row for row, count in enumerate(reads) if count >= min(enough, wanted[row])]
     # The last is the best; where none is able, the one that reads most, and of equals the better.
     row = able[-1] if able else max(range(len(stages)), key=lambda row: (reads[row], row))
-    chosen = (stages[row],)
-    return Plan(chosen, _left_out(stages, chosen, seconds))
+    return Plan((stages[row],), _left_out(stages, {row}, seconds))
 
 
 def depths(most: int, stages: int, advice: Advice = ADVICE) -> list[int]:
@@ -136,21 +135,22 @@ def _takes(stage: Stage, count: int) -> float:
 
 def _coarse_to_fine(
     stages: Sequence[Stage], candidates: int, seconds: float, enough: int, advice: Advice
-) -> tuple[Stage, Stage] | None:
-    """The cheapest stage and the best one that can still read enough of what it leaves; None where none can."""
+) -> tuple[int, tuple[Stage, ...]]:
+    """The row of the best stage that can still read enough of what the cheapest leaves, and both; or none of them."""
     coarse = stages[0]
     first = _reads(coarse, candidates, seconds * advice.coarse)
     rest = seconds - _takes(coarse, first)
-    for fine in reversed(stages[1:]):
+    for row in range(len(stages) - 1, 0, -1):
+        fine = stages[row]
         count = min(_reads(fine, candidates, rest), max(advice.most, enough))
         # A coarse stage that reads hardly more than the fine one sorts out little.
         if count >= enough and first >= 2 * count:
-            return replace(coarse, depth=first), replace(fine, depth=count)
-    return None
+            return row, (replace(coarse, depth=first), replace(fine, depth=count))
+    return 0, ()
 
 
-def _left_out(stages: Sequence[Stage], kept: Sequence[Stage], seconds: float) -> tuple[str, ...]:
-    names = [stage.name for stage in stages if stage.name not in {one.name for one in kept}]
+def _left_out(stages: Sequence[Stage], kept: Set[int], seconds: float) -> tuple[str, ...]:
+    names = [stage.name for row, stage in enumerate(stages) if row not in kept]
     return (f"left out {', '.join(names)}: {_ms(seconds)} are not enough for all stages",) if names else ()
 
 

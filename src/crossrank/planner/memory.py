@@ -35,7 +35,7 @@ class Memory:
         version: of the program; what another version measured does not count.
     """
 
-    folder: Path
+    folder: str | Path
     version: str = ""
 
     def pace(self, scorer: CrossEncoder, seconds: float = 1.5) -> Pace:
@@ -52,7 +52,7 @@ class Memory:
 
     def _read(self) -> dict[str, Any]:
         try:
-            found = json.loads((self.folder / _FILE).read_text(encoding="utf-8"))
+            found = json.loads((Path(self.folder) / _FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
@@ -63,12 +63,12 @@ class Memory:
         entries[key] = {part: getattr(model, part) for part in _PARTS}
         kept = dict(list(entries.items())[-_MOST:])
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            Path(self.folder).mkdir(parents=True, exist_ok=True)
             # Written aside and put in place at once: another process reads the old file or the new one.
             handle, name = tempfile.mkstemp(dir=self.folder, prefix=_FILE)
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 json.dump(kept, file, indent=1)
-            os.replace(name, self.folder / _FILE)
+            os.replace(name, Path(self.folder) / _FILE)
         except OSError:
             return
 

@@ -35,7 +35,8 @@ class BM25Retriever:
 
     def __init__(self, index: Words, where: Where = None) -> None:
         self._index = index
-        self._where = where
+        # Read once: it is asked for with every query.
+        self._where = where if where is None or isinstance(where, str) else tuple(where)
 
     def __repr__(self) -> str:
         return f"BM25Retriever({self._index!r}, where={self._where!r})"

@@ -43,7 +43,8 @@ class DenseRetriever:
         index.check_embedder(embedder)
         self._index = index
         self._embedder = embedder
-        self._where = where
+        # Read once: it is asked for with every query.
+        self._where = where if where is None or isinstance(where, str) else tuple(where)
 
     def __repr__(self) -> str:
         return f"DenseRetriever({self._index!r}, {self._embedder!r}, where={self._where!r})"
