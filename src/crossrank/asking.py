@@ -6,6 +6,7 @@ Any iterable is a list, read once: a generator that a check has read to its end 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 from crossrank.errors import InputError
@@ -73,6 +74,15 @@ def check_texts(texts: Iterable[str], call: str) -> list[str]:
         if not isinstance(text, str):
             raise InputError(f"text {position} is {type(text).__name__}, not a string")
     return made
+
+
+def check_whole(name: str, number: Any) -> None:
+    """Refuse what is no whole number, such as the 2.0 of `os.cpu_count() / 2`, where an option is one.
+
+    >>> check_whole("threads", 2)
+    """
+    if isinstance(number, bool) or not isinstance(number, Integral):
+        raise InputError(f"{name} must be a whole number, not {number!r}")
 
 
 def _listed(given: Iterable[Any], wanted: str) -> list[Any]:

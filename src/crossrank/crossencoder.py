@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank import backends, checkpoint
-from crossrank.asking import check_list, check_pairs, check_queries
+from crossrank.asking import check_list, check_pairs, check_queries, check_whole
 from crossrank.batching import budget_of, plan, slices
 from crossrank.calibration import Platt, sigmoid
 from crossrank.encoder import Encoded, PairEncoder, Windows
@@ -103,6 +103,8 @@ class CrossEncoder:
                 f"{read.name} is a {read.kind} model, which has no head that scores pairs; name a cross-encoder, such "
                 f"as 'small', or use crossrank.{load}(...). On the command line, crossrank {taken} it as --model"
             )
+        if max_length is not None:
+            check_whole("max_length", max_length)
         if max_length is not None and not 5 <= max_length <= read.max_length:
             raise InputError(f"max_length must be from 5 to {read.max_length} for {read.name}, not {max_length}")
         self.checkpoint = read

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from crossrank.asking import check_whole
 from crossrank.checkpoint import vocabulary
 from crossrank.errors import CheckpointError, InputError
 from crossrank.types import Tokens, Truncation
@@ -45,6 +46,8 @@ class Windows:
     most: int = 64
 
     def __post_init__(self) -> None:
+        for name, number in (("size", self.size), ("overlap", self.overlap), ("most", self.most)):
+            check_whole(f"{name} of windows", number)
         spans(0, self.size, self.overlap)
         if self.fold not in ("max", "mean", "first"):
             raise InputError(f"unknown fold {self.fold!r}; use 'max', 'mean' or 'first'")

@@ -202,6 +202,7 @@ def test_garbage_gets_an_error_or_nothing(cross_encoder_folder: Path, garbage: b
 HOSTILE: list[Any] = [
     b"", b"{", b"null", b"[]", b'"x"', b"\xff\xfe", b'{"query": NaN}', b"[" * 50_000, b'{"a":' * 20_000,
     b'{"query": "a", "documents": ' + b"9" * 5000 + b"}",
+    b'{"query": "a", "documents": [{"text": "b", "x": -1e999}], "return_documents": true}',
     {"query": "a" * 100_000, "documents": ["b"] * 10}, {"query": "a", "documents": ["\ud800", "\x00", "\u202e"]},
     {"query": "a", "documents": [["b"]]}, {"query": ["a"], "documents": ["b"]}, {"query": "a", "documents": {"0": "b"}},
     {"query": "a", "documents": ["b"], "top_n": -1}, {"query": "a", "documents": ["b"], "top_n": 1e99},

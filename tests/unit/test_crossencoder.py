@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -354,3 +355,16 @@ def test_threads_reach_the_native_engine_and_change_no_score(
     assert embedder.backend.threads == 2
     with pytest.raises(InputError, match="threads must be from 1 to 1024, not 0"):
         crossrank.load(cross_encoder_folder, backend="cpu", threads=0)
+
+
+def test_options_that_are_no_whole_numbers_are_refused_at_once(cross_encoder_folder: Path) -> None:
+    """os.cpu_count() / 2 is a float: `load` took it, and scoring failed in ctypes."""
+    wrong: list[dict[str, Any]] = [{"threads": 2.0}, {"threads": "2"}, {"max_length": 64.0}, {"window": 9.5},
+                                   {"overlap": 1.0}, {"max_windows": True}]  # fmt: skip
+    for options in wrong:
+        with pytest.raises(InputError, match="whole number"):
+            crossrank.load(cross_encoder_folder, **{"backend": "cpu", **options})
+    for options in ({"device": None}, {"backend": None}):
+        with pytest.raises(InputError, match="must be one of"):
+            crossrank.load(cross_encoder_folder, **options)  # type: ignore[arg-type]
+    assert crossrank.load(cross_encoder_folder, backend="cpu", threads=np.int64(1)).score([("a", "b")]).shape == (1,)  # type: ignore[arg-type]

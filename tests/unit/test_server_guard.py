@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -41,9 +42,17 @@ def ask(service: Service, door: Door, method: str, path: str, **headers: str) ->
 def test_a_loopback_address_answers_to_names_of_this_machine(service: Service, host: str) -> None:
     assert on_loopback(host)
     door = Door.at(host, KEYS)
-    assert ask(service, door, "GET", "/health", Host="evil.example:7997").status_code == 421
+    assert ask(service, door, "GET", "/", Host="evil.example:7997").status_code == 421
     for name in (f"{host}:7997", "localhost:7997", "127.0.0.1", "[::1]:7997"):
-        assert ask(service, door, "GET", "/health", Host=name).status_code == 200, name
+        assert ask(service, door, "GET", "/", Host=name).status_code == 200, name
+
+
+def test_probes_are_answered_by_any_name(service: Service) -> None:
+    """Those of Kubernetes and HAProxy come by an address, or with an empty name."""
+    door = Door.at("127.0.0.1", KEYS)
+    for path in ("/health", "/ready"):
+        for name in ("10.1.2.3:7997", ""):
+            assert ask(service, door, "GET", path, Host=name).status_code != 421
 
 
 def test_a_loopback_address_of_version_6(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +61,7 @@ def test_a_loopback_address_of_version_6(service: Service, monkeypatch: pytest.M
 
     monkeypatch.setattr(guard, "getaddrinfo", resolved)
     assert [on_loopback(one) for one in ("::1", "::ffff:127.0.0.1", "fe80::1%eth0", "::")] == [True, True, False, False]
-    assert ask(service, Door.at("::1", KEYS), "GET", "/health", Host="[::1]:7997").status_code == 200
+    assert ask(service, Door.at("::1", KEYS), "GET", "/", Host="[::1]:7997").status_code == 200
 
 
 def test_an_address_that_others_reach_answers_to_every_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,9 +78,9 @@ def test_allowed_names_are_compared_as_names(service: Service) -> None:
     door = Door.at("0.0.0.0", KEYS, ("Search.Example.COM", "other.example:443", "[2001:DB8::1]", "2001:db8::2"))
     names = ("search.example.com", "SEARCH.example.com:80", "other.example", "[2001:db8::1]", "[2001:db8::2]:7997")
     for name in (*names, "localhost"):
-        assert ask(service, door, "GET", "/health", Host=name).status_code == 200, name
+        assert ask(service, door, "GET", "/", Host=name).status_code == 200, name
     for name in ("evil.example", "0.0.0.0"):
-        assert ask(service, door, "GET", "/health", Host=name).status_code == 421
+        assert ask(service, door, "GET", "/", Host=name).status_code == 421
     with pytest.raises(InputError, match="--allow-host"):
         Door.at("0.0.0.0", KEYS, ("",))
 
@@ -87,6 +96,13 @@ def test_web_pages_may_pass_on_what_clients_are_told_to(service: Service) -> Non
         "access-control-expose-headers"
     ]
     assert {"retry-after", "x-request-id"} <= set(exposed.split(", "))
+
+
+def test_a_file_of_keys_that_is_no_text_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes("a-secret-key".encode("utf-16"))
+    refused = CliRunner().invoke(serve.command, ["--keys", str(file)])
+    assert (refused.exit_code, "no text in UTF-8" in refused.output) == (2, True)
 
 
 @pytest.mark.parametrize(("host", "warned"), [("127.0.0.2", False), ("0.0.0.0", True)])

@@ -302,11 +302,13 @@ def test_a_limit_must_be_over_0() -> None:
         Limits(documents=0)
 
 
-def test_folders_of_models_are_not_told(service: Service, tmp_path: Path) -> None:
+def test_folders_of_models_are_not_told(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tiny.cross_encoder(tmp_path / "secret-folder" / "model")
-    made = Service(crossrank.load(folder, backend="fake"))
-    assert made.model == "model"
-    assert "secret-folder" not in ask(made, "GET", "/info").text
+    monkeypatch.chdir(tmp_path)
+    for name in (folder, "secret-folder/model"):
+        made = Service(crossrank.load(name, backend="fake"))
+        assert made.model == "model"
+        assert "secret-folder" not in ask(made, "GET", "/info").text
 
 
 def test_pasted_candidates_are_bounded_in_tokens(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def open(
         CheckpointError: the backend cannot run this model.
         MissingExtraError: the backend's library is not installed.
     """
-    name, _, tier = name.partition(":")
+    name, tier = _named(name)
     _check(name, tier, device, dtype)
     chosen = _choose(checkpoint, device, dtype)[0] if name == "auto" else name
     if chosen == "torch":
@@ -56,7 +56,15 @@ def open(
     return reference.Reference(checkpoint)
 
 
+def _named(name: str) -> tuple[str, str]:
+    """A backend's name and its tier; what is no text is refused as a name that is unknown."""
+    backend, _, tier = str(name).partition(":")
+    return backend, tier
+
+
 def _check(name: str, tier: str, device: str, dtype: str) -> None:
+    if not isinstance(device, str):
+        raise InputError(f"device must be one of {', '.join(DEVICES)}, not {device!r}")
     if name not in NAMES or (tier and name != "cpu"):
         raise InputError(f"backend must be one of {', '.join(NAMES)}, not {name!r}; only cpu takes a tier: cpu:avx2")
     if device.partition(":")[0] not in DEVICES:
@@ -81,7 +89,7 @@ def why(checkpoint: Checkpoint, name: str = "auto", device: str = "auto", dtype:
     Raises:
         InputError: an unknown name, device or dtype, or one that the backend does not have.
     """
-    name, _, tier = name.partition(":")
+    name, tier = _named(name)
     _check(name, tier, device, dtype)
     if name != "auto":
         if name not in ("torch", "cuda"):

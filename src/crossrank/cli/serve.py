@@ -174,7 +174,10 @@ def _keys(file: Path | None) -> Keys:
     from crossrank.server.keys import Keys, read_lines
 
     given = [key.strip() for key in os.environ.get("CROSSRANK_API_KEYS", "").split(",")]
-    lines = read_lines(file.read_text(encoding="utf-8")) if file is not None else []
+    try:
+        lines = read_lines(file.read_text(encoding="utf-8")) if file is not None else []
+    except UnicodeDecodeError:
+        raise click.UsageError(f"--keys {file} is no text in UTF-8; save it so, one key a line") from None
     if file is not None and not lines:
         raise click.UsageError(f"{click.format_filename(file)} holds no key; one a line")
     return Keys([*lines, *filter(None, given)])

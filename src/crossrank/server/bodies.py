@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -90,7 +91,7 @@ def parse(body: bytes, most: int) -> dict[str, Any]:
         # As json.loads does it: UTF-8, or another of Unicode's encodings.
         text = body.decode(json.detect_encoding(body), "surrogatepass")
         _check_values(text, most)
-        value = json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError:
         raise invalid("the body is nested too deeply") from None
     except (ValueError, UnicodeDecodeError) as error:
@@ -114,6 +115,14 @@ def _check_values(text: str, most: int) -> None:
 
 def _separators(text: str) -> int:
     return text.count(",") + text.count("[") + text.count("{")
+
+
+def _finite(text: str) -> float:
+    """A number with a fraction or an exponent; 1e999 is infinite, and no reply could give it back."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large")
+    return number
 
 
 def _no_constant(name: str) -> None:

@@ -28,6 +28,8 @@ ACCESS = logging.getLogger("crossrank.server.access")
 
 # Open without a key: whether the server lives, and the page's files, which hold nothing of the index.
 _OPEN = ("/", "/docs", "/openapi.json", "/health", "/ready")
+# A load balancer's probe comes by an address, or with no name at all, and these two tell nobody anything.
+_PROBES = ("/health", "/ready")
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 # Nothing from elsewhere may be loaded, and nobody may frame the page.
@@ -78,7 +80,7 @@ class Door:
     def refusal(self, call: Call, method: str) -> RefusedError | None:
         """Why a request may not come in; None lets it in."""
         host = _name(call.header("host") or "")
-        if self.hosts and host not in self.hosts:
+        if self.hosts and host not in self.hosts and call.path not in _PROBES:
             return RefusedError("this server is not called by that name; see --allow-host", 421, "HostError")
         origin = call.header("origin")
         if origin is not None and method != "OPTIONS" and not self._knows(origin, call.header("host") or ""):

@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -204,8 +204,9 @@ class Service:
 
 def _public(name: str) -> str:
     """A model's name for strangers: of a folder only the last part, so that no reply tells where things lie."""
-    path = PurePath(name)
-    return path.name if path.is_absolute() or name.startswith(".") else name
+    path = Path(name)
+    # A name of the hub may be that of a folder here as well, and says nothing of where.
+    return path.name if path.is_absolute() or name.startswith((".", "~")) or path.is_dir() else name
 
 
 def _chunks(pairs: Sequence[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:
