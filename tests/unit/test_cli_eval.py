@@ -269,8 +269,12 @@ def test_a_language_model_reads_last_and_its_cost_is_said(models: dict[str, str]
     pytest.importorskip("httpx", reason="needs the extra llm")
     from apiserver import completion, serving
 
+    refuses: list[str] = []
+
     def answer(path: str, body: dict[str, Any]) -> Any:
-        document = body["messages"][1]["content"].split("<document")[1]
+        query, document = body["messages"][1]["content"].split("<document")
+        if any(word in query for word in refuses):
+            return 400, {"error": "content_filter"}, {}
         return completion('{"score": 7}' if "bread" in document else "who knows?")
 
     args = ["eval", judged_set(Path("set")), "--cache", "cache", "--embedder", models["embedder"], "--backend", "fake"]
@@ -287,5 +291,13 @@ def test_a_language_model_reads_last_and_its_cost_is_said(models: dict[str, str]
         *_, system = told["systems"]
         assert system["name"] == "first > big"
         assert (system["cuts"]["pairs"], system["latency_ms"]["query"]["queries"]) == (18, 6)
+        # A filter that refuses one query must not cost what was paid for the others.
+        refuses.append("bread?")
+        told = json.loads(run(*args, *llm, "--json").stdout)
+        (note,) = (note for note in told["notes"] if note.startswith("big: "))
+        assert "15 questions" in note
+        assert "1 query keeps its order" in note
+        refuses[:] = ["bread?", "yeast?", "cat?"]
+        assert "content_filter" in run(*args, *llm, "--json", code=1).stderr
         assert run(*args, "--llm", "big", code=1).stderr.startswith("Error: 'big' is no address")
         assert "--llm reranks" in run(*args, *llm, "--no-rerank", code=2).stderr

@@ -533,6 +533,8 @@ def test_the_command_line_asks_a_language_model(
         assert made.stdout == "1\t5.000000\ttea 5 #5\n2\t4.000000\ttea 4 #4\n", made.output
         assert f"{name}: 6 questions, " in made.stderr
         assert {headers["authorization"] for headers in api.headers} == {"Bearer secret"}
+        (tmp_path / "odd.txt").write_text("no number\ntea #3\n", encoding="utf-8")
+        assert run("rerank", QUERY, tmp_path / "odd.txt", "--model", name).exit_code == Exit.SOME_FAILED
         for option in ("--probability", "--explain", "--window=9", "--budget-ms=9"):
             refused = run("rerank", QUERY, tmp_path / "teas.txt", "--model", name, option)
             assert (refused.exit_code, f"knows no {option.split('=')[0]}: leave" in refused.output) == (1, True)

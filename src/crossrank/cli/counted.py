@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from crossrank.cli import terminal
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -12,17 +14,38 @@ if TYPE_CHECKING:
     from crossrank.llm import Judged, LanguageModel
 
 
+# Calls in a row without any answer, from which the address is gone for good.
+_GONE = 3
+
+
 class Counted:
-    """Scores as the model does, without a note a call: `note` is that of all."""
+    """Scores as the model does, without a note a call: `note` is that of all.
+
+    Once there was an answer, a call without any leaves the order of its documents: hundreds were paid for by then.
+    """
 
     def __init__(self, model: LanguageModel) -> None:
         self.name = model.model
         self._model = model
         self._calls: list[Judged] = []
+        self._lost: list[str] = []
+        self._in_a_row = 0
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         """As the model's."""
-        judged = self._model.judged(pairs)
+        import numpy as np
+
+        from crossrank.errors import RemoteError
+
+        try:
+            judged = self._model.judged(pairs)
+        except RemoteError as error:
+            self._in_a_row += 1
+            if not self._calls or self._in_a_row == _GONE:
+                raise
+            self._lost.append(str(error))
+            return np.zeros(len(pairs), dtype=np.float32)
+        self._in_a_row = 0
         self._calls.append(judged)
         return judged.scores
 
@@ -34,7 +57,7 @@ class Counted:
         from crossrank.llm import Judged
 
         calls = self._calls
-        return Judged(
+        told = Judged(
             np.concatenate([call.scores for call in calls]) if calls else np.zeros(0, np.float32),
             tuple(fallback for call in calls for fallback in call.fallbacks),
             tuple(place for call in calls for place in call.cut),
@@ -45,3 +68,7 @@ class Counted:
             sum(call.uncounted for call in calls),
             sum(call.seconds for call in calls),
         ).note
+        if self._lost:
+            told += f"; {terminal.count(len(self._lost), 'query keeps its order', 'queries keep their order')}: "
+            told += "; ".join(dict.fromkeys(self._lost))
+        return told

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from crossrank.cli import budget, options, terminal
+from crossrank.cli.exits import Exit
 from crossrank.errors import InputError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def command(
     device: str,
     dtype: str,
     threads: int | None,
-) -> None:
+) -> Exit:
     """Print passages in the order in which they answer QUERY, the best first.
 
     FILES hold one passage a line; *.jsonl hold one object a row: {"text": ..., "title": ..., "id": ...}, of which only
@@ -111,10 +112,10 @@ def command(
     if not passages:
         terminal.note("No passages were given, so there is nothing to rank.")
     if model is not None and options.is_address(model):
-        ranked = _asked(model, query, passages, k)
+        ranked, failed = _asked(model, query, passages, k)
         terminal.note(f"{model}: {ranked.note}.")
         _print(ranked, None, passages, None, None, as_json)
-        return
+        return Exit.SOME_FAILED if failed else Exit.OK
     import crossrank
 
     reads = {"max_length": max_length, "window": window, "overlap": overlap, "fold": fold}
@@ -138,10 +139,11 @@ def command(
     _print(ranked, chances, passages, evidence, read, as_json)
     if isinstance(scorer, crossrank.CachedScorer):
         terminal.uses(scorer.uses)
+    return Exit.OK
 
 
-def _asked(model: str, query: str, passages: Sequence[Passage], k: int | None) -> Ranked:
-    """The order of a language model.
+def _asked(model: str, query: str, passages: Sequence[Passage], k: int | None) -> tuple[Ranked, bool]:
+    """The order of a language model, and whether there are passages that it did not judge.
 
     Raises:
         InputError: an option is given that only models on this machine have.
@@ -149,7 +151,12 @@ def _asked(model: str, query: str, passages: Sequence[Passage], k: int | None) -
     local = ("probability", "explain", "cache", *READS, "budget_ms", "backend", "device", "dtype", "threads")
     if given := _given(local):
         raise InputError(f"{model} is a language model behind an address, which knows no {given}: leave it out")
-    return options.language_model(model).rank(query, [passage.scored_text for passage in passages], k)
+    from crossrank.crossencoder import Ranked
+    from crossrank.types import order_of
+
+    judged = options.language_model(model).judged([(query, passage.scored_text) for passage in passages])
+    order = order_of(judged.scores)[:k]
+    return Ranked(tuple(order.tolist()), judged.scores[order], (), note=judged.note), bool(judged.fallbacks)
 
 
 def _given(names: Sequence[str]) -> str:
