@@ -379,6 +379,42 @@ def test_wrong_arguments_are_refused(tmp_path: Path, cross_encoder_folder: Path)
         rerank(RowSource((tmp_path / "none.jsonl",)), tmp_path / "work", cross_encoder_folder)
 
 
+@pytest.mark.parametrize(
+    ("ranking", "told"),
+    [
+        ("first.run", "would take the place of .*first.run, which is read"),
+        ("other/../first.run", "would take the place of .*first.run"),
+        ("linked.run", "would take the place of .*first.run"),
+        ("beir/queries.jsonl", "would take the place of .*queries.jsonl"),
+        ("beir/corpus.jsonl", "would take the place of .*corpus.jsonl"),
+        *((f"work/{name}", "is a file of the work itself") for name in ("input.sqlite", "work.json", "lock")),
+        ("work/ranked.sqlite", "is a file of the work itself"),
+        ("work/my.part.run", "is a file of the work itself"),
+        ("other/../work/parts/out.run", "is a file of the work itself"),
+        ("work", "is a folder"),
+    ],
+)
+def test_rankings_take_no_place_of_what_is_read_or_of_the_work(
+    tmp_path: Path, cross_encoder_folder: Path, ranking: str, told: str
+) -> None:
+    for folder in ("beir", "other", "work/parts"):
+        (tmp_path / folder).mkdir(parents=True)
+    contents = {
+        "beir/queries.jsonl": '{"_id": "q", "text": "what?"}\n',
+        "beir/corpus.jsonl": '{"_id": "d", "text": "the cat"}\n',
+        "first.run": "q Q0 d 1 1 first\n",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    os.link(tmp_path / "first.run", tmp_path / "linked.run")
+    source = RunSource.of(tmp_path / "first.run", tmp_path / "beir")
+    with pytest.raises(InputError, match=told):
+        rerank(source, tmp_path / "work", cross_encoder_folder, ranking=tmp_path / ranking)
+    assert {name: (tmp_path / name).read_text(encoding="utf-8") for name in contents} == contents
+    done = rerank(source, tmp_path / "work", cross_encoder_folder, ranking=tmp_path / "work" / "out.run")
+    assert list(read_run(done.ranking)) == ["q"]
+
+
 # The command
 
 

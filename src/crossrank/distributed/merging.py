@@ -64,7 +64,7 @@ def merge(folder: WorkFolder, all_parts: Sequence[Part], target: Path, k: int | 
         ReadError: a part is damaged.
         InputError: an id cannot stand in a TREC run.
     """
-    joined = folder.path / "ranked.sqlite"
+    joined = folder.ranked
     pairs = blank = unread = queries_cut = tokens = 0
     with database.made(joined, _SCHEMA) as connection:
         connection.execute("ATTACH ? AS input", (str(folder.input),))

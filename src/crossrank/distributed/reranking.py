@@ -71,7 +71,8 @@ def rerank(
     Raises:
         ReadError: a file of the input, or a part that an earlier run made, is damaged.
         InputError: a pair comes twice, a text is missing, a query is blank or has no token, an id has two texts; the
-            folder is of another work; an argument is out of its range.
+            folder is of another work; the rankings would take the place of what is read or of the folder's own files;
+            an argument is out of its range.
         IndexFileError: another process works in the folder.
 
     >>> import json, tempfile
@@ -96,7 +97,7 @@ def rerank(
     workers = workers or Workers()
     to = Path(to).absolute()
     target = Path(ranking).absolute() if ranking is not None else to / "ranking.jsonl"
-    _check_target(target, to)
+    _check_target(target, to, source)
     model = str(Path(model).absolute()) if model is not None and Path(model).is_dir() else model
     loaded = {**(options or {}), "threads": workers.engine_threads}
     scorer = load(model, **loaded)
@@ -126,9 +127,17 @@ def rerank(
         return Reranked(target, scored, kept, merging.merge(folder, all_parts, target, k))
 
 
-def _check_target(target: Path, to: Path) -> None:
-    """Refuse a file that could not be written, before hours are spent."""
+def _check_target(target: Path, to: Path, source: Source) -> None:
+    """Refuse a file that could not be written, or whose place is taken, before hours are spent."""
     if target.parent != to and not target.parent.is_dir():
         raise InputError(f"there is no folder {target.parent} for the rankings: make it, or name another file")
+    if target == to or target.is_dir():
+        raise InputError(f"{target} is a folder: name a file in it for the rankings")
+    for file in source.files:
+        # By what it is and not by its name: links lead to the same file, and some disks do not tell a from A.
+        if target.resolve() == file.resolve() or (target.exists() and file.exists() and target.samefile(file)):
+            raise InputError(f"the rankings would take the place of {file}, which is read: name another file")
+    if workfolder.is_own(target, to):
+        raise InputError(f"{target} is a file of the work itself: name another one for the rankings")
     if target.suffix == ".parquet":
         from crossrank.distributed import parquet  # noqa: F401  its absence should not wait until the end

@@ -18,9 +18,10 @@ from crossrank.index.lock import exclusive
 
 # Times that a part may end the process that works on it. Twice can be chance: a machine that was taken away.
 MOST_TRIES = 3
-_MADE_OF, _LOCK, _INPUT = "work.json", "lock", "input.sqlite"
+_MADE_OF, _LOCK, _INPUT, _RANKED = "work.json", "lock", "input.sqlite", "ranked.sqlite"
 _CALLED = "called"
 _FOLDERS = {"parts", "tries"}
+_UNFINISHED = ".part"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,11 @@ class WorkFolder:
     def input(self) -> Path:
         """The input, brought into a form that can be read from anywhere."""
         return self.path / _INPUT
+
+    @property
+    def ranked(self) -> Path:
+        """The scores of all parts in the order of the rankings, while these are written."""
+        return self.path / _RANKED
 
     def file(self, part: Part) -> Path:
         """Where the result of a part lies, once it is done."""
@@ -116,9 +122,18 @@ def opened(path: Path, made_of: Mapping[str, Any], called: Mapping[str, str] | N
         # An input that was refused binds nothing: put right, it may go into the same folder.
         _check(path / _MADE_OF, stated, dict(called or {}), bound=(path / _INPUT).exists())
         # Left by a process that died: nobody else works here.
-        for leftover in (*path.glob("*.part*"), *path.glob("parts/*.part"), *path.glob("tries/*")):
+        for leftover in (*path.glob(f"*{_UNFINISHED}*"), *path.glob(f"parts/*{_UNFINISHED}"), *path.glob("tries/*")):
             leftover.unlink()
         yield WorkFolder(path, sha256(stated.encode()).hexdigest()[:16])
+
+
+def is_own(file: Path, folder: Path) -> bool:
+    """Whether a work in the folder writes or deletes files of this name itself."""
+    file, folder = file.resolve(), folder.resolve()
+    if folder not in file.parents:
+        return False
+    name = file.relative_to(folder).parts[0]
+    return name in {_MADE_OF, _LOCK, _INPUT, _RANKED, *_FOLDERS} or (file.parent == folder and _UNFINISHED in name)
 
 
 def _check(file: Path, stated: str, called: dict[str, str], bound: bool) -> None:
