@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ pytest.importorskip("lance", reason="needs the search extra")
 import crossrank
 import tiny
 from crossrank.cli import root
-from crossrank.distributed import Workers, embedding, indexing
+from crossrank.distributed import Workers, embedding, indexing, workfolder
 from crossrank.distributed.parts import Part
 from crossrank.errors import CheckpointError, IndexFileError, InputError
 from crossrank.index import Index
+from crossrank.index.lock import exclusive
 from crossrank.lateinteraction import load_late
 
 SMALL: dict[str, Any] = {"part_tokens": 60, "size": 16}
@@ -95,6 +97,70 @@ def test_going_on_embeds_only_what_is_missing(
     assert done.kept == sum(map(len, made))
     assert done.kept + done.embedded == 14
     assert content(to) == content(usual(corpus, tmp_path / "usual.index", bi_encoder_folder))
+
+
+def killed(monkeypatch: pytest.MonkeyPatch, corpus: Path, to: Path, model: Path, **settings: Any) -> None:
+    """An indexing that ends when all parts are done."""
+
+    def dying(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(indexing, "Prepared", dying)
+        with pytest.raises(KeyboardInterrupt):
+            indexing.index([corpus], to, model, **settings)
+
+
+@pytest.mark.parametrize("change", ["text", "part_tokens"])
+def test_what_was_begun_with_another_input_is_begun_anew(
+    change: str, corpus: Path, tmp_path: Path, bi_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is named by the index: a refusal could not be followed, and no update would come through."""
+    to = tmp_path / "my.index"
+    settings = dict(SMALL)
+    killed(monkeypatch, corpus, to, bi_encoder_folder, **settings)
+    work = tmp_path / "my.index.bulk"
+    begun = {file.name for file in (work / "parts").iterdir()}
+    (work / "notes.txt").touch()
+    if change == "text":
+        (corpus / "guide.md").write_text("paris is the capital", encoding="utf-8")
+    else:
+        settings["part_tokens"] = 90
+    with exclusive(work / "lock"), pytest.raises(IndexFileError, match="another process"):
+        indexing.index([corpus], to, bi_encoder_folder, **settings)
+    assert {file.name for file in (work / "parts").iterdir()} == begun
+    killed(monkeypatch, corpus, to, bi_encoder_folder, **settings)
+    assert begun.isdisjoint(file.name for file in (work / "parts").iterdir())
+    assert (work / "notes.txt").exists()
+    assert indexing.index([corpus], to, bi_encoder_folder, **settings).kept == 14
+    assert content(to) == content(usual(corpus, tmp_path / "usual.index", bi_encoder_folder))
+
+
+def test_a_folder_of_something_else_is_left_alone(corpus: Path, tmp_path: Path, bi_encoder_folder: Path) -> None:
+    work = tmp_path / "my.index.bulk"
+    with workfolder.opened(work, {"work": "rerank"}) as folder:
+        folder.input.touch()
+    with pytest.raises(InputError, match=r"was begun with another .*work than this"):
+        indexing.index([corpus], tmp_path / "my.index", bi_encoder_folder, **SMALL)
+    (work / "lock").unlink()
+    with pytest.raises(InputError, match="holds something else"):
+        indexing.index([corpus], tmp_path / "my.index", bi_encoder_folder, **SMALL)
+    assert (work / "input.sqlite").exists()
+
+
+def test_a_kill_while_the_work_is_put_away_ends_nothing(
+    corpus: Path, tmp_path: Path, bi_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dying(folder: Path) -> None:
+        (folder / "lock").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", dying)
+        with pytest.raises(KeyboardInterrupt):
+            indexing.index([corpus], tmp_path / "my.index", bi_encoder_folder, **SMALL)
+    done = indexing.index([corpus], tmp_path / "my.index", bi_encoder_folder, **SMALL)
+    assert (done.changes.unchanged, (tmp_path / "my.index.bulk").exists()) == (13, False)
 
 
 def test_what_workers_did_not_see_is_made_on_the_spot(

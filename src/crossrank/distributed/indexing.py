@@ -52,8 +52,9 @@ def index(
 
     Workers cut and embed the documents that the index does not hold as they are; what they make lies in the folder
     `to` + ".bulk" until the index has it. Then the index is updated by this process, which only reads and writes. A
-    run that was killed is gone on with by the same call. With the native engine the index is the one that
-    `Index.update` makes, vectors to the bit.
+    run that was killed is gone on with by the same call; where a file has changed meanwhile, or an argument is
+    another, what was made is thrown away, and what the index holds by then stays. With the native engine the index is
+    the one that `Index.update` makes, vectors to the bit.
 
     Args:
         paths: files and folders, see `crossrank.index.readers.find`.
@@ -68,7 +69,7 @@ def index(
         progress: called with what is done, how many documents of it, and how many there are.
 
     Raises:
-        InputError: a path does not exist; the work folder is of another work; an argument is out of its range.
+        InputError: a path does not exist; the work folder holds something else; an argument is out of its range.
         ReadError: a part that an earlier run made is damaged.
         IndexFileError: as `Index.open_or_create`; the index holds token vectors; another process works on it.
 
@@ -102,7 +103,9 @@ def index(
         "part_tokens": part_tokens,
     }
     work_folder = to.with_name(f"{to.name}.bulk")
-    with workfolder.opened(work_folder, made_of, {"model": f"{name} on {embedder.backend.name}"}) as folder:
+    called = {"model": f"{name} on {embedder.backend.name}"}
+    # Begun anew where something changed: the folder's name is given by the index, so no other could be named.
+    with workfolder.opened(work_folder, made_of, called, anew=True) as folder:
         if not folder.input.exists():
             documents.stage(folder.input, sources, made.digests(), part_tokens)
         all_parts = database.parts_of(folder.input)
@@ -114,6 +117,7 @@ def index(
             progress("indexing", now.documents, now.expected)
 
         changes = made.update(paths, prepared, embedder.tokenizer, report, cut=prepared.cut)
+        workfolder.empty(work_folder)  # First: a folder whose lock is gone before its input would be a stranger's.
     shutil.rmtree(work_folder)
     return Indexed(changes, len(made), embedded, kept)
 

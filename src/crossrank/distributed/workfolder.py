@@ -96,13 +96,17 @@ class WorkFolder:
 
 
 @contextmanager
-def opened(path: Path, made_of: Mapping[str, Any], called: Mapping[str, str] | None = None) -> Iterator[WorkFolder]:
+def opened(
+    path: Path, made_of: Mapping[str, Any], called: Mapping[str, str] | None = None, *, anew: bool = False
+) -> Iterator[WorkFolder]:
     """The folder of a work for the one process that leads it; made if there is none.
 
     Args:
         path: new, empty, or a folder of the same work.
         made_of: everything that the result depends on, as JSON has it.
         called: what people call some of that, such as a model that is known by its hash; it is only shown.
+        anew: where the folder is of the same kind of work (`made_of["work"]`), begun with something else: throw away
+            what was made, instead of refusing.
 
     Raises:
         InputError: the folder belongs to another work, or to something else.
@@ -120,11 +124,21 @@ def opened(path: Path, made_of: Mapping[str, Any], called: Mapping[str, str] | N
         raise InputError(f"{path} cannot be a folder for the results ({error.strerror}): name another") from error
     with exclusive(path / _LOCK, "the folder"):
         # An input that was refused binds nothing: put right, it may go into the same folder.
-        _check(path / _MADE_OF, stated, dict(called or {}), bound=(path / _INPUT).exists())
+        _check(path / _MADE_OF, stated, dict(called or {}), bound=(path / _INPUT).exists(), anew=anew)
         # Left by a process that died: nobody else works here.
         for leftover in (*path.glob(f"*{_UNFINISHED}*"), *path.glob(f"parts/*{_UNFINISHED}"), *path.glob("tries/*")):
             leftover.unlink()
         yield WorkFolder(path, sha256(stated.encode()).hexdigest()[:16])
+
+
+def empty(path: Path) -> None:
+    """Delete what the work in a folder made, and nothing else; for whoever holds the folder.
+
+    The input goes after the parts that were made of it, so that this may be killed, too.
+    """
+    made = (*path.glob("parts/*"), *path.glob("tries/*"), path / _RANKED, path / _INPUT, path / _MADE_OF)
+    for file in made:
+        file.unlink(missing_ok=True)
 
 
 def is_own(file: Path, folder: Path) -> bool:
@@ -136,19 +150,24 @@ def is_own(file: Path, folder: Path) -> bool:
     return name in {_MADE_OF, _LOCK, _INPUT, _RANKED, *_FOLDERS} or (file.parent == folder and _UNFINISHED in name)
 
 
-def _check(file: Path, stated: str, called: dict[str, str], bound: bool) -> None:
-    """Refuse another work; write down this one where there is none."""
+def _check(file: Path, stated: str, called: dict[str, str], bound: bool, anew: bool) -> None:
+    """Refuse another work, or throw it away; write down this one where there is none."""
     now = json.loads(stated)
+    written = json.dumps({**now, _CALLED: called}, sort_keys=True).encode()
     if not bound or not file.exists():
-        parts.write(file, [json.dumps({**now, _CALLED: called}, sort_keys=True).encode()])
+        parts.write(file, [written])
         return
     before = None
     with suppress(ValueError, OSError):
         before = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(before, dict):
-        raise ReadError(f"{file} is damaged: name a new folder for the results")
+        raise ReadError(f"{file} is damaged: name a new folder for the results, or delete {file.parent}")
     then = before.pop(_CALLED, {})
     if other := [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]:
+        if anew and "work" not in other:
+            empty(file.parent)
+            parts.write(file, [written])
+            return
         raise InputError(
             f"{file.parent} was begun with another {' and '.join(other)} than this: give the same as then, or name a "
             f"new folder (then: {_shown(before, other, then, called)}; now: {_shown(now, other, called, then)})"
