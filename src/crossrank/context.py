@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
+from unicodedata import category
 
 from crossrank.errors import InputError
 from crossrank.types import Passage, Place, check_k
@@ -21,7 +22,12 @@ _BETWEEN = 2
 three it would, and a passage of it that was not found would be lost in the middle of a source."""
 _SHARED = 32
 """Characters that the end of one passage and the start of another must share where no place tells where they lie."""
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"\w")
+_TOKEN = re.compile(r"(?<![\w.])[-+]?[$€£¥]?\.?\d\w*|\w+|[^\w\s]")
+"""A number with its sign and currency, a word, or one other character."""
+_DASHES = dict.fromkeys(map(ord, "‐‑‒–—―−"), "-")
+_TELLING = frozenset("-#%&*@/\\{}")
+"""Characters that make another statement, besides those that are symbols or marks for Unicode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +126,8 @@ def assemble(
 
     Passages are taken from the best on. One that does not fit is left out, and a shorter one after it may fit. Passages
     of one document that overlap, or of which one begins where the other ends, become one source. A near-duplicate of a
-    better passage is left out: `near` of its word triples are in the better one, and so is every number in it. When no
+    better passage is left out: `near` of its word triples are in the better one, and so is every number in it, with
+    its sign. Symbols such as + and < are words, and a text without any word is left out only for an equal one. When no
     passage fits, the best is cut after a word.
 
     Args:
@@ -292,10 +299,20 @@ def _overlap(first: str, second: str) -> int:
 
 
 def _said(passage: Passage) -> tuple[set[_Words], set[str]]:
-    """The word triples of a passage, title included, and the words with digits in them."""
-    words = _WORD.findall(passage.scored_text.lower())
+    """The word triples of a passage, title included, and the words with digits in them.
+
+    Symbols count as words: C++ is not C, and x < y is not x > y. A text without a word is a single one.
+    """
+    whole = passage.scored_text.lower()
+    if not _WORD.search(passage.text):
+        return {(whole,)}, set()
+    words = [token for token in _TOKEN.findall(whole.translate(_DASHES)) if _tells(token)]
     triples = {tuple(words[at : at + 3]) for at in range(max(1, len(words) - 2))}
     return triples, {word for word in words if any(letter.isdigit() for letter in word)}
+
+
+def _tells(token: str) -> bool:
+    return len(token) > 1 or token.isalnum() or token in _TELLING or category(token)[0] in "SM"
 
 
 def _twin(

@@ -117,6 +117,44 @@ def test_a_near_duplicate_is_left_out_and_another_number_is_not():
     assert len(assemble(passages, 1000, words, near=2).sources) == 3
 
 
+LONG = " ".join(WORDS[:60])
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [f"The rate was {rate} percent in the last quarter of 2024." for rate in ("-5", "5", "+5", "\u2212.5", ".5")],
+        [f"{LONG} and a rate of {rate} percent" for rate in ("-5", "5", "$5", "€5", "-$5", ".5")],
+        [f"Use {name} for the hot loop and nothing else." for name in ("C++", "C", "C#")],
+        [f"Set the flag if x {sign} y here" for sign in "><-*/+&=≤"],
+        ["👍", "🎉", "!!!", "?!", "👍👍"],
+        ["कि", "का"],
+    ],
+)
+def test_passages_that_differ_in_a_symbol_are_no_duplicates(texts):
+    passages = [Passage(str(place), text) for place, text in enumerate(texts)]
+    titled = [Passage(passage.id, passage.text, "One title of all") for passage in passages]
+    for found in (passages, passages[::-1]):
+        context = assemble(found, 1000, words)
+        assert sorted(source.passages[0] for source in context.sources) == [passage.id for passage in passages]
+    if not re.search(r"\w", "".join(texts)):
+        assert len(assemble(titled, 1000, words).sources) == len(texts)
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("“Cats” don’t purr – they hum… [1] (2020–2024)", "'Cats' don't purr - they hum. [1], 2020-2024!"),
+        ("See https://a.example/b?c=1, then GPT-4.", "see https://a.example/b?c=1; then gpt\u20114"),
+        ("!!!", "!!!"),
+        ("👍", "👍"),
+    ],
+)
+def test_punctuation_makes_no_other_statement(text, other):
+    (left,) = assemble([Passage("a", text), Passage("b", other)], 1000, words).left_out
+    assert left.reason == "near-duplicate of a"
+
+
 def test_a_shorter_passage_takes_the_room_that_is_left():
     passages = [Passage("a", "x " * 10), Passage("b", "y " * 50), Passage("c", "z " * 5), Passage("d", "  ")]
     context = assemble(passages, 20, words)
