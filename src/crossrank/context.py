@@ -9,7 +9,7 @@ from typing import Literal
 from unicodedata import category
 
 from crossrank.errors import InputError
-from crossrank.types import Passage, Place, check_k
+from crossrank.types import Passage, Place, check_k, is_blank
 
 Order = Literal["score", "document"]
 _Words = tuple[str, ...]
@@ -165,7 +165,7 @@ def assemble(
     left_out: list[LeftOut] = []
     over: list[_Block] = []
     for rank, passage in enumerate(passages, start=1):
-        if not passage.text.strip():
+        if is_blank(passage.text):
             left_out.append(LeftOut(passage.id, "blank"))
             continue
         block = _block(passage, rank)

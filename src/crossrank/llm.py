@@ -18,7 +18,7 @@ from crossrank.judging import Messages, UnreadableError, ask_for_order, ask_for_
 from crossrank.judging import read_order as order_in
 from crossrank.judging import read_score as score_in
 from crossrank.remote import Address, at_once
-from crossrank.types import order_of
+from crossrank.types import is_blank, order_of
 from crossrank.unicode import valid_text
 
 _HOPELESS = frozenset({401, 403, 404})
@@ -354,7 +354,7 @@ def _by_query(pairs: Sequence[tuple[str, str]]) -> dict[str, list[int]]:
     lists: dict[str, list[int]] = {}
     for place, (query, document) in enumerate(pairs):
         places = lists.setdefault(query, [])
-        if document.strip():
+        if not is_blank(document):
             places.append(place)
     return lists
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from crossrank.errors import InputError, RemoteError
 from crossrank.remote import Address, at_once
+from crossrank.types import is_blank
 from crossrank.unicode import valid_text
 
 # What one request may hold: OpenAI takes 2,048 texts and 300,000 tokens, others less.
@@ -127,7 +128,7 @@ class RemoteEmbedder:
             if not isinstance(text, str):
                 raise InputError(f"text {position} is {type(text).__name__}, not a string")
         texts = [valid_text(text) for text in texts]
-        distinct = list(dict.fromkeys(text for text in texts if text.strip()))
+        distinct = list(dict.fromkeys(text for text in texts if not is_blank(text)))
         stop = threading.Event()
         jobs = [partial(self._asked, batch, stop) for batch in _batches(distinct)]
         made = [vector for vectors in at_once(jobs, self._concurrency, stop) for vector in vectors]

@@ -173,6 +173,13 @@ def test_the_best_is_cut_when_nothing_fits():
     assert "nor the start" in nothing.note
 
 
+@pytest.mark.parametrize("blank", ["", " \n", "\u200b", "\u00ad\ufeff "])
+def test_a_text_that_shows_nothing_is_no_source(blank):
+    context = assemble([Passage("a", blank, "Title", "z.txt"), Passage("b", "Tea is hot.")], 100, words)
+    assert [source.passages for source in context.sources] == [("b",)]
+    assert [(left.passage, left.reason) for left in context.left_out] == [("a", "blank")]
+
+
 def test_order_as_in_the_document():
     text = " ".join(WORDS[:60])
     passages = [window("d", text, 40, 50), Passage("e", "other", document="e"), window("d", text, 0, 9)]

@@ -81,9 +81,12 @@ def test_each_document_is_judged_alone_and_keeps_its_position():
 
 def test_several_queries_and_blank_documents():
     with serving(honest) as api:
-        scores = model(api.url).score([("a", "x #1"), ("b", "x #2"), ("a", "  "), ("b", "x #1")])
-    assert scores.tolist() == [1, 2, -np.inf, 1]
-    assert len(api.requests) == 3
+        asked = [("a", "x #1"), ("b", "x #2"), ("a", "  "), ("b", "x #1"), ("b", "\u200b")]
+        scores = model(api.url).score(asked)
+        assert scores.tolist() == [1, 2, -np.inf, 1, -np.inf]
+        assert len(api.requests) == 3
+        ordered = model(api.url, window=5).score(asked)
+    assert ordered.tolist() == [0, 1, -np.inf, 0, -np.inf]
 
 
 def test_as_a_stage_it_says_what_it_cost_and_what_it_could_not_judge():

@@ -37,15 +37,16 @@ def embedder(url: str, **options: Any) -> RemoteEmbedder:
 
 
 def test_vectors_come_in_the_order_of_the_texts():
-    texts = ["abc", "xyz", " ", "abc", "hello"]
+    texts = ["abc", "xyz", " ", "abc", "hello", "\u200b"]
     with api_serving(honest) as api:
         made = embedder(api.url, key="secret").embed(texts)
-    assert made.shape == (5, 8)
+    assert made.shape == (6, 8)
     assert made.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(made, axis=1), 1, atol=1e-6)
     want = np.array([vector("hello")])
     np.testing.assert_allclose(made[4], want[0] / np.linalg.norm(want), atol=1e-6)
     np.testing.assert_array_equal(made[0], made[3])
+    np.testing.assert_array_equal(made[2], made[5])
     assert [body["input"] for body in api.requests] == [["abc", "xyz", "hello"]], "none twice, no blank one"
     assert api.paths == ["/v1/embeddings"]
     assert api.headers[0]["authorization"] == "Bearer secret"
