@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 from unicodedata import category
 
+import numpy as np
+
 from crossrank.errors import InputError
 from crossrank.types import Passage, Place, check_k, is_blank
 
@@ -220,9 +222,9 @@ def irrelevant(probability: float, threshold: float) -> str:
 
 def _count(count: Callable[[str], int], text: str) -> int:
     found = count(text)
-    if isinstance(found, bool) or not isinstance(found, int) or found < 0:
+    if isinstance(found, bool) or not isinstance(found, (int, np.integer)) or found < 0:
         raise InputError(f"count must give the number of tokens of a text, not {found!r}; such as len(encode(text))")
-    return found
+    return int(found)
 
 
 def _block(passage: Passage, rank: int) -> _Block:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import lance
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -200,6 +201,11 @@ def test_order_as_in_the_document():
 def test_what_means_nothing_is_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         assemble([Passage("a", "text")], **{"tokens": 10, "count": words, **arguments})
+
+
+def test_a_count_of_numpy_is_a_number():
+    context = assemble([Passage("a", "text")], 10, lambda text: np.int64(words(text)))
+    assert (type(context.tokens), context.tokens) == (int, 2)
 
 
 # --- over an index -----------------------------------------------------------------------------------------------
