@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from hashlib import sha256
 from typing import Any
@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.asking import check_texts
 from crossrank.errors import InputError, RemoteError
 from crossrank.remote import Address, at_once
 from crossrank.types import is_blank
@@ -111,23 +112,18 @@ class RemoteEmbedder:
             self._width = len(self._asked(["width"])[0])
         return self._width
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Iterable[str]) -> NDArray[np.float32]:
         """Unit vectors, shape (n, width), in the order of the texts.
 
         Equal texts are sent once. A blank text is not sent, because many addresses refuse it: its vector has the same
         number everywhere.
 
         Raises:
-            InputError: an item is not a string.
+            InputError: one string in place of a list, or an item that is no string.
             RemoteError: the address refuses, does not answer, or answers with something else than one vector of `width`
                 finite numbers for each text.
         """
-        if isinstance(texts, str):
-            raise InputError("embed takes a list of texts, not one string")
-        for position, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise InputError(f"text {position} is {type(text).__name__}, not a string")
-        texts = [valid_text(text) for text in texts]
+        texts = [valid_text(text) for text in check_texts(texts, "embed")]
         distinct = list(dict.fromkeys(text for text in texts if not is_blank(text)))
         stop = threading.Event()
         jobs = [partial(self._asked, batch, stop) for batch in _batches(distinct)]

@@ -52,6 +52,15 @@ def test_vectors_come_in_the_order_of_the_texts():
     assert api.headers[0]["authorization"] == "Bearer secret"
 
 
+def test_any_iterable_is_a_list_of_texts():
+    """A generator was read to its end by the check of its items, and no vector came back."""
+    with api_serving(honest) as api:
+        np.testing.assert_array_equal(embedder(api.url).embed(iter("ab")), embedder(api.url).embed(["a", "b"]))
+    for wrong in ("ab", [1], {"a": "b"}, None):
+        with pytest.raises(InputError):
+            embedder(api.url).embed(wrong)
+
+
 def test_half_of_a_surrogate_pair_is_replaced():
     """JSON can smuggle one in, and UTF-8 cannot hold it."""
     with api_serving(honest) as api:
