@@ -11,7 +11,7 @@ import pytest
 
 import crossrank
 from apiserver import serving
-from crossrank.errors import InputError, ScoreError
+from crossrank.errors import InputError
 from crossrank.fusion import Scores
 from crossrank.hybrid import hybrid
 from crossrank.retrieval.remote.function import FunctionRetriever, VectorRetriever
@@ -52,16 +52,36 @@ def test_a_function_is_asked_for_each_query_that_says_something():
     assert asked == [("x", 3), ("y", 3)]
 
 
+def test_what_is_read_once_is_a_list():
+    for find in (lambda: zip("ab", [1, 2], strict=True), lambda: {"a": 1, "b": 2}.items(), lambda: iter([("b", 2)])):
+        (found,) = FunctionRetriever(lambda query, depth, find=find: find()).retrieve(["x"], 1)
+        assert (found.ids, found.scores.tolist()) == (("b",), [2])
+
+    def failing():
+        yield ("a", 1)
+        raise TypeError("mine")
+
+    with pytest.raises(TypeError, match="mine"):
+        FunctionRetriever(lambda query, depth: failing()).retrieve(["x"], 1)
+
+
 @pytest.mark.parametrize(
-    ("found", "error", "message"),
+    ("found", "message"),
     [
-        ([("a", 1), ("a", 2)], InputError, "comes twice"),
-        ([(7, 1.0)], InputError, r"ids are strings, not int \(7\)"),
-        ([("a", float("nan"))], ScoreError, "NaN"),
+        ([("a", 1), ("a", 2)], "comes twice"),
+        ([(7, 1.0)], r"ids are strings, not int \(7\)"),
+        ([("a", float("nan"))], "gives 'a' the score nan, which is no number"),
+        ([("a", None)], "gives 'a' the score None, which is no number"),
+        ([("a", "high")], "the score 'high', which is no number"),
+        (None, r"gives a list of \(id, score\) pairs, not NoneType"),
+        ({"a": 1.0}, r"not dict: give its items\(\)"),
+        ("ab", "not str"),
+        (["a"], "in its list is 'a'"),
+        ([("a", 1.0, "b")], "in its list is"),
     ],
 )
-def test_what_a_function_may_not_give(found, error, message):
-    with pytest.raises(error, match=message):
+def test_what_a_function_may_not_give(found, message):
+    with pytest.raises(InputError, match=message):
         FunctionRetriever(lambda query, depth: found).retrieve(["x"], 10)
     with pytest.raises(InputError, match="a list of queries"):
         FunctionRetriever(lambda query, depth: found).retrieve("x", 10)

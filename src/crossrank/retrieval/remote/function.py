@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError
 from crossrank.retrieval.dense import by_vector
-from crossrank.retrieval.remote.store import Found
 from crossrank.types import Embedder, Ranking, Retrieved, check_k
+
+# As a store's `Found`, and from functions of others also what is read once, such as zip(ids, scores).
+_Given = Iterable[tuple[str, float]]
 
 
 class FunctionRetriever:
@@ -27,7 +30,7 @@ class FunctionRetriever:
     ('b',)
     """
 
-    def __init__(self, find: Callable[[str, int], Found]) -> None:
+    def __init__(self, find: Callable[[str, int], _Given]) -> None:
         self._find = find
 
     def __repr__(self) -> str:
@@ -37,9 +40,8 @@ class FunctionRetriever:
         """One ranking of at most `depth` documents a query, in the order of the queries; blank queries find nothing.
 
         Raises:
-            InputError: one string instead of a list, a depth under 1, or the function gives an id twice, or one that is
-                no string.
-            ScoreError: it gives NaN.
+            InputError: one string instead of a list, a depth under 1, or the function gives something else than pairs,
+                an id twice or one that is no string, or a score that is no number.
         """
         if isinstance(queries, str):
             raise InputError("retrieve takes a list of queries, not one string")
@@ -62,7 +64,7 @@ class VectorRetriever:
     [4.0]
     """
 
-    def __init__(self, find: Callable[[NDArray[np.float32], int], Found], embedder: Embedder) -> None:
+    def __init__(self, find: Callable[[NDArray[np.float32], int], _Given], embedder: Embedder) -> None:
         self._find = find
         self._embedder = embedder
 
@@ -79,11 +81,33 @@ class VectorRetriever:
         return by_vector(queries, self._embedder, lambda vector: _ranking(self._find(vector, depth), depth))
 
 
-def _ranking(found: Found, depth: int) -> Ranking:
-    ids = [id_ for id_, _ in found]
-    for id_ in ids:
+def _ranking(found: _Given, depth: int) -> Ranking:
+    told = "a retriever's function gives a list of (id, score) pairs"
+    if isinstance(found, (str, bytes, Mapping)) or not isinstance(found, Iterable):
+        cure = ": give its items()" if isinstance(found, Mapping) else ""
+        raise InputError(f"{told}, not {type(found).__name__}{cure}")
+    ids: list[str] = []
+    scores: list[float] = []
+    for pair in found:
+        try:
+            id_, score = pair
+        except (TypeError, ValueError):
+            raise InputError(f"{told}; in its list is {pair!r}") from None
         if not isinstance(id_, str):
             raise InputError(
                 f"a retriever's ids are strings, not {type(id_).__name__} ({id_!r}): turn them into strings"
             )
-    return Ranking.sorted(ids, [score for _, score in found]).cut(depth)
+        ids.append(id_)
+        scores.append(_number(id_, score))
+    return Ranking.sorted(ids, scores).cut(depth)
+
+
+def _number(id_: str, score: float) -> float:
+    """The score; told here, because NaN in a ranking is otherwise a model's."""
+    try:
+        number = float(score)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if math.isnan(number):
+        raise InputError(f"a retriever gives {id_!r} the score {score!r}, which is no number: leave out what has none")
+    return number
