@@ -56,7 +56,7 @@ def check_queries(queries: Iterable[str], passages: int) -> list[str]:
 def check_list(query: str, documents: Iterable[str], k: int | None) -> list[str]:
     """The documents in a list; refuse what cannot be ranked: a blank query, one string for a list, a `k` under 1."""
     if k is not None:
-        check_k(k)
+        check_k(k, cure="leave it out to keep everything")
     made = _listed(documents, "rank takes a list of documents")
     check_query(query)
     return made

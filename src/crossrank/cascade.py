@@ -48,7 +48,7 @@ class Stage:
     stopping: Stopping | None = None
 
     def __post_init__(self) -> None:
-        check_k(self.depth)
+        check_k(self.depth, "depth")
         if not 0.0 < self.weight <= 1.0:
             raise InputError(f"a stage's weight must be over 0 and at most 1, not {self.weight}")
 

@@ -159,7 +159,7 @@ def assemble(
     >>> context.tokens, context.sources[0].passages
     (18, ('faq#2', 'faq#3'))
     """
-    check_k(tokens)
+    check_k(tokens, "tokens")
     if order not in ("score", "document"):
         raise InputError(f"no order {order!r}; there are 'score' and 'document'")
     blocks: list[_Block] = []

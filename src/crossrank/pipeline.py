@@ -110,7 +110,7 @@ class Pipeline:
     _habits: dict[str, Habit] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_k(self.depth)
+        check_k(self.depth, "depth")
         if not self.retrievers:
             raise InputError("a pipeline needs at least one retriever")
         if self.budget is not None and not 0 < self.budget < float("inf"):
@@ -235,7 +235,7 @@ class Pipeline:
             InputError: a blank query, a budget, `k` or threshold out of its range, or no `count` where no stage has a
                 tokenizer.
         """
-        check_k(tokens)
+        check_k(tokens, "tokens")
         check_threshold(threshold)
         scorer = next((stage.scorer for stage in reversed(self.stages) if isinstance(stage.scorer, PairScorer)), None)
         if count is None:

@@ -45,7 +45,7 @@ class Stopping:
 
     def __post_init__(self) -> None:
         check_k(self.k)
-        check_k(self.least)
+        check_k(self.least, "least")
         if not 0.0 < self.error < float("inf"):
             raise InputError(f"the error of a stopping rule must be over 0 and finite, not {self.error}")
 

@@ -167,12 +167,12 @@ def order_of(scores: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     return np.argsort(-scores, kind="stable")
 
 
-def check_k(k: int) -> None:
-    """Refuse a `k` or depth that is not a whole number of at least 1."""
+def check_k(k: int, name: str = "k", cure: str = "") -> None:
+    """Refuse a `k`, depth or budget of tokens, called so by the caller, that is not a whole number of at least 1."""
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
-        raise InputError(f"k must be a whole number, not {k!r}")
+        raise InputError(f"{name} must be a whole number, not {k!r}")
     if k < 1:
-        raise InputError(f"k must be at least 1, not {k}; leave it out to keep everything")
+        raise InputError(f"{name} must be at least 1, not {k}" + (f"; {cure}" if cure else ""))
 
 
 def check_query(query: Any) -> None:

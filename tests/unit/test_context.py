@@ -192,10 +192,10 @@ def test_order_as_in_the_document():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"tokens": 0}, "at least 1"),
+        ({"tokens": 0}, "^tokens must be at least 1, not 0$"),
         ({"order": "best"}, "'score' and 'document'"),
         ({"count": lambda text: None}, "number of tokens"),
-        ({"count": len, "tokens": 2.5}, "whole number"),
+        ({"count": len, "tokens": 2.5}, "^tokens must be a whole number"),
     ],
 )
 def test_what_means_nothing_is_refused(arguments, message):
@@ -277,6 +277,8 @@ def test_markers_of_a_search_lead_back(folder: Path, cross_encoder_folder: Path)
         replace(pipeline, stages=()).context("what?", 20)
     with pytest.raises(InputError, match="from 0 to 1"):
         pipeline.context("what?", 20, threshold=1.5)
+    with pytest.raises(InputError, match=r"^tokens must be at least 1, not 0$"):
+        pipeline.context("what?", tokens=0)
 
 
 def test_a_context_of_an_answer_is_that_of_its_query(folder: Path, cross_encoder_folder: Path) -> None:

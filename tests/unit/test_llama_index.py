@@ -396,7 +396,7 @@ def test_a_scorer_is_shared_by_copies_and_never_written_as_a_name(cross_encoder_
 
 @pytest.mark.parametrize("top_n", [0, -1, 2.5, True])
 def test_a_top_n_that_means_nothing(top_n):
-    with pytest.raises(InputError, match="k must be"):
+    with pytest.raises(InputError, match=r"^top_n must be"):
         CrossrankRerank(top_n=top_n)
 
 

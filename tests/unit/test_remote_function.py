@@ -85,7 +85,7 @@ def test_what_a_function_may_not_give(found, message):
         FunctionRetriever(lambda query, depth: found).retrieve(["x"], 10)
     with pytest.raises(InputError, match="a list of queries"):
         FunctionRetriever(lambda query, depth: found).retrieve("x", 10)
-    with pytest.raises(InputError, match="at least 1"):
+    with pytest.raises(InputError, match=r"^depth must be at least 1, not 0$"):
         FunctionRetriever(lambda query, depth: found).retrieve(["x"], 0)
 
 
@@ -124,6 +124,8 @@ def test_the_pipeline_over_a_store(bi_encoder_folder: Path, cross_encoder_folder
     assert [passage.text for passage in answer.passages] == [TEXTS[id_] for id_ in answer.ranking.ids]
     by_scores = hybrid(Memory(embedder), embedder, cross_encoder_folder, fusion=Scores({"words": 1, "vectors": 1}))
     assert len(by_scores.search("tea", k=3).passages) == 3
+    with pytest.raises(InputError, match=r"^depth must be at least 1, not 0$"):
+        hybrid(Memory(embedder), embedder, cross_encoder_folder, depth=0)
     assert by_scores.within(10_000).search("tea").late is False
 
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crossrank.asking import check_list
 from crossrank.errors import InputError, ScoreError
-from crossrank.types import Passage, Ranking, Tokens, check_query
+from crossrank.types import Passage, Ranking, Tokens, check_k, check_query
 
 names = st.lists(st.text("abcdefgh", min_size=1, max_size=3), unique=True, max_size=10)
 rows = st.lists(st.lists(st.integers(0, 30000), max_size=12), max_size=10)
@@ -53,8 +54,17 @@ def test_cut():
     assert ranking.cut(2).ids == ("a", "b")
     assert ranking.cut(9).ids == ranking.ids
     for bad in (0, -1, 1.5, True):
-        with pytest.raises(InputError, match="k must"):
+        with pytest.raises(InputError, match=r"^k must"):
             ranking.cut(bad)
+
+
+def test_a_number_under_1_is_called_as_the_caller_calls_it():
+    with pytest.raises(InputError, match=r"^top_n must be at least 1, not 0$"):
+        check_k(0, "top_n")
+    with pytest.raises(InputError, match=r"^top_n must be a whole number, not 1\.5$"):
+        check_k(1.5, "top_n")
+    with pytest.raises(InputError, match=r"^k must be at least 1, not 0; leave it out to keep everything$"):
+        check_list("query", ["text"], 0)
 
 
 def test_nan_and_repeats_are_refused():

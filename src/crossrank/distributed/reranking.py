@@ -91,7 +91,7 @@ def rerank(
     >>> folder.cleanup()
     """
     if k is not None:
-        check_k(k)
+        check_k(k, cure="leave it out to keep everything")
     if part_tokens < 1:
         raise InputError(f"a part has at least 1 token, not {part_tokens}")
     workers = workers or Workers()

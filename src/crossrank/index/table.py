@@ -167,7 +167,7 @@ class Table:
 
     def bm25(self, query: str, depth: int, where: Where) -> Ranking:
         """See `Index.bm25`."""
-        check_k(depth)
+        check_k(depth, "depth")
         condition = to_sql(parse(where))
         if not isinstance(query, str):
             raise InputError(f"a query is a string, not {type(query).__name__}")
@@ -192,7 +192,7 @@ class Table:
 
     def dense(self, vector: NDArray[np.float32], depth: int, where: Where) -> Ranking:
         """See `Index.dense`."""
-        check_k(depth)
+        check_k(depth, "depth")
         condition = to_sql(parse(where))
         query = np.asarray(vector, dtype=np.float32)
         if query.shape != (self.settings.width,) or not np.isfinite(query).all():

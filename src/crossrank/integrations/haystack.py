@@ -52,7 +52,7 @@ class CrossrankRanker:
         meta_fields_to_embed: Sequence[str] = (),
         load_options: dict[str, Any] | None = None,
     ) -> None:
-        check_k(top_k)
+        check_k(top_k, "top_k")
         self.model = Model(model, load_options)
         self.top_k = top_k
         self.meta_fields_to_embed = list(meta_fields_to_embed)
@@ -92,7 +92,7 @@ class CrossrankRanker:
             top_k: instead of the component's.
         """
         k = self.top_k if top_k is None else top_k
-        check_k(k)
+        check_k(k, "top_k")
         found = best(self.model.ready, query, [self._text(document) for document in documents], k)
         made = [
             replace(documents[one.position], score=one.score, meta={**documents[one.position].meta, **one.notes})

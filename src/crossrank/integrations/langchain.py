@@ -59,7 +59,7 @@ class CrossrankCompressor(BaseDocumentCompressor):
     def __init__(
         self, top_n: int = 5, model: str | Path | Scorer = "small", load_options: dict[str, Any] | None = None
     ) -> None:
-        check_k(top_n)
+        check_k(top_n, "top_n")
         wanted = Model(model, load_options)
         fields: dict[str, Any] = {"model": wanted.name, "top_n": top_n, "load_options": load_options or {}}
         super().__init__(**fields)

@@ -84,7 +84,7 @@ class CrossrankRerank(BaseNodePostprocessor):
         callback_manager: CallbackManager | None = None,
         load_options: dict[str, Any] | None = None,
     ) -> None:
-        check_k(top_n)
+        check_k(top_n, "top_n")
         wanted = Model(model, load_options)
         fields: dict[str, Any] = {
             "model": wanted.name,

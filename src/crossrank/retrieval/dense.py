@@ -59,7 +59,7 @@ class DenseRetriever:
 
     def retrieved(self, queries: Sequence[str], depth: int) -> list[Retrieved]:
         """Like `retrieve`, with a report of queries that the embedder did not read to their end."""
-        check_k(depth)
+        check_k(depth, "depth")
         return by_vector(queries, self._embedder, lambda vector: self._index.dense(vector, depth, self._where))
 
 

@@ -45,7 +45,7 @@ class FunctionRetriever:
         """
         if isinstance(queries, str):
             raise InputError("retrieve takes a list of queries, not one string")
-        check_k(depth)
+        check_k(depth, "depth")
         return [_ranking(self._find(query, depth) if query.strip() else (), depth) for query in queries]
 
 
@@ -77,7 +77,7 @@ class VectorRetriever:
 
     def retrieved(self, queries: Sequence[str], depth: int) -> list[Retrieved]:
         """Like `retrieve`, with a report of queries that the embedder did not read to their end."""
-        check_k(depth)
+        check_k(depth, "depth")
         return by_vector(queries, self._embedder, lambda vector: _ranking(self._find(vector, depth), depth))
 
 

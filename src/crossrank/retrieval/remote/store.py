@@ -112,7 +112,7 @@ def check_depth(depth: int) -> None:
     Raises:
         InputError: under 1 or over `DEEPEST`.
     """
-    check_k(depth)
+    check_k(depth, "depth")
     if depth > DEEPEST:
         raise InputError(f"a store answers with at most {DEEPEST:,} passages, not {depth:,}: ask for fewer")
 
