@@ -98,6 +98,24 @@ def test_passages_come_back_as_they_went_in(index: Index) -> None:
         index.passages(["a", "c"])
 
 
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (Document(5, "one"), r"the id of document 1 is int \(5\), not a string"),  # type: ignore[arg-type]
+        (Document("n", None), "the text of document 'n' is NoneType, not a string"),  # type: ignore[arg-type]
+        (Document("n", "one", 7), "the title of document 'n' is int, not a string"),  # type: ignore[arg-type]
+        (Document("n", "one", metadata=["a"]), "the metadata of document 'n' is list"),  # type: ignore[arg-type]
+        (Document("", "one"), "needs an id"),
+        ("one", "expected a Document, not str"),
+    ],
+)
+def test_a_document_of_other_types_is_refused_by_name(index: Index, document: Document, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        add(index, Document("a", "first"), document)
+    with pytest.raises(InputError, match=r"an id is a string, not int \(5\)"):
+        index.remove(["a", 5], EMBEDDER, TOKENIZER)  # type: ignore[list-item]
+
+
 def test_token_ids_are_those_of_the_scored_text(index: Index) -> None:
     add(index, Document("a", "b c", "t"), Document("b", "x"), Document("c", "\u200b"))
     tokens = index.tokens(["b", "a"])

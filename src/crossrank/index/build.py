@@ -152,18 +152,8 @@ class Update:
 
     def documents(self, documents: Iterable[Document]) -> Changes:
         """Add documents, or replace those of the same id; the others are left alone."""
-        for document in documents:
-            if not isinstance(document, Document):
-                raise InputError(f"expected a Document, not {type(document).__name__}")
-            if not document.id:
-                raise InputError("a document needs an id")
-            clean = replace(
-                document,
-                id=valid_text(document.id),
-                text=valid_text(document.text),
-                title=valid_text(document.title),
-                metadata=plain_metadata(document.metadata),
-            )
+        for position, document in enumerate(documents):
+            clean = _clean(document, position)
             self._expected += 1
             self._document(clean, _Origin(), f"document {clean.id!r}", anywhere=True)
             self._dealt_with()
@@ -173,7 +163,11 @@ class Update:
         """Remove documents; an id that is not there is unchanged."""
         if isinstance(ids, str):
             raise InputError(f"remove takes a list of ids, so one is [{ids!r}]")
-        for id_ in dict.fromkeys(valid_text(id_) for id_ in ids):
+        wanted = list(ids)
+        for id_ in wanted:
+            if not isinstance(id_, str):
+                raise InputError(f"an id is a string, not {type(id_).__name__} ({id_!r}): turn it into one")
+        for id_ in dict.fromkeys(map(valid_text, wanted)):
             if id_ in self._known:
                 self._doomed.add(id_)
             else:
@@ -311,6 +305,33 @@ def _is_gone(path: str | Path) -> bool:
 
 def _within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _clean(document: Document, position: int) -> Document:
+    """A document that a program passed in, as an index can hold it.
+
+    Raises:
+        InputError: it is none, has no id, or something in it is of another type.
+    """
+    if not isinstance(document, Document):
+        raise InputError(f"expected a Document, not {type(document).__name__}")
+    if not isinstance(document.id, str):
+        raise InputError(
+            f"the id of document {position} is {type(document.id).__name__} ({document.id!r}), not a string: turn it "
+            "into one"
+        )
+    if not document.id:
+        raise InputError("a document needs an id")
+    for name, wanted, told in (("text", str, "string"), ("title", str, "string"), ("metadata", Mapping, "mapping")):
+        if not isinstance(value := getattr(document, name), wanted):
+            raise InputError(f"the {name} of document {document.id!r} is {type(value).__name__}, not a {told}")
+    return replace(
+        document,
+        id=valid_text(document.id),
+        text=valid_text(document.text),
+        title=valid_text(document.title),
+        metadata=plain_metadata(document.metadata),
+    )
 
 
 def digest_of(document: Document) -> str:
