@@ -226,13 +226,13 @@ class Index:
         """
         made = self._table.settings
         if ("" if late is None else late.fingerprint) != made.late:
-            name = made.late_model or "unnamed"
-            holds = f"token vectors of a late-interaction model ({name}, {made.late[:12]})" if made.late else "none"
-            raise IndexFileError(
-                f"the index {self._table.folder} holds {holds}, and this update has "
-                f"{'none' if late is None else f'another ({late.fingerprint[:12]})'}: give the same with --late "
-                "(late=...), or make the index anew with --rebuild (rebuild=True)"
-            )
+            told = "was made without token vectors, so leave --late (late=...) out"
+            if made.late:
+                model = f"a late-interaction model ({made.late_model or 'unnamed'}, {made.late[:12]})"
+                given = "none" if late is None else f"another ({late.fingerprint[:12]})"
+                told = f"holds token vectors of {model}; this update has {given}: give the same with --late (late=...)"
+            anew = "or make the index anew with --rebuild (rebuild=True)"
+            raise IndexFileError(f"the index {self._table.folder} {told}, {anew}")
 
     def update(
         self,
