@@ -163,7 +163,7 @@ def assemble(
     if order not in ("score", "document"):
         raise InputError(f"no order {order!r}; there are 'score' and 'document'")
     blocks: list[_Block] = []
-    kept: list[tuple[str, set[_Words], set[str]]] = []
+    kept: list[tuple[str, _Said]] = []
     left_out: list[LeftOut] = []
     over: list[_Block] = []
     for rank, passage in enumerate(passages, start=1):
@@ -172,15 +172,15 @@ def assemble(
             continue
         block = _block(passage, rank)
         joined = _with(blocks, block)
-        triples, numbers = _said(passage)
-        if len(joined) > len(blocks) and (twin := _twin(triples, numbers, kept, near)):
+        said = _said(passage)
+        if len(joined) > len(blocks) and (twin := _twin(said, kept, near)):
             left_out.append(LeftOut(passage.id, f"near-duplicate of {twin}"))
         elif _count(count, _text(_sources(joined, order))) > tokens:
             left_out.append(LeftOut(passage.id, "over the budget"))
             over.append(block)
         else:
             blocks = joined
-            kept.append((passage.id, triples, numbers))
+            kept.append((passage.id, said))
     sources = _sources(blocks, order)
     note = ""
     if not sources and over:
@@ -300,32 +300,53 @@ def _overlap(first: str, second: str) -> int:
     return border[-1]
 
 
-def _said(passage: Passage) -> tuple[set[_Words], set[str]]:
-    """The word triples of a passage, title included, and the words with digits in them.
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """Word triples of a text alone and with its title before it, and the words of both with digits in them."""
+
+    alone: set[_Words]
+    titled: set[_Words]
+    numbers: set[str]
+
+
+def _said(passage: Passage) -> _Said:
+    """What two passages are compared by.
 
     Symbols count as words: C++ is not C, and x < y is not x > y. A text without a word is a single one.
     """
     whole = passage.scored_text.lower()
     if not _WORD.search(passage.text):
-        return {(whole,)}, set()
-    words = [token for token in _TOKEN.findall(whole.translate(_DASHES)) if _tells(token)]
-    triples = {tuple(words[at : at + 3]) for at in range(max(1, len(words) - 2))}
-    return triples, {word for word in words if any(letter.isdigit() for letter in word)}
+        return _Said({(whole,)}, {(whole,)}, set())
+    words = _words(whole)
+    numbers = {word for word in words if any(letter.isdigit() for letter in word)}
+    return _Said(_triples(_words(passage.text.lower())), _triples(words), numbers)
+
+
+def _words(text: str) -> list[str]:
+    return [token for token in _TOKEN.findall(text.translate(_DASHES)) if _tells(token)]
+
+
+def _triples(words: Sequence[str]) -> set[_Words]:
+    return {tuple(words[at : at + 3]) for at in range(max(1, len(words) - 2))}
 
 
 def _tells(token: str) -> bool:
     return len(token) > 1 or token.isalnum() or token in _TELLING or category(token)[0] in "SM"
 
 
-def _twin(
-    triples: set[_Words], numbers: set[str], kept: Sequence[tuple[str, set[_Words], set[str]]], near: float
-) -> str:
+def _twin(said: _Said, kept: Sequence[tuple[str, _Said]], near: float) -> str:
     """The id of a passage that says the same; "" when there is none.
 
-    Numbers must agree, because records that differ in a price or a version alone share nearly all of their words.
+    Numbers must agree, because records that differ in a price or a version alone share nearly all of their words. Texts
+    must be near with their titles and without: a long title would make one of "Yes" and "No", and "See above." says
+    another thing under another title.
     """
-    for id_, others, known in kept:
-        if len(triples & others) >= near * len(triples) and numbers <= known:
+
+    def held(some: set[_Words], others: set[_Words]) -> bool:
+        return len(some & others) >= near * len(some)
+
+    for id_, other in kept:
+        if said.numbers <= other.numbers and held(said.alone, other.alone) and held(said.titled, other.titled):
             return id_
     return ""
 

@@ -156,6 +156,16 @@ def test_punctuation_makes_no_other_statement(text, other):
     assert left.reason == "near-duplicate of a"
 
 
+def test_short_texts_under_one_long_title_are_no_duplicates():
+    title = "may a customer who bought at a sale return what was bought within thirty days of the delivery"
+    found = [Passage(text, text, title, f"{text}.md") for text in ("Yes.", "No.")]
+    assert len(assemble(found, 1000, words).sources) == 2
+    other = replace(found[0], id="other", title=title.replace("customer", "shop"), document="other.md")
+    assert len(assemble([found[0], other], 1000, words).sources) == 2
+    same = replace(found[0], id="same", document="same.md")
+    assert [left.passage for left in assemble([found[0], same], 1000, words).left_out] == ["same"]
+
+
 def test_a_shorter_passage_takes_the_room_that_is_left():
     passages = [Passage("a", "x " * 10), Passage("b", "y " * 50), Passage("c", "z " * 5), Passage("d", "  ")]
     context = assemble(passages, 20, words)
