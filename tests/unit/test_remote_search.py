@@ -135,6 +135,38 @@ def test_an_answer_of_something_else_is_an_error(make: Make) -> None:
 
 
 @both
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"hits": {"hits": [{"_id": "a"}]}},
+        {"hits": {"hits": [{"_id": "a", "_score": None}]}},
+        {"hits": {"hits": [{"_id": "a", "_score": "high"}]}},
+        {"hits": {"hits": [{"_score": 1.0}]}},
+        {"hits": {"hits": [{"_id": None, "_score": 1.0}]}},
+        {"hits": {"hits": [5]}},
+        {"hits": {"hits": [None]}},
+        {"hits": {"hits": "none"}},
+        {"hits": [1]},
+        {"_shards": 5, "hits": {"hits": []}},
+    ],
+)
+def test_an_answer_with_a_broken_hit_is_an_error(make: Make, broken: dict[str, Any]) -> None:
+    with apiserver.serving(lambda path, body: (200, broken, HEADERS[make.__name__])) as api:
+        index = make(api.url.removesuffix("/v1"))
+        with pytest.raises(RemoteError, match="no hits that can be read"):
+            index.words("bread", 3)
+
+
+@both
+@pytest.mark.parametrize("hit", [{"_source": {"body": "x"}}, {"_id": "a", "_source": 5}, {"_id": "a", "_source": "x"}])
+def test_a_text_that_cannot_be_read_is_an_error(make: Make, hit: dict[str, Any]) -> None:
+    with apiserver.serving(lambda path, body: (200, {"hits": {"hits": [hit]}}, HEADERS[make.__name__])) as api:
+        index = make(api.url.removesuffix("/v1"))
+        with pytest.raises(RemoteError, match="no hits that can be read"):
+            index.passages(["a"])
+
+
+@both
 def test_a_silent_server_is_not_waited_for(make: Make) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         index = make(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.2)

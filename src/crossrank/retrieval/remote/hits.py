@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from crossrank.retrieval.remote.store import TIMEOUT, Fields, Found, check_depth
 from crossrank.types import Passage
 from crossrank.unicode import valid_text
 
+T = TypeVar("T")
 _AT_ONCE = 1_000
 """Passages of one request for texts."""
 
@@ -102,24 +103,23 @@ class SearchIndex(ABC):
         for at in range(0, len(wanted), _AT_ONCE):
             part = wanted[at : at + _AT_ONCE]
             asked = {"query": {"ids": {"values": part}}, "size": len(part), "_source": self._fields.names}
-            for hit in self._hits(asked):
-                found[str(hit["_id"])] = self._fields.passage(str(hit["_id"]), hit.get("_source") or {})
+            for id_, row in self._read(asked, lambda hit: (_id(hit), dict(hit.get("_source") or {}))):
+                found[id_] = self._fields.passage(id_, row)
         return in_order(ids, found, self)
 
     def _found(self, asked: Mapping[str, Any], depth: int) -> list[tuple[str, float]]:
-        hits = self._hits({**asked, "size": depth, "_source": False})
-        return [(str(hit["_id"]), float(hit["_score"])) for hit in hits]
+        return self._read({**asked, "size": depth, "_source": False}, lambda hit: (_id(hit), float(hit["_score"])))
 
-    def _hits(self, asked: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """The hits of an answer for the whole index."""
+    def _read(self, asked: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T]) -> list[T]:
+        """What `read` makes of each hit of an answer for the whole index."""
         answer = self._search({**asked, "timeout": f"{max(1, int(self._timeout * 1000))}ms"})
-        failed = (answer.get("_shards") or {}).get("failed", 0)
-        if answer.get("timed_out") or failed:
-            why = f"{failed} of its shards failed" if failed else f"its server gave up after {self._timeout:g} s"
-            raise RemoteError(f"{self!r} answered in part: {why}. Look at the server's log, or raise timeout", 200)
         try:
-            return list(answer["hits"]["hits"])
-        except (KeyError, TypeError) as error:
+            failed = (answer.get("_shards") or {}).get("failed", 0)
+            if answer.get("timed_out") or failed:
+                why = f"{failed} of its shards failed" if failed else f"its server gave up after {self._timeout:g} s"
+                raise RemoteError(f"{self!r} answered in part: {why}. Look at the server's log, or raise timeout", 200)
+            return [read(hit) for hit in answer["hits"]["hits"]]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RemoteError(
                 f"{self!r} gave no hits that can be read: is the client's address a search server?"
             ) from error
@@ -138,3 +138,9 @@ class SearchIndex(ABC):
             f"{self!r} did not answer ({type(error).__name__}: {str(error)[:200]}): check the client's address, that "
             "the server is up, or raise timeout"
         )
+
+
+def _id(hit: Mapping[str, Any]) -> str:
+    if not isinstance(hit["_id"], str):
+        raise TypeError("the id of a hit is no text")
+    return hit["_id"]
