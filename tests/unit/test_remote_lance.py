@@ -43,8 +43,8 @@ def test_words(uri: str) -> None:
     found = table(uri).words("is an upload retried?", 10)
     assert [id_ for id_, _ in found] == ["1", "3"]
     assert found[0][1] > found[1][1] > 0
-    assert [id_ for id_, _ in table(uri).words("yeast", 10)] == ["10", "2"], "equal ones by id"
-    assert [id_ for id_, _ in table(uri).words("yeast", 1)] == ["10"], "and not by chance"
+    assert [id_ for id_, _ in table(uri).words("yeast", 10)] == ["2", "10"], "equal ones by id, a number"
+    assert [id_ for id_, _ in table(uri).words("yeast", 1)] == ["2"], "and not by chance"
     assert table(uri, where="lang = 'de'").words("yeast", 10) == []
     assert table(uri).words('zebra " OR ( body:*', 10) == []
 
@@ -58,6 +58,20 @@ def test_nearest_is_the_order_of_the_cosine(uri: str) -> None:
     np.testing.assert_allclose([score for _, score in found], cosines[order], atol=1e-5)
     assert table(uri).nearest(query, 2) == found[:2]
     assert [id_ for id_, _ in table(uri, where="lang = 'de'").nearest(query, 2)] == ["3"]
+
+
+@pytest.mark.parametrize(
+    ("given", "order"),
+    [([10, 9, None, -3, 1], ["-3", "1", "9", "10", "None"]), (["10", "9", "b", "a"], ["10", "9", "a", "b"])],
+)
+def test_equal_ones_come_in_the_order_of_the_column(tmp_path: Path, given: list[object], order: list[str]) -> None:
+    vectors = pa.array([[1.0, 2.0]] * len(given), pa.list_(pa.float32(), 2))
+    columns = {"id": given, "text": ["yeast"] * len(given), "embedding": vectors}
+    lance.write_dataset(pa.table(columns), str(tmp_path / "tied.lance"))
+    tied = LanceTable(str(tmp_path / "tied.lance"), vector="embedding")
+    for depth in (len(given), 2):
+        for found in (tied.nearest(np.float32([1, 1]), depth), tied.words("yeast", depth)):
+            assert [id_ for id_, _ in found] == order[:depth]
 
 
 def test_texts(uri: str) -> None:

@@ -133,8 +133,9 @@ class LanceTable:
                     found[str(row[self._id])] = self._fields.passage(str(row[self._id]), row)
         return in_order(ids, found, self)
 
-    def _search(self, depth: int, score: str, asked: Any) -> list[tuple[str, Any]]:
-        """Ids and scores of at least the best `depth` rows, and of those that tie with the last."""
+    def _search(self, depth: int, score: str, asked: Any) -> list[tuple[Any, Any]]:
+        """Ids as the column holds them and scores of at least the best `depth` rows, and of those that tie with the
+        last."""
         with self._reading() as data:
             found = through_ties(
                 lambda limit: data.to_table(
@@ -143,10 +144,7 @@ class LanceTable:
                 depth,
                 score,
             )
-            return [
-                (str(id_), value)
-                for id_, value in zip(*(found[name].to_pylist() for name in (self._id, score)), strict=True)
-            ]
+            return list(zip(*(found[name].to_pylist() for name in (self._id, score)), strict=True))
 
     @contextmanager
     def _reading(self) -> Iterator[Any]:
@@ -167,5 +165,7 @@ class LanceTable:
             ) from error
 
 
-def _best(found: Sequence[tuple[str, float]], depth: int) -> list[tuple[str, float]]:
-    return sorted(found, key=lambda entry: (-entry[1], entry[0]))[:depth]
+def _best(found: Sequence[tuple[Any, float]], depth: int) -> list[tuple[str, float]]:
+    # Numbers in their own order, as in PostgreSQL, and not in that of their text. A null has no order: it comes last.
+    order = sorted(found, key=lambda entry: (-entry[1], entry[0] is None, entry[0]))
+    return [(str(id_), score) for id_, score in order[:depth]]
