@@ -186,6 +186,15 @@ def test_no_character_of_a_query_has_a_meaning(uri: str, query: str) -> None:
     assert len(notes(uri).passages(["1", "2", "10"])) == 3
 
 
+@pytest.mark.parametrize("match", ["any", "web"])
+def test_a_query_of_more_words_than_the_server_takes(uri: str, match: str) -> None:
+    table, words = notes(uri, match=match, timeout=60), [f"w{number}" for number in range(25_000)]
+    assert ids(table.words(" ".join([*words[:9_000], "or yeast"]), 10)) == ["2"]
+    for query in (" ".join(words), " ".join(word + "x" * 1_900 for word in words[:700])):
+        with pytest.raises(InputError, match=r"10,000 words: ask with fewer"):
+            table.words(query, 10)
+
+
 @pytest.mark.parametrize(
     ("options", "cure"),
     [
@@ -194,6 +203,7 @@ def test_no_character_of_a_query_has_a_meaning(uri: str, query: str) -> None:
         ({"fields": Fields('body" FROM notes; DROP TABLE notes; --')}, "name the columns"),
         ({"id": "id; DROP TABLE notes"}, "name the columns"),
         ({"language": "english'); DROP TABLE notes; --"}, "no such language|syntax"),
+        ({"language": "english\0"}, "was not asked: .*NUL"),
         ({"words": "body"}, "type tsvector"),
     ],
 )
@@ -214,8 +224,12 @@ def test_texts_come_in_the_order_of_the_ids(uri: str) -> None:
     assert table.passages([]) == []
     with pytest.raises(InputError, match="no passage '3' and 1 more: it may have been deleted"):
         table.passages(["1", "3", "4"])
-    with pytest.raises(InputError, match="ids must be those that the table gave"):
-        table.passages(["one"])
+    for wrong in ("one", "1\0", "1\ud800", "9" * 30):
+        with pytest.raises(InputError, match="ids must be those that the table gave"):
+            table.passages(["1", wrong])
+    for wrong in ("p000\0", "\ud800"):
+        with pytest.raises(InputError, match=r"no passage .*: it may have been deleted"):
+            PostgresTable(uri, "points").passages(["p000", wrong])
     with pytest.raises(InputError, match="passage 1 holds int"):
         PostgresTable(uri, "notes", Fields("year")).passages(["1"])
 

@@ -56,6 +56,8 @@ _EXACTLY = sql.SQL(
     "SELECT {id}::text, ({vector} <=> %(vector)s) + 0 FROM {table} AS rows WHERE {vector} IS NOT NULL "
     "ORDER BY 2, rows.{id} LIMIT %(depth)s"
 )
+_FEWER = "the query is too long for the server, which takes some 10,000 words: ask with fewer"
+_IDS = "ids must be those that the table gave"
 # What the caller can cure, by the server's code for it.
 _CURES = {
     "42P01": "name the table, and its schema, as the database spells them",
@@ -64,7 +66,10 @@ _CURES = {
     "42883": "`vector` must name a column of pgvector (CREATE EXTENSION vector), and `words` one of type tsvector",
     "42704": "no such language: SELECT cfgname FROM pg_ts_config shows those of this server",
     "22000": "use the embedder that made the vectors of the table",
-    "22P02": "ids must be those that the table gave",
+    "22P02": _IDS,
+    "22003": _IDS,
+    "54000": _FEWER,
+    "54001": _FEWER,
 }
 
 
@@ -146,7 +151,8 @@ class PostgresTable:
         counts finds nothing, and no character of it is SQL.
 
         Raises:
-            InputError: a depth under 1 or over `DEEPEST`, or the table has no such columns.
+            InputError: a depth under 1 or over `DEEPEST`, more words than the server takes (some 10,000), or the table
+                has no such columns.
             RemoteError: the server refuses or does not answer.
         """
         check_depth(depth)
@@ -197,7 +203,9 @@ class PostgresTable:
         asked = sql.SQL("SELECT {columns} FROM {table} WHERE {id} = ANY(%(ids)s)").format(
             columns=columns, table=self._table, id=self._id
         )
-        rows = self._ask(asked, {"ids": list(dict.fromkeys(ids))}) if ids else []
+        # What PostgreSQL's texts cannot hold is in no table: nothing is found for it.
+        wanted = list(dict.fromkeys(valid_text(id_).replace("\0", "\ufffd") for id_ in ids))
+        rows = self._ask(asked, {"ids": wanted}) if ids else []
         found = {str(id_): self._fields.passage(str(id_), dict(zip(names, row, strict=True))) for id_, *row in rows}
         return in_order(ids, found, self)
 
@@ -283,6 +291,8 @@ class PostgresTable:
                 f"{self!r} did not answer in {self._timeout:g} s: give it an index (GIN for words; HNSW for vectors, "
                 "and ask it for at most 1,000 passages), or raise its timeout"
             )
+        if error.sqlstate is None and isinstance(error, psycopg.DataError):
+            return InputError(f"{self!r} was not asked: {said}")
         if error.sqlstate is None:
             return RemoteError(f"{self!r} cannot be reached: {said}; check its address, and that the server is up")
         return RemoteError(f"{self!r} was refused by the server: {said} ({error.sqlstate})")
