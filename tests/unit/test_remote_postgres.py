@@ -234,6 +234,30 @@ def test_texts_come_in_the_order_of_the_ids(uri: str) -> None:
         PostgresTable(uri, "notes", Fields("year")).passages(["1"])
 
 
+def test_dots_in_a_name_lead_into_objects_unless_a_column_has_them(uri: str) -> None:
+    with psycopg.connect(uri) as connection:
+        connection.execute('CREATE TABLE "nested rows" (id text, body text, meta jsonb, more json, "meta.year" int)')
+        connection.execute(
+            """INSERT INTO "nested rows" VALUES
+            ('cats', 'Cats purr.', '{"title": "Cats", "year": 1, "by.whom": {"name": "Ann"}}', '{"text": "Miaow."}', 3),
+            ('bees', 'Bees hum.', NULL, '{}', NULL)"""
+        )
+    metadata = ["meta.year", "meta.by.whom.name"]
+    table = PostgresTable(uri, "nested rows", Fields("body", title="meta.title", metadata=metadata), schema="public")
+    assert table.passages(["cats", "bees"]) == [
+        Passage("cats", "Cats purr.", "Cats", "", {"meta.year": 3, "meta.by.whom.name": "Ann"}),
+        Passage("bees", "Bees hum.", "", "", {"meta.year": None}),
+    ]
+    table = PostgresTable(uri, "nested rows", Fields("more.text", title="meta.title"))
+    assert table.passages(["cats"]) == [Passage("cats", "Miaow.", "Cats")]
+    with pytest.raises(InputError, match=r"passage bees has no field 'more.text'"):
+        table.passages(["bees"])
+    for options, cure in (({"fields": Fields("body", title="none.title")}, "columns"), ({"table": "none"}, "table")):
+        table = PostgresTable(uri, **{"table": "nested rows", "fields": Fields("more.text"), **options})
+        with pytest.raises(InputError, match=f"does not exist; name the {cure}"):
+            table.passages(["cats"])
+
+
 def test_what_cannot_be_asked(uri: str) -> None:
     table = PostgresTable(uri, "points", vector="embedding")
     for depth in (0, 10_001, True):

@@ -58,6 +58,7 @@ _EXACTLY = sql.SQL(
 )
 _FEWER = "the query is too long for the server, which takes some 10,000 words: ask with fewer"
 _IDS = "ids must be those that the table gave"
+_COLUMNS = sql.SQL("SELECT attname FROM pg_attribute WHERE attrelid = %(table)s::regclass AND attnum > 0").format()
 # What the caller can cure, by the server's code for it.
 _CURES = {
     "42P01": "name the table, and its schema, as the database spells them",
@@ -83,12 +84,13 @@ class PostgresTable:
     Args:
         address: `postgresql://user@host/database`, or libpq's `host=... dbname=...`.
         table: name of the table or view.
-        fields: its columns of texts.
+        fields: its columns of texts; `meta.title` is the column of that name or, in a table without one, `title` in its
+            column `meta` of type json or jsonb.
         schema: of the table; "" looks along the search path.
         id: column of the ids, a key; they come out as text.
         vector: column of pgvector; "" has none.
         words: column of type tsvector; "" takes the words of the text column, which is fast where there is a GIN index
-            on `to_tsvector('english', text)`.
+            on `to_tsvector('english', text)`, and must be a column of its own then.
         language: text search configuration that the words were made with.
         match: "any" finds what has any word of the query, which suits questions; "web" what has all of them, and reads
             "quoted words", `or` and `-` as web searches do.
@@ -198,16 +200,31 @@ class PostgresTable:
             InputError: an id is not in the table, or the table has no such columns.
             RemoteError: the server refuses or does not answer.
         """
-        names = self._fields.names
+        if not ids:
+            return []
+        names = self._columns()
         columns = sql.SQL(", ").join([sql.SQL("{}::text").format(self._id), *map(sql.Identifier, names)])
         asked = sql.SQL("SELECT {columns} FROM {table} WHERE {id} = ANY(%(ids)s)").format(
             columns=columns, table=self._table, id=self._id
         )
         # What PostgreSQL's texts cannot hold is in no table: nothing is found for it.
         wanted = list(dict.fromkeys(valid_text(id_).replace("\0", "\ufffd") for id_ in ids))
-        rows = self._ask(asked, {"ids": wanted}) if ids else []
+        rows = self._ask(asked, {"ids": wanted})
         found = {str(id_): self._fields.passage(str(id_), dict(zip(names, row, strict=True))) for id_, *row in rows}
         return in_order(ids, found, self)
+
+    def _columns(self) -> list[str]:
+        """The columns that hold the fields; asked for only where the name of one leads into an object."""
+        names = self._fields.names
+        if not any("." in name for name in names):
+            return names
+        known = {str(name) for (name,) in self._ask(_COLUMNS, {"table": self._table.as_string(None)})}
+        columns: list[str] = []
+        for name in names:
+            outer = [name[:at] for at, sign in enumerate(name) if sign == "." and name[:at] in known]
+            # A name that is nowhere stays as it is, and the server says that there is no such column.
+            columns += [name] if name in known or not outer else outer
+        return list(dict.fromkeys(columns))
 
     def _ask(self, asked: sql.Composed, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """The rows of one query, on the connection there is; on a new one where the server has closed that."""
