@@ -111,9 +111,11 @@ def test_async_scores_off_the_event_loop():
 
 def test_which_text_is_read_and_what_is_not():
     scorer = NumberScorer()
-    document = Document(content="text #1", meta={"title": "Honey", "empty": None})
-    CrossrankRanker(scorer, meta_fields_to_embed=["title", "empty", "absent"]).run(QUERY, [document])
-    assert scorer.texts == ["Honey\ntext #1"]
+    empty = {"none": None, "blank": "", "list": []}
+    document = Document(content="text #1", meta={"title": "Honey", "year": 0, "draft": False, **empty})
+    fields = ["title", "year", *empty, "absent", "draft"]
+    CrossrankRanker(scorer, meta_fields_to_embed=fields).run(QUERY, [document])
+    assert scorer.texts == ["Honey\n0\nFalse\ntext #1"]
     ranker = CrossrankRanker(load_options={"max_windows": 1})
     long, blank = ranker.run(QUERY, [Document(content=None), Document(content="bees " * 900)])["documents"]
     assert long.meta["rerank_read"].endswith("of 900 tokens")
@@ -128,3 +130,5 @@ def test_what_means_nothing_is_refused():
         CrossrankRanker(NumberScorer()).run(QUERY, [Document(content="#1")], top_k=0)
     with pytest.raises(InputError, match="score"):
         CrossrankRanker(42)
+    with pytest.raises(InputError, match=r"meta_fields_to_embed=\['year'\]"):
+        CrossrankRanker(meta_fields_to_embed="year")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from crossrank.errors import InputError
 from crossrank.extras import require
 from crossrank.integrations.lists import Model, best
 from crossrank.types import Scorer, check_k
@@ -23,7 +24,8 @@ class CrossrankRanker:
     Args:
         model: a name of `crossrank models`, a hub name, a folder, or a scorer; a scorer cannot be written to a file.
         top_k: documents to return; all of them, ordered, when fewer come in.
-        meta_fields_to_embed: fields of `meta` that the model reads before the content, each on its own line.
+        meta_fields_to_embed: fields of `meta` that the model reads before the content, each on its own line; absent,
+            None and empty ones are left out.
         load_options: keywords for `crossrank.load`, such as `{"window": 200, "overlap": 50}`; only for names.
 
     Documents are copied; `score` is the raw score, larger is better, no fixed range. A document without content is read
@@ -33,7 +35,8 @@ class CrossrankRanker:
     allowed_modules=["crossrank.integrations.*"])`.
 
     Raises:
-        InputError: `top_k` under 1, or a model that is neither a name nor a scorer.
+        InputError: `top_k` under 1, a model that is neither a name nor a scorer, or one string in the place of a list
+            of fields.
 
     >>> import numpy as np
     >>> class Length:
@@ -53,6 +56,10 @@ class CrossrankRanker:
         load_options: dict[str, Any] | None = None,
     ) -> None:
         check_k(top_k, "top_k")
+        if isinstance(meta_fields_to_embed, str):
+            raise InputError(
+                f"meta_fields_to_embed is a list of names, so one is meta_fields_to_embed=[{meta_fields_to_embed!r}]"
+            )
         self.model = Model(model, load_options)
         self.top_k = top_k
         self.meta_fields_to_embed = list(meta_fields_to_embed)
@@ -108,5 +115,7 @@ class CrossrankRanker:
         return await asyncio.to_thread(self.run, query, documents, top_k)
 
     def _text(self, document: Document) -> str:
-        fields = [str(document.meta[name]) for name in self.meta_fields_to_embed if document.meta.get(name)]
+        values = [document.meta.get(name) for name in self.meta_fields_to_embed]
+        # 0 and False say something.
+        fields = [str(value) for value in values if value not in (None, "", [], {})]
         return "\n".join([*fields, document.content or ""])
