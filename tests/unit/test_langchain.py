@@ -18,6 +18,7 @@ pytest.importorskip("langchain_core", reason="needs the langchain extra")
 with warnings.catch_warnings():
     # The host's own imports may warn of what it deprecates in itself or its libraries; ours must not.
     warnings.simplefilter("ignore")
+    from langchain_core.callbacks import BaseCallbackHandler
     from langchain_core.documents import Document
     from langchain_core.embeddings import DeterministicFakeEmbedding
     from langchain_core.runnables import RunnableLambda
@@ -174,3 +175,32 @@ def test_a_retriever_over_an_index(pipeline: crossrank.Pipeline, tmp_path: Path)
     (cat,) = (document for document in found if document.id == "cat.txt")
     assert (cat.metadata["file"], cat.metadata["line"]) == (str(tmp_path / "cat.txt"), 3)
     assert asyncio.run(retriever.ainvoke("the cat")) == found
+
+
+def test_fields_of_the_user_keep_their_names_and_values(
+    tmp_path: Path, bi_encoder_folder: Path, cross_encoder_folder: Path
+):
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    made = index.Index.create(tmp_path / "i", embedder, embedder.tokenizer, model=str(bi_encoder_folder))
+    own = {"relevance_score": 3, "document": "mine", "year": 2020}
+    made.add([index.Document("doc1", "The cat.", "Cats", own)], embedder, embedder.tokenizer)
+    pipeline = crossrank.open_pipeline(tmp_path / "i", cross_encoder_folder, backend="fake")
+    (found,) = CrossrankRetriever(pipeline).invoke("the cat")
+    ours = {"crossrank_document": "doc1", "title": "Cats", "start": 0, "line": 1}
+    score = found.metadata.pop("crossrank_relevance_score")
+    assert found.metadata == {**own, **ours}
+    assert [score] == pipeline.search("the cat").ranking.scores.tolist()
+
+
+def test_a_retriever_takes_what_the_host_gives_every_retriever(pipeline: crossrank.Pipeline):
+    class Seen(BaseCallbackHandler):
+        def on_retriever_start(self, serialized, query, *, tags=None, metadata=None, name=None, **rest):
+            seen.append((name, tags, metadata))
+
+    seen: list = []
+    retriever = CrossrankRetriever(pipeline, k=1, tags=["x"], metadata={"part": "faq"}, name="docs")
+    retriever.invoke("the cat", {"callbacks": [Seen()]})
+    ((name, tags, metadata),) = seen
+    assert (name, tags, metadata["part"]) == ("docs", ["x"], "faq")
+    with pytest.raises(TypeError, match="tag"):
+        CrossrankRetriever(pipeline, tag=["x"])

@@ -448,6 +448,29 @@ def test_a_retriever_over_an_index(pipeline, tmp_path):
     assert [node.node_id for node in asyncio.run(retriever.aretrieve("the cat"))] == list(answer.ranking.ids)
 
 
+OWN = {
+    **{"file": "contract.pdf", "line": "A4", "start": "2020-01-01", "title": "meta title", "document": "mine"},
+    **{"relevance_score": 3, "year": 2020, "crossrank_file": "theirs"},
+}
+
+
+def test_fields_of_the_user_keep_their_names_and_values(tmp_path, bi_encoder_folder, cross_encoder_folder):
+    index = pytest.importorskip("crossrank.index", reason="needs the search extra")
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    made = index.Index.create(tmp_path / "i", embedder, embedder.tokenizer, model=str(bi_encoder_folder))
+    documents = [index.Document("doc1", "The cat.", "Cats", OWN), index.Document("doc2", "\n\nBread.", "", {"year": 7})]
+    made.add(documents, embedder, embedder.tokenizer)
+    retriever = CrossrankRetriever(crossrank.open_pipeline(tmp_path / "i", cross_encoder_folder, backend="fake"), k=2)
+    nodes = {node.metadata["year"]: node.node for node in retriever.retrieve("the cat")}
+    ours = {"crossrank_title": "Cats", "crossrank_document": "doc1", "crossrank_start": 0, "crossrank_line": 1}
+    assert nodes[2020].metadata == {**OWN, **ours}
+    assert nodes[7].metadata == {"year": 7, "document": "doc2", "title": "", "start": 2, "line": 3}
+    told = nodes[2020].get_content(MetadataMode.LLM)
+    assert "file: contract.pdf" in told, "it is a field of the user's"
+    assert "crossrank_line" not in told
+    assert "line" not in nodes[7].get_content(MetadataMode.EMBED)
+
+
 def test_the_retriever_in_a_query_engine(pipeline):
     engine = RetrieverQueryEngine.from_args(CrossrankRetriever(pipeline, k=1), llm=MockLLM())
     assert len(engine.query("the cat").source_nodes) == 1

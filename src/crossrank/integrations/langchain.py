@@ -114,23 +114,35 @@ class CrossrankRetriever(BaseRetriever):
     Args:
         pipeline: what `crossrank.open_pipeline(...)` gave.
         k: documents to return.
+        name: the host's own, for traces, like the next two.
+        tags: see `name`.
+        metadata: see `name`.
 
     Metadata of a document are the passage's own, `document`, `title`, where it begins (`file`, `start`, `line`), and
-    `relevance_score`. Its id is the passage's.
+    `relevance_score`; where the passage's own have such a name, ours is `crossrank_document` and so on. Its id is the
+    passage's.
     """
 
     # Not `Pipeline`: pydantic would look into it, and copy it.
     pipeline: Any
     k: int = 10
 
-    def __init__(self, pipeline: Pipeline, k: int = 10) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        k: int = 10,
+        *,
+        name: str | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
         check_k(k)
-        fields: dict[str, Any] = {"pipeline": pipeline, "k": k}
+        fields: dict[str, Any] = {"pipeline": pipeline, "k": k, "name": name, "tags": tags, "metadata": metadata}
         super().__init__(**fields)
 
     def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
         answer = self.pipeline.search(query, self.k)
         return [
-            Document(passage.text, id=passage.id, metadata={**facts(passage), SCORE: score})
+            Document(passage.text, id=passage.id, metadata=facts(passage, **{SCORE: score}))
             for passage, score in zip(answer.passages, answer.ranking.scores.tolist(), strict=True)
         ]

@@ -137,12 +137,25 @@ def best(scorer: Scorer, query: str, texts: Sequence[str], k: int) -> list[Best]
     return made
 
 
-def facts(passage: Passage) -> dict[str, Any]:
-    """What an index knows of a passage besides its text, as one mapping; the user's own fields win over nothing.
+def facts(passage: Passage, **more: Any) -> dict[str, Any]:
+    """What an index knows of a passage besides its text, and `more`, as one mapping.
 
-    `document` and `title` are always there, `file`, `start` and `line` where the index knows them; line 0 is unknown,
-    as of a row of a .jsonl, .csv or .parquet file.
+    The user's own fields keep their names and values. Of ours `document` and `title` are always there, `file`, `start`
+    and `line` where the index knows them; line 0 is unknown, as of a row of a .jsonl, .csv or .parquet file.
+
+    >>> facts(Passage("1", "Tea.", "Drinks", "menu", {"document": "mine", "year": 2020}), score=0.5)
+    {'document': 'mine', 'year': 2020, 'crossrank_document': 'menu', 'title': 'Drinks', 'score': 0.5}
     """
     place = passage.place
     where = {} if place is None else {"file": place.file, "start": place.start, "line": place.line}
-    return {**passage.metadata, "document": passage.document, "title": passage.title, **where}
+    if place is not None and not place.file:
+        del where["file"]
+    ours = {"document": passage.document, "title": passage.title, **where, **more}
+    return {**passage.metadata, **{free(passage, name): value for name, value in ours.items()}}
+
+
+def free(passage: Passage, name: str) -> str:
+    """The name under which `facts` tells one of ours: another one where a field of the user's has it."""
+    while name in passage.metadata:
+        name = f"crossrank_{name}"
+    return name

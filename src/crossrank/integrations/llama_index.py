@@ -14,9 +14,9 @@ from typing import Any
 
 from crossrank.errors import InputError
 from crossrank.extras import require
-from crossrank.integrations.lists import Model, best, facts
+from crossrank.integrations.lists import Model, best, facts, free
 from crossrank.pipeline import Pipeline
-from crossrank.types import Scorer, check_k
+from crossrank.types import Passage, Scorer, check_k
 
 require("llama_index", extra="llama-index")
 
@@ -178,7 +178,8 @@ class CrossrankRetriever(BaseRetriever):
         callback_manager: for the legacy callbacks.
 
     A node has the passage's id, text and metadata, and `document`, `title`, and where it begins (`file`, `start`,
-    `line`); of these a model is given the title and the document alone.
+    `line`); of these a model is given the title and the document alone. Where the passage's metadata have such a name
+    themselves, ours is `crossrank_document` and so on.
     """
 
     def __init__(self, pipeline: Pipeline, k: int = 10, callback_manager: CallbackManager | None = None) -> None:
@@ -189,24 +190,25 @@ class CrossrankRetriever(BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         answer = self.pipeline.search(query_bundle.query_str, self.k)
-        hidden = ["file", "start", "line"]
         return [
-            NodeWithScore(
-                node=TextNode(
-                    id_=passage.id,
-                    text=passage.text,
-                    metadata=facts(passage),
-                    excluded_embed_metadata_keys=hidden,
-                    excluded_llm_metadata_keys=hidden,
-                ),
-                score=score,
-            )
+            NodeWithScore(node=_node(passage), score=score)
             for passage, score in zip(answer.passages, answer.ranking.scores.tolist(), strict=True)
         ]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         # The host would run `_retrieve` on the event loop.
         return await asyncio.to_thread(self._retrieve, query_bundle)
+
+
+def _node(passage: Passage) -> TextNode:
+    hidden = [free(passage, name) for name in ("file", "start", "line")]
+    return TextNode(
+        id_=passage.id,
+        text=passage.text,
+        metadata=facts(passage),
+        excluded_embed_metadata_keys=hidden,
+        excluded_llm_metadata_keys=list(hidden),
+    )
 
 
 def _union(keys: Sequence[str], added: Mapping[str, Any]) -> list[str]:
