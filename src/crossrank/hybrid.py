@@ -1,22 +1,23 @@
-"""The usual pipeline over a store that others run: its words and its vectors, fused, then one cross-encoder."""
+"""The usual pipeline over a store that others run: its words and its vectors, fused, then one scorer."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from crossrank.cascade import Stage
-from crossrank.crossencoder import CrossEncoder, load
+from crossrank.errors import InputError
 from crossrank.fusion import RRF, Fusion
+from crossrank.lateinteraction import PairScorer, load_scorer
 from crossrank.pipeline import MIX, Pipeline
 from crossrank.retrieval.remote.function import FunctionRetriever, VectorRetriever
 from crossrank.retrieval.remote.store import Store
-from crossrank.types import Embedder
+from crossrank.types import Embedder, Scorer
 
 
 def hybrid(
     store: Store,
     embedder: Embedder,
-    model: str | Path | CrossEncoder | None = None,
+    model: str | Path | Scorer | None = None,
     *,
     depth: int = 100,
     mix: float = MIX,
@@ -27,15 +28,16 @@ def hybrid(
     Args:
         store: such as `crossrank.retrieval.remote.postgres.PostgresTable`.
         embedder: the one that made the store's vectors.
-        model: the cross-encoder, loaded or by name; "small" when absent.
-        depth: passages each retriever returns, and the cross-encoder reads.
-        mix: share of the cross-encoder's score in the final order, see `Stage.weight`.
+        model: the cross-encoder or late-interaction model, by name or loaded, or any object with `score(pairs)`;
+            "small" when absent.
+        depth: passages each retriever returns, and the model reads.
+        mix: share of the model's score in the final order, see `Stage.weight`.
         fusion: reciprocal rank fusion when absent, because stores' scores differ in kind. Where `words` is BM25 and
             `nearest` a cosine, `crossrank.fusion.Scores({"words": 0.4, "vectors": 0.6})` is what an index gets.
 
     Raises:
         CheckpointError: the model cannot be loaded.
-        InputError: a depth under 1.
+        InputError: a depth under 1, or a model that is neither a name nor a scorer.
 
     >>> import crossrank
     >>> from crossrank.types import Passage
@@ -50,11 +52,14 @@ def hybrid(
     >>> pipeline.search("what do dogs do?").ranking.ids
     ('b', 'a')
     """
-    scorer = model if isinstance(model, CrossEncoder) else load(model)
+    scorer: Scorer = load_scorer(model) if model is None or isinstance(model, (str, Path)) else model
+    if not callable(getattr(scorer, "score", None)):
+        raise InputError(f"model must be a name, a folder or an object with score(pairs), not {type(model).__name__}")
+    name = scorer.checkpoint.name if isinstance(scorer, PairScorer) else type(scorer).__name__
     return Pipeline(
         {"words": FunctionRetriever(store.words), "vectors": VectorRetriever(store.nearest, embedder)},
         store.passages,
-        (Stage(scorer, depth=depth, weight=mix, name=scorer.checkpoint.name),),
+        (Stage(scorer, depth=depth, weight=mix, name=name),),
         depth,
         RRF() if fusion is None else fusion,
     )

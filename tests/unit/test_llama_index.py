@@ -333,7 +333,7 @@ def test_a_named_model_is_loaded_once_and_only_when_needed(monkeypatch):
         loaded.append(name)
         return NumberScorer()
 
-    monkeypatch.setattr(lists, "load", load)
+    monkeypatch.setattr(lists, "load_scorer", load)
     rerank = CrossrankRerank(model="some/model")
     assert rerank.postprocess_nodes([], query_str=QUERY) == []
     assert loaded == []
@@ -419,6 +419,20 @@ def test_options_reach_the_model_and_survive_serialization(cross_encoder_folder)
         assert (one._model.ready.windows.size, one._model.ready.windows.overlap) == (20, 5)
     with pytest.raises(InputError, match="given by name"):
         CrossrankRerank(model=NumberScorer(), load_options={"window": 20})
+
+
+def test_a_late_interaction_model_by_name_and_loaded():
+    nodes = found("Bread needs yeast.", "Paris is the capital of France.")
+    want = crossrank.load_late().score([(QUERY, node.text) for node in nodes]).tolist()
+    named, loaded = CrossrankRerank(model="late"), CrossrankRerank(model=crossrank.load_late())
+    for rerank in (named, loaded, CrossrankRerank(model="late", load_options={"threads": 1})):
+        best = rerank.postprocess_nodes(nodes, query_str=QUERY)
+        assert [node.score for node in best] == sorted(want, reverse=True)
+        assert rerank.model == "late"
+    with pytest.raises(InputError, match=r"late is a late-interaction model.*: leave overlap, window out"):
+        CrossrankRerank(model="late", load_options={"window": 20, "overlap": 5}).postprocess_nodes(
+            nodes, query_str=QUERY
+        )
 
 
 # --- over an index of crossrank ----------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ with warnings.catch_warnings():
     from mcp import Client, ClientSession, StdioServerParameters, stdio_client
 
 import crossrank
+import tiny
 from crossrank import index
 from crossrank.cli import root
 from crossrank.errors import InputError
@@ -144,6 +145,18 @@ def test_an_embedder_that_was_moved(
     done = CliRunner().invoke(root, arguments)
     assert done.exit_code == 0, done.output
     assert loaded == [str(moved)]
+
+
+def test_a_late_interaction_model_without_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    late, servers = str(tiny.late(tmp_path / "late")), []
+    monkeypatch.setattr("mcp.server.mcpserver.MCPServer.run", lambda server: servers.append(server))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    done = CliRunner().invoke(root, ["mcp", "-m", late, "--backend", "reference"])
+    assert done.exit_code == 0, done.output
+    documents = ["bread", "the capital of france"]
+    made = call(servers[0], "rerank", query="capital", documents=documents)
+    ranked = crossrank.load_late(late, backend="reference").rank("capital", documents)
+    assert [one["position"] for one in made.structured_content["result"]] == list(ranked.positions)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

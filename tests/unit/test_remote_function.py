@@ -129,6 +129,22 @@ def test_the_pipeline_over_a_store(bi_encoder_folder: Path, cross_encoder_folder
     assert by_scores.within(10_000).search("tea").late is False
 
 
+def test_the_pipeline_takes_any_scorer(bi_encoder_folder: Path) -> None:
+    class Length:
+        def score(self, pairs: Any) -> np.ndarray:
+            return np.array([len(text) for _, text in pairs], np.float32)
+
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    for model, name in ((crossrank.load_late(), "late"), ("late", "late"), (Length(), "Length"), (None, "small")):
+        answer = hybrid(Memory(embedder), embedder, model, depth=3, mix=1.0).search("is the cat a planet", k=3)
+        assert answer.traces[-1].name == name
+        assert len(answer.traces[-1].scores) == 3
+        if name == "Length":
+            assert answer.passages[0].text == max(TEXTS.values(), key=len)
+    with pytest.raises(InputError, match=r"an object with score\(pairs\), not int"):
+        hybrid(Memory(embedder), embedder, 42)  # type: ignore[arg-type]
+
+
 def test_a_model_behind_an_address_embeds_the_queries() -> None:
     pytest.importorskip("httpx", reason="needs the llm extra")
     from crossrank.remoteembedder import RemoteEmbedder

@@ -37,8 +37,8 @@ def command(
 
     The agent speaks the Model Context Protocol over stdin and stdout; notes for people go to stderr.
     """
-    from crossrank.crossencoder import load
     from crossrank.integrations.mcp import build
+    from crossrank.lateinteraction import load_scorer
     from crossrank.pipeline import open_pipeline
 
     if folder is None:
@@ -46,7 +46,7 @@ def command(
             raise click.UsageError(
                 "--embedder is for searches, and without INDEX there is nothing to search: leave it out"
             )
-        server = build(load(model, backend=backend, device=device, dtype=dtype, threads=threads))
+        server = build(load_scorer(model, backend=backend, device=device, dtype=dtype, threads=threads))
     else:
         from crossrank.index import Index
 

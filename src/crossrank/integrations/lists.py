@@ -12,14 +12,18 @@ from typing import Any
 import numpy as np
 
 from crossrank.cascade import Stage, rerank
-from crossrank.crossencoder import CrossEncoder, load
+from crossrank.crossencoder import load
 from crossrank.errors import InputError
+from crossrank.lateinteraction import PairScorer, load_scorer
+from crossrank.models import named
 from crossrank.types import Passage, Ranking, Scorer
 
 READ = "rerank_read"
 QUERY_READ = "rerank_query_read"
 NOTE = "rerank_note"
 
+# What every model is loaded with; the other keywords of `crossrank.load` are for cross-encoders.
+_ENGINE = {"backend", "device", "dtype", "threads"}
 # One lock for all: it is held only while a model loads, and what holds a model can be copied and pickled without it.
 _loading = threading.Lock()
 
@@ -47,7 +51,8 @@ class Model:
 
     Args:
         model: a name of `crossrank models`, a hub name, a folder, or an object with `score(pairs)`.
-        options: keywords for `crossrank.load`, such as `{"window": 200, "overlap": 50}`; only for names.
+        options: keywords for `crossrank.load`, such as `{"window": 200, "overlap": 50}`; only for names. A
+            late-interaction model takes those of `crossrank.load_late`.
 
     Raises:
         InputError: neither a name nor a scorer, or options for a scorer that is loaded already.
@@ -82,7 +87,7 @@ class Model:
         """For people and for traces."""
         if self._name is not None:
             return self._name
-        return self._scorer.checkpoint.name if isinstance(self._scorer, CrossEncoder) else type(self._scorer).__name__
+        return self._scorer.checkpoint.name if isinstance(self._scorer, PairScorer) else type(self._scorer).__name__
 
     @property
     def written(self) -> str:
@@ -105,8 +110,25 @@ class Model:
             with _loading:
                 if self._scorer is None:
                     assert self._name is not None
-                    self._scorer = load(self._name, **self._options)
+                    self._scorer = _loaded(self._name, self._options)
         return self._scorer
+
+
+def _loaded(name: str, options: Mapping[str, Any]) -> Scorer:
+    """The cross-encoder or late-interaction model of this name.
+
+    Raises:
+        InputError: it is a late-interaction model, and an option is given that only cross-encoders have.
+    """
+    others = sorted(set(options) - _ENGINE)
+    if not others:
+        return load_scorer(name, **options)
+    if (found := named.read(name, default="small")).late is not None:
+        raise InputError(
+            f"{found.name} is a late-interaction model, which reads a passage up to its own document length, without "
+            f"windows: leave {', '.join(others)} out of load_options"
+        )
+    return load(name, **options)
 
 
 def best(scorer: Scorer, query: str, texts: Sequence[str], k: int) -> list[Best]:
