@@ -90,6 +90,8 @@ def test_copies_and_files_of_a_used_ranker_score_alike(cross_encoder_folder):
     assert [[document.score for document in one.run(QUERY, documents)["documents"]] for one in again] == [want] * 3
     assert again[0].model.ready is made.model.ready
     assert again[2].model.ready is not made.model.ready
+    with pytest.raises(AttributeError, match="load_options"):
+        made.load_options = {}  # It would change nothing.
 
 
 def test_a_scorer_is_shared_by_copies_and_never_written_as_a_name(cross_encoder_folder):

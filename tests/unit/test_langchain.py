@@ -23,6 +23,7 @@ with warnings.catch_warnings():
     from langchain_core.embeddings import DeterministicFakeEmbedding
     from langchain_core.runnables import RunnableLambda
     from langchain_core.vectorstores import InMemoryVectorStore
+    from pydantic import BaseModel
 
 import crossrank
 from crossrank import index
@@ -143,6 +144,57 @@ def test_a_scorer_is_shared_by_copies_and_never_written_as_a_name(cross_encoder_
         for write in (pickle.dumps, CrossrankCompressor.model_dump, CrossrankCompressor.model_dump_json):
             with pytest.raises(InputError, match="load_options"):
                 write(made)
+
+
+def scores(rerank):
+    documents = [Document("the cat is a planet of bread #1"), Document("what is yeast? #2")]
+    return [document.metadata["relevance_score"] for document in rerank.compress_documents(documents, QUERY)]
+
+
+def test_a_scorer_is_not_written_as_a_name_within_another_model():
+    class Settings(BaseModel):
+        rerank: CrossrankCompressor
+
+    for scorer in (NumberScorer(), crossrank.load("fast")):
+        for write in (Settings.model_dump, Settings.model_dump_json):
+            with pytest.raises(ValueError, match="load_options"):
+                write(Settings(rerank=CrossrankCompressor(model=scorer)))
+    made = Settings(rerank=CrossrankCompressor(top_n=3, load_options={"max_windows": 2}))
+    assert made.model_dump()["rerank"] == made.rerank.model_dump()
+    assert Settings.model_validate(made.model_dump()).rerank.load_options == {"max_windows": 2}
+
+
+def test_a_model_and_options_that_are_set_later_are_taken(cross_encoder_folder):
+    folder, short = str(cross_encoder_folder), {"max_length": 12}
+    first = CrossrankCompressor(model=folder)
+    before = scores(first)
+    assigned = CrossrankCompressor(model="small")
+    assigned.model = folder
+    for same in (assigned, CrossrankCompressor(model="small").model_copy(update={"model": folder})):
+        assert scores(same) == before
+        assert same.model_dump()["model"] == folder
+    want = scores(CrossrankCompressor(model=folder, load_options=short))
+    assert want != before
+    copied = first.model_copy(update={"load_options": short})
+    assert (scores(copied), scores(first)) == (want, before)
+    first.load_options["max_length"] = 12
+    assert (scores(first), scores(pickle.loads(pickle.dumps(first)))) == (want, want)
+
+
+def test_a_scorer_that_is_set_later_is_taken():
+    made = CrossrankCompressor(model="small")
+    made.model = NumberScorer()
+    assert scores(made) == [2.0, 1.0]
+    with pytest.raises(InputError, match="load_options"):
+        made.model_dump()
+    made.load_options = {"window": 200}
+    with pytest.raises(InputError, match="given by name"):
+        scores(made)
+    made.model, made.load_options = 42, {}
+    with pytest.raises(InputError, match="score"):
+        scores(made)
+    made.model = "small"
+    assert pickle.loads(pickle.dumps(made)).model == "small"
 
 
 def test_a_folder_with_the_name_of_a_model_stays_a_folder(

@@ -19,6 +19,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from llama_index.core import MockEmbedding, VectorStoreIndex
     from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.bridge.pydantic import BaseModel
     from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
     from llama_index.core.callbacks.base_handler import BaseCallbackHandler
     from llama_index.core.instrumentation import get_dispatcher
@@ -392,6 +393,57 @@ def test_a_scorer_is_shared_by_copies_and_never_written_as_a_name(cross_encoder_
         for write in (CrossrankRerank.to_dict, CrossrankRerank.to_json, CrossrankRerank.model_dump_json, pickle.dumps):
             with pytest.raises(InputError, match="load_options"):
                 write(made)
+
+
+def scores(rerank):
+    nodes = found("the cat is a planet of bread #1", "what is yeast? #2")
+    return [node.score for node in rerank.postprocess_nodes(nodes, query_str=QUERY)]
+
+
+def test_a_scorer_is_not_written_as_a_name_within_another_model():
+    class Settings(BaseModel):
+        rerank: CrossrankRerank
+
+    for scorer in (NumberScorer(), crossrank.load("fast")):
+        for write in (Settings.model_dump, Settings.model_dump_json):
+            with pytest.raises(ValueError, match="load_options"):
+                write(Settings(rerank=CrossrankRerank(model=scorer)))
+    made = Settings(rerank=CrossrankRerank(top_n=3, load_options={"max_windows": 2}))
+    assert made.model_dump()["rerank"] == made.rerank.model_dump()
+    assert made.model_dump()["rerank"]["class_name"] == "CrossrankRerank"
+
+
+def test_a_model_and_options_that_are_set_later_are_taken(cross_encoder_folder):
+    folder, short = str(cross_encoder_folder), {"max_length": 12}
+    first = CrossrankRerank(model=folder)
+    before = scores(first)
+    assigned = CrossrankRerank(model="small")
+    assigned.model = folder
+    for same in (assigned, CrossrankRerank(model="small").model_copy(update={"model": folder})):
+        assert scores(same) == before
+        assert same.model_dump()["model"] == folder
+    want = scores(CrossrankRerank(model=folder, load_options=short))
+    assert want != before
+    copied = first.model_copy(update={"load_options": short})
+    assert (scores(copied), scores(first)) == (want, before)
+    first.load_options["max_length"] = 12
+    assert (scores(first), scores(pickle.loads(pickle.dumps(first)))) == (want, want)
+
+
+def test_a_scorer_that_is_set_later_is_taken():
+    made = CrossrankRerank(model="small")
+    made.model = NumberScorer()
+    assert scores(made) == [2.0, 1.0]
+    with pytest.raises(InputError, match="load_options"):
+        made.model_dump()
+    made.load_options = {"window": 200}
+    with pytest.raises(InputError, match="given by name"):
+        scores(made)
+    made.model, made.load_options = 42, {}
+    with pytest.raises(InputError, match="score"):
+        scores(made)
+    made.model = "small"
+    assert pickle.loads(pickle.dumps(made)).model == "small"
 
 
 @pytest.mark.parametrize("top_n", [0, -1, 2.5, True])

@@ -63,7 +63,11 @@ class CrossrankRanker:
         self.model = Model(model, load_options)
         self.top_k = top_k
         self.meta_fields_to_embed = list(meta_fields_to_embed)
-        self.load_options = load_options or {}
+
+    @property
+    def load_options(self) -> dict[str, Any]:
+        """Those of the model; other ones need a new component."""
+        return self.model.options
 
     def warm_up(self) -> None:
         """Load the model."""

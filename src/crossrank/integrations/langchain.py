@@ -20,7 +20,7 @@ from langchain_core.callbacks import CallbackManagerForRetrieverRun, Callbacks  
 from langchain_core.cross_encoders import BaseCrossEncoder  # noqa: E402
 from langchain_core.documents import BaseDocumentCompressor, Document  # noqa: E402
 from langchain_core.retrievers import BaseRetriever  # noqa: E402
-from pydantic import PrivateAttr  # noqa: E402
+from pydantic import PrivateAttr, SerializerFunctionWrapHandler, model_serializer  # noqa: E402
 
 SCORE = "relevance_score"  # the host's own rerankers use this key
 
@@ -67,19 +67,37 @@ class CrossrankCompressor(BaseDocumentCompressor):
 
     def model_dump(self, **options: Any) -> dict[str, Any]:
         """As pydantic writes it; a model is written by its name, and a scorer is refused with an `InputError`."""
-        _ = self._model.written
+        _ = self._wanted().written
         return super().model_dump(**options)
 
     def model_dump_json(self, **options: Any) -> str:
         """Like `model_dump`."""
-        _ = self._model.written
+        _ = self._wanted().written
         return super().model_dump_json(**options)
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Within another model pydantic calls no `model_dump`; it turns what is raised here into an error of its own.
+        _ = self._wanted().written
+        made: dict[str, Any] = handler(self)
+        return made
+
+    def __getstate__(self) -> dict[Any, Any]:
+        _ = self._wanted().written
+        return super().__getstate__()
+
+    def _wanted(self) -> Model:
+        """The model that the fields name: they may have been set since, here or in a copy."""
+        self._model = self._model.given(self.model, self.load_options)
+        if self.model != self._model.name:
+            self.model = self._model.name  # A scorer or a folder was set, which the field tells by name.
+        return self._model
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> Sequence[Document]:
         """The best documents, best first; equal scores keep their incoming order."""
-        found = best(self._model.ready, query, [document.page_content for document in documents], self.top_n)
+        found = best(self._wanted().ready, query, [document.page_content for document in documents], self.top_n)
         return [
             documents[one.position].model_copy(
                 update={"metadata": {**documents[one.position].metadata, SCORE: one.score, **one.notes}}

@@ -90,6 +90,11 @@ class Model:
         return self._scorer.checkpoint.name if isinstance(self._scorer, PairScorer) else type(self._scorer).__name__
 
     @property
+    def options(self) -> dict[str, Any]:
+        """The keywords it is loaded with; a copy."""
+        return dict(self._options)
+
+    @property
     def written(self) -> str:
         """The name under which it may be written to a file, beside the options.
 
@@ -102,6 +107,18 @@ class Model:
                 "by name or folder, with load_options={...} for crossrank.load, or pass the scorer to a new component"
             )
         return self._name
+
+    def given(self, model: str | Path | Scorer, options: Mapping[str, Any] | None) -> Model:
+        """This one, or another where its name or its options were set to something else since.
+
+        Raises:
+            InputError: see the class.
+        """
+        same = model == self.name
+        if same and dict(options or {}) == self._options:
+            return self
+        scorer = self._scorer if same and self._name is None else None
+        return Model(model if scorer is None else scorer, options)
 
     @property
     def ready(self) -> Scorer:

@@ -21,7 +21,13 @@ from crossrank.types import Passage, Scorer, check_k
 require("llama_index", extra="llama-index")
 
 from llama_index.core.base.base_retriever import BaseRetriever  # noqa: E402
-from llama_index.core.bridge.pydantic import Field, PrivateAttr  # noqa: E402
+from llama_index.core.bridge.pydantic import (  # noqa: E402
+    Field,
+    PrivateAttr,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload  # noqa: E402
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]  # noqa: E402
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent  # noqa: E402
@@ -104,18 +110,33 @@ class CrossrankRerank(BaseNodePostprocessor):
 
     def model_dump(self, **options: Any) -> dict[str, Any]:
         """As pydantic writes it; a model is written by its name, and a scorer is refused with an `InputError`."""
-        _ = self._model.written
+        _ = self._wanted().written
         return super().model_dump(**options)
 
     def model_dump_json(self, **options: Any) -> str:
         """Like `model_dump`."""
-        _ = self._model.written
+        _ = self._wanted().written
         return super().model_dump_json(**options)
+
+    @model_serializer(mode="wrap")
+    def custom_model_dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """The host's own, which adds the class name."""
+        # Within another model pydantic calls no `model_dump`; it turns what is raised here into an error of its own.
+        _ = self._wanted().written
+        made: dict[str, Any] = super().custom_model_dump(handler, info)
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         # The host leaves out what cannot be pickled, and would load a model by the scorer's name.
-        _ = self._model.written
+        _ = self._wanted().written
         return super().__getstate__()
+
+    def _wanted(self) -> Model:
+        """The model that the fields name: they may have been set since, here or in a copy."""
+        self._model = self._model.given(self.model, self.load_options)
+        if self.model != self._model.name:
+            self.model = self._model.name  # A scorer or a folder was set, which the field tells by name.
+        return self._model
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
@@ -124,7 +145,7 @@ class CrossrankRerank(BaseNodePostprocessor):
             raise InputError("a reranker needs the query: pass query_str=... or query_bundle=... to postprocess_nodes")
         if not nodes:
             return []
-        scorer, query = self._model.ready, query_bundle.query_str
+        scorer, query = self._wanted().ready, query_bundle.query_str
         payload: dict[str, Any] = {
             EventPayload.NODES: nodes,
             EventPayload.MODEL_NAME: self.model,
