@@ -188,6 +188,8 @@ def test_a_given_run_is_reranked_without_an_index(models: dict[str, str]) -> Non
         (["eval", "set", "--run", "file.trec"], "NAME=FILE"),
         (["eval", "set", "--models", ","], "--models names none"),
         (["eval", "set", "--html", "nowhere/page.html"], "there is no folder nowhere"),
+        (["eval", "set", "--html", f"{'x' * 250}.html"], "cannot be written: File name too long"),
+        (["frontier", "set", "--html", f"{'x' * 250}.html"], "cannot be written: File name too long"),
         (["eval", "set", "--no-rerank", "--baseline", "RRF"], "there are: BM25, dense, fusion"),
         (["eval", "empty"], "is no BEIR folder"),
         (["frontier", "set", "--depths", "0,5"], "--depths takes whole numbers"),
@@ -202,6 +204,30 @@ def test_wrong_command_lines_name_their_cure(args: list[str], said: str) -> None
     Path("empty").mkdir()
     result = run(*args, code=2)
     assert said in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("command", ["eval", "frontier"])
+def test_a_pipe_gets_the_notes_and_a_full_disk_costs_only_the_page(
+    command: str, models: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crossrank.evaluation import page
+
+    def full(path: Path, title: str, parts: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("crossrank.evaluation.report.write", full)
+    source = judged_set(Path("set"))
+    write_lines(Path("first.trec"), [f"q{i} Q0 d{j} 1 1 t" for i in range(5) for j in range(12)])
+    args = [command, source, "--run", "BM25=first.trec", "--over", "BM25", "--models", models["first"]]
+    result = run(*args, "--backend", "fake", "--html", "page.html", code=1)
+    assert result.stdout.startswith("BM25\t")
+    assert "BM25 has 55 equal scores" in result.stderr
+    assert "BM25 ranks nothing for 1 of the judged queries" in result.stderr
+    assert "No space left on device: page.html" in result.stderr
+    assert not list(Path().glob("page.html*"))
+    page.write(Path("page.html"), "kept", ["as it was"])
+    page.check(Path("page.html"))
+    assert "as it was" in Path("page.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("command", ["eval", "frontier"])

@@ -84,7 +84,8 @@ def command(
 
     Differences to the fusion are paired by query, with 95 % bootstrap intervals and a randomization test, corrected for
     the number of systems (Holm). In a pipe, the columns are system, measure, mean, low, high, difference, low, high,
-    corrected p, better, worse, and milliseconds of the whole query: median and 95th percentile.
+    corrected p, better, worse, and milliseconds of the whole query: median and 95th percentile. The verdict and what
+    must be known of the figures go to stderr.
     """
     asked = judged.Asked(**collection)
     if html is not None:
@@ -97,17 +98,12 @@ def command(
     pairs = judged.cascades(cascades, asked.models)
     last = None if llm is None else (Counted(options.language_model(llm)), llm_depth)
     outcome = _measured(asked, depth, mix, pairs, last, no_rerank, measures, baseline, relevant, max(show, 5))
-    if html is not None:
-        report.write_evaluation(html, outcome)
-    if as_json:
-        from crossrank.evaluation.outcome import record
-
-        terminal.json_line(record(outcome))
-    elif terminal.on_terminal():
-        _print_table(outcome, show)
-    else:
-        terminal.note(outcome.verdict.headline)
-        _print_lines(outcome.comparison)
+    try:
+        if html is not None:
+            report.write_evaluation(html, outcome)
+    finally:
+        # A disk may be full by now, or whoever reads the lines may have left: one must not cost the other.
+        _print(outcome, as_json, show)
     if html is not None:
         terminal.note(f"Wrote {html}.")
     if write_runs is not None:
@@ -232,6 +228,19 @@ def _write_runs(folder: Path, systems: Sequence[System]) -> None:
         written[name] = system.name
         write_run(folder / f"{name}.trec", system.run, tag=f"crossrank-{name}")
     terminal.note(f"Wrote {terminal.count(len(written), 'run')} to {folder}.")
+
+
+def _print(outcome: Outcome, as_json: bool, show: int) -> None:
+    if as_json:
+        from crossrank.evaluation.outcome import record
+
+        terminal.json_line(record(outcome))
+    elif terminal.on_terminal():
+        _print_table(outcome, show)
+    else:
+        for said in (outcome.verdict.headline, *outcome.notes):
+            terminal.note(said)
+        _print_lines(outcome.comparison)
 
 
 def _print_lines(compared: Comparison) -> None:

@@ -57,7 +57,8 @@ def command(
     Every candidate is scored once by every model, at the greatest depth, and the quality of all configurations follows
     from that. Times are measured: a sample of the queries goes through every configuration. A configuration is in the
     Pareto set when nothing else is both faster and better. In a pipe, the columns are configuration, pareto or -, mean,
-    low, high, difference to the first stage, low, high, and milliseconds: median and 95th percentile.
+    low, high, difference to the first stage, low, high, and milliseconds: median and 95th percentile. The advice and
+    what must be known of the figures go to stderr.
     """
     asked = judged.Asked(**collection)
     if html is not None:
@@ -66,17 +67,12 @@ def command(
         from crossrank.evaluation import report
     pairs = judged.cascades(cascades, asked.models)
     found, about, notes = _measured(asked, _depths(depths), mix, pairs, measure, timed)
-    if html is not None:
-        report.write_frontier(html, found, about, notes)
-    if as_json:
-        from crossrank.evaluation.frontier import record
-
-        terminal.json_line(record(found, about, notes))
-    elif terminal.on_terminal():
-        _print_table(found, notes)
-    else:
-        terminal.note(found.headline())
-        _print_lines(found)
+    try:
+        if html is not None:
+            report.write_frontier(html, found, about, notes)
+    finally:
+        # A disk may be full by now, or whoever reads the lines may have left: one must not cost the other.
+        _print(found, about, notes, as_json)
     if html is not None:
         terminal.note(f"Wrote {html}.")
 
@@ -116,6 +112,19 @@ def _depths(text: str) -> list[int]:
     if not all(part.strip().isdecimal() and int(part) > 0 for part in text.split(",")):
         raise click.UsageError(f"--depths takes whole numbers of at least 1 with commas between them, not {text!r}")
     return sorted({int(part) for part in text.split(",")})
+
+
+def _print(found: Frontier, about: dict[str, Any], notes: list[str], as_json: bool) -> None:
+    if as_json:
+        from crossrank.evaluation.frontier import record
+
+        terminal.json_line(record(found, about, notes))
+    elif terminal.on_terminal():
+        _print_table(found, notes)
+    else:
+        for said in (found.headline(), *notes):
+            terminal.note(said)
+        _print_lines(found)
 
 
 def _print_lines(found: Frontier) -> None:

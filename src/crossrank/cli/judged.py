@@ -282,10 +282,16 @@ def check_page(html: Path) -> None:
     """Refuse a page that could not be written.
 
     Raises:
-        click.UsageError: its folder does not exist.
+        click.UsageError: its folder does not exist, or takes no file of that name.
     """
+    from crossrank.evaluation import page
+
     if not html.absolute().parent.is_dir():
         raise click.UsageError(f"--html {html}: there is no folder {html.parent}")
+    try:
+        page.check(html)
+    except OSError as error:
+        raise click.UsageError(f"--html {html} cannot be written: {error.strerror}") from None
 
 
 def busy() -> list[str]:

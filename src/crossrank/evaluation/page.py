@@ -110,6 +110,22 @@ def write(path: Path, title: str, parts: Iterable[Part]) -> None:
     )
     root = element("html", head, element("body", element("main", *parts)), lang="en")
     text = "<!DOCTYPE html>\n" + ElementTree.tostring(root, encoding="unicode", method="html") + "\n"
-    partial = path.with_name(path.name + ".part")
+    partial = _partial(path)
     partial.write_text(text, encoding="utf-8", newline="\n")
     partial.replace(path)
+
+
+def check(path: Path) -> None:
+    """Try that `write` can make its file there, and leave nothing behind.
+
+    Raises:
+        OSError: it cannot.
+    """
+    partial = _partial(path)
+    with partial.open("ab"):
+        pass
+    partial.unlink()
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
