@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from crossrank.errors import InputError, ReadError
 from crossrank.evaluation import files as files_module
 from crossrank.evaluation import read_corpus, read_qrels, read_queries, read_run, read_set, write_run
+from crossrank.evaluation.setting import tie_notes
+from crossrank.evaluation.trec import Ties
 from crossrank.types import Ranking
 
 
@@ -82,6 +85,8 @@ def test_qrels_in_both_formats(tmp_path: Path) -> None:
     assert read_qrels(beir) == {"q 1": {"d": -1}}
     trec = write(tmp_path / "b.txt", "q1 0 d 1\nq1\t0\te\t2\nq1 0 d 1\n")
     assert read_qrels(trec) == {"q1": {"d": 1, "e": 2}}
+    spaced = write(tmp_path / "d.txt", "q 1\t0\tmy file.md\t2\nq 1\t 0\t e \t3.0\n")
+    assert read_qrels(spaced) == {"q 1": {"my file.md": 2, "e": 3}}
     marked = write(tmp_path / "c.tsv", b"\xef\xbb\xbfq1\td\t1\n")
     assert read_qrels(marked) == {"q1": {"d": 1}}
 
@@ -92,6 +97,10 @@ def test_qrels_in_both_formats(tmp_path: Path) -> None:
         (read_qrels, "q1 d 1", "line 1: expected"),
         (read_qrels, "q1 0 d 1\nq1 0 d 2", "line 2: .*two different grades"),
         (read_qrels, "q1\td\t0.5", "'0.5' is not a whole number"),
+        (read_qrels, "q1\td\tnan", "'nan' is not a whole number"),
+        (read_qrels, "q1 0 d 1000\nq1 0 e 1700000000", "line 2: the grade 1700000000 is over 1,000; timestamps"),
+        (read_qrels, "q1\td\t1e23", "the grade 1e23 is over 1,000"),
+        (read_qrels, "q1\td\t-1e999", "the grade -1e999 is over 1,000"),
         (read_qrels, b"q1\t\xff\t1", "not UTF-8"),
         (read_run, "q1 Q0 d 1 2.0", "line 1: expected"),
         (read_run, "q1 Q0 d one 2.0 tag", "'one'"),
@@ -134,6 +143,16 @@ def test_runs_are_ordered_by_score_then_rank(tmp_path: Path) -> None:
     assert run["q2"].ids == ("a", "b", "c")
     assert run["q2"].scores.tolist() == [7.0, 1.5, 1.5]
     assert run["q2"].head == 3
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("ties", ["rank", "trec_eval"])
+def test_scores_beyond_float32_are_infinite(tmp_path: Path, ties: Ties) -> None:
+    path = write(tmp_path / "run", "q Q0 a 1 inf t\nq Q0 b 2 1e300 t\nq Q0 c 3 1 t\nq Q0 d 4 -1e300 t\n")
+    ranking = read_run(path, ties)["q"]
+    assert ranking.scores.tolist() == [math.inf, math.inf, 1.0, -math.inf]
+    assert ranking.ids == (("a", "b") if ties == "rank" else ("b", "a")) + ("c", "d")
+    assert tie_notes("old", {"q": ranking})[0].startswith("old has 1 equal scores")
 
 
 ids = st.text(st.characters(codec="utf-8", exclude_categories=("Z", "C")), min_size=1, max_size=6)

@@ -132,7 +132,7 @@ def runs_as_systems(runs: Mapping[str, Run], qrels: Qrels) -> tuple[list[System]
 
 def tie_notes(name: str, run: Run) -> list[str]:
     """Says so when a run file leaves the order open."""
-    ties = sum(int(np.sum(np.diff(ranking.scores) == 0.0)) for ranking in run.values())
+    ties = sum(int(np.sum(ranking.scores[1:] == ranking.scores[:-1])) for ranking in run.values())
     return [f"{name} has {ties:,} equal scores; they stand by document id, as trec_eval has them."] if ties else []
 
 

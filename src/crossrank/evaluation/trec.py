@@ -1,6 +1,6 @@
 """Judgments and runs in the files that TREC and BEIR made common.
 
-qrels, TREC   query iteration document grade      four columns, any white space
+qrels, TREC   query iteration document grade      four columns, any white space, or tabs around ids with spaces
 qrels, BEIR   query-id<TAB>corpus-id<TAB>score    three columns, with or without this header
 run, TREC     query Q0 document rank score tag    six columns, any white space
 """
@@ -19,37 +19,51 @@ from crossrank.evaluation.files import lines
 from crossrank.types import Ranking, Run
 
 Ties = Literal["rank", "trec_eval"]
+# trec_eval takes memory by the highest grade: a timestamp in the wrong column would end the process.
+HIGHEST_GRADE = 1_000
 
 
 def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     """Grades by query and document, queries in the order of the file. 0 and below means judged and not relevant.
 
-    The two formats are told apart by their number of columns.
+    The two formats are told apart by their number of columns. Between tabs, ids may have spaces in them.
 
     Raises:
-        ReadError: a line has another number of columns, a grade is not a whole number, or one document has two
-            different grades for one query.
+        ReadError: a line has another number of columns, a grade is not a whole number or beyond `HIGHEST_GRADE`, or one
+            document has two different grades for one query.
     """
     qrels: dict[str, dict[str, int]] = {}
     for number, line in lines(path):
         query, document, text = _judgment(path, number, line)
         if (query, document) == ("query-id", "corpus-id"):
             continue
-        try:
-            grade = int(text)
-        except ValueError:
-            raise ReadError(f"{path}, line {number}: the grade {text!r} is not a whole number") from None
+        grade = _grade(path, number, text)
         grades = qrels.setdefault(query, {})
         if grades.setdefault(document, grade) != grade:
             raise ReadError(f"{path}, line {number}: document {document} of query {query} has two different grades")
     return qrels
 
 
+def _grade(path: str | Path, number: int, text: str) -> int:
+    try:
+        grade = float(text)
+    except ValueError:
+        grade = math.nan
+    # Some tools write whole numbers as 3.0.
+    if not (math.isinf(grade) or grade.is_integer()):
+        raise ReadError(f"{path}, line {number}: the grade {text!r} is not a whole number")
+    if abs(grade) > HIGHEST_GRADE:
+        raise ReadError(
+            f"{path}, line {number}: the grade {text:.40} is over {HIGHEST_GRADE:,}; timestamps or counts are no grades"
+        )
+    return int(grade)
+
+
 def _judgment(path: str | Path, number: int, line: str) -> tuple[str, str, str]:
     tabbed = line.split("\t")
     if len(tabbed) == 3:
         return tabbed[0], tabbed[1], tabbed[2]
-    columns = line.split()
+    columns = [column.strip() for column in tabbed] if len(tabbed) == 4 else line.split()
     if len(columns) == 4:
         return columns[0], columns[2], columns[3]
     raise ReadError(
@@ -100,6 +114,8 @@ def run_rows(path: str | Path) -> Iterator[tuple[str, str, int, float]]:
         yield row
 
 
+# What is too large for float32 becomes infinite, as in trec_eval.
+@np.errstate(over="ignore")
 def _ranking(path: str | Path, query: str, rows: list[tuple[float, int, str]], ties: Ties) -> Ranking:
     if ties == "trec_eval":
         rows.sort(key=lambda row: row[2].encode(), reverse=True)
