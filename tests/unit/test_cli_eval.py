@@ -235,6 +235,8 @@ def test_a_measure_that_cannot_be_computed_is_refused_before_the_work(command: s
     source = judged_set(Path("set"))
     error = run(command, source, "--cache", "cache", "-m", "nDGC@10", code=1).stderr
     assert "is not a measure" in error
+    # Its program takes only numbers as query ids; or there is no perl.
+    assert "cannot compute ERR@10" in run(command, source, "--cache", "cache", "-m", "ERR@10", code=1).stderr
     assert not Path("cache").exists()
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from crossrank.errors import InputError
 from crossrank.types import Ranking
 
 pytest.importorskip("ir_measures", reason="needs the extra eval")
-from crossrank.evaluation.measures import averages, per_query
+from crossrank.evaluation.measures import averages, check, per_query
 
 
 def ranked(*ids: str) -> Ranking:
@@ -58,10 +59,43 @@ def test_position_counts_not_score() -> None:
         assert per_query({"q": {document: 1}}, {"q": ranking}, ["RR"])["RR"]["q"] == pytest.approx(1 / (place + 1))
 
 
-@pytest.mark.parametrize("name", ["nDCG10", "bogus@3", "", "alpha_nDCG@10", "nDCG@x"])
-def test_unknown_measures_are_refused(name: str) -> None:
+UNKNOWN = ["nDCG10", "bogus@3", "", "alpha_nDCG@10", "nDCG@x"]
+# Each of these ended the process, or in a traceback.
+WRONG = [
+    *("nDCG@0", "nDCG(cutoff=0)", "AP@True", "R@5.5", "P@9999999999999999999999", "P", "IPrec", "BPM", "INST"),
+    *("P(rel='x')@5", "AP(rel=1.5)@10", "AP(rel=0)", "P(rel=99999999999999)@5", "Bpref(rel=2000000000)"),
+    *("nDCG(gains='x')@10", "nDCG(gains={1:'x'})@10", "nDCG(gains={1:200000000})@10", "IPrec@1e308", "Accuracy@1"),
+]
+
+
+@pytest.mark.parametrize("name", UNKNOWN + WRONG)
+def test_measures_that_cannot_be_are_refused_by_their_name(name: str) -> None:
+    with pytest.raises(InputError, match=r"measure|compute") as caught:
+        per_query({"q": {"a": 1}}, {"q": ranked("a", "b")}, [name])
+    assert name in str(caught.value)
     with pytest.raises(InputError, match=r"measure|compute"):
-        per_query({"q": {"a": 1}}, {"q": ranked("a")}, [name])
+        check(["AP", name])
+
+
+def test_what_is_wrong_with_a_measure_is_said() -> None:
+    for name, said in (("P", "needs a cutoff"), ("IPrec", "needs a recall"), ("AP@0", "at least 1, not 0")):
+        with pytest.raises(InputError, match=said):
+            check([name])
+
+
+@pytest.mark.skipif(shutil.which("perl") is None, reason="ERR is computed by a program in perl")
+def test_a_measure_that_only_some_judgments_can_have() -> None:
+    check(["ERR@10"])
+    assert per_query({"7": {"a": 4}}, {"7": ranked("a")}, ["ERR@10"])["ERR@10"]["7"] == pytest.approx(15 / 16)
+    for qrels in ({"seven": {"a": 1}}, {"7": {"a": 5}}, {"x-7": {"a": 1}}):
+        with pytest.raises(InputError, match=r"compute ERR@10: its program"):
+            check(["ERR@10"], qrels)
+
+
+@pytest.mark.parametrize("grade", [3_000_000_000, -(10**23)])
+def test_grades_that_would_end_the_process_are_refused(grade: int) -> None:
+    with pytest.raises(InputError, match="timestamps or counts are no grades"):
+        per_query({"q": {"a": 1, "b": grade}}, {"q": ranked("a")})
 
 
 @pytest.mark.parametrize("bad", ["half \ud800", "a\0b", "é\0"])

@@ -132,6 +132,7 @@ def _measured(
     measured.check(measures)
     runs, slow = judged.read_runs(asked.runs), judged.busy()
     queries, notes = judged.opened_set(asked)
+    measured.check(measures, queries.qrels)
     given, lacks = setting.runs_as_systems({n: run for n, run in runs.items() if n != asked.over}, queries.qrels)
     made: list[System] = []
     read: list[tuple[Candidates, Reading]] = []

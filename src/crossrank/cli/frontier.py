@@ -92,6 +92,7 @@ def _measured(
     shares, deepest = judged.weights(mix), max(depths)
     runs, slow = judged.read_runs(asked.runs), judged.busy()
     queries, notes = judged.opened_set(asked)
+    measured.check([measure], queries.qrels)
     scorers = judged.scorers(asked)
     plans = frontier.configurations(list(scorers), depths, shares, cascades)
     with judged.progress() as progress:

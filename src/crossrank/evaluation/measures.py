@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 
 from crossrank.errors import InputError
+from crossrank.evaluation.trec import HIGHEST_GRADE
 from crossrank.extras import require
 from crossrank.types import Qrels, Ranking, Run
 
 require("ir_measures", extra="eval")
 import ir_measures  # noqa: E402
+
+# What providers raise for parameters, ids or grades that they cannot take; one of them is a program.
+_FAILURES = (ValueError, TypeError, AssertionError, ArithmeticError, LookupError, OSError, subprocess.SubprocessError)
 
 
 def per_query(qrels: Qrels, run: Run, names: Sequence[str] = ("nDCG@10",)) -> dict[str, dict[str, float]]:
@@ -21,8 +26,9 @@ def per_query(qrels: Qrels, run: Run, names: Sequence[str] = ("nDCG@10",)) -> di
     measured: its scores play no part, ties included. Computed by pytrec_eval, the code of trec_eval.
 
     Raises:
-        InputError: a measure's name is unknown or needs a provider that is not installed, there are no judgments, or an
-            id holds a NUL or half of a surrogate pair.
+        InputError: a measure's name is unknown, it needs a provider that is not installed or cannot take these ids and
+            grades, there are no judgments, a grade is beyond `HIGHEST_GRADE`, or an id holds a NUL or half of a
+            surrogate pair.
 
     >>> import numpy as np
     >>> run = {"q": Ranking.sorted(["a", "b"], np.array([2.0, 1.0]))}
@@ -38,6 +44,8 @@ def per_query(qrels: Qrels, run: Run, names: Sequence[str] = ("nDCG@10",)) -> di
     judged = {query: dict(grades) for query, grades in qrels.items() if any(grade >= 0 for grade in grades.values())}
     if not judged:
         return {name: dict.fromkeys(qrels, 0.0) for name in names}
+    if high := next((g for grades in qrels.values() for g in grades.values() if abs(g) > HIGHEST_GRADE), None):
+        raise InputError(f"the grade {high} is over {HIGHEST_GRADE:,}; timestamps or counts are no grades")
     _check_ids(query for query in qrels)
     _check_ids(document for grades in qrels.values() for document in grades)
     _check_ids(document for query in qrels if query in run for document in run[query].ids)
@@ -50,9 +58,13 @@ def per_query(qrels: Qrels, run: Run, names: Sequence[str] = ("nDCG@10",)) -> di
     try:
         for metric in ir_measures.iter_calc(list(by_measure), judged, ranked):
             for name in by_measure[metric.measure]:
+                if metric.query_id not in judged:
+                    raise ValueError(f"its program takes another query, {metric.query_id!r}, out of the ids")
                 values[name][metric.query_id] = float(metric.value)
-    except ValueError as error:
-        raise InputError(f"cannot compute {', '.join(names)}: {error}") from error
+    except _FAILURES as error:
+        why = "its program takes only numbers as query ids, and grades up to 4"
+        why = why if isinstance(error, subprocess.SubprocessError) else str(error)
+        raise InputError(f"cannot compute {', '.join(names)}: {why}") from error
     return values
 
 
@@ -69,15 +81,22 @@ def _check_ids(ids: Iterable[str]) -> None:
             raise InputError(f"the id {id_!r} holds a NUL character, which no measure can be computed with")
 
 
-def check(names: Sequence[str]) -> None:
+def check(names: Sequence[str], qrels: Qrels | None = None) -> None:
     """Refuse measures that cannot be computed, before hours are spent on rankings.
+
+    Args:
+        names: of the measures; each is tried on two documents.
+        qrels: the judgments, where they are known: some measures cannot take every query id or grade.
 
     Raises:
         InputError: as `per_query`.
 
     >>> check(["nDCG@10", "P(rel=2)@5"])
     """
-    per_query({"q": {"d": 1}}, {"q": Ranking.sorted(["d"], [1.0])}, names)
+    judged = qrels or {"1": {"d": 1}}
+    tried = {query: {"d": max(grades.values(), default=0), "e": 0} for query, grades in judged.items()}
+    for name in names:
+        per_query(tried, dict.fromkeys(tried, Ranking.sorted(["d", "e"], [2.0, 1.0])), [name])
 
 
 def averages(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -95,8 +114,18 @@ def _falling(ranking: Ranking) -> dict[str, float]:
 
 def _parse(name: str) -> ir_measures.Measure:
     try:
-        return ir_measures.parse_measure(name)
-    except (NameError, ValueError, SyntaxError, TypeError, KeyError) as error:
+        measure = ir_measures.parse_measure(name)
+        known, given = measure.SUPPORTED_PARAMS, measure.params
+        if missing := next((word for word, one in known.items() if one.required and word not in given), None):
+            raise ValueError(f"it needs a {missing}")
+        # trec_eval ends the process on a cutoff of 0, and on a level far beyond all grades.
+        if "cutoff" in given and (type(given["cutoff"]) is not int or given["cutoff"] < 1):
+            raise ValueError(f"the cutoff is a whole number of at least 1, not {given['cutoff']!r}")
+        measure.validate_params()  # type: ignore[no-untyped-call]
+        if any(level > HIGHEST_GRADE for level in (given.get("rel", 1), *given.get("gains", {}).values())):
+            raise ValueError(f"no grade is over {HIGHEST_GRADE:,}")
+        return measure
+    except (NameError, ValueError, SyntaxError, TypeError, KeyError, AssertionError) as error:
         raise InputError(
             f"{name!r} is not a measure: {error}. Names look like nDCG@10, RR@10, AP, R@100, P(rel=2)@5"
         ) from None
