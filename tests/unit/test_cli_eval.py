@@ -164,6 +164,16 @@ def test_runs_alone(models: dict[str, str]) -> None:
     assert other["verdict"]["system"] == "a"
 
 
+def test_queries_that_nothing_answers_are_counted_and_without_relevant_documents_there_is_no_verdict() -> None:
+    write_lines(Path("one.tsv"), ["q0\td0\t1", "q1\td1\t0", "q2\td2\t-1"])
+    write_lines(Path("none.tsv"), ["q0\td0\t0", "q1\td1\t0"])
+    write_lines(Path("a.trec"), [f"q{i} Q0 d{i} 1 2 t" for i in range(3)])
+    said = "2 of 3 judged queries have no relevant document; these count as 0 for every system."
+    assert found("eval", "--qrels", "one.tsv", "--run", "a=a.trec")["notes"] == [said]
+    error = run("eval", "--qrels", "none.tsv", "--run", "a=a.trec", code=1).stderr
+    assert "no document is judged relevant" in error
+
+
 def test_a_given_run_is_reranked_without_an_index(models: dict[str, str]) -> None:
     source = judged_set(Path("set"))
     rows = [f"q{i} Q0 d{j} {j + 1} {12 - j} t" for i in range(6) for j in range(12)]

@@ -164,6 +164,14 @@ def test_the_ceiling_is_over_what_stays_behind(depth: int, split: bool) -> None:
         assert (standing.ceiling["nDCG@3"] == pytest.approx(1)) == (standing.recall == pytest.approx(1)) == (depth == 8)
 
 
+def test_the_share_of_relevant_documents_counts_documents_and_not_queries() -> None:
+    candidates = {"q0": ranked("a", "x"), "q1": ranked("b"), "q2": ranked("x")}
+    qrels = {"q0": {"a": 1, "x": 0}, "q1": {"b": 1, "c": 2, "d": 1}, "q2": {"x": 0}, "q3": {"e": 1}}
+    system = System("m", "alone", candidates, "m", candidates=candidates)
+    assert compare(qrels, [system]).standings[0].recall == pytest.approx(2 / 5)
+    assert compare({"q2": {"x": 0}}, [system]).standings[0].recall is None
+
+
 def test_a_run_from_elsewhere_needs_its_texts() -> None:
     corpus = {passage.id: passage for passage in texts(IDS)}
     found = given_run({"q0": "x", "q1": "y"}, "BM25", {"q0": ranked("p1", "p0")}, corpus)

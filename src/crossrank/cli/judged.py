@@ -104,6 +104,7 @@ def opened_set(asked: Asked) -> tuple[JudgedSet, list[str]]:
 
     Raises:
         click.UsageError: an option is missing for this kind of source.
+        InputError: no document is judged relevant.
     """
     from crossrank.evaluation import setting
 
@@ -124,7 +125,7 @@ def opened_set(asked: Asked) -> tuple[JudgedSet, list[str]]:
             )
         judged, notes = setting.questions(asked.queries, asked.qrels)
     judged, drawn = setting.sampled(judged, asked.sample, asked.seed)
-    return judged, [*drawn, *notes]
+    return judged, [*drawn, *notes, *setting.unanswerable(judged.qrels)]
 
 
 def opened(asked: Asked, judged: JudgedSet, runs: dict[str, Run], depth: int, progress: Progress) -> Setting:

@@ -76,7 +76,8 @@ class Standing:
         contrasts: by measure; empty for the baseline itself.
         ceiling: what a perfect order of the candidates it reads would reach, by measure, with the rest of the ranking
             behind them as it was; empty for a first stage.
-        recall: share of the relevant documents among the candidates it reads, on average; None for a first stage.
+        recall: share of all relevant documents, over all queries together, that are among the candidates it reads; None
+            for a first stage, or where no document is relevant.
         step: time of the step itself; None when not measured.
         whole: time of the query up to and with the step, likewise.
     """
@@ -204,6 +205,7 @@ def _ceiling(qrels: Qrels, system: System, measures: Sequence[str]) -> dict[str,
     return {measure: float(np.mean(list(values.values()))) for measure, values in found.items()}
 
 
-def _recall(qrels: Qrels, candidates: Run) -> float:
-    name = f"R@{max(1, *(len(ranking) for ranking in candidates.values()))}"
-    return float(np.mean(list(per_query(qrels, candidates, [name])[name].values())))
+def _recall(qrels: Qrels, candidates: Run) -> float | None:
+    wanted = {(query, id_) for query, grades in qrels.items() for id_, grade in grades.items() if grade > 0}
+    read = {(query, id_) for query, ranking in candidates.items() for id_ in ranking.ids}
+    return len(wanted & read) / len(wanted) if wanted else None

@@ -14,6 +14,7 @@ from typing import Literal
 from crossrank.errors import InputError
 from crossrank.types import Passage, Qrels, Ranking
 
+NONE_RELEVANT = "no document is judged relevant (a grade over 0), so nothing can be measured"
 # Two relevant documents of three missing: hardly an index that lags behind, rather another corpus or other ids.
 _HARDLY = 1 / 3
 
@@ -77,7 +78,7 @@ class Identity:
         """
         relevant = {id_ for grades in qrels.values() for id_, grade in grades.items() if grade > 0}
         if not relevant:
-            raise InputError("no document is judged relevant (a grade over 0), so nothing can be measured")
+            raise InputError(NONE_RELEVANT)
         whole, parts = set(documents), set(passages)
         as_documents, as_passages = len(relevant & whole), len(relevant & parts)
         if not as_documents and not as_passages:

@@ -12,7 +12,7 @@ from crossrank.errors import InputError, ReadError
 from crossrank.evaluation.beir import JudgedSet, read_corpus, read_queries, read_set
 from crossrank.evaluation.candidates import Candidates, given
 from crossrank.evaluation.files import existing
-from crossrank.evaluation.folding import Identity
+from crossrank.evaluation.folding import NONE_RELEVANT, Identity
 from crossrank.evaluation.systems import Owners, System
 from crossrank.evaluation.trec import read_qrels
 from crossrank.pipeline import Pipeline
@@ -89,6 +89,20 @@ def judgments(qrels: Path, queries: Path | None) -> JudgedSet:
         raise InputError(f"{qrels} holds no judgments")
     texts = read_queries(queries) if queries else {}
     return JudgedSet(qrels.stem, qrels.stem, {}, {query: texts.get(query, "") for query in grades}, grades)
+
+
+def unanswerable(qrels: Qrels) -> list[str]:
+    """Says how many queries no system can answer.
+
+    Raises:
+        InputError: no document is judged relevant.
+    """
+    count = sum(all(grade <= 0 for grade in grades.values()) for grades in qrels.values())
+    if count == len(qrels):
+        raise InputError(NONE_RELEVANT)
+    if not count:
+        return []
+    return [f"{count:,} of {len(qrels):,} judged queries have no relevant document; these count as 0 for every system."]
 
 
 def over_run(judged: JudgedSet, name: str, run: Run) -> Setting:
