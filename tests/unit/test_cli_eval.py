@@ -250,6 +250,25 @@ def test_a_measure_that_cannot_be_computed_is_refused_before_the_work(command: s
     assert not Path("cache").exists()
 
 
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [
+        ("qrels/test.tsv", "judgments"),
+        ("queries.jsonl", "queries"),
+        ("corpus.jsonl", "documents"),
+        ("a.trec", "rankings"),
+    ],
+)
+def test_an_empty_file_is_named(file: str, what: str) -> None:
+    source = judged_set(Path("set"))
+    write_lines(source / "a.trec", ["q0 Q0 d0 1 2 t"])
+    given = ["--queries", source / "queries.jsonl", "--qrels", source / "qrels" / "test.tsv"]
+    write_lines(source / file, ["query-id\tcorpus-id\tscore"] if file.startswith("qrels") else [""])
+    for more in ([], given):
+        args = ["eval", source, "--run", f"a={source / 'a.trec'}", "--over", "a", "--no-rerank", *more]
+        assert f"{source / file} holds no {what}" in run(*args, code=1).stderr
+
+
 def test_a_split_must_be_chosen_where_there_are_several() -> None:
     source = judged_set(Path("set"))
     (source / "qrels" / "test.tsv").rename(source / "qrels" / "dev.tsv")

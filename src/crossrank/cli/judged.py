@@ -175,8 +175,10 @@ def read_runs(named: Sequence[str]) -> dict[str, Run]:
 
     Raises:
         click.UsageError: no name, or one twice.
+        ReadError: a file is missing, damaged or empty.
     """
     from crossrank.evaluation import read_run
+    from crossrank.evaluation.files import filled
 
     runs: dict[str, Run] = {}
     for text in named:
@@ -185,7 +187,7 @@ def read_runs(named: Sequence[str]) -> dict[str, Run]:
             raise click.UsageError(f"--run takes NAME=FILE, not {text!r}")
         if name in runs:
             raise click.UsageError(f"two runs are called {name!r}")
-        runs[name] = read_run(Path(file), ties="trec_eval")
+        runs[name] = filled(Path(file), read_run(file, ties="trec_eval"), "rankings")
     return runs
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from crossrank.errors import InputError, ReadError
-from crossrank.evaluation.files import existing, lines
+from crossrank.evaluation.files import existing, filled, lines
 from crossrank.evaluation.trec import read_qrels
 from crossrank.types import Passage, Qrels
 
@@ -57,17 +57,19 @@ def read_set(folder: str | Path, split: str = "test") -> JudgedSet:
     """Read a folder with `corpus.jsonl`, `queries.jsonl` and `qrels/SPLIT.tsv` (or `.txt`, as TREC writes them).
 
     Raises:
-        ReadError: a file is missing or damaged, or a judged query has no text.
+        ReadError: a file is missing, damaged or empty, or a judged query has no text.
     """
     folder = Path(folder)
-    qrels = read_qrels(existing(folder / "qrels", f"{split}.tsv", f"{split}.txt"))
-    texts = read_queries(existing(folder, "queries.jsonl"))
+    judgments, asked = existing(folder / "qrels", f"{split}.tsv", f"{split}.txt"), existing(folder, "queries.jsonl")
+    qrels = filled(judgments, read_qrels(judgments), "judgments")
+    texts = filled(asked, read_queries(asked), "queries")
     if missing := [query for query in qrels if query not in texts]:
         raise ReadError(
             f"{folder}: query {missing[0]} ({len(missing)} in all) is judged but has no text in queries.jsonl"
         )
     queries = {query: text for query, text in texts.items() if query in qrels}
-    corpus = read_corpus(existing(folder, "corpus.jsonl"))
+    documents = existing(folder, "corpus.jsonl")
+    corpus = filled(documents, read_corpus(documents), "documents")
     return JudgedSet(folder.resolve().name, split, corpus, queries, {query: qrels[query] for query in queries})
 
 

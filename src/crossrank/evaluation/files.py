@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
 
 from crossrank.errors import ReadError
 
+M = TypeVar("M", bound=Mapping[str, Any])
 # The longest line of public judged sets is about 1 MB; a gzip file can unfold a small download into any memory.
 LINE_BYTES = 16 * 1024 * 1024
 
@@ -57,6 +58,17 @@ def existing(folder: Path, *names: str) -> Path:
         raise ReadError(f"{folder} is not a folder")
     held = ", ".join(sorted(entry.name for entry in folder.iterdir())[:20]) or "nothing"
     raise ReadError(f"{folder} has no {' or '.join(names)} (also not .gz). It holds: {held}")
+
+
+def filled(path: Path, found: M, what: str) -> M:
+    """What was read from a file, which must be something.
+
+    Raises:
+        ReadError: it is empty.
+    """
+    if not found:
+        raise ReadError(f"{path} holds no {what}")
+    return found
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -11,7 +11,7 @@ import numpy as np
 from crossrank.errors import InputError, ReadError
 from crossrank.evaluation.beir import JudgedSet, read_corpus, read_queries, read_set
 from crossrank.evaluation.candidates import Candidates, given
-from crossrank.evaluation.files import existing
+from crossrank.evaluation.files import existing, filled
 from crossrank.evaluation.folding import NONE_RELEVANT, Identity
 from crossrank.evaluation.systems import Owners, System
 from crossrank.evaluation.trec import read_qrels
@@ -47,7 +47,7 @@ def judged_set(
     """A BEIR folder, with judgments or queries of another file where these are named.
 
     Raises:
-        ReadError: a file is missing or damaged; without `split`, also when the folder has several.
+        ReadError: a file is missing, damaged or empty; without `split`, also when the folder has several.
     """
     if qrels is None:
         split = split or _only_split(folder)
@@ -55,7 +55,8 @@ def judged_set(
             return read_set(folder, split), []
         qrels = existing(folder / "qrels", f"{split}.tsv", f"{split}.txt")
     asked, notes = questions(queries or existing(folder, "queries.jsonl"), qrels)
-    corpus = read_corpus(existing(folder, "corpus.jsonl"))
+    documents = existing(folder, "corpus.jsonl")
+    corpus = filled(documents, read_corpus(documents), "documents")
     return replace(asked, name=folder.resolve().name, corpus=corpus), notes
 
 
@@ -63,9 +64,10 @@ def questions(queries: Path, qrels: Path) -> tuple[JudgedSet, list[str]]:
     """Judged queries without a corpus, and what was left out of the two files.
 
     Raises:
-        ReadError: a file is missing or damaged, or no judged query has a text.
+        ReadError: a file is missing, damaged or empty, or no judged query has a text.
     """
-    texts, grades = read_queries(queries), read_qrels(qrels)
+    texts = filled(queries, read_queries(queries), "queries")
+    grades = filled(qrels, read_qrels(qrels), "judgments")
     kept = {query: text for query, text in texts.items() if query in grades}
     if not kept:
         raise ReadError(f"no query of {queries} is judged in {qrels}; their query ids are of different sets")
@@ -81,12 +83,9 @@ def judgments(qrels: Path, queries: Path | None) -> JudgedSet:
     """Judged queries for runs alone; a query without a text is called by its id.
 
     Raises:
-        ReadError: a file is missing or damaged.
-        InputError: there are no judgments.
+        ReadError: a file is missing or damaged, or there are no judgments.
     """
-    grades = read_qrels(qrels)
-    if not grades:
-        raise InputError(f"{qrels} holds no judgments")
+    grades = filled(qrels, read_qrels(qrels), "judgments")
     texts = read_queries(queries) if queries else {}
     return JudgedSet(qrels.stem, qrels.stem, {}, {query: texts.get(query, "") for query in grades}, grades)
 
