@@ -272,6 +272,10 @@ def test_an_empty_file_is_named(file: str, what: str) -> None:
 def test_a_split_must_be_chosen_where_there_are_several() -> None:
     source = judged_set(Path("set"))
     (source / "qrels" / "test.tsv").rename(source / "qrels" / "dev.tsv")
+    for name in (".DS_Store", "._dev.tsv", "README.md"):
+        write_lines(source / "qrels" / name, ["not of judgments"])
+    write_lines(Path("a.trec"), ["q0 Q0 d0 1 2 t"])
+    run("eval", "set", "--no-rerank", "--run", "a=a.trec", "--over", "a")
     write_lines(source / "qrels" / "train.tsv", ["q0\td0\t1"])
     assert "holds dev, train; choose one with --split" in run("eval", "set", "--no-rerank", code=1).stderr
 

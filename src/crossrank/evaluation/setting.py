@@ -159,7 +159,9 @@ def sampled(judged: JudgedSet, size: int | None, seed: int) -> tuple[JudgedSet, 
 def _only_split(folder: Path) -> str:
     if not (folder / "qrels").is_dir():
         raise ReadError(f"{folder} has no folder qrels; name the judgments with --qrels")
-    names = sorted({file.name.split(".")[0] for file in (folder / "qrels").iterdir() if file.is_file()})
+    files = [file.name.removesuffix(".gz") for file in (folder / "qrels").iterdir() if file.is_file()]
+    # Systems leave files of their own in folders, such as .DS_Store.
+    names = sorted({name[:-4] for name in files if name.endswith((".tsv", ".txt")) and not name.startswith(".")})
     if "test" in names:
         return "test"
     if len(names) == 1:
