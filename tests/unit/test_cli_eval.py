@@ -202,6 +202,11 @@ def test_a_given_run_is_reranked_without_an_index(models: dict[str, str]) -> Non
         (["frontier", "set", "--html", f"{'x' * 250}.html"], "cannot be written: File name too long"),
         (["eval", "set", "--no-rerank", "--baseline", "RRF"], "there are: BM25, dense, fusion"),
         (["eval", "empty"], "is no BEIR folder"),
+        (["eval", "set", "--split", "test", "--qrels", "set/qrels/test.tsv"], "--split and --qrels both name"),
+        (["eval", "empty", "--queries", "q", "--qrels", "r", "--cache", "c"], "--cache is for a BEIR folder"),
+        (["frontier", "empty", "--queries", "q", "--qrels", "r", "--split", "dev"], "--split is for a BEIR folder"),
+        (["eval", "--qrels", "r", "--run", "a=a.trec", "--passage-tokens", "9"], "--passage-tokens is for a BEIR"),
+        (["eval", "set", "--over", "x", "--cache", "c", "--split", "test"], "--cache is of no use beside --over"),
         (["frontier", "set", "--depths", "0,5"], "--depths takes whole numbers"),
         (["frontier", "set", "--cascade", "a"], "--cascade takes two models"),
         (["frontier", "set", "--cascade", "a>small"], "names 'a', which --models does not"),
@@ -211,6 +216,7 @@ def test_a_given_run_is_reranked_without_an_index(models: dict[str, str]) -> Non
 )
 def test_wrong_command_lines_name_their_cure(args: list[str], said: str) -> None:
     judged_set(Path("set"))
+    write_lines(Path("a.trec"), ["q0 Q0 d0 1 2 t"])
     Path("empty").mkdir()
     result = run(*args, code=2)
     assert said in " ".join(result.stderr.replace("│", " ").split())

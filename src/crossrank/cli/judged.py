@@ -103,11 +103,12 @@ def opened_set(asked: Asked) -> tuple[JudgedSet, list[str]]:
     """The judged queries, sampled, and what was left out.
 
     Raises:
-        click.UsageError: an option is missing for this kind of source.
+        click.UsageError: an option is missing for this kind of source, or has no use there.
         InputError: no document is judged relevant.
     """
     from crossrank.evaluation import setting
 
+    _check_used(asked)
     notes: list[str] = []
     if asked.source is None:
         if asked.qrels is None or not asked.runs:
@@ -126,6 +127,20 @@ def opened_set(asked: Asked) -> tuple[JudgedSet, list[str]]:
         judged, notes = setting.questions(asked.queries, asked.qrels)
     judged, drawn = setting.sampled(judged, asked.sample, asked.seed)
     return judged, [*drawn, *notes, *setting.unanswerable(judged.qrels)]
+
+
+def _check_used(asked: Asked) -> None:
+    """Refuse options that this kind of source does not read."""
+    from crossrank.evaluation import setting
+
+    named = {"--cache": asked.cache, "--passage-tokens": asked.passage_tokens, "--split": asked.split}
+    given = [option for option, value in named.items() if value is not None]
+    if given and (asked.source is None or not setting.is_judged_set(asked.source)):
+        raise click.UsageError(f"{given[0]} is for a BEIR folder, one with a corpus.jsonl, and the source is none")
+    if given and asked.over is not None and given != ["--split"]:
+        raise click.UsageError(f"{given[0]} is of no use beside --over, which indexes nothing")
+    if asked.split is not None and asked.qrels is not None:
+        raise click.UsageError("--split and --qrels both name the judgments; leave one out")
 
 
 def opened(asked: Asked, judged: JudgedSet, runs: dict[str, Run], depth: int, progress: Progress) -> Setting:
