@@ -222,6 +222,17 @@ def test_wrong_command_lines_name_their_cure(args: list[str], said: str) -> None
     assert said in " ".join(result.stderr.replace("│", " ").split())
 
 
+@pytest.mark.parametrize("name", ["fast", "fast (mix 0.3)", "fusion", "fast > fast"])
+def test_a_name_of_two_systems_is_refused_before_the_work(name: str) -> None:
+    source = judged_set(Path("set"))
+    write_lines(Path("a.trec"), ["q0 Q0 d0 1 2 t"])
+    args = ["eval", source, "--cache", "cache", "--models", "fast", "--backend", "fake"]
+    args += ["--cascade", "fast>fast", "--cascade", "fast > fast"]
+    error = run(*args, "--run", f"{name}=a.trec", code=2).stderr
+    assert f"two systems would be called '{name}'" in " ".join(error.replace("│", " ").split())
+    assert not Path("cache").exists()
+
+
 @pytest.mark.parametrize("command", ["eval", "frontier"])
 def test_a_pipe_gets_the_notes_and_a_full_disk_costs_only_the_page(
     command: str, models: dict[str, str], monkeypatch: pytest.MonkeyPatch

@@ -138,14 +138,16 @@ def _measured(
     read: list[tuple[Candidates, Reading]] = []
     owners, texts = systems.Owners(), None
     scorers = {} if asked.source is None or no_rerank else judged.scorers(asked)
+    stages = [*scorers, *(f"{coarse} > {fine}" for coarse, fine in cascades)]
     marks = {name: scorer.score for name, scorer in scorers.items()}
     marks |= {f"{coarse} > {fine}": marks[fine] for coarse, fine in cascades}
     if last is not None:
         # A sentence of its own would be a question of its own.
         first = next(iter(scorers))
-        marks[f"{first} > {last[0].name}"] = marks[first]
+        stages.append(f"{first} > {last[0].name}")
+        marks[stages[-1]] = marks[first]
         terminal.note(f"{last[0].name} is asked up to {len(queries.queries) * last[1]:,} questions.")
-    _check_baseline(baseline, asked, list(runs), [systems.named(name, share) for name in marks for share in shares])
+    _check_names(baseline, asked, list(runs), [systems.named(name, share) for name in stages for share in shares])
     if asked.source is not None:
         with judged.progress() as progress:
             opened = judged.opened(asked, queries, runs, depth, progress)
@@ -208,10 +210,12 @@ def _read(
     ]
 
 
-def _check_baseline(baseline: str | None, asked: judged.Asked, runs: Sequence[str], stages: Sequence[str]) -> None:
-    """Refuse a baseline that no system will be called, before anything is scored."""
+def _check_names(baseline: str | None, asked: judged.Asked, runs: Sequence[str], stages: Sequence[str]) -> None:
+    """Refuse a name that two systems will have, and a baseline that none will, before anything is scored."""
     first = [] if asked.source is None or asked.over else list(judged.STEPS.values())
     known = [*first, *stages, *runs]
+    if twice := next((name for name in known if known.count(name) > 1), None):
+        raise click.UsageError(f"two systems would be called {twice!r}; give a run or a model's folder another name")
     if baseline is not None and baseline not in known:
         raise click.UsageError(f"--baseline {baseline} names no system; there are: {', '.join(known)}")
 

@@ -242,14 +242,14 @@ def cascades(named: Sequence[str], models: str) -> list[tuple[str, str]]:
         click.UsageError: it is no pair, or names a model that `--models` does not.
     """
     made = []
-    for text in dict.fromkeys(named):
+    for text in named:
         coarse, *rest = (Path(part.strip()).name for part in text.split(">"))
         if len(rest) != 1 or not coarse or not rest[0]:
             raise click.UsageError(f"--cascade takes two models, as in 'fast>small', not {text!r}")
         if unknown := next((name for name in (coarse, *rest) if name not in labels(models)), None):
             raise click.UsageError(f"--cascade {text} names {unknown!r}, which --models does not")
         made.append((coarse, rest[0]))
-    return made
+    return list(dict.fromkeys(made))
 
 
 def weights(text: str | None) -> list[float]:
