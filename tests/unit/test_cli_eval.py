@@ -207,6 +207,8 @@ def test_a_given_run_is_reranked_without_an_index(models: dict[str, str]) -> Non
         (["frontier", "empty", "--queries", "q", "--qrels", "r", "--split", "dev"], "--split is for a BEIR folder"),
         (["eval", "--qrels", "r", "--run", "a=a.trec", "--passage-tokens", "9"], "--passage-tokens is for a BEIR"),
         (["eval", "set", "--over", "x", "--cache", "c", "--split", "test"], "--cache is of no use beside --over"),
+        (["frontier", "set", "--run", "a=a.trec", "--cache", "c"], "--run a would be ignored"),
+        (["frontier", "set", "--run", "a=a.trec", "--run", "b=a.trec", "--over", "a"], "--run b would be ignored"),
         (["frontier", "set", "--depths", "0,5"], "--depths takes whole numbers"),
         (["frontier", "set", "--cascade", "a"], "--cascade takes two models"),
         (["frontier", "set", "--cascade", "a>small"], "names 'a', which --models does not"),

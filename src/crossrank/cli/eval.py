@@ -35,7 +35,7 @@ Examples:
 """,
 )
 @click.argument("source", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
-@judged.collection
+@judged.collection("A TREC run to compare. Repeat it.")
 @click.option("--depth", type=click.IntRange(min=1), metavar="N", default=100, show_default=True,
               help="Passages that BM25 and dense search each return, and that cross-encoders read.")  # fmt: skip
 @click.option("--mix", metavar="A,B", help="Shares of the cross-encoder in the order; 1 trusts it alone.  [default: 1 "

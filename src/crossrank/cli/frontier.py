@@ -26,7 +26,7 @@ Examples:
 """,
 )
 @click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@judged.collection
+@judged.collection("The TREC run that --over names; a frontier compares with no other.")
 @click.option("--depths", metavar="N,N", default="10,20,50,100", show_default=True,
               help="Candidates that a stage reads.")  # fmt: skip
 @click.option("--mix", metavar="A,B", help="Shares of the cross-encoder in the order; 1 trusts it alone.  [default: 1 "
@@ -91,6 +91,11 @@ def _measured(
     measured.check([measure])
     shares, deepest = judged.weights(mix), max(depths)
     runs, slow = judged.read_runs(asked.runs), judged.busy()
+    if ignored := next((name for name in runs if name != asked.over), None):
+        raise click.UsageError(
+            f"--run {ignored} would be ignored: a frontier reranks the run that --over names, and compares with no "
+            "other. `crossrank eval` compares runs"
+        )
     queries, notes = judged.opened_set(asked)
     measured.check([measure], queries.qrels)
     scorers = judged.scorers(asked)

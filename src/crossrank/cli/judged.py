@@ -68,15 +68,15 @@ class QueriesFile(click.Path):
         return super().convert(value, param, ctx)
 
 
-def collection(command: F) -> F:
-    """The options of a judged collection."""
+def collection(runs: str) -> Callable[[F], F]:
+    """The options of a judged collection; `runs` is the help of `--run`."""
     listed = (
         click.option("--queries", type=QueriesFile(dir_okay=False, path_type=Path), metavar="FILE",
                      help='Lines of {"_id", "text"}.  [default: queries.jsonl of a BEIR folder]'),
         click.option("--qrels", type=_FILE, metavar="FILE",
                      help="Judgments, TREC's four columns or BEIR's three.  [default: those of a BEIR folder]"),
         click.option("--split", metavar="NAME", help="The file in qrels/ of a BEIR folder.  [default: test]"),
-        click.option("--run", "runs", multiple=True, metavar="NAME=FILE", help="A TREC run to compare. Repeat it."),
+        click.option("--run", "runs", multiple=True, metavar="NAME=FILE", help=runs),
         click.option("--over", metavar="NAME",
                      help="Rerank the candidates of this --run, with the texts of a BEIR folder; nothing is indexed."),
         click.option("--models", metavar="A,B", default="small", show_default=True, envvar="CROSSRANK_MODEL",
@@ -94,9 +94,13 @@ def collection(command: F) -> F:
                      help="Tokens of a passage when a BEIR folder is indexed; 0 keeps documents whole.  [default: as "
                      "`crossrank index`]"),
     )  # fmt: skip
-    for option in reversed(listed):
-        command = option(command)
-    return command
+
+    def decorated(command: F) -> F:
+        for option in reversed(listed):
+            command = option(command)
+        return command
+
+    return decorated
 
 
 def opened_set(asked: Asked) -> tuple[JudgedSet, list[str]]:
