@@ -25,7 +25,8 @@ def test_runs_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     pytest.importorskip("ir_measures", reason="needs the extra eval")
     monkeypatch.chdir(tmp_path)
     Path("judged.tsv").write_text("q1\td1\t1\nq2\td1\t1\n", encoding="utf-8")
-    Path("old.trec").write_text("q1 Q0 d2 1 2 t\nq1 Q0 d1 2 1 t\nq2 Q0 d1 1 1 t\n", encoding="utf-8")
+    # By their rank column d1 would be first; trec_eval has equal scores by document id, from the end.
+    Path("old.trec").write_text("q1 Q0 d1 1 1 t\nq1 Q0 d2 2 1 t\nq2 Q0 d1 1 1 t\n", encoding="utf-8")
     Path("new.trec").write_text("q1 Q0 d1 1 2 t\nq2 Q0 d1 1 1 t\n", encoding="utf-8")
     run("evaluation.md")
     # Half of what rank 2 costs: 1 - 1 / log2(3).
