@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from crossrank.errors import InputError, RemoteError
 from crossrank.extras import require
@@ -50,7 +49,7 @@ class Address:
 
     Args:
         url: up to the version, such as `https://api.openai.com/v1` or `http://localhost:8000/v1`.
-        key: sent as a bearer token; "" sends none.
+        key: sent as a bearer token, without white space around it; "" sends none.
         timeout: seconds of one try, from the connection to the last byte.
         tries: requests for one answer, at most.
         pause: seconds before the second try; each further one waits twice as long, up to `LONGEST_WAIT`, less a random
@@ -58,7 +57,7 @@ class Address:
         most_bytes: of one answer.
 
     Raises:
-        InputError: no http address, or a number out of its range.
+        InputError: no http address, a key that no header can hold, or a number out of its range.
     """
 
     def __init__(
@@ -71,13 +70,12 @@ class Address:
         pause: float = 0.5,
         most_bytes: int = 8 * 2**20,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_address(url):
             raise InputError(f"{url!r} is no address of an API: give it as https://api.openai.com/v1")
         if timeout <= 0 or tries < 1 or pause < 0 or most_bytes < 1:
             raise InputError("timeout, tries and most_bytes must be positive, and the pause not negative")
         self.url = url.rstrip("/")
-        self._key = key
+        self._key = _checked_key(key)
         self._timeout, self._tries, self._pause, self._most = timeout, tries, pause, most_bytes
         self._client: httpx.Client | None = None
         self._lock = threading.Lock()
@@ -212,6 +210,28 @@ class _RetryError(Exception):
         super().__init__(message)
         self.status = status
         self.wait = wait
+
+
+def _is_address(url: str) -> bool:
+    """Whether a request to it can be made at all: what is wrong with an address shows before anything is sent."""
+    try:
+        parts = httpx.URL(url)
+        parts.raw_host.decode().encode("idna")  # as the resolver will
+    except (httpx.InvalidURL, ValueError, TypeError):
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.host) and 0 <= (parts.port or 0) <= 65535
+
+
+def _checked_key(key: str) -> str:
+    """The key without white space around it: files of secrets end in a newline, which no header may hold.
+
+    Raises:
+        InputError: a header cannot hold it. The message does not repeat it, and nobody else's would be that careful.
+    """
+    key = key.strip()
+    if not (key.isascii() and key.isprintable()):
+        raise InputError("the API key holds line ends, or characters beyond ASCII, which no key has: copy it again")
+    return key
 
 
 def _asked_wait(header: str) -> float:

@@ -499,6 +499,29 @@ def test_what_means_nothing_is_refused(options, message):
         LanguageModel(**{"url": "http://x", "model": "m", **options})
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["http://", "https:///v1", "http://[::1/v1", "http://[::1]:x/v1", "http://a:99999/v1", "http://a:-1", "ftp://a",
+     "localhost:8000", "", "http://h/v1\n", "http://\ud800/v1", "http://a..b/v1", f"http://{'a' * 64}.com/v1"],
+)  # fmt: skip
+def test_what_is_no_address_is_told_before_anything_is_sent(url):
+    with pytest.raises(InputError, match="is no address of an API"):
+        remote.Address(url)
+
+
+def test_white_space_around_a_key_is_not_sent():
+    with serving(honest) as api:
+        model(api.url, key=" sk-1\r\n").score(pairs("#1"))
+    assert api.headers[0]["authorization"] == "Bearer sk-1"
+
+
+@pytest.mark.parametrize("key", ["sk-1\nsk-2", "sk-\u00e9", "\ufeffsk-1", "sk-\x00"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_repeated(key):
+    with pytest.raises(InputError, match="the API key holds") as told:
+        remote.Address("http://127.0.0.1:9/v1", key)
+    assert "sk-" not in str(told.value)
+
+
 def test_blank_queries_and_strange_pairs_are_refused():
     for bad, message in (([(" ", "a")], "query is empty"), (["ab"], "not a"), ([("a", None)], "not a string")):
         with pytest.raises(InputError, match=message):
