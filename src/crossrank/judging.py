@@ -152,6 +152,25 @@ def read_order(answer: str, n: int) -> list[int]:
     return order
 
 
+def text_of(body: Mapping[str, Any]) -> str:
+    """The text of a chat completion, also of one that gives it in parts.
+
+    Raises:
+        UnreadableError: there is none.
+    """
+    try:
+        choice = body["choices"][0]
+        content = choice["message"]["content"]
+    except (KeyError, IndexError, TypeError):
+        raise UnreadableError("the answer is no chat completion") from None
+    if isinstance(content, list):
+        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        content = "".join(text for text in texts if isinstance(text, str))
+    if not isinstance(content, str) or not content.strip():
+        raise UnreadableError(f"the answer has no text (it ended with {choice.get('finish_reason')!r})")
+    return content
+
+
 def spent(body: Mapping[str, Any]) -> tuple[int | None, int | None]:
     """Tokens of the prompt and of the answer, as a chat completion counts them; None where it gives no number.
 

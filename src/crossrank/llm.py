@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from crossrank.asking import check_list, check_pairs
 from crossrank.crossencoder import Ranked
 from crossrank.errors import InputError, RemoteError
-from crossrank.judging import Messages, UnreadableError, ask_for_order, ask_for_score, filled, in_place, spent
+from crossrank.judging import Messages, UnreadableError, ask_for_order, ask_for_score, filled, in_place, spent, text_of
 from crossrank.judging import read_order as order_in
 from crossrank.judging import read_score as score_in
 from crossrank.remote import Address, at_once
@@ -285,7 +285,7 @@ class _Call:
             else:
                 self.prompt_tokens += prompt
                 self.completion_tokens += completion
-        return _text_of(body)
+        return text_of(body)
 
     def keep(self, places: Sequence[int], reason: str) -> None:
         """Note documents that keep their place."""
@@ -364,22 +364,3 @@ def _run(jobs: Sequence[Callable[[], Any]], concurrency: int, call: _Call) -> No
     at_once(jobs, concurrency, call.stop)
     if call.refused is not None and not call.answers:
         raise call.refused
-
-
-def _text_of(body: Mapping[str, Any]) -> str:
-    """The text of a chat completion.
-
-    Raises:
-        UnreadableError: there is none.
-    """
-    try:
-        choice = body["choices"][0]
-        content = choice["message"]["content"]
-    except (KeyError, IndexError, TypeError):
-        raise UnreadableError("the answer is no chat completion") from None
-    if isinstance(content, list):
-        texts = [part.get("text") for part in content if isinstance(part, dict)]
-        content = "".join(text for text in texts if isinstance(text, str))
-    if not isinstance(content, str) or not content.strip():
-        raise UnreadableError(f"the answer has no text (it ended with {choice.get('finish_reason')!r})")
-    return content

@@ -22,6 +22,12 @@ import httpx  # noqa: E402
 T = TypeVar("T")
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Answers after which the same request may succeed."""
+CURES = {
+    401: "the key is missing or wrong",
+    403: "the key does not allow this",
+    404: "no such model or path: the address usually ends in /v1",
+}
+"""Answers that no other request would fare better with, and what may help."""
 LONGEST_WAIT = 60.0
 """Seconds between two tries, whatever the server asks for."""
 _TOLD = 300
@@ -247,12 +253,7 @@ def _asked_wait(header: str) -> float:
 
 
 def _refusal(url: str, status: int, content: bytes) -> str:
-    cures = {
-        401: "the key is missing or wrong",
-        403: "the key does not allow this",
-        404: "no such model or path: the address usually ends in /v1",
-    }
-    return f"{url} answered {status}{f' ({cures[status]})' if status in cures else ''}: {_shown(content)}"
+    return f"{url} answered {status}{f' ({CURES[status]})' if status in CURES else ''}: {_shown(content)}"
 
 
 def _shown(content: bytes) -> str:

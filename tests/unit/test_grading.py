@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -63,8 +67,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def chat(monkeypatch: pytest.MonkeyPatch) -> Iterator[Chat]:
-    monkeypatch.setattr(grading.time, "sleep", lambda seconds: None)
+def chat() -> Iterator[Chat]:
     server = Chat()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -76,26 +79,28 @@ def chat(monkeypatch: pytest.MonkeyPatch) -> Iterator[Chat]:
 
 @pytest.fixture
 def grader(chat: Chat) -> Iterator[grading.Grader]:
-    with grading.Grader(chat.url, "judge", "secret") as made:
+    with grading.Grader(chat.url, "judge", "secret", pause=0.001) as made:
         yield made
 
 
 @pytest.mark.parametrize(
     ("said", "grade"),
-    [("7", 7), (" 10\n", 10), ("**3**", 3), ("8/10", 8), ("0.", 0), ("<think>maybe 9\n</think>2", 2)],
-)
-def test_what_is_a_grade(chat: Chat, grader: grading.Grader, said: str, grade: int) -> None:
+    [("7", 7), (" 10\n", 10), ("**3**", 3), ("8/10", 8), ("0.", 0), ("<think>maybe 9\n</think>2", 2),
+     ('{"score": 8}', 8), ("```json\n{\"score\": \"9/10\"}\n```", 9), ("6.8", 7),
+     ([{"type": "text", "text": "8"}], 8)],
+)  # fmt: skip
+def test_what_is_a_grade(chat: Chat, grader: grading.Grader, said: Any, grade: int) -> None:
     chat.says = lambda text: said
     assert grader.grade(("q", "d")) == grading.Grade("q", "d", grade, 100, 2)
     assert chat.keys == ["Bearer secret"]
 
 
-@pytest.mark.parametrize("said", ["", "eleven", "11", "between 3 and 5", "-1"])
-def test_what_is_none_is_refused(chat: Chat, grader: grading.Grader, said: str) -> None:
+@pytest.mark.parametrize("said", ["", None, "eleven", "11", "between 3 and 5", "-1", "<think>8", {"no": "text"}])
+def test_what_is_none_is_refused(chat: Chat, grader: grading.Grader, said: Any) -> None:
     chat.says = lambda text: said
-    with pytest.raises(grading.GraderError, match="not a number from 0 to 10"):
+    with pytest.raises(grading.GraderError, match="no number from 0 to 10"):
         grader.grade(("q", "d"))
-    assert len(chat.asked) == grading.ATTEMPTS
+    assert len(chat.asked) == 2
 
 
 @pytest.mark.parametrize(
@@ -119,12 +124,12 @@ def test_half_a_surrogate_pair_is_sent_as_a_replacement_and_kept_as_it_is(
 def test_tokens_of_pairs_without_a_grade_count(chat: Chat, grader: grading.Grader, tmp_path: Path) -> None:
     chat.says = lambda text: "no idea" if "d1" in text else "5"
     found = grading.graded([("q", "d0"), ("q", "d1")], grader, tmp_path / "g.jsonl", parallel=1)
-    asked = 1 + grading.ATTEMPTS
+    asked = 1 + grading.ASKED
     assert (len(found.failed), found.prompt_tokens, found.answer_tokens) == (1, 100 * asked, 2 * asked)
     # Answers that came before the server refused cost, too.
     chat.status = lambda number: 200 if number == asked + 1 else 401
     found = grading.graded([("q", "d1")], grader, tmp_path / "g.jsonl")
-    assert "answers 401" in found.failed[0][1]
+    assert "answered 401" in found.failed[0][1]
     assert (found.prompt_tokens, found.answer_tokens) == (100, 2)
 
 
@@ -138,7 +143,7 @@ def test_a_busy_server_is_asked_again_and_a_wrong_key_is_not(chat: Chat, grader:
     chat.status = lambda number: 429 if number == 1 else 503 if number == 2 else 200
     assert grader.grade(("q", "d")).score == 7
     chat.status = lambda number: 401
-    with pytest.raises(grading.GraderError, match="answers 401"):
+    with pytest.raises(grading.GraderError, match=r"answered 401 \(the key is missing or wrong"):
         grader.grade(("q", "d"))
     assert len(chat.asked) == 4
 
@@ -153,14 +158,119 @@ def test_grades_are_kept_and_not_asked_for_again(chat: Chat, grader: grading.Gra
     assert (second.asked, [(grade.query, grade.document) for grade in second.grades]) == (8, pairs)
     with grading.Grader(chat.url, "other") as other:
         assert grading.graded(pairs[:2], other, tmp_path / "g.jsonl").asked == 2
+        assert grading.graded(pairs[:2], other, tmp_path / "g.jsonl").others == ("judge",)
     assert len((tmp_path / "g.jsonl").read_text().splitlines()) == 22
 
 
-def test_a_server_that_is_gone_ends_it_soon(chat: Chat, grader: grading.Grader, tmp_path: Path) -> None:
+def test_a_wrong_key_ends_it_at_once(chat: Chat, grader: grading.Grader, tmp_path: Path) -> None:
     chat.status = lambda number: 401
     found = grading.graded([("q", f"d{n}") for n in range(500)], grader, tmp_path / "g.jsonl", parallel=2)
     assert found.grades == ()
-    assert len(chat.asked) < 20
+    assert "the key is missing or wrong" in found.stopped
+    assert found.asked == len(chat.asked) == len(found.failed) <= 4
+    assert found.left == 500 - found.asked
+
+
+def test_a_server_that_is_gone_ends_it_soon(chat: Chat, grader: grading.Grader, tmp_path: Path) -> None:
+    chat.status = lambda number: 503
+    pairs = [("q", f"d{n}") for n in range(500)]
+    found = grading.graded(pairs, grader, tmp_path / "g.jsonl", parallel=1)
+    assert "stopped after 3 failures in a row" in found.stopped
+    assert (found.asked, len(found.failed), found.left, len(chat.asked)) == (3, 3, 497, 12)
+    # An answer between failures shows that it is not gone.
+    chat.status = lambda number: 400 if number % 3 else 200
+    found = grading.graded(pairs[:12], grader, tmp_path / "g.jsonl", parallel=1)
+    assert (found.asked, len(found.failed), found.stopped, found.left) == (12, 8, "", 0)
+
+
+def test_a_query_whose_answers_cannot_be_read_does_not_end_it(
+    chat: Chat, grader: grading.Grader, tmp_path: Path
+) -> None:
+    chat.says = lambda text: "I cannot judge this" if "bad" in text else "5"
+    pairs = [("bad", f"d{n}") for n in range(30)] + [("good", f"d{n}") for n in range(10)]
+    for asked in (40, 30):
+        found = grading.graded(pairs, grader, tmp_path / "g.jsonl", parallel=2)
+        assert (found.asked, len(found.grades), len(found.failed), found.stopped) == (asked, 10, 30, "")
+
+
+def test_a_model_of_which_nothing_can_be_read_ends_it(chat: Chat, grader: grading.Grader, tmp_path: Path) -> None:
+    chat.says = lambda text: "<think>Let me see"
+    pairs = [(f"q{n}", "d") for n in range(100)]
+    found = grading.graded(pairs, grader, tmp_path / "g.jsonl", parallel=1)
+    assert (found.asked, found.left, len(chat.asked)) == (3, 97, 6)
+    assert "a model that thinks aloud needs more tokens" in found.stopped
+
+
+def test_long_documents_are_counted_and_blank_pairs_are_not_sent(
+    chat: Chat, grader: grading.Grader, tmp_path: Path
+) -> None:
+    pairs = [("q", "x" * 8001), ("r", "x" * 8001), ("q", "x" * 8000), ("q", "\u200b"), ("q", " "), ("\u200b", "d")]
+    found = grading.graded(pairs, grader, tmp_path / "g.jsonl")
+    assert (found.asked, found.cut, found.blank, len(found.grades)) == (3, 1, 3, 3)
+
+
+def test_an_answer_that_drips_is_not_waited_for() -> None:
+    stop = threading.Event()
+
+    class Dripping(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while not stop.wait(0.05):
+                    self.wfile.write(b" ")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Dripping)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    # Set at once, it leaves out the tries after the first.
+    once = threading.Event()
+    once.set()
+    try:
+        with (
+            grading.Grader(f"http://127.0.0.1:{server.server_port}", "judge", timeout=0.3) as grader,
+            pytest.raises(grading.GraderError, match=r"did not answer in 0\.3 s"),
+        ):
+            grader.grade(("q", "d"), once)
+    finally:
+        stop.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_keeps_what_came_and_waits_for_nothing(tmp_path: Path) -> None:
+    from apiserver import completion, serving
+
+    release = threading.Event()
+
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        if "slow" in body["messages"][1]["content"]:
+            release.wait(60)
+        return completion("5")
+
+    kept = tmp_path / "g.jsonl"
+    with serving(answer) as api:
+        program = (
+            "import os, signal, threading, time, pathlib\n"
+            "from crossrank.training.grading import Grader, graded\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+            "def interrupt(done, total):\n"
+            "    if done == 3: threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()\n"
+            "pairs = [('q', text) for text in ('a', 'slow', 'b', 'c', 'slow too', 'd')]\n"
+            f"graded(pairs, Grader({api.url!r}, 'judge'), pathlib.Path({str(kept)!r}), 2, interrupt)"
+        )
+        began = time.perf_counter()
+        ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+        took = time.perf_counter() - began
+        release.set()
+    assert "KeyboardInterrupt" in ended.stderr
+    assert [json.loads(line)["document"] for line in kept.read_text().splitlines()] == ["a", "b", "c"]
+    assert took < 30
 
 
 GRADE = '{"query": "q", "document": "d", "score": 3, "by": "judge"}'
@@ -196,9 +306,27 @@ def test_an_interrupted_file_is_gone_on_with(grader: grading.Grader, tmp_path: P
     assert [json.loads(line)["query"] for line in (tmp_path / "g.jsonl").read_text().splitlines()] == ["q"]
 
 
-def test_an_address_without_http_is_refused() -> None:
-    with pytest.raises(InputError, match="http"):
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(grader: grading.Grader, tmp_path: Path) -> None:
+    for text in (f"{GRADE}\n", GRADE):
+        (tmp_path / "g.jsonl").write_text(text, encoding="utf-8-sig")
+        assert grading.graded([("q", "d")], grader, tmp_path / "g.jsonl").asked == 0
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out", "out.jsonl.gz"])
+def test_grades_are_not_written_into_what_tune_does_not_read(
+    chat: Chat, grader: grading.Grader, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(InputError, match=r"must be called \.jsonl"):
+        grading.graded([("q", "d")], grader, tmp_path / name)
+    assert not chat.asked
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_address_or_no_key_is_refused() -> None:
+    with pytest.raises(InputError, match="no address of an API"):
         grading.Grader("localhost:8000", "judge")
+    with pytest.raises(InputError, match="the API key holds"):
+        grading.Grader("http://localhost:8000", "judge", "sk-1\nsk-2")
 
 
 def test_the_command_reports_costs_and_agreement_and_tune_reads_the_file(
@@ -230,6 +358,29 @@ def test_the_command_says_what_has_no_grade(chat: Chat, tmp_path: Path, capsys: 
     assert left.value.code == Exit.SOME_FAILED
     assert out.startswith("1\t2\t1\t")
     assert "1 pair has no grade" in err
+
+
+def test_the_command_says_what_was_cut_left_out_and_not_asked(
+    chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def label(model: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as left:
+            root.main(["label", str(tmp_path / "d.jsonl"), "--to", str(tmp_path / "g.jsonl"), "--url", chat.url,
+                       "--grader", model, "--parallel", "1"])  # fmt: skip
+        return int(left.value.code or 0), capsys.readouterr().err
+
+    rows = [{"query": "q", "document": text} for text in ("x" * 9000, "d", "\u200b")]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    code, err = label("one")
+    assert code == Exit.OK
+    assert "1 document was sent without the end: the first 8,000 characters" in err
+    assert "1 pair with a blank query or document" in err
+    chat.status = lambda number: 404
+    code, err = label("two")
+    assert code == Exit.ERROR
+    assert "usually ends in /v1" in err
+    assert "; 1 pair was not asked about" in err
+    assert "grades of one, too" in err
 
 
 # Agreement

@@ -136,7 +136,7 @@ OPTIONAL: dict[str, tuple[str, set[str]]] = {
     "mcp": ("mcp", {"integrations/mcp.py"}),
     # Comes with LangChain and with the protocol's SDK, so any extra will do.
     "pydantic": ("", {"integrations/langchain.py", "integrations/mcp.py"}),
-    "httpx": ("llm", {"remote.py", "training/grading.py"}),
+    "httpx": ("llm", {"remote.py"}),
     "ray": ("ray", {"distributed/ray.py"}),
     "haystack": ("haystack", {"integrations/haystack.py"}),
     "psycopg": ("postgres", {"retrieval/remote/postgres.py"}),

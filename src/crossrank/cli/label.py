@@ -58,12 +58,14 @@ def command(data: Path, target: Path, limit: int | None, price: tuple[float, flo
     In a pipe the columns are graded, asked, failed, tokens read, tokens written, cost, kappa and tau.
     """
     from crossrank.training import reading
-    from crossrank.training.grading import Grader, graded
+    from crossrank.training.grading import MOST_CHARACTERS, Grader, graded
 
     judgments = reading.read(data, split=chosen["split"])
     pairs = [(row.query, row.document) for row in judgments.rows][:limit]
     if not terminal.on_terminal() or not chosen["as_json"]:
-        characters = sum(len(query) + min(len(document), 8000) + 500 for query, document in dict.fromkeys(pairs))
+        characters = sum(
+            len(query) + min(len(document), MOST_CHARACTERS) + 500 for query, document in dict.fromkeys(pairs)
+        )
         terminal.note(
             f"{terminal.count(len(set(pairs)), 'pair')}, about {characters // 4:,} tokens when all are asked."
         )
@@ -79,14 +81,33 @@ def command(data: Path, target: Path, limit: int | None, price: tuple[float, flo
         _print(told, target)
     else:
         terminal.tab_line(*told.values())
-    for (query, _), reason in found.failed[:_NAMED]:
-        terminal.warn(f"no grade for {terminal.shown(query, 60)}: {terminal.shown(reason, 200)}")
-    missing = len(set(pairs)) - len(found.grades)
-    if missing:
-        terminal.warn(f"{terminal.count(missing, 'pair has', 'pairs have')} no grade; the same command asks again.")
+    missing = len(set(pairs)) - len(found.grades) - found.blank
+    _warn(found, missing)
     if not found.grades:
         return Exit.ERROR
     return Exit.SOME_FAILED if missing else Exit.OK
+
+
+def _warn(found: Grading, missing: int) -> None:
+    from crossrank.training.grading import MOST_CHARACTERS
+
+    for (query, _), reason in found.failed[:_NAMED]:
+        terminal.warn(f"no grade for {terminal.shown(query, 60)}: {terminal.shown(reason, 200)}")
+    if found.stopped:
+        left = terminal.count(found.left, "pair was", "pairs were")
+        terminal.warn(f"{terminal.shown(found.stopped, 300)}; {left} not asked about.")
+    if found.blank:
+        terminal.warn(f"{terminal.count(found.blank, 'pair')} with a blank query or document: not asked about.")
+    if found.cut:
+        cut = terminal.count(found.cut, "document was", "documents were")
+        terminal.warn(f"{cut} sent without the end: the first {MOST_CHARACTERS:,} characters are graded.")
+    if found.others:
+        terminal.warn(
+            f"the file holds grades of {terminal.shown(', '.join(found.others), 100)}, too, and two models disagree: "
+            "give each a file of its own to tune on."
+        )
+    if missing:
+        terminal.warn(f"{terminal.count(missing, 'pair has', 'pairs have')} no grade; the same command asks again.")
 
 
 def _facts(found: Grading, judgments: Judgments, price: tuple[float, float] | None) -> dict[str, Any]:
