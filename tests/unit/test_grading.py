@@ -369,12 +369,13 @@ def test_the_command_says_what_was_cut_left_out_and_not_asked(
                        "--grader", model, "--parallel", "1"])  # fmt: skip
         return int(left.value.code or 0), capsys.readouterr().err
 
-    rows = [{"query": "q", "document": text} for text in ("x" * 9000, "d", "\u200b")]
+    rows = [{"query": "q", "document": text, "Relevanz": 0} for text in ("x" * 9000, "d", "\u200b")]
     (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     code, err = label("one")
     assert code == Exit.OK
     assert "1 document was sent without the end: the first 8,000 characters" in err
     assert "1 pair with a blank query or document" in err
+    assert "call it label: relevanz" in err
     chat.status = lambda number: 404
     code, err = label("two")
     assert code == Exit.ERROR

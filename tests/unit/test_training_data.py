@@ -64,6 +64,12 @@ def test_rows_with_labels(tmp_path: Path) -> None:
         ({"query": "q", "pos": ["d"], "neg": ["e"], "pos_scores": [7], "neg_scores": [2]}, "scores",
          [("d", 7.0), ("e", 2.0)]),
         ({"query": "q", "positive": "d"}, "clicks", [("d", 1.0)]),
+        ({"Query": "q", " DOCUMENT ": "d", "Label": 0}, "labels", [("d", 0.0)]),
+        ({"query": "q", "document": "d", "rating": 0}, "labels", [("d", 0.0)]),
+        ({"query": "q", "document": "d", "labels": 0}, "labels", [("d", 0.0)]),
+        ({"query": "q", "document": "d", "scores": 0.5}, "scores", [("d", 0.5)]),
+        ({"query": "q", "positive": ["d"], "negatives": ["e"]}, "labels", [("d", 1.0), ("e", 0.0)]),
+        ({"query": "q", "positives": ["d"], "Hard_Negatives": ["e"]}, "labels", [("d", 1.0), ("e", 0.0)]),
     ],
 )  # fmt: skip
 def test_forms_of_rows(tmp_path: Path, row: dict, scale: str, rows: list) -> None:
@@ -74,6 +80,49 @@ def test_forms_of_rows(tmp_path: Path, row: dict, scale: str, rows: list) -> Non
 def test_csv_with_commas_and_line_ends(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('query,document,label\nq,"one, two\nthree",1\nq,d,0\n', encoding="utf-8")
     assert reading.read(tmp_path / "a.csv").rows == (Judged("q", "one, two\nthree", 1.0), Judged("q", "d", 0.0))
+
+
+@pytest.mark.parametrize("heading", ["query,document,Label", "QUERY;document;label", " query\tdocument\tlabel "])
+def test_names_and_separators_of_columns(tmp_path: Path, heading: str) -> None:
+    separator = next(one for one in ",;\t" if one in heading)
+    rows = [separator.join(row) for row in (("q", "d", "1"), ("q", "e", "0"))]
+    (tmp_path / "a.csv").write_text("\n".join([heading, *rows]) + "\n", encoding="utf-8-sig")
+    found = reading.read(tmp_path / "a.csv")
+    assert (found.scale, found.rows) == ("labels", (Judged("q", "d", 1.0), Judged("q", "e", 0.0)))
+
+
+def test_csv_with_blank_lines_and_long_texts(tmp_path: Path) -> None:
+    text = f"one\n\n\ntwo {'x' * 200_000}"
+    (tmp_path / "a.csv").write_text(f'\nquery,document,label\n\nq,"{text}",1\nq,d,0\nq,e,f,0\n', encoding="utf-8")
+    with pytest.raises(ReadError, match="line 9: more fields"):
+        reading.read(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text(f'query,document,label\nq,"{text}",1\n', encoding="utf-8")
+    assert reading.read(tmp_path / "a.csv").rows == (Judged("q", text, 1.0),)
+    (tmp_path / "a.csv").write_text('query,document,label\n\nq,d,1\nq,"d" e,1\n', encoding="utf-8")
+    with pytest.raises(ReadError, match="line 4: not CSV"):
+        reading.read(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("row", "unread"),
+    [
+        ({"query": "q", "document": "d", "Relevanz": 0}, ("relevanz",)),
+        ({"query": "q", "positive": "d", "negative_1": "e", "score": 2}, ("negative_1", "score")),
+        ({"query": "q", "document": "d", "negative": "e"}, ("negative",)),
+        ({"query": "q", "document": "d", "title": "T", "_id": 7, "text": "more", "by": "me", "": 0}, ()),
+        ({"query": "q", "positive": "d", "negatives": []}, ()),
+        ({"query": "q", "document": "d", "label": 0, "comment": "no"}, ()),
+    ],
+)
+def test_clicks_with_columns_that_nobody_reads_end_it(tmp_path: Path, row: dict, unread: tuple[str, ...]) -> None:
+    path = write(tmp_path / "a.jsonl", row)
+    found = reading.read(path)
+    assert found.unread == unread
+    fatal = {one.name: one.message for one in checks.check(found).fatal}
+    assert ("unread columns" in fatal) == bool(unread)
+    assert all(repr(name) in fatal["unread columns"] for name in unread)
+    # Who says that they are clicks is believed.
+    assert reading.read(path, clicks=True).unread == ()
 
 
 def test_a_triple_that_shares_its_positive_is_no_duplicate(tmp_path: Path) -> None:
@@ -94,6 +143,23 @@ def test_a_beir_folder_of_positives_is_clicks(tmp_path: Path) -> None:
     (tmp_path / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\na\t1\t1\n", encoding="utf-8")
     found = reading.read(tmp_path)
     assert (found.scale, found.rows, found.pool) == ("clicks", (Judged("q", "T. d", 1.0),), ("T. d", "e"))
+    assert names(checks.check(found)) == {"few queries": 1}
+
+
+def test_judged_documents_that_a_corpus_does_not_hold_are_told(tmp_path: Path) -> None:
+    write(tmp_path / "corpus.jsonl", {"_id": "1", "text": "d"})
+    write(tmp_path / "queries.jsonl", {"_id": "a", "text": "q"}, {"_id": "b", "text": "r"})
+    (tmp_path / "qrels").mkdir()
+    judged = "query-id\tcorpus-id\tscore\na\t1\t1\na\t2\t1\nb\t2\t0\nb\t3\t0\n"
+    (tmp_path / "qrels" / "train.tsv").write_text(judged, encoding="utf-8")
+    for clicks in (False, True):
+        found = checks.check(reading.read(tmp_path, clicks=clicks)).findings
+        one = next(finding for finding in found if finding.name == "missing documents")
+        assert (one.count, one.examples, one.fatal) == (2, ("2", "3"), False)
+    (tmp_path / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\na\t1\t99999\n", encoding="utf-8")
+    with pytest.raises(ReadError, match="a and 1: the label 99999 is no grade"):
+        reading.read(tmp_path)
+    assert reading.read(tmp_path, clicks=True).rows == (Judged("q", "d", 1.0),)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +173,9 @@ def test_a_beir_folder_of_positives_is_clicks(tmp_path: Path) -> None:
         ('{"query": "q", "document": "d", "label": NaN}', "finite"),
         ('{"query": "q", "pos": ["d"], "neg": ["e"], "pos_scores": []}', "pos_scores must hold 1 numbers"),
         (f'{{"query": "q", "document": "d", "label": {"1" * 400}}}', "label must be a number"),
+        ('{"query": "q", "document": "d", "label": 1e20}', r"line 1: the label 1e\+20 is no grade"),
+        ('{"query": "q", "document": "d", "label": 1001}', "as counts and times are none"),
+        ('{"query": "q", "Label": 1, "label": 0, "document": "d"}', "line 1: two columns are called 'label'"),
         (f'{{"query": "q", "pos": ["d"], "pos_scores": [{"1" * 400}]}}', "pos_scores must hold 1 numbers"),
     ],
 )
@@ -173,6 +242,23 @@ def test_many_contradictions_are_fatal() -> None:
     found = checks.check(Judgments((*rows, *(Judged(r.query, r.document, 1 - r.label) for r in rows)), "labels"))
     assert names(found)["contradictions"] == len(rows)
     assert {finding.name for finding in found.fatal} >= {"contradictions"}
+
+
+def test_contradictions_of_several_models_are_told_from_others() -> None:
+    rows = [*judged(30), Judged("question 3", "document 3.0", 0.0, "small")]
+    assert "by several" not in checks.check(Judgments(tuple(rows), "labels")).findings[0].message
+    said = [(5, 1.0, "one"), (5, 0.0, "two"), (6, 1.0, "one"), (6, 1.0, "two")]
+    graded = [Judged(f"question {n}", f"document {n}.0", label, by) for n, label, by in said]
+    found = checks.check(Judgments((*rows, *graded), "labels")).findings[0]
+    assert (found.name, found.count) == ("contradictions", 2)
+    assert "; 1 of them by several: one, two. Keep the rows of one" in found.message
+
+
+def test_documents_in_which_nothing_shows_are_blank() -> None:
+    found = checks.check(
+        Judgments((*judged(30), Judged("question 1", "\u200b", 1.0), Judged("\u200b", "d", 1.0)), "labels")
+    )
+    assert names(found) == {"blank": 2}
 
 
 @pytest.mark.parametrize("label", [0.0, 1.0])

@@ -61,6 +61,9 @@ def command(data: Path, target: Path, limit: int | None, price: tuple[float, flo
     from crossrank.training.grading import MOST_CHARACTERS, Grader, graded
 
     judgments = reading.read(data, split=chosen["split"])
+    if judgments.unread:
+        held = terminal.shown(", ".join(judgments.unread), 100)
+        terminal.warn(f"rows have no labels to compare with; if one of these columns holds them, call it label: {held}")
     pairs = [(row.query, row.document) for row in judgments.rows][:limit]
     if not terminal.on_terminal() or not chosen["as_json"]:
         characters = sum(

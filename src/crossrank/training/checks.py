@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from crossrank.training.judgments import Group, Judgments, document_key, query_key, threshold
+from crossrank.types import is_blank
 
 # Below this many queries with an answer no held-out difference of a useful size is significant: with a spread of 0.3
 # in the differences, 20 queries give an interval of about 0.13 to each side.
@@ -72,6 +73,10 @@ def check(judgments: Judgments, fewest: int = FEWEST_QUERIES) -> Checked:
     findings: list[Finding] = []
     if judgments.fractions:
         findings.append(_fractions(judgments))
+    if judgments.unread:
+        findings.append(_unread(judgments))
+    missing = f"judged documents that are not in corpus.jsonl: {len(judgments.missing)}; their judgments are left out"
+    _add(findings, "missing documents", judgments.missing, missing)
     by_query = _pairs(judgments, findings)
     groups = tuple(
         Group(query, tuple(text for text, _ in kept), tuple(label for _, label in kept))
@@ -131,8 +136,9 @@ def _pairs(judgments: Judgments, findings: list[Finding]) -> dict[str, tuple[str
     blank: list[str] = []
     repeated: list[str] = []
     other: dict[str, None] = {}
+    graders: dict[tuple[str, str], set[str]] = {}
     for row in judgments.rows:
-        if not query_key(row.query) or not document_key(row.document):
+        if not query_key(row.query) or is_blank(row.query) or is_blank(row.document):
             blank.append(row.query or row.document)
             continue
         query, pairs = by_query.setdefault(query_key(row.query), (row.query, {}))
@@ -142,6 +148,8 @@ def _pairs(judgments: Judgments, findings: list[Finding]) -> dict[str, tuple[str
         if row.label in labels:
             repeated.append(row.query)
         labels.add(row.label)
+        if row.by:
+            graders.setdefault((query_key(row.query), document_key(row.document)), set()).add(row.by)
     total = sum(len(pairs) for _, pairs in by_query.values())
     against = [
         f"{query!r:.60} and {text!r:.60}: labels {', '.join(f'{v:g}' for v in sorted(labels))}"
@@ -151,8 +159,17 @@ def _pairs(judgments: Judgments, findings: list[Finding]) -> dict[str, tuple[str
     ]
     if against:
         share = len(against) / max(1, total)
+        disagree = [
+            names
+            for (query, document), names in graders.items()
+            if len(names) > 1 and len(by_query[query][1][document][1]) > 1
+        ]
+        said = (
+            f"; {len(disagree)} of them by several: {', '.join(sorted(set().union(*disagree)))}. Keep the rows of one"
+        )
         _add(findings, "contradictions", against, fatal=share > MOST_CONTRADICTIONS, message=(
             f"{len(against)} of {total} pairs with different labels in different rows ({share:.0%}): left out"
+            + (said if disagree else "")
             + (f". Over {MOST_CONTRADICTIONS:.0%} the labels cannot be trusted: agree on what is relevant, and judge "
                "again" if share > MOST_CONTRADICTIONS else "")))  # fmt: skip
     _add(
@@ -174,6 +191,16 @@ def _fractions(judgments: Judgments) -> Finding:
     else:
         said = "from 0.5 on a document counts as relevant. If they are a teacher's scores, call the column score"
     return Finding("fractions", count, f"labels with a fraction: {count}; {said}")
+
+
+def _unread(judgments: Judgments) -> Finding:
+    shown = ", ".join(repr(name)[:40] for name in judgments.unread[:8])
+    said = (
+        f"no row holds a label or a score, so that every row would count as relevant; but rows hold {shown}. If that "
+        "says what is relevant, call it label (or negative, where it holds texts); if every row is relevant, say "
+        "--clicks"
+    )
+    return Finding("unread columns", len(judgments.unread), said, fatal=True)
 
 
 def _check_classes(judgments: Judgments, groups: Sequence[Group], limit: float, findings: list[Finding]) -> None:

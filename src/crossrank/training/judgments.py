@@ -20,11 +20,12 @@ _SPACE = re.compile(r"\s+")
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One row: a query, a document, and what was said about the two."""
+    """One row: a query, a document, what was said about the two, and which model said it, if the row says so."""
 
     query: str
     document: str
     label: float
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +38,8 @@ class Judgments:
         pool: texts of other documents, in which negatives can be looked for.
         source: the file's or folder's name, for messages and the card.
         fractions: labels with a fraction that were in the file, see `reading.read`.
+        unread: columns that clicks hold besides; one of them may be a label by another name.
+        missing: judged documents of a BEIR folder that its corpus does not hold.
     """
 
     rows: tuple[Judged, ...]
@@ -44,6 +47,8 @@ class Judgments:
     pool: tuple[str, ...] = ()
     source: str = ""
     fractions: int = 0
+    unread: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,23 +6,34 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from crossrank.errors import ReadError
 from crossrank.evaluation import read_set
-from crossrank.evaluation.files import lines
+from crossrank.evaluation.files import LINE_BYTES, lines
 from crossrank.training.judgments import Judged, Judgments, Scale
 
+# Names of columns, in any case. Of several that a row holds, the first counts.
 QUERY = ("query", "question", "anchor")
 DOCUMENT = ("document", "passage", "text", "doc", "answer")
-LABEL = ("label", "relevance", "grade")
-SCORE = ("score", "teacher_score")
-POSITIVE = ("positive", "pos")
-NEGATIVE = ("negative", "neg")
+LABEL = ("label", "labels", "relevance", "rel", "grade", "rating", "relevant", "is_relevant")
+SCORE = ("score", "scores", "teacher_score", "teacher_scores", "relevance_score")
+POSITIVE = ("positive", "positives", "pos")
+NEGATIVE = ("negative", "negatives", "neg", "negs", "hard_negative", "hard_negatives")
+POSITIVE_SCORES, NEGATIVE_SCORES = ("pos_scores", "positive_scores"), ("neg_scores", "negative_scores")
 HEADINGS = "query and document, with label (or score, or neither for clicks); or query, positive and negative"
+# What rows may hold besides, and what says nothing about relevance. A table written with its index has a column without
+# a name.
+BESIDES = (
+    *("title", "by", "url", "", "unnamed: 0", "id", "_id", "query_id", "query-id", "qid", "question_id", "document_id"),
+    *("doc_id", "docid", "passage_id", "pid", "corpus_id", "corpus-id"),
+)
+_READ = frozenset((*QUERY, *DOCUMENT, *LABEL, *SCORE, *POSITIVE, *NEGATIVE, *POSITIVE_SCORES, *NEGATIVE_SCORES))
+# Above this a whole number is no grade, but a count or a time.
+HIGHEST_GRADE = 1000
 
 _Row = tuple[str, Mapping[str, Any]]
 
@@ -38,38 +49,42 @@ def read(path: str | Path, *, split: str = "train", clicks: bool = False) -> Jud
     Rows hold `query`, `document` and `label` (whole grades; 0 and below is not relevant; where labels from 0 to 1 have
     fractions, a document is relevant from 0.5 on), or `score` (a teacher's number; so are other labels with fractions),
     or neither (clicks: every row is relevant). Triples hold `query`, `positive` and `negative`, each one text
-    or, in JSONL, a list, with `pos_scores` and `neg_scores` where a teacher gave them. A BEIR folder whose judgments
-    are all above 0 is read as clicks, because such folders leave out what is not relevant.
+    or, in JSONL, a list, with `pos_scores` and `neg_scores` where a teacher gave them. Case and white space of the
+    names do not count, and common other names are read, too. A BEIR folder whose judgments are all above 0 is read as
+    clicks, because such folders leave out what is not relevant.
 
     Raises:
         ReadError: the file is missing, damaged, a row is none of these, or rows differ in which they are.
     """
     path = Path(path)
     if path.is_dir():
-        return _clicked(_of_beir(path, split), clicks)
+        return _clicked(_of_beir(path, split, clicks), clicks)
     kind = path.name.removesuffix(".gz").rpartition(".")[2].lower()
     if kind in ("jsonl", "ndjson"):
-        found = _made(path, list(_jsonl(path)))
+        found = _made(path, list(_jsonl(path)), clicks)
     elif kind in ("csv", "tsv"):
-        found = _made(path, list(_csv(path, "\t" if kind == "tsv" else ",")))
+        found = _made(path, list(_csv(path, "\t" if kind == "tsv" else None)), clicks)
     else:
         raise ReadError(f"{path}: judgments are read from .jsonl, .csv or .tsv files or a BEIR folder, not .{kind}")
     return _clicked(found, clicks)
 
 
-def _of_beir(folder: Path, split: str) -> Judgments:
+def _of_beir(folder: Path, split: str, clicks: bool) -> Judgments:
     judged = read_set(folder, split)
     texts = {document: passage.scored_text for document, passage in judged.corpus.items()}
-    rows = [
-        Judged(text, texts[document], float(grade))
-        for query, text in judged.queries.items()
-        for document, grade in judged.qrels[query].items()
-        if document in texts
-    ]
+    missing: dict[str, None] = {}
+    rows = []
+    for query, text in judged.queries.items():
+        for document, grade in judged.qrels[query].items():
+            if document in texts:
+                rows.append(Judged(text, texts[document], float(grade)))
+                _check_grade(f"{folder}, {query} and {document}", rows[-1], clicks)
+            else:
+                missing[document] = None
     if not rows:
         raise ReadError(f"{folder}: none of the judged documents of qrels/{split} is in corpus.jsonl")
     scale: Scale = "clicks" if all(row.label > 0 for row in rows) else "labels"
-    return Judgments(tuple(rows), scale, tuple(texts.values()), str(folder.name))
+    return Judgments(tuple(rows), scale, tuple(texts.values()), str(folder.name), missing=tuple(missing))
 
 
 def _clicked(found: Judgments, clicks: bool) -> Judgments:
@@ -78,7 +93,7 @@ def _clicked(found: Judgments, clicks: bool) -> Judgments:
     rows = tuple(Judged(row.query, row.document, 1.0) for row in found.rows if row.label > 0)
     # What was shown and not clicked is unknown, and as good a place to look for negatives as any.
     pool = dict.fromkeys((*found.pool, *(row.document for row in found.rows)))
-    return Judgments(rows, "clicks", tuple(pool), found.source)
+    return Judgments(rows, "clicks", tuple(pool), found.source, missing=found.missing)
 
 
 def _jsonl(path: Path) -> Iterator[_Row]:
@@ -90,24 +105,49 @@ def _jsonl(path: Path) -> Iterator[_Row]:
             raise ReadError(f"{where}: not JSON ({error})") from None
         if not isinstance(row, dict):
             raise ReadError(f"{where}: a row must be an object with {HEADINGS}")
-        yield where, row
+        yield where, _folded(where, row.items())
 
 
-def _csv(path: Path, delimiter: str) -> Iterator[_Row]:
-    # Lines are joined again because a quoted document may hold line ends, which `lines` does not know of.
-    text = io.StringIO("\n".join(line for _, line in lines(path)), newline="")
+def _csv(path: Path, delimiter: str | None) -> Iterator[_Row]:
+    """Rows of a table, after one with the names of its columns; what separates them is told as `rerank` tells it."""
+    held: list[str] = []
+    for number, line in lines(path):
+        # `lines` leaves out blank ones, which are text between quotes.
+        held += [""] * (number - len(held) - 1)
+        held.append(line)
+    first = next(filter(None, held), "")
+    csv.field_size_limit(LINE_BYTES)  # the module's own limit is 128 KiB
+    text = io.StringIO("\n".join(held), newline="")
+    cells = csv.reader(text, delimiter=delimiter or max(",;\t", key=first.count), strict=True)
+    header: list[str] = []
+    end = 0
     try:
-        reader = csv.DictReader(text, delimiter=delimiter, strict=True)
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            if None in row:
+        for row in cells:
+            where, end = f"{path}, line {end + 1}", cells.line_num
+            if not header:
+                header = row
+            elif len(row) > len(header):
                 raise ReadError(f"{where}: more fields than the heading has; put texts with commas between quotes")
-            yield where, {str(name).strip(): value for name, value in row.items()}
+            elif row:
+                yield where, _folded(where, zip(header, row, strict=False))
     except csv.Error as error:
-        raise ReadError(f"{path}: not CSV ({error}). Put texts that hold commas or line ends between quotes") from None
+        raise ReadError(
+            f"{path}, line {end + 1}: not CSV ({error}). Put texts that hold commas or line ends between quotes"
+        ) from None
 
 
-def _made(path: Path, rows: Sequence[_Row]) -> Judgments:
+def _folded(where: str, row: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A row by names in lower case without white space around them."""
+    folded: dict[str, Any] = {}
+    for given, value in row:
+        name = str(given).strip().lower()
+        if name in folded and name in _READ:
+            raise ReadError(f"{where}: two columns are called {name!r}; rename one")
+        folded[name] = value
+    return folded
+
+
+def _made(path: Path, rows: Sequence[_Row], clicks: bool) -> Judgments:
     if not rows:
         raise ReadError(f"{path} holds no rows; each needs {HEADINGS}")
     if _all_have(rows, POSITIVE):
@@ -117,15 +157,37 @@ def _made(path: Path, rows: Sequence[_Row]) -> Judgments:
     judged = []
     for where, row in rows:
         document = _text(where, row, DOCUMENT)
-        value = _number(where, row, _name(row, LABEL if label else SCORE)) if label or score else None
-        judged.append(Judged(_text(where, row, QUERY), document, 1.0 if value is None else value))
+        value = _number(where, row, _name(row, LABEL if label else SCORE)) if label or score else 1.0
+        judged.append(Judged(_text(where, row, QUERY), document, value, _by(row)))
     fractions = sum(row.label != int(row.label) for row in judged)
     # Labels from 0 to 1 say how sure somebody is; others with a fraction are no grades, but their order counts.
     sure = bool(label and fractions) and all(0 <= row.label <= 1 for row in judged)
     if sure:
         judged = [replace(row, label=float(row.label >= 0.5)) for row in judged]
     scale: Scale = "scores" if score or (fractions and not sure) else "labels" if label else "clicks"
-    return Judgments(tuple(judged), scale, (), path.name, fractions if label else 0)
+    if scale == "labels":
+        for (where, _), one in zip(rows, judged, strict=True):
+            _check_grade(where, one, clicks)
+    unread = _unread(rows, (*QUERY, *DOCUMENT)) if scale == "clicks" else ()
+    return Judgments(tuple(judged), scale, (), path.name, fractions if label else 0, unread)
+
+
+def _check_grade(where: str, row: Judged, clicks: bool) -> None:
+    if row.label > HIGHEST_GRADE and not clicks:
+        raise ReadError(
+            f"{where}: the label {row.label:g} is no grade, as counts and times are none: grades are whole, up to "
+            f"{HIGHEST_GRADE:,}. If it counts clicks, say --clicks; if it is a teacher's score, call the column score"
+        )
+
+
+def _by(row: Mapping[str, Any]) -> str:
+    by = row.get("by")
+    return by if isinstance(by, str) else ""
+
+
+def _unread(rows: Sequence[_Row], read: Sequence[str]) -> tuple[str, ...]:
+    """Columns that nobody reads and that may say what is relevant."""
+    return tuple(dict.fromkeys(name for _, row in rows for name in row if name not in BESIDES and name not in read))
 
 
 def _all_have(rows: Sequence[_Row], names: Sequence[str]) -> bool:
@@ -141,11 +203,11 @@ def _all_have(rows: Sequence[_Row], names: Sequence[str]) -> bool:
 
 def _triples(path: Path, rows: Sequence[_Row]) -> Judgments:
     judged: dict[Judged, None] = {}
-    scored = _all_have(rows, ("pos_scores", "neg_scores"))
+    scored = _all_have(rows, (*POSITIVE_SCORES, *NEGATIVE_SCORES))
     without = True
     for where, row in rows:
         query = _text(where, row, QUERY)
-        for names, label, scores in ((POSITIVE, 1.0, "pos_scores"), (NEGATIVE, 0.0, "neg_scores")):
+        for names, label, scores in ((POSITIVE, 1.0, POSITIVE_SCORES), (NEGATIVE, 0.0, NEGATIVE_SCORES)):
             name = _name(row, names)
             if name is None or row[name] is None:
                 if names is POSITIVE:
@@ -157,12 +219,16 @@ def _triples(path: Path, rows: Sequence[_Row]) -> Judgments:
             values = _scores(where, row, scores, len(texts)) if scored else [label] * len(texts)
             without &= names is POSITIVE or not texts
             # A row that comes again in another triple is no duplicate by mistake: one positive has many negatives.
-            judged.update({Judged(query, text, value): None for text, value in zip(texts, values, strict=True)})
+            judged.update(
+                {Judged(query, text, value, _by(row)): None for text, value in zip(texts, values, strict=True)}
+            )
     scale: Scale = "scores" if scored else "clicks" if without else "labels"
-    return Judgments(tuple(judged), scale, (), path.name)
+    unread = _unread(rows, (*QUERY, *POSITIVE, *NEGATIVE)) if scale == "clicks" else ()
+    return Judgments(tuple(judged), scale, (), path.name, unread=unread)
 
 
-def _scores(where: str, row: Mapping[str, Any], name: str, count: int) -> list[float]:
+def _scores(where: str, row: Mapping[str, Any], names: Sequence[str], count: int) -> list[float]:
+    name = _name(row, names) or names[0]
     given = row.get(name)
     given = given if isinstance(given, list) else [given]
     try:
