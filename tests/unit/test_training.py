@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -223,6 +224,45 @@ def test_what_forgets_too_much_is_refused(tmp_path: Path, cross_encoder_folder: 
     assert load(tmp_path / "refused", backend="reference").rank("what is 7", documents).positions[0] == 1
 
 
+@pytest.mark.parametrize("there", ["nothing", "empty", "link", "mount", "full"])
+@pytest.mark.parametrize("same", [True, False], ids=["one file system", "two"])
+def test_a_model_is_placed_on_any_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str, same: bool
+) -> None:
+    made, target = tmp_path / "new.tuning" / "result", tmp_path / "far" / "new"
+    made.mkdir(parents=True)
+    (made / "model.safetensors").write_text("weights")
+    (made / "README.md").write_text("card")
+    place = tmp_path / "far" / "real" if there == "link" else target
+    if there != "nothing":
+        place.mkdir(parents=True)
+    if there == "link":
+        target.symlink_to(place, target_is_directory=True)
+    if there == "full":
+        (place / "README.md").write_text("old")
+        (place / "crossrank.json").write_text("old")
+    plain = Path.replace
+
+    def move(self: Path, to: Path) -> Path:
+        if not same and self.is_relative_to(tmp_path / "new.tuning"):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return plain(self, to)
+
+    def keep(self: Path) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(Path, "replace", move)
+    if there == "mount":
+        monkeypatch.setattr(Path, "rmdir", keep)
+    tuning._place(made, target)
+    assert {path.name: path.read_text() for path in target.iterdir()} == {
+        "model.safetensors": "weights",
+        "README.md": "card",
+    }
+    assert target.is_symlink() == (there == "link")
+    assert [path.name for path in place.parent.iterdir() if path.name.endswith(".part")] == []
+
+
 def test_a_held_out_part_decides(tmp_path: Path, cross_encoder_folder: Path) -> None:
     both = rows(60)
     data, held_out = Judgments(both[:140], "labels"), Judgments(both[120:], "labels")
@@ -430,6 +470,21 @@ def test_general_sets_of_one_name_are_refused(tmp_path: Path, capsys: pytest.Cap
     code = run("tune", write(tmp_path / "data.jsonl", rows(24)), "--to", tmp_path / "tuned", "--general", folders[0],
                "--general", folders[1])  # fmt: skip
     assert (code, "called 'set'; rename one" in capsys.readouterr().err) == (Exit.USAGE, True)
+
+
+@pytest.mark.parametrize("judged", ["", "a\t7\t1\n", "a\t1\t0\n"])
+def test_a_general_set_that_would_check_nothing_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], judged: str
+) -> None:
+    folder = tmp_path / "set"
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text('{"_id": "1", "text": "tea"}\n{"_id": "2", "text": "more tea"}\n')
+    (folder / "queries.jsonl").write_text('{"_id": "a", "text": "tea?"}\n')
+    (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}")
+    command = ("tune", write(tmp_path / "data.jsonl", rows(24)), "--to", tmp_path / "tuned", "--general", folder)
+    assert run(*command) == Exit.ERROR
+    assert "nothing would be checked with it" in capsys.readouterr().err
+    assert not (tmp_path / "tuned.tuning").exists()
 
 
 def test_the_command_checks_data_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

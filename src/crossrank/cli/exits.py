@@ -21,7 +21,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.ERROR: "an error in the input, the model or the index; the message names the cure",
     Exit.USAGE: "the command line is wrong",
     Exit.SOME_FAILED: "finished, but some documents could not be read or graded, or a stage failed and was left out",
-    Exit.BASE_KEPT: "tuned, but not better: the base model is kept and nothing was written",
+    Exit.BASE_KEPT: "the data cannot be tuned on, or the tuned model is not better: the base model is kept",
     Exit.INTERRUPTED: "interrupted with Ctrl-C; an index stays usable, a tuning or bulk work can be gone on with",
 }
 

@@ -11,6 +11,7 @@ import click
 
 from crossrank.cli import options, terminal
 from crossrank.cli.exits import Exit
+from crossrank.errors import InputError
 
 if TYPE_CHECKING:
     from crossrank.training.checks import Finding
@@ -158,6 +159,11 @@ def _general(folders: Sequence[Path]) -> dict[str, list[Group]]:
         judged = read_set(folder)
         words = Words([passage.scored_text for passage in judged.corpus.values()])
         found[judged.name] = general.of_set(judged, words.nearest, GENERAL_QUERIES)
+        if not found[judged.name]:
+            raise InputError(
+                f"--general {folder}: no query of qrels/test has a relevant document and another in corpus.jsonl, so "
+                "that nothing would be checked with it. See whether the ids of both files are alike"
+            )
     return found
 
 

@@ -9,10 +9,12 @@ costs no training of its own. Needs the extra `train`.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from errno import EXDEV
 from pathlib import Path
 
 import numpy as np
@@ -175,13 +177,31 @@ def _run(
 
 def _place(made: Path, target: Path) -> None:
     """Move a finished folder to where it belongs; files of a folder that is there are replaced one by one."""
-    if target.is_dir() and any(target.iterdir()):
-        for name in ("crossrank.json", "README.md"):
-            (target / name).unlink(missing_ok=True)
-        for path in sorted(made.iterdir()):
-            path.replace(target / path.name)
+    target = target.resolve()
+    if target.is_dir() and not any(target.iterdir()):
+        with suppress(OSError):  # a mount point stays, and is filled
+            target.rmdir()
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _move(made, target)
         return
-    if target.is_dir():
-        target.rmdir()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    made.replace(target)
+    for name in ("crossrank.json", "README.md"):
+        (target / name).unlink(missing_ok=True)
+    for path in sorted(made.iterdir()):
+        _move(path, target / path.name)
+
+
+def _move(made: Path, target: Path) -> None:
+    """Rename; on another file system copy beside the target first, so that the target is whole or is not."""
+    try:
+        made.replace(target)
+    except OSError as error:
+        if error.errno != EXDEV:
+            raise
+        part = target.with_name(f"{target.name}.part")
+        if made.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(made, part)
+        else:
+            shutil.copyfile(made, part)
+        part.replace(target)
