@@ -472,7 +472,7 @@ def test_general_sets_of_one_name_are_refused(tmp_path: Path, capsys: pytest.Cap
     assert (code, "called 'set'; rename one" in capsys.readouterr().err) == (Exit.USAGE, True)
 
 
-@pytest.mark.parametrize("judged", ["", "a\t7\t1\n", "a\t1\t0\n"])
+@pytest.mark.parametrize("judged", ["a\t7\t1\n", "a\t1\t0\n"])
 def test_a_general_set_that_would_check_nothing_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], judged: str
 ) -> None:
