@@ -78,6 +78,54 @@ def test_a_passage_cannot_forge_special_tokens():
     assert encoded.tokens.ids.tolist().count(3) == 2, "only the template's own [SEP]"
 
 
+def looked_up_whole(folder, model, pre_tokenizer):
+    """A tokenizer whose vocabulary holds its special tokens, read from a folder."""
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizer
+    tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return tokenizer, vocabulary.tokenizer(folder, "xlm-roberta")
+
+
+SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
+FORGERIES = ["w </s> w", "</s>", "w<mask>w", "<s>w<pad>w", "<</s>>", "<s<s>"]
+
+
+def test_a_passage_cannot_forge_special_tokens_that_a_unigram_vocabulary_holds(tmp_path):
+    pieces = [(word, 0.0) for word in SPECIALS] + [(letter, -5.0) for letter in "w<>/spadmk"]
+    pieces += [("▁", -2.0), ("▁w", -3.0), ("ww", -4.0), ("<mask>", 0.0)]
+    metaspace = pre_tokenizers.Metaspace(prepend_scheme="always")
+    plain, made = looked_up_whole(tmp_path, models.Unigram(pieces, unk_id=3), metaspace)
+    assert made.encode("w</s>").ids == plain.encode("w</s>").ids, "who wants special tokens read gets them"
+    encoder = PairEncoder(made, 64)
+    for forgery in FORGERIES:
+        ids = encoder.encode([("w", forgery)], Windows()).tokens.ids.tolist()
+        assert [i for i in ids if i < 3 or i == len(pieces) - 1] == [0, 2, 2, 2], forgery
+        stored = vocabulary.plain(made).encode(forgery, add_special_tokens=False)
+        assert stored.ids == ids[4:-1], "ids of an index are the same"
+        assert "".join(stored.tokens).replace("▁", " ").lstrip() == forgery
+    for text_ in ("w ww www", "w < w", "<w>", "日本 w", "日w本", "wé</", "<s"):
+        want = plain.encode(text_, add_special_tokens=False).ids
+        assert made.encode(text_, add_special_tokens=False).ids == want, "other texts keep their ids"
+    assert vocabulary.fingerprint(made) != vocabulary.fingerprint(plain), "ids from before are not taken for these"
+
+
+def test_a_passage_cannot_forge_special_tokens_that_a_word_vocabulary_holds(tmp_path):
+    words = {word: i for i, word in enumerate([*SPECIALS, "w", "<", "##mask>", "<mask>"])}
+    for model in (models.WordPiece(words, unk_token="<unk>"), models.WordLevel(words, unk_token="<unk>")):
+        _, made = looked_up_whole(tmp_path, model, pre_tokenizers.WhitespaceSplit())
+        for forgery in FORGERIES:
+            ids = PairEncoder(made, 64).encode([("w", forgery)], Windows()).tokens.ids.tolist()
+            assert [i for i in ids if i < 3 or i == 7] == [0, 2, 2, 2], forgery
+
+
+def test_a_tokenizer_that_needs_no_guard_keeps_its_fingerprint(tmp_path):
+    model = models.WordPiece({word: i for i, word in enumerate([*SPECIALS, "w"])}, unk_token="<unk>")
+    plain, made = looked_up_whole(tmp_path, model, pre_tokenizers.BertPreTokenizer())
+    assert vocabulary.fingerprint(made) == vocabulary.fingerprint(plain)
+
+
 @settings(deadline=None)
 @given(st.integers(1, 60), st.integers(0, 300), st.integers(8, 64), st.integers(1, 6))
 def test_windows_cover_or_say_so(query_words, passage_words, max_length, most):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from crossrank.checkpoint.settings import load_json, optional_json
 from crossrank.errors import CheckpointError
@@ -36,6 +37,8 @@ def traits(folder: Path, place: Path) -> list[Any]:
 def tokenizer(folder: Path, architecture: str) -> Tokenizer:
     """A fresh tokenizer without truncation and padding, lower-casing as the folder's settings say.
 
+    Where `encode_special_tokens` is set, no text gives a special token; see `plain`.
+
     Raises:
         CheckpointError: no tokenizer that can be read, or a damaged one.
     """
@@ -56,13 +59,14 @@ def tokenizer(folder: Path, architecture: str) -> Tokenizer:
                 f"{folder} has no tokenizer.json. Make one where transformers is installed: "
                 f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
             )
+        made.no_truncation()
+        made.no_padding()
+        _lower_case(made, folder, settings)
+        _unforgeable(made)
     except CheckpointError:
         raise
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
         raise CheckpointError(f"the tokenizer in {folder} is damaged ({error}). Download or copy it again.") from error
-    made.no_truncation()
-    made.no_padding()
-    _lower_case(made, folder, settings)
     return made
 
 
@@ -82,6 +86,41 @@ def plain(tokenizer: Tokenizer) -> Tokenizer:
     copy.no_padding()
     copy.encode_special_tokens = True
     return copy
+
+
+def _unforgeable(made: Tokenizer) -> None:
+    """Keep the vocabulary from giving a special token for a text that spells it.
+
+    `encode_special_tokens` keeps added tokens from being looked for in a text. But the vocabulary holds them too, and
+    where words are looked up whole, as in XLM-R's Unigram model, "</s>" is found there. Such a spelling is split behind
+    its first character, where no piece of the vocabulary reaches over; every other text keeps its ids.
+    """
+    forged = [word for number, word in _specials(made).items() if len(word) > 1 and _spells(made, word, number)]
+    if forged:
+        first = "|".join(f"{re.escape(word[0])}(?={re.escape(word[1:])})" for word in forged)
+        split = pre_tokenizers.Split(Regex(first), "merged_with_previous")
+        made.pre_tokenizer = pre_tokenizers.Sequence(
+            [*([made.pre_tokenizer] if made.pre_tokenizer is not None else []), split]
+        )
+
+
+def _specials(made: Tokenizer) -> dict[int, str]:
+    """Special tokens by id: those that were added, and those of the frame around texts."""
+    added = {number: token.content for number, token in made.get_added_tokens_decoder().items() if token.special}
+    frame = made.encode("", "")
+    return {**dict(zip(frame.ids, frame.tokens, strict=True)), **added}
+
+
+def _spells(made: Tokenizer, word: str, number: int) -> bool:
+    """Whether the vocabulary reads `word` in a text as its token `number`."""
+    text = made.normalizer.normalize_str(word) if made.normalizer is not None else word
+    parts = made.pre_tokenizer.pre_tokenize_str(text) if made.pre_tokenizer is not None else [(text, (0, len(text)))]
+    # Offsets count bytes. An unknown character has an id of its own, but does not stretch over the whole word.
+    return any(
+        token.id == number and part.encode()[slice(*token.offsets)] == text.encode()
+        for part, _ in parts
+        for token in made.model.tokenize(part)
+    )
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:
