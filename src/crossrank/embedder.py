@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from crossrank import backends, checkpoint
 from crossrank.asking import check_texts
 from crossrank.batching import budget_of, plan
+from crossrank.encoder import begun
 from crossrank.errors import CheckpointError, IndexFileError
 from crossrank.models import named
 from crossrank.types import Backend, Embedded, Pooling, Tokens, Truncation
@@ -105,20 +106,20 @@ class TextEmbedder:
 
     def _encode(self, texts: list[str]) -> tuple[Tokens, dict[int, Truncation]]:
         """Sequences that the model can read, and what was cut for it, by row."""
-        # 24 characters a token: more than any text needs, and a bound on what a hostile line can cost.
-        limit = self.max_length * 24
-        whole = [self.checkpoint.prompt + valid_text(text[:limit]) for text in texts]
-        rows = [encoded.ids for encoded in self.tokenizer.encode_batch_fast(whole)]
+        rows, exact = begun(texts, self.max_length, self._ids)
         beside = self._specials + self._prompt
         cut = {}
-        for row, (ids, text) in enumerate(zip(rows, texts, strict=True)):
-            exact = len(text) <= limit
-            if len(ids) > self.max_length or not exact:
-                cut[row] = Truncation(row, len(ids) - beside, min(len(ids) - beside, self.room), 1, exact)
+        for row, ids in enumerate(rows):
+            if len(ids) > self.max_length or not exact[row]:
+                cut[row] = Truncation(row, len(ids) - beside, min(len(ids) - beside, self.room), 1, bool(exact[row]))
                 # The special tokens that close a text stay.
                 end = len(ids) - self._closing
                 rows[row] = ids[: min(end, self.max_length - self._closing)] + ids[end:]
         return Tokens.of(rows), cut
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        whole = [self.checkpoint.prompt + valid_text(text) for text in texts]
+        return [encoded.ids for encoded in self.tokenizer.encode_batch_fast(whole)]
 
 
 def load_embedder(

@@ -6,7 +6,7 @@ the checkpoint's own tokenizer by encoding a probe pair, so no table of model fa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -25,6 +25,9 @@ from crossrank.windows import Fold, spans
 # A passage is cut before it is tokenized at this many characters a token that could be read: English has 4-5, the
 # longest scripts under 2, and a word longer than 100 characters is one [UNK]. It bounds memory on a 50 MB line.
 CHARACTERS_A_TOKEN = 24
+# White space, control characters and long words have fewer tokens: a text that gave too few is cut so many times later,
+# or here at the latest.
+_FARTHER, _FARTHEST = 16, 1_000_000
 NO_TOKEN = "the query is empty: nothing in it is a token that the model reads; ask something"
 
 
@@ -147,7 +150,7 @@ class PairEncoder:
 
     def count(self, text: str) -> int:
         """Tokens of a text, special tokens left out."""
-        return len(self._tokenized([text]).ids)
+        return len(tokenized(self._tokenizer, [text]).ids)
 
     def encode(
         self, pairs: Sequence[tuple[str, str]], windows: Windows, heads: dict[str, NDArray[np.int32]] | None = None
@@ -170,9 +173,7 @@ class PairEncoder:
             InputError: a query has no token.
         """
         place = {text: row for row, text in enumerate(dict.fromkeys(passage for _, passage in pairs))}
-        limit = max(windows.size * windows.most, self.room) * CHARACTERS_A_TOKEN
-        passages = self._tokenized([text[:limit] for text in place])
-        whole = np.fromiter((len(text) <= limit for text in place), dtype=np.bool_, count=len(place))
+        passages, whole = beginnings(self._tokenizer, list(place), max(windows.size * windows.most, self.room))
         of = np.fromiter((place[passage] for _, passage in pairs), dtype=np.int64, count=len(pairs))
         return self._encoded(
             [query for query, _ in pairs], passages, of, whole, windows, {} if heads is None else heads
@@ -302,28 +303,59 @@ class PairEncoder:
     def _add_heads(self, queries: Sequence[str], heads: dict[str, NDArray[np.int32]]) -> list[Truncation]:
         """Tokenize the queries that `heads` does not have yet; tell which were cut."""
         most = self.room // 2
-        limit = (most + 1) * CHARACTERS_A_TOKEN
         new = [text for text in dict.fromkeys(queries) if text not in heads]
-        made = self._tokenized([text[:limit] for text in new])
+        made, exact = beginnings(self._tokenizer, new, most + 1)
         cut = []
         for row, text in enumerate(new):
-            ids, exact = made.row(row), len(text) <= limit
+            ids = made.row(row)
             if not len(ids):
                 raise InputError(NO_TOKEN)
-            if len(ids) > most or not exact:
-                cut.append(Truncation(-1, len(ids), min(len(ids), most), 1, exact))
+            if len(ids) > most or not exact[row]:
+                cut.append(Truncation(-1, len(ids), min(len(ids), most), 1, bool(exact[row])))
             heads[text] = ids[:most]
         return cut
-
-    def _tokenized(self, texts: Sequence[str]) -> Tokens:
-        return tokenized(self._tokenizer, texts)
 
 
 def tokenized(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
     """Ids of texts, special tokens left out, end to end; types that nobody reads."""
+    return _joined_ids(_ids(tokenizer, texts))
+
+
+def beginnings(tokenizer: Tokenizer, texts: Sequence[str], most: int) -> tuple[Tokens, NDArray[np.bool_]]:
+    """Like `tokenized`, for texts of which so many tokens can be read; and which were tokenized to their ends."""
+    rows, exact = begun(texts, most, lambda parts: _ids(tokenizer, parts))
+    return _joined_ids(rows), exact
+
+
+def begun(
+    texts: Sequence[str], most: int, ids_of: Callable[[Sequence[str]], list[list[int]]]
+) -> tuple[list[list[int]], NDArray[np.bool_]]:
+    """Ids of texts as `ids_of` gives them, of long ones about as far as `most` tokens reach; and which are whole.
+
+    A long text is read without the white space around it: what stands behind a page of blank lines is its beginning.
+    """
+    limit = most * CHARACTERS_A_TOKEN
+    rows = ids_of([text if len(text) <= limit else text.strip()[:limit] for text in texts])
+    exact = np.ones(len(texts), dtype=np.bool_)
+    for row, text in enumerate(texts):
+        if len(text) <= limit:
+            continue
+        bare, size = text.strip(), limit
+        end = min(len(bare), max(limit, min(_FARTHER * limit, _FARTHEST)))
+        while len(rows[row]) < most and size < end:
+            size = min(4 * size, end)
+            (rows[row],) = ids_of([bare[:size]])
+        exact[row] = size >= len(bare)
+    return rows, exact
+
+
+def _ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     # encode_batch_fast leaves out character offsets, which nobody reads here; a third of the time.
     made = tokenizer.encode_batch_fast([valid_text(text) for text in texts], add_special_tokens=False)
-    rows = [one.ids for one in made]
+    return [one.ids for one in made]
+
+
+def _joined_ids(rows: Sequence[list[int]]) -> Tokens:
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([len(row) for row in rows], out=offsets[1:])
     # One array from all numbers at once: an array a row takes twice as long.

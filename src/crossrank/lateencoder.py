@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from crossrank.checkpoint import vocabulary
 from crossrank.checkpoint.late import Late
-from crossrank.encoder import CHARACTERS_A_TOKEN, NO_TOKEN, tokenized
+from crossrank.encoder import NO_TOKEN, beginnings, tokenized
 from crossrank.errors import CheckpointError, InputError
 from crossrank.types import Tokens, Truncation
 
@@ -98,7 +98,7 @@ class LateEncoder:
         Raises:
             InputError: a query has no token.
         """
-        ids, exact = self._tokenized(texts, self.query_room)
+        ids, exact = beginnings(self._tokenizer, texts, self.query_room + 1)
         if not ids.lengths.all():
             raise InputError(NO_TOKEN)
         rows, cut = self._framed(ids, exact, self.query_room, self._marks[0])
@@ -116,7 +116,7 @@ class LateEncoder:
         Of a document without any token no vector counts, not even its marker's. One longer than `document_room` tokens
         is cut there, with a report at its position.
         """
-        return self._documents(*self._tokenized(texts, self.document_room))
+        return self._documents(*beginnings(self._tokenizer, texts, self.document_room + 1))
 
     def document_tokens(self, passages: Tokens) -> Marked:
         """Like `documents`, for ids without special tokens of a tokenizer whose fingerprint is this one's."""
@@ -131,12 +131,6 @@ class LateEncoder:
     def count(self, text: str) -> int:
         """Tokens of a text, however long it is, special tokens left out."""
         return len(tokenized(self._tokenizer, [text]).ids)
-
-    def _tokenized(self, texts: Sequence[str], room: int) -> tuple[Tokens, NDArray[np.bool_]]:
-        """Ids of texts, and which were tokenized to their ends."""
-        limit = (room + 1) * CHARACTERS_A_TOKEN
-        exact = np.fromiter((len(text) <= limit for text in texts), dtype=np.bool_, count=len(texts))
-        return tokenized(self._tokenizer, [text[:limit] for text in texts]), exact
 
     def _framed(
         self, ids: Tokens, exact: NDArray[np.bool_], room: int, mark: list[int]

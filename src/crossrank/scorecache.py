@@ -18,7 +18,7 @@ from crossrank.types import Scorer, Tokens, Truncation
 from crossrank.unicode import valid_text
 
 # Raised when equal settings begin to give other scores, so that no two versions mix in one list.
-_SCORES = 2
+_SCORES = 3
 # Pairs computed before they are kept: what a kill may lose of a long list.
 _AT_ONCE = 4096
 

@@ -50,6 +50,12 @@ def test_a_line_that_is_not_even_tokenized_whole_is_reported(embedder: TextEmbed
     assert (cut.read, cut.tokens, cut.exact, cut.lost) == (1, 1, False, True)
 
 
+def test_white_space_around_a_text_hides_nothing(embedder: TextEmbedder) -> None:
+    made = embedder.embedded(["\n" * 6300 + "a cat", "a cat" + " " * 6300, "a" + "\t" * 6300 + "cat", "a cat"])
+    np.testing.assert_allclose(made.vectors, made.vectors[[3] * 4], atol=1e-6)
+    assert made.truncations == ()
+
+
 @pytest.mark.parametrize("template", ["[CLS] $A [SEP]", "[CLS] $A", "$A", "$A [SEP] [SEP]"])
 def test_special_tokens_stay_where_the_template_has_them(
     bi_encoder_folder: Path, template: str, monkeypatch: pytest.MonkeyPatch

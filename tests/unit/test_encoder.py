@@ -158,6 +158,40 @@ def test_the_query_is_never_cut_for_a_long_passage():
         assert encoded.tokens.row(i)[1:21].tolist() == [4 + j for j in range(20)]
 
 
+BLANKS = ["\n" * 40_000, " \u2003\t" * 300_000]
+
+
+@pytest.mark.parametrize("blanks", BLANKS)
+def test_white_space_around_a_text_hides_nothing(blanks):
+    encoder, windows = PairEncoder(bert_tokenizer(), 64), Windows(size=20, overlap=5, most=4)
+    plain = encoder.encode([("w0", text(9))], windows)
+    for pair in [("w0", blanks + text(9)), ("w0", text(9) + blanks), (f"{blanks}w0{blanks}", text(9))]:
+        encoded = encoder.encode([pair], windows)
+        assert encoded.tokens.ids.tolist() == plain.tokens.ids.tolist()
+        assert encoded.truncations == (), "all of it was read"
+
+
+def test_white_space_inside_a_text_hides_its_end_only_where_it_is_very_long():
+    encoder, windows = PairEncoder(bert_tokenizer(), 64), Windows(size=20, overlap=5, most=4)
+    gap = f"w1{' ' * 10_000}w2"
+    encoded = encoder.encode([(gap, gap)], windows)
+    assert encoded.tokens.ids.tolist() == [2, 5, 6, 3, 5, 6, 3]
+    assert encoded.truncations == ()
+    query, passage = encoder.encode(
+        [("w0", f"w1{' ' * 1_000_000}w2"), (f"w0{' ' * 1_000_000}w2", "")], windows
+    ).truncations
+    assert (query.position, query.read, query.exact) == (-1, 1, False)
+    assert (passage.position, passage.read, passage.exact, passage.lost) == (0, 1, False, True)
+
+
+def test_ordinary_texts_are_tokenized_once_as_they_are():
+    encoder = PairEncoder(bert_tokenizer(), 64)
+    encoder._tokenizer = spy = spies.Counting(encoder._tokenizer)
+    windows, long = Windows(size=20, overlap=5, most=4), "w1 " * 5_000
+    encoder.encode([(" w0 ", " w1\n"), (" w0 ", long)], windows)
+    assert sorted(spy.texts) == sorted([" w0 ", " w1\n", long[: 24 * 80]])
+
+
 def test_a_huge_line_costs_bounded_memory_and_is_reported():
     encoder = PairEncoder(bert_tokenizer(), 64)
     encoded = encoder.encode([("w0", "w1 " * 5_000_000)], Windows(size=20, overlap=5, most=4))
@@ -226,7 +260,7 @@ def test_a_passage_without_any_token_is_blank():
 
 def test_what_is_read_of_a_query_is_never_more_than_there_is():
     encoder = PairEncoder(bert_tokenizer(), 512)
-    (cut,) = encoder.encode([("w0" + " " * 7000, "w1")], Windows()).truncations
+    (cut,) = encoder.encode([("w0" + " " * 200_000 + "w2", "w1")], Windows()).truncations
     assert cut == Truncation(-1, 1, 1, 1, exact=False)
 
 

@@ -94,6 +94,15 @@ def test_what_does_not_fit_is_cut_and_told(tmp_path):
     assert not cut.exact
 
 
+def test_white_space_around_a_text_hides_nothing(tmp_path):
+    made = encoder(tmp_path)
+    for read in (made.queries, made.documents):
+        for blank in ("\n" * 6300 + "the cat", "the cat" + "\n" * 6300, "the" + " " * 2000 + "cat"):
+            marked = read([blank])
+            assert marked.tokens.ids.tolist() == read(["the cat"]).tokens.ids.tolist()
+            assert marked.truncations == ()
+
+
 def test_ids_of_an_index_give_the_same_sequences(tmp_path):
     made = encoder(tmp_path)
     texts = ["paris is the capital.", "", "bread " * 30]
