@@ -141,6 +141,21 @@ def test_token_types_are_left_out_when_the_tokenizer_leaves_them_out(folder: Pat
     np.testing.assert_array_equal(opened.forward(with_types), opened.forward(without))
 
 
+@pytest.mark.parametrize(
+    ("stated", "want"),
+    [
+        ({"tokenizer_class": "TokenizersBackend"}, False),
+        ({"tokenizer_class": "TokenizersBackend", "model_input_names": ["input_ids", "token_type_ids"]}, True),
+        ({"tokenizer_class": "PreTrainedTokenizerFast"}, True),
+        ({"tokenizer_class": None}, True),
+    ],
+)
+def test_a_generic_tokenizer_of_transformers_5_leaves_token_types_out(
+    folder: Path, stated: dict[str, Any], want: bool
+) -> None:
+    assert read(change(folder, "tokenizer_config.json", **stated)).token_types is want
+
+
 def test_a_bi_encoder_is_exported_with_its_pooling(tmp_path: Path) -> None:
     first = read(tiny.bi_encoder(tmp_path / "in", "cls", prefix="bert."))
     export(first, tmp_path / "out")

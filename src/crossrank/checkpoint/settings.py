@@ -113,8 +113,13 @@ def positions(config: Mapping[str, Any], architecture: str, where: str) -> int |
 
 def token_types(vocabulary: Path, config: Mapping[str, Any]) -> bool:
     """Whether the model is fed token types: it has two of them, and its tokenizer is not told to leave them out."""
-    names = optional_json(vocabulary / "tokenizer_config.json").get("model_input_names")
-    told = not isinstance(names, list) or "token_type_ids" in names
+    stated = optional_json(vocabulary / "tokenizer_config.json")
+    names = stated.get("model_input_names")
+    if isinstance(names, list):
+        told = "token_type_ids" in names
+    else:
+        # The class of transformers 5 for a tokenizer made by hand gives none unless it is told to.
+        told = stated.get("tokenizer_class") != "TokenizersBackend"
     return told and config.get("type_vocab_size", 2) != 1
 
 
