@@ -395,6 +395,11 @@ def header_file(path: Path, header: Any, data: bytes = b"") -> Path:
         {"x": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}},
         {"x": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}},
         {"x": {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}},
+        {name: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for name in ("x", "y")},
+        {
+            "x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+            "y": {"dtype": "I8", "shape": [1], "data_offsets": [3, 4]},
+        },
         {"x": {"dtype": "F32"}},
         {"x": 3},
         [],
@@ -407,6 +412,14 @@ def test_a_lying_header_costs_no_memory(tmp_path: Path, header: Any) -> None:
     path = header_file(tmp_path / "model.safetensors", header, b"\0" * 4)
     with pytest.raises(CheckpointError):
         dict(weights.load(path))
+
+
+def test_empty_tensors_overlap_with_nothing(tmp_path: Path) -> None:
+    empty = {
+        name: {"dtype": "F32", "shape": [0], "data_offsets": [at, at]} for name, at in (("a", 0), ("c", 2), ("b", 4))
+    }
+    table = {**empty, "x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+    assert set(weights.header(header_file(tmp_path / "model.safetensors", table, b"\0" * 4))) == {"a", "b", "c", "x"}
 
 
 def test_a_huge_header_length(tmp_path: Path) -> None:

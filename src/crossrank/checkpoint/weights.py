@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def header(path: Path) -> dict[str, Entry]:
     """The table of contents of one safetensors file, checked against the file's real size.
 
     Raises:
-        CheckpointError: the file is missing, cut short, not safetensors, or claims more than it holds.
+        CheckpointError: the file is missing, cut short, not safetensors, or claims more than it holds; or tensors
+            overlap.
     """
     try:
         size = path.stat().st_size
@@ -57,7 +59,17 @@ def header(path: Path) -> dict[str, Entry]:
     if not isinstance(table, dict):
         raise CheckpointError(f"{path} is not a safetensors file: its header is not a table. {CURE}")
     table.pop("__metadata__", None)
-    return {name: _entry(path, name, value, 8 + length, size) for name, value in table.items()}
+    found = {name: _entry(path, name, value, 8 + length, size) for name, value in table.items()}
+    _check_apart(path, found)
+    return found
+
+
+def _check_apart(path: Path, found: Mapping[str, Entry]) -> None:
+    # Any number of tensors over the same bytes would make a small file take all memory. Empty ones take none.
+    filled = sorted((entry.start, entry.stop, name) for name, entry in found.items() if entry.stop > entry.start)
+    for (_, stop, one), (start, _, other) in pairwise(filled):
+        if start < stop:
+            raise CheckpointError(f"{path}: the tensors {one!r} and {other!r} overlap. {CURE}")
 
 
 def _entry(path: Path, name: str, value: Any, base: int, size: int) -> Entry:
