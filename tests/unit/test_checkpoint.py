@@ -346,6 +346,7 @@ def test_an_activation_of_their_own_is_refused(folder: Path, named: str) -> None
     [
         ("modules.json", [{"type": "sentence_transformers.models.Dense", "path": "2_Dense"}], "module Dense"),
         ("modules.json", [{"type": "sentence_transformers.models.Pooling", "path": "../x"}], "not in this folder"),
+        ("modules.json", [{"type": "sentence_transformers.models.Pooling", "path": ".."}], "not in this folder"),
         ("modules.json", {"type": 1}, "is damaged"),
         ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "neither mean nor cls"),
         ("1_Pooling/config.json", {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "neither"),

@@ -155,7 +155,7 @@ def modules(folder: Path) -> list[tuple[str, Path]]:
     except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({error!r}). Download or copy the model again.") from error
     for _, name in found:
-        if name and Path(name).name != name:
+        if name and (Path(name).name != name or name == ".."):
             raise CheckpointError(f"{path} names the module folder {name!r}, which is not in this folder")
     return [(kind, folder / name) for kind, name in found]
 
