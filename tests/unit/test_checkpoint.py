@@ -360,6 +360,15 @@ def test_modules_that_are_not_computed(tmp_path: Path, name: str, value: Any, wo
         read(folder)
 
 
+def test_a_cross_encoder_with_a_default_prompt_is_refused_with_the_cure(folder: Path) -> None:
+    name = "config_sentence_transformers.json"
+    change(folder, name, prompts={"rank": "the capital: ", "none": ""}, default_prompt_name="rank")
+    with pytest.raises(CheckpointError, match=r"'the capital: '.*Take default_prompt_name out .* before your queries"):
+        read(folder)
+    assert read(change(folder, name, default_prompt_name="none")).prompt == ""
+    assert read(change(folder, name, default_prompt_name=None)).prompt == ""
+
+
 def test_no_maximum_length_anywhere(folder: Path) -> None:
     change(folder, "tokenizer_config.json", model_max_length=None)
     with pytest.raises(CheckpointError, match="states no maximum length"):

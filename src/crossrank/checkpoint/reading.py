@@ -90,7 +90,7 @@ def read(
         modules=parts.tensors if parts is not None else {},
         late=None if found is None else found.late,
         threshold=settings.threshold(folder),
-        prompt=settings.prompt(folder) if kind == "bi-encoder" else "",
+        prompt=_prompt(folder, kind),
     )
 
 
@@ -175,6 +175,25 @@ def _labels(folder: Path, config: Mapping[str, Any], architecture: str, shapes: 
         )
     _check_count(folder, stated)
     return stated
+
+
+def _prompt(folder: Path, kind: Kind) -> str:
+    """What stands before every text of a bi-encoder.
+
+    Raises:
+        CheckpointError: see `settings.prompt`; or sentence-transformers would put it before every query of this
+            cross-encoder.
+    """
+    if kind == "late-interaction":
+        return ""
+    prompt = settings.prompt(folder)
+    if prompt and kind == "cross-encoder":
+        raise CheckpointError(
+            f"{folder} has the default prompt {prompt!r}, which sentence-transformers puts before every query and "
+            "crossrank does not: its scores would be others. Take default_prompt_name out of "
+            "config_sentence_transformers.json, and write the prompt before your queries."
+        )
+    return prompt
 
 
 def _check_map(folder: Path, found: late.Found, shapes: Mapping[str, tuple[int, ...]]) -> None:
