@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import tiny
 from crossrank import backends, extras
 from crossrank.backends.cpu import library
+from crossrank.backends.reference.modernbert import theta_of
 from crossrank.checkpoint import read
 from crossrank.errors import CheckpointError, InputError, MissingExtraError
 
@@ -147,3 +148,18 @@ def test_a_missing_layer_is_an_error_not_a_random_one(tmp_path: Path) -> None:
     tiny.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"no bert.encoder.layer.1.output.dense.weight; newly initialised"):
         backends.open(read(folder), "reference")
+
+
+@pytest.mark.parametrize(
+    ("config", "full", "sliding"),
+    [
+        ({}, 160_000.0, 10_000.0),
+        ({"global_rope_theta": 700.0}, 700.0, 10_000.0),
+        ({"global_rope_theta": 700.0, "local_rope_theta": 70.0}, 700.0, 70.0),
+        ({"global_rope_theta": 700.0, "local_rope_theta": None}, 700.0, 700.0),
+        ({"local_rope_theta": None}, 160_000.0, 160_000.0),
+        ({"local_rope_theta": None, "rope_parameters": {"sliding_attention": {"rope_theta": 5}}}, 160_000.0, 5.0),
+    ],
+)
+def test_the_rotary_bases_of_modernbert(config: dict[str, Any], full: float, sliding: float) -> None:
+    assert (theta_of(config, "full_attention"), theta_of(config, "sliding_attention")) == (full, sliding)

@@ -51,6 +51,8 @@ def theta_of(config: Mapping[str, Any], kind: str) -> float:
     new = config.get("rope_parameters")
     stated = (new.get(kind) or {}).get("rope_theta") if isinstance(new, dict) else None
     value = stated if stated is not None else config.get(key)
+    if value is None and key in config and kind == "sliding_attention":
+        return theta_of(config, "full_attention")  # as transformers 4, whose configs may say null
     return default if value is None else float(value)
 
 
