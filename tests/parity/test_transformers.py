@@ -19,6 +19,7 @@ import tiny
 from crossrank import backends
 from crossrank.backends.cpu import library
 from crossrank.checkpoint import Checkpoint, export, read
+from crossrank.errors import CheckpointError
 from crossrank.types import Tokens
 
 pytestmark = pytest.mark.torch
@@ -181,6 +182,23 @@ def test_distilbert_runs_on_torch(tmp_path: Path) -> None:
     tokens = tiny.random_tokens([4, 60, 9])
     got = backends.open(checkpoint).forward(tokens)
     assert np.abs(got - logits_of(tmp_path, tokens)[:, 0]).max() < TOLERANCE
+
+
+def test_relative_positions_are_refused_where_transformers_leaves_them_out(tmp_path: Path) -> None:
+    folder = architectures.make("bert", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    tiny.write_json(folder / "config.json", {**config, "position_embedding_type": "relative_key"})
+    tensors = read(folder).tensors()
+    for i in range(config["num_hidden_layers"]):
+        name = f"bert.encoder.layer.{i}.attention.self.distance_embedding.weight"
+        tensors[name] = np.ones((2 * config["max_position_embeddings"] - 1, 8), dtype=np.float32)
+    tiny.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    if int(transformers.__version__.partition(".")[0]) < 5:
+        backends.open(read(folder))
+        return
+    for backend in ("auto", "torch"):
+        with pytest.raises(CheckpointError, match=r"'relative_key' position embeddings.*scores would be wrong"):
+            backends.open(read(folder), backend, "cpu")
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

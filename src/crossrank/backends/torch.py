@@ -161,6 +161,7 @@ def model_of(checkpoint: Checkpoint, attention: str = "sdpa") -> Any:
             "that a model brings along; if it needs none, upgrade transformers, else use another model."
         ) from error
     _refuse_made_up(loaded, checkpoint)
+    _refuse_left_out(model, checkpoint)
     return model
 
 
@@ -184,6 +185,16 @@ def _refuse_made_up(loaded: Mapping[str, Any], checkpoint: Checkpoint) -> None:
         raise CheckpointError(
             f"{checkpoint.folder}: the weights do not hold {', '.join(sorted(wrong)[:4])}; newly initialised they "
             "would make scores random. Use the complete weight file of the fine-tuned model."
+        )
+
+
+def _refuse_left_out(model: Any, checkpoint: Checkpoint) -> None:
+    kind = checkpoint.config.get("position_embedding_type")
+    relative = isinstance(kind, str) and kind.startswith("relative_key")
+    if relative and not any("distance_embedding" in name for name, _ in model.named_parameters()):
+        raise CheckpointError(
+            f"{checkpoint.folder} has {kind!r} position embeddings, which transformers {transformers.__version__} "
+            "leaves out: scores would be wrong. Version 4 has them: pip install 'transformers<5'; or use another model."
         )
 
 

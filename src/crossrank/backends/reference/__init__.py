@@ -53,6 +53,10 @@ def _obstacle(config: Mapping[str, Any], architecture: str) -> str | None:
     return model.obstacle(config) if model is ModernBert else None
 
 
+def _relative(config: Mapping[str, Any]) -> bool:
+    return str(config.get("position_embedding_type")).startswith("relative_key")
+
+
 def model_of(checkpoint: Checkpoint) -> Bert | ModernBert:
     """The checkpoint's weights, each checked against its config; the native engine packs the same ones.
 
@@ -76,9 +80,10 @@ class Reference:
     def __init__(self, checkpoint: Checkpoint) -> None:
         reason = obstacle(checkpoint)
         if reason is not None:
+            older = " 'transformers<5'" if _relative(checkpoint.config) else ""  # later ones leave them out
             raise CheckpointError(
                 f"the reference backend cannot run {checkpoint.name!r}: {reason}. Use backend='torch' "
-                "(pip install 'crossrank[torch]')."
+                f"(pip install 'crossrank[torch]'{older})."
             )
         self._labels = checkpoint.labels
         self._model = model_of(checkpoint)
