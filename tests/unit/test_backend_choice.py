@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,36 @@ def test_any_value_in_a_config_gives_a_backend_or_an_error_with_a_cure(
     tiny.write_json(folder / "config.json", {**tiny.CONFIG, "model_type": architecture, key: value})
     with contextlib.suppress(CheckpointError):
         backends.open(read(folder), "reference")
+    with contextlib.suppress(CheckpointError):
+        backends.why(read(folder))
+
+
+@pytest.mark.parametrize(("key", "value"), [("num_attention_heads", 0), ("hidden_size", "32"), ("hidden_size", None)])
+def test_sizes_that_make_no_sense_are_named_by_every_backend(tmp_path: Path, key: str, value: Any) -> None:
+    checkpoint = read(tiny.cross_encoder(tmp_path))
+    checkpoint = replace(checkpoint, config={**checkpoint.config, key: value})
+    for backend in ("auto", "cpu", "reference"):
+        with pytest.raises(CheckpointError, match=f"config.json has {key} = {value!r}"):
+            backends.open(checkpoint, backend)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"local_attention": -1}, "local_attention = -1, under 0"),
+        ({"layer_types": ["full_attention"]}, "1 layer_types but num_hidden_layers = 2"),
+        ({"layer_types": ["full_attention"] * 3}, "3 layer_types but num_hidden_layers = 2"),
+    ],
+)
+def test_layers_of_modernbert_that_make_no_sense_are_refused(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    checkpoint = read(tiny.cross_encoder(tmp_path))
+    config = {**checkpoint.config, "model_type": "modernbert", **change}
+    checkpoint = replace(checkpoint, architecture="modernbert", config=config)
+    for backend in ("auto", "reference"):
+        with pytest.raises(CheckpointError, match=words):
+            backends.open(checkpoint, backend)
 
 
 def test_config_and_weights_of_two_models_are_told_apart(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer, models
 
 import tiny
 from crossrank import backends, extras
@@ -262,6 +263,14 @@ def test_a_missing_tokenizer(folder: Path) -> None:
 def test_a_damaged_tokenizer(folder: Path, name: str) -> None:
     (folder / name).write_bytes(b"\xff\xfe\x00 {")
     with pytest.raises(CheckpointError, match="is damaged"):
+        read(folder).tokenizer()
+
+
+@pytest.mark.parametrize("model", [models.WordPiece({"a": 0}, unk_token="[UNK]"), models.Unigram([("a", 0.0)])])
+def test_a_tokenizer_without_a_token_for_the_unknown(folder: Path, model: models.Model) -> None:
+    (folder / "vocab.txt").unlink()
+    Tokenizer(model).save(str(folder / "tokenizer.json"))
+    with pytest.raises(CheckpointError, match=r"is damaged .*(?i:unk).*copy it again"):
         read(folder).tokenizer()
 
 

@@ -63,6 +63,7 @@ def tokenizer(folder: Path, architecture: str) -> Tokenizer:
         made.no_padding()
         _lower_case(made, folder, settings)
         _unforgeable(made)
+        made.model.tokenize("\ue000")  # unknown to all: without a token for it, this fails and not some text later
     except CheckpointError:
         raise
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file

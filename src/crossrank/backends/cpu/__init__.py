@@ -19,6 +19,7 @@ from crossrank.backends.cpu import library
 from crossrank.backends.cpu.library import peak, tiers
 from crossrank.backends.cpu.model import Description
 from crossrank.backends.limits import Limits, check_seen
+from crossrank.backends.reference.parameters import number
 from crossrank.checkpoint import Checkpoint
 from crossrank.errors import CheckpointError, InputError
 from crossrank.types import Pooling, Tokens
@@ -44,12 +45,15 @@ def choose(tier: str | None, dtype: str, checkpoint: Checkpoint) -> tuple[str, s
 
     Raises:
         InputError: this machine has no such tier, or the tier no such dtype.
+        CheckpointError: the model's sizes make no sense.
     """
     found = tiers()
     if tier is not None and tier not in found:
         raise InputError(f"this machine or build has no tier {tier!r}; it has {', '.join(found)}")
-    # An odd head size cannot be read in pairs.
-    paired = checkpoint.config["hidden_size"] // checkpoint.config["num_attention_heads"] % 2 == 0
+    hidden, heads = (
+        number(checkpoint.config, key, str(checkpoint.folder)) for key in ("hidden_size", "num_attention_heads")
+    )
+    paired = hidden // heads % 2 == 0  # an odd head size cannot be read in pairs
     able = [name for name in ([tier] if tier else found) if library.has_bfloat16(name)] if paired else []
     if dtype == "auto":
         dtype = "bfloat16" if able else "float32"

@@ -37,9 +37,18 @@ class Layer:
 
 
 def layer_kinds(config: Mapping[str, Any]) -> list[str]:
-    """`full_attention` or `sliding_attention` for each layer, from the new field or the old one."""
+    """`full_attention` or `sliding_attention` for each layer, from the new field or the old one.
+
+    Raises:
+        CheckpointError: the new field has another number of layers than the config.
+    """
     stated = config.get("layer_types")
     if isinstance(stated, list):
+        if len(stated) != config["num_hidden_layers"]:
+            raise CheckpointError(
+                f"config.json has {len(stated)} layer_types but num_hidden_layers = {config['num_hidden_layers']!r}. "
+                "Copy the model again."
+            )
         return [str(kind) for kind in stated]
     every, count = config.get("global_attn_every_n_layers", 3), min(config["num_hidden_layers"], MAX_LAYERS)
     return ["sliding_attention" if i % every else "full_attention" for i in range(count)]
@@ -73,6 +82,8 @@ class ModernBert:
         self.vocabulary = number(config, "vocab_size", where)
         self.positions = number(config, "max_position_embeddings", where)
         self.window = int(config.get("local_attention", 128)) // 2
+        if self.window < 0:
+            raise CheckpointError(f"{where}: config.json has local_attention = {config['local_attention']!r}, under 0")
         self.words = parameters.encoder("embeddings.tok_embeddings.weight", self.vocabulary, h)
         self.norm = self._norm(parameters, "embeddings.norm")
         kinds, size = layer_kinds(config), h // self.heads
