@@ -284,6 +284,31 @@ def test_vocabulary_files_without_tokenizer_json(tmp_path: Path) -> None:
         assert mine.encode(text, "Paris").ids == theirs(text, "Paris")["input_ids"]
 
 
+@pytest.mark.parametrize("place", ["tokenizer_config.json", "added_tokens.json"])
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+def test_tokens_added_to_vocabulary_files(name: str, place: str, tmp_path: Path) -> None:
+    folder = architectures.make(name, tmp_path)
+    settings: dict[str, Any] = {"tokenizer_class": f"{'Bert' if name == 'bert' else 'Roberta'}Tokenizer"}
+    if name == "roberta":
+        model = json.loads((folder / "tokenizer.json").read_text())["model"]
+        tiny.write_json(folder / "vocab.json", model["vocab"])
+        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+        (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+    (folder / "tokenizer.json").unlink()
+    tiny.write_json(folder / "tokenizer_config.json", settings)
+    size = read(folder).tokenizer().get_vocab_size()
+    added = {"covid19": size, "[NUM]": size + 1}
+    if place == "added_tokens.json":
+        tiny.write_json(folder / place, added)
+    else:
+        flags = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": True, "special": False}
+        decoder = {str(number): {"content": word, **flags} for word, number in added.items()}
+        tiny.write_json(folder / place, {**settings, "added_tokens_decoder": decoder})
+    mine, theirs = read(folder).tokenizer(), transformers.AutoTokenizer.from_pretrained(folder)
+    for text in ("the covid19 a", "Covid19 [NUM]", "covid192 paris"):
+        assert mine.encode(text, "covid19").ids == theirs(text, "covid19")["input_ids"]
+
+
 @pytest.mark.parametrize("lower", [True, False])
 def test_do_lower_case_beside_a_tokenizer_json(lower: bool, tmp_path: Path) -> None:
     folder = architectures.make("bert", tmp_path)

@@ -274,6 +274,24 @@ def test_a_tokenizer_without_a_token_for_the_unknown(folder: Path, model: models
         read(folder).tokenizer()
 
 
+@pytest.mark.parametrize("name", ["added_tokens.json", "tokenizer_config.json"])
+def test_tokens_added_to_a_vocabulary_file_are_read(folder: Path, name: str) -> None:
+    before, number = read(folder).fingerprint, len(tiny.VOCABULARY)
+
+    def stating(number: int, word: str) -> Path:
+        stated = {"content": word, "special": False, "normalized": True}
+        added = {word: number} if name == "added_tokens.json" else {"added_tokens_decoder": {str(number): stated}}
+        return change(folder, name, **added)
+
+    made = read(stating(number, "covid"))
+    assert made.tokenizer().encode("a COVID cat", add_special_tokens=False).tokens == ["a", "covid", "cat"]
+    assert made.tokenizer().token_to_id("covid") == number
+    assert made.fingerprint != before
+    (folder / "added_tokens.json").unlink(missing_ok=True)
+    with pytest.raises(CheckpointError, match=r"added token 'virus' has the number 99999.*save_pretrained"):
+        read(stating(99999, "virus")).tokenizer()
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", "[" * 100_000, '{"model_type": 7}', "\udcff"])
 def test_a_damaged_config(folder: Path, text: str) -> None:
     (folder / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))

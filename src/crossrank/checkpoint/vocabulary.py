@@ -21,16 +21,19 @@ def files(folder: Path) -> list[Path]:
     """The tokenizer's files, in name order."""
     if (folder / "tokenizer.json").is_file():
         return [folder / "tokenizer.json"]
-    return [folder / name for name in ("merges.txt", "vocab.json", "vocab.txt") if (folder / name).is_file()]
+    names = ("added_tokens.json", "merges.txt", "vocab.json", "vocab.txt")
+    return [folder / name for name in names if (folder / name).is_file()]
 
 
 def traits(folder: Path, place: Path) -> list[Any]:
     """The settings outside the tokenizer's files that change what it gives."""
     settings = optional_json(place / "tokenizer_config.json")
     keys = ("add_prefix_space", "do_lower_case", "strip_accents", "tokenize_chinese_chars")
+    added = settings.get("added_tokens_decoder") if not (place / "tokenizer.json").is_file() else None
     return [
         *(settings.get(key) for key in keys),
         optional_json(folder / "sentence_bert_config.json").get("do_lower_case"),
+        *([added] if added else []),
     ]
 
 
@@ -52,13 +55,12 @@ def tokenizer(folder: Path, architecture: str) -> Tokenizer:
             made = Tokenizer.from_file(str(present["tokenizer.json"]))
         elif "vocab.txt" in present and architecture in WORDPIECE:
             made = _wordpiece(present["vocab.txt"], settings)
+            _add(made, folder, settings)
         elif {"vocab.json", "merges.txt"} <= present.keys() and architecture in BYTE_PAIRS:
             made = _byte_pairs(present["vocab.json"], present["merges.txt"], settings)
+            _add(made, folder, settings)
         else:
-            raise CheckpointError(
-                f"{folder} has no tokenizer.json. Make one where transformers is installed: "
-                f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
-            )
+            raise CheckpointError(f"{folder} has no tokenizer.json. {_cure(folder)}")
         made.no_truncation()
         made.no_padding()
         _lower_case(made, folder, settings)
@@ -146,6 +148,35 @@ def _lower_case(made: Tokenizer, folder: Path, settings: dict[str, Any]) -> None
     if optional_json(folder / "sentence_bert_config.json").get("do_lower_case") is True and not lowers:
         steps = [normalizers.Lowercase(), *([current] if current is not None else [])]
         made.normalizer = normalizers.Sequence(steps)
+
+
+def _cure(folder: Path) -> str:
+    return (
+        "Make one where transformers is installed: "
+        f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
+    )
+
+
+def _add(made: Tokenizer, folder: Path, settings: dict[str, Any]) -> None:
+    """Add the tokens that the model learned beside its vocabulary files, each at the id that it was trained with."""
+    stated = settings.get("added_tokens_decoder")
+    if isinstance(stated, dict):
+        flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
+        tokens = {
+            int(number): AddedToken(token["content"], **{flag: token[flag] for flag in flags if flag in token})
+            for number, token in stated.items()
+        }
+    else:
+        listed = optional_json(folder / "added_tokens.json")
+        known = {token.content for token in made.get_added_tokens_decoder().values()}
+        tokens = {number: AddedToken(content) for content, number in listed.items() if content not in known}
+    for number, token in sorted(tokens.items()):
+        made.add_tokens([token])
+        if made.token_to_id(token.content) != number:
+            raise CheckpointError(
+                f"{folder} has no tokenizer.json, and its added token {token.content!r} has the number {number}, which "
+                f"does not follow from its vocabulary. {_cure(folder)}"
+            )
 
 
 def _special(settings: dict[str, Any], key: str, default: str) -> str:
