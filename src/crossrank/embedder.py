@@ -56,7 +56,7 @@ class TextEmbedder:
     @property
     def width(self) -> int:
         """Numbers in one vector."""
-        return int(self.checkpoint.config["hidden_size"])
+        return self.checkpoint.width
 
     @property
     def fingerprint(self) -> str:

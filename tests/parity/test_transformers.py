@@ -16,7 +16,7 @@ import torch
 import transformers
 
 import tiny
-from crossrank import backends
+from crossrank import backends, load_embedder
 from crossrank.backends.cpu import library
 from crossrank.checkpoint import Checkpoint, export, read
 from crossrank.errors import CheckpointError
@@ -182,6 +182,24 @@ def test_distilbert_runs_on_torch(tmp_path: Path) -> None:
     tokens = tiny.random_tokens([4, 60, 9])
     got = backends.open(checkpoint).forward(tokens)
     assert np.abs(got - logits_of(tmp_path, tokens)[:, 0]).max() < TOLERANCE
+
+
+def test_a_distilbert_embeds_on_torch(tmp_path: Path) -> None:
+    folder = tiny.bi_encoder(tmp_path / "distilbert", normalize=False)
+    (folder / "model.safetensors").unlink()
+    config = transformers.DistilBertConfig(
+        vocab_size=tiny.CONFIG["vocab_size"], dim=32, n_heads=4, n_layers=2, hidden_dim=64, max_position_embeddings=64
+    )
+    transformers.DistilBertModel(config).save_pretrained(folder)
+    embedder = load_embedder(folder)
+    assert (embedder.backend.name.partition(" ")[0], embedder.width) == ("torch", 32)
+    tokens = Tokens.of([embedder.tokenizer.encode("the cat").ids])
+    want = states_of(folder, tokens)[0].mean(axis=0)
+    np.testing.assert_allclose(embedder.embed(["the cat"])[0], want / np.linalg.norm(want), atol=TOLERANCE)
+    export(read(folder), tmp_path / "out")
+    np.testing.assert_allclose(
+        load_embedder(tmp_path / "out").embed(["the cat"]), embedder.embed(["the cat"]), atol=1e-6
+    )
 
 
 def test_relative_positions_are_refused_where_transformers_leaves_them_out(tmp_path: Path) -> None:

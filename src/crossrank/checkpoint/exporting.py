@@ -67,7 +67,7 @@ def export(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = False) -> 
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
     _tokenizer(checkpoint, target)
     if checkpoint.kind == "bi-encoder":
-        _sentence_transformer(checkpoint, target, int(checkpoint.config["hidden_size"]))
+        _sentence_transformer(checkpoint, target, checkpoint.width)
     if checkpoint.calibration is not None:
         stated: dict[str, Any] = {"calibration": dict(checkpoint.calibration)}
         if checkpoint.threshold is not None:

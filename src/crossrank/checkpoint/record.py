@@ -95,6 +95,19 @@ class Checkpoint:
         return whole.hexdigest()
 
     @property
+    def width(self) -> int:
+        """Numbers in a hidden state.
+
+        Raises:
+            CheckpointError: the config does not say.
+        """
+        # BERT's name of it, DistilBERT's, T5's.
+        stated = [self.config[name] for name in ("hidden_size", "dim", "d_model") if name in self.config]
+        if not stated or not isinstance(stated[0], int):
+            raise CheckpointError(f"{self.folder / 'config.json'} states no hidden_size. Copy the model again.")
+        return stated[0]
+
+    @property
     def mask(self) -> str:
         """The token that stands for a masked word."""
         return vocabulary.mask(self.vocabulary)
