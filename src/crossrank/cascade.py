@@ -34,7 +34,7 @@ class Stage:
             ranking had before it; both are standardized over the documents read. 1 trusts the scorer alone. A
             cross-encoder alone can be worse than a good fusion, and the mix is better than either (README, quality).
             A stage that reads deeper than the one before it finds scores that do not compare, see `mixed`.
-        name: how the stage is called in traces.
+        name: how the stage is called in traces. Of several with one name a pipeline calls the second "name (2)".
         pace: how fast the scorer is here (`crossrank.planner.measured`), by which a deadline chooses how much to
             read. Without one the first documents tell.
         stopping: the rule by which it may read less than its depth; it reads all when absent.
@@ -66,7 +66,6 @@ class Trace:
         note: what the step could not do as it should, for people; empty when there is nothing to say.
         stopped: why a step did less than it was there for, such as read fewer documents than its depth: "deadline",
             "settled" (by its stopping rule), "error", or "plan" of the step that left stages out; empty otherwise.
-        scorer: of a stage; None for steps that only rank. Names need not differ, so this tells which stage it was.
     """
 
     name: str
@@ -76,7 +75,6 @@ class Trace:
     truncations: tuple[Truncation, ...] = ()
     note: str = ""
     stopped: Stopped = ""
-    scorer: Scorer | None = field(default=None, repr=False)
 
 
 def mixed(
@@ -209,9 +207,25 @@ def rerank(
                 raise
             made = Reading(np.zeros(0, dtype=np.float32), (), "error", failure(error))
         raw = dict(zip(head.ids, made.scores.tolist(), strict=False))
-        told = (made.truncations, made.note, made.stopped, stage.scorer)
-        traces.append(Trace(stage.name, ranking, clock() - began, raw, *told))
+        traces.append(Trace(stage.name, ranking, clock() - began, raw, made.truncations, made.note, made.stopped))
     return ranking, tuple(traces)
+
+
+def distinct(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The stages, each with a name of its own.
+
+    >>> [stage.name for stage in distinct([Stage(Unavailable("a", InputError("")))] * 2)]
+    ['rerank', 'rerank (2)']
+    """
+    made: list[Stage] = []
+    for stage in stages:
+        names, name = {one.name for one in made}, stage.name
+        for number in range(2, len(stages) + 2):
+            if name not in names:
+                break
+            name = f"{stage.name} ({number})"
+        made.append(stage if name == stage.name else replace(stage, name=name))
+    return tuple(made)
 
 
 def _until(stage: Stage, later: Sequence[Stage], deadline: float | None, clock: Clock) -> Until:

@@ -25,8 +25,8 @@ three it would, and a passage of it that was not found would be lost in the midd
 _SHARED = 32
 """Characters that the end of one passage and the start of another must share where no place tells where they lie."""
 _WORD = re.compile(r"\w")
-_TOKEN = re.compile(r"(?<![\w.])[-+]?[$€£¥]?\.?\d\w*|\w+|[^\w\s]")
-"""A number with its sign and currency, a word, or one other character."""
+_TOKEN = re.compile(r"(?<![\w.])[-+±]?(?:[$€£¥]\s?)?\.?\d\w*(?:[.,]\d+)*(?:\s?[$€£¥%‰°]\w*)?|\w+|[^\w\s]")
+"""A number with its sign and what it counts, a word, or one other character."""
 _DASHES = dict.fromkeys(map(ord, "‐‑‒–—―−"), "-")
 _TELLING = frozenset("-#%&*@/\\{}")
 """Characters that make another statement, besides those that are symbols or marks for Unicode."""

@@ -21,8 +21,8 @@ from crossrank.remote import Address, at_once
 from crossrank.types import is_blank, order_of
 from crossrank.unicode import valid_text
 
-_HOPELESS = frozenset({401, 403, 404})
-"""Refusals that no other document would fare better with."""
+_HOPELESS = frozenset({401, 404})
+"""Refusals that no other document would fare better with. A 403 may be a filter's, of one document."""
 _UNWANTED = frozenset({400, 422})
 """How servers refuse a parameter they do not know."""
 

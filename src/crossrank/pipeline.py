@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from crossrank.anytime import Clock, fetched
-from crossrank.cascade import OnError, Stage, Trace, Unavailable, rerank
+from crossrank.cascade import OnError, Stage, Trace, Unavailable, distinct, rerank
 from crossrank.context import Context, Order, assemble, check_threshold, nothing, unused
 from crossrank.cost import Habit, Pace
 from crossrank.embedder import load_embedder, own_name
@@ -35,6 +35,7 @@ from crossrank.types import (
 
 if TYPE_CHECKING:
     from crossrank.index import Index
+    from crossrank.retrieval.where import Where
 
 # Share of the cross-encoder's score when a hybrid first stage is reranked. Chosen on nine dev sets (see LOG.md): the
 # mean was 0.722 for fused scores alone, 0.728 at 0.1, 0.739 at 0.3, 0.741 at 0.4 and 0.5, and 0.688 for `small` alone.
@@ -115,6 +116,8 @@ class Pipeline:
             raise InputError("a pipeline needs at least one retriever")
         if self.budget is not None and not 0 < self.budget < float("inf"):
             raise InputError(f"a budget is a time over 0, not {self.budget} seconds")
+        # Traces tell by its name which stage did what, and whose scores are calibrated how.
+        object.__setattr__(self, "stages", distinct(self.stages))
 
     def within(self, ms: float, *, memory: Memory | None = None, on_error: OnError = "keep") -> Pipeline:
         """The same pipeline, whose answers are due after `ms` milliseconds, retrieval included.
@@ -291,7 +294,7 @@ def open_pipeline(
     coarse: Sequence[str | Path] = (),
     embedder: str | Path | Embedder | None = None,
     depth: int = 100,
-    where: Sequence[str] = (),
+    where: Where = (),
     mix: float = MIX,
     fusion: Fusion | Literal["scores", "rrf"] = "scores",
     rerank: bool = True,
@@ -333,14 +336,15 @@ def open_pipeline(
     from crossrank.index import Index
     from crossrank.retrieval.bm25 import BM25Retriever
     from crossrank.retrieval.dense import DenseRetriever
+    from crossrank.retrieval.where import once
 
     if isinstance(coarse, (str, Path)):
         raise InputError(f"coarse is a list of models, so one is coarse=[{str(coarse)!r}]")
-    check_k(depth)
+    check_k(depth, "depth")
     index: Index = Index.open(folder)
     made = _embedder(index, folder, embedder, (backend, device, dtype, threads))
     # Read once: both retrievers ask for all of them, for every query.
-    kept = where if isinstance(where, str) else tuple(where)
+    kept = once(where)
     retrievers: dict[str, Retriever] = {
         "bm25": BM25Retriever(index, kept),
         "dense": DenseRetriever(index, made, kept),

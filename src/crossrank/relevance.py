@@ -32,7 +32,7 @@ class Relevance:
 
 def last_read(stages: Sequence[Stage], traces: Sequence[Trace]) -> tuple[Stage, dict[str, float]]:
     """The last of `stages`, at least one, that read anything, which a budget may have chosen; its raw scores by id."""
-    read = ((s, t.scores) for t in reversed(traces) if t.scores for s in reversed(stages) if s.scorer is t.scorer)
+    read = ((s, t.scores) for t in reversed(traces) if t.scores for s in reversed(stages) if s.name == t.name)
     return next(read, (stages[-1], {}))
 
 

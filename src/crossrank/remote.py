@@ -228,13 +228,17 @@ def _is_address(url: str) -> bool:
     return parts.scheme in ("http", "https") and bool(parts.host) and 0 <= (parts.port or 0) <= 65535
 
 
-def _checked_key(key: str) -> str:
+def _checked_key(key: str | None) -> str:
     """The key without white space around it: files of secrets end in a newline, which no header may hold.
+
+    None, of a variable that is not set, is none.
 
     Raises:
         InputError: a header cannot hold it. The message does not repeat it, and nobody else's would be that careful.
     """
-    key = key.strip()
+    if key is not None and not isinstance(key, str):
+        raise InputError(f"the API key is a text, not {type(key).__name__}")
+    key = (key or "").strip()
     if not (key.isascii() and key.isprintable()):
         raise InputError("the API key holds line ends, or characters beyond ASCII, which no key has: copy it again")
     return key

@@ -27,7 +27,7 @@ class Stopping:
     belonged among the ten; with a stage that trusts its scorer alone only 16 % is saved.
 
     Attributes:
-        k: places that matter.
+        k: places that matter. A search puts the number of documents that it returns here.
         error: how many unread documents may be expected among them.
         least: documents that are read in any case: a spread of fewer is not worth much.
 

@@ -172,6 +172,11 @@ def test_queries_that_nothing_answers_are_counted_and_without_relevant_documents
     assert found("eval", "--qrels", "one.tsv", "--run", "a=a.trec")["notes"] == [said]
     error = run("eval", "--qrels", "none.tsv", "--run", "a=a.trec", code=1).stderr
     assert "no document is judged relevant" in error
+    queries = write_lines(Path("q.jsonl"), [{"_id": f"q{i}", "text": "x"} for i in range(3)])
+    drawn = ("eval", "--qrels", "one.tsv", "--queries", queries, "--run", "a=a.trec", "--sample", 1)
+    errors = [RUNNER.invoke(root, [str(word) for word in (*drawn, "--seed", seed)]).stderr for seed in range(6)]
+    assert any("none of the 1 queries drawn has a relevant document" in error for error in errors)
+    assert not any("no document is judged relevant" in error for error in errors)
 
 
 def test_a_given_run_is_reranked_without_an_index(models: dict[str, str]) -> None:
@@ -378,6 +383,14 @@ def test_a_language_model_reads_last_and_its_cost_is_said(models: dict[str, str]
         assert "15 questions" in note
         assert "1 query keeps its order" in note
         refuses[:] = ["bread?", "yeast?", "cat?"]
+        asked = len(api.requests)
+        told = json.loads(run(*args, *llm, "--json").stdout)
+        assert len(api.requests) == asked + 15, "after three queries without an answer nothing is asked"
+        (note,) = (note for note in told["notes"] if note.startswith("big: "))
+        assert "4 queries keep their order" in note
+        assert "not asked any more" in note
+        refuses[:] = ["is"]
         assert "content_filter" in run(*args, *llm, "--json", code=1).stderr
+        assert "names no model" in run(*args, "--llm-depth", 3, code=2).stderr
         assert run(*args, "--llm", "big", code=1).stderr.startswith("Error: 'big' is no address")
         assert "--llm reranks" in run(*args, *llm, "--no-rerank", code=2).stderr

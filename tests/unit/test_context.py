@@ -156,6 +156,15 @@ def test_punctuation_makes_no_other_statement(text, other):
     assert left.reason == "near-duplicate of a"
 
 
+@pytest.mark.parametrize(
+    "pair", [("100 € net", "100 $ net"), ("5 °C", "5 °F"), ("±5", "5"), ("3 %", "3 ‰"), ("−5", "5")]
+)
+def test_what_a_number_counts_is_a_part_of_it(pair):
+    text = " ".join(WORDS[:55]).replace("w", "word")
+    passages = [Passage(one, f"{text} is {one}", document=f"{one}.md") for one in pair]
+    assert len(assemble(passages, 1000, words).sources) == 2
+
+
 def test_short_texts_under_one_long_title_are_no_duplicates():
     title = "may a customer who bought at a sale return what was bought within thirty days of the delivery"
     found = [Passage(text, text, title, f"{text}.md") for text in ("Yes.", "No.")]

@@ -133,6 +133,18 @@ def test_tokens_of_pairs_without_a_grade_count(chat: Chat, grader: grading.Grade
     assert (found.prompt_tokens, found.answer_tokens) == (100, 2)
 
 
+def test_a_pair_that_is_forbidden_once_there_were_grades_ends_nothing(
+    chat: Chat, grader: grading.Grader, tmp_path: Path
+) -> None:
+    """A filter may answer 403 for one text. Nothing else was ever asked, run for run."""
+    chat.status = lambda number: 403 if number == 2 else 200
+    found = grading.graded([("q", f"d{number}") for number in range(4)], grader, tmp_path / "g.jsonl", parallel=1)
+    assert (len(found.grades), len(found.failed), found.asked) == (3, 1, 4)
+    chat.status = lambda number: 403
+    found = grading.graded([("q", f"d{number}") for number in range(4)], grader, tmp_path / "h.jsonl", parallel=1)
+    assert (len(found.failed), found.asked) == (1, 1), "a key that may not ask at all"
+
+
 @pytest.mark.parametrize("usage", [None, [1], "100", {}, {"prompt_tokens": "100", "completion_tokens": None}])
 def test_who_does_not_say_what_it_took_still_grades(chat: Chat, grader: grading.Grader, usage: Any) -> None:
     chat.usage = usage

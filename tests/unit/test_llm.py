@@ -333,6 +333,15 @@ def test_what_no_other_document_would_cure_is_an_error(status, cure):
     assert len(api.requests) < 50
 
 
+def test_a_forbidden_document_keeps_its_place():
+    """A filter may answer 403 for one text; a key that may not ask at all gets it for every one."""
+    with serving(lambda path, body: (403, {}, {}) if "#1" in str(body) else honest(path, body)) as api:
+        judged = model(api.url).judged(pairs("a #3", "b #1", "c #9"))
+        assert [fallback.position for fallback in judged.fallbacks] == [1]
+        with pytest.raises(RemoteError, match="403"):
+            model(api.url).judged(pairs("b #1", "d #1"))
+
+
 def test_no_answer_at_all_is_an_error():
     with pytest.raises(RemoteError, match="cannot be reached"):
         model("http://127.0.0.1:9/v1", tries=2).score(pairs("a", "b"))
@@ -561,7 +570,9 @@ def test_the_command_line_asks_a_language_model(
         assert {headers["authorization"] for headers in api.headers} == {"Bearer secret"}
         (tmp_path / "odd.txt").write_text("no number\ntea #3\n", encoding="utf-8")
         assert run("rerank", QUERY, tmp_path / "odd.txt", "--model", name).exit_code == Exit.SOME_FAILED
-        for option in ("--probability", "--explain", "--window=9", "--budget-ms=9"):
+        assert run("rerank", QUERY, tmp_path / "teas.txt", "--model", name, "--budget-ms", 9).exit_code == Exit.USAGE
+        assert run("rerank", QUERY, tmp_path / "teas.txt", "--model", "http://[::1#m").exit_code == 1
+        for option in ("--probability", "--explain", "--window=9"):
             refused = run("rerank", QUERY, tmp_path / "teas.txt", "--model", name, option)
             assert (refused.exit_code, f"knows no {option.split('=')[0]}: leave" in refused.output) == (1, True)
 
@@ -576,5 +587,10 @@ def test_the_command_line_asks_a_language_model(
         assert [row["score"] for row in rows[:3]] == sorted((number(row["text"]) for row in rows[:3]), reverse=True)
         assert all(row["evidence"] for row in rows)
         assert told["explain"]["steps"][-1]["name"] == "m"
+        (tmp_path / "docs" / "odd.txt").write_text("tea without a number", encoding="utf-8")
+        assert run("index", tmp_path / "docs", "--to", index).exit_code == 0
+        odd = run("search", index, "tea", *engine, "--llm", name)
+        assert (odd.exit_code, "1 documents keep their place" in odd.stderr) == (Exit.SOME_FAILED, True)
+        assert run("search", index, "tea", *engine, "--llm-depth", 3).exit_code == Exit.USAGE
         assert run("search", index, "tea", *engine, "--llm", name, "--budget-ms", 50).exit_code == Exit.USAGE
         assert run("search", index, "tea", *engine, "--llm", "qwen3").exit_code == 1

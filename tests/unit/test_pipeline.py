@@ -53,8 +53,14 @@ def test_filters_of_a_generator_hold_for_every_step_and_query(folder: Path, bi_e
     assert [found.ids for found in retriever.retrieve(["uploads", "failed"], 5)] == [("acme",)] * 2
 
 
+def test_no_filter_and_what_is_none(folder: Path) -> None:
+    assert crossrank.open_pipeline(folder, rerank=False, where=None).search("paris").passages
+    with pytest.raises(InputError, match="a filter is a condition"):
+        crossrank.open_pipeline(folder, where=3)  # type: ignore[arg-type]
+
+
 def test_a_depth_of_nothing_is_refused(folder: Path) -> None:
-    with pytest.raises(InputError, match="at least 1"):
+    with pytest.raises(InputError, match="depth must be at least 1"):
         crossrank.open_pipeline(folder, depth=0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -187,8 +188,13 @@ def test_stages_of_one_name_are_told_apart():
     made = pipeline(Clock(), "tiny", "large")
     made = replace(made, stages=tuple(replace(stage, name="rerank") for stage in made.stages))
     answer = made.within(60).search("what?")
-    assert any("left out rerank" in note for note in answer.notes)
+    assert any("left out rerank (2)" in note for note in answer.notes)
     assert last_read(made.stages, answer.traces)[0].scorer is made.stages[0].scorer
+    # An answer outlives its process, and another pipeline of the same models reads it.
+    kept = pickle.loads(pickle.dumps(answer))
+    again = pipeline(Clock(), "tiny", "large")
+    again = replace(again, stages=tuple(replace(stage, name="rerank") for stage in again.stages))
+    assert last_read(again.stages, kept.traces)[0] is again.stages[0]
 
 
 def test_a_stage_that_fails_within_a_budget_leaves_the_fused_order():

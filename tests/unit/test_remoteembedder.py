@@ -131,6 +131,12 @@ def test_it_tries_again():
     assert len(api.requests) == 3
 
 
+def test_a_key_that_is_not_set_is_none() -> None:
+    assert embedder("http://x", key=None).name == embedder("http://x").name
+    with pytest.raises(InputError, match="a text, not int"):
+        embedder("http://x", key=3)
+
+
 def test_our_own_server(bi_encoder_folder: Path, cross_encoder_folder: Path) -> None:
     pytest.importorskip("crossrank.server.app", reason="needs the server extra")
     from serving import serving

@@ -125,6 +125,24 @@ def test_clicks_with_columns_that_nobody_reads_end_it(tmp_path: Path, row: dict,
     assert reading.read(path, clicks=True).unread == ()
 
 
+@pytest.mark.parametrize(
+    ("row", "held"),
+    [
+        ({"query": "q", "document": "d", "score": 0.3, "rating": 4}, "'rating', 'score'"),
+        ({"query": "q", "positive": "d", "negative": "e", "hard_negatives": ["f"]}, "'negative', 'hard_negatives'"),
+    ],
+)
+def test_two_columns_that_say_the_same_are_refused(tmp_path: Path, row: dict, held: str) -> None:
+    """A shop's stars were taken for labels, and a teacher's scores left out."""
+    with pytest.raises(ReadError, match=f"which of {held} counts"):
+        reading.read(write(tmp_path / "a.jsonl", row))
+
+
+def test_a_label_counts_beside_a_score(tmp_path: Path) -> None:
+    row = {"query": "q", "document": "d", "label": 1, "score": 0.3}
+    assert reading.read(write(tmp_path / "a.jsonl", row)).scale == "labels"
+
+
 def test_a_triple_that_shares_its_positive_is_no_duplicate(tmp_path: Path) -> None:
     rows = [{"query": "q", "positive": "d", "negative": other} for other in ("e", "f")]
     assert len(reading.read(write(tmp_path / "a.jsonl", *rows)).rows) == 3

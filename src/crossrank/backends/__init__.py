@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from crossrank import extras
+from crossrank.asking import check_whole
 from crossrank.backends import cpu, cuda, reference
 from crossrank.checkpoint import Checkpoint
 from crossrank.errors import InputError
@@ -39,6 +40,8 @@ def open(
     """
     name, tier = _named(name)
     _check(name, tier, device, dtype)
+    if threads is not None:
+        check_whole("threads", threads)
     chosen = _choose(checkpoint, device, dtype)[0] if name == "auto" else name
     if chosen == "torch":
         from crossrank.backends import torch  # needs the extra, which the base install leaves out

@@ -38,16 +38,23 @@ class Counted:
         from crossrank.errors import RemoteError
 
         try:
+            if self._in_a_row == _GONE:
+                raise RemoteError("not asked any more")
             judged = self._model.judged(pairs)
         except RemoteError as error:
-            self._in_a_row += 1
-            if not self._calls or self._in_a_row == _GONE:
+            if not self._calls:
                 raise
+            self._in_a_row = min(self._in_a_row + 1, _GONE)
             self._lost.append(str(error))
             return np.zeros(len(pairs), dtype=np.float32)
         self._in_a_row = 0
         self._calls.append(judged)
         return judged.scores
+
+    @property
+    def failed(self) -> bool:
+        """Whether there are documents that were not judged."""
+        return bool(self._lost) or any(call.fallbacks for call in self._calls)
 
     @property
     def note(self) -> str:

@@ -92,6 +92,8 @@ def command(
         # Before any work: a missing library or folder must not cost an hour.
         judged.check_page(html)
         from crossrank.evaluation import report
+    if llm is None and options.typed("llm_depth"):
+        raise click.UsageError("--llm-depth is of --llm, which names no model")
     if (cascades or llm is not None) and (no_rerank or asked.source is None):
         name = "--cascade" if cascades else "--llm"
         raise click.UsageError(f"{name} reranks, which --no-rerank and runs alone do not")
@@ -155,8 +157,10 @@ def _measured(
         owners, texts = opened.owners, opened.candidates.texts
         made = systems.first_stages(opened.candidates, owners, judged.STEPS)
         baseline = baseline or made[-1].name
-        for before, reading in read:
-            made += systems.reranked(before, reading, owners, shares)
+        for number, (before, reading) in enumerate(read):
+            # As `search --llm` has it: the language model's order stands, without a mix.
+            alone = last is not None and number == len(read) - 1
+            made += systems.reranked(before, reading, owners, [1.0] if alone else shares)
         notes += [*opened.notes, *slow]
     made += given
     notes += [*lacks, *([f"{last[0].name}: {last[0].note}."] if last is not None else [])]

@@ -130,7 +130,7 @@ def opened_set(asked: Asked) -> tuple[JudgedSet, list[str]]:
             )
         judged, notes = setting.questions(asked.queries, asked.qrels)
     judged, drawn = setting.sampled(judged, asked.sample, asked.seed)
-    return judged, [*drawn, *notes, *setting.unanswerable(judged.qrels)]
+    return judged, [*drawn, *notes, *setting.unanswerable(judged.qrels, bool(drawn))]
 
 
 def _check_used(asked: Asked) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
@@ -147,9 +148,13 @@ def language_model(name: str) -> LanguageModel:
 
 def is_address(name: str) -> bool:
     """Whether a model's name is of one behind an address, rightly written or not."""
-    from urllib.parse import urlsplit
+    return name.lower().startswith(("http://", "https://"))
 
-    return urlsplit(name).scheme in ("http", "https")
+
+def typed(name: str) -> bool:
+    """Whether an option of the running command was given on the command line, and not by its default or a variable."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is ParameterSource.COMMANDLINE
 
 
 def engine(command: F) -> F:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from crossrank.cli import budget, options, terminal
 from crossrank.cli.exits import Exit
@@ -112,10 +111,7 @@ def command(
     if not passages:
         terminal.note("No passages were given, so there is nothing to rank.")
     if model is not None and options.is_address(model):
-        ranked, failed = _asked(model, query, passages, k)
-        terminal.note(f"{model}: {ranked.note}.")
-        _print(ranked, None, passages, None, None, as_json)
-        return Exit.SOME_FAILED if failed else Exit.OK
+        return _ask(model, query, passages, k, budget_ms, as_json)
     import crossrank
 
     reads = {"max_length": max_length, "window": window, "overlap": overlap, "fold": fold}
@@ -142,28 +138,38 @@ def command(
     return Exit.OK
 
 
-def _asked(model: str, query: str, passages: Sequence[Passage], k: int | None) -> tuple[Ranked, bool]:
-    """The order of a language model, and whether there are passages that it did not judge.
+def _ask(
+    model: str, query: str, passages: Sequence[Passage], k: int | None, budget_ms: float | None, as_json: bool
+) -> Exit:
+    """Print the order of a language model.
 
     Raises:
+        click.UsageError: there is a budget.
         InputError: an option is given that only models on this machine have.
     """
-    local = ("probability", "explain", "cache", *READS, "budget_ms", "backend", "device", "dtype", "threads")
-    if given := _given(local):
-        raise InputError(f"{model} is a language model behind an address, which knows no {given}: leave it out")
+    from crossrank.cli.counted import Counted
     from crossrank.crossencoder import Ranked
     from crossrank.types import order_of
 
-    judged = options.language_model(model).judged([(query, passage.scored_text) for passage in passages])
-    order = order_of(judged.scores)[:k]
-    return Ranked(tuple(order.tolist()), judged.scores[order], (), note=judged.note), bool(judged.fallbacks)
+    if budget_ms is not None:
+        raise click.UsageError(
+            "a language model goes without --budget-ms (or CROSSRANK_BUDGET_MS): what it takes cannot be planned"
+        )
+    local = ("probability", "explain", "cache", *READS, "backend", "device", "dtype", "threads")
+    if given := _given(local):
+        raise InputError(f"{model} is a language model behind an address, which knows no {given}: leave it out")
+    asked = Counted(options.language_model(model))
+    scores = asked.score([(query, passage.scored_text) for passage in passages])
+    order = order_of(scores)[:k]
+    if passages:
+        terminal.note(f"{model}: {asked.note}.")
+    _print(Ranked(tuple(order.tolist()), scores[order], ()), None, passages, None, None, as_json)
+    return Exit.SOME_FAILED if asked.failed else Exit.OK
 
 
 def _given(names: Sequence[str]) -> str:
     """Which of these options are on the command line, as they are written there."""
-    context = click.get_current_context()
-    given = [name for name in names if context.get_parameter_source(name) == ParameterSource.COMMANDLINE]
-    return ", ".join(f"--{name.replace('_', '-')}" for name in given)
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names if options.typed(name))
 
 
 def _scorer(model: str | None, engine: dict[str, Any], reads: dict[str, Any]) -> PairScorer:

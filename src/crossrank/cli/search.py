@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from crossrank.cli import budget as time_budget
-from crossrank.cli import options, terminal
+from crossrank.cli import options, steps, terminal
+from crossrank.cli.counted import Counted
 from crossrank.cli.exits import Exit
 
 if TYPE_CHECKING:
-    from crossrank.cascade import OnError, Trace
+    from crossrank.cascade import OnError
     from crossrank.cli.relevance import Chances
     from crossrank.context import Context
     from crossrank.evidence import Evidence
     from crossrank.pipeline import Answer, Pipeline
-    from crossrank.types import Passage, Truncation
 
 # Columns that a passage's text needs at least, beside which a probability is shown.
 _TEXT = 48
@@ -119,7 +119,7 @@ def command(
     BM25 and dense search each find candidates, their scores are fused, and a cross-encoder reads and reorders
     them. --model may also name a late-interaction model, whose token vectors an index can keep (crossrank index
     --late). In a pipe the columns are rank, score, document and text. With --json a passage also has "read", whether
-    a cross-encoder has read it, and "probability", null where the model is not calibrated. What was left out, such as
+    a reranker has read it, and "probability", null where the model is not calibrated. What was left out, such as
     for want of time, is said on stderr.
 
     With --context the text goes to stdout, and what was left out of it to stderr; --json prints both as one object.
@@ -136,11 +136,7 @@ def command(
         raise click.UsageError("--context goes with neither --no-rerank (whose tokens?) nor --explain")
     if no_rerank and threshold is not None:
         raise click.UsageError("--threshold needs the cross-encoder that --no-rerank leaves out")
-    if llm is not None and budget_ms is not None:
-        raise click.UsageError(
-            "--llm goes without --budget-ms (or CROSSRANK_BUDGET_MS): how long it takes cannot be planned"
-        )
-    asked = None if llm is None else options.language_model(llm)
+    asked = _language_model(llm, budget_ms)
     query = rows.query(query)
     began = time.perf_counter()
     pipeline = open_pipeline(
@@ -164,12 +160,16 @@ def command(
         pipeline = pipeline.within(budget_ms, memory=time_budget.memory(), on_error=on_error or "keep")
     opened = time.perf_counter() - began
     # Probabilities, evidence and tokens are those of models on this machine: a question a sentence would cost much.
-    last = () if asked is None else (Stage(asked, llm_depth, name=asked.model),)
+    last = () if asked is None else (Stage(asked, llm_depth, name=asked.name),)
     answer = replace(pipeline, stages=(*pipeline.stages, *last)).search(query, k)
     if not answer.passages:
         terminal.note(f"Nothing was found{_why_nothing(folder, where)}.")
     _warn_of_cut_query(answer)
-    code = Exit.SOME_FAILED if time_budget.warn_of(answer, explain) else Exit.OK
+    failed = time_budget.warn_of(answer, explain)
+    if asked is not None:
+        terminal.note(f"{asked.name}: {asked.note}.")
+        failed |= asked.failed
+    code = Exit.SOME_FAILED if failed else Exit.OK
     if budget is not None:
         _print_context(pipeline.context(answer, budget, threshold=threshold), as_json)
         return code
@@ -185,6 +185,21 @@ def command(
         _print_steps(answer, opened, reasons)
     _tell_of_cache(pipeline)
     return code
+
+
+def _language_model(llm: str | None, budget_ms: float | None) -> Counted | None:
+    """What `--llm` names, if anything.
+
+    Raises:
+        click.UsageError: it goes with a budget, or its depth without it.
+    """
+    if llm is None and options.typed("llm_depth"):
+        raise click.UsageError("--llm-depth is of --llm, which names no model")
+    if llm is not None and budget_ms is not None:
+        raise click.UsageError(
+            "--llm goes without --budget-ms (or CROSSRANK_BUDGET_MS): what it takes cannot be planned"
+        )
+    return None if llm is None else Counted(options.language_model(llm))
 
 
 def _why_nothing(folder: Path, where: Sequence[str]) -> str:
@@ -240,54 +255,6 @@ def _warn_of_cut_query(answer: Answer) -> None:
                 terminal.warn(f"the query was cut: {trace.name} read its first {cut.read} of {cut.tokens} tokens.")
 
 
-def _source(answer: Answer, id_: str) -> str:
-    """The step whose score an answer shows: the last one that scored it."""
-    ranked = [trace.name for trace in answer.traces if not trace.scores and not trace.stopped]
-    return next((trace.name for trace in reversed(answer.traces) if id_ in trace.scores), ranked[-1])
-
-
-def _names(answer: Answer) -> list[str]:
-    """What the steps are called, each name once: a model's folder may be called as a retriever is."""
-    names: list[str] = []
-    for trace in answer.traces:
-        taken = sum(name == trace.name or name.startswith(f"{trace.name} (") for name in names)
-        names.append(f"{trace.name} ({taken + 1})" if taken else trace.name)
-    return names
-
-
-def _steps(answer: Answer, id_: str) -> dict[str, dict[str, Any]]:
-    """What each step said of one answer: rank (from 1) and score; of a reranker also its own raw score."""
-    steps: dict[str, dict[str, Any]] = {}
-    for number, (name, trace) in enumerate(zip(_names(answer), answer.traces, strict=True)):
-        if id_ not in trace.ranking.ids:
-            continue
-        row = trace.ranking.ids.index(id_)
-        step: dict[str, Any] = {"rank": row + 1, "score": terminal.finite(trace.ranking.scores[row])}
-        if trace.scores:
-            step["raw_score"] = terminal.finite(trace.scores[id_]) if id_ in trace.scores else None
-            cut = _truncation(answer.traces, number, id_)
-            step["truncation"] = None if cut is None else terminal.truncation_fields(cut)
-        steps[name] = step
-    return steps
-
-
-def _verdicts(answer: Answer, id_: str) -> list[str]:
-    """What every step said of one answer, in a word; "-" of a step that did not have it, so that columns stay."""
-    steps = _steps(answer, id_)
-    return [_verdict(steps[name]) if name in steps else "-" for name in _names(answer)]
-
-
-def _verdict(step: dict[str, Any]) -> str:
-    score = step.get("raw_score", step["score"])
-    return f"#{step['rank']}" + ("" if score is None else f" {score:.3f}")
-
-
-def _truncation(traces: Sequence[Trace], number: int, id_: str) -> Truncation | None:
-    # Positions of a stage's truncations count in the ranking that the step before it left.
-    before = traces[number - 1].ranking.ids
-    return next((t for t in traces[number].truncations if t.position >= 0 and before[t.position] == id_), None)
-
-
 def _print_json(answer: Answer, chances: Chances, reasons: _Reasons | None, opened: float) -> None:
     for row, (passage, score) in enumerate(zip(answer.passages, answer.ranking.scores.tolist(), strict=True)):
         line: dict[str, Any] = {
@@ -297,17 +264,17 @@ def _print_json(answer: Answer, chances: Chances, reasons: _Reasons | None, open
             "score": terminal.finite(score),
             "probability": None if terminal.finite(score) is None else chances[row],
             "read": any(passage.id in trace.scores for trace in answer.traces),
-            "step": _source(answer, passage.id),
+            "step": steps.source(answer, passage.id),
             "title": passage.title,
             "text": passage.text,
             "metadata": dict(passage.metadata),
         }
         if reasons is not None:
-            line["steps"] = _steps(answer, passage.id)
+            line["steps"] = steps.of(answer, passage.id)
             line["evidence"] = terminal.evidence_fields(reasons.evidence[row], passage.text)
         terminal.json_line(line)
     if reasons is not None:
-        steps = [
+        told = [
             {
                 "name": name,
                 "seconds": trace.seconds,
@@ -316,17 +283,17 @@ def _print_json(answer: Answer, chances: Chances, reasons: _Reasons | None, open
                 "note": trace.note,
                 "stopped": trace.stopped or None,
             }
-            for name, trace in zip(_names(answer), answer.traces, strict=True)
+            for name, trace in zip(steps.names(answer), answer.traces, strict=True)
         ]
         took = {"opening_seconds": opened, "seconds": answer.seconds, "evidence_seconds": reasons.seconds}
-        terminal.json_line({"explain": {**took, "budget_seconds": answer.budget, "steps": steps}})
+        terminal.json_line({"explain": {**took, "budget_seconds": answer.budget, "steps": told}})
 
 
 def _print_lines(answer: Answer, reasons: _Reasons | None) -> None:
     for row, (passage, score) in enumerate(zip(answer.passages, answer.ranking.scores.tolist(), strict=True)):
         more: list[str | None] = []
         if reasons is not None:
-            verdicts = zip(_names(answer), _verdicts(answer, passage.id), strict=True)
+            verdicts = zip(steps.names(answer), steps.verdicts(answer, passage.id), strict=True)
             more = [f"{name} {verdict}" for name, verdict in verdicts]
             found = reasons.evidence[row]
             more.append(None if found is None else passage.text[found.start : found.stop])
@@ -337,7 +304,7 @@ def _print_table(answer: Answer, chances: Chances, reasons: _Reasons | None) -> 
     if not answer.passages:
         return
     console = terminal.console()
-    names = [] if reasons is None else _names(answer)
+    names = [] if reasons is None else steps.names(answer)
     # Beside the steps of --explain there is no room for it on a narrow terminal.
     told = any(chance is not None for chance in chances) and console.width >= _TEXT + 12 * (len(names) + 1)
     table = terminal.table(
@@ -348,7 +315,7 @@ def _print_table(answer: Answer, chances: Chances, reasons: _Reasons | None) -> 
         ("passage", {"ratio": 1}),
     )
     for row, (passage, score) in enumerate(zip(answer.passages, answer.ranking.scores.tolist(), strict=True)):
-        cells = [] if reasons is None else _verdicts(answer, passage.id)
+        cells = [] if reasons is None else steps.verdicts(answer, passage.id)
         if told:
             chance = chances[row]
             cells = ["-" if chance is None else f"{chance:.1%}", *cells]
@@ -365,30 +332,13 @@ def _print_steps(answer: Answer, opened: float, reasons: _Reasons) -> None:
     texts = {passage.id: passage for passage in answer.passages}
     terminal.note("")
     terminal.note(f"{'opening':<12}{terminal.duration(opened):>9}  index and models, once")
-    for number, (name, trace) in enumerate(zip(_names(answer), answer.traces, strict=True)):
+    for number, (name, trace) in enumerate(zip(steps.names(answer), answer.traces, strict=True)):
         passages = terminal.count(len(trace.scores) or len(trace.ranking), "passage")
         terminal.note(f"{Path(name).name:<12}{terminal.duration(trace.seconds):>9}  {passages}")
-        for line in [*filter(None, [trace.note]), *_cuts(answer.traces, number, texts)]:
+        for line in [*filter(None, [trace.note]), *steps.cuts(answer.traces, number, texts)]:
             terminal.note(f"{'':<23}{line}")
     due = "" if answer.budget is None else f", of {terminal.duration(answer.budget)}"
     terminal.note(f"{'query':<12}{terminal.duration(answer.seconds):>9}  all steps{due}")
     if any(reasons.evidence):
         passages = terminal.count(len(reasons.evidence), "passage")
         terminal.note(f"{'evidence':<12}{terminal.duration(reasons.seconds):>9}  {passages}, after the query")
-
-
-def _cuts(traces: Sequence[Trace], number: int, shown: dict[str, Passage]) -> list[str]:
-    """What a stage did not read whole, or read in windows: named for the answers on screen, counted for the rest."""
-    lines, others = [], 0
-    for cut in traces[number].truncations:
-        if cut.position < 0:
-            continue
-        id_ = traces[number - 1].ranking.ids[cut.position]
-        if id_ not in shown:
-            others += 1
-            continue
-        windows = f" in {terminal.count(cut.windows, 'window')}" if cut.windows > 1 else ""
-        lines.append(f"{terminal.shown(id_, 40)}: read {cut.read:,} of {cut.tokens:,} tokens{windows}")
-    if others:
-        lines.append(f"{terminal.count(others, 'passage')} below these were cut or read in windows")
-    return lines

@@ -90,15 +90,20 @@ def judgments(qrels: Path, queries: Path | None) -> JudgedSet:
     return JudgedSet(qrels.stem, qrels.stem, {}, {query: texts.get(query, "") for query in grades}, grades)
 
 
-def unanswerable(qrels: Qrels) -> list[str]:
+def unanswerable(qrels: Qrels, drawn: bool = False) -> list[str]:
     """Says how many queries no system can answer.
+
+    Args:
+        qrels: of the queries that are measured.
+        drawn: whether these are a sample of more.
 
     Raises:
         InputError: no document is judged relevant.
     """
     count = sum(all(grade <= 0 for grade in grades.values()) for grades in qrels.values())
     if count == len(qrels):
-        raise InputError(NONE_RELEVANT)
+        cure = f"none of the {count} queries drawn has a relevant document: draw more (--sample), or others (--seed)"
+        raise InputError(cure if drawn else NONE_RELEVANT)
     if not count:
         return []
     return [f"{count:,} of {len(qrels):,} judged queries have no relevant document; these count as 0 for every system."]

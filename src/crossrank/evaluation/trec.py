@@ -54,7 +54,8 @@ def _grade(path: str | Path, number: int, text: str) -> int:
         raise ReadError(f"{path}, line {number}: the grade {text!r} is not a whole number")
     if abs(grade) > HIGHEST_GRADE:
         raise ReadError(
-            f"{path}, line {number}: the grade {text:.40} is over {HIGHEST_GRADE:,}; timestamps or counts are no grades"
+            f"{path}, line {number}: the grade {text:.40} is over {HIGHEST_GRADE:,}; timestamps or counts are no "
+            "grades: write 1 where it only says that something is relevant"
         )
     return int(grade)
 
@@ -63,7 +64,9 @@ def _judgment(path: str | Path, number: int, line: str) -> tuple[str, str, str]:
     tabbed = line.split("\t")
     if len(tabbed) == 3:
         return tabbed[0], tabbed[1], tabbed[2]
-    columns = [column.strip() for column in tabbed] if len(tabbed) == 4 else line.split()
+    columns = [column.strip() for column in tabbed]
+    if len(columns) != 4 or not all(columns):
+        columns = line.split()
     if len(columns) == 4:
         return columns[0], columns[2], columns[3]
     raise ReadError(

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from crossrank.errors import InputError
+from crossrank.retrieval.where import Kept, Where, once
 from crossrank.types import Ranking
-
-Where = str | Sequence[str] | None
 
 
 class Words(Protocol):
     """What finds passages by their words: an index."""
 
-    def bm25(self, query: str, depth: int, where: Where = None) -> Ranking:
+    def bm25(self, query: str, depth: int, where: Kept = None) -> Ranking:
         """At most `depth` passages, best first."""
         ...
 
@@ -35,8 +34,7 @@ class BM25Retriever:
 
     def __init__(self, index: Words, where: Where = None) -> None:
         self._index = index
-        # Read once: it is asked for with every query.
-        self._where = where if where is None or isinstance(where, str) else tuple(where)
+        self._where = once(where)
 
     def __repr__(self) -> str:
         return f"BM25Retriever({self._index!r}, where={self._where!r})"

@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError
+from crossrank.retrieval.where import Kept, Where, once
 from crossrank.types import Embedder, Ranking, ReportingEmbedder, Retrieved, Truncation, check_k
-
-Where = str | Sequence[str] | None
 
 
 class Vectors(Protocol):
     """What finds passages by their vectors: an index."""
 
-    def dense(self, vector: NDArray[np.float32], depth: int, where: Where = None) -> Ranking:
+    def dense(self, vector: NDArray[np.float32], depth: int, where: Kept = None) -> Ranking:
         """At most `depth` passages, best first."""
         ...
 
@@ -43,8 +42,7 @@ class DenseRetriever:
         index.check_embedder(embedder)
         self._index = index
         self._embedder = embedder
-        # Read once: it is asked for with every query.
-        self._where = where if where is None or isinstance(where, str) else tuple(where)
+        self._where = once(where)
 
     def __repr__(self) -> str:
         return f"DenseRetriever({self._index!r}, {self._embedder!r}, where={self._where!r})"

@@ -306,7 +306,8 @@ class _Call:
                 return ""
             return f"stopped, because no answer can be read, and a model that thinks aloud needs more tokens: {error}"
         self._in_a_row += 1
-        if error.status in CURES:
+        # Once there were grades, a 403 may be a filter's, of one pair.
+        if error.status in CURES and not (error.status == 403 and self._known):
             return f"stopped: {error}"
         return f"stopped after {self._in_a_row} failures in a row: {error}" if self._in_a_row >= self._most else ""
 

@@ -14,6 +14,7 @@ from typing import Any
 from crossrank.errors import ReadError
 from crossrank.evaluation import read_set
 from crossrank.evaluation.files import LINE_BYTES, lines
+from crossrank.evaluation.trec import HIGHEST_GRADE
 from crossrank.training.judgments import Judged, Judgments, Scale
 
 # Names of columns, in any case. Of several that a row holds, the first counts.
@@ -32,8 +33,6 @@ BESIDES = (
     *("doc_id", "docid", "passage_id", "pid", "corpus_id", "corpus-id"),
 )
 _READ = frozenset((*QUERY, *DOCUMENT, *LABEL, *SCORE, *POSITIVE, *NEGATIVE, *POSITIVE_SCORES, *NEGATIVE_SCORES))
-# Above this a whole number is no grade, but a count or a time.
-HIGHEST_GRADE = 1000
 
 _Row = tuple[str, Mapping[str, Any]]
 
@@ -115,7 +114,7 @@ def _csv(path: Path, delimiter: str | None) -> Iterator[_Row]:
         held += [""] * (number - len(held) - 1)
         held.append(line)
     first = next(filter(None, held), "")
-    csv.field_size_limit(LINE_BYTES)  # the module's own limit is 128 KiB
+    csv.field_size_limit(max(csv.field_size_limit(), LINE_BYTES))  # the module's own limit is 128 KiB
     text = io.StringIO("\n".join(held), newline="")
     cells = csv.reader(text, delimiter=delimiter or max(",;\t", key=first.count), strict=True)
     header: list[str] = []
@@ -149,6 +148,14 @@ def _folded(where: str, row: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 def _made(path: Path, rows: Sequence[_Row], clicks: bool) -> Judgments:
     if not rows:
         raise ReadError(f"{path} holds no rows; each needs {HEADINGS}")
+    where, row = rows[0]
+    for names in ((*LABEL, *SCORE), POSITIVE, NEGATIVE):
+        held = [name for name in names if name in row]
+        # A label beside a score is a person's beside a teacher's, and counts; of others nobody knows which is meant.
+        if len(held) > 1 and held[0] != LABEL[0]:
+            raise ReadError(
+                f"{where}: which of {', '.join(map(repr, held))} counts? Leave the others out, or rename them"
+            )
     if _all_have(rows, POSITIVE):
         return _triples(path, rows)
     label = _all_have(rows, LABEL)

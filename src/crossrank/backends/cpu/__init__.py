@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank import cores
-from crossrank.asking import check_whole
 from crossrank.backends import reference
 from crossrank.backends.cpu import library
 from crossrank.backends.cpu.library import peak, tiers
@@ -87,8 +86,6 @@ class Native:
             raise CheckpointError(
                 f"the cpu backend cannot run {checkpoint.name!r}: {reason}. Use backend='auto', which takes another."
             )
-        if threads is not None:
-            check_whole("threads", threads)
         if threads is not None and not 1 <= threads <= 1024:
             raise InputError(f"threads must be from 1 to 1024, not {threads}")
         self.threads = int(threads or cores.available())
