@@ -136,6 +136,17 @@ def test_what_was_begun_with_another_input_is_begun_anew(
     assert content(to) == content(usual(corpus, tmp_path / "usual.index", bi_encoder_folder))
 
 
+def test_parts_that_are_thrown_away_are_counted(
+    corpus: Path, tmp_path: Path, bi_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to = tmp_path / "my.index"
+    killed(monkeypatch, corpus, to, bi_encoder_folder, **SMALL)
+    made = len(list((tmp_path / "my.index.bulk" / "parts").iterdir()))
+    done = indexing.index([corpus], to, bi_encoder_folder, **{**SMALL, "part_tokens": 90})
+    assert (done.discarded, done.kept) == (made, 0)
+    assert indexing.index([corpus], to, bi_encoder_folder, **SMALL).discarded == 0
+
+
 def test_a_folder_of_something_else_is_left_alone(corpus: Path, tmp_path: Path, bi_encoder_folder: Path) -> None:
     work = tmp_path / "my.index.bulk"
     with workfolder.opened(work, {"work": "rerank"}) as folder:

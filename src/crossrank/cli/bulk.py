@@ -192,6 +192,9 @@ def index(
             progress=report,
         )
     seconds = time.perf_counter() - began
+    if done.discarded:
+        parts = terminal.count(done.discarded, "part")
+        terminal.note(f"{parts} of an interrupted run were of other files or options, and were made anew.")
     if as_json:
         print_json(done.passages, done.changes, seconds)
     else:

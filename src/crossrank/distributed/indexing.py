@@ -27,12 +27,14 @@ class Indexed:
         passages: that it holds now.
         embedded: documents whose passages were embedded now.
         kept: documents whose passages an earlier run had embedded.
+        discarded: parts of an earlier run that were of other files or arguments, and were thrown away.
     """
 
     changes: Changes
     passages: int
     embedded: int
     kept: int
+    discarded: int = 0
 
 
 def index(
@@ -119,7 +121,7 @@ def index(
         changes = made.update(paths, prepared, embedder.tokenizer, report, cut=prepared.cut)
         workfolder.empty(work_folder)  # First: a folder whose lock is gone before its input would be a stranger's.
     shutil.rmtree(work_folder)
-    return Indexed(changes, len(made), embedded, kept)
+    return Indexed(changes, len(made), embedded, kept, folder.discarded)
 
 
 def _check_no_late(folder: Path) -> None:

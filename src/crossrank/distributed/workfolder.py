@@ -31,10 +31,12 @@ class WorkFolder:
     Attributes:
         path: absolute.
         fingerprint: of what the work is made of; every part carries it in its name.
+        discarded: parts of a work begun with something else, which were thrown away.
     """
 
     path: Path
     fingerprint: str
+    discarded: int = 0
 
     @property
     def input(self) -> Path:
@@ -124,11 +126,11 @@ def opened(
         raise InputError(f"{path} cannot be a folder for the results ({error.strerror}): name another") from error
     with exclusive(path / _LOCK, "the folder"):
         # An input that was refused binds nothing: put right, it may go into the same folder.
-        _check(path / _MADE_OF, stated, dict(called or {}), bound=(path / _INPUT).exists(), anew=anew)
+        discarded = _check(path / _MADE_OF, stated, dict(called or {}), bound=(path / _INPUT).exists(), anew=anew)
         # Left by a process that died: nobody else works here.
         for leftover in (*path.glob(f"*{_UNFINISHED}*"), *path.glob(f"parts/*{_UNFINISHED}"), *path.glob("tries/*")):
             leftover.unlink()
-        yield WorkFolder(path, sha256(stated.encode()).hexdigest()[:16])
+        yield WorkFolder(path, sha256(stated.encode()).hexdigest()[:16], discarded)
 
 
 def empty(path: Path) -> None:
@@ -150,13 +152,13 @@ def is_own(file: Path, folder: Path) -> bool:
     return name in {_MADE_OF, _LOCK, _INPUT, _RANKED, *_FOLDERS} or (file.parent == folder and _UNFINISHED in name)
 
 
-def _check(file: Path, stated: str, called: dict[str, str], bound: bool, anew: bool) -> None:
-    """Refuse another work, or throw it away; write down this one where there is none."""
+def _check(file: Path, stated: str, called: dict[str, str], bound: bool, anew: bool) -> int:
+    """Refuse another work, or throw it away, and count its parts; write down this one where there is none."""
     now = json.loads(stated)
     written = json.dumps({**now, _CALLED: called}, sort_keys=True).encode()
     if not bound or not file.exists():
         parts.write(file, [written])
-        return
+        return 0
     before = None
     with suppress(ValueError, OSError):
         before = json.loads(file.read_text(encoding="utf-8"))
@@ -165,13 +167,15 @@ def _check(file: Path, stated: str, called: dict[str, str], bound: bool, anew: b
     then = before.pop(_CALLED, {})
     if other := [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]:
         if anew and "work" not in other:
+            made = sum(1 for _ in file.parent.glob("parts/*"))
             empty(file.parent)
             parts.write(file, [written])
-            return
+            return made
         raise InputError(
             f"{file.parent} was begun with another {' and '.join(other)} than this: give the same as then, or name a "
             f"new folder (then: {_shown(before, other, then, called)}; now: {_shown(now, other, called, then)})"
         )
+    return 0
 
 
 def _shown(
