@@ -25,7 +25,7 @@ three it would, and a passage of it that was not found would be lost in the midd
 _SHARED = 32
 """Characters that the end of one passage and the start of another must share where no place tells where they lie."""
 _WORD = re.compile(r"\w")
-_TOKEN = re.compile(r"(?<![\w.])[-+±]?(?:[$€£¥]\s?)?\.?\d\w*(?:[.,]\d+)*(?:\s?[$€£¥%‰°]\w*)?|\w+|[^\w\s]")
+_TOKEN = re.compile(r"(?<![\w.])[-+±]?(?:[$€£¥]\s?)?\.?\d\w*(?:[.,]\d+)*(?:\s?[$€£¥%‰°](?!\s?\d)\w*)?|\w+|[^\w\s]")
 """A number with its sign and what it counts, a word, or one other character."""
 _DASHES = dict.fromkeys(map(ord, "‐‑‒–—―−"), "-")
 _TELLING = frozenset("-#%&*@/\\{}")
@@ -323,7 +323,8 @@ def _said(passage: Passage) -> _Said:
 
 
 def _words(text: str) -> list[str]:
-    return [token for token in _TOKEN.findall(text.translate(_DASHES)) if _tells(token)]
+    # "5 %" may be broken anywhere, and "5%" is the same.
+    return ["".join(token.split()) for token in _TOKEN.findall(text.translate(_DASHES)) if _tells(token)]
 
 
 def _triples(words: Sequence[str]) -> set[_Words]:

@@ -332,18 +332,22 @@ def begun(
 ) -> tuple[list[list[int]], NDArray[np.bool_]]:
     """Ids of texts as `ids_of` gives them, of long ones about as far as `most` tokens reach; and which are whole.
 
-    A long text is read without the white space around it: what stands behind a page of blank lines is its beginning.
+    A long text whose beginning holds too little is read without the white space around it: what stands behind a page of
+    blank lines is its beginning. White space has tokens in some vocabularies, so that only such a text loses it.
     """
     limit = most * CHARACTERS_A_TOKEN
-    rows = ids_of([text if len(text) <= limit else text.strip()[:limit] for text in texts])
+    rows = ids_of([text[:limit] for text in texts])
     exact = np.ones(len(texts), dtype=np.bool_)
     for row, text in enumerate(texts):
         if len(text) <= limit:
             continue
-        bare, size = text.strip(), limit
-        end = min(len(bare), max(limit, min(_FARTHER * limit, _FARTHEST)))
-        while len(rows[row]) < most and size < end:
-            size = min(4 * size, end)
+        if len(rows[row]) >= most:
+            exact[row] = limit >= len(text.rstrip())
+            continue
+        bare = text.strip()
+        size, end = 0, min(len(bare), max(limit, min(_FARTHER * limit, _FARTHEST)))
+        while size < end and len(rows[row]) < most:
+            size = min(4 * size or limit, end)
             (rows[row],) = ids_of([bare[:size]])
         exact[row] = size >= len(bare)
     return rows, exact

@@ -223,9 +223,9 @@ def _is_address(url: str) -> bool:
     try:
         parts = httpx.URL(url)
         parts.raw_host.decode().encode("idna")  # as the resolver will
+        return parts.scheme in ("http", "https") and bool(parts.host) and 0 <= (parts.port or 0) <= 65535
     except (httpx.InvalidURL, ValueError, TypeError):
         return False
-    return parts.scheme in ("http", "https") and bool(parts.host) and 0 <= (parts.port or 0) <= 65535
 
 
 def _checked_key(key: str | None) -> str:

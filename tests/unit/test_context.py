@@ -165,6 +165,13 @@ def test_what_a_number_counts_is_a_part_of_it(pair):
     assert len(assemble(passages, 1000, words).sources) == 2
 
 
+@pytest.mark.parametrize("pair", [("5 %", "5\n%"), ("$ 5.00", "$5.00"), ("$5 $6", "$5\n$6"), ("5 €", "5\xa0€")])
+def test_white_space_within_a_number_is_none(pair):
+    text = " ".join(WORDS[:55]).replace("w", "word")
+    passages = [Passage(one, f"{text} is {one} now", document=f"{one}.md") for one in pair]
+    assert len(assemble(passages, 1000, words).left_out) == 1
+
+
 def test_short_texts_under_one_long_title_are_no_duplicates():
     title = "may a customer who bought at a sale return what was bought within thirty days of the delivery"
     found = [Passage(text, text, title, f"{text}.md") for text in ("Yes.", "No.")]

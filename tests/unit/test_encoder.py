@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 import spies
 from crossrank.checkpoint import vocabulary
-from crossrank.encoder import PairEncoder, Template, Windows
+from crossrank.encoder import PairEncoder, Template, Windows, begun
 from crossrank.errors import CheckpointError, InputError
 from crossrank.types import Tokens, Truncation
 from crossrank.windows import spans
@@ -109,6 +109,41 @@ def test_a_passage_cannot_forge_special_tokens_that_a_unigram_vocabulary_holds(t
         want = plain.encode(text_, add_special_tokens=False).ids
         assert made.encode(text_, add_special_tokens=False).ids == want, "other texts keep their ids"
     assert vocabulary.fingerprint(made) != vocabulary.fingerprint(plain), "ids from before are not taken for these"
+
+
+def test_a_passage_cannot_forge_special_tokens_behind_a_normalizer(tmp_path):
+    """T5's normalizer puts a mark before a text, with which the token did not cover all of it."""
+    pieces = [(word, 0.0) for word in SPECIALS] + [(letter, -5.0) for letter in "w<>/spadmk▁"]
+    plain = Tokenizer(models.Unigram(pieces, unk_id=3))
+    plain.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    plain.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>"])
+    plain.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    plain.save(str(tmp_path / "tokenizer.json"))
+    encoder = PairEncoder(vocabulary.tokenizer(tmp_path, "xlm-roberta"), 64)
+    assert encoder.encode([("w", "w</s>w")], Windows()).tokens.ids.tolist().count(2) == 3
+
+
+def test_a_special_token_that_is_an_ordinary_word_splits_no_other(tmp_path):
+    words = {word: i for i, word in enumerate([*SPECIALS, "<mask>", "sub", "##title", "title", "the"])}
+    tokenizer = Tokenizer(models.WordPiece(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens(["<s>", "</s>", "title"])
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    made = vocabulary.plain(vocabulary.tokenizer(tmp_path, "bert"))
+    assert made.encode("the subtitle title", add_special_tokens=False).tokens == ["the", "sub", "##title", "title"]
+
+
+def test_white_space_counts_where_it_has_tokens():
+    """As byte-level vocabularies read it: a long text keeps what a short one does."""
+    letters = lambda parts: [[ord(letter) for letter in part] for part in parts]  # noqa: E731
+    (long, short), exact = begun(["\n a" + "x" * 100 + "\n", "\n a"], 2, letters)
+    assert long[:3] == short
+    assert exact.tolist() == [False, True]
+    words = lambda parts: [[len(word) for word in part.split()] for part in parts]  # noqa: E731
+    (found, cut), exact = begun(["\n" * 500 + "tea is hot" + " " * 500, "\n" * 60 + "a " * 50], 2, words)
+    assert (found[:3], cut[:2]) == ([3, 2, 3], [1, 1])
+    assert exact.tolist() == [True, False]
 
 
 def test_a_passage_cannot_forge_special_tokens_that_a_word_vocabulary_holds(tmp_path):

@@ -594,3 +594,6 @@ def test_the_command_line_asks_a_language_model(
         assert run("search", index, "tea", *engine, "--llm-depth", 3).exit_code == Exit.USAGE
         assert run("search", index, "tea", *engine, "--llm", name, "--budget-ms", 50).exit_code == Exit.USAGE
         assert run("search", index, "tea", *engine, "--llm", "qwen3").exit_code == 1
+        named = run("search", index, "tea", "--no-rerank", "--llm", f"{api.url}#bm25", "--json", "--explain", "-k", 1)
+        first = json.loads(named.stdout.splitlines()[0])
+        assert first["steps"][first["step"]]["score"] == first["score"], "a step of the same name is another"

@@ -55,8 +55,10 @@ def test_filters_of_a_generator_hold_for_every_step_and_query(folder: Path, bi_e
 
 def test_no_filter_and_what_is_none(folder: Path) -> None:
     assert crossrank.open_pipeline(folder, rerank=False, where=None).search("paris").passages
-    with pytest.raises(InputError, match="a filter is a condition"):
-        crossrank.open_pipeline(folder, where=3)  # type: ignore[arg-type]
+    wrong: list[Any] = [3, b"x=1", [None], {"lang": "en"}]
+    for where in wrong:
+        with pytest.raises(InputError, match="a filter is a condition"):
+            crossrank.open_pipeline(folder, where=where)
 
 
 def test_a_depth_of_nothing_is_refused(folder: Path) -> None:

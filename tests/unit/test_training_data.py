@@ -130,6 +130,7 @@ def test_clicks_with_columns_that_nobody_reads_end_it(tmp_path: Path, row: dict,
     [
         ({"query": "q", "document": "d", "score": 0.3, "rating": 4}, "'rating', 'score'"),
         ({"query": "q", "positive": "d", "negative": "e", "hard_negatives": ["f"]}, "'negative', 'hard_negatives'"),
+        ({"query": "q", "document": "d", "label": 1, "grade": 0}, "'label', 'grade'"),
     ],
 )
 def test_two_columns_that_say_the_same_are_refused(tmp_path: Path, row: dict, held: str) -> None:
@@ -139,7 +140,12 @@ def test_two_columns_that_say_the_same_are_refused(tmp_path: Path, row: dict, he
 
 
 def test_a_label_counts_beside_a_score(tmp_path: Path) -> None:
-    row = {"query": "q", "document": "d", "label": 1, "score": 0.3}
+    row = {"query": "q", "document": "d", "label": 1, "score": 0.3, "neg": "x", "negative": "y"}
+    assert reading.read(write(tmp_path / "a.jsonl", row)).scale == "labels"
+    # What nobody reads may be called as it likes.
+    row = {"query": "q", "positive": "d", "negative": "e", "score": 0.3, "relevance": 1}
+    assert reading.read(write(tmp_path / "a.jsonl", row)).scale == "labels"
+    row = {"query": "q", "document": "d", "relevance": 1, "score": None}
     assert reading.read(write(tmp_path / "a.jsonl", row)).scale == "labels"
 
 

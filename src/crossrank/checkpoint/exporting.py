@@ -103,6 +103,10 @@ def _tokenizer(checkpoint: Checkpoint, target: Path) -> None:
     path = target / "tokenizer_config.json"
     stated = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     stated.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
+    if not isinstance(stated.get("model_input_names"), list):
+        # transformers 5 reads that class without token types unless they are named.
+        types = ["token_type_ids"] if checkpoint.token_types else []
+        stated["model_input_names"] = ["input_ids", *types, "attention_mask"]
     _write_json(path, {**stated, "model_max_length": checkpoint.max_length})
 
 

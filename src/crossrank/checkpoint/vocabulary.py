@@ -65,7 +65,9 @@ def tokenizer(folder: Path, architecture: str) -> Tokenizer:
         made.no_padding()
         _lower_case(made, folder, settings)
         _unforgeable(made)
-        made.model.tokenize("\ue000")  # unknown to all: without a token for it, this fails and not some text later
+        made.encode(
+            "\U00013000"
+        )  # a hieroglyph: without a token for what is unknown, this fails and not some text later
     except CheckpointError:
         raise
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
@@ -96,9 +98,11 @@ def _unforgeable(made: Tokenizer) -> None:
 
     `encode_special_tokens` keeps added tokens from being looked for in a text. But the vocabulary holds them too, and
     where words are looked up whole, as in XLM-R's Unigram model, "</s>" is found there. Such a spelling is split behind
-    its first character, where no piece of the vocabulary reaches over; every other text keeps its ids.
+    its first character, where no piece of the vocabulary reaches over. A special token that is an ordinary word keeps
+    its id: it forges no border, and is a part of other words.
     """
-    forged = [word for number, word in _specials(made).items() if len(word) > 1 and _spells(made, word, number)]
+    specials = _specials(made).items()
+    forged = [word for number, word in specials if not word.isalnum() and len(word) > 1 and _spells(made, word, number)]
     if forged:
         first = "|".join(f"{re.escape(word[0])}(?={re.escape(word[1:])})" for word in forged)
         split = pre_tokenizers.Split(Regex(first), "merged_with_previous")
@@ -118,9 +122,10 @@ def _spells(made: Tokenizer, word: str, number: int) -> bool:
     """Whether the vocabulary reads `word` in a text as its token `number`."""
     text = made.normalizer.normalize_str(word) if made.normalizer is not None else word
     parts = made.pre_tokenizer.pre_tokenize_str(text) if made.pre_tokenizer is not None else [(text, (0, len(text)))]
-    # Offsets count bytes. An unknown character has an id of its own, but does not stretch over the whole word.
+    # Offsets count bytes, and a normalizer may put "▁" before the word. An unknown character has an id of its own, but
+    # does not stretch over all of it.
     return any(
-        token.id == number and part.encode()[slice(*token.offsets)] == text.encode()
+        token.id == number and part.encode()[slice(*token.offsets)] in (text.encode(), word.encode())
         for part, _ in parts
         for token in made.model.tokenize(part)
     )
@@ -169,13 +174,14 @@ def _add(made: Tokenizer, folder: Path, settings: dict[str, Any]) -> None:
     else:
         listed = optional_json(folder / "added_tokens.json")
         known = {token.content for token in made.get_added_tokens_decoder().values()}
-        tokens = {number: AddedToken(content) for content, number in listed.items() if content not in known}
+        tokens = {int(number): AddedToken(content) for content, number in listed.items() if content not in known}
     for number, token in sorted(tokens.items()):
         made.add_tokens([token])
         if made.token_to_id(token.content) != number:
             raise CheckpointError(
-                f"{folder} has no tokenizer.json, and its added token {token.content!r} has the number {number}, which "
-                f"does not follow from its vocabulary. {_cure(folder)}"
+                f"{folder} has no tokenizer.json, and its added token {token.content!r} has the number {number}, where "
+                f"{made.token_to_id(token.content)} follows from its vocabulary: give vocab.txt a line for each number "
+                "between, such as [unused10], or a tokenizer.json"
             )
 
 

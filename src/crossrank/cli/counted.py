@@ -52,6 +52,11 @@ class Counted:
         return judged.scores
 
     @property
+    def asked(self) -> bool:
+        """Whether there was any answer, so that `note` has something to say."""
+        return bool(self._calls)
+
+    @property
     def failed(self) -> bool:
         """Whether there are documents that were not judged."""
         return bool(self._lost) or any(call.fallbacks for call in self._calls)

@@ -166,7 +166,7 @@ def command(
         terminal.note(f"Nothing was found{_why_nothing(folder, where)}.")
     _warn_of_cut_query(answer)
     failed = time_budget.warn_of(answer, explain)
-    if asked is not None:
+    if asked is not None and asked.asked:
         terminal.note(f"{asked.name}: {asked.note}.")
         failed |= asked.failed
     code = Exit.SOME_FAILED if failed else Exit.OK

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 def source(answer: Answer, id_: str) -> str:
     """The step whose score an answer shows: the last one that scored it."""
-    ranked = [trace.name for trace in answer.traces if not trace.scores and not trace.stopped]
-    return next((trace.name for trace in reversed(answer.traces) if id_ in trace.scores), ranked[-1])
+    called = list(zip(names(answer), answer.traces, strict=True))
+    ranked = [name for name, trace in called if not trace.scores and not trace.stopped]
+    return next((name for name, trace in reversed(called) if id_ in trace.scores), ranked[-1])
 
 
 def names(answer: Answer) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from crossrank.errors import InputError
 
@@ -21,7 +21,13 @@ def once(where: Where) -> Kept:
     """
     if where is None or isinstance(where, str):
         return where
+    mistake = InputError(f'a filter is a condition such as "year>=2020", or a list of them, not {where!r}')
+    if isinstance(where, (bytes, Mapping)):
+        raise mistake
     try:
-        return tuple(where)
+        kept = tuple(where)
     except TypeError:
-        raise InputError(f'a filter is a condition such as "year>=2020", or a list of them, not {where!r}') from None
+        raise mistake from None
+    if not all(isinstance(one, str) for one in kept):
+        raise mistake
+    return kept

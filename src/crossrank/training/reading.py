@@ -21,6 +21,7 @@ from crossrank.training.judgments import Judged, Judgments, Scale
 QUERY = ("query", "question", "anchor")
 DOCUMENT = ("document", "passage", "text", "doc", "answer")
 LABEL = ("label", "labels", "relevance", "rel", "grade", "rating", "relevant", "is_relevant")
+SURELY = ("label", "relevance", "grade")
 SCORE = ("score", "scores", "teacher_score", "teacher_scores", "relevance_score")
 POSITIVE = ("positive", "positives", "pos")
 NEGATIVE = ("negative", "negatives", "neg", "negs", "hard_negative", "hard_negatives")
@@ -148,15 +149,9 @@ def _folded(where: str, row: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 def _made(path: Path, rows: Sequence[_Row], clicks: bool) -> Judgments:
     if not rows:
         raise ReadError(f"{path} holds no rows; each needs {HEADINGS}")
-    where, row = rows[0]
-    for names in ((*LABEL, *SCORE), POSITIVE, NEGATIVE):
-        held = [name for name in names if name in row]
-        # A label beside a score is a person's beside a teacher's, and counts; of others nobody knows which is meant.
-        if len(held) > 1 and held[0] != LABEL[0]:
-            raise ReadError(
-                f"{where}: which of {', '.join(map(repr, held))} counts? Leave the others out, or rename them"
-            )
-    if _all_have(rows, POSITIVE):
+    triples = _all_have(rows, POSITIVE)
+    _check_one_meaning(rows, (POSITIVE, NEGATIVE) if triples else (LABEL, (*LABEL, *SCORE)))
+    if triples:
         return _triples(path, rows)
     label = _all_have(rows, LABEL)
     score = not label and _all_have(rows, SCORE)
@@ -176,6 +171,17 @@ def _made(path: Path, rows: Sequence[_Row], clicks: bool) -> Judgments:
             _check_grade(where, one, clicks)
     unread = _unread(rows, (*QUERY, *DOCUMENT)) if scale == "clicks" else ()
     return Judgments(tuple(judged), scale, (), path.name, fractions if label else 0, unread)
+
+
+def _check_one_meaning(rows: Sequence[_Row], groups: Sequence[Sequence[str]]) -> None:
+    """Refuse rows that hold two columns of one group, such as a rating and a score: nobody knows which is meant."""
+    for names in groups:
+        for where, row in rows:
+            held = [name for name in names if row.get(name) is not None]
+            # A label beside a score is a person's beside a teacher's, and counts; a rating may be anything.
+            if len(held) > 1 and not (held[0] in SURELY and held[1] in SCORE):
+                said = ", ".join(map(repr, held))
+                raise ReadError(f"{where}: which of {said} counts? Leave the others out, or rename them")
 
 
 def _check_grade(where: str, row: Judged, clicks: bool) -> None:

@@ -83,7 +83,8 @@ class ModernBert:
         self.positions = number(config, "max_position_embeddings", where)
         self.window = int(config.get("local_attention", 128)) // 2
         if self.window < 0:
-            raise CheckpointError(f"{where}: config.json has local_attention = {config['local_attention']!r}, under 0")
+            stated = config["local_attention"]
+            raise CheckpointError(f"{where}: config.json has local_attention = {stated!r}. Copy the model again.")
         self.words = parameters.encoder("embeddings.tok_embeddings.weight", self.vocabulary, h)
         self.norm = self._norm(parameters, "embeddings.norm")
         kinds, size = layer_kinds(config), h // self.heads
