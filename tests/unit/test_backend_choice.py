@@ -149,7 +149,7 @@ def test_sizes_that_make_no_sense_are_named_by_every_backend(tmp_path: Path, key
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"local_attention": -1}, "local_attention = -1, under 0"),
+        ({"local_attention": -1}, "local_attention = -1. Copy"),
         ({"layer_types": ["full_attention"]}, "1 layer_types but num_hidden_layers = 2"),
         ({"layer_types": ["full_attention"] * 3}, "3 layer_types but num_hidden_layers = 2"),
     ],
