@@ -392,5 +392,8 @@ def test_a_language_model_reads_last_and_its_cost_is_said(models: dict[str, str]
         refuses[:] = ["is"]
         assert "content_filter" in run(*args, *llm, "--json", code=1).stderr
         assert "names no model" in run(*args, "--llm-depth", 3, code=2).stderr
+        asked = len(api.requests)
+        assert "names no system" in run(*args, *llm, "--baseline", "first > big (mix 0.5)", code=2).stderr
+        assert len(api.requests) == asked, "before anything is asked"
         assert run(*args, "--llm", "big", code=1).stderr.startswith("Error: 'big' is no address")
         assert "--llm reranks" in run(*args, *llm, "--no-rerank", code=2).stderr

@@ -141,15 +141,16 @@ def _measured(
     owners, texts = systems.Owners(), None
     scorers = {} if asked.source is None or no_rerank else judged.scorers(asked)
     stages = [*scorers, *(f"{coarse} > {fine}" for coarse, fine in cascades)]
+    names = [systems.named(name, share) for name in stages for share in shares]
     marks = {name: scorer.score for name, scorer in scorers.items()}
     marks |= {f"{coarse} > {fine}": marks[fine] for coarse, fine in cascades}
     if last is not None:
         # A sentence of its own would be a question of its own.
         first = next(iter(scorers))
-        stages.append(f"{first} > {last[0].name}")
-        marks[stages[-1]] = marks[first]
+        names.append(f"{first} > {last[0].name}")
+        marks[names[-1]] = marks[first]
         terminal.note(f"{last[0].name} is asked up to {len(queries.queries) * last[1]:,} questions.")
-    _check_names(baseline, asked, list(runs), [systems.named(name, share) for name in stages for share in shares])
+    _check_names(baseline, asked, list(runs), names)
     if asked.source is not None:
         with judged.progress() as progress:
             opened = judged.opened(asked, queries, runs, depth, progress)
