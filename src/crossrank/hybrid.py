@@ -7,7 +7,7 @@ from pathlib import Path
 from crossrank.cascade import Stage
 from crossrank.errors import InputError
 from crossrank.fusion import RRF, Fusion
-from crossrank.lateinteraction import PairScorer, load_scorer
+from crossrank.lateinteraction import load_scorer, name_of
 from crossrank.pipeline import MIX, Pipeline
 from crossrank.retrieval.remote.function import FunctionRetriever, VectorRetriever
 from crossrank.retrieval.remote.store import Store
@@ -55,11 +55,10 @@ def hybrid(
     scorer: Scorer = load_scorer(model) if model is None or isinstance(model, (str, Path)) else model
     if not callable(getattr(scorer, "score", None)):
         raise InputError(f"model must be a name, a folder or an object with score(pairs), not {type(model).__name__}")
-    name = scorer.checkpoint.name if isinstance(scorer, PairScorer) else type(scorer).__name__
     return Pipeline(
         {"words": FunctionRetriever(store.words), "vectors": VectorRetriever(store.nearest, embedder)},
         store.passages,
-        (Stage(scorer, depth=depth, weight=mix, name=name),),
+        (Stage(scorer, depth=depth, weight=mix, name=name_of(scorer)),),
         depth,
         RRF() if fusion is None else fusion,
     )

@@ -34,7 +34,7 @@ from crossrank.errors import CheckpointError, InputError, ScoreError
 from crossrank.lateencoder import LateEncoder, Marked
 from crossrank.models import named
 from crossrank.tokenvectors import TokenVectors
-from crossrank.types import Backend, TokenBackend, Tokens, Truncation, check_query, order_of
+from crossrank.types import Backend, Scorer, TokenBackend, Tokens, Truncation, check_query, order_of
 
 Floats = NDArray[np.float32]
 
@@ -306,6 +306,15 @@ def load_late(
     """
     read = named.read(name, default="late")
     return LateInteraction(read, backends.open(read, backend, device, dtype, threads))
+
+
+def name_of(scorer: Scorer) -> str:
+    """What people and traces call a scorer: its checkpoint's name, or its class where it has none.
+
+    >>> name_of(load_late())
+    'late'
+    """
+    return scorer.checkpoint.name if isinstance(scorer, PairScorer) else type(scorer).__name__
 
 
 def load_scorer(

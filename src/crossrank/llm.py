@@ -17,11 +17,11 @@ from crossrank.errors import InputError, RemoteError
 from crossrank.judging import Messages, UnreadableError, ask_for_order, ask_for_score, filled, in_place, spent, text_of
 from crossrank.judging import read_order as order_in
 from crossrank.judging import read_score as score_in
-from crossrank.remote import Address, at_once
+from crossrank.remote import CURES, Address, at_once
 from crossrank.types import is_blank, order_of
 from crossrank.unicode import valid_text
 
-_HOPELESS = frozenset({401, 404})
+_HOPELESS = CURES.keys() - {403}
 """Refusals that no other document would fare better with. A 403 may be a filter's, of one document."""
 _UNWANTED = frozenset({400, 422})
 """How servers refuse a parameter they do not know."""

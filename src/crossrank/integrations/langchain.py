@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crossrank.extras import require
-from crossrank.integrations.lists import Model, best, facts
+from crossrank.integrations.lists import Model, best, facts, wanted
 from crossrank.pipeline import Pipeline
 from crossrank.types import Scorer, check_k
 
@@ -60,44 +60,37 @@ class CrossrankCompressor(BaseDocumentCompressor):
         self, top_n: int = 5, model: str | Path | Scorer = "small", load_options: dict[str, Any] | None = None
     ) -> None:
         check_k(top_n, "top_n")
-        wanted = Model(model, load_options)
-        fields: dict[str, Any] = {"model": wanted.name, "top_n": top_n, "load_options": load_options or {}}
+        given = Model(model, load_options)
+        fields: dict[str, Any] = {"model": given.name, "top_n": top_n, "load_options": load_options or {}}
         super().__init__(**fields)
-        self._model = wanted
+        self._model = given
 
     def model_dump(self, **options: Any) -> dict[str, Any]:
         """As pydantic writes it; a model is written by its name, and a scorer is refused with an `InputError`."""
-        _ = self._wanted().written
+        _ = wanted(self).written
         return super().model_dump(**options)
 
     def model_dump_json(self, **options: Any) -> str:
         """Like `model_dump`."""
-        _ = self._wanted().written
+        _ = wanted(self).written
         return super().model_dump_json(**options)
 
     @model_serializer(mode="wrap")
     def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Within another model pydantic calls no `model_dump`; it turns what is raised here into an error of its own.
-        _ = self._wanted().written
+        _ = wanted(self).written
         made: dict[str, Any] = handler(self)
         return made
 
     def __getstate__(self) -> dict[Any, Any]:
-        _ = self._wanted().written
+        _ = wanted(self).written
         return super().__getstate__()
-
-    def _wanted(self) -> Model:
-        """The model that the fields name: they may have been set since, here or in a copy."""
-        self._model = self._model.given(self.model, self.load_options)
-        if self.model != self._model.name:
-            self.model = self._model.name  # A scorer or a folder was set, which the field tells by name.
-        return self._model
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> Sequence[Document]:
         """The best documents, best first; equal scores keep their incoming order."""
-        found = best(self._wanted().ready, query, [document.page_content for document in documents], self.top_n)
+        found = best(wanted(self).ready, query, [document.page_content for document in documents], self.top_n)
         return [
             documents[one.position].model_copy(
                 update={"metadata": {**documents[one.position].metadata, SCORE: one.score, **one.notes}}

@@ -14,7 +14,7 @@ import numpy as np
 from crossrank.cascade import Stage, rerank
 from crossrank.crossencoder import load
 from crossrank.errors import InputError
-from crossrank.lateinteraction import PairScorer, load_scorer
+from crossrank.lateinteraction import load_scorer, name_of
 from crossrank.models import named
 from crossrank.types import Passage, Ranking, Scorer
 
@@ -87,7 +87,8 @@ class Model:
         """For people and for traces."""
         if self._name is not None:
             return self._name
-        return self._scorer.checkpoint.name if isinstance(self._scorer, PairScorer) else type(self._scorer).__name__
+        assert self._scorer is not None
+        return name_of(self._scorer)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -129,6 +130,19 @@ class Model:
                     assert self._name is not None
                     self._scorer = _loaded(self._name, self._options)
         return self._scorer
+
+
+def wanted(component: Any) -> Model:
+    """The model that the fields `model` and `load_options` of a component name.
+
+    They may have been set since its `_model` was made, here or in a copy. A scorer or a folder that was set is told by
+    its name from then on.
+    """
+    made: Model = component._model.given(component.model, component.load_options)
+    component._model = made
+    if component.model != made.name:
+        component.model = made.name
+    return made
 
 
 def _loaded(name: str, options: Mapping[str, Any]) -> Scorer:

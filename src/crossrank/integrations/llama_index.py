@@ -14,7 +14,7 @@ from typing import Any
 
 from crossrank.errors import InputError
 from crossrank.extras import require
-from crossrank.integrations.lists import Model, best, facts, free
+from crossrank.integrations.lists import Model, best, facts, free, wanted
 from crossrank.pipeline import Pipeline
 from crossrank.types import Passage, Scorer, check_k
 
@@ -91,9 +91,9 @@ class CrossrankRerank(BaseNodePostprocessor):
         load_options: dict[str, Any] | None = None,
     ) -> None:
         check_k(top_n, "top_n")
-        wanted = Model(model, load_options)
+        given = Model(model, load_options)
         fields: dict[str, Any] = {
-            "model": wanted.name,
+            "model": given.name,
             "top_n": top_n,
             "keep_retrieval_score": keep_retrieval_score,
             "metadata_mode": metadata_mode,
@@ -101,7 +101,7 @@ class CrossrankRerank(BaseNodePostprocessor):
             "callback_manager": callback_manager or CallbackManager(),
         }
         super().__init__(**fields)
-        self._model = wanted
+        self._model = given
 
     @classmethod
     def class_name(cls) -> str:
@@ -110,33 +110,26 @@ class CrossrankRerank(BaseNodePostprocessor):
 
     def model_dump(self, **options: Any) -> dict[str, Any]:
         """As pydantic writes it; a model is written by its name, and a scorer is refused with an `InputError`."""
-        _ = self._wanted().written
+        _ = wanted(self).written
         return super().model_dump(**options)
 
     def model_dump_json(self, **options: Any) -> str:
         """Like `model_dump`."""
-        _ = self._wanted().written
+        _ = wanted(self).written
         return super().model_dump_json(**options)
 
     @model_serializer(mode="wrap")
     def custom_model_dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         """The host's own, which adds the class name."""
         # Within another model pydantic calls no `model_dump`; it turns what is raised here into an error of its own.
-        _ = self._wanted().written
+        _ = wanted(self).written
         made: dict[str, Any] = super().custom_model_dump(handler, info)
         return made
 
     def __getstate__(self) -> dict[str, Any]:
         # The host leaves out what cannot be pickled, and would load a model by the scorer's name.
-        _ = self._wanted().written
+        _ = wanted(self).written
         return super().__getstate__()
-
-    def _wanted(self) -> Model:
-        """The model that the fields name: they may have been set since, here or in a copy."""
-        self._model = self._model.given(self.model, self.load_options)
-        if self.model != self._model.name:
-            self.model = self._model.name  # A scorer or a folder was set, which the field tells by name.
-        return self._model
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
@@ -145,7 +138,7 @@ class CrossrankRerank(BaseNodePostprocessor):
             raise InputError("a reranker needs the query: pass query_str=... or query_bundle=... to postprocess_nodes")
         if not nodes:
             return []
-        scorer, query = self._wanted().ready, query_bundle.query_str
+        scorer, query = wanted(self).ready, query_bundle.query_str
         payload: dict[str, Any] = {
             EventPayload.NODES: nodes,
             EventPayload.MODEL_NAME: self.model,

@@ -38,6 +38,10 @@ class Memory:
     folder: str | Path
     version: str = ""
 
+    @property
+    def _file(self) -> Path:
+        return Path(self.folder) / _FILE
+
     def pace(self, scorer: CrossEncoder, seconds: float = 1.5) -> Pace:
         """How fast the scorer is: as the file says, if a check of 20 ms agrees within a quarter; else measured anew."""
         key = f"{machine_key(scorer)} | {self.version}"
@@ -52,7 +56,7 @@ class Memory:
 
     def _read(self) -> dict[str, Any]:
         try:
-            found = json.loads((Path(self.folder) / _FILE).read_text(encoding="utf-8"))
+            found = json.loads(self._file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
@@ -63,12 +67,12 @@ class Memory:
         entries[key] = {part: getattr(model, part) for part in _PARTS}
         kept = dict(list(entries.items())[-_MOST:])
         try:
-            Path(self.folder).mkdir(parents=True, exist_ok=True)
+            self._file.parent.mkdir(parents=True, exist_ok=True)
             # Written aside and put in place at once: another process reads the old file or the new one.
             handle, name = tempfile.mkstemp(dir=self.folder, prefix=_FILE)
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 json.dump(kept, file, indent=1)
-            os.replace(name, Path(self.folder) / _FILE)
+            os.replace(name, self._file)
         except OSError:
             return
 
