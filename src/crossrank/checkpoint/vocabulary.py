@@ -65,9 +65,8 @@ def tokenizer(folder: Path, architecture: str) -> Tokenizer:
         made.no_padding()
         _lower_case(made, folder, settings)
         _unforgeable(made)
-        made.encode(
-            "\U00013000"
-        )  # a hieroglyph: without a token for what is unknown, this fails and not some text later
+        # A hieroglyph: without a token for what is unknown, this fails, and not some text later.
+        made.encode("\U00013000")
     except CheckpointError:
         raise
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
