@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from crossrank.cli import terminal
+import click
+
+from crossrank.cli import options, terminal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,3 +86,15 @@ class Counted:
             told += f"; {terminal.count(len(self._lost), 'query keeps its order', 'queries keep their order')}: "
             told += "; ".join(dict.fromkeys(self._lost))
         return told
+
+
+def asked_for(llm: str | None) -> Counted | None:
+    """The model that `--llm` names, if any.
+
+    Raises:
+        click.UsageError: `--llm-depth` is given without it.
+        InputError: it is no address of a model.
+    """
+    if llm is None and options.typed("llm_depth"):
+        raise click.UsageError("--llm-depth is of --llm, which names no model")
+    return None if llm is None else Counted(options.language_model(llm))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crossrank.cli import judged, options, terminal
-from crossrank.cli.counted import Counted
+from crossrank.cli.counted import Counted, asked_for
 
 if TYPE_CHECKING:
     from crossrank.evaluation.candidates import Candidates, Reading
@@ -92,13 +92,12 @@ def command(
         # Before any work: a missing library or folder must not cost an hour.
         judged.check_page(html)
         from crossrank.evaluation import report
-    if llm is None and options.typed("llm_depth"):
-        raise click.UsageError("--llm-depth is of --llm, which names no model")
+    model = asked_for(llm)
     if (cascades or llm is not None) and (no_rerank or asked.source is None):
         name = "--cascade" if cascades else "--llm"
         raise click.UsageError(f"{name} reranks, which --no-rerank and runs alone do not")
     pairs = judged.cascades(cascades, asked.models)
-    last = None if llm is None else (Counted(options.language_model(llm)), llm_depth)
+    last = None if model is None else (model, llm_depth)
     outcome = _measured(asked, depth, mix, pairs, last, no_rerank, measures, baseline, relevant, max(show, 5))
     try:
         if html is not None:

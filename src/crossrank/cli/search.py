@@ -12,7 +12,7 @@ import click
 
 from crossrank.cli import budget as time_budget
 from crossrank.cli import options, steps, terminal
-from crossrank.cli.counted import Counted
+from crossrank.cli.counted import Counted, asked_for
 from crossrank.cli.exits import Exit
 
 if TYPE_CHECKING:
@@ -191,15 +191,13 @@ def _language_model(llm: str | None, budget_ms: float | None) -> Counted | None:
     """What `--llm` names, if anything.
 
     Raises:
-        click.UsageError: it goes with a budget, or its depth without it.
+        click.UsageError: it goes with a budget; and see `asked_for`.
     """
-    if llm is None and options.typed("llm_depth"):
-        raise click.UsageError("--llm-depth is of --llm, which names no model")
     if llm is not None and budget_ms is not None:
         raise click.UsageError(
             "--llm goes without --budget-ms (or CROSSRANK_BUDGET_MS): what it takes cannot be planned"
         )
-    return None if llm is None else Counted(options.language_model(llm))
+    return asked_for(llm)
 
 
 def _why_nothing(folder: Path, where: Sequence[str]) -> str:
