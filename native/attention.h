@@ -80,8 +80,8 @@ template <class T> void pack_values(const Attention *p, uint32_t *to) {
   }
 }
 
-// Scores of one query to unnormalized shares in `shares`; returns their sum. Scores at `from` and after `to` are
-// padding or out of sight.
+// Scores of one query to unnormalized shares in `shares`; returns their sum. Scores before `from` and from `to` on are
+// padding or out of sight; some are in sight, from < to.
 template <class T>
 float softmax_row(float *scores, int64_t from, int64_t to, int64_t width, typename T::Number *shares) {
   const float hidden = -3e38f;
@@ -97,6 +97,12 @@ float softmax_row(float *scores, int64_t from, int64_t to, int64_t width, typena
     T::put(shares + i, share);
   }
   return sum(total);
+}
+
+// A query with no key in its window, which there is where keys end early (`seen`), attends to nothing: zeros, as torch's.
+template <class T> void attend_to_none(const Attention *p, int64_t begin, int64_t rows) {
+  for (int64_t r = begin; r < begin + rows; r++)
+    memset((typename T::Number *)p->out + r * p->out_stride, 0, p->size * sizeof(typename T::Number));
 }
 
 template <class T> void attend(const Attention *p) {
@@ -115,6 +121,10 @@ template <class T> void attend(const Attention *p) {
       low = position - p->window > 0 ? (position - p->window) / COLUMNS * COLUMNS : 0;
       high = position + rows + p->window < p->n ? position + rows + p->window : p->n;
     }
+    if (low >= high) {
+      attend_to_none<T>(p, begin, rows);
+      continue;
+    }
     int64_t width = up(high - low, COLUMNS);
     const uint32_t *queries = (const uint32_t *)p->queries + begin * query_stride;
     for (int64_t t = 0; t < width; t += COLUMNS)
@@ -128,6 +138,11 @@ template <class T> void attend(const Attention *p) {
         to = right < to ? right : to;
       }
       typename T::Number *shares = (typename T::Number *)at.shares + r * width;
+      if (from >= to) {
+        memset(shares, 0, width * sizeof(typename T::Number));
+        scale[r] = 0;
+        continue;
+      }
       scale[r] = 1.0f / softmax_row<T>(at.scores + r * width, from, to, width, shares);
     }
     int64_t seen = words_of<T>(high - low);

@@ -37,6 +37,23 @@ CONFIG: dict[str, Any] = {
 }
 
 
+MODERN: dict[str, Any] = {
+    "architectures": ["ModernBertForSequenceClassification"],
+    "model_type": "modernbert",
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 3,
+    "global_attn_every_n_layers": 2,
+    "local_attention": 128,
+    "max_position_embeddings": 8192,
+    "vocab_size": len(VOCABULARY),
+    "pad_token_id": 0,
+    "id2label": {"0": "LABEL_0"},
+    "label2id": {"LABEL_0": 0},
+}
+
+
 def weights(
     config: dict[str, Any], labels: int, prefix: str = "bert.", seed: int = 0
 ) -> dict[str, NDArray[np.float32]]:
@@ -106,6 +123,27 @@ def bi_encoder(folder: Path, pooling: str = "mean", normalize: bool = True, pref
     ways = {f"pooling_mode_{way}": way.startswith(pooling) for way in ("cls_token", "mean_tokens", "max_tokens")}
     write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": CONFIG["hidden_size"], **ways})
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": 48, "do_lower_case": False})
+    return folder
+
+
+def modern(folder: Path, **changes: Any) -> Path:
+    """A ModernBERT cross-encoder with local attention in every second layer. Returns the folder."""
+    config = {**MODERN, **changes}
+    write_json(folder / "config.json", config)
+    tokenizer(folder)
+    rng = np.random.default_rng(0)
+    h, inner = config["hidden_size"], config["intermediate_size"]
+    shapes = {"model.embeddings.tok_embeddings": (config["vocab_size"], h), "model.embeddings.norm": (h,)}
+    for i in range(config["num_hidden_layers"]):
+        at = f"model.layers.{i}"
+        shapes |= {f"{at}.attn_norm": (h,)} if i else {}
+        shapes |= {f"{at}.attn.Wqkv": (3 * h, h), f"{at}.attn.Wo": (h, h), f"{at}.mlp_norm": (h,)}
+        shapes |= {f"{at}.mlp.Wi": (2 * inner, h), f"{at}.mlp.Wo": (h, inner)}
+    shapes |= {"model.final_norm": (h,), "head.dense": (h, h), "head.norm": (h,), "classifier": (1, h)}
+    made = {f"{name}.weight": (rng.standard_normal(shape) * 0.3).astype(np.float32) for name, shape in shapes.items()}
+    save_file(
+        {**made, "classifier.bias": np.zeros(1, np.float32)}, folder / "model.safetensors", metadata={"format": "pt"}
+    )
     return folder
 
 

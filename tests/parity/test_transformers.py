@@ -91,6 +91,17 @@ def test_pooled_vectors_of_the_encoder_inside(made: Path, backend: str) -> None:
     assert np.abs(first - np.stack([state[0] for state in states])).max() < TOLERANCE
 
 
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "torch"])
+def test_states_of_tokens_that_attention_does_not_see(made: Path, backend: str) -> None:
+    """The torch backend hides them with transformers' own mask. With local attention some then see nothing at all."""
+    checkpoint = read(made)
+    tokens = some_tokens(checkpoint)
+    want = backends.open(checkpoint, "torch", "cpu", "float32")
+    got = backends.open(checkpoint, backend, "cpu", "float32")
+    for seen in (np.maximum(1, tokens.lengths - 5), np.maximum(1, tokens.lengths // 3), np.ones_like(tokens.lengths)):
+        assert np.abs(got.states(tokens, seen) - want.states(tokens, seen)).max() < TOLERANCE
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", architectures.NAMES)
 def test_two_labels_give_log_odds(name: str, backend: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from crossrank.backends.reference.ops import Floats, Scratch
 
 # exp of anything in here neither overflows nor makes a whole row vanish, so the row maximum need not be subtracted.
 SAFE = np.float32(60)
+LEAST = np.finfo(np.float32).min  # minus infinity less itself would be no number
 SCORES = 1 << 19  # attention scores held at once: 2 MB
 
 
@@ -54,13 +55,18 @@ def groups(lengths: NDArray[np.int64], heads: int, seen: NDArray[np.int64] | Non
 
 
 def softmax_times(scores: Floats, values: Floats, out: Floats, band: Floats | None) -> None:
-    """`out = softmax(scores + band) @ values` over the last axis; `scores` is used up."""
+    """`out = softmax(scores + band) @ values` over the last axis; `scores` is used up.
+
+    A row whose band hides all is zeros, as torch's attention gives: a token that sees no other takes nothing from them.
+    """
     if band is not None:
         scores += band
     if band is not None or scores.max() > SAFE or scores.min() < -SAFE:
-        scores -= scores.max(axis=-1, keepdims=True)
+        scores -= np.maximum(scores.max(axis=-1, keepdims=True), LEAST)
     np.exp(scores, out=scores)
     total = scores @ np.ones(scores.shape[-1], dtype=np.float32)
+    if band is not None:
+        total[total == 0] = 1
     np.matmul(scores, values, out=out)
     out /= total[..., None]
 
@@ -74,7 +80,7 @@ def tiles(part: Group, heads: int, window: int | None) -> Iterator[tuple[slice, 
     for start in range(0, length, step):
         stop = min(start + step, length)
         near = (0, part.seen) if window is None else (max(0, start - window), min(part.seen, stop + window))
-        yield slice(start, stop), slice(*near)
+        yield slice(start, stop), slice(min(near[0], part.seen - 1), near[1])  # one key at least, hidden by the band
 
 
 def attend(
