@@ -252,9 +252,34 @@ def test_csv_rows(tmp_path: Path) -> None:
     assert collect(semicolons)[0][0].text == "semi, colons"
 
 
+def test_refused_csv_rows_keep_their_numbers(tmp_path: Path) -> None:
+    rows = "".join("x" * 20 + (",y\n" if number in (1, 3, 4, 9) else "\n") for number in range(1, 10))
+    documents, failures = collect(write(tmp_path / "a.csv", "text\n" + rows), Limits(row_bytes=100))
+    assert [document.id for document in documents] == [f"a.csv#{number}" for number in (2, 5, 6, 7, 8)]
+    assert [failure.source.rpartition(" ")[2] for failure in failures] == ["1", "3", "4", "9"]
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        ("\n\r\nid,text,year\n1,one,2020\n", "year"),
+        ("\ufeffid, text, year\n1, one, 2020\n", "year"),
+        ('id,text,"year\nof, birth"\n1,one,2020\n', "year\nof, birth"),
+        ('id,text,5" pipe\n1,one,2020\n', '5" pipe'),
+    ],
+)
+def test_csv_headers(tmp_path: Path, content: str, name: str) -> None:
+    (document,), failures = collect(write(tmp_path / "a.csv", content))
+    assert failures == []
+    assert (document.id, document.text, document.metadata) == ("1", "one", {name: 2020})
+
+
 @pytest.mark.parametrize(
     ("content", "cure"),
     [
+        ('"text,a\n1,2\n', "line 1: the quote that opens a cell here"),
+        ("\n\n", "nothing to index"),
+        ("text, text\n1,2\n", "rename one"),
         ("a,b\n1,2\n", "name it one of text, content, body, passage"),
         ("text,text\n1,2\n", "rename one"),
         ("", "nothing to index"),
@@ -312,6 +337,40 @@ def test_parquet_rows(tmp_path: Path) -> None:
         collect(path)
     with pytest.raises(ReadError, match="not a Parquet file"):
         collect(write(tmp_path / "b.parquet", "PAR1 no PAR1"))
+
+
+def test_times_that_python_cannot_hold_are_read(tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    far, fine = 253_402_300_800_000, 1_700_000_000_000_000_001  # The year 10000, and one nanosecond.
+    table = pa.table(
+        {
+            "text": ["one", "two"],
+            "far": pa.array([far, 0], pa.timestamp("ms")),
+            "fine": pa.array([fine, None], pa.timestamp("ns", tz="UTC")),
+            "times": pa.array([[far], []], pa.list_(pa.timestamp("ms"))),
+            "took": pa.array([1, None], pa.duration("ns")),
+        }
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    (first, second), failures = collect(tmp_path / "a.parquet")
+    assert failures == []
+    assert first.metadata == {
+        "far": "10000-01-01T00:00:00.000",
+        "fine": "2023-11-14T22:13:20.000000001" + first.metadata["fine"][29:],  # Z, or +00:00 with pandas.
+        "times": '["10000-01-01T00:00:00.000"]',
+        "took": first.metadata["took"],
+    }
+    assert second.metadata == {"far": "1970-01-01T00:00:00", "fine": None, "times": "[]", "took": None}
+
+
+def test_decimals_are_numbers() -> None:
+    from decimal import Decimal
+
+    given = {"price": Decimal("9.50"), "count": Decimal("12"), "nan": Decimal("NaN"), "huge": Decimal(2**70)}
+    made = plain_metadata(given)
+    assert made == {"price": 9.5, "count": 12, "nan": None, "huge": str(2**70)}
+    assert plain_metadata({"prices": [Decimal("9.50")]}) == {"prices": "[9.5]"}
 
 
 def test_metadata_of_every_kind() -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from crossrank import extras
 from crossrank.errors import ReadError
@@ -23,6 +24,7 @@ _INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,17})")
 _FLOAT = re.compile(r"-?(?:0|[1-9]\d{0,14})\.\d{1,15}")
 _ODD_QUOTES = re.compile(rb'"(?<!"")(?:"")*(?!")')
 _BYTES_AT_ONCE = 2**20
+_HEADER_BYTES = 2**20
 _ROWS_AT_ONCE = 1_000
 
 
@@ -48,18 +50,20 @@ def read_csv(path: Path, rows: Rows) -> Iterator[Document]:
         ReadError: not UTF-8, no text column, a row larger than `Limits.row_bytes`, a quote that is not closed, or not a
             table.
     """
-    skipped: list[int] = []
+    skipped: set[int] = set()
 
     def skip(row: pyarrow.csv.InvalidRow) -> str:
         number = (row.number or 1) - 1
-        skipped.append(number)
+        skipped.add(number)
         rows.refuse(number, f"has {row.actual_columns} cells, but the header names {row.expected_columns} columns")
         return "skip"
 
     try:
         header, separator = _header(path)
-        _check_text_column(header, path)
-        _check_quotes(path, separator)
+        names = [name.strip() for name in header]
+        # "id, text": then the spaces behind the commas are no part of the values either.
+        spaced = names != header
+        _check_text_column(names, path)
         with path.open("rb") as file:
             reader = pyarrow.csv.open_csv(
                 file,
@@ -77,9 +81,13 @@ def read_csv(path: Path, rows: Rows) -> Iterator[Document]:
             for batch in reader:
                 for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     number += 1
+                    while number in skipped:
+                        number += 1
+                    if spaced:
+                        values = [value.strip() for value in values]
                     row = {
-                        name: value if name.strip().lower() in text_columns else cell(value)
-                        for name, value in zip(header, values, strict=True)
+                        name: value if name.lower() in text_columns else cell(value)
+                        for name, value in zip(names, values, strict=True)
                     }
                     document = rows.document(row, number)
                     if document is not None:
@@ -100,16 +108,38 @@ def read_parquet(path: Path, rows: Rows) -> Iterator[Document]:
             _check_text_column(file.schema_arrow.names, path)
             number = 0
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
-                for row in batch.to_pylist():
+                columns = [_values(column) for column in batch.columns]
+                for values in zip(*columns, strict=True):
                     number += 1
-                    document = rows.document(row, number)
+                    document = rows.document(dict(zip(batch.schema.names, values, strict=True)), number)
                     if document is not None:
                         yield document
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         if isinstance(error, ReadError):
             raise
         raise ReadError(f"{path} is not a Parquet file that can be read ({error}): write it again") from error
     rows.close()
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """The values of a column; a time that Python has no object for (nanoseconds, the year 10000) as ISO text."""
+    try:
+        return list(column.to_pylist())
+    except (ValueError, OverflowError):
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError):
+        if isinstance(scalar, pa.ListScalar):
+            return [_value(inner) for inner in scalar.values]
+        if isinstance(scalar, pa.StructScalar):
+            return {name: _value(inner) for name, inner in scalar.items()}
+        if pa.types.is_duration(scalar.type):
+            return f"{scalar.value} {scalar.type.unit}"
+        return str(scalar.cast(pa.string())).replace(" ", "T")
 
 
 def count_parquet(path: Path) -> int:
@@ -122,16 +152,24 @@ def count_parquet(path: Path) -> int:
 
 
 def _header(path: Path) -> tuple[list[str], str]:
-    """The names of the columns, and what separates them: whichever of , ; tab the first line has most of."""
+    """The names of the columns, and what separates them: whichever of , ; tab the first row has most of."""
     with path.open("rb") as file:
-        first = file.readline(2**20).decode("utf-8-sig")
+        raw = file.read(len(codecs.BOM_UTF8)).removeprefix(codecs.BOM_UTF8)
+        while line := file.readline(_HEADER_BYTES):
+            raw += line
+            # Blank lines may stand before it, and a quoted name may hold a line end.
+            if raw.strip() and (raw.count(b'"') % 2 == 0 or len(raw) >= _HEADER_BYTES):
+                break
+    first = raw.lstrip(b"\r\n").decode()
     separator = max(",;\t", key=first.count)
     if not first.strip():
         raise ReadError(f"{path} is empty: nothing to index")
-    reader = pyarrow.csv.read_csv(
-        pa.BufferReader(first.encode()), parse_options=pyarrow.csv.ParseOptions(delimiter=separator)
+    _check_quotes(path, separator)
+    # Where a quote in a name opens nothing, lines below came along; they need not fit.
+    options = pyarrow.csv.ParseOptions(
+        delimiter=separator, newlines_in_values=True, invalid_row_handler=lambda row: "skip"
     )
-    return list(reader.schema.names), separator
+    return list(pyarrow.csv.read_csv(pa.BufferReader(first.encode()), parse_options=options).schema.names), separator
 
 
 def _check_text_column(names: list[str], path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Literal
 
 import numpy as np
@@ -81,8 +82,9 @@ def plain_metadata(fields: Mapping[Any, Any]) -> dict[str, Value]:
     """Fields as an index can hold and filter them.
 
     Strings, booleans, None, finite floats and integers of 64 bits stay as they are; larger integers become strings, NaN
-    and infinities None, dates ISO text, lists and mappings JSON text (left out above `NESTED_CHARACTERS`); bytes are
-    left out. NumPy's scalars and subclasses of plain types, such as members of an `IntEnum`, become the plain value.
+    and infinities None, decimals integers or floats, dates ISO text, lists and mappings JSON text (left out above
+    `NESTED_CHARACTERS`); bytes are left out. NumPy's scalars and subclasses of plain types, such as members of an
+    `IntEnum`, become the plain value.
 
     Raises:
         InputError: a list or mapping that JSON cannot hold.
@@ -113,7 +115,11 @@ def plain_metadata(fields: Mapping[Any, Any]) -> dict[str, Value]:
 
 
 def _plain(value: Any) -> Any:
-    """A scalar of NumPy as Python's own, except times, which would lose what they are."""
+    """A scalar of NumPy as Python's own, except times, which would lose what they are; a decimal as a number."""
+    if isinstance(value, Decimal):
+        if value.is_nan():  # float() refuses one of the two kinds.
+            return math.nan
+        return int(value) if value.as_tuple().exponent == 0 else float(value)
     if isinstance(value, np.generic) and not isinstance(value, (np.datetime64, np.timedelta64)):
         return value.item()
     return value
