@@ -113,7 +113,7 @@ def test_rerank_keeps_the_ids_of_jsonl(ce: str) -> None:
     [
         ("nothing", "not a JSON row"),
         ("[1]", "not a list"),
-        ('{"words": "x"}', "in one of text, content, body, passage; this one holds words"),
+        ('{"words": "x"}', "in one of text, content, contents, body, passage; this one holds words"),
         ('{"text": "x", "title": 1}', "not a number"),
         ('{"text": "\\ud800"}', "surrogate"),
     ],
@@ -150,7 +150,7 @@ def test_rerank_reads_tables_as_rows_and_not_their_headers(ce: str) -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ("a,b\n1,2\n", "name it one of text, content, body, passage (its columns: a, b)"),
+        ("a,b\n1,2\n", "name it one of text, content, contents, body, passage (its columns: a, b)"),
         ("text,Text\na,b\n", "two columns of the same name"),
         ("text\none, two\n", "x.csv:2 has 2 cells, but the first line names 1 column: put quotes"),
         ('text\n"never closed\n', "x.csv:2 is not a row of a table"),

@@ -182,6 +182,23 @@ def test_jsonl_rows(tmp_path: Path) -> None:
     assert [d.text for d in collect(packed)[0]] == ["body", "generic", "no id"]
 
 
+def test_a_field_that_holds_nothing_gives_way_to_the_next(tmp_path: Path) -> None:
+    lines = [
+        '{"_id": "", "id": "real", "text": null, "body": "one"}',
+        '{"_id": NaN, "contents": "two"}',
+        '{"id": 0, "content": "", "text": ""}',
+        '{"_id": "a", "id": "b", "text": "three", "body": "more"}',
+    ]
+    documents, failures = collect(write(tmp_path / "a.jsonl", "\n".join(lines)))
+    assert failures == []
+    assert [(document.id, document.text, dict(document.metadata)) for document in documents] == [
+        ("real", "one", {}),
+        ("a.jsonl#2", "two", {}),
+        ("0", "", {}),
+        ("a", "three", {"id": "b", "body": "more"}),
+    ]
+
+
 def test_bad_lines_are_reported_and_the_rest_is_read(tmp_path: Path) -> None:
     lines = [
         b'{"text": "good"}',
@@ -202,7 +219,7 @@ def test_bad_lines_are_reported_and_the_rest_is_read(tmp_path: Path) -> None:
     assert "not JSON" in reasons["2"]
     assert "list" in reasons["3"]
     assert "not a string" in reasons["4"]
-    assert "text, content, body, passage" in reasons["5"]
+    assert "text, content, contents, body, passage" in reasons["5"]
     assert "not UTF-8" in reasons["6"]
     with pytest.raises(ReadError, match="line 2"):
         list(read(tmp_path / "a.jsonl"))
@@ -280,7 +297,7 @@ def test_csv_headers(tmp_path: Path, content: str, name: str) -> None:
         ('"text,a\n1,2\n', "line 1: the quote that opens a cell here"),
         ("\n\n", "nothing to index"),
         ("text, text\n1,2\n", "rename one"),
-        ("a,b\n1,2\n", "name it one of text, content, body, passage"),
+        ("a,b\n1,2\n", "name it one of text, content, contents, body, passage"),
         ("text,text\n1,2\n", "rename one"),
         ("", "nothing to index"),
         (b"text\ncaf\xe9\n", "not UTF-8"),

@@ -94,8 +94,8 @@ def command(
     """Print passages in the order in which they answer QUERY, the best first.
 
     FILES hold one passage a line; *.jsonl hold one object a row: {"text": ..., "title": ..., "id": ...}, of which only
-    the text is needed, and *.csv name these columns in their first line. The text may also be called content, body or
-    passage. Without FILES, or for -, passages are read from stdin. *.gz are decompressed.
+    the text is needed, and *.csv name these columns in their first line. The text may also be called content, contents,
+    body or passage. Without FILES, or for -, passages are read from stdin. *.gz are decompressed.
 
     --model may also name a late-interaction model, which has neither windows nor probabilities, or, as URL#MODEL, a
     language model behind an OpenAI-compatible address. That one is asked about each passage, from 0 to 10; QUERY, all

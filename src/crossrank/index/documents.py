@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
@@ -32,8 +32,11 @@ class Document:
         id: unique in its index.
         text: the body.
         title: read before the text when it is not empty.
-        metadata: the user's own fields, which filters see; values are strings, numbers, booleans or None.
+        metadata: the user's own fields, which filters see; values are strings, numbers, booleans or None. Others are
+            kept as `plain_metadata` says: a list or mapping becomes JSON text.
         markup: how headings are written in the text; "plain" has none, "html" is text whose headings became `# lines`.
+        row: where a row stands in its file, as failures name it: "line 7"; "" for all else. No part of the content.
+        omitted: fields that were left out of the metadata. No part of the content.
     """
 
     id: str
@@ -41,6 +44,8 @@ class Document:
     title: str = ""
     metadata: Mapping[str, Value] = field(default_factory=dict)
     markup: Markup = "plain"
+    row: str = field(default="", compare=False)
+    omitted: Sequence[str] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,15 @@ def plain_metadata(fields: Mapping[Any, Any]) -> dict[str, Value]:
         elif not isinstance(value, (bytes, bytearray, memoryview)):
             kept[name] = valid_text(str(value))
     return kept
+
+
+def left_out(fields: Mapping[Any, Any], kept: Mapping[str, Value]) -> list[str]:
+    """The names of the fields that `plain_metadata` left out.
+
+    >>> left_out({"year": 2020, "raw": b"..."}, {"year": 2020})
+    ['raw']
+    """
+    return [name for key in fields if (name := valid_text(str(key))) not in kept]
 
 
 def _plain(value: Any) -> Any:

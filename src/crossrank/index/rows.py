@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, cast
 
 from crossrank.errors import InputError, ReadError
-from crossrank.index.documents import Document, Failure, Limits, plain_metadata
+from crossrank.index.documents import Document, Failure, Limits, left_out, plain_metadata
 from crossrank.unicode import valid_text
 
-TEXT_FIELDS = ("text", "content", "body", "passage")
+TEXT_FIELDS = ("text", "content", "contents", "body", "passage")
 ID_FIELDS = ("_id", "id")
 TITLE_FIELD = "title"
 
@@ -24,8 +25,9 @@ Report = Callable[[Failure], None]
 class Rows:
     """Turns rows of one file into documents, and reports bad rows without flooding the report.
 
-    The text is the first of the fields text, content, body, passage; the id is `_id` or `id`, else the file's name and
-    the number of the row; `title` is the title; a mapping called `metadata` and all other fields are the metadata.
+    The text is the first of the fields text, content, contents, body, passage that holds something; the id is `_id` or
+    `id`, else the file's name and the number of the row; `title` is the title; a mapping called `metadata` and all
+    other fields are the metadata.
     """
 
     def __init__(self, name: str, path: str, limits: Limits, report: Report) -> None:
@@ -49,7 +51,7 @@ class Rows:
     def document(self, row: Mapping[str, Any], number: int, unit: str = "row") -> Document | None:
         """The document of row `number` (from 1), or None when it was refused and reported."""
         by_name = {str(key).strip().lower(): key for key in row}
-        text_key = next((by_name[name] for name in TEXT_FIELDS if name in by_name), None)
+        text_key, no_texts = _first(row, by_name, TEXT_FIELDS)
         if text_key is None:
             names = ", ".join(str(key) for key in list(row)[:12]) or "none"
             self.refuse(number, f"no text: name the field one of {', '.join(TEXT_FIELDS)} (its fields: {names})", unit)
@@ -58,11 +60,11 @@ class Rows:
         if text is not None and not isinstance(text, str):
             self.refuse(number, f"its {text_key!r} is a {type(text).__name__}, not a string", unit)
             return None
-        id_key = next((by_name[name] for name in ID_FIELDS if name in by_name), None)
+        id_key, no_ids = _first(row, by_name, ID_FIELDS)
         identity = row[id_key] if id_key is not None else None
         title_key = by_name.get(TITLE_FIELD)
         title = row[title_key] if title_key is not None else None
-        used = {text_key, id_key, title_key}
+        used = {text_key, id_key, title_key, *no_texts, *no_ids}
         fields = {key: value for key, value in row.items() if key not in used}
         nested = fields.pop("metadata", None)
         if isinstance(nested, dict):
@@ -75,11 +77,25 @@ class Rows:
             self.refuse(number, str(error), unit)
             return None
         return Document(
-            id=valid_text(str(identity)) if identity not in (None, "") else f"{self.name}#{number}",
+            id=f"{self.name}#{number}" if _is_empty(identity) else valid_text(str(identity)),
             text=valid_text(text or ""),
             title=valid_text(str(title)) if title is not None else "",
             metadata=metadata,
+            row=f"{unit} {number}",
+            omitted=left_out(fields, metadata),
         )
+
+
+def _first(row: Mapping[str, Any], by_name: Mapping[str, str], names: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Key of the first field of these names that holds something, else of the first; and of all that hold nothing."""
+    keys = [by_name[name] for name in names if name in by_name]
+    empty = [key for key in keys if _is_empty(row[key])]
+    return next((key for key in keys if key not in empty), keys[0] if keys else None), empty
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether nothing is there; NaN is what tables have in place of None."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def read_jsonl(path: Path, rows: Rows) -> Iterator[Document]:
