@@ -59,7 +59,7 @@ def test_the_index_is_the_one_that_an_update_makes(
     assert (done.changes.added, done.embedded, done.kept) == (13, 14, 0)
     assert [failure.source for failure in done.changes.failed] == [
         f"{corpus / 'rows.jsonl'}, line 13",
-        str(corpus / "rows.jsonl"),
+        f"{corpus / 'rows.jsonl'}, line 14",
     ]
     assert content(tmp_path / "bulk.index") == content(usual(corpus, tmp_path / "usual.index", bi_encoder_folder))
     assert not (tmp_path / "bulk.index.bulk").exists()

@@ -8,7 +8,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from pathlib import Path
@@ -623,6 +623,88 @@ def test_the_cure_for_files_of_one_name_works(tmp_path: Path, index: Index) -> N
     assert "index the folder that holds both" in reasons[0]
     assert update(index, tmp_path / "dup") == (1, 0, 0, 1, [])
     assert sorted(index.ids()) == ["dup/b/readme.md", "readme.md"]
+
+
+def test_documents_that_moved_are_updated(tmp_path: Path, index: Index) -> None:
+    for name in ("a.txt", "b.txt"):
+        write(tmp_path / "old" / "docs" / name, f"about {name}")
+    assert update(index, tmp_path / "old" / "docs") == (2, 0, 0, 0, [])
+    (tmp_path / "new").mkdir()
+    (tmp_path / "old" / "docs").rename(tmp_path / "new" / "docs")
+    (tmp_path / "new" / "docs" / "b.txt").unlink()
+    done = index.update([tmp_path / "new" / "docs"], EMBEDDER, TOKENIZER)
+    assert (done.changed, done.deleted, done.failed) == (1, 0, ())
+    # What was not found again stays, and is named.
+    assert done.missing == (str(tmp_path / "old" / "docs" / "b.txt"),)
+    assert update(index, *map(Path, done.missing)) == (0, 0, 1, 0, [])
+    assert update(index, tmp_path / "new" / "docs") == (0, 0, 0, 1, [])
+    assert index.ids() == ["docs/a.txt"]
+
+
+def test_a_folder_reached_through_a_link_is_the_same(tmp_path: Path, index: Index) -> None:
+    file = write(tmp_path / "real" / "docs" / "a.txt", "about a")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert update(index, tmp_path / "real" / "docs")[:4] == (1, 0, 0, 0)
+    assert update(index, tmp_path / "link" / "docs") == (0, 0, 0, 1, [])
+    assert update(index, tmp_path / "link" / "docs", tmp_path / "real" / "docs") == (0, 0, 0, 1, [])
+    file.write_text("about something else")
+    assert update(index, tmp_path / "link" / "docs") == (0, 1, 0, 0, [])
+    assert update(index, tmp_path / "real" / "docs") == (0, 0, 0, 1, [])
+
+
+@pytest.mark.parametrize("blank", ["4,\n", "1,again\n"])
+def test_a_row_with_nothing_to_index_holds_back_no_deletion(tmp_path: Path, index: Index, blank: str) -> None:
+    rows = write(tmp_path / "rows.csv", "id,text\n1,one\n2,two\n3,three\n" + blank)
+    assert update(index, rows)[:3] == (3, 0, 0)
+    rows.write_text(rows.read_text().replace("2,two\n", ""))
+    done = index.update([rows], EMBEDDER, TOKENIZER)
+    assert done.deleted == 1
+    assert [failure.source for failure in done.failed] == [f"{rows}, row 3"]
+    # A row that cannot be read may be any of those that are missing: they wait for it.
+    rows.write_text("id,text\n1,one\n2,two,much\n")
+    done = index.update([rows], EMBEDDER, TOKENIZER)
+    assert (done.deleted, index.ids()) == (0, ["1", "3"])
+    assert done.failed[0].source == f"{rows}, row 2"
+    assert done.failed[0].reason.endswith("; until this is mended, one of its documents stays in the index as before")
+
+
+def test_an_error_that_nobody_foresaw_costs_no_work(
+    tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object) -> Iterator[Document]:
+        yield Document("b.jsonl#1", "two")
+        raise ArithmeticError("a mistake of ours")
+
+    write(tmp_path / "docs" / "a.txt", "one")
+    write(tmp_path / "docs" / "b.jsonl", "")
+    real = readers.read
+    monkeypatch.setattr(readers, "read", lambda source, *rest: (read if source.has_rows else real)(source, *rest))
+    with pytest.raises(ArithmeticError):
+        update(index, tmp_path / "docs")
+    assert sorted(Index.open(tmp_path / "index").ids()) == ["b.jsonl#1", "docs/a.txt"]
+
+
+def test_a_file_that_goes_while_an_update_runs(tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    docs, real = tmp_path / "docs", readers.count
+    for name in ("a.txt", "b.txt"):
+        write(docs / name, name)
+
+    def count(source: readers.Source) -> int:
+        (docs / "b.txt").unlink(missing_ok=True)
+        return real(source)
+
+    monkeypatch.setattr(readers, "count", count)
+    assert update(index, docs) == (1, 0, 0, 0, ["went away while this ran: run this again"])
+
+
+def test_fields_that_are_left_out_are_counted(tmp_path: Path, index: Index) -> None:
+    done = add(index, Document("a", "one", metadata={"vector": [0.5] * 999, "tags": ["x"], "raw": b"x"}))  # type: ignore[dict-item]
+    assert done.omitted == {"vector": 1, "raw": 1}
+    rows = [{"id": str(n), "text": "two", "vector": [0.5] * 999} for n in range(3)]
+    path = write(tmp_path / "rows.jsonl", "\n".join(map(json.dumps, rows)))
+    assert index.update([path], EMBEDDER, TOKENIZER).omitted == {"vector": 3}
+    assert index.update([path], EMBEDDER, TOKENIZER).omitted == {}
+    assert index.passages(["a"])[0].metadata == {"tags": '["x"]'}
 
 
 def test_rows_behind_a_quote_that_is_not_closed_are_kept(tmp_path: Path, index: Index) -> None:

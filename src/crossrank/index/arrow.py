@@ -83,11 +83,10 @@ def read_csv(path: Path, rows: Rows) -> Iterator[Document]:
                     number += 1
                     while number in skipped:
                         number += 1
-                    if spaced:
-                        values = [value.strip() for value in values]
+                    cells = [value.strip() for value in values] if spaced else values
                     row = {
                         name: value if name.lower() in text_columns else cell(value)
-                        for name, value in zip(names, values, strict=True)
+                        for name, value in zip(names, cells, strict=True)
                     }
                     document = rows.document(row, number)
                     if document is not None:

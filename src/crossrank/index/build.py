@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Literal
 from crossrank.errors import InputError, ReadError
 from crossrank.index import readers
 from crossrank.index.commits import Commits
-from crossrank.index.documents import Document, Failure, Limits, plain_metadata
+from crossrank.index.documents import Document, Failure, Limits, left_out, plain_metadata
 from crossrank.index.passages import Cut
 from crossrank.index.records import Known, Row, Unread
 from crossrank.index.table import Table
@@ -65,6 +66,10 @@ class Changes:
         unread: passages of this update whose vectors do not tell of their ends, because they have more tokens than the
             embedder reads.
         passed_over: how many files of kinds that are not read lay in the folders, by suffix.
+        omitted: fields that were left out of the metadata of new and changed documents, as `documents.plain_metadata`
+            says, and of how many documents each.
+        missing: indexed files outside the given paths that no longer exist. Their documents stay until an update is
+            given these paths.
     """
 
     added: int
@@ -74,6 +79,8 @@ class Changes:
     failed: tuple[Failure, ...]
     unread: tuple[Unread, ...] = ()
     passed_over: Mapping[str, int] = field(default_factory=dict)
+    omitted: Mapping[str, int] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +117,8 @@ class Update:
         self._doomed: set[str] = set()
         self._failed: list[Failure] = []
         self._passed_over: Mapping[str, int] = {}
+        self._omitted: Counter[str] = Counter()
+        self._missing: list[str] = []
         self._added = self._changed = self._deleted = self._unchanged = 0
         self._documents = self._expected = 0
         self._passages = len(self._owner)
@@ -131,15 +140,7 @@ class Update:
         self._failed += found.failures
         self._passed_over = found.passed_over
         here = {readers.written(source.path) for source in found.sources}
-        unseen = [failure.source for failure in found.failures]
-        for path, documents in self._by_source.items():
-            gone = path not in here and any(_within(path, root) for root in roots)
-            if path and gone and not any(_within(path, folder) for folder in unseen):
-                # Behind a link that cannot be followed, say.
-                if failure := readers.unreachable(path):
-                    self._failed.append(failure)
-                else:
-                    self._doomed |= documents
+        elsewhere = self._departed(roots, here, [failure.source for failure in found.failures])
         counts = [readers.count(source) for source in found.sources]
         self._expected = sum(counts)
         done = 0
@@ -148,7 +149,24 @@ class Update:
             done += count
             self._documents = done
             self._commits.advance()
+        # Documents of a file that was moved have been found again where it is now.
+        self._missing = [path for path in elsewhere if self._by_source[path] - self._seen.keys()]
         return self._finish()
+
+    def _departed(self, roots: Sequence[str], here: Set[str], unseen: Sequence[str]) -> list[str]:
+        """Doom what is gone below the roots; the files elsewhere that are gone."""
+        elsewhere = []
+        for path in (path for path in self._by_source if path and path not in here):
+            if not any(_within(path, root) for root in roots):
+                if _has_gone(path):
+                    elsewhere.append(path)
+            elif not any(_within(path, folder) for folder in unseen):
+                # Behind a link that cannot be followed, say.
+                if failure := readers.unreachable(path):
+                    self._failed.append(failure)
+                else:
+                    self._doomed |= self._by_source[path]
+        return sorted(elsewhere)
 
     def documents(self, documents: Iterable[Document]) -> Changes:
         """Add documents, or replace those of the same id; the others are left alone."""
@@ -179,41 +197,64 @@ class Update:
         mine = self._by_source.get(path, set())
         self._source = path
         self._tell("reading")
-        failures = len(self._failed)
+        lost: list[Failure] = []
         try:
             found = source.path.stat()
-            origin = _Origin(path, found.st_size, found.st_mtime_ns)
-            if not source.has_rows and len(mine) == 1:
-                (id_,) = mine
-                source = replace(source, name=id_)  # Given by another path before: the document keeps its id.
-                known = self._known[id_]
-                if (known.size, known.modified) == (origin.size, origin.modified) and id_ not in self._seen:
-                    self._seen[id_] = path
-                    self._unchanged += 1
-                    return
-            for document in readers.read(source, limits, self._failed.append):
-                self._document(document, origin, path, anywhere=False)
-                self._dealt_with()
+        except OSError as error:
+            self._failed.append(_failure(source, error))
+            return
+        origin = _Origin(path, found.st_size, found.st_mtime_ns)
+        if not source.has_rows and len(mine) == 1:
+            (id_,) = mine
+            source = replace(source, name=id_)  # Given by another path before: the document keeps its id.
+            known = self._known[id_]
+            if (known.size, known.modified) == (origin.size, origin.modified) and id_ not in self._seen:
+                self._seen[id_] = path
+                self._unchanged += 1
+                return
+        for document in self._read(source, limits, lost):
+            self._document(document, origin, path, anywhere=False)
+            self._dealt_with()
+        missing = mine - self._seen.keys()
+        if not lost:
+            self._doomed |= missing
+        elif missing:
+            # Rows that could not be read may be the ones that are missing.
+            kept = f"{len(missing):,} of its documents stay" if len(missing) > 1 else "one of its documents stays"
+            reason = f"{lost[0].reason}; until this is mended, {kept} in the index as before"
+            self._failed[self._failed.index(lost[0])] = replace(lost[0], reason=reason)
+
+    def _read(self, source: readers.Source, limits: Limits, lost: list[Failure]) -> Iterator[Document]:
+        """The documents of a file; what could not be read is reported, and in `lost`."""
+
+        def report(failure: Failure) -> None:
+            self._failed.append(failure)
+            lost.append(failure)
+
+        try:
+            yield from readers.read(source, limits, report)
         except (ReadError, OSError) as error:
-            self._failed.append(Failure(path, readers.written(str(error))))
-        # Rows that could not be read may be the ones that are missing.
-        if len(self._failed) == failures:
-            self._doomed |= mine - self._seen.keys()
+            report(_failure(source, error))
+        except Exception:
+            self._commits.commit()  # What was read before an error that nobody foresaw is not lost with it.
+            raise
 
     def _document(self, document: Document, origin: _Origin, place: str, anywhere: bool) -> None:
         known = self._known.get(document.id)
+        where = f"{place}, {document.row}" if document.row else place
         taken = self._taken(document, known, origin, anywhere)
         if taken:
-            self._failed.append(Failure(place, taken))
+            self._failed.append(Failure(where, taken))
             return
         self._seen[document.id] = place
+        self._doomed.discard(document.id)
         digest = digest_of(document)
-        if known and (known.digest, known.source) == (digest, origin.path):
+        if known and known.digest == digest and _same(known.source, origin.path):
             self._unchanged += 1
             return
         made = self._cut(document, origin.path)
         if not made:
-            self._failed.append(Failure(place, f"document {document.id!r} is blank: nothing to index"))
+            self._failed.append(Failure(where, f"document {document.id!r} is blank: nothing to index"))
             if known:
                 self._doomed.add(document.id)
             return
@@ -222,10 +263,10 @@ class Update:
                 reason = (
                     f"its passage {passage.id!r} has the id of a passage of {self._owner[passage.id]!r}: rename one"
                 )
-                self._failed.append(Failure(place, reason))
+                self._failed.append(Failure(where, reason))
                 return
         self._owner.update((passage.id, document.id) for passage, _ in made)
-        self._doomed.discard(document.id)
+        self._omitted.update(document.omitted)
         if known:
             self._changed += 1
             self._passages -= len(known.passages)
@@ -245,11 +286,10 @@ class Update:
             return f"the id {document.id!r} comes twice, first in {self._seen[document.id]}: {cure}"
         if known is None or anywhere or known.source == origin.path or document.id in self._doomed:
             return None
+        if _has_gone(known.source) or _same(known.source, origin.path):  # It was moved, or is reached by another path.
+            return None
         other = known.source or "a document that a program added"
-        return (
-            f"the id {document.id!r} belongs to {other}: index a folder that holds both, or rename one; if it was "
-            "moved, run this again"
-        )
+        return f"the id {document.id!r} belongs to {other}: index a folder that holds both, or rename one"
 
     def _dealt_with(self) -> None:
         # Counted first: "committed" must never count a document that is not.
@@ -284,7 +324,7 @@ class Update:
         self._tell("done")
         failed, unread = tuple(self._failed), tuple(self._commits.unread)
         counts = (self._added, self._changed, self._deleted, self._unchanged)
-        return Changes(*counts, failed, unread, self._passed_over)
+        return Changes(*counts, failed, unread, self._passed_over, dict(self._omitted), tuple(self._missing))
 
     def _tell(self, stage: Literal["reading", "embedding", "committed", "tidying", "done"]) -> None:
         if self._progress is not None:
@@ -301,6 +341,24 @@ def _is_gone(path: str | Path) -> bool:
     except ValueError:  # No file has such a name.
         return True
     return False
+
+
+def _has_gone(source: str) -> bool:
+    """Whether surely nothing is at this path of an earlier run, in which bytes that are not UTF-8 were escaped."""
+    return source != "" and "\\udc" not in source and _is_gone(source)
+
+
+def _same(source: str, path: str) -> bool:
+    """Whether both paths lead to one file."""
+    try:
+        return source == path or os.path.samefile(source, path)
+    except (OSError, ValueError):
+        return False
+
+
+def _failure(source: readers.Source, error: Exception) -> Failure:
+    reason = "went away while this ran: run this again" if _is_gone(source.path) else readers.written(str(error))
+    return Failure(readers.written(source.path), reason)
 
 
 def _within(path: str, folder: str) -> bool:
@@ -325,12 +383,14 @@ def _clean(document: Document, position: int) -> Document:
     for name, wanted, told in (("text", str, "string"), ("title", str, "string"), ("metadata", Mapping, "mapping")):
         if not isinstance(value := getattr(document, name), wanted):
             raise InputError(f"the {name} of document {document.id!r} is {type(value).__name__}, not a {told}")
+    metadata = plain_metadata(document.metadata)
     return replace(
         document,
         id=valid_text(document.id),
         text=valid_text(document.text),
         title=valid_text(document.title),
-        metadata=plain_metadata(document.metadata),
+        metadata=metadata,
+        omitted=left_out(document.metadata, metadata),
     )
 
 
