@@ -165,12 +165,13 @@ class Index:
 
     def _read(self, read: Callable[[Table], T]) -> T:
         """What `read` gives; from the newest version when an update has removed the one that this index is at."""
-        self._table = table = self._table.now() if self._table.gone else self._table
         try:
-            return read(table)
+            if not (table := self._table).gone:
+                return read(table)
         except IndexFileError:
-            if not table.gone:  # Then it is damage, else an update in this very moment.
+            if not table.behind:  # A version goes file by file, but at the newest an error is damage.
                 raise
+        self._table = table.now()
         return self._read(read)
 
     def __len__(self) -> int:
