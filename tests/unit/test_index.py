@@ -204,6 +204,26 @@ def test_an_index_made_before_words_were_normalized_is_as_it_was(tmp_path: Path,
     assert [passage.text for passage in index.passages(["a", "b"])] == ["the résumé", normalize("NFD", "my résumé")]
 
 
+@pytest.mark.parametrize("language", ["English", "any"])
+def test_long_words_are_found(tmp_path: Path, language: str) -> None:
+    index = Index.create(tmp_path / "i", EMBEDDER, TOKENIZER, language=language)
+    words = {length: "".join(random.Random(length).choices("0123456789abcdef", k=length)) for length in (40, 64, 128)}
+    add(index, *(Document(str(length), f"fixed in {word} today") for length, word in words.items()))
+    assert {length: index.bm25(word, 9).ids for length, word in words.items()} == {
+        length: (str(length),) for length in words
+    }
+
+
+def test_words_of_an_older_index_are_as_long_as_they_were(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    short, long = "a1" * 19, "b2" * 20
+    with monkeypatch.context() as before:
+        before.setattr(table, "_LONGEST_WORD", 39)
+        add(index, Document("short", short), Document("long", long))
+    assert (index.bm25(short, 9).ids, index.bm25(long, 9).ids) == (("short",), ())
+    add(index, Document("more", "x"))  # A small index makes its words anew.
+    assert (index.bm25(short, 9).ids, index.bm25(long, 9).ids) == (("short",), ("long",))
+
+
 def test_text_without_spaces_has_words(tmp_path: Path) -> None:
     index = Index.create(tmp_path / "i", EMBEDDER, TOKENIZER, language="any")
     add(index, Document("chinese", "我们喜欢信息检索系统"), Document("english", "The running foxes"))

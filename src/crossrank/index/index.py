@@ -363,9 +363,8 @@ class Index:
         """The best passages by BM25 (Lucene's form, k1 = 1.2, b = 0.75) over title and text together.
 
         Words are what stands between spaces and punctuation, in lower case, without accents, stemmed (in languages
-        other than English with their accents, which go then); stop words are left out, and so are words of more than 40
-        letters. A query is words and nothing else: no character in it has a meaning. One without any word that counts
-        finds nothing.
+        other than English with their accents, which go then), but for stop words and words over 128 bytes (39 in older
+        indexes). In a query no character has a meaning of its own; one without a word that counts finds nothing.
 
         Args:
             query: any text.

@@ -43,6 +43,8 @@ _AT_ONCE = 1_000
 """Ids in one predicate."""
 _READ_FOR = 600.0
 """Seconds that a version is kept after another has replaced it: whoever began a query on it can end it."""
+_LONGEST_WORD = 128
+"""Bytes of a word that BM25 reads: a SHA-512 in hexadecimal is found, longer blobs would be words of one place each."""
 _TIES = 16_384
 """How far ties at the cut are followed to order them by id."""
 
@@ -140,14 +142,13 @@ class Table:
     @property
     def behind(self) -> bool:
         """Whether somebody has committed since."""
-        # 0.01 ms: the newest manifest is looked for, nothing is read.
-        with _storage(self.folder, "reading"):
+        with _storage(self.folder, "reading"):  # 0.01 ms: the newest manifest is looked for, nothing is read.
             return bool(self._data.latest_version != self._data.version)
 
     @property
     def gone(self) -> bool:
         """Whether an update has tidied this version away, so that its files may be missing."""
-        # One look at the disk, 0.01 ms; Lance names a manifest by the version, or by what is left to the largest one.
+        # 0.01 ms; Lance names a manifest by the version, or by what is left to the largest one.
         folder, version = self.folder / TABLE / "_versions", self.version
         names = (f"{2**64 - 1 - version:020}.manifest", f"{version}.manifest")
         return not any((folder / name).exists() for name in names) and self.behind
@@ -356,14 +357,13 @@ class Table:
 
     def _index_text(self) -> None:
         language = self.settings.language
+        words: dict[str, Any] = {"base_tokenizer": "simple", "language": language}
         if language == ANY_LANGUAGE:
             # Words by the rules and dictionaries of Unicode, so that text without spaces has words too.
-            words: dict[str, Any] = {"base_tokenizer": "icu/split", "stem": False, "remove_stop_words": False}
-        else:
-            words = {"base_tokenizer": "simple", "language": language, "stem": True, "remove_stop_words": True}
-        self._data.create_scalar_index(
-            "content", "INVERTED", name=_BM25, replace=True, with_position=False, ascii_folding=True, **words
-        )
+            words = {"base_tokenizer": "icu/split"}
+        words |= dict.fromkeys(("stem", "remove_stop_words"), language != ANY_LANGUAGE)
+        words |= {"with_position": False, "ascii_folding": True, "max_token_length": _LONGEST_WORD + 1}
+        self._data.create_scalar_index("content", "INVERTED", name=_BM25, replace=True, **words)
 
 
 def through_ties(fetch: Callable[[int], pa.Table], depth: int, column: str) -> pa.Table:
