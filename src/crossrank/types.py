@@ -196,7 +196,7 @@ class Place:
         file: absolute path of the file that was read; "" for a document that a program passed in.
         start: characters of its document's text before it. The text is what the reader made of the file: for plain
             text, Markdown and reStructuredText this is the place in the file itself.
-        line: of that text, from 1; 0 is unknown, as of a row of a file of rows.
+        line: in the file, from 1; 0 is unknown, as in HTML and PDF and of a row of a file of rows.
     """
 
     file: str

@@ -574,6 +574,22 @@ def test_odd_files_do_not_stop_an_update(tmp_path: Path, index: Index) -> None:
     assert "cannot be read" in rows.reason
 
 
+def test_places_name_lines_of_the_file_or_none(tmp_path: Path, index: Index) -> None:
+    docs = tmp_path / "docs"
+    write(docs / "a.md", "\n\nwords")
+    write(docs / "b.html", "<p>\n\n\nwords")
+    write(docs / "c.htm", "<p>words")
+    write(docs / "d.csv", "id,text\nd,words\n")
+    update(index, docs)
+    places = {passage.document: passage.place for passage in index.passages(index.ids())}
+    assert {name: place and place.line for name, place in places.items()} == {
+        "docs/a.md": 3,
+        "docs/b.html": 0,
+        "docs/c.htm": 0,
+        "d": 0,
+    }
+
+
 def test_names_that_are_not_utf8_are_escaped(tmp_path: Path, index: Index) -> None:
     docs = tmp_path / "docs"
     rows = {"jsonl": '{"text": "x"}', "csv": "text\nx", "txt": "x", "html": b"\xe9"}

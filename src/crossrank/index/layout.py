@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from crossrank import extras
 from crossrank.index.filters import decode_metadata, encode_metadata
-from crossrank.index.readers import has_rows
+from crossrank.index.readers import MARKUP, SUFFIXES, suffix_of
 from crossrank.index.records import Row, Settings
 from crossrank.tokenvectors import TokenVectors
 from crossrank.types import Passage, Place
@@ -31,6 +31,8 @@ SHOWN = "shown"
 """Title and text as they are shown, where BM25 reads other letters than these; null elsewhere. Indexes made before this
 column lack it; there, BM25 reads what is shown."""
 _ACCENTS = re.compile("(?<=[A-Za-z])[\u0300-\u036f]+")
+_OTHER_LINES = frozenset(suffix for suffix in SUFFIXES if MARKUP.get(suffix, "html") == "html")
+"""Kinds of files whose text is not what stands in them."""
 _PLACE = ("start", "line")
 """Columns that indexes made before them lack; there, nobody knows where a passage begins."""
 
@@ -71,14 +73,14 @@ def passage_of(row: Mapping[str, Any]) -> Passage:
 
 
 def _place_of(row: Mapping[str, Any]) -> Place | None:
-    """Where a passage begins; its line is 0, unknown, when its document is a row of a file.
+    """Where a passage begins; its line is 0, unknown, where the text that was read has other lines than its file.
 
-    The stored line counts within the row's text. The row's own line in the file is not stored, because it may change
-    without the row, and rows that are as they were are left alone.
+    So it is in HTML and PDF, and in files of rows: there, the stored line counts within the row's text. The row's own
+    line in the file is not stored: it may change without the row, and rows that are as they were are left alone.
     """
     if "start" not in row:
         return None
-    return Place(row["source"], row["start"], 0 if has_rows(row["source"]) else row["line"])
+    return Place(row["source"], row["start"], 0 if suffix_of(row["source"]) in _OTHER_LINES else row["line"])
 
 
 def as_words(text: str, language: str) -> str:

@@ -194,7 +194,7 @@ def facts(passage: Passage, **more: Any) -> dict[str, Any]:
     """What an index knows of a passage besides its text, and `more`, as one mapping.
 
     The user's own fields keep their names and values. Of ours `document` and `title` are always there, `file`, `start`
-    and `line` where the index knows them; line 0 is unknown, as of a row of a .jsonl, .csv or .parquet file.
+    and `line` where the index knows them; line 0 is unknown, as in .html, .pdf and files of rows.
 
     >>> facts(Passage("1", "Tea.", "Drinks", "menu", {"document": "mine", "year": 2020}), score=0.5)
     {'document': 'mine', 'year': 2020, 'crossrank_document': 'menu', 'title': 'Drinks', 'score': 0.5}
