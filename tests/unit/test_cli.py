@@ -386,6 +386,60 @@ def test_index_keeps_token_vectors(documents: Path, be: str, tmp_path: Path) -> 
     assert found[-1]["explain"]["steps"][-1]["note"] == ""
 
 
+def test_a_rebuilt_index_keeps_what_is_not_named(
+    documents: Path, be: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crossrank.index import Index
+    from crossrank.index.passages import LEAST
+
+    late = str(tiny.late(tmp_path / "late"))
+    args = ("index", str(documents), "--to", "i")
+    run(*args, "-m", be, "--late", late, "--language", "German", "--passage-tokens", "20")
+    before = Index.open("i").info()
+    run(*args, "--rebuild")
+    after = Index.open("i").info()
+    names = ("model", "size", "overlap", "language", "late")
+    assert [getattr(after, name) for name in names] == [getattr(before, name) for name in names]
+    assert after.version > before.version
+    run(*args, "--rebuild", "--language", "any", "--passage-tokens", str(LEAST), "--late", "none")
+    after = Index.open("i").info()
+    assert (after.model, after.size, after.language, after.late) == (before.model, LEAST, "any", None)
+    assert f"x>={LEAST}" in run(*args, "--passage-tokens", str(LEAST - 1), code=2).stderr
+    monkeypatch.setattr("crossrank.cli.index.made_with", lambda folder: None)
+    assert "The settings of i cannot be read" in run(*args, "--rebuild", "-m", be).stderr
+
+
+def test_a_rebuilt_index_keeps_its_overlap_and_what_another_embedder_reads(
+    documents: Path, be: str, tmp_path: Path
+) -> None:
+    from crossrank.index import Index
+
+    embedder = crossrank.load_embedder(be)
+    args = ("index", str(documents), "--to", "i", "--rebuild")
+    made = {"model": be, "size": 60, "overlap": 12}  # More than it reads, as a program may want it.
+    Index.create("i", embedder, embedder.tokenizer, **made)  # type: ignore[arg-type]
+    run(*args)
+    assert (Index.open("i").info().size, Index.open("i").info().overlap) == (60, 12)
+    other = str(tiny.bi_encoder(tmp_path / "other", pooling="cls"))
+    run(*args, "-m", other)
+    assert (Index.open("i").info().size, Index.open("i").info().overlap) == (46, 11)
+
+
+def test_index_tells_what_is_left_out_and_what_stays(documents: Path, be: str) -> None:
+    row = {"id": "v", "text": "A vector.", "vector": [0.5] * 999}
+    (documents / "v.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    files = [str(file) for file in sorted(documents.iterdir())]
+    told = run("index", *files, "--to", "i", "-m", be).stderr
+    assert "longer than 1,000 characters as JSON: vector (of 1)" in told
+    Path(files[0]).unlink()
+    told = run("index", *files[1:], "--to", "i").stderr
+    assert "Elsewhere than in PATHS 1 indexed file is gone" in told
+    assert "vector (of" not in told
+    done = rows(run("index", *files[1:], "--to", "i", "--json"))[0]
+    assert (done["missing"], done["omitted"]) == ([str(Path(files[0]).resolve())], {})
+    assert rows(run("index", *files, "--to", "i", "--json"))[0]["deleted"] == 1
+
+
 def test_index_names_the_kinds_of_files_that_it_passes_over(documents: Path, be: str) -> None:
     for name in ("a.docx", "b.docx", "c.png", ".hidden.gif"):
         (documents / name).write_bytes(b"x")
@@ -480,7 +534,9 @@ def test_index_interrupted(documents: Path, be: str, monkeypatch: pytest.MonkeyP
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Index, "update", update)
-    assert "Stopped. i holds 0 passages" in run("index", str(documents), "--to", "i", "-m", be, code=130).stderr
+    args = ("index", str(documents), "--to", "i", "-m", be)
+    assert "Stopped. i holds 0 passages; the same command finishes the work" in run(*args, code=130).stderr
+    assert "the same command without --rebuild finishes the work" in run(*args, "--rebuild", code=130).stderr
 
 
 def test_index_and_search_on_a_terminal(documents: Path, ce: str, be: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,7 @@ Killed or interrupted at any moment, the same command goes on: parts that are do
               help="The index; DIR.bulk holds the work until the index has it.")  # fmt: skip
 @click.option("--model", "-m", type=options.ModelName(), envvar="CROSSRANK_EMBEDDER", show_envvar=True,
               help="Bi-encoder that makes the vectors.  [default: the index's own, or embed]")  # fmt: skip
-@click.option("--passage-tokens", type=click.IntRange(min=8), metavar="N",
+@click.option("--passage-tokens", type=click.IntRange(min=16), metavar="N",
               help="Tokens of a passage, at most.  [default: as `crossrank index`]")  # fmt: skip
 @click.option("--language", metavar="NAME", help="Of stemming and stop words in BM25; any for neither.")
 @_workers

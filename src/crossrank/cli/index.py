@@ -36,24 +36,27 @@ Examples:
   crossrank index notes.md papers/*.pdf tickets.jsonl --to my.index
   crossrank index docs/ --to docs.index --rebuild --passage-tokens 150
 
-Running it again reads only what changed; files that are gone are removed from the index. Interrupted at any moment,
-the index keeps what was committed, and the same command finishes the work.
+Running it again reads only what changed. What is gone from a folder in PATHS is removed from the index, and so is a
+file that PATHS still name; one that g/*.txt no longer names stays until g or the file is given. Interrupted at any
+moment, the index keeps what was committed, and the same command, without --rebuild, finishes the work.
 """,
 )
 @click.argument("paths", metavar="PATHS...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--to", "folder", metavar="DIR", required=True, type=click.Path(file_okay=False, path_type=Path),
               help="The index: made if there is none, otherwise brought up to date.")  # fmt: skip
-@click.option("--rebuild", is_flag=True, help="Start from nothing, also with another embedder or passage size.")
+@click.option("--rebuild", is_flag=True, help="Start from nothing, also with another embedder or passage size; "
+              "settings that are not named stay as they were.")  # fmt: skip
 @click.option("--model", "-m", type=options.ModelName(), envvar="CROSSRANK_EMBEDDER", show_envvar=True,
               help="Bi-encoder that makes the vectors; URL#MODEL is one behind an OpenAI-compatible address, to which "
               "all texts and OPENAI_API_KEY are sent.  [default: the index's own, or embed]")  # fmt: skip
-@click.option("--passage-tokens", type=click.IntRange(min=8), metavar="N",
+@click.option("--passage-tokens", type=click.IntRange(min=16), metavar="N",
               help="Tokens of a passage, at most; longer ones are split.  "
               "[default: the index's, or 200, or what the bi-encoder reads where that is less]")  # fmt: skip
 @click.option("--late", type=options.ModelName(), metavar="NAME",
               help="Late-interaction model whose token vectors are kept too, some 30 kB a passage, so that search need "
-              "not encode passages.  [default: the index's own, or none]")  # fmt: skip
-@click.option("--language", metavar="NAME", help="Of stemming and stop words in BM25; any for neither.")
+              "not encode passages; none for none.  [default: the index's own, or none]")  # fmt: skip
+@click.option("--language", metavar="NAME", help="Of stemming and stop words in BM25; any for neither.  "
+              "[default: the index's own, or English]")  # fmt: skip
 @options.as_json
 @options.engine
 def command(
@@ -76,25 +79,33 @@ def command(
     .parquet file is one, too.
     """
     from crossrank.index import Index, readers
+    from crossrank.index.table import TABLE
     from crossrank.lateinteraction import load_late
 
     # pypdf reports every oddity of a PDF by logging; what matters arrives as a failure with its reason.
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     began = time.perf_counter()
-    made = None if rebuild else made_with(folder)
-    if made is None:
+    made = made_with(folder)
+    if rebuild or made is None:
         # An index that is there may know a path that is gone; a new or rebuilt one is written before paths are read.
         readers.check(paths)
     name = model or (made.model if made else None)
-    late = late or (made.late if made else None)
+    late = None if late == "none" else late or (made.late if made else None)
     embedder, tokenizer, kept = _embedder(name, model is not None, (backend, device, dtype, threads), passage_tokens)
     vectors = load_late(late, backend=backend, device=device, dtype=dtype, threads=threads) if late else None
+    size, overlap = passage_tokens, None
+    if rebuild and made is None and (folder / TABLE).exists():
+        terminal.note(f"The settings of {folder} cannot be read, so the defaults are used where none are named.")
+    if rebuild and made is not None:
+        size, overlap = _sizes(made, passage_tokens, embedder)
+        language = language or made.language
     index = Index.open_or_create(
         folder,
         embedder,
         tokenizer,
         model=kept,
-        size=passage_tokens,
+        size=size,
+        overlap=overlap,
         language=language,
         rebuild=rebuild,
         late=vectors,
@@ -104,15 +115,28 @@ def command(
         with _progress() as report:
             changes = index.update(paths, embedder, tokenizer, report, late=vectors)
     except KeyboardInterrupt:
-        terminal.note(
-            f"Stopped. {folder} holds {terminal.count(len(index), 'passage')}; the same command finishes the work."
-        )
+        held, same = terminal.count(len(index), "passage"), "the same command" + " without --rebuild" * rebuild
+        terminal.note(f"Stopped. {folder} holds {held}; {same} finishes the work.")
         return Exit.INTERRUPTED
     if as_json:
         print_json(len(index), changes, time.perf_counter() - began)
     else:
         print_summary(folder, len(index), changes, time.perf_counter() - began)
     return Exit.SOME_FAILED if changes.failed else Exit.OK
+
+
+def _sizes(made: Info, passage_tokens: int | None, embedder: Embedder) -> tuple[int, int]:
+    """Tokens of a passage and of its overlap when an index is made anew: as before, where nothing else was asked for.
+
+    Another embedder may read less.
+    """
+    from crossrank.index.passages import LEAST
+    from crossrank.types import ReportingEmbedder
+
+    size = passage_tokens or made.size
+    if passage_tokens is None and embedder.fingerprint != made.embedder and isinstance(embedder, ReportingEmbedder):
+        size = min(size, max(embedder.room, LEAST))
+    return size, min(made.overlap, size // 4)
 
 
 def _embedder(
@@ -215,6 +239,8 @@ def print_json(passages: int, changes: Changes, seconds: float) -> None:
             "unchanged": changes.unchanged,
             "unread": [asdict(unread) for unread in changes.unread],
             "passed_over": dict(changes.passed_over),
+            "omitted": dict(changes.omitted),
+            "missing": list(changes.missing),
             "failed": [{"source": failure.source, "reason": failure.reason} for failure in changes.failed],
             "seconds": seconds,
         }
@@ -223,6 +249,8 @@ def print_json(passages: int, changes: Changes, seconds: float) -> None:
 
 def print_summary(folder: Path, passages: int, changes: Changes, seconds: float) -> None:
     """What an update did, for people."""
+    from crossrank.index.documents import NESTED_CHARACTERS
+
     click.echo(
         f"{folder}: {terminal.count(passages, 'passage')}. Documents: {changes.added:,} added, {changes.changed:,} "
         f"changed, {changes.deleted:,} deleted, {changes.unchanged:,} unchanged, {len(changes.failed):,} failed. "
@@ -236,6 +264,16 @@ def print_summary(folder: Path, passages: int, changes: Changes, seconds: float)
             for suffix, count in changes.passed_over.items()
         ]
         terminal.note(f"Not indexed, because such files are not read: {terminal.list_of(kinds, 5)}.")
+    if changes.omitted:
+        fields = [f"{terminal.shown(name, 40)} (of {count:,})" for name, count in changes.omitted.items()]
+        terminal.note(
+            "Left out of the metadata, because they are bytes, or longer than "
+            f"{NESTED_CHARACTERS:,} characters as JSON: {terminal.list_of(fields, 5)}."
+        )
+    if changes.missing:
+        files = terminal.list_of([terminal.shown(path, 100) for path in changes.missing], 3)
+        gone = terminal.count(len(changes.missing), "indexed file is gone", "indexed files are gone")
+        terminal.note(f"Elsewhere than in PATHS {gone} and will be removed when named there: {files}.")
     _warn_of_unread(changes)
     for failure in changes.failed[:_NAMED]:
         source, reason = terminal.shown(failure.source, 200), terminal.shown(failure.reason, 300)
