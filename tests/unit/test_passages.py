@@ -145,6 +145,32 @@ def test_markdown_headings() -> None:
     assert titles("---\ntitle: x\n---\n# D\ntext", "markdown") == ["D"]
     assert titles("two lines\nof text\n---\n", "markdown") == []
     assert titles("Title\n=====\ntext", "html") == []
+    assert titles("# A #\ntext\n# B#\n# #\ntext\n## C # #\ntext", "markdown") == ["A", "B#", "B# > C #"]
+    assert titles("# C #\ntext", "html") == ["C #"]
+
+
+def test_fences_are_those_of_commonmark() -> None:
+    assert titles("# A\n```npm install tool```\n# B\n```sh\n# no\n```\n# C\ntext", "markdown") == ["A", "B", "C"]
+    assert titles("````md\n```sh\n# no\n```\n````\n# A\ntext", "markdown") == ["A"]  # A shorter fence closes nothing.
+    assert titles("```\n``` sh\n# no\n`````\n# A\ntext", "markdown") == ["A"]  # Nor one with something behind it.
+    assert titles("~~~ a `b`\n# no\n~~~\nA\n---\ntext", "markdown") == ["A"]
+    assert titles("```" + "x" * 400 + "```\n# A\ntext", "markdown") == ["A"]
+    assert titles("```\n# A\ntext", "html") == ["A"]  # A page has no fences.
+
+
+def test_a_rule_is_not_front_matter() -> None:
+    assert titles("---\n\n# A\ntext", "markdown") == ["A"]
+    assert titles("---\n\n# A\ntext\n\n---\n\n# B\ntext", "markdown") == ["A", "B"]
+    assert titles("---\n# A\ntext", "markdown") == ["A"]  # It is never closed.
+    assert titles("---\n---\n# A\ntext", "markdown") == ["A"]
+    assert titles("--- \n# a comment\ntitle: x\n...\n# A\ntext", "markdown") == ["A"]
+
+
+@pytest.mark.parametrize("line", ["# a" + " " * 290 + "b", "# a" + " #" * 140 + " b", "```" + "` " * 140, "#" * 290])
+def test_headings_take_linear_time(line: str) -> None:
+    began = time.perf_counter()
+    list(sections((line + "\n") * 5_000, "markdown"))
+    assert time.perf_counter() - began < 3  # It was half a minute.
 
 
 def test_rst_headings() -> None:

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 
 from crossrank.index.documents import Markup
 
-_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?[ \t]*$")
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_ATX = re.compile(r" {0,3}(#{1,6})(?=[ \t]|$)")
+# No backtick stands behind a fence of backticks: ```so``` is code within a line.
+_FENCE = re.compile(r" {0,3}(?P<marks>`{3,}(?=[^`]*$)|~{3,})(?P<info>.*)")
+# A rule has a blank line behind it, or no line that closes it.
+_FRONT_MATTER = re.compile(r"---[ \t]*\n(?![ \t]*\n)(?P<fields>(?:.*\n)*?)(?:---|\.\.\.)[ \t]*(?:\n|$)")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _RST_LINE = re.compile(r"([!-/:-@\[-`{-~])\1*$")
 _LONGEST = 300
@@ -47,7 +50,7 @@ def sections(text: str, markup: Markup) -> Iterator[Section]:
     >>> [(s.path, text[s.start:s.end].strip()) for s in sections(text, "markdown")]
     [((), 'Intro.'), (('Guide',), 'Read.'), (('Guide', 'Linux'), 'Run it.')]
     """
-    found = [] if markup == "plain" else list(_rst(text) if markup == "rst" else _markdown(text, markup == "markdown"))
+    found = [] if markup == "plain" else list(_rst(text) if markup == "rst" else _markdown(text, markup == "html"))
     yield Section((), 0, found[0].start if found else len(text))
     path: list[_Heading] = []
     for number, heading in enumerate(found):
@@ -73,31 +76,19 @@ def _lines(text: str) -> Iterator[tuple[int, int, str]]:
         begin = end + 1
 
 
-def _markdown(text: str, underlined: bool) -> Iterator[_Heading]:
-    fence = ""
+def _markdown(text: str, page: bool) -> Iterator[_Heading]:
+    """Headings of Markdown; the text of a `page` has only `# lines`, and neither fences nor underlines."""
     before: tuple[int, str] | None = None  # The line before, where it may be an underlined heading.
     held = ""
-    front_matter = underlined and text.startswith("---\n")
-    for number, (start, end, line) in enumerate(_lines(text)):
-        if front_matter:
-            front_matter = number == 0 or line.rstrip() not in ("---", "...")
-            continue
+    for start, end, line in _lines(text) if page else _unfenced(text):
         last, held = held, line
-        opened = _FENCE.match(line)
-        if fence:
-            if opened and opened.group(1).startswith(fence):
-                fence = ""
+        atx = _ATX.match(line) if len(line) <= _LONGEST else None
+        if atx:
             before = None
-            continue
-        atx = _ATX.fullmatch(line) if len(line) <= _LONGEST else None
-        if opened:
-            fence, before = opened.group(1)[:3], None
-        elif atx:
-            title = re.sub(r"(?:^|[ \t]+)#+$", "", atx.group(2) or "").strip()
-            before = None
-            if title:
+            title = line[atx.end() :].strip()
+            if title := title if page else _unclosed(title):
                 yield _Heading(len(atx.group(1)), title, start, end)
-        elif underlined and before and (rule := _SETEXT.fullmatch(line)):
+        elif before and not page and (rule := _SETEXT.fullmatch(line)):
             yield _Heading(1 if rule.group(1)[0] == "=" else 2, before[1], before[0], end)
             before = None
         else:
@@ -105,6 +96,31 @@ def _markdown(text: str, underlined: bool) -> Iterator[_Heading]:
             plain = line.strip() and not line.startswith(("    ", "\t", "|", ">", "- ", "* "))
             lone = before is None and not last.strip()
             before = (start, line.strip()) if plain and lone and len(line) <= _LONGEST else None
+
+
+def _unclosed(title: str) -> str:
+    """A heading's text without the `#` that may close it, after a space."""
+    bare = title.rstrip("#")
+    return title if bare and not bare[-1].isspace() else bare.rstrip()
+
+
+def _unfenced(text: str) -> Iterator[tuple[int, int, str]]:
+    """The lines outside of front matter and of code between fences; a fence is given as a blank line."""
+    front_matter = _FRONT_MATTER.match(text)
+    body = front_matter.end() if front_matter else 0
+    fence = ""
+    for start, end, line in _lines(text):
+        if start < body:
+            continue
+        found = _FENCE.match(line) if len(line) <= _LONGEST else None
+        if not (fence or found):
+            yield start, end, line
+        elif found and not fence:
+            fence = found["marks"]
+            yield start, end, ""
+        elif found and found["marks"].startswith(fence) and not found["info"].strip():
+            fence = ""
+            yield start, end, ""
 
 
 def _rst(text: str) -> Iterator[_Heading]:
