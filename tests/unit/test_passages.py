@@ -24,6 +24,13 @@ def words() -> Tokenizer:
 WORDS = words()
 
 
+def characters() -> Tokenizer:
+    """One token a character, as for scripts without spaces."""
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    return tokenizer
+
+
 def count(text: str) -> int:
     return len(WORDS.encode(text, add_special_tokens=False).ids)
 
@@ -62,6 +69,36 @@ def test_headings_become_the_path_of_titles() -> None:
         "Book > Guide > Install"
     )
     assert {piece.title for piece in split(text, WORDS, 60)} == {""}
+
+
+def test_sections_beside_each_other_are_not_below_the_first() -> None:
+    body = "beta " * 30
+    for text, markup in (
+        (f"## 2.0\n\n{body}\n## 1.0\n\n{body}", "markdown"),
+        (f"# 2.0\n\n{body}\n# 1.0\n\n{body}", "html"),
+        (f"2.0\n===\n\n{body}\n\n1.0\n===\n\n{body}", "rst"),
+    ):
+        assert [piece.title for piece in split(text, WORDS, 40, markup=markup)] == ["2.0", "1.0"]
+        assert [piece.title for piece in split(text, WORDS, 40, title="News", markup=markup)] == [
+            "News > 2.0",
+            "News > 1.0",
+        ]
+        assert [piece.title for piece in split(text, WORDS, 40, title="2.0", markup=markup)] == ["2.0", "2.0 > 1.0"]
+        assert [piece.title for piece in split(text, WORDS, 400, markup=markup)] == ["2.0"]
+
+
+def test_a_long_title_is_repeated_in_part() -> None:
+    title = " ".join(f"t{number}" for number in range(10_000))
+    first, *others = split("# A\n" + "beta " * 100, WORDS, 40, title=title, markup="markdown")
+    assert first.title == f"{title} > A"
+    assert {piece.title for piece in others} == {" ".join(f"t{number}" for number in range(18)) + " … > A"}
+    assert all(count(f"{piece.title}. {piece.text}") <= 43 for piece in others)
+    assert all(
+        count(f"{piece.title}. {piece.text}") <= 40 for piece in split("beta " * 100, WORDS, 40, title=title)[1:]
+    )
+    assert len(split("beta " * 100, WORDS, 40, title="x" * 60_000)[1].title) < 400
+    short = " ".join(title.split()[:19])
+    assert {piece.title for piece in split("beta " * 100, WORDS, 40, title=short)} == {short}
 
 
 def test_the_title_counts() -> None:

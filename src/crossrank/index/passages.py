@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from crossrank.errors import InputError
 from crossrank.index.documents import Document, Markup
-from crossrank.index.headings import sections
+from crossrank.index.headings import Section, sections
 from crossrank.types import Passage, Place
 
 SIZE = 200
@@ -68,10 +68,14 @@ def split(
 
     A text that fits stays whole. A longer one is cut at its headings; what is still too long, at the strongest boundary
     in the second half of the room: a blank line, the end of a sentence, the end of a line, a space, and only then
-    within a word. The title of a piece is the path of headings above it, "Guide > Install > Linux".
+    within a word. The title of a piece is the document's and the path of headings above it, "Guide > Install > Linux".
+    A text that stays whole and has no title has the heading that it opens with.
 
-    The size holds as `tokenizer` counts the pieces of the whole text. It may be passed in two cases: a title takes more
-    than half of it, or a word is cut and counts more tokens than before.
+    The first piece has the document's title in full; where that takes more than half of the size, the others have its
+    beginning, up to a space within that half, and "…".
+
+    The size holds as `tokenizer` counts the pieces of the whole text. It may be passed in two cases: the title of the
+    first piece or a path of headings takes more than half of it, or a word is cut and counts more tokens than before.
 
     Args:
         text: any length; the time is proportional to it.
@@ -88,26 +92,22 @@ def split(
     if not text.strip():
         return [Piece(title, "")] if title.strip() else []
     parts = list(sections(text, markup))
-    if not title and len(parts) > 1 and parts[1].path and not text[: parts[0].end].strip():
-        # The heading that the text opens with is its title.
-        title = parts[1].path[0]
-        text_start = parts[1].start
-    else:
-        text_start = 0
+    whole = _whole(text, title, parts)
     starts = _token_starts(text, tokenizer)
-    if len(starts) + _title_tokens(title, tokenizer) <= size:
-        return [_piece(title, text, text_start, len(text))]
+    if len(starts) + _title_tokens(whole.title, tokenizer) <= size:
+        return [whole]
     strengths = _strengths(text, starts)
+    repeated = _beginning(title, size // 2, tokenizer)
     pieces: list[Piece] = []
     for section in parts:
-        path = section.path if section.path[:1] == (title,) or not title else (title, *section.path)
-        name = " > ".join(path)
+        below = section.path[1:] if section.path[:1] == (title,) else section.path
+        name = _path(repeated, below)
         room = max(size - _title_tokens(name, tokenizer), size // 2)
         first, last = np.searchsorted(starts, [section.start, section.end]).tolist()
         for a, b in _cuts(strengths[first:last], room, min(overlap, room // 4)):
             begin = section.start if a == 0 else int(starts[first + a])
             end = section.end if first + b == last else int(starts[first + b])
-            piece = _piece(name, text, begin, end)
+            piece = _piece(name if pieces else _path(title, below), text, begin, end)
             if piece.text:
                 pieces.append(piece)
     return pieces
@@ -145,6 +145,27 @@ def passages_of(
         encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
         tokens += [np.asarray(one.ids, dtype=np.int32) for one in encoded]
     return list(zip(passages, tokens, strict=True))
+
+
+def _whole(text: str, title: str, parts: list[Section]) -> Piece:
+    """The text in one piece; without a title, the heading that it opens with is one."""
+    opens = len(parts) > 1 and parts[1].path and not text[: parts[0].end].strip()
+    if opens and not title:
+        return _piece(parts[1].path[0], text, parts[1].start, len(text))
+    return _piece(title, text, 0, len(text))
+
+
+def _path(title: str, headings: tuple[str, ...]) -> str:
+    return " > ".join((title, *headings) if title else headings)
+
+
+def _beginning(title: str, most: int, tokenizer: Tokenizer) -> str:
+    """A title of at most `most` tokens as it is, of another as much as has so many with its mark of a cut."""
+    starts = _token_starts(title, tokenizer)
+    if len(starts) < most:  # One is for the full stop that joins it to the text.
+        return title
+    kept = title[: starts[most - 2]]
+    return (kept[: kept.rfind(" ")] if " " in kept.rstrip() else kept).rstrip() + " …"
 
 
 def _piece(title: str, text: str, begin: int, end: int) -> Piece:
