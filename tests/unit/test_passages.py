@@ -87,6 +87,15 @@ def test_sections_beside_each_other_are_not_below_the_first() -> None:
         assert [piece.title for piece in split(text, WORDS, 400, markup=markup)] == ["2.0"]
 
 
+def test_quotes_stay_with_their_sentence() -> None:
+    for sentence in ("彼は「これは本です。」と言った。", "他说：“这是一本书！？”然后走了。", "（これは本です。）"):
+        # A boundary follows each closing mark, and none stands before one.
+        text = sentence * 40
+        pieces = split(text, characters(), 20)
+        assert "".join(piece.text for piece in pieces) == text
+        assert not [piece.text for piece in pieces if piece.text[0] in "」”）"]
+
+
 def test_a_long_title_is_repeated_in_part() -> None:
     title = " ".join(f"t{number}" for number in range(10_000))
     first, *others = split("# A\n" + "beta " * 100, WORDS, 40, title=title, markup="markdown")

@@ -31,7 +31,7 @@ _PARAGRAPH, _SENTENCE, _LINE, _WORD = 4, 3, 2, 1
 _BLANK_LINE = re.compile(r"\n[ \t]*(?=\n)")
 _SPACE = re.compile(r"\s+")
 _LINE_END = re.compile(r"\n")
-_SENTENCE_END = re.compile(r"[.!?…]['\")\]”’»]*\s+(?=[^\sa-z])|[。！？]")
+_SENTENCE_END = re.compile(r"[.!?…]['\")\]”’»]*\s+(?=[^\sa-z])|[。！？｡]+[’”」』）)】》]*")
 
 
 @dataclass(frozen=True, slots=True)
