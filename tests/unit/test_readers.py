@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from crossrank.errors import InputError, ReadError
 from crossrank.index.documents import Document, Failure, Limits, plain_metadata
+from crossrank.index.headings import sections
 from crossrank.index.html import to_text
 from crossrank.index.readers import count, find, read
 from crossrank.index.rows import Rows
@@ -112,7 +113,7 @@ def test_html_that_is_broken_still_has_its_text() -> None:
     assert to_text("<title>t</title>no head <b>at all")[1] == "no head at all"
     assert to_text("<head><meta charset=utf-8><body>text")[1] == "text"
     assert to_text("<div>" * 50_000 + "deep")[1] == "deep"
-    assert to_text("1 < 2 & <3 > &lt;b&gt; <!-- never closed")[1] == "1 < 2 & <3 > <b>  never closed"
+    assert to_text("1 < 2 & <3 > &lt;b&gt; <!-- never closed")[1] == "1 < 2 & <3 > <b> never closed"
     assert to_text('<a title="a > b" href=\'x>y\'>link</a> <a title="never closed>text</a>')[1] == "link text"
     assert to_text("<script>if (a < b) { '</p>' }</SCRIPT>after<style>x")[1] == "after"
     assert to_text(f"&#{'9' * 5000}; &#x41; &eacute; &nosuch;")[1] == "\ufffd A é &nosuch;"
@@ -131,8 +132,40 @@ def test_html_takes_linear_time(unit: str) -> None:
 @given(st.text(st.sampled_from("ab <>/!-?\"'=&#;pre title\n"), max_size=200))
 def test_html_never_raises(page: str) -> None:
     title, text = to_text(page)
-    assert (title, text) == (title.strip(), text.strip())
+    assert (title, text) == (title.strip(), text.strip("\n").rstrip())
     assert "\n\n\n" not in text
+    assert "\0" not in text
+
+
+def test_html_headings_are_those_of_the_page() -> None:
+    def headings(page: str) -> list[str]:
+        return [" > ".join(section.path) for section in sections(to_text(page)[1] + "\nx", "html") if section.path]
+
+    assert headings("<p># not a heading</p><p>  ## nor<b> this</b></p><div>#<b> nor</b> that</div>") == []
+    assert headings("<table><tr><th># of users</th><th>n</th></tr></table><pre>x\n # y\n</pre>\0# z&#0;") == []
+    assert headings("<h2><div>Install</div></h2><p>a") == ["Install"]
+    assert headings("<h2><a href=#x><svg><path></svg></a>Install<br>it</h2>a<h3> <p>On</p>Linux</h3>") == [
+        "Install it",
+        "Install it > On",
+    ]
+    assert headings("<h2></h2><p>no heading</p><h2><div></div></h2>none<h2>C #</h2>a") == ["C #"]
+    assert headings("<h2>never closed<p>text<br>more<h3>B") == ["never closed", "never closed > B"]
+
+
+def test_html_lists_words_and_code() -> None:
+    assert to_text("<ul><li><p>one</p></li><li> <div><b>two</b><p>3</div></li><li></li></ul><p>-</p>")[1] == (
+        "- one\n\n- two\n\n3\n\n-"
+    )
+    assert to_text("<ol><li></ol><p>text<ul><li></li>bare")[1] == "text\n\nbare"
+    assert to_text("<select><option>Germany</option><option>France</select>")[1] == "Germany France"
+    assert to_text("a<button>Save</button>b<label>Name</label><input>c")[1] == "a Save b Name c"
+    assert to_text("<fieldset>a<legend>b</legend>c</fieldset><table>d<caption>e</caption><tr><td>f")[1].split() == (
+        list("abcdef")
+    )
+    assert to_text("<title>Do&shy;nau</title>hy\u00adphen&#173;ation")[1:] == ("hyphenation",)
+    assert to_text("<title>Do&shy;nau</title>")[0] == "Donau"
+    assert to_text("<p>x <b> y</b><pre>  if a:\n    b\n c</pre>")[1] == "x y\n\n  if a:\n    b\n c"
+    assert to_text("<pre> a\n   b</pre>")[1] == " a\n   b"
 
 
 @pytest.mark.parametrize("name", ["undefined", "idna", "nonsense", "base64"])

@@ -9,15 +9,18 @@ from html import unescape
 _HIDDEN = frozenset({"template", "noscript", "svg", "nav", "head"})
 _RAW = frozenset({"script", "style"})
 _BLOCK = re.compile(
-    "address|article|aside|blockquote|body|dd|details|div|dl|dt|fieldset|figcaption|figure|footer|form|header|hr|html|"
-    "main|nav|ol|p|pre|section|summary|table|ul"
+    "address|article|aside|blockquote|body|caption|dd|details|div|dl|dt|fieldset|figcaption|figure|footer|form|header|hr|"
+    "html|legend|main|nav|ol|p|pre|section|summary|table|ul"
 )
 _HEADING = re.compile(r"h([1-6])")
-_MARKS = {"li": "\n- ", "br": "\n", "tr": "\n", "td": " ", "th": " "}
+# A mark of ours begins its line with a character that no page holds: its parsers make U+FFFD of it.
+_MARK = "\0"
+_STARTS = {"li": f"\n{_MARK}- ", "br": "\n", "tr": "\n"}
+_APART = frozenset({"td", "th", "option", "button", "label", "svg"})
 _TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9:-]{0,30})")
 _QUOTE = re.compile(r"(?<==)[\"']|(?<== )[\"']")
 _ENDLESS = re.compile(r"&#(?:[0-9]{8,}|[xX][0-9a-fA-F]{8,});?")
-_LIKE_A_HEADING = re.compile(r"(?m)^(?=#{1,6}\s)")
+_LIKE_A_HEADING = re.compile(r" {0,3}#{1,6}[ \t]")
 _SPACES = re.compile(r"\s+")
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{2,40})", re.IGNORECASE)
 
@@ -33,7 +36,8 @@ def declared_encoding(raw: bytes) -> str | None:
 
 
 def to_text(html: str) -> tuple[str, str]:
-    """(title, text) of a page.
+    """(title, text) of a page. Each heading is a line of its own, `## Install`; no other line can be read as one, and
+    so one that begins with spaces is code or was set off.
 
     >>> to_text("<title>Soup</title><h1>Onions</h1><p>Peel <b>them</b>.<p>Cry.")
     ('Soup', '# Onions\\n\\nPeel them.\\n\\nCry.')
@@ -111,8 +115,9 @@ class _Search:
 
 
 def _characters(text: str) -> str:
-    """Entities to characters; a number too long to be one is U+FFFD."""
-    return unescape(_ENDLESS.sub("\ufffd", text)) if "&" in text else text
+    """Entities to characters, without the hyphens that a word may be divided at; what is no character is U+FFFD."""
+    text = unescape(_ENDLESS.sub("\ufffd", text)) if "&" in text else text
+    return text.replace(_MARK, "\ufffd").replace("\u00ad", "")
 
 
 class _Page:
@@ -125,6 +130,9 @@ class _Page:
         self._in_title = False
         self._title: list[str] = []
         self._parts: list[str] = []
+        self._last = "\n"
+        self._heading = False  # Within one, on its line.
+        self._waits = False  # The mark of a heading or a list item has no text yet.
         handle = {"text": self._text, "open": self._open, "close": self._close}
         for kind, value in _events(html):
             handle[kind](value)
@@ -136,37 +144,61 @@ class _Page:
             self.hidden = 0  # `</head>` may be left out.
         elif tag in self._hide:
             self.hidden += 1
-            self._parts.append("\n\n")
+            self._separate(tag)
         elif not self.hidden:
-            self._parts.append(self._mark(tag))
+            self._start(tag)
             self._pre += tag == "pre"
 
-    def _mark(self, tag: str) -> str:
-        """What the start of a visible element writes."""
+    def _start(self, tag: str) -> None:
+        """Write what the start of a visible element stands for."""
         heading = _HEADING.fullmatch(tag)
-        if heading:
-            return "\n\n" + "#" * int(heading.group(1)) + " "
-        if _BLOCK.fullmatch(tag):
-            return "\n\n"
-        return _MARKS.get(tag, "")
+        if heading or tag == "li":
+            self._write("\n\n" + _MARK + "#" * int(heading.group(1)) + " " if heading else _STARTS[tag])
+            self._heading, self._waits = heading is not None, True
+        elif tag in _STARTS and not self._waits:
+            self._write(" " if self._heading else _STARTS[tag])
+        elif tag in _APART or _BLOCK.fullmatch(tag):
+            self._separate(tag)
+
+    def _separate(self, tag: str) -> None:
+        """Words on both sides are two, mostly of two paragraphs; but a mark goes before the next text."""
+        if tag in _APART:
+            self._write(" ")
+        elif not self._waits:
+            self._write("\n\n")
+            self._heading = False
 
     def _close(self, tag: str) -> None:
         if tag == "title":
             self._in_title = False
         elif tag in self._hide:
             self.hidden = max(0, self.hidden - 1)
-        elif not self.hidden and (_BLOCK.fullmatch(tag) or _HEADING.fullmatch(tag)):
-            self._parts.append("\n\n")
+        elif not self.hidden:
+            self._end(tag)
             self._pre = max(0, self._pre - (tag == "pre"))
+
+    def _end(self, tag: str) -> None:
+        heading = _HEADING.fullmatch(tag)
+        if self._waits and (heading or tag in ("li", "ul", "ol")):
+            self._waits = False
+            self._write("\n")
+        if heading or tag in _APART or _BLOCK.fullmatch(tag):
+            self._separate(tag)
 
     def _text(self, raw: str) -> None:
         data = _characters(raw)
         if self._in_title:
             self._title.append(data)
         elif not self.hidden:
-            # A line of content that begins like a heading is set off, as Markdown sets off code.
-            safe = _LIKE_A_HEADING.sub("    ", data)
-            self._parts.append(safe if self._pre else _SPACES.sub(" ", safe))
+            self._waits = self._waits and not data.strip()
+            self._write(data if self._pre else _SPACES.sub(" ", data), self._pre > 0)
+
+    def _write(self, text: str, exact: bool = False) -> None:
+        """White space after white space adds nothing, but where it is exact."""
+        text = text[1:] if text.startswith(" ") and self._last.isspace() and not exact else text
+        if text:
+            self._parts.append(text)
+            self._last = text[-1]
 
     def title_text(self) -> str:
         """The title on one line."""
@@ -176,8 +208,15 @@ class _Page:
         """The text, with at most one blank line in a row."""
         kept: list[str] = []
         for line in "".join(self._parts).split("\n"):
-            bare = line.rstrip()
-            bare = bare[1:] if bare.startswith(" ") and not bare.startswith("    ") else bare
-            if bare or (kept and kept[-1]):
-                kept.append(bare)
-        return "\n".join(kept).strip()
+            line = _line(line.rstrip())
+            if line or (kept and kept[-1]):
+                kept.append(line)
+        return "\n".join(kept).strip("\n")
+
+
+def _line(line: str) -> str:
+    """A line as it is read: marks of nothing go, and content that begins like a heading is set off, as code is."""
+    if line.startswith(_MARK):
+        mark, _, body = line[1:].partition(" ")
+        return f"{mark} {body.strip()}" if body.strip() else ""
+    return "    " + line if _LIKE_A_HEADING.match(line) else line
