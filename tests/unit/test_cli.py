@@ -715,7 +715,7 @@ def test_search_filters(index: str) -> None:
     assert "not understood" in run(*args, "year", code=1).stderr
     Path("documents/rows.jsonl").write_text('{"id": "bread", "text": "Bread.", "date": "2021-03-01"}', encoding="utf-8")
     run("index", "documents", "--to", index)
-    assert 'so compare it with text: date>="2021"' in run(*args, "date>=2021").stderr
+    assert 'compare dates as text, date>="2021"' in run(*args, "date>=2021").stderr
     assert [row["document"] for row in rows(run(*args, 'date>="2021"'))] == ["bread"]
 
 

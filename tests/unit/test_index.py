@@ -25,7 +25,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from crossrank.errors import IndexFileError, InputError
 from crossrank.index import Document, Index, build, commits, readers, table
-from crossrank.index.filters import Condition, parse
+from crossrank.index.filters import Condition, mistake, parse
 from crossrank.index.lock import exclusive
 from crossrank.pipeline import Pipeline
 from crossrank.retrieval.bm25 import BM25Retriever
@@ -393,6 +393,57 @@ def test_whole_numbers_that_a_float_cannot_tell_apart(index: Index) -> None:
     assert ask(f"n={2**53}") == {"6"}
     assert ask(f"n={2**63 - 1}") == {"7"}
     assert ask(f"n>={2**63}") <= {"7"}  # beyond 64 bits a number is a float again
+    # The least that a float cannot tell from its neighbour.
+    add(index, *(Document(f"p{i}", "w", metadata={"p": 2**53 + i}) for i in range(3)))
+    assert [ask(f"p={2**53 + i}") for i in range(3)] == [{"p0"}, {"p1"}, {"p2"}]
+    assert ask(f"p>{2**53}") == {"p1", "p2"}
+
+
+def test_floats_beyond_64_bits_beside_large_numbers(index: Index) -> None:
+    numbers = {"huge": 1e300, "edge": 2.0**63, "low": -(2.0**63), "deep": -1e300, "whole": 2**60, "half": 0.5}
+    add(index, *(Document(id_, "w", metadata={"n": number}) for id_, number in numbers.items()))
+    add(index, Document("none", "w"))
+
+    def ask(where: str) -> set[str]:
+        return set(index.bm25("w", 10, where).ids)
+
+    assert ask(f"n>={2**60}") == {"huge", "edge", "whole"}
+    assert ask(f"n<{2**60}") == {"low", "deep", "half"}
+    assert ask(f"n={2**60}") == {"whole"}
+    assert ask(f"n!={2**60}") == {"huge", "edge", "low", "deep", "half", "none"}
+    assert ask(f"n<={-(2**63)}") == {"low", "deep"}
+    assert ask(f"n>{-(2**63)}") == {"huge", "edge", "whole", "half"}
+
+
+def test_backslashes_in_filters() -> None:
+    def value(text: str) -> str:
+        return parse(f"path={text}")[0].value
+
+    assert value(r'"C:\data\x"') == r"C:\data\x"
+    assert value(r"C:\data\x") == r"C:\data\x"
+    assert value(r'"\\server \"a\" \'b\'"') == r"""\server "a" 'b'"""
+    with pytest.raises(InputError, match="not understood"):
+        value('"C:\\"')  # The quote is a part of the value, and nothing closes it.
+
+
+def test_why_a_filter_finds_nothing(index: Index) -> None:
+    add(index, Document("a", "w", metadata={"year": 2020, "price": "9.50", "tags": ["x", "y"], "ok": True}))
+
+    def why(where: str) -> str | None:
+        assert not index.bm25("w", 5, where).ids
+        return mistake(where, index.has_field)
+
+    assert why("yaer=2020") == "no passage has a value in the field 'yaer'"
+    assert why("price>=5") == (
+        "no value of 'price' is a number: compare dates as text, price>=\"5\"; numbers have to be indexed as numbers"
+    )
+    assert why('year="2020"') == "no value of 'year' is text, so leave out the quotes: year=2020"
+    assert why("ok='true'") == "no value of 'ok' is text, so leave out the quotes: ok=true"
+    assert why("tags=x") == (
+        'perhaps no passage has tags=x as a whole; a list is one value, kept as text such as ["a", "b"]'
+    )
+    assert why("year=2021") is None
+    assert why('tags!=\'["x", "y"]\'') is None
 
 
 @pytest.mark.parametrize(

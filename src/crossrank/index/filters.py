@@ -1,7 +1,11 @@
-"""Filters on metadata: a small language for people, compiled to SQL in which nothing of the user's is code.
+r"""Filters on metadata: a small language for people, compiled to SQL in which nothing of the user's is code.
 
     year >= 2020
     lang = en AND status != "out of print"
+    path = "C:\data\x" AND title = "the \"b\" side"
+
+A value in quotes is text. A backslash in it stands for itself, but before a quote or a backslash, which then stand for
+themselves.
 
 A metadata field is stored under a key that begins with its type (`n:year`, `s:lang`), because the store's typed readers
 fail on a value of another type. A filter therefore asks for the types its value could have, and compares within each.
@@ -103,7 +107,7 @@ def _tokens(where: str) -> list[tuple[str, str]]:
             raise InputError(f"the filter {where!r} is not understood at {text[at:][:20]!r}: {_CURE}")
         value = found.group(found.lastgroup)
         if found.lastgroup == "quoted":
-            value = re.sub(r"\\(.)", r"\1", value[1:-1], flags=re.DOTALL)
+            value = re.sub(r"\\([\\\"'])", r"\1", value[1:-1])
         tokens.append((found.lastgroup, value))
         at = found.end()
     return tokens
@@ -114,7 +118,7 @@ def to_sql(conditions: Sequence[Condition], column: str = "metadata") -> str | N
 
     `=` compares with strings, and with numbers or booleans when the value looks like one. The orders compare numbers
     with a value that looks like a number, and strings (by code point, so that ISO dates work) with any other. A missing
-    field satisfies only `!=`. Whole numbers of 64 bits compare exactly.
+    field satisfies only `!=`. Whole numbers of 64 bits compare exactly, but the last 512 below 2**63 are one.
     """
     return " AND ".join(f"({_predicate(condition, column)})" for condition in conditions) or None
 
@@ -127,15 +131,24 @@ def mistake(where: str | Sequence[str], has_field: Callable[[str, Iterable[Kind]
         has_field: `Index.has_field`.
 
     >>> print(mistake("date>=2024", lambda field, kinds: "s" in kinds))
-    no value of 'date' is a number, so compare it with text: date>="2024"
+    no value of 'date' is a number: compare dates as text, date>="2024"; numbers have to be indexed as numbers
     """
-    for condition in parse(where):
-        # A passage without the field satisfies "!=" alone.
-        if condition.op != "!=" and not has_field(condition.field, KINDS):
-            return f"no passage has a value in the field {condition.field!r}"
-        if condition.numeric and not has_field(condition.field, ("n",)):
-            asked = f'{condition.field}{condition.op}"{condition.value}"'
-            return f"no value of {condition.field!r} is a number, so compare it with text: {asked}"
+    conditions = parse(where)
+    for condition in conditions:
+        if condition.op == "!=":  # A passage without the field satisfies it, too.
+            continue
+        field, asked = condition.field, f"{condition.field}{condition.op}"
+        if not has_field(field, KINDS):
+            return f"no passage has a value in the field {field!r}"
+        if condition.numeric and not has_field(field, ("n",)):
+            # Numbers that are text have another order, "100" before "9".
+            dates = f'compare dates as text, {asked}"{condition.value}"'
+            return f"no value of {field!r} is a number: {dates}; numbers have to be indexed as numbers"
+        if condition.quoted and not has_field(field, ("s",)):
+            return f"no value of {field!r} is text, so leave out the quotes: {asked}{condition.value}"
+    if len(conditions) == 1 and conditions[0].op == "=" and has_field(conditions[0].field, ("s",)):
+        whole = f"{conditions[0].field}={conditions[0].value}"
+        return f'perhaps no passage has {whole} as a whole; a list is one value, kept as text such as ["a", "b"]'
     return None
 
 
@@ -152,17 +165,27 @@ def _value(kind: Kind, field: str, column: str, reader: str = "") -> str:
 def _predicate(condition: Condition, column: str) -> str:
     number = None if condition.quoted else _number(condition.value)
     text, boolean = _value("s", condition.field, column), _value("b", condition.field, column)
-    numeric = _value("n", condition.field, column, "int" if isinstance(number, int) else "")
     if condition.op in ("=", "!="):
         equal = [f"{text} = {literal(condition.value)}"]
         if number is not None:
-            equal.append(f"{numeric} = {number!r}")
+            equal.append(_numeric("=", number, condition.field, column))
         if not condition.quoted and condition.value.lower() in ("true", "false"):
             equal.append(f"{boolean} = {condition.value.lower()}")
         return f"coalesce({' OR '.join(equal)}, false) = {'true' if condition.op == '=' else 'false'}"
     if number is not None:
-        return f"{numeric} {condition.op} {number!r}"
+        return _numeric(condition.op, number, condition.field, column)
     return f"{text} {condition.op} {literal(condition.value)}"
+
+
+def _numeric(op: str, number: float, field: str, column: str) -> str:
+    """The comparison of numbers, exact for an int; it is then of at least 2**53, from where on floats are whole."""
+    as_float = _value("n", field, column)
+    if not isinstance(number, int):
+        return f"{as_float} {op} {number!r}"
+    # The reader of ints fails on a float beyond 64 bits, whatever condition stands around it; so it is given NULL.
+    beyond = f"({as_float} >= {2.0**63!r} OR {as_float} < {-(2.0**63)!r})"
+    as_int = _value("n", field, f"CASE WHEN {beyond} THEN NULL ELSE {column} END", "int")
+    return f"({as_int} {op} {number} OR {beyond} AND {as_float} {op} {float(number)!r})"
 
 
 def _number(text: str) -> float | None:
@@ -170,7 +193,8 @@ def _number(text: str) -> float | None:
     if not re.fullmatch(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", text):
         return None
     value = float(text)
-    if 2**53 < abs(value) < 2**64 and re.fullmatch(r"[+-]?\d+", text) and abs(int(text)) < 2**63:
+    # The float of 2**53 + 1 is 2**53.
+    if 2**53 <= abs(value) < 2**64 and re.fullmatch(r"[+-]?\d+", text) and abs(int(text)) < 2**63:
         return int(text)
     return value if math.isfinite(value) else None
 

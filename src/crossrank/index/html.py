@@ -9,8 +9,8 @@ from html import unescape
 _HIDDEN = frozenset({"template", "noscript", "svg", "nav", "head"})
 _RAW = frozenset({"script", "style"})
 _BLOCK = re.compile(
-    "address|article|aside|blockquote|body|caption|dd|details|div|dl|dt|fieldset|figcaption|figure|footer|form|header|hr|"
-    "html|legend|main|nav|ol|p|pre|section|summary|table|ul"
+    "address|article|aside|blockquote|body|caption|dd|details|div|dl|dt|fieldset|figcaption|figure|footer|form|header|"
+    "hr|html|legend|main|nav|ol|p|pre|section|summary|table|ul"
 )
 _HEADING = re.compile(r"h([1-6])")
 # A mark of ours begins its line with a character that no page holds: its parsers make U+FFFD of it.
