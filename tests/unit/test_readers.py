@@ -168,7 +168,10 @@ def test_html_lists_words_and_code() -> None:
     assert to_text("<pre> a\n   b</pre>")[1] == " a\n   b"
 
 
-@pytest.mark.parametrize("name", ["undefined", "idna", "nonsense", "base64"])
+@pytest.mark.parametrize(
+    "name",
+    ["undefined", "idna", "nonsense", "base64", "unicode_escape", "raw_unicode_escape", "charmap", "utf-7", "utf-16"],
+)
 def test_html_in_an_encoding_that_is_none(tmp_path: Path, name: str) -> None:
     with pytest.raises(ReadError, match="not UTF-8"):
         collect(write(tmp_path / "a.html", f'<meta charset="{name}">caf'.encode() + b"\xe9" + b"x" * 80))
@@ -179,6 +182,30 @@ def test_html_in_the_encoding_it_names(tmp_path: Path) -> None:
     assert collect(write(tmp_path / "a.html", page))[0][0].text == "café"
     with pytest.raises(ReadError, match="not UTF-8"):
         collect(write(tmp_path / "b.html", b"<p>caf\xe9"))
+
+
+@pytest.mark.parametrize(
+    ("label", "raw", "text"),
+    [
+        ("iso-8859-1", b"\x93don\x92t\x94 \x80 5 \x81", "“don’t” € 5 \x81"),
+        ("US-ASCII", b"\x96 \xe9", "– é"),
+        ("x-cp1252", b"\x97", "—"),
+        ("iso-8859-9", b"\x80 \xfe", "€ ş"),
+        ("iso-8859-15", b"\xa4", "€"),
+        ("gb2312", "朱镕基".encode("gbk"), "朱镕基"),
+        ("shift_jis", "①髙".encode("cp932"), "①髙"),
+        ("x-sjis", "①".encode("cp932"), "①"),
+        ("windows-31j", "①".encode("cp932"), "①"),
+        ("ks_c_5601-1987", "똠".encode("cp949"), "똠"),
+        ("Big5", "中①".encode("big5hkscs"), "中①"),
+        ("koi8-r", "да".encode("koi8-r"), "да"),
+    ],
+)
+def test_html_in_an_encoding_as_browsers_read_it(tmp_path: Path, label: str, raw: bytes, text: str) -> None:
+    page = f"<meta charset='{label}'><pre>".encode() + raw
+    assert collect(write(tmp_path / "a.html", page))[0][0].text == text
+    page = f'<?xml version="1.0" encoding="{label}"?><pre>'.encode() + raw
+    assert collect(write(tmp_path / "b.html", page))[0][0].text == text
 
 
 def test_pdf(tmp_path: Path) -> None:

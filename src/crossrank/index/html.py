@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from html import unescape
@@ -22,17 +23,58 @@ _QUOTE = re.compile(r"(?<==)[\"']|(?<== )[\"']")
 _ENDLESS = re.compile(r"&#(?:[0-9]{8,}|[xX][0-9a-fA-F]{8,});?")
 _LIKE_A_HEADING = re.compile(r" {0,3}#{1,6}[ \t]")
 _SPACES = re.compile(r"\s+")
-_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{2,40})", re.IGNORECASE)
+_CHARSET = re.compile(
+    rb"(?:<meta[^>]{0,200}?charset|^<\?xml[^>]{0,200}?encoding)\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{2,40})", re.IGNORECASE
+)
+# From WHATWG's Encoding Standard: what browsers read where a page names another encoding, and all that they read. So no
+# page is decoded by a codec of Python's that is none of texts, such as unicode_escape.
+_READ_AS = {
+    "ascii": "cp1252", "iso8859-1": "cp1252", "iso8859-9": "cp1254", "iso8859-11": "cp874", "tis-620": "cp874",
+    "gb2312": "gb18030", "gbk": "gb18030", "big5": "big5hkscs", "shift_jis": "cp932", "euc_kr": "cp949",
+}  # fmt: skip
+_CODECS = {
+    *("cp866", "cp874", "cp932", "cp949", "big5hkscs", "gb18030", "euc_jp", "iso2022_jp", "koi8-r", "koi8-u"),
+    *("mac-roman", "mac-cyrillic", *(f"cp{1250 + number}" for number in range(9))),
+    *(f"iso8859-{part}" for part in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)),
+}
+_LABELS = {"windows-31j": "cp932", "windows-949": "cp949", "windows-874": "cp874", "iso-8859-8-i": "iso8859-8"}
+# Bytes that are no character of cp1252 are those of Latin-1.
+_LATIN_1 = {0xDC00 + byte: byte for byte in range(0x80, 0x100)}
 
 
 def declared_encoding(raw: bytes) -> str | None:
-    """The encoding a page names in its first 4 KiB, if it does.
+    """The codec of the encoding that a page names in its first 4 KiB, as browsers read it; None where they read none.
 
     >>> declared_encoding(b'<meta charset="iso-8859-1">')
-    'iso-8859-1'
+    'cp1252'
     """
     found = _CHARSET.search(raw[:4096])
-    return found.group(1).decode("ascii") if found else None
+    if found is None:
+        return None
+    label = found.group(1).decode("ascii").lower()
+    try:
+        name = codecs.lookup(_LABELS.get(label, label.removeprefix("x-"))).name
+    except LookupError:
+        return None
+    name = _READ_AS.get(name, name)
+    return name if name in _CODECS else None
+
+
+def decoded(raw: bytes) -> str | None:
+    """A page as text by the encoding that it names; None where it names none or is not written in it.
+
+    >>> decoded(b'<meta charset="iso-8859-1"><p>\\x93caf\\xe9\\x94')[-6:]
+    '“café”'
+    """
+    codec = declared_encoding(raw)
+    if codec is None:
+        return None
+    if codec == "cp1252":
+        return raw.decode(codec, "surrogateescape").translate(_LATIN_1)
+    try:
+        return raw.decode(codec)
+    except UnicodeError:
+        return None
 
 
 def to_text(html: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from crossrank.errors import InputError, ReadError
 from crossrank.index.documents import Document, Failure, Limits, Markup
-from crossrank.index.html import declared_encoding
+from crossrank.index.html import decoded
 from crossrank.index.html import to_text as html_to_text
 from crossrank.index.rows import Report, Rows, count_lines, read_jsonl
 from crossrank.unicode import valid_text
@@ -235,7 +235,7 @@ def _read_file(source: Source, suffix: str, limits: Limits) -> Document:
         title, text = pdf_to_text(raw, str(source.path), limits)
         return Document(source.name, valid_text(text), valid_text(title), metadata)
     markup = MARKUP[suffix]
-    text = _decode(raw, source.path, declared_encoding(raw) if markup == "html" else None)
+    text = _decode(raw, source.path, markup == "html")
     title = ""
     if markup == "html":
         title, text = html_to_text(text)
@@ -253,19 +253,18 @@ def _bytes(path: Path, limit: int) -> bytes:
     return raw
 
 
-def _decode(raw: bytes, path: Path, declared: str | None) -> str:
+def _decode(raw: bytes, path: Path, page: bool) -> str:
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ReadError(f"{path} is UTF-16: save it as UTF-8 (`iconv -f UTF-16 -t UTF-8`)")
     if b"\0" in raw:
         raise ReadError(f"{path} is binary (it holds zero bytes), whatever its name says: leave it out")
     try:
-        return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if declared is not None:
-            try:
-                return raw.decode(declared).replace("\r\n", "\n").replace("\r", "\n")
-            except (LookupError, ValueError):  # Some codecs of Python's raise a plain UnicodeError.
-                pass
-        raise ReadError(
-            f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8 (`iconv -f ENCODING -t UTF-8`)"
-        ) from error
+        read = decoded(raw) if page else None
+        if read is None:
+            raise ReadError(
+                f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8 (`iconv -f ENCODING -t UTF-8`)"
+            ) from error
+        text = read
+    return text.replace("\r\n", "\n").replace("\r", "\n")
