@@ -64,7 +64,31 @@ def test_text_files(tmp_path: Path) -> None:
     assert (document.id, document.text, document.title, failures) == ("a.txt", "One\ntwo é\n", "", [])
     assert document.metadata == {"path": "a.txt", "type": "txt"}
     assert collect(write(tmp_path / "a.MD", "# T\n"))[0][0].markup == "markdown"
+    assert collect(write(tmp_path / "a.markdown", "# T\n"))[0][0].markup == "markdown"
+    assert collect(write(tmp_path / "a.xhtml", "<p>T"))[0][0].markup == "html"
     assert collect(write(tmp_path / "a.rst", "T\n=\n"))[0][0].markup == "rst"
+
+
+@pytest.mark.parametrize(
+    ("field", "title"),
+    [
+        ("title: Onions: a guide ", "Onions: a guide"),
+        ("title:\tC# in depth # a comment", "C# in depth"),
+        ('title: "Peel \\\\ \\"them\\" # all"', 'Peel \\ "them" # all'),
+        ("title: 'it''s'", "it's"),
+        ("title: >-\n  Folded", ""),
+        ("title: [a, b]", ""),
+        ("title:", ""),
+        ("title: ''", ""),
+        ("subtitle: x\nmeta:\n  title: y", ""),
+    ],
+)
+def test_the_title_of_front_matter(tmp_path: Path, field: str, title: str) -> None:
+    text = f"---\nlayout: page\n{field}\n---\ntitle: text\n"
+    (document,), _ = collect(write(tmp_path / "a.md", text))
+    assert (document.title, document.text) == (title, text)
+    assert collect(write(tmp_path / "b.md", f"\n{text}"))[0][0].title == ""
+    assert collect(write(tmp_path / "c.txt", text))[0][0].title == ""
 
 
 @pytest.mark.parametrize(
@@ -84,8 +108,11 @@ def test_a_large_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "big.txt"
     with path.open("wb") as file:
         file.truncate(50 * 2**20)
-    with pytest.raises(ReadError, match=r"raise Limits\.file_bytes"):
+    with pytest.raises(ReadError, match=r"split it, or in Python raise Limits\.file_bytes"):
         collect(path)
+    path.rename(tmp_path / "big.pdf")
+    with pytest.raises(ReadError, match=r"larger than 33,554,432 bytes: take out its text with `pdftotext`"):
+        collect(tmp_path / "big.pdf")
     assert collect(write(tmp_path / "b.txt", "x" * 100), Limits(file_bytes=100))[0]
     with pytest.raises(InputError, match="at least 1"):
         Limits(file_bytes=0)
@@ -238,6 +265,7 @@ def test_jsonl_rows(tmp_path: Path) -> None:
         ("rows.jsonl#5", "", "no id"),
     ]
     assert documents[0].metadata == {"lang": "en", "year": 2020, "tags": '["a"]'}
+    assert [d.text for d in collect(write(tmp_path / "a.ndjson", path.read_bytes()))[0]] == ["body", "generic", "no id"]
     packed = write(tmp_path / "rows.jsonl.gz", gzip.compress(path.read_bytes()))
     assert [d.text for d in collect(packed)[0]] == ["body", "generic", "no id"]
 

@@ -13,6 +13,9 @@ _ATX = re.compile(r" {0,3}(#{1,6})(?=[ \t]|$)")
 _FENCE = re.compile(r" {0,3}(?P<marks>`{3,}(?=[^`]*$)|~{3,})(?P<info>.*)")
 # A rule has a blank line behind it, or no line that closes it.
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(?![ \t]*\n)(?P<fields>(?:.*\n)*?)(?:---|\.\.\.)[ \t]*(?:\n|$)")
+_TITLE = re.compile(r"^title:[ \t]+(.*)", re.MULTILINE)
+_QUOTED = re.compile(r"'(?P<single>(?:[^']|'')*)'|\"(?P<double>(?:[^\"\\]|\\.)*)\"")
+_YAML_SIGNS = tuple("'\"|>&*!%@`#[{")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _RST_LINE = re.compile(r"([!-/:-@\[-`{-~])\1*$")
 _LONGEST = 300
@@ -64,6 +67,24 @@ def sections(text: str, markup: Markup) -> Iterator[Section]:
             yield Section((*above, heading.title), heading.end, end)
         else:
             yield Section(above, heading.start, end)
+
+
+def front_title(text: str) -> str:
+    """The title that Markdown's front matter names on one line, without YAML's quotes; empty where there is none.
+
+    >>> front_title("---\\nlayout: page\\ntitle: 'The cook''s book'  # second edition\\n---\\nPeel them.\\n")
+    "The cook's book"
+    """
+    front_matter = _FRONT_MATTER.match(text)
+    found = _TITLE.search(front_matter["fields"]) if front_matter else None
+    value = found.group(1).strip() if found else ""
+    quoted = _QUOTED.match(value)
+    if quoted is None:
+        # A plain value begins with no sign that means more, and a comment after a space ends it.
+        return "" if value.startswith(_YAML_SIGNS) else re.split(r"[ \t]#", value, maxsplit=1)[0].rstrip()
+    if quoted["single"] is not None:
+        return quoted["single"].replace("''", "'").strip()
+    return re.sub(r"\\([\"\\])", r"\1", quoted["double"]).strip()
 
 
 def _lines(text: str) -> Iterator[tuple[int, int, str]]:

@@ -13,13 +13,20 @@ from pathlib import Path
 
 from crossrank.errors import InputError, ReadError
 from crossrank.index.documents import Document, Failure, Limits, Markup
+from crossrank.index.headings import front_title
 from crossrank.index.html import decoded
 from crossrank.index.html import to_text as html_to_text
 from crossrank.index.rows import Report, Rows, count_lines, read_jsonl
 from crossrank.unicode import valid_text
 
-ROW_SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
-MARKUP: dict[str, Markup] = {".txt": "plain", ".md": "markdown", ".rst": "rst", ".html": "html", ".htm": "html"}
+# No .tsv: folders of judged sets hold their judgments in such files.
+ROW_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".csv", ".parquet")
+MARKUP: dict[str, Markup] = {
+    ".txt": "plain",
+    **dict.fromkeys((".md", ".markdown"), "markdown"),
+    ".rst": "rst",
+    **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
+}
 SUFFIXES = (*MARKUP, ".pdf", *ROW_SUFFIXES)
 
 
@@ -236,7 +243,7 @@ def _read_file(source: Source, suffix: str, limits: Limits) -> Document:
         return Document(source.name, valid_text(text), valid_text(title), metadata)
     markup = MARKUP[suffix]
     text = _decode(raw, source.path, markup == "html")
-    title = ""
+    title = front_title(text) if markup == "markdown" else ""
     if markup == "html":
         title, text = html_to_text(text)
     return Document(source.name, valid_text(text), valid_text(title), metadata, markup)
@@ -249,7 +256,8 @@ def _bytes(path: Path, limit: int) -> bytes:
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror}") from error
     if len(raw) > limit:
-        raise ReadError(f"{path} is larger than {limit:,} bytes: split it, or raise Limits.file_bytes")
+        cure = "take out its text with `pdftotext`" if suffix_of(path) == ".pdf" else "split it"
+        raise ReadError(f"{path} is larger than {limit:,} bytes: {cure}, or in Python raise Limits.file_bytes")
     return raw
 
 
