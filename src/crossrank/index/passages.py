@@ -160,7 +160,7 @@ def _path(title: str, headings: tuple[str, ...]) -> str:
 
 
 def _beginning(title: str, most: int, tokenizer: Tokenizer) -> str:
-    """A title of at most `most` tokens as it is, of another as much as has so many with its mark of a cut."""
+    """A title of at most `most` tokens; of a longer one the beginning, which has no more with the mark of the cut."""
     starts = _token_starts(title, tokenizer)
     if len(starts) < most:  # One is for the full stop that joins it to the text.
         return title
