@@ -15,7 +15,7 @@ from crossrank import backends, checkpoint
 from crossrank.asking import check_list, check_pairs, check_queries, check_whole
 from crossrank.batching import budget_of, plan, slices
 from crossrank.calibration import Platt, sigmoid
-from crossrank.encoder import Encoded, PairEncoder, Windows
+from crossrank.encoder import CHARACTERS_A_TOKEN, Encoded, PairEncoder, Windows
 from crossrank.errors import CheckpointError, InputError, ScoreError
 from crossrank.evidence import Evidence
 from crossrank.evidence import find as find_evidence
@@ -246,7 +246,8 @@ class CrossEncoder:
         both = np.array(characters, dtype=np.int64).reshape(-1, 2)
         # A token has a character at least, so that only longer passages can need windows.
         stretch = np.where(both[:, 1] > self._encoder.room, self._encoder.stretch(self.windows), 1.0)
-        return 1 + both[:, 0] + (both[:, 1] * stretch).astype(np.int64)
+        read = np.minimum(both[:, 1], CHARACTERS_A_TOKEN * max(self.windows.tokens, self._encoder.room))
+        return 1 + both[:, 0] + (read * stretch).astype(np.int64)
 
     def _sliced(self, costs: NDArray[np.int64], encode: Callable[[slice], Encoded]) -> Scored:
         """Scores of distinct pairs, a slice at a time."""
@@ -372,8 +373,8 @@ def load(
         window: passage tokens in one window, for passages that do not fit beside their query; fewer where the sequence
             has no room for so many.
         overlap: tokens that neighbouring windows share; fewer where windows are smaller than `window`.
-        fold: how the scores of windows become one: "max", "mean" or "first".
-        max_windows: windows read of one passage; the rest is reported as unread.
+        fold: how the scores of windows become one: "max", "mean" or "first", which reads the first window alone.
+        max_windows: windows read of one passage, unless `fold` is "first"; the rest is reported as unread.
 
     Raises:
         CheckpointError: the model is missing, damaged, or no cross-encoder.

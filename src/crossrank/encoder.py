@@ -39,7 +39,7 @@ class Windows:
         size: passage tokens in one window, when a passage does not fit into one sequence with its query.
         overlap: tokens that neighbouring windows share. Where a sequence has no room for `size` tokens beside the
             query, windows are smaller and share less: in proportion, or a quarter of the sequence where that is more.
-        fold: how window scores become one: "max", "mean" or "first".
+        fold: how window scores become one: "max", "mean" or "first", which reads the first window alone.
         most: windows read of one passage; what lies beyond is reported as unread, never silently dropped.
     """
 
@@ -56,6 +56,20 @@ class Windows:
             raise InputError(f"unknown fold {self.fold!r}; use 'max', 'mean' or 'first'")
         if self.most < 1:
             raise InputError(f"at least one window must be read, not {self.most}")
+
+    @property
+    def read(self) -> int:
+        """Windows that are read of one passage: no score comes from a second where only the first counts.
+
+        >>> Windows(fold="first").read
+        1
+        """
+        return 1 if self.fold == "first" else self.most
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one passage that its windows can hold."""
+        return self.size * self.read
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,7 +187,7 @@ class PairEncoder:
             InputError: a query has no token.
         """
         place = {text: row for row, text in enumerate(dict.fromkeys(passage for _, passage in pairs))}
-        passages, whole = beginnings(self._tokenizer, list(place), max(windows.size * windows.most, self.room))
+        passages, whole = beginnings(self._tokenizer, list(place), max(windows.tokens, self.room))
         of = np.fromiter((place[passage] for _, passage in pairs), dtype=np.int64, count=len(pairs))
         return self._encoded(
             [query for query, _ in pairs], passages, of, whole, windows, {} if heads is None else heads
@@ -219,6 +233,8 @@ class PairEncoder:
 
     def stretch(self, windows: Windows) -> float:
         """Tokens read for one of a long passage beside a short query: what overlaps is read more than once."""
+        if windows.read == 1:
+            return 1.0
         size = min(windows.size, self.room)
         return size / (size - self._overlap(size, windows))
 
@@ -266,7 +282,7 @@ class PairEncoder:
 
     def _windows(self, length: int, room: int, windows: Windows) -> list[tuple[int, int]]:
         size = min(windows.size, room)
-        return spans(length, size, self._overlap(size, windows))[: windows.most]
+        return spans(length, size, self._overlap(size, windows))[: windows.read]
 
     def _overlap(self, size: int, windows: Windows) -> int:
         # The overlap of whole windows would leave small ones hardly a step: with 512 tokens a passage of 360 beside a

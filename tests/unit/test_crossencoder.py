@@ -208,6 +208,33 @@ def test_what_scored_tokens_refuses(scorer: CrossEncoder) -> None:
     assert len(scorer.scored_tokens([], Tokens.of([])).scores) == 0
 
 
+@pytest.mark.parametrize("how", ["text", "ids"])
+def test_where_the_first_window_counts_no_other_is_read(cross_encoder_folder: Path, how: str) -> None:
+    def scored(**windows: Any) -> crossencoder.Scored:
+        read = crossrank.load(cross_encoder_folder, backend="fake", window=20, overlap=5, **windows)
+        if how == "ids":
+            return read.scored_tokens(["what"] * 2, ids_of(read, texts))
+        return read.scored([("what", text) for text in texts])
+
+    texts = ["the cat " * 100, "bread"]
+    first, one = scored(fold="first"), scored(max_windows=1)
+    np.testing.assert_array_equal(first.scores, one.scores)
+    assert first.tokens == one.tokens < scored().tokens
+    assert first.truncations == one.truncations
+    (cut,) = first.truncations
+    assert (cut.read, cut.windows, cut.lost) == (20, 1, True)
+
+
+def test_what_is_not_read_of_a_passage_costs_nothing(cross_encoder_folder: Path) -> None:
+    first = crossrank.load(cross_encoder_folder, backend="fake", window=20, overlap=5, fold="first")
+    lengths, counts = first.sequence_lengths("what", np.array([5, 300]))
+    assert counts.tolist() == [1, 1]
+    assert len(lengths) == 2
+    whole = crossrank.load(cross_encoder_folder, backend="fake", window=20, overlap=5)
+    (short, long), (_, all_of_it) = (made._costs([(4, 20), (4, 1_000_000)]) for made in (first, whole))
+    assert short < long < all_of_it / 20
+
+
 # What can be asked.
 
 UNSEEN = ["\u200b", "\ufeff", "\0", "\u00ad", "\u2060", "\x07", " \u200b\t"]

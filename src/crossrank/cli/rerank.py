@@ -66,7 +66,7 @@ Examples:
 )  # fmt: skip
 @click.option(
     "--fold", type=click.Choice(FOLDS), default="max", show_default=True,
-    help="How the scores of a passage's windows become one.",
+    help="How the scores of a passage's windows become one; first reads the first window alone.",
 )  # fmt: skip
 @budget.budget_ms
 @options.engine
