@@ -102,10 +102,33 @@ def test_rerank_keeps_the_ids_of_jsonl(ce: str) -> None:
         encoding="utf-8",
     )
     found = {row["id"]: row for row in rows(run("rerank", "tea", "a.jsonl", "-m", ce, "--json"))}
-    assert set(found) == {"7", "b", "a.jsonl:4"}
+    assert set(found) == {7, "b", "a.jsonl:4"}
     assert found["b"]["title"] == "On bread"
     lines = rows(run("rerank", "tea", "a.jsonl", "-m", ce, "--json", "--input", "lines"))
     assert len(lines) == 4
+
+
+def test_rerank_gives_the_fields_of_a_row_back(ce: str) -> None:
+    row = {"id": 1, "text": "Tea.", "score": 9, "year": 2020, "tags": ["a", {"b": None}], "meta": {"page": 3}}
+    Path("a.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    (found,) = rows(run("rerank", "tea", "a.jsonl", "-m", ce, "--json"))
+    assert {key: found[key] for key in row if key != "score"} == {key: row[key] for key in row if key != "score"}
+    assert found["score"] != 9, "what rerank says of a passage is its own"
+    Path("a.csv").write_text("id,Text,year\n1,Tea.,2020\n", encoding="utf-8")
+    (found,) = rows(run("rerank", "tea", "a.csv", "-m", ce, "--json"))
+    assert (found["id"], found["text"], found["year"]) == ("1", "Tea.", "2020")
+    assert "Text" not in found
+    # What Python reads, but JSON cannot hold.
+    odd = '{"text": "Tea.", "a": [NaN, 1e999], "b": {"\\ud800": "\\ud800"}, "score": NaN}\n'
+    (found,) = rows(run("rerank", "tea", "--input", "jsonl", "-m", ce, "--json", stdin=odd))
+    assert (found["a"], found["b"]) == ([None, None], {"\ufffd": "\ufffd"})
+
+
+def test_rerank_gives_back_what_search_found(ce: str) -> None:
+    found = {"rank": 1, "id": "a#0", "document": "a.md", "score": 0.5, "step": "fused", "title": "", "text": "Tea.",
+             "metadata": {"year": 2020}}  # fmt: skip
+    (again,) = rows(run("rerank", "tea", "--input", "jsonl", "-m", ce, "--json", stdin=json.dumps(found)))
+    assert (again["id"], again["document"], again["metadata"]) == ("a#0", "a.md", {"year": 2020})
 
 
 @pytest.mark.parametrize(

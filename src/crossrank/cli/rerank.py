@@ -12,7 +12,7 @@ from crossrank.cli.exits import Exit
 from crossrank.errors import InputError
 
 if TYPE_CHECKING:
-    from crossrank.cli.rows import Layout
+    from crossrank.cli.rows import Layout, Row
     from crossrank.crossencoder import Ranked
     from crossrank.evidence import Evidence
     from crossrank.lateinteraction import PairScorer
@@ -103,15 +103,19 @@ def command(
 
     In a pipe the columns are rank, score and text. A passage without text comes last and has no score. With --explain
     the sentence that answers best is marked on a terminal, a fourth column in a pipe, and "evidence" in JSON.
+
+    JSON gives the other fields of a row back as they were, "metadata" too; a field named like one that is printed here,
+    such as "score", gives way to it.
     """
     from crossrank.cli import rows
 
     query = rows.query(query)
-    passages = rows.read(files or ("-",), rows.checked(encoding), layout)
+    given = rows.read(files or ("-",), rows.checked(encoding), layout)
+    passages = [row.passage for row in given]
     if not passages:
         terminal.note("No passages were given, so there is nothing to rank.")
     if model is not None and options.is_address(model):
-        return _ask(model, query, passages, k, budget_ms, as_json)
+        return _ask(model, query, given, k, budget_ms, as_json)
     import crossrank
 
     reads = {"max_length": max_length, "window": window, "overlap": overlap, "fold": fold}
@@ -132,14 +136,14 @@ def command(
     _warn_of_cuts(ranked.truncations, passages, scorer)
     if ranked.note:
         terminal.warn(f"{ranked.note}.")
-    _print(ranked, chances, passages, evidence, read, as_json)
+    _print(ranked, chances, given, evidence, read, as_json)
     if isinstance(scorer, crossrank.CachedScorer):
         terminal.uses(scorer.uses)
     return Exit.OK
 
 
 def _ask(
-    model: str, query: str, passages: Sequence[Passage], k: int | None, budget_ms: float | None, as_json: bool
+    model: str, query: str, given: Sequence[Row], k: int | None, budget_ms: float | None, as_json: bool
 ) -> Exit:
     """Print the order of a language model.
 
@@ -156,14 +160,14 @@ def _ask(
             "a language model goes without --budget-ms (or CROSSRANK_BUDGET_MS): what it takes cannot be planned"
         )
     local = ("probability", "explain", "cache", *READS, "backend", "device", "dtype", "threads")
-    if given := _given(local):
-        raise InputError(f"{model} is a language model behind an address, which knows no {given}: leave it out")
+    if unknown := _given(local):
+        raise InputError(f"{model} is a language model behind an address, which knows no {unknown}: leave it out")
     asked = Counted(options.language_model(model))
-    scores = asked.score([(query, passage.scored_text) for passage in passages])
+    scores = asked.score([(query, row.passage.scored_text) for row in given])
     order = order_of(scores)[:k]
-    if passages:
+    if given:
         terminal.note(f"{model}: {asked.note}.")
-    _print(Ranked(tuple(order.tolist()), scores[order], ()), None, passages, None, None, as_json)
+    _print(Ranked(tuple(order.tolist()), scores[order], ()), None, given, None, None, as_json)
     return Exit.SOME_FAILED if asked.failed else Exit.OK
 
 
@@ -223,13 +227,14 @@ def _tokens(truncation: Truncation) -> str:
 def _print(
     ranked: Ranked,
     chances: list[float] | None,
-    passages: Sequence[Passage],
+    given: Sequence[Row],
     evidence: Found | None,
     read: int | None,
     as_json: bool,
 ) -> None:
+    passages = [row.passage for row in given]
     if as_json:
-        _print_json(ranked, chances, passages, evidence, read)
+        _print_json(ranked, chances, given, evidence, read)
     elif terminal.on_terminal():
         _print_table(ranked, chances, passages, evidence)
     else:
@@ -239,16 +244,16 @@ def _print(
 def _print_json(
     ranked: Ranked,
     chances: list[float] | None,
-    passages: Sequence[Passage],
+    given: Sequence[Row],
     evidence: Found | None,
-    read: int | None = None,
+    read: int | None,
 ) -> None:
     truncations = {t.position: terminal.truncation_fields(t) for t in ranked.truncations}
     for row, (position, score) in enumerate(ranked):
-        passage, finite = passages[position], terminal.finite(score)
+        passage, finite = given[position].passage, terminal.finite(score)
         line: dict[str, Any] = {
             "rank": row + 1,
-            "id": passage.id,
+            "id": given[position].id,
             "position": position,
             "score": finite,
             "probability": chances[row] if chances is not None and finite is not None else None,
@@ -262,7 +267,7 @@ def _print_json(
             line["evidence"] = terminal.evidence_fields(evidence[row], passage.text)
         if -1 in truncations:
             line["query_truncation"] = truncations[-1]
-        terminal.json_line(line)
+        terminal.json_line({**line, **{key: value for key, value in given[position].fields.items() if key not in line}})
 
 
 def _print_lines(

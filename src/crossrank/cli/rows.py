@@ -6,10 +6,12 @@ import codecs
 import csv
 import gzip
 import json
+import math
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
@@ -19,6 +21,7 @@ from crossrank.cli import terminal
 from crossrank.errors import ReadError
 from crossrank.index.rows import ID_FIELDS, TEXT_FIELDS, TITLE_FIELD
 from crossrank.types import Passage, check_query
+from crossrank.unicode import valid_text
 
 Layout = Literal["lines", "jsonl", "csv"]
 _LAYOUTS: dict[str, Layout] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
@@ -29,7 +32,22 @@ MOST_BYTES = 16 * 1024 * 1024
 _GZIP = b"\x1f\x8b"
 
 
-def read(files: Sequence[str], encoding: str, layout: Layout | None) -> list[Passage]:
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A passage, and what of its row goes back to the user as it was.
+
+    Attributes:
+        passage: what is ranked.
+        id: of the row, a number where it was one; the passage's where the row has none.
+        fields: all others, as JSON can hold them: NaN is null, and half of a surrogate pair is U+FFFD.
+    """
+
+    passage: Passage
+    id: Any
+    fields: Mapping[str, Any]
+
+
+def read(files: Sequence[str], encoding: str, layout: Layout | None) -> list[Row]:
     """All passages of all files, in order; `-` is stdin, and `.gz` files are decompressed as they are read.
 
     A passage's id is the row's own (`id` or `_id`), or else file and line, `notes.txt:3`. Rows hold their text in the
@@ -44,7 +62,7 @@ def read(files: Sequence[str], encoding: str, layout: Layout | None) -> list[Pas
         ReadError: a file that is not text in this encoding, a line beyond 16 MiB, a row without text, or a `.json` file
             whose layout is not given.
     """
-    passages: list[Passage] = []
+    passages: list[Row] = []
     for file in files:
         name = "stdin" if file == "-" else click.format_filename(file)
         held = layout or _layout(file, name)
@@ -70,7 +88,7 @@ def _layout(file: str, name: str) -> Layout:
     return _LAYOUTS.get(path.suffix, "lines")
 
 
-def _plain(found: Iterable[str], name: str, told: bool) -> Iterator[Passage]:
+def _plain(found: Iterable[str], name: str, told: bool) -> Iterator[Row]:
     """One passage a line; `told` when the user said so."""
     for number, line in enumerate(found, start=1):
         if number == 1 and not told and _is_row(line):
@@ -78,7 +96,7 @@ def _plain(found: Iterable[str], name: str, told: bool) -> Iterator[Passage]:
                 f"the first line of {name} is a JSON object, and is ranked as the text it is written in; to rank the "
                 f"text that it holds, add --input jsonl."
             )
-        yield Passage(f"{name}:{number}", line, document=name)
+        yield Row(Passage(f"{name}:{number}", line, document=name), f"{name}:{number}", {})
 
 
 def _is_row(line: str) -> bool:
@@ -89,7 +107,7 @@ def _is_row(line: str) -> bool:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return isinstance(row, dict) and isinstance(_field(row, TEXT_FIELDS), str)
+    return isinstance(row, dict) and isinstance(row.get(_key(row, TEXT_FIELDS)), str)
 
 
 def checked(encoding: str) -> str:
@@ -197,7 +215,7 @@ def _decoded(line: bytes, name: str, number: int, encoding: str) -> str:
     return text
 
 
-def _table(found: Iterable[str], name: str) -> Iterator[Passage]:
+def _table(found: Iterable[str], name: str) -> Iterator[Row]:
     """One passage a row, after a line with the names of the columns; what separates them is told as an index tells."""
     # What is read may be as long as a line; the module's own limit is 128 KiB.
     csv.field_size_limit(MOST_BYTES)
@@ -215,7 +233,7 @@ def _table(found: Iterable[str], name: str) -> Iterator[Passage]:
                 header = row
                 _check_header(header, name)
             elif len(row) == len(header):
-                yield _passage(dict(zip(header, row, strict=True)), where, name)
+                yield _row(dict(zip(header, row, strict=True)), where, name)
             elif row:
                 raise ReadError(
                     f"{where} has {terminal.count(len(row), 'cell')}, but the first line names "
@@ -245,18 +263,19 @@ def _check_header(header: Sequence[str], name: str) -> None:
         raise ReadError(f"{name} has two columns of the same name: rename one")
 
 
-def _json(line: str, where: str, name: str) -> Passage:
+def _json(line: str, where: str, name: str) -> Row:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ReadError(f"{where} is not a JSON row ({error}). For plain lines of text add --input lines.") from error
     if not isinstance(row, dict):
         raise ReadError(f'{where}: a row must be an object such as {{"id": "7", "text": "..."}}, not {_kind(row)}')
-    return _passage(row, where, name)
+    return _row(row, where, name)
 
 
-def _passage(row: Mapping[str, Any], where: str, name: str) -> Passage:
-    text, title, given = (_field(row, names) for names in (TEXT_FIELDS, (TITLE_FIELD,), ID_FIELDS))
+def _row(row: Mapping[str, Any], where: str, name: str) -> Row:
+    keys = [_key(row, names) for names in (TEXT_FIELDS, (TITLE_FIELD,), ID_FIELDS)]
+    text, title, given = (row.get(key) for key in keys)
     if not isinstance(text, str):
         held = ", ".join(map(str, list(row)[:8])) or "nothing"
         raise ReadError(
@@ -271,13 +290,28 @@ def _passage(row: Mapping[str, Any], where: str, name: str) -> Passage:
         raise ReadError(
             f"{where} holds half of a surrogate pair (\\ud8xx without \\udcxx), so it is no text"
         ) from error
-    return made
+    try:
+        fields = {valid_text(key): _valid(value) for key, value in row.items() if key not in keys}
+    except RecursionError as error:
+        raise ReadError(f"{where} is nested too deep to be printed again; leave such fields out") from error
+    return Row(made, made.id if given in (None, "") else _valid(given), fields)
 
 
-def _field(row: Mapping[str, Any], names: Sequence[str]) -> Any:
-    """The first field that has one of these names, in their order; None where there is none."""
-    by_name = {str(key).strip().lower(): value for key, value in row.items()}
-    return next((by_name[name] for name in names if name in by_name), None)
+def _valid(value: Any) -> Any:
+    """What JSON gave, as JSON can be written: Python also reads what is neither JSON nor text."""
+    if isinstance(value, str):
+        return valid_text(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {valid_text(key): _valid(held) for key, held in value.items()}
+    return [_valid(held) for held in value] if isinstance(value, list) else value
+
+
+def _key(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The row's own key of the first field that has one of these names, in their order; "" where there is none."""
+    keys = {key.strip().lower(): key for key in row}
+    return next((keys[name] for name in names if name in keys), "")
 
 
 def _kind(value: Any) -> str:
