@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from crossrank import extras
+import os
+
+from crossrank import cores, extras
 from crossrank.asking import check_whole
-from crossrank.backends import cpu, cuda, reference
+from crossrank.backends import cpu, cuda, reference, sharing
 from crossrank.checkpoint import Checkpoint
 from crossrank.errors import InputError
 from crossrank.types import Backend
@@ -12,6 +14,9 @@ from crossrank.types import Backend
 NAMES = ("auto", "cpu", "cuda", "reference", "torch", "fake")
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+# A GPU's context, and the threads of torch, do not reach over a fork; weights in memory do.
+FORKED = ("cuda", "torch")
+_open = sharing.Table()
 
 
 def open(
@@ -21,7 +26,10 @@ def open(
     dtype: str = "auto",
     threads: int | None = None,
 ) -> Backend:
-    """The forward pass of `checkpoint`.
+    """The forward pass of `checkpoint`. A model that is open already, with the same options, is not loaded again.
+
+    So scorers and pipelines of one process share the weights, which are only read. They are freed with the last that
+    uses them, and loaded anew where the files have changed.
 
     Args:
         checkpoint: the model.
@@ -43,6 +51,15 @@ def open(
     if threads is not None:
         check_whole("threads", threads)
     chosen = _choose(checkpoint, device, dtype)[0] if name == "auto" else name
+    model = sharing.identity(checkpoint)
+    if model is None:
+        return _opened(checkpoint, chosen, tier, device, dtype, threads)
+    key = (model, chosen, tier, device, dtype, cores.available() if threads is None else threads)
+    key = (*key, os.getpid() if chosen in FORKED else 0)
+    return _open.get(key, lambda: _opened(checkpoint, chosen, tier, device, dtype, threads))
+
+
+def _opened(checkpoint: Checkpoint, chosen: str, tier: str, device: str, dtype: str, threads: int | None) -> Backend:
     if chosen == "torch":
         from crossrank.backends import torch  # needs the extra, which the base install leaves out
 

@@ -142,9 +142,7 @@ def command(
     return Exit.OK
 
 
-def _ask(
-    model: str, query: str, given: Sequence[Row], k: int | None, budget_ms: float | None, as_json: bool
-) -> Exit:
+def _ask(model: str, query: str, given: Sequence[Row], k: int | None, budget_ms: float | None, as_json: bool) -> Exit:
     """Print the order of a language model.
 
     Raises:
