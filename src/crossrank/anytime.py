@@ -142,12 +142,18 @@ def fetched(texts: Texts, ids: Sequence[str]) -> list[Passage]:
     """The passages of the given ids, in their order, in whatever order `texts` gives them.
 
     Raises:
-        InputError: one is missing: the scores of those after it would be other documents'.
+        InputError: one is missing: the scores of those after it would be other documents'. Or what is given is no
+            `Passage`.
 
     >>> [passage.text for passage in fetched(lambda ids: [Passage("b", "B"), Passage("a", "A")], ["a", "b"])]
     ['A', 'B']
     """
     found = list(texts(ids))
+    if wrong := [one for one in found if not isinstance(one, Passage)]:
+        raise InputError(
+            f"`texts` must give a crossrank.Passage for each id, not {type(wrong[0]).__name__}; make them with "
+            "Passage(id, text)"
+        )
     if [passage.id for passage in found] == list(ids):
         return found
     by_id = {passage.id: passage for passage in found}

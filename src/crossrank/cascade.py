@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,10 @@ class Stage:
     stopping: Stopping | None = None
 
     def __post_init__(self) -> None:
+        if not callable(getattr(self.scorer, "score", None)):
+            given = repr(self.scorer) if isinstance(self.scorer, str) else type(self.scorer).__name__
+            cure = f"crossrank.load({given})" if isinstance(self.scorer, str) else "crossrank.load()"
+            raise InputError(f"a stage takes what scores pairs, such as {cure}, not {given}: it has no method score")
         check_k(self.depth, "depth")
         if not 0.0 < self.weight <= 1.0:
             raise InputError(f"a stage's weight must be over 0 and at most 1, not {self.weight}")
@@ -173,7 +177,8 @@ def rerank(
         documents below keep the order and the scores of the step before.
 
     Raises:
-        InputError: `ranking` is no `Ranking`, an unknown `on_error`; and what a scorer raises, unless `on_error` keeps.
+        InputError: `ranking` is no `Ranking`, `stages` no list of them, `texts` no function, an unknown `on_error`; and
+            what a scorer raises, unless `on_error` keeps.
 
     >>> class Longest:
     ...     def score(self, pairs):
@@ -187,6 +192,12 @@ def rerank(
     if on_error not in ("raise", "keep"):
         raise InputError(f"on_error must be 'raise' or 'keep', not {on_error!r}")
     check_ranking(ranking)
+    stages = check_stages(stages)
+    if not callable(texts):
+        raise InputError(
+            f"`texts` is a function that gives the passages of a list of ids, not {type(texts).__name__}; of a dict d "
+            "of texts that is lambda ids: [crossrank.Passage(id, d[id]) for id in ids]"
+        )
     traces: list[Trace] = []
     for number, stage in enumerate(stages):
         began = clock()
@@ -209,6 +220,27 @@ def rerank(
         raw = dict(zip(head.ids, made.scores.tolist(), strict=False))
         traces.append(Trace(stage.name, ranking, clock() - began, raw, made.truncations, made.note, made.stopped))
     return ranking, tuple(traces)
+
+
+def check_stages(value: Any) -> list[Stage]:
+    """The stages in a list; refuse one in place of a list, and what is no `Stage`, such as a scorer.
+
+    >>> check_stages(Stage(Unavailable("a", InputError(""))))
+    Traceback (most recent call last):
+    ...
+    crossrank.errors.InputError: stages are a list, not one stage; put it into one: [stage]
+    """
+    if isinstance(value, Stage):
+        raise InputError("stages are a list, not one stage; put it into one: [stage]")
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise InputError(f"stages are a list of crossrank.Stage, not {type(value).__name__}")
+    stages = list(value)
+    for stage in stages:
+        if not isinstance(stage, Stage):
+            raise InputError(
+                f"a stage is a crossrank.Stage, not {type(stage).__name__}; make one with Stage(scorer, depth=100)"
+            )
+    return stages
 
 
 def distinct(stages: Sequence[Stage]) -> tuple[Stage, ...]:

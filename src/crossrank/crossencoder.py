@@ -85,7 +85,7 @@ class CrossEncoder:
 
     Args:
         read: a cross-encoder's checkpoint.
-        backend: what computes; see `crossrank.backends.open`.
+        backend: what computes; what `crossrank.backends.open` gives when absent.
         windows: how passages are read that do not fit into one sequence with their query.
         max_length: tokens in one sequence; the checkpoint's own when absent.
     """
@@ -93,10 +93,11 @@ class CrossEncoder:
     def __init__(
         self,
         read: checkpoint.Checkpoint,
-        backend: Backend,
+        backend: Backend | None = None,
         windows: Windows | None = None,
         max_length: int | None = None,
     ) -> None:
+        checkpoint.check_read(read, "load")
         if read.kind != "cross-encoder":
             load, taken = ("load_late", "search and rerank take") if read.late else ("load_embedder", "index takes")
             raise CheckpointError(
@@ -108,7 +109,7 @@ class CrossEncoder:
         if max_length is not None and not 5 <= max_length <= read.max_length:
             raise InputError(f"max_length must be from 5 to {read.max_length} for {read.name}, not {max_length}")
         self.checkpoint = read
-        self.backend = backend
+        self.backend = backends.open(read) if backend is None else backend
         self.windows = windows or Windows()
         self._encoder = PairEncoder(read.tokenizer(), max_length or read.max_length)
         self._calibration = Platt(**read.calibration) if read.calibration else None

@@ -28,17 +28,18 @@ class TextEmbedder:
 
     Args:
         read: a bi-encoder's checkpoint.
-        backend: what computes; see `crossrank.backends.open`.
+        backend: what computes; what `crossrank.backends.open` gives when absent.
     """
 
-    def __init__(self, read: checkpoint.Checkpoint, backend: Backend) -> None:
+    def __init__(self, read: checkpoint.Checkpoint, backend: Backend | None = None) -> None:
+        checkpoint.check_read(read, "load_embedder")
         if read.kind != "bi-encoder" or read.pooling is None:
             raise CheckpointError(
                 f"{read.name} is a {read.kind} model, not a bi-encoder; embed with a sentence-transformers model such "
                 "as 'embed', or load it with crossrank.load(...) to score pairs"
             )
         self.checkpoint = read
-        self.backend = backend
+        self.backend = backends.open(read) if backend is None else backend
         self.max_length = read.max_length
         self._pooling: Pooling = read.pooling
         self.tokenizer: Tokenizer = read.tokenizer()

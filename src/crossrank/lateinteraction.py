@@ -46,15 +46,17 @@ class LateInteraction:
 
     Args:
         read: a late-interaction checkpoint.
-        backend: what computes; see `crossrank.backends.open`.
+        backend: what computes; what `crossrank.backends.open` gives when absent.
     """
 
-    def __init__(self, read: checkpoint.Checkpoint, backend: Backend) -> None:
+    def __init__(self, read: checkpoint.Checkpoint, backend: Backend | None = None) -> None:
+        checkpoint.check_read(read, "load_late")
         if read.late is None:
             raise CheckpointError(
                 f"{read.name} is a {read.kind}, which has no map of token vectors; load it with crossrank.load(...) or "
                 "crossrank.load_embedder(...), or name a late-interaction model such as colbert-ir/colbertv2.0"
             )
+        backend = backends.open(read) if backend is None else backend
         if not isinstance(backend, TokenBackend):
             raise InputError(f"the backend {backend.name} gives no token vectors; use 'cpu', 'reference' or 'torch'")
         self.checkpoint = read

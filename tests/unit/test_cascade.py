@@ -150,6 +150,34 @@ def test_what_is_no_ranking_is_refused_with_the_cure():
         rerank("q", [("doc_1", 1.0)], [Stage(Table({}), 3)], texts)
 
 
+@pytest.mark.parametrize(
+    ("stages", "given", "said"),
+    [
+        (Stage(Table({}), 3), texts, r"not one stage; put it into one: \[stage\]"),
+        ([Table({})], texts, r"not Table; make one with Stage\(scorer, depth=100\)"),
+        (Table({}), texts, "a list of crossrank.Stage, not Table"),
+        ("small", texts, "a list of crossrank.Stage, not str"),
+        ([Stage(Table({}), 3)], {"a": "text of a"}, "gives the passages of a list of ids, not dict"),
+        ([Stage(Table({}), 3)], lambda ids: [f"text of {i}" for i in ids], "Passage for each id, not str"),
+    ],
+)
+def test_likely_mistakes_are_told_with_the_cure(stages, given, said):
+    with pytest.raises(InputError, match=said):
+        rerank("q", START, stages, given)
+
+
+def test_any_iterable_of_stages_is_a_list():
+    table = Table({f"text of {i}": 0.0 for i in "abcdef"})
+    _, traces = rerank("q", START, (Stage(table, depth) for depth in (3, 2)), texts)
+    assert len(traces) == 2
+
+
+@pytest.mark.parametrize("scorer", ["small", None, 3])
+def test_a_stage_takes_what_scores(scorer):
+    with pytest.raises(InputError, match=r"such as crossrank\.load\("):
+        Stage(scorer)
+
+
 def test_a_scorer_of_the_wrong_shape():
     class Wrong:
         def score(self, pairs):

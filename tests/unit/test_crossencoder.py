@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import crossrank
 import spies
 import tiny
-from crossrank import crossencoder
+from crossrank import checkpoint, crossencoder
 from crossrank.backends.cpu import Native, library
 from crossrank.checkpoint import vocabulary
 from crossrank.crossencoder import CrossEncoder
@@ -206,6 +206,28 @@ def test_what_scored_tokens_refuses(scorer: CrossEncoder) -> None:
     with pytest.raises(InputError, match="empty"):
         scorer.scored_tokens(["what", " "], two)
     assert len(scorer.scored_tokens([], Tokens.of([])).scores) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "load"),
+    [
+        (crossrank.CrossEncoder, "load"),
+        (crossrank.TextEmbedder, "load_embedder"),
+        (crossrank.LateInteraction, "load_late"),
+    ],
+)
+def test_a_model_made_of_its_name_says_how_it_is_loaded(kind: Any, load: str, cross_encoder_folder: Path) -> None:
+    with pytest.raises(InputError, match=rf"not of str; use crossrank\.{load}\('small'\)"):
+        kind("small")
+    with pytest.raises(InputError, match=rf"use crossrank\.{load}\('{cross_encoder_folder}'\)"):
+        kind(cross_encoder_folder)
+    with pytest.raises(InputError, match=rf"not of NoneType; use crossrank\.{load}\(name\)"):
+        kind(None)
+
+
+def test_a_checkpoint_alone_is_enough(cross_encoder_folder: Path) -> None:
+    made, loaded = CrossEncoder(checkpoint.read(cross_encoder_folder)), crossrank.load(cross_encoder_folder)
+    assert made.backend is loaded.backend
 
 
 @pytest.mark.parametrize("how", ["text", "ids"])

@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from crossrank.checkpoint.exporting import export
 from crossrank.checkpoint.reading import read
-from crossrank.checkpoint.record import Checkpoint
+from crossrank.checkpoint.record import Checkpoint, check_read
 
-__all__ = ["Checkpoint", "export", "read"]
+__all__ = ["Checkpoint", "check_read", "export", "read"]

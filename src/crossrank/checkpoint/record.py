@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from crossrank.checkpoint import vocabulary, weights
 from crossrank.checkpoint.late import Late
 from crossrank.checkpoint.settings import Activation
-from crossrank.errors import CheckpointError
+from crossrank.errors import CheckpointError, InputError
 from crossrank.types import Pooling
 
 Kind = Literal["cross-encoder", "bi-encoder", "late-interaction"]
@@ -139,6 +139,16 @@ class Checkpoint:
         for name, (path, theirs) in self.modules.items():
             found[name] = dict(weights.load(path))[theirs]
         return found
+
+
+def check_read(value: Any, load: str) -> None:
+    """Refuse what is no checkpoint, such as the name of a model; `load` is the function that takes one."""
+    if not isinstance(value, Checkpoint):
+        named = repr(str(value)) if isinstance(value, (str, Path)) else "name"
+        raise InputError(
+            f"a model is made of a checkpoint that was read, not of {type(value).__name__}; "
+            f"use crossrank.{load}({named})"
+        )
 
 
 def prefix_of(names: Mapping[str, Any]) -> str:
