@@ -21,6 +21,7 @@ from crossrank.evidence import Evidence
 from crossrank.evidence import find as find_evidence
 from crossrank.lookahead import lookahead
 from crossrank.models import named
+from crossrank.scored import Progress, Scored, spread
 from crossrank.types import Backend, Passage, Tokens, Truncation, order_of
 from crossrank.windows import Fold, fold
 
@@ -29,26 +30,6 @@ from crossrank.windows import Fold, fold
 FIRST_SLICE, SLICE = 65_536, 262_144
 # Characters a token, about, to compare passages of ids with those of text.
 CHARACTERS = 4
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scored:
-    """Scores of pairs, with what was read of them.
-
-    Attributes:
-        scores: raw logits in the order of the pairs, shape (n,); -inf for a blank passage. One is blank that holds
-            nothing but white space, or no token that the model reads, such as a lone U+200B.
-        truncations: passages that were cut or read in windows, and queries that were cut (position -1).
-        tokens: tokens the model read.
-        cached: pairs whose scores were not computed but remembered (`crossrank.CachedScorer`).
-        note: what a cache could not do; empty when there is nothing to say.
-    """
-
-    scores: NDArray[np.float32]
-    truncations: tuple[Truncation, ...]
-    tokens: int
-    cached: int = 0
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,11 +140,15 @@ class CrossEncoder:
         """
         return self._encoder.count(text)
 
-    def score(self, pairs: Iterable[Sequence[str]]) -> NDArray[np.float32]:
+    def score(self, pairs: Iterable[Sequence[str]], *, progress: Progress | None = None) -> NDArray[np.float32]:
         """Raw logits of (query, passage) pairs, shape (n,), in their order; larger is more relevant.
 
         Two-label models give the log-odds of their second label. A blank passage gets -inf. Equal pairs are scored
         once. A pair is a tuple or a list of two.
+
+        Args:
+            pairs: texts.
+            progress: called after each batch with how many distinct pairs are scored, about, and how many there are.
 
         Raises:
             InputError: a query is blank or has no token, or an item is not a pair of strings.
@@ -174,9 +159,9 @@ class CrossEncoder:
         >>> bool(scores[0] > scores[1])
         True
         """
-        return self.scored(pairs).scores
+        return self.scored(pairs, progress=progress).scores
 
-    def scored(self, pairs: Iterable[Sequence[str]]) -> Scored:
+    def scored(self, pairs: Iterable[Sequence[str]], *, progress: Progress | None = None) -> Scored:
         """Like `score`, with a report of what was cut or read in windows.
 
         Long lists are read in slices, so that memory does not grow with them; while the backend scores one slice, a
@@ -189,7 +174,7 @@ class CrossEncoder:
         def encode(part: slice) -> Encoded:
             return self._encoder.encode(distinct[part], self.windows, heads)
 
-        found = self._sliced(self._costs([(len(query), len(text)) for query, text in distinct]), encode)
+        found = self._sliced(self._costs([(len(query), len(text)) for query, text in distinct]), encode, progress)
         # Also those that stand beside blank passages only.
         self._encoder.check_queries([query for query, _ in pairs], heads)
         place = {pair: row for row, pair in enumerate(distinct)}
@@ -250,7 +235,9 @@ class CrossEncoder:
         read = np.minimum(both[:, 1], CHARACTERS_A_TOKEN * max(self.windows.tokens, self._encoder.room))
         return 1 + both[:, 0] + (read * stretch).astype(np.int64)
 
-    def _sliced(self, costs: NDArray[np.int64], encode: Callable[[slice], Encoded]) -> Scored:
+    def _sliced(
+        self, costs: NDArray[np.int64], encode: Callable[[slice], Encoded], progress: Progress | None = None
+    ) -> Scored:
         """Scores of distinct pairs, a slice at a time."""
         scores = np.empty(len(costs), dtype=np.float32)
         queries: list[Truncation] = []
@@ -260,7 +247,10 @@ class CrossEncoder:
         with closing(lookahead(encode, parts)) as encoded:
             for part, whole in zip(parts, encoded, strict=True):
                 made = whole.filled()
-                logits = self._forward(made.tokens)
+                logits = np.empty(len(made.tokens), dtype=np.float32)
+                for done in self._forward(made.tokens, logits):
+                    if progress is not None:
+                        progress(part.start + (part.stop - part.start) * done // len(logits), len(costs))
                 scores[part] = fold(logits, made.owner, part.stop - part.start, self.windows.fold)
                 for cut in made.truncations:
                     if cut.position < 0:
@@ -270,18 +260,27 @@ class CrossEncoder:
                 tokens += int(made.tokens.offsets[-1])
         return Scored(scores, (*queries, *passages), tokens)
 
-    def _forward(self, tokens: Tokens) -> NDArray[np.float32]:
-        logits = np.empty(len(tokens), dtype=np.float32)
+    def _forward(self, tokens: Tokens, logits: NDArray[np.float32]) -> Iterator[int]:
+        """Fill in `logits` a batch at a time, and say after each how many sequences are done."""
+        done = 0
         for batch in plan(tokens.lengths, budget_of(self.backend), self.backend.padded):
             logits[batch] = self.backend.forward(tokens.take(batch))
+            yield (done := done + len(batch))
         if np.isnan(logits).any():
             raise ScoreError(
                 f"{self.checkpoint.name} gives NaN for {int(np.isnan(logits).sum())} of {len(logits)} sequences. Its "
                 "weights are damaged or overflow in this dtype: load it with dtype='float32', or save it again"
             )
-        return logits
 
-    def rank(self, query: str, documents: Iterable[str], k: int | None = None, *, evidence: bool = False) -> Ranked:
+    def rank(
+        self,
+        query: str,
+        documents: Iterable[str],
+        k: int | None = None,
+        *,
+        evidence: bool = False,
+        progress: Progress | None = None,
+    ) -> Ranked:
         """The documents that answer the query, best first.
 
         Args:
@@ -289,6 +288,7 @@ class CrossEncoder:
             documents: texts. Duplicates are kept, blank ones come last.
             k: entries to return; all when absent or larger than the list.
             evidence: also find the sentence of each returned document that answers best, see `crossrank.evidence`.
+            progress: as in `score`.
 
         Returns:
             Positions in `documents` with raw scores. Ties keep their incoming order.
@@ -306,7 +306,7 @@ class CrossEncoder:
         1
         """
         documents = check_list(query, documents, k)
-        scored = self.scored([(query, document) for document in documents])
+        scored = self.scored([(query, document) for document in documents], progress=progress)
         order = order_of(scored.scores)[:k]
         best = [Passage(str(position), documents[position]) for position in order.tolist()] if evidence else []
         found = tuple(find_evidence(query, best, self.score, known=scored.scores[order].tolist())) if evidence else ()
@@ -327,20 +327,9 @@ class CrossEncoder:
             return sigmoid(np.asarray(scores, dtype=np.float32))
         raise InputError(
             f"{self.checkpoint.name} gives uncalibrated logits, and a sigmoid over them would not be a probability. "
-            "Fit one on judged pairs with crossrank.calibration.Platt.fit(scores, relevant)"
+            "Fit one on judged pairs with `crossrank calibrate`, or give crossrank.load(..., calibration=Platt.fit("
+            "scores, relevant))"
         )
-
-
-def spread(found: Scored, rows: Sequence[int]) -> Scored:
-    """What was found of distinct pairs, for the caller's list: the distinct pair of each position, -1 for a blank."""
-    of = np.array(rows, dtype=np.int64)
-    scores = np.full(len(of), -np.inf, dtype=np.float32)
-    scores[of >= 0] = found.scores[of[of >= 0]]
-    if not found.truncations:
-        return Scored(scores, (), found.tokens)
-    by_row = {cut.position: cut for cut in found.truncations if cut.position >= 0}
-    passages = [replace(by_row[row], position=position) for position, row in enumerate(rows) if row in by_row]
-    return Scored(scores, (*(cut for cut in found.truncations if cut.position < 0), *passages), found.tokens)
 
 
 def _digest(ids: NDArray[np.int32]) -> bytes:
@@ -359,6 +348,7 @@ def load(
     overlap: int = 100,
     fold: Fold = "max",
     max_windows: int = 64,
+    calibration: Platt | None = None,
 ) -> CrossEncoder:
     """Load a cross-encoder.
 
@@ -376,6 +366,9 @@ def load(
         overlap: tokens that neighbouring windows share; fewer where windows are smaller than `window`.
         fold: how the scores of windows become one: "max", "mean" or "first", which reads the first window alone.
         max_windows: windows read of one passage, unless `fold` is "first"; the rest is reported as unread.
+        calibration: what `probability` rests on in place of the model's own, such as `crossrank.Platt.fit(scores,
+            relevant)` gives. It goes with the model's threshold, which was chosen for other probabilities;
+            `crossrank.checkpoint.export(scorer.checkpoint, folder)` keeps it.
 
     Raises:
         CheckpointError: the model is missing, damaged, or no cross-encoder.
@@ -387,5 +380,9 @@ def load(
     (0, 1)
     """
     read = named.read(name, default="small")
+    if calibration is not None:
+        if not isinstance(calibration, Platt):
+            raise InputError(f"a calibration is a crossrank.Platt, not {type(calibration).__name__}: Platt.fit(...)")
+        read = read.calibrated_by(calibration.slope, calibration.intercept)
     windows = Windows(window, overlap, fold, max_windows)
     return CrossEncoder(read, backends.open(read, backend, device, dtype, threads), windows, max_length)

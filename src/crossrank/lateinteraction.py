@@ -27,12 +27,11 @@ from crossrank.crossencoder import (
     SLICE,
     CrossEncoder,
     Ranked,
-    Scored,
-    spread,
 )
 from crossrank.errors import CheckpointError, InputError, ScoreError
 from crossrank.lateencoder import LateEncoder, Marked
 from crossrank.models import named
+from crossrank.scored import Scored, spread
 from crossrank.tokenvectors import TokenVectors
 from crossrank.types import Backend, Scorer, TokenBackend, Tokens, Truncation, check_query, order_of
 

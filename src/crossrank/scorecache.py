@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from crossrank.asking import check_pairs, check_queries
-from crossrank.crossencoder import CrossEncoder, Scored
+from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
+from crossrank.scored import Progress, Scored
 from crossrank.scorestore import MOST, Cut, Entry, Store
 from crossrank.types import Scorer, Tokens, Truncation
 from crossrank.unicode import valid_text
@@ -93,19 +94,24 @@ class CachedScorer(CrossEncoder):
         """Close the file, which the next score opens again."""
         self.store.close()
 
-    def scored(self, pairs: Iterable[Sequence[str]]) -> Scored:
+    def scored(self, pairs: Iterable[Sequence[str]], *, progress: Progress | None = None) -> Scored:
         """As `CrossEncoder.scored`; only pairs that are not known are computed, and `tokens` counts only these."""
         pairs = check_pairs(pairs)
         keys = self._keys(b"text", [query for query, _ in pairs], (_bytes(passage) for _, passage in pairs))
         compute = super().scored
-        return self._settled(keys, [query for query, _ in pairs], lambda rows: compute([pairs[row] for row in rows]))
+        return self._settled(
+            keys, [query for query, _ in pairs],
+            lambda rows, tell: compute([pairs[row] for row in rows], progress=tell), progress,
+        )  # fmt: skip
 
     def scored_tokens(self, queries: Iterable[str], passages: Tokens) -> Scored:
         """As `CrossEncoder.scored_tokens`; only pairs that are not known are computed."""
         queries = check_queries(queries, len(passages))
         keys = self._keys(b"ids", queries, (passages.row(row).tobytes() for row in range(len(passages))))
         compute = super().scored_tokens
-        return self._settled(keys, queries, lambda rows: compute([queries[row] for row in rows], passages.take(rows)))
+        return self._settled(
+            keys, queries, lambda rows, _: compute([queries[row] for row in rows], passages.take(rows))
+        )
 
     def _keys(self, kind: bytes, queries: Sequence[str], passages: Iterable[bytes]) -> list[bytes]:
         """What a pair is found by: 16 bytes, of which no two pairs share all (2^64 pairs would make it likely)."""
@@ -118,7 +124,13 @@ class CachedScorer(CrossEncoder):
             for query, passage in zip(queries, passages, strict=True)
         ]
 
-    def _settled(self, keys: Sequence[bytes], queries: Sequence[str], compute: Callable[[list[int]], Scored]) -> Scored:
+    def _settled(
+        self,
+        keys: Sequence[bytes],
+        queries: Sequence[str],
+        compute: Callable[[list[int], Progress | None], Scored],
+        progress: Progress | None = None,
+    ) -> Scored:
         """Scores of all pairs: known ones from the file, the others computed and kept."""
         first = {key: row for row, key in reversed(list(enumerate(keys)))}
         known, note = self.store.get(list(first))
@@ -127,7 +139,12 @@ class CachedScorer(CrossEncoder):
         tokens = 0
         for begin in range(0, len(rows), _AT_ONCE):
             part = rows[begin : begin + _AT_ONCE]
-            fresh = compute(part)
+            before = len(first) - len(rows) + begin
+            tell = None if progress is None else _after(progress, before, len(first))
+            fresh = compute(part, tell)
+            if progress is not None:
+                # Blank passages are done, too.
+                progress(before + len(part), len(first))
             tokens += fresh.tokens
             made = self._entries([queries[row] for row in part], fresh)
             new = {keys[row]: entry for row, entry in zip(part, made, strict=True)}
@@ -156,6 +173,10 @@ class CachedScorer(CrossEncoder):
             Entry(score, passages.get(row), of[query])
             for row, (score, query) in enumerate(zip(scored.scores.tolist(), queries, strict=True))
         ]
+
+
+def _after(progress: Progress, before: int, total: int) -> Progress:
+    return lambda done, _: progress(before + done, total)
 
 
 def _bytes(text: str) -> bytes:

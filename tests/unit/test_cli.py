@@ -255,6 +255,26 @@ def test_the_least_length_that_works_is_the_least_that_is_taken(ce: str) -> None
         crossrank.load(ce, max_length=4)
 
 
+@pytest.mark.parametrize("where", ["terminal", "pipe"])
+def test_rerank_shows_how_far_it_is_on_a_terminal_alone(ce: str, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich import progress
+
+    seen: list[Any] = []
+    update = progress.Progress.update
+
+    def spy(self: Any, *args: Any, **now: Any) -> None:
+        seen.append((now["completed"], now["total"]))
+        update(self, *args, **now)
+
+    monkeypatch.setattr(progress.Progress, "update", spy)
+    if where == "terminal":
+        monkeypatch.setattr(terminal, "on_terminal", lambda *, err=False: err)
+    told = run("rerank", "capital", "-m", ce, stdin=TEXTS)
+    assert len(told.stdout.splitlines()) == 3
+    assert (seen[-1:] == [(2, 2)]) == (where == "terminal")
+    assert where == "terminal" or (not seen and not told.stderr)
+
+
 def test_rerank_k(ce: str) -> None:
     assert len(run("rerank", "q", "-m", ce, "-k", "1", stdin=TEXTS).stdout.splitlines()) == 1
     assert len(run("rerank", "q", "-m", ce, "-k", "99", stdin=TEXTS).stdout.splitlines()) == 3

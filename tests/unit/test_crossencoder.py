@@ -257,6 +257,39 @@ def test_what_is_not_read_of_a_passage_costs_nothing(cross_encoder_folder: Path)
     assert short < long < all_of_it / 20
 
 
+def test_progress_ends_with_all_pairs(scorer: CrossEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    narrow(monkeypatch)
+    texts = [f"the cat {number} {'bread ' * number}" for number in range(30)]
+    pairs = [("what", text) for text in texts]
+    for model, count in ((scorer, 30), (crossrank.CachedScorer(scorer, tmp_path / "scores"), 31)):
+        seen: list[tuple[int, int]] = []
+        model.score([*pairs, *pairs, ("what", "")], progress=lambda *now: seen.append(now))  # noqa: B023
+        assert seen == sorted(seen)
+        assert len(seen) > 3
+        assert seen[-1] == (count, count)
+    seen.clear()
+    scorer.rank("what", texts, progress=lambda *now: seen.append(now))
+    assert seen[-1] == (30, 30)
+
+
+def test_a_calibration_is_what_probabilities_rest_on_and_stays(cross_encoder_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    base = tiny.cross_encoder(tmp_path / "base")
+    tiny.write_json(base / "crossrank.json", {"calibration": {"slope": 1.0, "intercept": 0.0}, "threshold": 0.3})
+    platt = crossrank.Platt(2.0, -1.0)
+    scorer = crossrank.load(base, backend="fake", calibration=platt)
+    assert scorer.calibrated
+    assert scorer.threshold is None, "it was chosen for other probabilities"
+    scores = np.float32([-1, 0.5, 3])
+    np.testing.assert_array_equal(scorer.probability(scores), platt.probability(scores))
+    assert scorer.backend is crossrank.load(base, backend="fake").backend
+    checkpoint.export(scorer.checkpoint, tmp_path / "copy")
+    again = crossrank.load(tmp_path / "copy", backend="fake")
+    np.testing.assert_array_equal(again.probability(scores), platt.probability(scores))
+    with pytest.raises(InputError, match=r"a calibration is a crossrank\.Platt, not dict"):
+        crossrank.load(base, calibration={"slope": 2.0, "intercept": -1.0})  # type: ignore[arg-type]
+
+
 # What can be asked.
 
 UNSEEN = ["\u200b", "\ufeff", "\0", "\u00ad", "\u2060", "\x07", " \u200b\t"]

@@ -32,6 +32,7 @@ LAYERS = {
     "fusion": 1,
     "calibration": 1,
     "stopping": 1,
+    "scored": 1,
     "judging": 1,
     "remote": 1,
     "checkpoint": 1,

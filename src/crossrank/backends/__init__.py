@@ -54,8 +54,8 @@ def open(
     model = sharing.identity(checkpoint)
     if model is None:
         return _opened(checkpoint, chosen, tier, device, dtype, threads)
-    key = (model, chosen, tier, device, dtype, cores.available() if threads is None else threads)
-    key = (*key, os.getpid() if chosen in FORKED else 0)
+    used = cores.available() if threads is None else threads
+    key = (model, chosen, tier, device, dtype, used, os.getpid() if chosen in FORKED else 0)
     return _open.get(key, lambda: _opened(checkpoint, chosen, tier, device, dtype, threads))
 
 

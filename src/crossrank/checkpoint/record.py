@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -111,6 +111,10 @@ class Checkpoint:
     def mask(self) -> str:
         """The token that stands for a masked word."""
         return vocabulary.mask(self.vocabulary)
+
+    def calibrated_by(self, slope: float, intercept: float) -> Checkpoint:
+        """The same model with other probabilities; without a threshold, which was chosen for those it had."""
+        return replace(self, calibration={"slope": slope, "intercept": intercept}, threshold=None)
 
     def tokenizer(self) -> Tokenizer:
         """A fresh tokenizer without truncation and padding: the caller may change it.

@@ -126,7 +126,7 @@ def command(
         scorer = crossrank.CachedScorer(scorer, cache)
     read = None
     if budget_ms is None:
-        ranked = scorer.rank(query, [passage.scored_text for passage in passages], k)
+        ranked = _ranked(scorer, query, [passage.scored_text for passage in passages], k)
     else:
         ranked, read = budget.ranked(scorer, query, passages, k, budget_ms)
     evidence = _evidence(query, ranked, passages, scorer) if explain else None
@@ -191,6 +191,17 @@ def _scorer(model: str | None, engine: dict[str, Any], reads: dict[str, Any]) ->
             f"{found.name} reads a passage up to its own document length, without windows: leave {given} out"
         )
     return crossrank.load_late(model, **engine)
+
+
+def _ranked(scorer: PairScorer, query: str, texts: list[str], k: int | None) -> Ranked:
+    """The order of all passages, with a bar on a terminal where the model says how far it is."""
+    from crossrank import CrossEncoder
+    from crossrank.cli import judged
+
+    if not isinstance(scorer, CrossEncoder):
+        return scorer.rank(query, texts, k)
+    with judged.progress() as report:
+        return scorer.rank(query, texts, k, progress=lambda done, total: report("reading", done, total))
 
 
 def _evidence(query: str, ranked: Ranked, passages: Sequence[Passage], scorer: PairScorer) -> Found:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from crossrank.calibration import sigmoid
-from crossrank.crossencoder import CrossEncoder, Scored
+from crossrank.crossencoder import CrossEncoder
 from crossrank.embedder import TextEmbedder
 from crossrank.errors import InputError
+from crossrank.scored import Scored
 from crossrank.server.cutting import Caps, Cutter, merged
 from crossrank.server.limits import Limits, Reach
 from crossrank.server.scheduler import LEAST_TOKENS, MOST_TOKENS, Scheduler, Shared

@@ -1,0 +1,46 @@
+"""Scores of pairs with what was read of them, and how those of distinct pairs become those of a caller's list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.types import Truncation
+
+# Called with how many distinct pairs are scored, and how many there are.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """Scores of pairs, with what was read of them.
+
+    Attributes:
+        scores: raw logits in the order of the pairs, shape (n,); -inf for a blank passage. One is blank that holds
+            nothing but white space, or no token that the model reads, such as a lone U+200B.
+        truncations: passages that were cut or read in windows, and queries that were cut (position -1).
+        tokens: tokens the model read.
+        cached: pairs whose scores were not computed but remembered (`crossrank.CachedScorer`).
+        note: what a cache could not do; empty when there is nothing to say.
+    """
+
+    scores: NDArray[np.float32]
+    truncations: tuple[Truncation, ...]
+    tokens: int
+    cached: int = 0
+    note: str = ""
+
+
+def spread(found: Scored, rows: Sequence[int]) -> Scored:
+    """What was found of distinct pairs, for the caller's list: the distinct pair of each position, -1 for a blank."""
+    of = np.array(rows, dtype=np.int64)
+    scores = np.full(len(of), -np.inf, dtype=np.float32)
+    scores[of >= 0] = found.scores[of[of >= 0]]
+    if not found.truncations:
+        return Scored(scores, (), found.tokens)
+    by_row = {cut.position: cut for cut in found.truncations if cut.position >= 0}
+    passages = [replace(by_row[row], position=position) for position, row in enumerate(rows) if row in by_row]
+    return Scored(scores, (*(cut for cut in found.truncations if cut.position < 0), *passages), found.tokens)
