@@ -48,15 +48,7 @@ def export(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = False) -> 
             cannot be read, or has its head in module folders.
     """
     target = Path(folder)
-    if target.exists() and target.resolve() in (checkpoint.folder.resolve(), checkpoint.vocabulary.resolve()):
-        raise CheckpointError(f"{target} is the model's own folder; export to another")
-    if not overwrite and target.is_dir() and any(target.iterdir()):
-        raise CheckpointError(
-            f"{target} is not empty, and a model there would be overwritten: give a new folder, or say so with --force "
-            "(overwrite=True)"
-        )
-    if checkpoint.modules and checkpoint.late is None:
-        raise CheckpointError(f"{checkpoint.folder} is made of sentence-transformers modules; copy the folder itself")
+    check_target(checkpoint, target, overwrite=overwrite)
     tensors = checkpoint.tensors()
     target.mkdir(parents=True, exist_ok=True)
     for name in (*OTHERS, *TOKENIZER_FILES):
@@ -73,6 +65,24 @@ def export(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = False) -> 
         if checkpoint.threshold is not None:
             stated["threshold"] = checkpoint.threshold
         _write_json(target / "crossrank.json", stated)
+
+
+def check_target(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = False) -> None:
+    """Refuse what `export` refuses before it reads the weights: for who works for minutes before it writes.
+
+    Raises:
+        CheckpointError: as `export`.
+    """
+    target = Path(folder)
+    if target.exists() and target.resolve() in (checkpoint.folder.resolve(), checkpoint.vocabulary.resolve()):
+        raise CheckpointError(f"{target} is the model's own folder; export to another")
+    if not overwrite and target.is_dir() and any(target.iterdir()):
+        raise CheckpointError(
+            f"{target} is not empty, and a model there would be overwritten: give a new folder, or say so with --force "
+            "(overwrite=True)"
+        )
+    if checkpoint.modules and checkpoint.late is None:
+        raise CheckpointError(f"{checkpoint.folder} is made of sentence-transformers modules; copy the folder itself")
 
 
 def _write_json(path: Path, value: Any) -> None:

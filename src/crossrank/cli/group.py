@@ -20,8 +20,8 @@ from crossrank.errors import CrossrankError
 
 # In the order people meet them; each module has a `command`.
 _COMMANDS = (
-    "rerank", "index", "search", "bulk", "eval", "frontier", "serve", "mcp", "tune", "label", "models", "doctor",
-    "check", "bench", "completion",
+    "rerank", "index", "search", "bulk", "eval", "frontier", "serve", "mcp", "tune", "calibrate", "label", "models",
+    "doctor", "check", "bench", "completion",
 )  # fmt: skip
 
 

@@ -20,6 +20,7 @@
     outcome     what is said meanwhile and at the end
     card        README.md of the tuned folder
     tuning      all of it: `tune` (torch)
+    calibrating probabilities that fit the judgments
     agreement   how far two judges agree
     grading     grades from a chat model
 

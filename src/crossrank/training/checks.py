@@ -77,7 +77,7 @@ def check(judgments: Judgments, fewest: int = FEWEST_QUERIES) -> Checked:
         findings.append(_unread(judgments))
     missing = f"judged documents that are not in corpus.jsonl: {len(judgments.missing)}; their judgments are left out"
     _add(findings, "missing documents", judgments.missing, missing)
-    by_query = _pairs(judgments, findings)
+    by_query = pairs(judgments, findings)
     groups = tuple(
         Group(query, tuple(text for text, _ in kept), tuple(label for _, label in kept))
         for query, pairs in by_query.values()
@@ -127,12 +127,12 @@ def overlap(
     return kept, (finding,)
 
 
-_Pairs = dict[str, tuple[str, set[float]]]
+Pairs = dict[str, tuple[str, set[float]]]
 
 
-def _pairs(judgments: Judgments, findings: list[Finding]) -> dict[str, tuple[str, _Pairs]]:
-    """By query: its first spelling, and by document its text and labels."""
-    by_query: dict[str, tuple[str, _Pairs]] = {}
+def pairs(judgments: Judgments, findings: list[Finding]) -> dict[str, tuple[str, Pairs]]:
+    """By query: its first spelling, and by document its text and labels; what is wrong with them goes to `findings`."""
+    by_query: dict[str, tuple[str, Pairs]] = {}
     blank: list[str] = []
     repeated: list[str] = []
     other: dict[str, None] = {}
