@@ -6,7 +6,7 @@ border above the scorers. Both are frozen, and nothing a caller passes in is eve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 from unicodedata import category
@@ -89,7 +89,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranking:
-    """The documents of one query, best first. The order is the truth; scores explain it.
+    """The documents of one query, best first. The order is the truth; scores explain it. Iterates as (id, score).
 
     `scores[:head]` come from the last stage that scored and are comparable with each other. The tail keeps the scores
     of the stage before it, which are not comparable with the head's: no score is rescaled or invented.
@@ -114,8 +114,8 @@ class Ranking:
             ScoreError: a score is NaN.
             InputError: lengths differ, or an id comes twice.
 
-        >>> Ranking.sorted(["a", "b", "c"], [1.0, 2.0, 1.0]).ids
-        ('b', 'a', 'c')
+        >>> list(Ranking.sorted(["a", "b", "c"], [1.0, 2.0, 1.0]))
+        [('b', 2.0), ('a', 1.0), ('c', 1.0)]
         >>> Ranking.sorted(["older", "newer"], [1764302693, 1764302753]).ids
         ('newer', 'older')
         """
@@ -129,6 +129,9 @@ class Ranking:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __iter__(self) -> Iterator[tuple[str, float]]:
+        return zip(self.ids, self.scores.tolist(), strict=True)
 
     def cut(self, k: int) -> Ranking:
         """The first `k` entries; all of them when `k` is larger.
@@ -236,8 +239,7 @@ class Truncation:
 
     Attributes:
         position: place of the pair or text in the caller's list; -1 for the query.
-        tokens: tokens of the text, special tokens left out. A lower bound when `exact` is false, because reading
-            stopped early.
+        tokens: tokens of the text, special tokens left out; where reading stopped early, a lower bound.
         read: tokens that reached the model in some window.
         windows: how many windows they were read in; 1 where there are none.
         exact: whether `tokens` is the whole count.
