@@ -293,9 +293,9 @@ def load_late(
     Args:
         name: a name of `crossrank models`, a folder in PyLate's or ColBERTv2's layout, or a hub name; "late", which is
             in the wheel, when absent.
-        backend: "auto", "cpu", "reference" or "torch"; see `crossrank.backends.open`.
-        device: "auto", "cpu" or "cuda" (torch only).
-        dtype: "auto", "float32" or "bfloat16".
+        backend: "auto", "cpu", "cuda", "reference" or "torch"; see `crossrank.backends.open`, also for the next two.
+        device: "auto", "cpu", "cuda", or cards: "cuda:1", and for the cuda backend "cuda:0,1" or "cuda:all".
+        dtype: "auto", "float32", "bfloat16" or "float16".
         threads: cores that one call of the native engine may use; all when absent.
 
     Raises:

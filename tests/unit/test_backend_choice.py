@@ -78,7 +78,8 @@ def test_why_follows_what_is_asked_for(cross_encoder_folder: Path) -> None:
     ("arguments", "words"),
     [
         ({"name": "onnx"}, "backend must be one of"),
-        ({"device": "tpu"}, "device must be one of"),
+        ({"device": "tpu"}, "device must be one of auto, cpu, cuda, or cards as in cuda:1, cuda:0,1 or cuda:all"),
+        ({"device": 3}, "device must be one of"),
         ({"dtype": "int8"}, "dtype must be one of"),
         ({"name": "reference:avx2"}, "only cpu takes a tier"),
         ({"name": "cpu", "device": "cuda"}, "use backend='cuda' or 'torch'"),

@@ -83,12 +83,12 @@ def _named(name: str) -> tuple[str, str]:
 
 
 def _check(name: str, tier: str, device: str, dtype: str) -> None:
-    if not isinstance(device, str):
-        raise InputError(f"device must be one of {', '.join(DEVICES)}, not {device!r}")
     if name not in NAMES or (tier and name != "cpu"):
         raise InputError(f"backend must be one of {', '.join(NAMES)}, not {name!r}; only cpu takes a tier: cpu:avx2")
-    if device.partition(":")[0] not in DEVICES:
-        raise InputError(f"device must be one of {', '.join(DEVICES)}, not {device!r}")
+    if not isinstance(device, str) or device.partition(":")[0] not in DEVICES:
+        raise InputError(
+            f"device must be one of {', '.join(DEVICES)}, or cards as in cuda:1, cuda:0,1 or cuda:all, not {device!r}"
+        )
     if dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
     if name == "cuda" and device == "cpu":

@@ -106,7 +106,7 @@ device = click.option(
     show_default=True,
     envvar="CROSSRANK_DEVICE",
     show_envvar=True,
-    help="Where the model runs: cpu or cuda.",
+    help="Where the model runs: cpu, cuda, or cards such as cuda:1; the cuda backend also takes cuda:0,1 and cuda:all.",
 )
 dtype = click.option(
     "--dtype",
