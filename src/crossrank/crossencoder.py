@@ -349,6 +349,9 @@ def load(
     fold: Fold = "max",
     max_windows: int = 64,
     calibration: Platt | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
 ) -> CrossEncoder:
     """Load a cross-encoder.
 
@@ -369,6 +372,9 @@ def load(
         calibration: what `probability` rests on in place of the model's own, such as `crossrank.Platt.fit(scores,
             relevant)` gives. It goes with the model's threshold, which was chosen for other probabilities;
             `crossrank.checkpoint.export(scorer.checkpoint, folder)` keeps it.
+        revision: branch, tag or commit of a hub model; the newest when absent.
+        token: of the hub, for models that are not public; the one that is stored on this machine when absent.
+        cache_dir: the hub's local cache; where HF_HOME says when absent.
 
     Raises:
         CheckpointError: the model is missing, damaged, or no cross-encoder.
@@ -379,7 +385,7 @@ def load(
     >>> crossrank.load().rank("who wrote Faust?", ["Goethe wrote Faust.", "Tea is hot."]).positions
     (0, 1)
     """
-    read = named.read(name, default="small")
+    read = named.read(name, default="small", revision=revision, token=token, cache_dir=cache_dir)
     if calibration is not None:
         if not isinstance(calibration, Platt):
             raise InputError(f"a calibration is a crossrank.Platt, not {type(calibration).__name__}: Platt.fit(...)")

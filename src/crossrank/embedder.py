@@ -130,6 +130,9 @@ def load_embedder(
     device: str = "auto",
     dtype: str = "auto",
     threads: int | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
 ) -> TextEmbedder:
     """Load a bi-encoder.
 
@@ -139,6 +142,9 @@ def load_embedder(
         device: "auto", "cpu", "cuda", or cards: "cuda:1", and for the cuda backend "cuda:0,1" or "cuda:all".
         dtype: "auto", "float32", "bfloat16" or "float16".
         threads: cores that one call of the native engine may use; all when absent.
+        revision: branch, tag or commit of a hub model; the newest when absent.
+        token: of the hub, for models that are not public; the one that is stored on this machine when absent.
+        cache_dir: the hub's local cache; where HF_HOME says when absent.
 
     Raises:
         CheckpointError: the model is missing, damaged, or no bi-encoder.
@@ -150,7 +156,7 @@ def load_embedder(
             "index (--model) and other commands (--embedder), and in Python for "
             "crossrank.remoteembedder.RemoteEmbedder"
         )
-    read = named.read(name, default="embed")
+    read = named.read(name, default="embed", revision=revision, token=token, cache_dir=cache_dir)
     return TextEmbedder(read, backends.open(read, backend, device, dtype, threads))
 
 

@@ -287,6 +287,9 @@ def load_late(
     device: str = "auto",
     dtype: str = "auto",
     threads: int | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
 ) -> LateInteraction:
     """Load a late-interaction model.
 
@@ -297,6 +300,9 @@ def load_late(
         device: "auto", "cpu", "cuda", or cards: "cuda:1", and for the cuda backend "cuda:0,1" or "cuda:all".
         dtype: "auto", "float32", "bfloat16" or "float16".
         threads: cores that one call of the native engine may use; all when absent.
+        revision: branch, tag or commit of a hub model; the newest when absent.
+        token: of the hub, for models that are not public; the one that is stored on this machine when absent.
+        cache_dir: the hub's local cache; where HF_HOME says when absent.
 
     Raises:
         CheckpointError: the model is missing, damaged, or no late-interaction model.
@@ -305,7 +311,7 @@ def load_late(
     >>> load_late().rank("what is yeast?", ["tax law of 1990", "yeast is a fungus"]).positions
     (1, 0)
     """
-    read = named.read(name, default="late")
+    read = named.read(name, default="late", revision=revision, token=token, cache_dir=cache_dir)
     return LateInteraction(read, backends.open(read, backend, device, dtype, threads))
 
 

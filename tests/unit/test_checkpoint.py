@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models
 
+import crossrank
 import tiny
 from crossrank import backends, extras
 from crossrank.checkpoint import export, read, weights
@@ -254,6 +255,21 @@ def test_a_hub_name_in_the_cache_needs_no_network(tmp_path: Path, monkeypatch: p
         huggingface_hub, "snapshot_download", lambda name, **rest: genuine(name, cache_dir=tmp_path, **rest)
     )
     assert read("someone/some-model").labels == 1
+
+
+def test_a_hub_model_may_be_of_a_revision_and_in_another_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "models--someone--some-model"
+    tiny.cross_encoder(place / "snapshots" / "abc123")
+    (place / "refs").mkdir()
+    (place / "refs" / "v1").write_text("abc123")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    scorer = crossrank.load("someone/some-model", revision="v1", cache_dir=tmp_path, token=False, backend="fake")
+    assert scorer.checkpoint.folder.name == "abc123"
+    with pytest.raises(CheckpointError, match=r"crossrank\.load\('someone/some-model', revision='v1'\)"):
+        crossrank.load("someone/some-model@v1")
+    for here in ("small", place / "snapshots" / "abc123"):
+        with pytest.raises(CheckpointError, match="no revisions: leave revision='v1' out"):
+            crossrank.load(here, revision="v1")
 
 
 @pytest.mark.parametrize(

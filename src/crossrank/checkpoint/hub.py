@@ -22,18 +22,19 @@ class _Still(tqdm):
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
 
 
-def folder(name: str, revision: str | None, local_files_only: bool) -> Path:
+def folder(name: str, **options: Any) -> Path:
     """The folder of the hub model `name`, downloaded unless the cache has it.
 
     Only JSON, text and safetensors files are fetched, and pytorch_model.bin only where there is no safetensors file.
+    `options` are those of `snapshot_download`: revision, token, cache_dir, local_files_only.
 
     Raises:
         CheckpointError: the name does not exist, or the network or cache cannot give it; names the cure.
     """
     try:
-        place = _snapshot(name, revision, local_files_only, SAFE)
+        place = _snapshot(name, SAFE, options)
         if not any(place.glob("*.safetensors")):
-            place = _snapshot(name, revision, local_files_only, SAFE + PICKLE)
+            place = _snapshot(name, SAFE + PICKLE, options)
         return place
     except Exception as error:  # hub, HTTP and file errors have no common base
         first = str(error).strip().partition("\n")[0]
@@ -45,9 +46,5 @@ def folder(name: str, revision: str | None, local_files_only: bool) -> Path:
         ) from error
 
 
-def _snapshot(name: str, revision: str | None, local_files_only: bool, patterns: list[str]) -> Path:
-    return Path(
-        huggingface_hub.snapshot_download(
-            name, revision=revision, local_files_only=local_files_only, allow_patterns=patterns, tqdm_class=_Still
-        )
-    )
+def _snapshot(name: str, patterns: list[str], options: dict[str, Any]) -> Path:
+    return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, tqdm_class=_Still, **options))

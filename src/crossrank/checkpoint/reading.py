@@ -32,6 +32,8 @@ def read(
     shared: Sequence[Path] = (),
     shared_tokenizer: Path | None = None,
     revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> Checkpoint:
     """Describe the model at `source`: an existing folder, a `.safetensors` file beside its config, else a hub name.
@@ -40,13 +42,16 @@ def read(
         source: folder, file or hub name. A path that exists wins over a hub name.
         shared: safetensors files with word embeddings or layers, for a model whose own file leaves them out.
         shared_tokenizer: the tokenizer.json, or its folder, for a model whose own folder has none.
-        revision: branch, tag or commit of a hub model.
+        revision: branch, tag or commit of a hub model; refused for a folder.
+        token: of the hub, for models that are not public; the one that is stored on this machine when absent.
+        cache_dir: the hub's local cache; where HF_HOME says when absent.
         local_files_only: look only in the hub's local cache.
 
     Raises:
         CheckpointError: not found, damaged, or not a model this version reads. The message names the cure.
     """
-    folder, files = _locate(source, revision, local_files_only)
+    hub = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only or None}
+    folder, files = _locate(source, revision, {name: value for name, value in hub.items() if value is not None})
     config = settings.load_json(folder / "config.json")
     architecture = config.get("model_type")
     if not isinstance(architecture, str) or not architecture:
@@ -94,9 +99,11 @@ def read(
     )
 
 
-def _locate(source: str | Path, revision: str | None, local: bool) -> tuple[Path, tuple[Path, ...]]:
+def _locate(source: str | Path, revision: str | None, options: Mapping[str, Any]) -> tuple[Path, tuple[Path, ...]]:
     """The model's folder, and the weight file when `source` names one."""
     path = Path(source).expanduser()
+    if revision is not None and path.exists():
+        raise CheckpointError(f"{path} is on this machine and has no revisions: leave revision={revision!r} out")
     if path.is_dir():
         return path, ()
     if path.is_file():
@@ -104,11 +111,17 @@ def _locate(source: str | Path, revision: str | None, local: bool) -> tuple[Path
             raise CheckpointError(f"{path} is neither a folder nor a .safetensors file. Give the folder that holds it.")
         return path.parent, (path,)
     text = str(source)
+    name, mark, after = text.partition("@")
+    if mark and not isinstance(source, Path) and HUB_NAME.fullmatch(name):
+        raise CheckpointError(
+            f"a revision is no part of a model's name: crossrank.load({name!r}, revision={after!r}). On the command "
+            f"line give the folder that `hf download {name} --revision {after}` prints"
+        )
     if isinstance(source, Path) or not HUB_NAME.fullmatch(text):
         raise CheckpointError(f"there is no model folder {text!r}. Check the path; hub names look like owner/model.")
     from crossrank.checkpoint import hub  # half a second of imports that a folder does not need
 
-    return hub.folder(text, revision, local), ()
+    return hub.folder(text, revision=revision, **options), ()
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:

@@ -9,12 +9,22 @@ from crossrank import checkpoint
 from crossrank.models import catalog
 
 
-def read(name: str | Path | None, default: str) -> checkpoint.Checkpoint:
+def read(
+    name: str | Path | None,
+    default: str,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+) -> checkpoint.Checkpoint:
     """The checkpoint of a model that was asked for by name.
 
     Args:
         name: a name of the catalog, a folder, a `.safetensors` file, or a hub name; `default` when absent.
         default: a name of the catalog.
+        revision: of a hub model, like the next two; see `checkpoint.read`.
+        token: of the hub.
+        cache_dir: the hub's local cache.
 
     Returns:
         The checkpoint under the name that the catalog has for it, so that an alias and its model are called the same.
@@ -27,5 +37,12 @@ def read(name: str | Path | None, default: str) -> checkpoint.Checkpoint:
     'cross-encoder'
     """
     found = catalog.locate(name, default)
-    made = checkpoint.read(found.source, shared=found.shared, shared_tokenizer=found.shared_tokenizer)
+    made = checkpoint.read(
+        found.source,
+        shared=found.shared,
+        shared_tokenizer=found.shared_tokenizer,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+    )
     return replace(made, name=found.name)
