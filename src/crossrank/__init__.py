@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from crossrank.answer import Answer
     from crossrank.calibration import Platt
     from crossrank.cascade import Stage, rerank
     from crossrank.context import Context
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
     from crossrank.errors import CrossrankError
     from crossrank.fusion import rrf
     from crossrank.lateinteraction import LateInteraction, load_late
-    from crossrank.pipeline import Answer, Pipeline, open_pipeline
+    from crossrank.pipeline import Pipeline, open_pipeline
     from crossrank.scorecache import CachedScorer
     from crossrank.types import Passage, Place, Ranking, Tokens
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Answer": "pipeline",
+    "Answer": "answer",
     "CachedScorer": "scorecache",
     "Context": "context",
     "CrossEncoder": "crossencoder",

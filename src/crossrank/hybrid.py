@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossrank.cascade import Stage
-from crossrank.errors import InputError
 from crossrank.fusion import RRF, Fusion
-from crossrank.lateinteraction import load_scorer, name_of
-from crossrank.pipeline import MIX, Pipeline
+from crossrank.lateinteraction import name_of
+from crossrank.pipeline import MIX, Pipeline, scorer_of
 from crossrank.retrieval.remote.function import FunctionRetriever, VectorRetriever
 from crossrank.retrieval.remote.store import Store
 from crossrank.types import Embedder, Scorer
@@ -52,9 +51,7 @@ def hybrid(
     >>> pipeline.search("what do dogs do?").ranking.ids
     ('b', 'a')
     """
-    scorer: Scorer = load_scorer(model) if model is None or isinstance(model, (str, Path)) else model
-    if not callable(getattr(scorer, "score", None)):
-        raise InputError(f"model must be a name, a folder or an object with score(pairs), not {type(model).__name__}")
+    scorer = scorer_of(model)
     return Pipeline(
         {"words": FunctionRetriever(store.words), "vectors": VectorRetriever(store.nearest, embedder)},
         store.passages,

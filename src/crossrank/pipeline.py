@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from crossrank.answer import Answer
 from crossrank.anytime import Clock, fetched
 from crossrank.cascade import OnError, Stage, Trace, Unavailable, distinct, rerank
 from crossrank.context import Context, Order, assemble, check_threshold, nothing, unused
@@ -18,7 +19,7 @@ from crossrank.embedder import load_embedder, own_name
 from crossrank.errors import CrossrankError, InputError
 from crossrank.evidence import Evidence, find
 from crossrank.fusion import RRF, Fusion, Scores
-from crossrank.lateinteraction import PairScorer, load_scorer
+from crossrank.lateinteraction import PairScorer, load_scorer, name_of
 from crossrank.planner import Memory, depths, paced, plan
 from crossrank.relevance import Relevance, last_read, relevance_of
 from crossrank.types import (
@@ -28,6 +29,7 @@ from crossrank.types import (
     ReportingRetriever,
     Retrieved,
     Retriever,
+    Scorer,
     TokenStore,
     check_k,
     check_query,
@@ -37,49 +39,14 @@ if TYPE_CHECKING:
     from crossrank.index import Index
     from crossrank.retrieval.where import Where
 
+__all__ = ["MIX", "Answer", "Pipeline", "open_pipeline"]
+
 # Share of the cross-encoder's score when a hybrid first stage is reranked. Chosen on nine dev sets (see LOG.md): the
 # mean was 0.722 for fused scores alone, 0.728 at 0.1, 0.739 at 0.3, 0.741 at 0.4 and 0.5, and 0.688 for `small` alone.
 MIX = 0.3
 # What fetching the texts of an answer takes, until it was measured.
 _FETCH = 0.003
 _NOTHING = Ranking((), np.zeros(0, dtype=np.float32), 0)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answer:
-    """What one query found.
-
-    Attributes:
-        query: as asked.
-        ranking: the k best, best first; `ranking.head` of them were read by the last stage.
-        passages: their texts, in the same order.
-        traces: every step, in order: each retriever, "fused" when there are several, "plan" when a budget left a stage
-            out, each stage.
-        seconds: wall-clock time of the whole query.
-        budget: seconds that it should take; None for no budget.
-    """
-
-    query: str
-    ranking: Ranking
-    passages: tuple[Passage, ...]
-    traces: tuple[Trace, ...]
-    seconds: float
-    budget: float | None = None
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What steps could not do as they should, for people: "name: what"."""
-        return tuple(f"{trace.name}: {trace.note}" for trace in self.traces if trace.note)
-
-    @property
-    def failed(self) -> tuple[str, ...]:
-        """Stages that failed, so that the order before them stands."""
-        return tuple(trace.name for trace in self.traces if trace.stopped == "error")
-
-    @property
-    def late(self) -> bool:
-        """Whether it took longer than its budget."""
-        return self.budget is not None and self.seconds > self.budget
 
 
 @dataclass(frozen=True)
@@ -289,9 +256,9 @@ def _retrieved(retriever: Retriever, query: str, depth: int) -> Retrieved:
 
 def open_pipeline(
     folder: str | Path,
-    model: str | Path | None = None,
+    model: str | Path | Scorer | None = None,
     *,
-    coarse: Sequence[str | Path] = (),
+    coarse: Sequence[str | Path | Scorer] = (),
     embedder: str | Path | Embedder | None = None,
     depth: int = 100,
     where: Where = (),
@@ -309,9 +276,10 @@ def open_pipeline(
 
     Args:
         folder: made by `crossrank index`.
-        model: the cross-encoder, or a late-interaction model; "small" when absent.
-        coarse: cheaper models that read before `model`, cheapest first. Each reads fewer than the one before it
-            (`crossrank.planner.depths`); within a budget the plan chooses which of them read at all.
+        model: the cross-encoder, or a late-interaction model; "small" when absent. A name, or any object with
+            `score(pairs)`, such as a `crossrank.llm.LanguageModel`, which is used as it is.
+        coarse: cheaper models that read before `model`, cheapest first, given likewise. Each reads fewer than the one
+            before it (`crossrank.planner.depths`); within a budget the plan chooses which of them read at all.
         embedder: must be the one the index was made with, which is the default; a name, or an embedder. A model behind
             an address (`crossrank.remoteembedder`) is not the default of any index, because queries and a key would go
             to whatever address a folder names: pass it.
@@ -321,7 +289,7 @@ def open_pipeline(
         fusion: "scores" adds standardized scores, "rrf" is reciprocal rank fusion; or a function of your own, such as
             `crossrank.fusion.Scores({"bm25": 0.7, "dense": 0.3})`.
         rerank: false leaves the fused order.
-        backend: what computes both models; see `crossrank.backends.open`, also for the next two.
+        backend: what computes the models given by name; see `crossrank.backends.open`, also for the next two.
         device: "auto", "cpu" or "cuda".
         dtype: "auto", "float32", "bfloat16" or "float16"; it need not be the one the index was made in.
         threads: cores that one call of the native engine may use; all when absent.
@@ -331,6 +299,7 @@ def open_pipeline(
     Raises:
         IndexFileError: no index there, or it was made with another embedder.
         CheckpointError: a model cannot be loaded.
+        InputError: a model that is neither a name nor a scorer, or a `cache` for one that is no cross-encoder.
         MissingExtraError: the search extra is not installed.
     """
     from crossrank.index import Index
@@ -357,18 +326,37 @@ def open_pipeline(
 
 
 def _stage(
-    model: str | Path | None, depth: int, mix: float, cache: str | Path | None, on_error: OnError, how: dict[str, Any]
+    model: str | Path | Scorer | None,
+    depth: int,
+    mix: float,
+    cache: str | Path | None,
+    on_error: OnError,
+    how: dict[str, Any],
 ) -> Stage:
     from crossrank.scorecache import CachedScorer
 
     try:
-        scorer = load_scorer(model, **how)
+        scorer = scorer_of(model, **how)
     except CrossrankError as error:
         if on_error == "raise":
             raise
         return Stage(Unavailable(str(model), error), depth, mix, name=str(model), pace=Pace())
     scorer = scorer if cache is None else CachedScorer(scorer, cache)
-    return Stage(scorer, depth, mix, name=scorer.checkpoint.name)
+    return Stage(scorer, depth, mix, name=name_of(scorer))
+
+
+def scorer_of(model: str | Path | Scorer | None, **how: Any) -> Scorer:
+    """What a stage scores with: the model of a name, loaded by `load_scorer` with `how`, or a scorer as it is.
+
+    Raises:
+        CheckpointError: the model cannot be loaded.
+        InputError: neither a name nor a scorer.
+    """
+    if model is None or isinstance(model, (str, Path)):
+        return load_scorer(model, **how)
+    if not callable(getattr(model, "score", None)):
+        raise InputError(f"model must be a name, a folder or an object with score(pairs), not {type(model).__name__}")
+    return model
 
 
 def _fusion(wanted: Fusion | str) -> Fusion:

@@ -51,6 +51,7 @@ LAYERS = {
     "planner": 3,
     "remoteembedder": 3,
     "cascade": 3,
+    "answer": 3,
     "context": 3,
     "llm": 3,
     "relevance": 3,
@@ -74,7 +75,8 @@ PUBLIC_LAYER = 4
 # does; a cross-encoder that remembers is one; both encoders tokenize alike; a name of the catalog becomes a checkpoint;
 # the command line starts the servers; evaluation runs a whole query as the product does; a tuned model is judged by the
 # measures of evaluation; bulk work reads and writes the files of evaluation; texts of a store are cleaned as those of
-# an index are; the usual pipeline over a store is a pipeline; a language model ranks as a cross-encoder does.
+# an index are; the usual pipeline over a store is a pipeline; a language model ranks as a cross-encoder does; an answer
+# holds the traces of its stages.
 WITHIN_A_LAYER = {
     ("types", "errors"),
     ("extras", "errors"),
@@ -82,6 +84,7 @@ WITHIN_A_LAYER = {
     ("lateinteraction", "crossencoder"),
     ("anytime", "lateinteraction"),
     ("cascade", "anytime"),
+    ("answer", "cascade"),
     ("planner", "cascade"),
     ("planner", "crossencoder"),
     ("llm", "crossencoder"),

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import crossrank
@@ -99,6 +100,28 @@ def test_a_late_interaction_model_is_a_stage_like_another(folder: Path, tmp_path
     assert context.tokens == stage.scorer.count(context.text) > 0
     with pytest.raises(InputError, match="leave the cache out"):
         crossrank.open_pipeline(folder, tmp_path / "late", cache=tmp_path / "scores")
+
+
+def test_a_scorer_is_a_stage_as_it_is(folder: Path, cross_encoder_folder: Path, tmp_path: Path) -> None:
+    """`open_pipeline(folder, crossrank.load(...))` was a bare TypeError, though `hybrid` and `Stage` take objects."""
+
+    class Lengths:
+        def score(self, pairs: Any) -> Any:
+            return np.float32([len(text) for _, text in pairs])
+
+    scorer, lengths = crossrank.load(cross_encoder_folder), Lengths()
+    made = crossrank.open_pipeline(folder, lengths, coarse=[scorer], mix=1.0)
+    assert [(stage.scorer, stage.name) for stage in made.stages] == [
+        (scorer, str(cross_encoder_folder)),
+        (lengths, "Lengths"),
+    ]
+    assert made.search("what is the capital of France?", k=1).passages[0].text == TEXTS["paris"]
+    (cached,) = crossrank.open_pipeline(folder, scorer, cache=tmp_path / "scores").stages
+    assert isinstance(cached.scorer, crossrank.CachedScorer)
+    with pytest.raises(InputError, match="leave the cache out"):
+        crossrank.open_pipeline(folder, lengths, cache=tmp_path / "scores")
+    with pytest.raises(InputError, match=r"a name, a folder or an object with score\(pairs\), not int"):
+        crossrank.open_pipeline(folder, 3)  # type: ignore[arg-type]
 
 
 def test_what_a_backend_cannot_do_is_refused(folder: Path, cross_encoder_folder: Path) -> None:

@@ -1,0 +1,45 @@
+"""What one query found: the ranking, its passages, and what every step did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crossrank.cascade import Trace
+from crossrank.types import Passage, Ranking
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What one query found.
+
+    Attributes:
+        query: as asked.
+        ranking: the k best, best first; `ranking.head` of them were read by the last stage.
+        passages: their texts, in the same order.
+        traces: every step, in order: each retriever, "fused" when there are several, "plan" when a budget left a stage
+            out, each stage.
+        seconds: wall-clock time of the whole query.
+        budget: seconds that it should take; None for no budget.
+    """
+
+    query: str
+    ranking: Ranking
+    passages: tuple[Passage, ...]
+    traces: tuple[Trace, ...]
+    seconds: float
+    budget: float | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What steps could not do as they should, for people: "name: what"."""
+        return tuple(f"{trace.name}: {trace.note}" for trace in self.traces if trace.note)
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Stages that failed, so that the order before them stands."""
+        return tuple(trace.name for trace in self.traces if trace.stopped == "error")
+
+    @property
+    def late(self) -> bool:
+        """Whether it took longer than its budget."""
+        return self.budget is not None and self.seconds > self.budget
