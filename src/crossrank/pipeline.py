@@ -22,6 +22,7 @@ from crossrank.fusion import RRF, Fusion, Scores
 from crossrank.lateinteraction import PairScorer, load_scorer, name_of
 from crossrank.planner import Memory, depths, paced, plan
 from crossrank.relevance import Relevance, last_read, relevance_of
+from crossrank.retrieval.where import Where, among, once
 from crossrank.types import (
     Embedder,
     Passage,
@@ -37,7 +38,6 @@ from crossrank.types import (
 
 if TYPE_CHECKING:
     from crossrank.index import Index
-    from crossrank.retrieval.where import Where
 
 __all__ = ["MIX", "Answer", "Pipeline", "open_pipeline"]
 
@@ -120,14 +120,30 @@ class Pipeline:
                 made._habits.clear()
         return made
 
-    def search(self, query: str, k: int = 10) -> Answer:
-        """The `k` best documents for `query`.
+    def filtered(self, where: Where) -> Pipeline:
+        """The same pipeline, over passages that meet these conditions and those it was made with.
 
         Raises:
-            InputError: a blank query, a `k` under 1, or a document for which `texts` gives no passage.
+            InputError: a filter that is none, or a retriever that cannot filter, such as one of a store.
+        """
+        return replace(self, retrievers=among(self.retrievers, where))
+
+    def search(self, query: str, k: int = 10, *, where: Where = None) -> Answer:
+        """The `k` best documents for `query`.
+
+        Args:
+            query: what the user asks.
+            k: documents, at most.
+            where: filters of this query, such as "tenant=acme", as of `filtered`.
+
+        Raises:
+            InputError: a blank query, a `k` under 1, a filter as of `filtered`, or a document for which `texts` gives
+                no passage.
         """
         check_k(k)
         check_query(query)
+        if where is not None:
+            return self.filtered(where).search(query, k)
         began = self.clock()
         # The texts of the answer are fetched after the last stage, and in time.
         due = None if self.budget is None else began + self.budget - self._habits.get("texts", Habit(_FETCH)).most
@@ -187,6 +203,7 @@ class Pipeline:
         count: Callable[[str], int] | None = None,
         order: Order = "score",
         threshold: float | Literal["model"] | None = None,
+        where: Where = None,
     ) -> Context:
         """The `k` best passages for a language model to answer from, within a budget of tokens.
 
@@ -200,10 +217,11 @@ class Pipeline:
             threshold: the context is empty when no passage of the `k` that the last stage read has at least this
                 probability. "model" takes the last stage's own, `CrossEncoder.threshold`. A model that is not
                 calibrated gives no probability, and the context's note says so.
+            where: filters, as in `search`.
 
         Raises:
-            InputError: a blank query, a budget, `k` or threshold out of its range, or no `count` where no stage has a
-                tokenizer.
+            InputError: a blank query, a budget, `k` or threshold out of its range, no `count` where no stage has a
+                tokenizer, a filter as of `filtered`, or one beside an answer, whose search is over.
         """
         check_k(tokens, "tokens")
         check_threshold(threshold)
@@ -216,7 +234,9 @@ class Pipeline:
             count, counted_by = scorer.count, f"the tokenizer of {scorer.checkpoint.name}"
         else:
             counted_by = "a function of the caller"
-        answer = query if isinstance(query, Answer) else self.search(query, k)
+        if isinstance(query, Answer) and where is not None:
+            raise InputError("where is of a search, and this answer was found already: search(query, where=...)")
+        answer = query if isinstance(query, Answer) else self.search(query, k, where=where)
         found = self.relevance(answer)
         probability, limit = found.best, found.threshold if threshold == "model" else threshold
         if limit is not None and probability is not None and probability < limit:
@@ -305,7 +325,6 @@ def open_pipeline(
     from crossrank.index import Index
     from crossrank.retrieval.bm25 import BM25Retriever
     from crossrank.retrieval.dense import DenseRetriever
-    from crossrank.retrieval.where import once
 
     if isinstance(coarse, (str, Path)):
         raise InputError(f"coarse is a list of models, so one is coarse=[{str(coarse)!r}]")

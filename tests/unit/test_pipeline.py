@@ -22,6 +22,7 @@ pytest.importorskip("lance", reason="needs the search extra")
 
 from crossrank.index import Document, Index
 from crossrank.retrieval.dense import DenseRetriever
+from crossrank.retrieval.remote.function import FunctionRetriever
 
 TEXTS = {
     "paris": "Paris is the capital of France.",
@@ -52,6 +53,36 @@ def test_filters_of_a_generator_hold_for_every_step_and_query(folder: Path, bi_e
         assert [trace.ranking.ids for trace in made.search("failed uploads").traces] == [("acme",)] * 3
     retriever = DenseRetriever(index, embedder, iter(["tenant=acme"]))  # type: ignore[arg-type]
     assert [found.ids for found in retriever.retrieve(["uploads", "failed"], 5)] == [("acme",)] * 2
+
+
+def test_a_filter_of_each_query_joins_that_of_the_pipeline(tmp_path: Path, bi_encoder_folder: Path) -> None:
+    """It was a TypeError: a server of many tenants needed a pipeline for each."""
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    index = Index.create(tmp_path / "tenants", embedder, embedder.tokenizer, model=str(bi_encoder_folder), size=40)
+    documents = [
+        Document(f"{name}-{year}", "Failed uploads.", metadata={"tenant": name, "year": year})
+        for name in ("acme", "globex")
+        for year in (2019, 2024)
+    ]
+    index.add(documents, embedder, embedder.tokenizer)
+    made = crossrank.open_pipeline(tmp_path / "tenants", rerank=False, where="year>=2020")
+    for name in ("acme", "globex", "acme"):
+        answer = made.search("failed uploads", where=f"tenant={name}")
+        assert [trace.ranking.ids for trace in answer.traces] == [(f"{name}-2024",)] * 3
+    assert made.search("failed uploads", where=iter(["tenant=acme", "year<2024"])).ranking.ids == ()
+    assert len(made.search("failed uploads", where=()).ranking) == 2
+    hurried = made.within(5000)
+    assert hurried.search("failed uploads", where=["tenant=acme"]).ranking.ids == ("acme-2024",)
+    context = made.context("failed uploads", 100, count=len, where="tenant=globex")
+    assert [source.document for source in context.sources] == ["globex-2024"]
+    with pytest.raises(InputError, match=r"search\(query, where=...\)"):
+        made.context(answer, 100, count=len, where="tenant=acme")
+    for where in ("", "tenant"):
+        with pytest.raises(InputError, match="write FIELD=VALUE"):
+            made.search("failed uploads", where=where)
+    mixed = replace(made, retrievers={**made.retrievers, "own": FunctionRetriever(lambda query, depth: [])})
+    with pytest.raises(InputError, match="the retriever 'own' cannot filter: FunctionRetriever has no filtered"):
+        mixed.search("failed uploads", where="tenant=acme")
 
 
 def test_no_filter_and_what_is_none(folder: Path) -> None:

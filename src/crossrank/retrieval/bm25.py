@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from crossrank.errors import InputError
-from crossrank.retrieval.where import Kept, Where, once
+from crossrank.retrieval.where import Kept, Where, both, once
 from crossrank.types import Ranking
 
 
@@ -38,6 +38,10 @@ class BM25Retriever:
 
     def __repr__(self) -> str:
         return f"BM25Retriever({self._index!r}, where={self._where!r})"
+
+    def filtered(self, where: Where) -> BM25Retriever:
+        """The same, over passages that meet these conditions, too."""
+        return BM25Retriever(self._index, both(self._where, where))
 
     def retrieve(self, queries: Sequence[str], depth: int) -> list[Ranking]:
         """One ranking of at most `depth` passages a query, in the order of the queries; blank queries find nothing.

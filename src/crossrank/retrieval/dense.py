@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError
-from crossrank.retrieval.where import Kept, Where, once
+from crossrank.retrieval.where import Kept, Where, both, once
 from crossrank.types import Embedder, Ranking, ReportingEmbedder, Retrieved, Truncation, check_k
 
 
@@ -46,6 +46,10 @@ class DenseRetriever:
 
     def __repr__(self) -> str:
         return f"DenseRetriever({self._index!r}, {self._embedder!r}, where={self._where!r})"
+
+    def filtered(self, where: Where) -> DenseRetriever:
+        """The same, over passages that meet these conditions, too."""
+        return DenseRetriever(self._index, self._embedder, both(self._where, where))
 
     def retrieve(self, queries: Sequence[str], depth: int) -> list[Ranking]:
         """One ranking of at most `depth` passages a query, in the order of the queries; blank queries find nothing.
