@@ -80,6 +80,32 @@ def test_a_judged_query_without_text_is_an_error(tmp_path: Path) -> None:
         read_set(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["q1\twhat is tea?\n2\twho?\n", "qid\tquery\nq1\twhat is tea?\n\n2\twho?\n",
+     '{"id": "q1", "text": "what is tea?"}\n{"id": 2, "text": "who?"}\n',
+     '{"_id": "q1", "id": 7, "text": "what is tea?"}\n{"_id": 2, "text": "who?"}\n'],
+)  # fmt: skip
+def test_queries_as_objects_and_as_topics_between_tabs(tmp_path: Path, text: str) -> None:
+    """Those of Pyserini and MS MARCO were "not JSON"."""
+    assert read_queries(write(tmp_path / "topics.txt.gz", text)) == {"q1": "what is tea?", "2": "who?"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("q1\ta\nq1\tb", "line 2: the id q1 comes twice"), ("q1\ta\nq2", "line 2: expected an id, one tab"),
+     ("q1\ta\tb", "line 1: expected an id, one tab"), ("q1 what is tea?", "line 1: not JSON")],
+)  # fmt: skip
+def test_topics_that_are_none(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ReadError, match=message):
+        read_queries(write(tmp_path / "topics.tsv", text))
+
+
+def test_a_run_of_scores_is_written(tmp_path: Path) -> None:
+    write_run(tmp_path / "run.trec", {"q": {"a": 1.0, "b": 2.0}})
+    assert read_run(tmp_path / "run.trec")["q"].ids == ("b", "a")
+
+
 def test_qrels_in_both_formats(tmp_path: Path) -> None:
     beir = write(tmp_path / "a.tsv", "query-id\tcorpus-id\tscore\r\nq 1\td\t-1\r\n\r\n")
     assert read_qrels(beir) == {"q 1": {"d": -1}}

@@ -83,6 +83,38 @@ def test_what_is_wrong_with_a_measure_is_said() -> None:
             check([name])
 
 
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("ndcg_cut_10", "nDCG@10"), ("ndcg@10", "nDCG@10"), ("ndcg", "nDCG"), ("mrr@10", "RR@10"), ("recip_rank", "RR"),
+     ("map", "AP"), ("map_cut_100", "AP@100"), ("recall@100", "R@100"), ("recall_2", "R@2"), ("P_2", "P@2"),
+     ("precision@2", "P@2"), ("hit_rate@2", "Success@2"), ("success_1", "Success@1"), ("MRR@10", "RR@10")],
+)  # fmt: skip
+def test_names_of_other_tools_are_the_same_measures(name: str, known: str) -> None:
+    """Those of pytrec_eval and ranx were refused, without a word of what to write."""
+    qrels, run = {"q": {"a": 3, "b": 1, "c": 2}}, {"q": ranked("x", "b", "a")}
+    assert per_query(qrels, run, [name, known])[name] == per_query(qrels, run, [known])[known]
+    check([name])
+
+
+def test_a_name_that_is_nearly_one_is_told() -> None:
+    with pytest.raises(InputError, match=r"Did you mean nDCG@10\?"):
+        check(["nDGC@10"])
+    with pytest.raises(InputError, match="it needs a cutoff"):
+        check(["recall"])
+
+
+def test_a_run_of_scores_is_a_run() -> None:
+    """As pytrec_eval and ranx hold it: it was an AttributeError."""
+    qrels = {"q": {"a": 1}, "r": {"a": 1}}
+    run = {"q": {"b": 1, "a": 1.5}, "r": {"b": 2.0, "a": 2.0}}
+    assert per_query(qrels, run, ["RR"]) == {"RR": {"q": 1.0, "r": 0.5}}
+    with pytest.raises(InputError, match=r"query 'q' has a list, .* Ranking.sorted\(ids, scores\)"):
+        per_query(qrels, {"q": ["a"]}, ["RR"])  # type: ignore[dict-item]
+    for bad in ("high", float("nan"), None):
+        with pytest.raises(InputError, match="a score that is no number"):
+            per_query(qrels, {"q": {"a": bad}}, ["RR"])  # type: ignore[dict-item]
+
+
 @pytest.mark.skipif(shutil.which("perl") is None, reason="ERR is computed by a program in perl")
 def test_a_measure_that_only_some_judgments_can_have() -> None:
     check(["ERR@10"])

@@ -72,7 +72,8 @@ def collection(runs: str) -> Callable[[F], F]:
     """The options of a judged collection; `runs` is the help of `--run`."""
     listed = (
         click.option("--queries", type=QueriesFile(dir_okay=False, path_type=Path), metavar="FILE",
-                     help='Lines of {"_id", "text"}.  [default: queries.jsonl of a BEIR folder]'),
+                     help='Lines of {"_id", "text"}, or of id, tab and text.  [default: queries.jsonl of a BEIR '
+                     "folder]"),
         click.option("--qrels", type=_FILE, metavar="FILE",
                      help="Judgments, TREC's four columns or BEIR's three.  [default: those of a BEIR folder]"),
         click.option("--split", metavar="NAME", help="The file in qrels/ of a BEIR folder.  [default: test]"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,10 @@ from crossrank.errors import InputError, ReadError
 from crossrank.evaluation.files import existing, filled, lines
 from crossrank.evaluation.trec import read_qrels
 from crossrank.types import Passage, Qrels
+
+# Headings of queries between tabs.
+_IDS = ("_id", "id", "qid", "query_id", "query-id")
+_TEXTS = ("text", "query", "question", "title")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +78,7 @@ def read_set(folder: str | Path, split: str = "test") -> JudgedSet:
 
 
 def read_corpus(path: str | Path) -> dict[str, Passage]:
-    """Passages by document id from lines of `{"_id", "title", "text"}`; a missing title is empty.
+    """Passages by document id from lines of `{"_id", "title", "text"}` (or `"id"`); a missing title is empty.
 
     Raises:
         ReadError: a line is not such an object, or an id comes twice.
@@ -91,27 +95,50 @@ def passages(path: str | Path) -> Iterator[tuple[int, Passage]]:
     """(line number, passage) of each line of a corpus; nothing is held.
 
     Raises:
-        ReadError: a line is no object with `_id` and `text`.
+        ReadError: a line is no object with `_id` (or `id`) and `text`.
     """
     for number, row in objects(path):
-        document = field(path, number, row, "_id")
+        document = field(path, number, row, _id_name(row))
         title = "" if row.get("title") is None else field(path, number, row, "title")
         yield number, Passage(document, field(path, number, row, "text"), title, document=document)
 
 
 def read_queries(path: str | Path) -> dict[str, str]:
-    """Text by query id from lines of `{"_id", "text"}`.
+    """Text by query id from lines of `{"_id", "text"}` (or `"id"`), or of an id, a tab and the text, as topics are.
+
+    The two are told apart by the first line. Between tabs, a first line that names its columns, such as `qid` and
+    `query`, is no query.
 
     Raises:
-        ReadError: a line is not such an object, or an id comes twice.
+        ReadError: a line is neither, or an id comes twice.
     """
     queries: dict[str, str] = {}
-    for number, row in objects(path):
-        query = field(path, number, row, "_id")
+    first = next((line for _, line in lines(path)), "")
+    rows = _tabbed(path) if "\t" in first and not first.lstrip().startswith("{") else _asked(path)
+    for number, query, text in rows:
         if query in queries:
             raise ReadError(f"{path}, line {number}: the id {query} comes twice")
-        queries[query] = field(path, number, row, "text")
+        queries[query] = text
     return queries
+
+
+def _asked(path: str | Path) -> Iterator[tuple[int, str, str]]:
+    for number, row in objects(path):
+        yield number, field(path, number, row, _id_name(row)), field(path, number, row, "text")
+
+
+def _tabbed(path: str | Path) -> Iterator[tuple[int, str, str]]:
+    for row, (number, line) in enumerate(lines(path)):
+        cells = [cell.strip() for cell in line.split("\t")]
+        if len(cells) != 2 or not cells[0]:
+            raise ReadError(f"{path}, line {number}: expected an id, one tab and the query, found {line[:80]!r}")
+        if row or cells[0].lower() not in _IDS or cells[1].lower() not in _TEXTS:
+            yield number, cells[0], cells[1]
+
+
+def _id_name(row: Iterable[str]) -> str:
+    """The name that a row has for its id: BEIR's, or the one that most other tools write."""
+    return "id" if "id" in row and "_id" not in row else "_id"
 
 
 def objects(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -140,6 +167,6 @@ def field(path: str | Path, number: int, row: Mapping[str, Any], name: str) -> s
     if isinstance(value, str):
         return value
     # Some converters write ids as numbers; a text that is a number is a mistake.
-    if name.endswith("_id") and isinstance(value, int) and not isinstance(value, bool):
+    if name.endswith("id") and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     raise ReadError(f"{path}, line {number}: {name!r} must be a string, found {value!r:.80}")

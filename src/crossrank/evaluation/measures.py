@@ -1,29 +1,46 @@
-"""Measures by their ir-measures names: `nDCG@10`, `RR@10`, `AP`, `R@100`, `P(rel=2)@5`. Needs the extra `eval`."""
+"""Measures by their ir-measures names: `nDCG@10`, `RR@10`, `AP`, `R@100`, `P(rel=2)@5`. Needs the extra `eval`.
+
+Names of trec_eval, pytrec_eval and ranx that mean one of these are read, too: `ndcg_cut_10`, `mrr@10`, `recall_100`.
+"""
 
 from __future__ import annotations
 
+import difflib
+import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 
 from crossrank.errors import InputError
-from crossrank.evaluation.trec import HIGHEST_GRADE
+from crossrank.evaluation.trec import HIGHEST_GRADE, AnyRun, ranking_of
 from crossrank.extras import require
-from crossrank.types import Qrels, Ranking, Run
+from crossrank.types import Qrels, Ranking
 
 require("ir_measures", extra="eval")
 import ir_measures  # noqa: E402
 
 # What providers raise for parameters, ids or grades that they cannot take; one of them is a program.
 _FAILURES = (ValueError, TypeError, AssertionError, ArithmeticError, LookupError, OSError, subprocess.SubprocessError)
+# What others call the measures, in lower case, without a cutoff.
+_ALIASES = {
+    **{"ndcg": "nDCG", "ndcg_cut": "nDCG", "map": "AP", "map_cut": "AP", "ap": "AP"},
+    **{"mrr": "RR", "recip_rank": "RR", "rr": "RR", "recall": "R", "r": "R"},
+    **{"precision": "P", "p": "P", "success": "Success", "hit_rate": "Success"},
+}
+_ALIAS = re.compile(r"([a-z][a-z_]*?)(?:[@_]([0-9]+))?", re.I)
 
 
-def per_query(qrels: Qrels, run: Run, names: Sequence[str] = ("nDCG@10",)) -> dict[str, dict[str, float]]:
+def per_query(qrels: Qrels, run: AnyRun, names: Sequence[str] = ("nDCG@10",)) -> dict[str, dict[str, float]]:
     """The value of each measure for each judged query: `values[name][query]`.
 
     Names in the order given, queries in the order of `qrels`. A judged query without a ranking, or with an empty one,
     counts as 0 (trec_eval's `-c`), so that a system which answers fewer queries cannot look better; a ranking without
     judgments is left out; a query whose judgments are all 0 or under counts as 0. Positions in the ranking are what is
     measured: its scores play no part, ties included. Computed by pytrec_eval, the code of trec_eval.
+
+    Args:
+        qrels: grades by query and document.
+        run: by query, rankings, or scores by document: equal ones stand as they come, and not by id as in trec_eval.
+        names: of the measures.
 
     Raises:
         InputError: a measure's name is unknown, it needs a provider that is not installed or cannot take these ids and
@@ -48,9 +65,10 @@ def per_query(qrels: Qrels, run: Run, names: Sequence[str] = ("nDCG@10",)) -> di
         raise InputError(f"the grade {high} is over {HIGHEST_GRADE:,}; timestamps or counts are no grades")
     _check_ids(query for query in qrels)
     _check_ids(document for grades in qrels.values() for document in grades)
-    _check_ids(document for query in qrels if query in run for document in run[query].ids)
+    rankings = {query: ranking_of(query, run[query]) for query in qrels if query in run}
+    _check_ids(document for ranking in rankings.values() for document in ranking.ids)
     # Ranks as scores: strictly falling, exact, and blind to stages whose scores do not compare.
-    ranked = {query: _falling(run[query]) for query in judged if query in run and len(run[query])}
+    ranked = {query: _falling(rankings[query]) for query in judged if query in rankings and len(rankings[query])}
     values: dict[str, dict[str, float]] = {name: dict.fromkeys(qrels, 0.0) for name in names}
     by_measure: dict[ir_measures.Measure, list[str]] = {}
     for name, measure in parsed.items():
@@ -114,7 +132,7 @@ def _falling(ranking: Ranking) -> dict[str, float]:
 
 def _parse(name: str) -> ir_measures.Measure:
     try:
-        measure = ir_measures.parse_measure(name)
+        measure = ir_measures.parse_measure(_known(name))
         known, given = measure.SUPPORTED_PARAMS, measure.params
         if missing := next((word for word, one in known.items() if one.required and word not in given), None):
             raise ValueError(f"it needs a {missing}")
@@ -127,5 +145,23 @@ def _parse(name: str) -> ir_measures.Measure:
         return measure
     except (NameError, ValueError, SyntaxError, TypeError, KeyError, AssertionError) as error:
         raise InputError(
-            f"{name!r} is not a measure: {error}. Names look like nDCG@10, RR@10, AP, R@100, P(rel=2)@5"
+            f"{name!r} is not a measure: {error}. {_meant(name)}Names look like nDCG@10, RR@10, AP, R@100, P(rel=2)@5"
         ) from None
+
+
+def _known(name: str) -> str:
+    """The ir-measures name of what others call `ndcg_cut_10` or `mrr@10`; any other name as it is."""
+    found = _ALIAS.fullmatch(name)
+    family = _ALIASES.get(found[1].lower()) if found else None
+    if found is None or family is None:
+        return name
+    return f"{family}@{found[2]}" if found[2] else family
+
+
+def _meant(name: str) -> str:
+    """What a name with a slip of the pen may have meant, for people."""
+    found = _ALIAS.fullmatch(name)
+    close = difflib.get_close_matches(found[1].lower(), _ALIASES, 1, 0.75) if found else []
+    if found is None or not close or found[1].lower() in _ALIASES:
+        return ""
+    return f"Did you mean {_ALIASES[close[0]]}{f'@{found[2]}' if found[2] else ''}? "

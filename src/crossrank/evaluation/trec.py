@@ -8,7 +8,7 @@ run, TREC     query Q0 document rank score tag    six columns, any white space
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +16,11 @@ import numpy as np
 
 from crossrank.errors import InputError, ReadError
 from crossrank.evaluation.files import lines
-from crossrank.types import Ranking, Run
+from crossrank.types import Ranking
 
+# What pytrec_eval and ranx call a run: scores by document, by query.
+Scored = Mapping[str, float]
+AnyRun = Mapping[str, Ranking | Scored]
 Ties = Literal["rank", "trec_eval"]
 # trec_eval takes memory by the highest grade: a timestamp in the wrong column would end the process.
 HIGHEST_GRADE = 1_000
@@ -131,15 +134,46 @@ def _ranking(path: str | Path, query: str, rows: list[tuple[float, int, str]], t
     return Ranking(ids, np.array([-minus for minus, _, _ in rows], dtype=np.float32), len(ids))
 
 
-def write_run(path: str | Path, run: Run, tag: str = "crossrank") -> None:
+def ranking_of(query: str, given: Ranking | Scored) -> Ranking:
+    """A ranking as it is, and scores by document as `Ranking.sorted` orders them: equal ones as they come.
+
+    Raises:
+        InputError: neither, or a score that is no number.
+
+    >>> ranking_of("q", {"a": 1.0, "b": 2.0}).ids
+    ('b', 'a')
+    """
+    if isinstance(given, Ranking):
+        return given
+    if not isinstance(given, Mapping):
+        raise InputError(
+            f"query {query!r} has a {type(given).__name__}, and a run has a Ranking of each query: "
+            "Ranking.sorted(ids, scores); or a mapping of scores by document"
+        )
+    try:
+        scores = np.array([float(score) for score in given.values()])
+    except (TypeError, ValueError, OverflowError):
+        scores = np.array([math.nan])
+    if np.isnan(scores).any():
+        raise InputError(f"query {query!r} has a score that is no number: leave out documents without one")
+    return Ranking.sorted(list(given), scores)
+
+
+def write_run(path: str | Path, run: AnyRun, tag: str = "crossrank") -> None:
     """Write a TREC run file, whole or not at all.
 
     Every TREC tool sorts by the score column, and a `Ranking` joins scores of different stages that do not compare. So
     the column holds numbers made for it that give exactly the ranking's order, without ties: a ranking of n documents
     has n, n - 1, ..., 1. The scores of the stages are not in the file.
 
+    Args:
+        path: the file; one that is there is replaced.
+        run: by query, rankings, or scores by document as `ranking_of` orders them.
+        tag: names the system.
+
     Raises:
-        InputError: an id or the tag is empty or has white space in it, which the format cannot hold.
+        InputError: an id or the tag is empty or has white space in it, which the format cannot hold; or as of
+            `ranking_of`.
     """
     target = Path(path)
     partial = target.with_name(target.name + ".part")
@@ -147,15 +181,16 @@ def write_run(path: str | Path, run: Run, tag: str = "crossrank") -> None:
     partial.replace(target)
 
 
-def run_lines(rankings: Iterable[tuple[str, Ranking]], tag: str = "crossrank") -> Iterator[str]:
+def run_lines(rankings: Iterable[tuple[str, Ranking | Scored]], tag: str = "crossrank") -> Iterator[str]:
     """The lines that `write_run` writes, one ranking at a time.
 
     Raises:
         InputError: as `write_run`.
     """
     check_name(tag)
-    for query, ranking in rankings:
+    for query, given in rankings:
         check_name(query)
+        ranking = ranking_of(query, given)
         for position, document in enumerate(ranking.ids):
             check_name(document)
             yield f"{query} Q0 {document} {position + 1} {len(ranking) - position} {tag}\n"
