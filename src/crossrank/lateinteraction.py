@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -342,3 +343,17 @@ def load_scorer(
     read = named.read(name, default="small")
     opened = backends.open(read, backend, device, dtype, threads)
     return CrossEncoder(read, opened) if read.late is None else LateInteraction(read, opened)
+
+
+def scorer_of(model: str | Path | Scorer | None, **how: Any) -> Scorer:
+    """What a stage scores with: the model of a name, loaded by `load_scorer` with `how`, or a scorer as it is.
+
+    Raises:
+        CheckpointError: the model cannot be loaded.
+        InputError: neither a name nor a scorer.
+    """
+    if model is None or isinstance(model, (str, Path)):
+        return load_scorer(model, **how)
+    if not callable(getattr(model, "score", None)):
+        raise InputError(f"model must be a name, a folder or an object with score(pairs), not {type(model).__name__}")
+    return model

@@ -19,7 +19,7 @@ from crossrank.embedder import load_embedder, own_name
 from crossrank.errors import CrossrankError, InputError
 from crossrank.evidence import Evidence, find
 from crossrank.fusion import RRF, Fusion, Scores
-from crossrank.lateinteraction import PairScorer, load_scorer, name_of
+from crossrank.lateinteraction import PairScorer, name_of, scorer_of
 from crossrank.planner import Memory, depths, paced, plan
 from crossrank.relevance import Relevance, last_read, relevance_of
 from crossrank.retrieval.where import Where, among, once
@@ -81,6 +81,12 @@ class Pipeline:
         check_k(self.depth, "depth")
         if not self.retrievers:
             raise InputError("a pipeline needs at least one retriever")
+        for name, retriever in self.retrievers.items():
+            if not callable(getattr(retriever, "retrieve", None)):
+                raise InputError(
+                    f"the retriever {name!r} ({type(retriever).__name__}) has no retrieve(queries, depth); of a "
+                    "function make one with crossrank.retrieval.remote.function.FunctionRetriever(function)"
+                )
         if self.budget is not None and not 0 < self.budget < float("inf"):
             raise InputError(f"a budget is a time over 0, not {self.budget} seconds")
         # Traces tell by its name which stage did what, and whose scores are calibrated how.
@@ -362,20 +368,6 @@ def _stage(
         return Stage(Unavailable(str(model), error), depth, mix, name=str(model), pace=Pace())
     scorer = scorer if cache is None else CachedScorer(scorer, cache)
     return Stage(scorer, depth, mix, name=name_of(scorer))
-
-
-def scorer_of(model: str | Path | Scorer | None, **how: Any) -> Scorer:
-    """What a stage scores with: the model of a name, loaded by `load_scorer` with `how`, or a scorer as it is.
-
-    Raises:
-        CheckpointError: the model cannot be loaded.
-        InputError: neither a name nor a scorer.
-    """
-    if model is None or isinstance(model, (str, Path)):
-        return load_scorer(model, **how)
-    if not callable(getattr(model, "score", None)):
-        raise InputError(f"model must be a name, a folder or an object with score(pairs), not {type(model).__name__}")
-    return model
 
 
 def _fusion(wanted: Fusion | str) -> Fusion:

@@ -12,7 +12,7 @@ import pytest
 import crossrank
 import spies
 import tiny
-from crossrank import pipeline
+from crossrank import lateinteraction, pipeline
 from crossrank.errors import InputError
 from crossrank.fusion import Scores
 from crossrank.relevance import last_read
@@ -85,6 +85,12 @@ def test_a_filter_of_each_query_joins_that_of_the_pipeline(tmp_path: Path, bi_en
         mixed.search("failed uploads", where="tenant=acme")
 
 
+def test_a_function_is_no_retriever_yet() -> None:
+    """It was an AttributeError of the first search."""
+    with pytest.raises(InputError, match=r"the retriever 'own' \(function\) has no retrieve.*FunctionRetriever"):
+        crossrank.Pipeline({"own": lambda query, depth: []}, list)  # type: ignore[dict-item, return-value]
+
+
 def test_no_filter_and_what_is_none(folder: Path) -> None:
     assert crossrank.open_pipeline(folder, rerank=False, where=None).search("paris").passages
     wrong: list[Any] = [3, b"x=1", [None], {"lang": "en"}]
@@ -102,14 +108,14 @@ def test_both_models_are_opened_as_asked(
     folder: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[tuple[str, dict[str, Any]]] = []
-    for name in ("load_scorer", "load_embedder"):
-        real = getattr(pipeline, name)
+    for module, name in ((lateinteraction, "load_scorer"), (pipeline, "load_embedder")):
+        real = getattr(module, name)
 
         def spied(model: Any, real: Any = real, name: str = name, **how: Any) -> Any:
             opened.append((name, how))
             return real(model)
 
-        monkeypatch.setattr(pipeline, name, spied)
+        monkeypatch.setattr(module, name, spied)
     how = {"backend": "torch", "device": "cuda", "dtype": "bfloat16", "threads": 3}
     made = crossrank.open_pipeline(folder, cross_encoder_folder, **how)
     assert opened == [("load_embedder", how), ("load_scorer", how)]
