@@ -348,6 +348,14 @@ def test_a_loss_that_does_not_fit_is_refused_before_any_work(tmp_path: Path) -> 
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_is_no_judgments_yet(tmp_path: Path) -> None:
+    """It was an AttributeError of str."""
+    data = Judgments(rows(45), "labels")
+    for given, held_out in (("train.jsonl", None), (data, tmp_path / "held.jsonl"), ([("q", "d", 1)], None)):
+        with pytest.raises(InputError, match=r"not \w+: read a file or a folder with crossrank.training.reading.read"):
+            tune(given, tmp_path / "tuned", held_out=held_out)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("named", [False, True])
 def test_a_python_without_sources_needs_a_general_set(
     tmp_path: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch, named: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,6 +47,27 @@ def test_rows_with_labels(tmp_path: Path) -> None:
     found = reading.read(path.rename(tmp_path / "b.jsonl"))
     assert found.scale == "labels"
     assert found.rows[0] == Judged("q", "d", 1.0)
+
+
+def test_rows_of_a_program_are_those_of_a_file(tmp_path: Path) -> None:
+    """`tune("train.jsonl", ...)` was an AttributeError, and lists had no documented way in."""
+    made = [("q", "d", 1), ("q", "e", np.int64(0)), ("r", "d", True)]
+    found = reading.rows(made, source="mine")
+    path = write(tmp_path / "a.jsonl", *({"sentence1": q, "sentence2": d, "label": int(n)} for q, d, n in made))
+    assert (found.rows, found.scale, found.source) == (reading.read(path).rows, "labels", "mine")
+    assert reading.rows(iter([("q", "d"), ["r", "e"]])).scale == "clicks"
+    assert reading.rows([("q", "d", 0.5), ("q", "e", 3.5)]).scale == "scores"
+    triple = {"anchor": "q", "positive": "d", "negative": ["e", "f"]}
+    assert [row.label for row in reading.rows([triple]).rows] == [1.0, 0.0, 0.0]
+    assert [row.label for row in reading.rows(made, clicks=True).rows] == [1.0, 1.0]
+    wrong: list[tuple[Any, str]] = [
+        ([], "holds no rows"), (["q"], "row 1: a row is"), ([("q",)], "row 1: a row is"), ("qde", "row 1: a row is"),
+        ([("q", 3, 1)], "row 1: a row needs 'document', a text"), ([("q", "d", "x")], "row 1: label must be a number"),
+        ([("q", "d", 1), ("q", "e")], "row 2: 'label' is missing here"),
+    ]  # fmt: skip
+    for given_rows, message in wrong:
+        with pytest.raises(ReadError, match=message):
+            reading.rows(given_rows)
 
 
 @pytest.mark.parametrize(

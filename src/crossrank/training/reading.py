@@ -1,4 +1,4 @@
-"""Files and folders of judgments: JSONL or CSV rows, triples, click-like positives, BEIR folders."""
+"""Judgments of files, folders and programs: JSONL or CSV rows, triples, click-like positives, BEIR folders."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from crossrank.evaluation.trec import HIGHEST_GRADE
 from crossrank.training.judgments import Judged, Judgments, Scale
 
 # Names of columns, in any case. Of several that a row holds, the first counts.
-QUERY = ("query", "question", "anchor")
-DOCUMENT = ("document", "passage", "text", "doc", "answer")
+QUERY = ("query", "question", "anchor", "sentence1")
+DOCUMENT = ("document", "passage", "text", "doc", "answer", "sentence2")
 LABEL = ("label", "labels", "relevance", "rel", "grade", "rating", "relevant", "is_relevant")
 SURELY = ("label", "relevance", "grade")
 SCORE = ("score", "scores", "teacher_score", "teacher_scores", "relevance_score")
@@ -67,6 +67,38 @@ def read(path: str | Path, *, split: str = "train", clicks: bool = False) -> Jud
     else:
         raise ReadError(f"{path}: judgments are read from .jsonl, .csv or .tsv files or a BEIR folder, not .{kind}")
     return _clicked(found, clicks)
+
+
+def rows(
+    given: Iterable[Mapping[str, Any] | Sequence[Any]], *, source: str = "rows", clicks: bool = False
+) -> Judgments:
+    """Judgments that a program holds.
+
+    Args:
+        given: (query, document, label), or (query, document) where every row is relevant; or mappings with the names of
+            a file's rows, see `read`, such as those of a data set of sentence-transformers. All of one kind.
+        source: what messages and the model's card call them.
+        clicks: as in `read`.
+
+    Raises:
+        ReadError: there are none, a row is none of these, or rows differ in which they are.
+
+    >>> rows([("tea?", "Tea is hot.", 1), ("tea?", "Bread needs yeast.", 0)]).scale
+    'labels'
+    >>> rows([{"anchor": "tea?", "positive": "Tea is hot.", "negative": "Bread needs yeast."}]).rows[1].label
+    0.0
+    """
+    places = ((f"{source}, row {number}", row) for number, row in enumerate(given, start=1))
+    named = [(where, _of_program(where, row)) for where, row in places]
+    return _clicked(_made(Path(source), named, clicks), clicks)
+
+
+def _of_program(where: str, row: Any) -> Mapping[str, Any]:
+    if isinstance(row, Mapping):
+        return _folded(where, row.items())
+    if isinstance(row, (str, bytes)) or not isinstance(row, Sequence) or len(row) not in (2, 3):
+        raise ReadError(f"{where}: a row is (query, document, label), or a mapping with {HEADINGS}, not {row!r:.80}")
+    return dict(zip(("query", "document", "label"), row, strict=False))
 
 
 def _of_beir(folder: Path, split: str) -> Judgments:

@@ -73,10 +73,17 @@ def tune(
         report: told about every step.
 
     Raises:
-        InputError: a setting is wrong, the folder holds something, or an unfinished tuning of other things.
+        InputError: a setting is wrong, the folder holds something, or an unfinished tuning of other things; or the
+            judgments are something else, such as the name of a file.
         CheckpointError: the base model cannot be loaded or trained.
     """
     began = time.monotonic()
+    for given in (judgments, *([] if held_out is None else [held_out])):
+        if not isinstance(given, Judgments):
+            raise InputError(
+                f"tune takes Judgments, not {type(given).__name__}: read a file or a folder with "
+                "crossrank.training.reading.read(path), and rows of a program with reading.rows(rows)"
+            )
     target, aside = Path(to), None if refused is None else Path(refused)
     for folder in (target, aside):
         if folder is not None and folder.name in ("", ".."):
