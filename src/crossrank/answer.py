@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from crossrank.cascade import Trace
@@ -10,11 +11,14 @@ from crossrank.types import Passage, Ranking
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """What one query found.
+    """What one query found; iterating over it gives its passages, best first.
 
     Attributes:
         query: as asked.
-        ranking: the k best, best first; `ranking.head` of them were read by the last stage.
+        ranking: the k best, best first; `ranking.head` of them were read by the last stage. Its scores are logits only
+            after a stage of weight 1. Otherwise, as in the usual pipeline, they are a mix of standardized scores, whose
+            0 is the mean of what the stage read: they compare within this answer, and with no other and no threshold.
+            `Pipeline.relevance` gives probabilities, and `Trace.scores` of the stage's trace the logits themselves.
         passages: their texts, in the same order.
         traces: every step, in order: each retriever, "fused" when there are several, "plan" when a budget left a stage
             out, each stage.
@@ -28,6 +32,9 @@ class Answer:
     traces: tuple[Trace, ...]
     seconds: float
     budget: float | None = None
+
+    def __iter__(self) -> Iterator[Passage]:
+        return iter(self.passages)
 
     @property
     def notes(self) -> tuple[str, ...]:

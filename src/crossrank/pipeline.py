@@ -135,10 +135,10 @@ class Pipeline:
         return replace(self, retrievers=among(self.retrievers, where))
 
     def search(self, query: str, k: int = 10, *, where: Where = None) -> Answer:
-        """The `k` best documents for `query`.
+        """The `k` best documents for `query`; see `Answer.ranking` for what their scores are.
 
         Args:
-            query: what the user asks.
+            query: what the user asks; of many, each is a call of its own, from threads if you like.
             k: documents, at most.
             where: filters of this query, such as "tenant=acme", as of `filtered`.
 
@@ -147,6 +147,8 @@ class Pipeline:
                 no passage.
         """
         check_k(k)
+        if isinstance(query, (list, tuple)):
+            raise InputError("search takes one query: [pipeline.search(query) for query in queries] asks many")
         check_query(query)
         if where is not None:
             return self.filtered(where).search(query, k)
@@ -253,7 +255,10 @@ class Pipeline:
         return replace(made, probability=probability, note=note, notes=answer.notes)
 
     def relevance(self, answer: Answer) -> Relevance:
-        """How probable it is that each passage of an answer is relevant, as the last stage that read any says."""
+        """How probable it is that each passage of an answer is relevant, as the last stage that read any says.
+
+        These are what a threshold is for; the scores of an answer are mostly a mix, see `Answer.ranking`.
+        """
         return relevance_of(self.stages, answer.traces, answer.ranking.ids)
 
     def evidence(self, answer: Answer) -> tuple[Evidence | None, ...]:

@@ -178,6 +178,9 @@ def test_a_query_goes_through_every_step(folder: Path, cross_encoder_folder: Pat
 def test_an_answer_holds_the_passages_of_its_ids(folder: Path) -> None:
     made = crossrank.open_pipeline(folder, rerank=False)
     whole = made.search("what is the capital of France?")
+    assert [passage.id for passage in whole] == list(whole.ranking.ids)
+    with pytest.raises(InputError, match=r"search takes one query: \[pipeline.search"):
+        made.search(["what is paris?", "what is bread?"])  # type: ignore[arg-type]
     turned = replace(made, texts=lambda ids: list(made.texts(ids))[::-1]).search("what is the capital of France?")
     assert turned.passages == whole.passages
     with pytest.raises(InputError, match=f"first of which is '{whole.ranking.ids[0]}'"):

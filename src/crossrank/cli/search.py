@@ -122,6 +122,9 @@ def command(
     a reranker has read it, and "probability", null where the model is not calibrated. What was left out, such as
     for want of time, is said on stderr.
 
+    A score is a mix of standardized scores of the steps (--mix), whose 0 is the mean of what was read, and no logit
+    (but with --mix 1): it compares within one answer. For what is relevant use the probability, and --threshold.
+
     With --context the text goes to stdout, and what was left out of it to stderr; --json prints both as one object.
 
     With --explain, the ranks and scores of each step, what was cut, the times, and the sentence of each passage that
