@@ -81,8 +81,8 @@ class Index:
 
         Args:
             folder: new or empty; it is made with its parents.
-            embedder: makes the vectors; every later update and query must use one of the same fingerprint.
-            tokenizer: cuts passages; its token ids are stored.
+            embedder: makes the vectors, such as `crossrank.load_embedder()`; updates and queries need the same one.
+            tokenizer: cuts passages, and its token ids are stored; mostly the embedder's own, `embedder.tokenizer`.
             model: the name to load the embedder by, kept for `info`.
             size: tokens of a passage, at most; when absent 200, or what the embedder reads where that is less. A size
                 beyond what it reads is obeyed (documents may be wanted whole), and every update reports the passages
