@@ -24,6 +24,7 @@ from crossrank import backends
 from crossrank.backends.cpu import library
 from crossrank.cli import root, terminal
 from crossrank.cli.exits import MEANINGS, Exit
+from crossrank.evaluation import read_run
 from crossrank.models import catalog
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -746,6 +747,49 @@ def test_search_without_rerank_and_with_k(index: str) -> None:
     assert [(row["document"], row["step"]) for row in found] == [("bread", "fused")]
     assert run("search", index, "bread", "--no-rerank", "-k", "1").stdout.startswith("1\t")
     run("search", index, "bread", "--no-rerank", "-k", "0", code=2)
+
+
+@pytest.mark.parametrize("engine", [["--no-rerank"], ["--model"]])
+def test_search_of_many_queries_is_a_run(index: str, ce: str, engine: list[str]) -> None:
+    """A run could be made with qrels only, by `eval --write-runs`."""
+    how = [*engine, ce] if engine == ["--model"] else engine
+    Path("topics.tsv").write_text("q1\tthe cat\n2\tcapital of france\n", encoding="utf-8")
+    result = run("search", index, "--queries", "topics.tsv", "--to", "run.trec", *how, "--backend", "fake")
+    assert result.stdout == ""
+    assert "Wrote the rankings of 2 queries to run.trec." in result.stderr
+    made = read_run("run.trec")
+    for query, text in (("q1", "the cat"), ("2", "capital of france")):
+        found = rows(run("search", index, text, *how, "--backend", "fake", "-k", "100", "--json"))
+        assert list(made[query].ids) == list(dict.fromkeys(row["document"] for row in found))
+    run("search", index, "--queries", "topics.tsv", "--to", "short.trec", "-k", "1", *how, "--backend", "fake")
+    assert {query: ranking.ids for query, ranking in read_run("short.trec").items()} == {
+        query: ranking.ids[:1] for query, ranking in made.items()
+    }
+
+
+def test_search_of_many_queries_sums_up_what_went_wrong(index: str) -> None:
+    Path("topics.tsv").write_text("q1\tthe cat\nq2\tfrance\n", encoding="utf-8")
+    many = ["--queries", "topics.tsv", "--to", "run.trec", "--filter", "year>=2020"]
+    result = run("search", index, *many, "-m", "./nowhere", "--on-error", "keep", code=Exit.SOME_FAILED)
+    assert "for 2 queries a stage failed, and the order before it was kept: " in result.stderr
+    assert result.stderr.count("Warning") == 1
+    assert [ranking.ids for ranking in read_run("run.trec").values()] == [("bread",)] * 2
+
+
+def test_search_of_many_queries_refuses_what_it_cannot_do(index: str) -> None:
+    write = Path("topics.tsv").write_text
+    write("q1\tthe cat\nq2\t \n", encoding="utf-8")
+    many = ["--queries", "topics.tsv", "--to", "run.trec", "--no-rerank", "--backend", "fake"]
+    assert "the query q2 has no text" in run("search", index, *many, code=1).stderr
+    write("a b\tthe cat\n", encoding="utf-8")
+    assert "cannot stand in a TREC file" in run("search", index, *many, code=1).stderr
+    assert "name one QUERY" in run("search", index, code=2).stderr
+    assert "name one QUERY" in run("search", index, "cat", *many, code=2).stderr
+    assert "go together" in run("search", index, *many[:2], code=2).stderr
+    assert "go together" in run("search", index, "cat", *many[2:4], code=2).stderr
+    assert "--json is of one query" in run("search", index, *many, "--json", code=2).stderr
+    assert "there is no folder" in run("search", index, *many[:3], "no/run.trec", code=2).stderr
+    assert not Path("run.trec").exists()
 
 
 def test_search_filters(index: str) -> None:

@@ -1,4 +1,4 @@
-"""`crossrank search`: one query over an index, and on request what each step of the search did."""
+"""`crossrank search`: one query over an index, or many, and on request what each step of the search did."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from crossrank.cli import budget as time_budget
-from crossrank.cli import options, steps, terminal
+from crossrank.cli import many, options, steps, terminal
 from crossrank.cli.counted import Counted, asked_for
 from crossrank.cli.exits import Exit
 
@@ -40,11 +40,17 @@ Examples:
   crossrank search docs.index "retry policy" --threshold model
   crossrank search docs.index "retry policy" --llm "http://localhost:8000/v1#qwen3" --llm-depth 5
   crossrank search docs.index "retry policy" --context 2000 --threshold 0.05 > prompt.txt
+  crossrank search docs.index --queries topics.tsv --to run.trec
 """,
 )
 @click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
-@click.argument("query")
-@click.option("-k", type=click.IntRange(min=1), metavar="N", default=10, show_default=True, help="Passages to print.")
+@click.argument("query", required=False)
+@click.option("--queries", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help='Search for all of these instead: lines of {"_id", "text"}, or of id, tab and text.')  # fmt: skip
+@click.option("--to", type=click.Path(dir_okay=False, path_type=Path), metavar="RUN",
+              help="Where their rankings go: a TREC run of documents, each at its best passage.")  # fmt: skip
+@click.option("-k", type=click.IntRange(min=1), metavar="N",
+              help="Passages to print, or documents of a run.  [default: 10; 100 with --queries]")  # fmt: skip
 @click.option(
     "--depth", type=click.IntRange(min=1), metavar="N", default=100, show_default=True,
     help="Passages that BM25 and dense search each return, and that the (first) cross-encoder reads.",
@@ -90,8 +96,10 @@ Examples:
 @options.engine
 def command(
     folder: Path,
-    query: str,
-    k: int,
+    query: str | None,
+    queries: Path | None,
+    to: Path | None,
+    k: int | None,
     depth: int,
     where: tuple[str, ...],
     model: str | None,
@@ -114,7 +122,7 @@ def command(
     dtype: str,
     threads: int | None,
 ) -> Exit:
-    """Search the index in DIR for passages that answer QUERY.
+    """Search the index in DIR for passages that answer QUERY, or for all queries of a file.
 
     BM25 and dense search each find candidates, their scores are fused, and a cross-encoder reads and reorders
     them. --model may also name a late-interaction model, whose token vectors an index can keep (crossrank index
@@ -140,7 +148,9 @@ def command(
     if no_rerank and threshold is not None:
         raise click.UsageError("--threshold needs the cross-encoder that --no-rerank leaves out")
     asked = _language_model(llm, budget_ms)
-    query = rows.query(query)
+    alone = {"--context": budget, "--threshold": threshold is not None, "--json": as_json, "--explain": explain}
+    many.check(query, queries, to, alone)
+    texts = {"": rows.query(query or "")} if queries is None else many.read(queries)
     began = time.perf_counter()
     pipeline = open_pipeline(
         folder,
@@ -164,15 +174,16 @@ def command(
     opened = time.perf_counter() - began
     # Probabilities, evidence and tokens are those of models on this machine: a question a sentence would cost much.
     last = () if asked is None else (Stage(asked, llm_depth, name=asked.name),)
-    answer = replace(pipeline, stages=(*pipeline.stages, *last)).search(query, k)
+    whole = replace(pipeline, stages=(*pipeline.stages, *last))
+    if to is not None:
+        failed = many.write(whole, texts, to, k or 100)
+        _tell_of_cache(pipeline)
+        return _code(failed, asked)
+    answer = whole.search(texts[""], k or 10)
     if not answer.passages:
         terminal.note(f"Nothing was found{_why_nothing(folder, where)}.")
     _warn_of_cut_query(answer)
-    failed = time_budget.warn_of(answer, explain)
-    if asked is not None and asked.asked:
-        terminal.note(f"{asked.name}: {asked.note}.")
-        failed |= asked.failed
-    code = Exit.SOME_FAILED if failed else Exit.OK
+    code = _code(time_budget.warn_of(answer, explain), asked)
     if budget is not None:
         _print_context(pipeline.context(answer, budget, threshold=threshold), as_json)
         return code
@@ -201,6 +212,14 @@ def _language_model(llm: str | None, budget_ms: float | None) -> Counted | None:
             "--llm goes without --budget-ms (or CROSSRANK_BUDGET_MS): what it takes cannot be planned"
         )
     return asked_for(llm)
+
+
+def _code(failed: bool, asked: Counted | None) -> Exit:
+    """How the command ends; says what the language model cost."""
+    if asked is not None and asked.asked:
+        terminal.note(f"{asked.name}: {asked.note}.")
+        failed |= asked.failed
+    return Exit.SOME_FAILED if failed else Exit.OK
 
 
 def _why_nothing(folder: Path, where: Sequence[str]) -> str:
