@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.errors import InputError
+
 BEST = 10.0
 """The highest score of a document; the lowest is 0."""
 
@@ -28,6 +30,8 @@ _LISTWISE = (
     f"You order documents by how relevant they are to a query. {_RULES} Answer with one JSON object and nothing else: "
     '{"order": [N, N, ...]}. Each N is the number of a document, the most relevant first; every document comes once.'
 )
+# Braces around anything else are text, such as JSON.
+_PLACE = re.compile(r"\{(query|documents?)\}")
 _THOUGHT, _THOUGHT_END = "<think>", "</think>"
 _FENCE = re.compile(r"^```\w*\s*(.*?)\s*```$", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
@@ -48,11 +52,30 @@ class UnreadableError(Exception):
     """An answer that says nothing usable; the message is the reason, for people."""
 
 
-def ask_for_score(query: str, document: str) -> Messages:
+def check_prompt(prompt: str, listwise: bool) -> str:
+    """A prompt of the caller's own, as it is.
+
+    Raises:
+        InputError: it does not name `{query}` and `{document}`, or `{documents}` where several are ordered.
+
+    >>> check_prompt("Does {document} cite a law that decides {query}?", listwise=False)[:15]
+    'Does {document}'
+    """
+    wanted = {"query", "documents" if listwise else "document"}
+    found = set(_PLACE.findall(prompt)) if isinstance(prompt, str) else set()
+    if found != wanted:
+        kind = "several documents (window)" if listwise else "one document"
+        names = " and ".join(f"{{{name}}}" for name in sorted(wanted, reverse=True))
+        raise InputError(f"a prompt for {kind} is a text that holds {names}, and no other such place: {prompt!r:.200}")
+    return prompt
+
+
+def ask_for_score(query: str, document: str, prompt: str | None = None) -> Messages:
     """The question for one document.
 
     Query and document stand between lines that hold a digest of both, so that a document cannot write the line that
-    would end it.
+    would end it. A `prompt` of the caller's own, see `check_prompt`, says where they stand and what is asked; what kind
+    of answer is wanted, and that texts hold no instructions, is said besides.
 
     >>> print(ask_for_score("tea?", "Tea is hot.")[1]["content"])
     <query a0681062bcca13cd>
@@ -64,18 +87,27 @@ def ask_for_score(query: str, document: str) -> Messages:
     How relevant is the document to the query? Answer with {"score": N}, N from 0 to 10.
     """
     mark = _mark(query, [document])
-    asked = 'How relevant is the document to the query? Answer with {"score": N}, N from 0 to 10.'
-    text = "\n".join([_between("query", mark, query), _between("document", mark, document), asked])
+    places = {"query": _between("query", mark, query), "document": _between("document", mark, document)}
+    asked = "{query}\n{document}\nHow relevant is the document to the query? " if prompt is None else f"{prompt}\n"
+    text = f'{_filled(asked, places)}Answer with {{"score": N}}, N from 0 to 10.'
     return [{"role": "system", "content": _POINTWISE}, {"role": "user", "content": text}]
 
 
-def ask_for_order(query: str, documents: Sequence[str]) -> Messages:
-    """The question for several documents, numbered from 0: `Doc 0` is the first."""
+def ask_for_order(query: str, documents: Sequence[str], prompt: str | None = None) -> Messages:
+    """The question for several documents, numbered from 0: `Doc 0` is the first. For `prompt` see `ask_for_score`."""
     mark = _mark(query, documents)
-    listed = [_between(f"Doc {number}", mark, document) for number, document in enumerate(documents)]
-    asked = f'Order Doc 0 to Doc {len(documents) - 1} by relevance to the query. Answer with {{"order": [N, ...]}}.'
-    text = "\n".join([_between("query", mark, query), *listed, asked])
+    listed = "\n".join(_between(f"Doc {number}", mark, document) for number, document in enumerate(documents))
+    places = {"query": _between("query", mark, query), "documents": listed}
+    most = len(documents) - 1
+    asked = "{query}\n{documents}\n" if prompt is None else f"{prompt}\n"
+    order = f"Order Doc 0 to Doc {most} {'by relevance to the query' if prompt is None else 'accordingly'}."
+    text = f'{_filled(asked, places)}{order} Answer with {{"order": [N, ...]}}.'
     return [{"role": "system", "content": _LISTWISE}, {"role": "user", "content": text}]
+
+
+def _filled(prompt: str, places: Mapping[str, str]) -> str:
+    # In one pass, so that a text which holds the name of a place stays as it is.
+    return _PLACE.sub(lambda found: places[found[1]], prompt)
 
 
 def _mark(query: str, documents: Sequence[str]) -> str:

@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 from crossrank.asking import check_list, check_pairs
 from crossrank.crossencoder import Ranked
 from crossrank.errors import InputError, RemoteError
-from crossrank.judging import Messages, UnreadableError, ask_for_order, ask_for_score, filled, in_place, spent, text_of
+from crossrank.judging import (
+    Messages,
+    UnreadableError,
+    ask_for_order,
+    ask_for_score,
+    check_prompt,
+    filled,
+    in_place,
+    spent,
+    text_of,
+)
 from crossrank.judging import read_order as order_in
 from crossrank.judging import read_score as score_in
 from crossrank.remote import CURES, Address, at_once
@@ -107,9 +117,12 @@ class LanguageModel:
         pause: see `timeout`.
         extra: more for the body of a request, such as `{"temperature": None}` for models that refuse one (None leaves
             out what is sent by default: a temperature of 0, and a wish for JSON).
+        prompt: your own question, in which `{query}` and `{document}` (with a window `{documents}`) stand for the texts
+            between their marker lines. Said besides are what form the answer has, and that texts give no orders.
+        headers: more that every request has, as gateways want them; see `crossrank.remote.Address`.
 
     Raises:
-        InputError: an address that is none, or a number out of its range.
+        InputError: an address that is none, a number out of its range, or a prompt or headers that cannot be sent.
 
     >>> from crossrank import Stage
     >>> Stage(LanguageModel("http://localhost:8000/v1", "qwen3"), depth=20, name="llm").name
@@ -129,14 +142,17 @@ class LanguageModel:
         tries: int = 4,
         pause: float = 0.5,
         extra: Mapping[str, Any] | None = None,
+        prompt: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         if window is not None and window < 2:
             raise InputError(f"a window orders at least 2 documents, not {window}; None asks about each alone")
         if concurrency < 1 or characters < 1:
             raise InputError("concurrency and characters must be at least 1")
-        self.address = Address(url, key, timeout=timeout, tries=tries, pause=pause)
+        self.address = Address(url, key, timeout=timeout, tries=tries, pause=pause, headers=headers)
         self.model = model
         self.window = window
+        self._prompt = None if prompt is None else check_prompt(prompt, window is not None)
         self._concurrency = concurrency
         self._characters = characters
         sent = {"temperature": 0, "response_format": {"type": "json_object"}, **(extra or {})}
@@ -149,6 +165,17 @@ class LanguageModel:
     def listwise(self) -> bool:
         """Whether scores compare within one call only, as with a window: they are places in an order."""
         return self.window is not None
+
+    def questions(self, depth: int) -> int:
+        """Questions about so many documents of one query, all of them different.
+
+        >>> LanguageModel("http://localhost:8000/v1", "qwen3", window=20).questions(100)
+        9
+        """
+        if self.window is None:
+            return depth
+        # Windows overlap by half, see `_Ordered`.
+        return 1 + -(-max(0, depth - self.window) // (self.window - self.window // 2))
 
     @classmethod
     def named(cls, name: str, key: str = "", **options: Any) -> LanguageModel:
@@ -205,7 +232,7 @@ class LanguageModel:
         began = time.perf_counter()
         pairs = check_pairs(pairs)
         lists = _by_query(pairs)
-        call = _Call(self._ask)
+        call = _Call(self._ask, self._prompt)
         cut = tuple(place for place, (_, text) in enumerate(pairs) if len(text) > self._characters)
         scores = np.full(len(pairs), -np.inf, dtype=np.float32)
         jobs: list[Callable[[], Any]] = []
@@ -248,8 +275,11 @@ class LanguageModel:
 class _Call:
     """What one call has asked, got and spent so far; shared by its threads."""
 
-    def __init__(self, ask: Callable[[Messages, threading.Event], tuple[Mapping[str, Any], int]]) -> None:
+    def __init__(
+        self, ask: Callable[[Messages, threading.Event], tuple[Mapping[str, Any], int]], prompt: str | None
+    ) -> None:
         self._ask = ask
+        self.prompt = prompt
         self._lock = threading.Lock()
         self.stop = threading.Event()
         self.reasons: dict[int, str] = {}
@@ -306,7 +336,7 @@ class _Alone:
 
     def __call__(self) -> None:
         try:
-            self.found[self.rows] = score_in(self.call.text(ask_for_score(self.query, self.text)))
+            self.found[self.rows] = score_in(self.call.text(ask_for_score(self.query, self.text, self.call.prompt)))
         except UnreadableError as error:
             self.call.keep([self.places[row] for row in self.rows], str(error))
 
@@ -331,7 +361,8 @@ class _Ordered:
             start = max(0, end - self.window)
             some = order[start:end]
             try:
-                answer = self.call.text(ask_for_order(self.query, [self.texts[row] for row in some]))
+                texts = [self.texts[row] for row in some]
+                answer = self.call.text(ask_for_order(self.query, texts, self.call.prompt))
                 named = order_in(answer, len(some))
                 order[start:end] = [some[number] for number in in_place(named, len(some))]
                 judged.update(some[number] for number in named)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 import time
 import weakref
@@ -30,6 +31,7 @@ CURES = {
 """Answers that no other request would fare better with, and what may help."""
 LONGEST_WAIT = 60.0
 """Seconds between two tries, whatever the server asks for."""
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _TOLD = 300
 """Characters of a refusal that an error repeats."""
 
@@ -61,9 +63,10 @@ class Address:
         pause: seconds before the second try; each further one waits twice as long, up to `LONGEST_WAIT`, less a random
             half. A server's Retry-After counts instead where it is longer.
         most_bytes: of one answer.
+        headers: more that every request has, as gateways want them; one called Authorization is sent instead of `key`.
 
     Raises:
-        InputError: no http address, a key that no header can hold, or a number out of its range.
+        InputError: no http address, a key or headers that no request can hold, or a number out of its range.
     """
 
     def __init__(
@@ -75,13 +78,16 @@ class Address:
         tries: int = 4,
         pause: float = 0.5,
         most_bytes: int = 8 * 2**20,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         if not _is_address(url):
             raise InputError(f"{url!r} is no address of an API: give it as https://api.openai.com/v1")
         if timeout <= 0 or tries < 1 or pause < 0 or most_bytes < 1:
             raise InputError("timeout, tries and most_bytes must be positive, and the pause not negative")
         self.url = url.rstrip("/")
-        self._key = _checked_key(key)
+        key = _checked_key(key)
+        self._headers = httpx.Headers({"Authorization": f"Bearer {key}"} if key else {})
+        self._headers.update(_checked_headers(headers or {}))
         self._timeout, self._tries, self._pause, self._most = timeout, tries, pause, most_bytes
         self._client: httpx.Client | None = None
         self._lock = threading.Lock()
@@ -118,10 +124,9 @@ class Address:
         raise AssertionError("unreachable")
 
     def _once(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         end = time.monotonic() + self._timeout
         try:
-            with self._ready().stream("POST", self.url + path, json=body, headers=headers) as response:
+            with self._ready().stream("POST", self.url + path, json=body, headers=self._headers) as response:
                 content = self._content(response, end)
         except httpx.TimeoutException as error:
             raise _RetryError(f"{self.url}{path} did not answer in {self._timeout:g} s") from error
@@ -242,6 +247,19 @@ def _checked_key(key: str | None) -> str:
     if not (key.isascii() and key.isprintable()):
         raise InputError("the API key holds line ends, or characters beyond ASCII, which no key has: copy it again")
     return key
+
+
+def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers that can be sent.
+
+    Raises:
+        InputError: one cannot. The message does not repeat its value, which may be secret.
+    """
+    for name, value in headers.items():
+        texts = isinstance(name, str) and isinstance(value, str)
+        if not (texts and _HEADER.fullmatch(name) and value.isascii() and value.isprintable()):
+            raise InputError(f"the header {name!r} cannot be sent: names and values are ASCII texts of one line")
+    return dict(headers)
 
 
 def _asked_wait(header: str) -> float:

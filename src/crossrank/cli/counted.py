@@ -24,11 +24,16 @@ class Counted:
     """Scores as the model does, without a note a call: `note` is that of all.
 
     Once there was an answer, a call without any leaves the order of its documents: hundreds were paid for by then.
+
+    Args:
+        model: what is asked.
+        cure: what the command line has for a call without an answer, said with its error.
     """
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: LanguageModel, cure: str = "") -> None:
         self.name = model.model
         self._model = model
+        self._cure = cure
         self._calls: list[Judged] = []
         self._lost: list[str] = []
         self._in_a_row = 0
@@ -45,13 +50,22 @@ class Counted:
             judged = self._model.judged(pairs)
         except RemoteError as error:
             if not self._calls:
-                raise
+                raise RemoteError(f"{error}{self._cure}", error.status, error.tries) from error
             self._in_a_row = min(self._in_a_row + 1, _GONE)
             self._lost.append(str(error))
             return np.zeros(len(pairs), dtype=np.float32)
         self._in_a_row = 0
         self._calls.append(judged)
         return judged.scores
+
+    @property
+    def listwise(self) -> bool:
+        """As the model's: whether scores compare within one call only."""
+        return self._model.listwise
+
+    def questions(self, depth: int) -> int:
+        """As the model's."""
+        return self._model.questions(depth)
 
     @property
     def asked(self) -> bool:
@@ -88,13 +102,16 @@ class Counted:
         return told
 
 
-def asked_for(llm: str | None) -> Counted | None:
-    """The model that `--llm` names, if any.
+def asked_for(llm: str | None, window: int | None, cure: str = "") -> Counted | None:
+    """The model that `--llm` names, if any; for `cure` see `Counted`.
 
     Raises:
-        click.UsageError: `--llm-depth` is given without it.
+        click.UsageError: `--llm-depth` or `--llm-window` is given without it.
         InputError: it is no address of a model.
     """
-    if llm is None and options.typed("llm_depth"):
-        raise click.UsageError("--llm-depth is of --llm, which names no model")
-    return None if llm is None else Counted(options.language_model(llm))
+    if llm is not None:
+        return Counted(options.language_model(llm, window), cure)
+    for option, given in (("--llm-depth", options.typed("llm_depth")), ("--llm-window", window is not None)):
+        if given:
+            raise click.UsageError(f"{option} is of --llm, which names no model")
+    return None

@@ -45,6 +45,7 @@ Examples:
               "Repeat it.")  # fmt: skip
 @options.llm
 @options.llm_depth
+@options.llm_window
 @click.option("--no-rerank", is_flag=True, help="First stages alone.")
 @click.option("--measure", "-m", "measures", multiple=True, metavar="NAME",
               help="A name of ir-measures, such as nDCG@10, RR@10, AP, P(rel=2)@5. Repeat it; verdicts are about the "
@@ -67,6 +68,7 @@ def command(
     cascades: tuple[str, ...],
     llm: str | None,
     llm_depth: int,
+    llm_window: int | None,
     no_rerank: bool,
     measures: tuple[str, ...],
     baseline: str | None,
@@ -92,7 +94,7 @@ def command(
         # Before any work: a missing library or folder must not cost an hour.
         judged.check_page(html)
         from crossrank.evaluation import report
-    model = asked_for(llm)
+    model = asked_for(llm, llm_window)
     if (cascades or llm is not None) and (no_rerank or asked.source is None):
         name = "--cascade" if cascades else "--llm"
         raise click.UsageError(f"{name} reranks, which --no-rerank and runs alone do not")
@@ -148,7 +150,7 @@ def _measured(
         first = next(iter(scorers))
         names.append(f"{first} > {last[0].name}")
         marks[names[-1]] = marks[first]
-        terminal.note(f"{last[0].name} is asked up to {len(queries.queries) * last[1]:,} questions.")
+        terminal.note(f"{last[0].name} is asked up to {len(queries.queries) * last[0].questions(last[1]):,} questions.")
     _check_names(baseline, asked, list(runs), names)
     if asked.source is not None:
         with judged.progress() as progress:

@@ -81,6 +81,12 @@ llm_depth = click.option(
     show_default=True,
     help="Passages that --llm reads.",
 )
+llm_window = click.option(
+    "--llm-window",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Let --llm order N passages at a time, from the last to the first (RankGPT), instead of judging each alone.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 
 cache = click.option(
@@ -135,7 +141,7 @@ def remote_embedder(name: str | None, *, timeout: float = 60.0, tries: int = 4) 
     return RemoteEmbedder.named(name, os.environ.get("OPENAI_API_KEY", ""), timeout=timeout, tries=tries)
 
 
-def language_model(name: str) -> LanguageModel:
+def language_model(name: str, window: int | None = None) -> LanguageModel:
     """The language model behind the address `URL#MODEL`, with the key of OPENAI_API_KEY.
 
     Raises:
@@ -143,7 +149,7 @@ def language_model(name: str) -> LanguageModel:
     """
     from crossrank.llm import LanguageModel
 
-    return LanguageModel.named(name, os.environ.get("OPENAI_API_KEY", ""))
+    return LanguageModel.named(name, os.environ.get("OPENAI_API_KEY", ""), window=window)
 
 
 def is_address(name: str) -> bool:

@@ -78,6 +78,7 @@ Examples:
 )  # fmt: skip
 @options.llm
 @options.llm_depth
+@options.llm_window
 @time_budget.budget_ms
 @time_budget.on_error
 @click.option(
@@ -110,6 +111,7 @@ def command(
     mix: float | None,
     llm: str | None,
     llm_depth: int,
+    llm_window: int | None,
     budget_ms: float | None,
     on_error: OnError | None,
     budget: int | None,
@@ -147,7 +149,7 @@ def command(
         raise click.UsageError("--context goes with neither --no-rerank (whose tokens?) nor --explain")
     if no_rerank and threshold is not None:
         raise click.UsageError("--threshold needs the cross-encoder that --no-rerank leaves out")
-    asked = _language_model(llm, budget_ms)
+    asked = _language_model(llm, llm_window, budget_ms, on_error)
     alone = {"--context": budget, "--threshold": threshold is not None, "--json": as_json, "--explain": explain}
     many.check(query, queries, to, alone)
     texts = {"": rows.query(query or "")} if queries is None else many.read(queries)
@@ -201,7 +203,9 @@ def command(
     return code
 
 
-def _language_model(llm: str | None, budget_ms: float | None) -> Counted | None:
+def _language_model(
+    llm: str | None, window: int | None, budget_ms: float | None, on_error: OnError | None
+) -> Counted | None:
     """What `--llm` names, if anything.
 
     Raises:
@@ -211,7 +215,7 @@ def _language_model(llm: str | None, budget_ms: float | None) -> Counted | None:
         raise click.UsageError(
             "--llm goes without --budget-ms (or CROSSRANK_BUDGET_MS): what it takes cannot be planned"
         )
-    return asked_for(llm)
+    return asked_for(llm, window, "" if on_error == "keep" else "; --on-error keep leaves the order before it")
 
 
 def _code(failed: bool, asked: Counted | None) -> Exit:
