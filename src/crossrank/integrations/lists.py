@@ -16,7 +16,7 @@ from crossrank.crossencoder import load
 from crossrank.errors import InputError
 from crossrank.lateinteraction import load_scorer, name_of
 from crossrank.models import named
-from crossrank.types import Passage, Ranking, Scorer
+from crossrank.types import Passage, Ranking, Scorer, Truncation
 
 READ = "rerank_read"
 QUERY_READ = "rerank_query_read"
@@ -182,12 +182,16 @@ def best(scorer: Scorer, query: str, texts: Sequence[str], k: int) -> list[Best]
     arrived = Ranking(tuple(passages), np.zeros(len(texts), np.float32), head=0)
     ranking, (trace,) = rerank(query, arrived, [Stage(scorer, len(texts))], lambda ids: [passages[i] for i in ids])
     final = ranking.cut(k)
-    cut = {t.position: f"{t.read} of {t.tokens} tokens" for t in trace.truncations if t.read < t.tokens}
+    cut = {t.position: _told(t) for t in trace.truncations if t.lost}
     made = []
     for position, score in zip(map(int, final.ids), final.scores.tolist(), strict=True):
         notes = {READ: cut.get(position), QUERY_READ: cut.get(-1), NOTE: trace.note}
         made.append(Best(position, score, {key: note for key, note in notes.items() if note}))
     return made
+
+
+def _told(cut: Truncation) -> str:
+    return f"{cut.read} of {'' if cut.exact else 'more than '}{cut.tokens} tokens"
 
 
 def facts(passage: Passage, **more: Any) -> dict[str, Any]:
