@@ -82,6 +82,19 @@ def test_a_pipeline_is_written_and_read_again():
     assert found["documents"][0].content == "Paris."
 
 
+def test_probabilities_and_a_threshold_are_written_with_the_ranker():
+    documents = [Document(content=text) for text in ("Bread.", "Paris.", "Rome.")]
+    made = CrossrankRanker.from_dict(CrossrankRanker(top_k=None, scores="probability", threshold=0.0).to_dict())
+    assert (made.top_k, made.scores, made.threshold) == (None, "probability", 0.0)
+    chances = [document.score for document in made.run("capital of France?", documents)["documents"]]
+    assert (len(chances), all(0 <= chance <= 1 for chance in chances)) == (3, True)
+    made.threshold = chances[0]
+    (found,) = made.run("capital of France?", documents)["documents"]
+    assert (found.content, found.score) == ("Paris.", chances[0])
+    with pytest.raises(InputError, match="no probabilities"):
+        CrossrankRanker(NumberScorer(), threshold=0.5).run(QUERY, [Document(content="#1")])
+
+
 def test_copies_and_files_of_a_used_ranker_score_alike(cross_encoder_folder):
     made = CrossrankRanker(cross_encoder_folder, load_options={"max_length": 12})
     documents = [Document(content="the cat is a planet " * 9), Document(content="bread is of yeast")]

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
 import crossrank
+import tiny
+from crossrank.errors import InputError
+from crossrank.integrations import lists
 from crossrank.integrations.lists import best
 
 QUERY = "capital of France?"
@@ -15,3 +24,59 @@ def test_a_text_that_was_not_counted_whole_is_told_as_more_than_its_bound() -> N
     (cut,) = scorer.scored([(QUERY, "bread " * 200_000)]).truncations
     assert not cut.exact
     assert found.notes == {"rerank_read": f"{cut.read} of more than {cut.tokens} tokens"}
+
+
+TEXTS = ["Bread needs yeast.", "Paris is the capital of France.", "", "London is a city."]
+
+
+@pytest.fixture(scope="module")
+def small() -> crossrank.CrossEncoder:
+    return crossrank.load("small")
+
+
+def test_scores_are_probabilities_where_they_are_asked_for(small: crossrank.CrossEncoder) -> None:
+    raw, told = best(small, QUERY, TEXTS, None), best(small, QUERY, TEXTS, None, "probability")
+    assert [one.position for one in told] == [one.position for one in raw]
+    want = small.probability(np.array([one.score for one in raw], np.float32)).tolist()
+    assert [one.score for one in told] == want
+    assert (want[0] > 0.5, want[-1], raw[-1].score) == (True, 0.0, -np.inf)
+
+
+def test_a_threshold_is_a_probability_whatever_the_scores_are(small: crossrank.CrossEncoder) -> None:
+    chances = [one.score for one in best(small, QUERY, TEXTS, None, "probability")]
+    for scores in get_args(lists.Scores):
+        for least in (chances[1], chances[0], 0.0, 1.0):
+            found = best(small, QUERY, TEXTS, None, scores, least)
+            assert len(found) == sum(chance >= least for chance in chances)
+    assert small.threshold is not None
+    own = best(small, QUERY, TEXTS, None, threshold="model")
+    assert own == best(small, QUERY, TEXTS, None, threshold=small.threshold)
+    assert len(best(small, QUERY, TEXTS, 1, threshold=0.0)) == 1
+
+
+def test_a_model_without_probabilities_is_refused_before_it_reads(tmp_path: Path) -> None:
+    # A threshold that was passed over would let everything through.
+    identity = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}
+    plain = crossrank.load(tiny.cross_encoder(tmp_path / "plain", **identity), backend="fake")
+    for scorer, cure in ((plain, "Platt"), (Unread(), 'such as "small"')):
+        for options in ({"scores": "probability"}, {"threshold": 0.5}, {"threshold": "model"}):
+            with pytest.raises(InputError, match=cure):
+                best(scorer, QUERY, TEXTS, None, **options)
+    with pytest.raises(InputError, match="give a probability"):
+        best(crossrank.load("fast"), QUERY, TEXTS, None, threshold="model")
+
+
+class Unread:
+    """A scorer that must not be asked."""
+
+    def score(self, pairs: Any) -> Any:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"scores": "sigmoid"}, "probability"), ({"threshold": 1.5}, "from 0 to 1"), ({"threshold": "own"}, "model")],
+)
+def test_what_means_nothing_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        best(Unread(), QUERY, TEXTS, None, **options)

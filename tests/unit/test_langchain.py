@@ -123,6 +123,24 @@ def test_options_reach_the_model(cross_encoder_folder: Path):
         CrossrankCompressor(top_n=0)
 
 
+def test_probabilities_and_a_threshold_go_with_the_compressor():
+    documents = [Document("Bread."), Document("Paris."), Document("Rome.")]
+    made = CrossrankCompressor(top_n=None, scores="probability", threshold=0.0)
+    found = made.compress_documents(documents, "capital of France?")
+    chances = [document.metadata["relevance_score"] for document in found]
+    assert (len(found), all(0 <= chance <= 1 for chance in chances)) == (3, True)
+    read = CrossrankCompressor.model_validate_json(made.model_dump_json())
+    assert (read.top_n, read.scores, read.threshold) == (None, "probability", 0.0)
+    read.threshold = chances[0]
+    assert [document.page_content for document in read.compress_documents(documents, "capital of France?")] == [
+        "Paris."
+    ]
+    with pytest.raises(InputError, match="from 0 to 1"):
+        CrossrankCompressor(threshold=50)
+    with pytest.raises(InputError, match="no probabilities"):
+        CrossrankCompressor(model=NumberScorer(), threshold=0.5).compress_documents([Document("#1")], QUERY)
+
+
 def test_copies_of_a_used_compressor_score_alike(cross_encoder_folder: Path):
     options = {"max_length": 12}
     made = CrossrankCompressor(model=cross_encoder_folder, load_options=options)

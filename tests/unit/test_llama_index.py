@@ -26,6 +26,7 @@ with warnings.catch_warnings():
     from llama_index.core.instrumentation.event_handlers import BaseEventHandler
     from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
     from llama_index.core.llms import MockLLM
+    from llama_index.core.postprocessor import SimilarityPostprocessor
     from llama_index.core.query_engine import RetrieverQueryEngine
     from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
 
@@ -367,6 +368,30 @@ def test_round_trips_through_the_hosts_serialization():
         assert (again.top_n, again.model, again.keep_retrieval_score) == (3, "small", False)
         assert again.metadata_mode is MetadataMode.NONE
     assert CrossrankRerank.class_name() == "CrossrankRerank"
+
+
+def test_a_similarity_cutoff_of_the_host_reads_probabilities():
+    # A cutoff between 0 and 1 dropped the right node at a logit under 0.
+    texts = ("Bread.", "Paris is its capital.")
+    for scores, want in (("logit", []), ("probability", ["Paris is its capital."])):
+        nodes = CrossrankRerank(scores=scores).postprocess_nodes(found(*texts), query_str="capital of France?")
+        kept = SimilarityPostprocessor(similarity_cutoff=0.05).postprocess_nodes(nodes)
+        assert [node.text for node in kept] == want
+
+
+def test_a_threshold_leaves_nodes_out_and_is_written(events):
+    made = CrossrankRerank(top_n=None, threshold=0.05)
+    for one in (made, CrossrankRerank.from_json(made.to_json()), copy.deepcopy(made)):
+        assert (one.top_n, one.scores, one.threshold) == (None, "logit", 0.05)
+        nodes = one.postprocess_nodes(found("Bread.", "Paris is its capital."), query_str="capital of France?")
+        assert [node.text for node in nodes] == ["Paris is its capital."]
+        assert nodes[0].score < 0
+    start = next(event for event in events if isinstance(event, ReRankStartEvent))
+    assert start.top_n == 2
+    with pytest.raises(InputError, match="from 0 to 1"):
+        CrossrankRerank(threshold=-1.1)
+    with pytest.raises(InputError, match="no probabilities"):
+        CrossrankRerank(model=NumberScorer(), threshold=0.5).postprocess_nodes(found("#1"), query_str=QUERY)
 
 
 def test_can_be_copied_and_pickled():

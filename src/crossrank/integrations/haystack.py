@@ -9,8 +9,8 @@ from typing import Any
 
 from crossrank.errors import InputError
 from crossrank.extras import require
-from crossrank.integrations.lists import Model, best
-from crossrank.types import Scorer, check_k
+from crossrank.integrations.lists import Model, Scores, Threshold, best, check
+from crossrank.types import Scorer
 
 require("haystack", extra="haystack")
 
@@ -23,20 +23,25 @@ class CrossrankRanker:
 
     Args:
         model: a name of `crossrank models`, a hub name, a folder, or a scorer; a scorer cannot be written to a file.
-        top_k: documents to return; all of them, ordered, when fewer come in.
+        top_k: documents to return; all of them, ordered, when fewer come in or it is None.
         meta_fields_to_embed: fields of `meta` that the model reads before the content, each on its own line; absent,
             None and empty ones are left out.
         load_options: keywords for `crossrank.load`, such as `{"window": 200, "overlap": 50}`; only for names.
+        scores: "logit" or "probability", from 0 to 1, as the host's rankers give with `scale_score`.
+        threshold: only documents that have at least this probability are returned, whatever `scores` says; "model"
+            takes the model's own. Like `scores="probability"` it needs a model that gives probabilities, such as
+            "small".
 
-    Documents are copied; `score` is the raw score, larger is better, no fixed range. A document without content is read
-    as a blank one and comes last, with -inf, which JSON does not have. What the model did not read whole is told in
+    Documents are copied; in `score` larger is better. Logits have no fixed range. A document without content is read
+    as a blank one and comes last, with a logit of -inf, which JSON does not have. What the model did not read whole is told in
     `meta["rerank_read"]`, and of the query in `meta["rerank_query_read"]`. The model is loaded by `warm_up`, or when
     the first query comes. To read a pipeline from a file the host wants the module named: `Pipeline.load(file,
     allowed_modules=["crossrank.integrations.*"])`.
 
     Raises:
-        InputError: `top_k` under 1, a model that is neither a name nor a scorer, or one string in the place of a list
-            of fields.
+        InputError: `top_k` under 1, a threshold that is no probability, a model that is neither a name nor a scorer, or
+            one string in the place of a list of fields. With the first query: probabilities are asked for, and the
+            model gives none.
 
     >>> import numpy as np
     >>> class Length:
@@ -51,11 +56,13 @@ class CrossrankRanker:
     def __init__(
         self,
         model: str | Scorer = "small",
-        top_k: int = 10,
+        top_k: int | None = 10,
         meta_fields_to_embed: Sequence[str] = (),
         load_options: dict[str, Any] | None = None,
+        scores: Scores = "logit",
+        threshold: Threshold = None,
     ) -> None:
-        check_k(top_k, "top_k")
+        check(top_k, "top_k", scores, threshold)
         if isinstance(meta_fields_to_embed, str):
             raise InputError(
                 f"meta_fields_to_embed is a list of names, so one is meta_fields_to_embed=[{meta_fields_to_embed!r}]"
@@ -63,6 +70,8 @@ class CrossrankRanker:
         self.model = Model(model, load_options)
         self.top_k = top_k
         self.meta_fields_to_embed = list(meta_fields_to_embed)
+        self.scores = scores
+        self.threshold = threshold
 
     @property
     def load_options(self) -> dict[str, Any]:
@@ -85,6 +94,8 @@ class CrossrankRanker:
             top_k=self.top_k,
             meta_fields_to_embed=self.meta_fields_to_embed,
             load_options=self.load_options,
+            scores=self.scores,
+            threshold=self.threshold,
         )
 
     @classmethod
@@ -103,8 +114,9 @@ class CrossrankRanker:
             top_k: instead of the component's.
         """
         k = self.top_k if top_k is None else top_k
-        check_k(k, "top_k")
-        found = best(self.model.ready, query, [self._text(document) for document in documents], k)
+        check(k, "top_k", self.scores, self.threshold)
+        texts = [self._text(document) for document in documents]
+        found = best(self.model.ready, query, texts, k, self.scores, self.threshold)
         made = [
             replace(documents[one.position], score=one.score, meta={**documents[one.position].meta, **one.notes})
             for one in found

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crossrank.extras import require
-from crossrank.integrations.lists import Model, best, facts, wanted
+from crossrank.integrations.lists import Model, Scores, Threshold, best, check, facts, wanted
 from crossrank.pipeline import Pipeline
 from crossrank.types import Scorer, check_k
 
@@ -31,16 +31,21 @@ class CrossrankCompressor(BaseDocumentCompressor):
     The model is loaded when the first query comes. One instance may serve many threads.
 
     Args:
-        top_n: documents to return; all of them, ordered, when fewer come in.
+        top_n: documents to return; all of them, ordered, when fewer come in or it is None.
         model: a name of `crossrank models`, a hub name, a folder, or a scorer.
         load_options: keywords for `crossrank.load`, such as `{"window": 200, "overlap": 50}`; only for names.
+        scores: "logit" or "probability", from 0 to 1.
+        threshold: only documents that have at least this probability are returned, whatever `scores` says; "model"
+            takes the model's own. Like `scores="probability"` it needs a model that gives probabilities, such as
+            "small".
 
-    The raw score is in `metadata["relevance_score"]` of the copy: larger is better, no fixed range; that of a blank
-    document is -inf, which JSON does not have. What the model did not read whole is told in `metadata["rerank_read"]`,
+    The score is in `metadata["relevance_score"]` of the copy: larger is better. Logits have no fixed range; that of a
+    blank document is -inf, which JSON does not have. What the model did not read whole is told in `metadata["rerank_read"]`,
     and of the query in `metadata["rerank_query_read"]`.
 
     Raises:
-        InputError: `top_n` under 1, or a model that is neither a name nor a scorer.
+        InputError: `top_n` under 1, a threshold that is no probability, or a model that is neither a name nor a scorer.
+            With the first query: probabilities are asked for, and the model gives none.
 
     >>> import numpy as np
     >>> class Length:
@@ -52,16 +57,29 @@ class CrossrankCompressor(BaseDocumentCompressor):
     """
 
     model: str
-    top_n: int
+    top_n: int | None
     load_options: dict[str, Any]
+    scores: Scores
+    threshold: Threshold
     _model: Model = PrivateAttr()
 
     def __init__(
-        self, top_n: int = 5, model: str | Path | Scorer = "small", load_options: dict[str, Any] | None = None
+        self,
+        top_n: int | None = 5,
+        model: str | Path | Scorer = "small",
+        load_options: dict[str, Any] | None = None,
+        scores: Scores = "logit",
+        threshold: Threshold = None,
     ) -> None:
-        check_k(top_n, "top_n")
+        check(top_n, "top_n", scores, threshold)
         given = Model(model, load_options)
-        fields: dict[str, Any] = {"model": given.name, "top_n": top_n, "load_options": load_options or {}}
+        fields: dict[str, Any] = {
+            "model": given.name,
+            "top_n": top_n,
+            "load_options": load_options or {},
+            "scores": scores,
+            "threshold": threshold,
+        }
         super().__init__(**fields)
         self._model = given
 
@@ -90,7 +108,8 @@ class CrossrankCompressor(BaseDocumentCompressor):
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> Sequence[Document]:
         """The best documents, best first; equal scores keep their incoming order."""
-        found = best(wanted(self).ready, query, [document.page_content for document in documents], self.top_n)
+        texts = [document.page_content for document in documents]
+        found = best(wanted(self).ready, query, texts, self.top_n, self.scores, self.threshold)
         return [
             documents[one.position].model_copy(
                 update={"metadata": {**documents[one.position].metadata, SCORE: one.score, **one.notes}}

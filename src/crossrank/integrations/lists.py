@@ -7,20 +7,24 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crossrank.cascade import Stage, rerank
-from crossrank.crossencoder import load
+from crossrank.context import check_threshold
+from crossrank.crossencoder import CrossEncoder, load
 from crossrank.errors import InputError
 from crossrank.lateinteraction import load_scorer, name_of
 from crossrank.models import named
-from crossrank.types import Passage, Ranking, Scorer, Truncation
+from crossrank.types import Passage, Ranking, Scorer, Truncation, check_k
 
 READ = "rerank_read"
 QUERY_READ = "rerank_query_read"
 NOTE = "rerank_note"
+Scores = Literal["logit", "probability"]
+Threshold = float | Literal["model"] | None
 
 # What every model is loaded with; the other keywords of `crossrank.load` are for cross-encoders.
 _ENGINE = {"backend", "device", "dtype", "threads"}
@@ -34,7 +38,7 @@ class Best:
 
     Attributes:
         position: in the list.
-        score: the model's, raw; -inf for a blank text.
+        score: the model's, raw, or the probability where that was asked for; of a blank text -inf, or 0.
         notes: what people should know of how it was read, for the metadata of a host; mostly empty.
     """
 
@@ -162,11 +166,40 @@ def _loaded(name: str, options: Mapping[str, Any]) -> Scorer:
     return load(name, **options)
 
 
-def best(scorer: Scorer, query: str, texts: Sequence[str], k: int) -> list[Best]:
-    """The `k` texts that answer the query best, best first; equal scores keep their incoming order.
+def check(k: int | None, name: str, scores: str, threshold: float | str | None) -> None:
+    """Refuse a `k`, called so by the host, `scores` or `threshold` that `best` does not take.
 
     Raises:
-        InputError: a blank query, or a `k` under 1.
+        InputError: one of them is something else.
+    """
+    if k is not None:
+        check_k(k, name)
+    if scores not in get_args(Scores):
+        raise InputError(f'scores are "logit" or "probability", not {scores!r}')
+    check_threshold(threshold)
+
+
+def best(
+    scorer: Scorer,
+    query: str,
+    texts: Sequence[str],
+    k: int | None,
+    scores: Scores = "logit",
+    threshold: Threshold = None,
+) -> list[Best]:
+    """The `k` texts that answer the query best, best first; equal scores keep their incoming order.
+
+    Args:
+        scorer: what reads them.
+        query: not blank.
+        texts: any; a blank one has the logit -inf and the probability 0.
+        k: texts to return at most; None for all.
+        scores: "logit" tells the model's raw scores, "probability" those that `scorer.probability` gives, from 0 to 1.
+        threshold: only texts that have at least this probability are returned; "model" takes the model's own
+            (`CrossEncoder.threshold`), None leaves none out.
+
+    Raises:
+        InputError: a blank query, a `k` under 1, or a probability is asked for and the model gives none.
         ScoreError: the model gives NaN.
 
     >>> class Length:
@@ -175,19 +208,46 @@ def best(scorer: Scorer, query: str, texts: Sequence[str], k: int) -> list[Best]
     >>> [(found.position, found.score) for found in best(Length(), "which?", ["ab", "abcd", "ab"], k=2)]
     [(1, 4.0), (0, 2.0)]
     """
+    check(k, "k", scores, threshold)
     if not texts:
         return []
     # The engine takes ids, and a list may hold one text twice: positions are the ids here.
     passages = {str(position): Passage(str(position), text) for position, text in enumerate(texts)}
     arrived = Ranking(tuple(passages), np.zeros(len(texts), np.float32), head=0)
+    asked = scores == "probability" or threshold is not None
+    limit = _limit(scorer, threshold) if asked else 0.0
     ranking, (trace,) = rerank(query, arrived, [Stage(scorer, len(texts))], lambda ids: [passages[i] for i in ids])
-    final = ranking.cut(k)
+    final = ranking if k is None else ranking.cut(k)
+    chances = _chances(scorer, final.scores) if asked else np.ones(len(final), np.float32)
+    told = chances if scores == "probability" else final.scores
     cut = {t.position: _told(t) for t in trace.truncations if t.lost}
     made = []
-    for position, score in zip(map(int, final.ids), final.scores.tolist(), strict=True):
+    for row in np.flatnonzero(chances >= limit):
+        position = int(final.ids[row])
         notes = {READ: cut.get(position), QUERY_READ: cut.get(-1), NOTE: trace.note}
-        made.append(Best(position, score, {key: note for key, note in notes.items() if note}))
+        made.append(Best(position, float(told[row]), {key: note for key, note in notes.items() if note}))
     return made
+
+
+def _chances(scorer: Scorer, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Raw scores as probabilities."""
+    if not isinstance(scorer, CrossEncoder):
+        raise InputError(
+            f"{name_of(scorer)} gives scores and no probabilities: leave out threshold and scores, or take a "
+            'cross-encoder that is calibrated, such as "small"'
+        )
+    return scorer.probability(scores)
+
+
+def _limit(scorer: Scorer, threshold: Threshold) -> float:
+    """The least probability that a threshold lets through; before anything is read, whether there are probabilities."""
+    _chances(scorer, np.zeros(0, np.float32))
+    if threshold != "model":
+        return threshold or 0.0
+    assert isinstance(scorer, CrossEncoder)
+    if scorer.threshold is None:
+        raise InputError(f"{scorer.checkpoint.name} has no threshold of its own: give a probability, such as 0.1")
+    return scorer.threshold
 
 
 def _told(cut: Truncation) -> str:

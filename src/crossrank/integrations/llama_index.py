@@ -14,7 +14,7 @@ from typing import Any
 
 from crossrank.errors import InputError
 from crossrank.extras import require
-from crossrank.integrations.lists import Model, best, facts, free, wanted
+from crossrank.integrations.lists import Model, Scores, Threshold, best, check, facts, free, wanted
 from crossrank.pipeline import Pipeline
 from crossrank.types import Passage, Scorer, check_k
 
@@ -46,7 +46,7 @@ class CrossrankRerank(BaseNodePostprocessor):
     to share it. One instance may serve many threads.
 
     Args:
-        top_n: nodes to return; all of them, ordered, when fewer come in.
+        top_n: nodes to return; all of them, ordered, when fewer come in or it is None.
         model: a name of `crossrank models`, a hub name, a folder, or a ready scorer: what `crossrank.load(...)` gave,
             or any object with `score(pairs)`.
         load_options: keywords for `crossrank.load`, such as `{"window": 200, "overlap": 50}`; only for names.
@@ -55,14 +55,18 @@ class CrossrankRerank(BaseNodePostprocessor):
         metadata_mode: which metadata is read with the text. The default, `EMBED`, is the text the retriever embedded:
             metadata first, less what the node excludes for embedding. `NONE` reads the node's text alone.
         callback_manager: for the legacy callbacks; the events need no setting.
+        scores: "logit" or "probability", from 0 to 1, which the host's `SimilarityPostprocessor` expects.
+        threshold: only nodes that have at least this probability are returned, whatever `scores` says; "model" takes
+            the model's own. Like `scores="probability"` it needs a model that gives probabilities, such as "small".
 
     Scores of the returned nodes are the model's raw logits (larger is better, no fixed range), best first; equal
-    scores keep their incoming order. crossrank's models read no blank node: its score is -inf. A long node is read
+    scores keep their incoming order. crossrank's models read no blank node: its logit is -inf. A long node is read
     in windows; what was not read at all is told in `metadata["rerank_read"]` of the copy ("25000 of 31000 tokens"), and
     for the query in `metadata["rerank_query_read"]`.
 
     Raises:
-        InputError: `top_n` under 1, or a model that is neither a name nor a scorer.
+        InputError: `top_n` under 1, a threshold that is no probability, or a model that is neither a name nor a scorer.
+            With the first query: probabilities are asked for, and the model gives none.
 
     >>> import numpy as np
     >>> class Length:
@@ -75,22 +79,26 @@ class CrossrankRerank(BaseNodePostprocessor):
     """
 
     model: str = Field(description="Name of the model, or of the scorer that was passed.")
-    top_n: int = Field(description="Nodes to return, best first.")
+    top_n: int | None = Field(description="Nodes to return, best first; None returns all.")
     keep_retrieval_score: bool = Field(default=True, description="Keep the retriever's score in the copy's metadata.")
     metadata_mode: MetadataMode = Field(default=MetadataMode.EMBED, description="Which metadata is read with the text.")
     load_options: dict[str, Any] = Field(default_factory=dict, description="Keywords for crossrank.load.")
+    scores: Scores = Field(default="logit", description="What the score of a returned node is.")
+    threshold: Threshold = Field(default=None, description="The least probability of a returned node.")
     _model: Model = PrivateAttr()
 
     def __init__(
         self,
-        top_n: int = 5,
+        top_n: int | None = 5,
         model: str | Path | Scorer = "small",
         keep_retrieval_score: bool = True,
         metadata_mode: MetadataMode = MetadataMode.EMBED,
         callback_manager: CallbackManager | None = None,
         load_options: dict[str, Any] | None = None,
+        scores: Scores = "logit",
+        threshold: Threshold = None,
     ) -> None:
-        check_k(top_n, "top_n")
+        check(top_n, "top_n", scores, threshold)
         given = Model(model, load_options)
         fields: dict[str, Any] = {
             "model": given.name,
@@ -99,6 +107,8 @@ class CrossrankRerank(BaseNodePostprocessor):
             "metadata_mode": metadata_mode,
             "load_options": load_options or {},
             "callback_manager": callback_manager or CallbackManager(),
+            "scores": scores,
+            "threshold": threshold,
         }
         super().__init__(**fields)
         self._model = given
@@ -139,14 +149,15 @@ class CrossrankRerank(BaseNodePostprocessor):
         if not nodes:
             return []
         scorer, query = wanted(self).ready, query_bundle.query_str
+        most = len(nodes) if self.top_n is None else self.top_n
         payload: dict[str, Any] = {
             EventPayload.NODES: nodes,
             EventPayload.MODEL_NAME: self.model,
             EventPayload.QUERY_STR: query,
-            EventPayload.TOP_K: self.top_n,
+            EventPayload.TOP_K: most,
         }
         best: list[NodeWithScore] = []
-        _dispatcher.event(ReRankStartEvent(query=query, nodes=nodes, top_n=self.top_n, model_name=self.model))
+        _dispatcher.event(ReRankStartEvent(query=query, nodes=nodes, top_n=most, model_name=self.model))
         try:
             with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
                 best = self._best(scorer, query, nodes)
@@ -164,7 +175,7 @@ class CrossrankRerank(BaseNodePostprocessor):
 
     def _best(self, scorer: Scorer, query: str, nodes: Sequence[NodeWithScore]) -> list[NodeWithScore]:
         texts = [node.node.get_content(metadata_mode=self.metadata_mode) for node in nodes]
-        found = best(scorer, query, texts, self.top_n)
+        found = best(scorer, query, texts, self.top_n, self.scores, self.threshold)
         return [self._copy(nodes[one.position], one.score, one.notes) for one in found]
 
     def _copy(self, scored: NodeWithScore, score: float, notes: Mapping[str, str]) -> NodeWithScore:
