@@ -8,6 +8,7 @@ import pickle
 import shutil
 import threading
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -245,6 +246,26 @@ def test_a_retriever_over_an_index(pipeline: crossrank.Pipeline, tmp_path: Path)
     (cat,) = (document for document in found if document.id == "cat.txt")
     assert (cat.metadata["file"], cat.metadata["line"]) == (str(tmp_path / "cat.txt"), 3)
     assert asyncio.run(retriever.ainvoke("the cat")) == found
+
+
+def test_a_retriever_takes_k_and_refuses_what_it_does_not_know(pipeline: crossrank.Pipeline):
+    # `invoke(query, k=2)` gave the one document of the constructor's k.
+    retriever = CrossrankRetriever(pipeline, k=1)
+    assert len(retriever.invoke("the cat")) == 1
+    assert len(retriever.invoke("the cat", k=2)) == len(asyncio.run(retriever.ainvoke("the cat", k=2))) == 2
+    for wrong in ({"k": 0}, {"top_k": 2}):
+        with pytest.raises((InputError, TypeError), match="k"):
+            retriever.invoke("the cat", **wrong)
+
+
+def test_a_calibrated_model_tells_probabilities_beside_the_mixed_score(pipeline: crossrank.Pipeline):
+    # The score of a pipeline is a mix; whoever took it for a logit had no way to a probability.
+    assert all("probability" not in document.metadata for document in CrossrankRetriever(pipeline).invoke("the cat"))
+    small = replace(pipeline, stages=(crossrank.Stage(crossrank.load("small"), 100, name="small"),))
+    found = CrossrankRetriever(small).invoke("the cat")
+    want = small.relevance(small.search("the cat")).probabilities
+    assert None not in want
+    assert [document.metadata["probability"] for document in found] == list(want)
 
 
 def test_fields_of_the_user_keep_their_names_and_values(

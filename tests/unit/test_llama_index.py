@@ -8,6 +8,7 @@ import hashlib
 import pickle
 import threading
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -560,6 +561,15 @@ def test_fields_of_the_user_keep_their_names_and_values(tmp_path, bi_encoder_fol
     assert "file: contract.pdf" in told, "it is a field of the user's"
     assert "crossrank_line" not in told
     assert "line" not in nodes[7].get_content(MetadataMode.EMBED)
+
+
+def test_a_calibrated_model_tells_probabilities_that_no_model_reads(pipeline):
+    assert all("probability" not in node.metadata for node in CrossrankRetriever(pipeline).retrieve("the cat"))
+    small = replace(pipeline, stages=(crossrank.Stage(crossrank.load("small"), 100, name="small"),))
+    nodes = CrossrankRetriever(small).retrieve("the cat")
+    want = small.relevance(small.search("the cat")).probabilities
+    assert [node.metadata["probability"] for node in nodes] == list(want)
+    assert not any("probability" in node.get_content(MetadataMode.LLM) for node in nodes)
 
 
 def test_the_retriever_in_a_query_engine(pipeline):

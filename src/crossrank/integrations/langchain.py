@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from crossrank.extras import require
-from crossrank.integrations.lists import Model, Scores, Threshold, best, check, facts, wanted
+from crossrank.integrations.lists import Model, Scores, Threshold, best, check, facts, found, wanted
 from crossrank.pipeline import Pipeline
 from crossrank.types import Scorer, check_k
 
 require("langchain_core", extra="langchain")
 
-from langchain_core.callbacks import CallbackManagerForRetrieverRun, Callbacks  # noqa: E402
+from langchain_core.callbacks import (  # noqa: E402
+    AsyncCallbackManagerForRetrieverRun,
+    CallbackManagerForRetrieverRun,
+    Callbacks,
+)
 from langchain_core.cross_encoders import BaseCrossEncoder  # noqa: E402
 from langchain_core.documents import BaseDocumentCompressor, Document  # noqa: E402
 from langchain_core.retrievers import BaseRetriever  # noqa: E402
+from langchain_core.runnables import run_in_executor  # noqa: E402
 from pydantic import PrivateAttr, SerializerFunctionWrapHandler, model_serializer  # noqa: E402
 
 SCORE = "relevance_score"  # the host's own rerankers use this key
@@ -40,8 +45,8 @@ class CrossrankCompressor(BaseDocumentCompressor):
             "small".
 
     The score is in `metadata["relevance_score"]` of the copy: larger is better. Logits have no fixed range; that of a
-    blank document is -inf, which JSON does not have. What the model did not read whole is told in `metadata["rerank_read"]`,
-    and of the query in `metadata["rerank_query_read"]`.
+    blank document is -inf, which JSON does not have. What the model did not read whole is told in
+    `metadata["rerank_read"]`, and of the query in `metadata["rerank_query_read"]`.
 
     Raises:
         InputError: `top_n` under 1, a threshold that is no probability, or a model that is neither a name nor a scorer.
@@ -109,12 +114,12 @@ class CrossrankCompressor(BaseDocumentCompressor):
     ) -> Sequence[Document]:
         """The best documents, best first; equal scores keep their incoming order."""
         texts = [document.page_content for document in documents]
-        found = best(wanted(self).ready, query, texts, self.top_n, self.scores, self.threshold)
+        kept = best(wanted(self).ready, query, texts, self.top_n, self.scores, self.threshold)
         return [
             documents[one.position].model_copy(
                 update={"metadata": {**documents[one.position].metadata, SCORE: one.score, **one.notes}}
             )
-            for one in found
+            for one in kept
         ]
 
 
@@ -143,14 +148,15 @@ class CrossrankRetriever(BaseRetriever):
 
     Args:
         pipeline: what `crossrank.open_pipeline(...)` gave.
-        k: documents to return.
+        k: documents to return; `invoke(query, k=5)` returns so many instead, and other keywords are a `TypeError`.
         name: the host's own, for traces, like the next two.
         tags: see `name`.
         metadata: see `name`.
 
-    Metadata of a document are the passage's own, `document`, `title`, where it begins (`file`, `start`, `line`), and
-    `relevance_score`; where the passage's own have such a name, ours is `crossrank_document` and so on. Its id is the
-    passage's.
+    Metadata of a document are the passage's own, `document`, `title`, where it begins (`file`, `start`, `line`),
+    `relevance_score`, a mix of the first stage's score and the reranker's logit that orders and nothing else, and
+    `probability` where the reranker read it and is calibrated; where the passage's own have such a name, ours is
+    `crossrank_document` and so on. Its id is the passage's.
     """
 
     # Not `Pipeline`: pydantic would look into it, and copy it.
@@ -170,9 +176,19 @@ class CrossrankRetriever(BaseRetriever):
         fields: dict[str, Any] = {"pipeline": pipeline, "k": k, "name": name, "tags": tags, "metadata": metadata}
         super().__init__(**fields)
 
-    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
-        answer = self.pipeline.search(query, self.k)
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
+    ) -> list[Document]:
+        return self._found(query, k)
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
+    ) -> list[Document]:
+        # The host's own hands no keywords on.
+        return await run_in_executor(None, self._found, query, k)
+
+    def _found(self, query: str, k: int | None) -> list[Document]:
         return [
-            Document(passage.text, id=passage.id, metadata=facts(passage, **{SCORE: score}))
-            for passage, score in zip(answer.passages, answer.ranking.scores.tolist(), strict=True)
+            Document(passage.text, id=passage.id, metadata=facts(passage, **{SCORE: score}, **more))
+            for passage, score, more in found(self.pipeline, query, self.k if k is None else k)
         ]

@@ -18,11 +18,13 @@ from crossrank.crossencoder import CrossEncoder, load
 from crossrank.errors import InputError
 from crossrank.lateinteraction import load_scorer, name_of
 from crossrank.models import named
+from crossrank.pipeline import Pipeline
 from crossrank.types import Passage, Ranking, Scorer, Truncation, check_k
 
 READ = "rerank_read"
 QUERY_READ = "rerank_query_read"
 NOTE = "rerank_note"
+PROBABILITY = "probability"
 Scores = Literal["logit", "probability"]
 Threshold = float | Literal["model"] | None
 
@@ -252,6 +254,16 @@ def _limit(scorer: Scorer, threshold: Threshold) -> float:
 
 def _told(cut: Truncation) -> str:
     return f"{cut.read} of {'' if cut.exact else 'more than '}{cut.tokens} tokens"
+
+
+def found(pipeline: Pipeline, query: str, k: int) -> list[tuple[Passage, float, dict[str, float]]]:
+    """The `k` best passages of a pipeline with the score that orders them, a mix of the steps', and beside it
+    `probability` where the last model that read the passage is calibrated.
+    """
+    answer = pipeline.search(query, k)
+    chances = pipeline.relevance(answer).probabilities
+    more = [{} if chance is None else {PROBABILITY: chance} for chance in chances]
+    return list(zip(answer.passages, answer.ranking.scores.tolist(), more, strict=True))
 
 
 def facts(passage: Passage, **more: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from crossrank.errors import InputError
 from crossrank.extras import require
-from crossrank.integrations.lists import Model, Scores, Threshold, best, check, facts, free, wanted
+from crossrank.integrations.lists import Model, Scores, Threshold, best, check, facts, found, free, wanted
 from crossrank.pipeline import Pipeline
 from crossrank.types import Passage, Scorer, check_k
 
@@ -175,8 +175,8 @@ class CrossrankRerank(BaseNodePostprocessor):
 
     def _best(self, scorer: Scorer, query: str, nodes: Sequence[NodeWithScore]) -> list[NodeWithScore]:
         texts = [node.node.get_content(metadata_mode=self.metadata_mode) for node in nodes]
-        found = best(scorer, query, texts, self.top_n, self.scores, self.threshold)
-        return [self._copy(nodes[one.position], one.score, one.notes) for one in found]
+        kept = best(scorer, query, texts, self.top_n, self.scores, self.threshold)
+        return [self._copy(nodes[one.position], one.score, one.notes) for one in kept]
 
     def _copy(self, scored: NodeWithScore, score: float, notes: Mapping[str, str]) -> NodeWithScore:
         """A node with its own metadata: the caller's node may live in a store that other queries read."""
@@ -203,8 +203,10 @@ class CrossrankRetriever(BaseRetriever):
         callback_manager: for the legacy callbacks.
 
     A node has the passage's id, text and metadata, and `document`, `title`, and where it begins (`file`, `start`,
-    `line`); of these a model is given the title and the document alone. Where the passage's metadata have such a name
-    themselves, ours is `crossrank_document` and so on.
+    `line`); of these a model is given the title and the document alone. `probability` is there too, where the reranker
+    read the passage and is calibrated; the node's score is a mix of the first stage's score and the reranker's logit,
+    which orders and nothing else. Where the passage's metadata have such a name themselves, ours is
+    `crossrank_document` and so on.
     """
 
     def __init__(self, pipeline: Pipeline, k: int = 10, callback_manager: CallbackManager | None = None) -> None:
@@ -214,10 +216,9 @@ class CrossrankRetriever(BaseRetriever):
         self.k = k
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        answer = self.pipeline.search(query_bundle.query_str, self.k)
         return [
-            NodeWithScore(node=_node(passage), score=score)
-            for passage, score in zip(answer.passages, answer.ranking.scores.tolist(), strict=True)
+            NodeWithScore(node=_node(passage, more), score=score)
+            for passage, score, more in found(self.pipeline, query_bundle.query_str, self.k)
         ]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
@@ -225,12 +226,12 @@ class CrossrankRetriever(BaseRetriever):
         return await asyncio.to_thread(self._retrieve, query_bundle)
 
 
-def _node(passage: Passage) -> TextNode:
-    hidden = [free(passage, name) for name in ("file", "start", "line")]
+def _node(passage: Passage, more: Mapping[str, float]) -> TextNode:
+    hidden = [free(passage, name) for name in ("file", "start", "line", *more)]
     return TextNode(
         id_=passage.id,
         text=passage.text,
-        metadata=facts(passage),
+        metadata=facts(passage, **more),
         excluded_embed_metadata_keys=hidden,
         excluded_llm_metadata_keys=list(hidden),
     )
