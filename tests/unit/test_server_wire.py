@@ -363,3 +363,48 @@ def test_a_bad_document_is_named_by_its_place(service: Service) -> None:
     reply = ask(service, "POST", "/v2/rerank", json={"query": QUERY, "documents": ["paris", "bread", None]})
     assert reply.status_code == 400
     assert "documents[2] must be a string" in reply.text
+
+
+@pytest.mark.parametrize("dialect", ["cohere", "jina", "voyage", "vllm", "infinity", "tei"])
+def test_a_document_may_call_its_text_content(service: Service, dialect: str) -> None:
+    # It was told to hold an image, though it is a plain string, which the command line reads.
+    name = "texts" if dialect == "tei" else "documents"
+    path = "/cohere/v2/rerank" if dialect == "cohere" else f"/{dialect}/rerank"
+
+    def scores(document: Any) -> Any:
+        reply = ask(service, "POST", path, json={"query": QUERY, name: [document]})
+        assert reply.status_code in (200, 400, 422), reply.text
+        body = reply.json()
+        if reply.status_code != 200:
+            return body["message"]
+        (entry,) = body if dialect == "tei" else body["data" if dialect == "voyage" else "results"]
+        return entry.get("score", entry.get("relevance_score"))
+
+    assert scores({"content": "paris", "text": None}) == scores({"content": "paris"}) == scores("paris")
+    assert "keep one" in scores({"content": "paris", "text": "bread"})
+    assert "image" in scores({"content": [{"type": "text", "text": "paris"}]})
+    assert "image" in scores({"image": "https://example.org/a.png"})
+
+
+@pytest.mark.parametrize("dialect", ["cohere", "jina", "voyage", "vllm", "infinity", "tei"])
+def test_fields_that_are_not_read_are_named(service: Service, dialect: str) -> None:
+    # "threshold" was answered with everything, and nobody was told.
+    body = {"query": QUERY, "texts" if dialect == "tei" else "documents": ["paris"]}
+    path = "/cohere/v1/rerank" if dialect == "cohere" else f"/{dialect}/rerank"
+    assert "x-crossrank-unread" not in ask(service, "POST", path, json={**body, "user": None}).headers
+    reply = ask(service, "POST", path, json={**body, "threshold": 0.5, "topn": 1})
+    assert reply.headers["x-crossrank-unread"] == "threshold, topn"
+    if dialect == "cohere":
+        (warning,) = reply.json()["meta"]["warnings"]
+        assert warning.startswith("not read: threshold, topn; the fields that are read here are model, query, ")
+
+
+def test_names_of_fields_that_are_not_read_are_bounded_and_fit_a_header(service: Service) -> None:
+    names = ["\u00e9\r\nx: y", "z" * 90, *(f"f{n}" for n in range(30))]
+    reply = ask(service, "POST", "/v2/rerank", json={"query": QUERY, "documents": [], **dict.fromkeys(names, 1)})
+    told = reply.headers["x-crossrank-unread"].split(", ")
+    assert (told[0], told[1], len(told)) == ("%C3%A9%0D%0Ax%3A%20y", "z" * 64, 20)
+    half = '{"query": "x", "documents": [], "\\ud800": 1}'
+    assert ask(service, "POST", "/v2/rerank", content=half).headers["x-crossrank-unread"] == "%3F"
+    reply = ask(service, "POST", "/v1/embeddings", json={"input": "paris", "input_type": "query"})
+    assert reply.headers["x-crossrank-unread"] == "input_type"

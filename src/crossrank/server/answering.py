@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from crossrank.server.metrics import Metrics
 from crossrank.server.refusals import CancelledRequestError, RefusedError, invalid, late, leaving
 from crossrank.server.service import Service
 from crossrank.server.tickets import Ticket
-from crossrank.server.wire import dialects, openai, vllm
+from crossrank.server.wire import dialects, fields, openai, vllm
 from crossrank.server.wire import search as search_wire
 from crossrank.server.wire.shapes import Dialect, Outcome, Rerank, Timing
 from crossrank.types import Truncation, order_of
@@ -33,6 +34,8 @@ _MILLISECONDS = re.compile("[0-9]{1,12}")
 _READABLE = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 # Texts that were not read whole of which a reply tells; the header counts all.
 _MOST_WARNINGS = 20
+# Characters of a field's name that are told.
+_LONGEST_NAME = 64
 _ESCAPED = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
@@ -225,17 +228,21 @@ class Answering:
         """A body of a dialect that scores."""
         call.facts |= {"dialect": dialect.name, "refuse": dialect.refuse}
         request = dialect.read(body)
+        unread = fields.unread(body, dialect.fields)
+        warnings = (_unread(unread, dialect.fields),) if unread else ()
         reach = self.service.reach(request.caps)
         self.gate.limits.check_documents(len(request.pairs), "documents")
         self.gate.limits.check_words(request.pairs, reach)
 
         def run(ticket: Ticket) -> tuple[Any, dict[str, str]]:
-            outcome, headers = self._outcome(call, request, ticket)
-            return dialect.reply(request, outcome), headers | dialect.headers(outcome)
+            outcome, headers = self._outcome(call, request, ticket, warnings)
+            return dialect.reply(request, outcome), headers | dialect.headers(outcome) | _ignored(unread)
 
         return Job(estimate(request.pairs, reach), len(request.pairs), run)
 
-    def _outcome(self, call: Call, request: Rerank, ticket: Ticket) -> tuple[Outcome, dict[str, str]]:
+    def _outcome(
+        self, call: Call, request: Rerank, ticket: Ticket, warnings: tuple[str, ...]
+    ) -> tuple[Outcome, dict[str, str]]:
         service = self.service
         scored = service.score(request.pairs, ticket, request.caps)
         lost = [cut for cut in scored.truncations if cut.lost]
@@ -251,7 +258,7 @@ class Answering:
             scores=tuple(value if np.isfinite(value) else None for value in values[order].tolist()),
             tokens=scored.tokens,
             characters=sum(len(query) + len(document) for query, document in request.pairs),
-            warnings=tuple(_told(cut) for cut in lost[:_MOST_WARNINGS]),
+            warnings=(*warnings, *(_told(cut) for cut in lost[:_MOST_WARNINGS])),
             timing=timing_of(call, ticket),
         )
         return outcome, {"X-Crossrank-Score": "logit" if request.raw else service.score_kind} | _truncated(len(lost))
@@ -272,7 +279,7 @@ class Answering:
         def run(ticket: Ticket) -> tuple[Any, dict[str, str]]:
             made = service.embed(request.texts, ticket)
             told = openai.reply(request, made.vectors, service.embedding_model or "", ticket.tokens)
-            return told, _truncated(len(made.truncations))
+            return told, _truncated(len(made.truncations)) | _ignored(fields.unread(body, openai.FIELDS))
 
         return Job(estimate(pairs, reach), len(pairs), run)
 
@@ -335,6 +342,17 @@ async def _disconnected(receive: bodies.Receive) -> None:
 
 def _truncated(texts: int) -> dict[str, str]:
     return {"X-Crossrank-Truncated": str(texts)} if texts else {}
+
+
+def _ignored(names: Sequence[str]) -> dict[str, str]:
+    """The header that names fields of a request that were not read, escaped as in an address."""
+    told = [quote(name[:_LONGEST_NAME], safe="", errors="replace") for name in names[:_MOST_WARNINGS]]
+    return {"X-Crossrank-Unread": ", ".join(told)} if told else {}
+
+
+def _unread(names: Sequence[str], known: Mapping[str, Any]) -> str:
+    told = ", ".join(name[:_LONGEST_NAME] for name in names[:_MOST_WARNINGS])
+    return f"not read: {told}; the fields that are read here are {', '.join(known)}"
 
 
 def _text_of(step: str, id_: str | None) -> str:

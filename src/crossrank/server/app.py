@@ -39,7 +39,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 # Headers that web pages of the origins let in may send, and those that they may read.
 _ALLOWED = ("authorization", "content-type", "traceparent", "tracestate", "x-api-key", "x-crossrank-deadline-ms",
             "x-request-id")  # fmt: skip
-_EXPOSED = ("retry-after", "server-timing", "x-crossrank-score", "x-crossrank-truncated", "x-request-id")
+_EXPOSED = ("retry-after", "server-timing", "x-crossrank-score", "x-crossrank-truncated", "x-crossrank-unread",
+            "x-request-id")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from crossrank.server.refusals import invalid
 
 Body = Mapping[str, Any]
+# What an object may call its text. vLLM's clients send lists of parts as content, which may be images.
+TEXTS = ("text", "content")
+# Of clients that ask for no other answer by them: what is served, for whom and how soon.
+_IDLE = ("model", "user", "priority", "request_id", "cache_salt")
 
 
 def text(body: Body, name: str) -> str:
-    """A string that is not blank, or an object with one in `text`.
+    """A string that is not blank, or an object with one in `text` or `content`.
 
     >>> text({"query": {"text": "tea"}}, "query")
     'tea'
@@ -27,7 +31,7 @@ def text(body: Body, name: str) -> str:
 
 
 def texts(body: Body, name: str) -> tuple[str, ...]:
-    """A list of strings, or of objects with a string in `text`."""
+    """A list of strings, or of objects with a string in `text` or `content`."""
     return tuple(document(item, f"{name}[{place}]") for place, item in enumerate(items(body, name)))
 
 
@@ -40,7 +44,7 @@ def items(body: Body, name: str) -> Sequence[Any]:
 
 
 def document(value: Any, name: str) -> str:
-    """A string, or an object with one in `text`; `name` is where it stands, for the message."""
+    """A string, or an object with one in `text` or `content`; `name` is where it stands, for the message."""
     if isinstance(value, Mapping):
         value = _text_of(value, name)
     if not isinstance(value, str):
@@ -49,11 +53,25 @@ def document(value: Any, name: str) -> str:
 
 
 def _text_of(value: Mapping[str, Any], name: str) -> Any:
-    if "image" in value or "content" in value:
+    given = [key for key in TEXTS if value.get(key) is not None]
+    if len(given) > 1:
+        # Whichever of two were read, the other would be passed over in silence.
+        raise invalid(f'{name} holds both "text" and "content"; keep one', name)
+    found = value[given[0]] if given else None
+    if "image" in value or (given == ["content"] and not isinstance(found, str)):
         raise invalid(f"{name} holds an image or other content; this server reads text", name)
-    if not isinstance(value.get("text"), str):
+    if not isinstance(found, str):
         raise invalid(f'{name} must hold its text in "text"', name)
-    return value["text"]
+    return found
+
+
+def unread(body: Body, known: Collection[str]) -> tuple[str, ...]:
+    """Fields with a value that are not among the known ones; null asks for nothing, nor do those that change no score.
+
+    >>> unread({"query": "tea", "threshold": 0.5, "user": None}, ["query"])
+    ('threshold',)
+    """
+    return tuple(name for name, value in body.items() if value is not None and name not in {*known, *_IDLE})
 
 
 def whole(body: Body, name: str, least: int = 0) -> int | None:

@@ -7,16 +7,23 @@ from typing import Any
 
 Schema = Mapping[str, Any]
 
+
+def _text(of: Schema) -> Schema:
+    """A string, or an object that holds one under one of two names."""
+    objects = [
+        {
+            "type": "object", "required": [name], "properties": {name: of},
+            "not": {"required": [other], "properties": {other: {"not": {"type": "null"}}}},
+        }
+        for name, other in (("text", "content"), ("content", "text"))
+    ]  # fmt: skip
+    return {"anyOf": [of, *objects]}
+
+
 # A blank query is refused; a blank document is not.
-_TEXT: Schema = {"type": "string", "pattern": r"\S"}
-QUERY: Schema = {"anyOf": [_TEXT, {"type": "object", "required": ["text"], "properties": {"text": _TEXT}}]}
+QUERY: Schema = _text({"type": "string", "pattern": r"\S"})
 ANY_QUERIES: Schema = {"anyOf": [QUERY, {"type": "array", "items": QUERY}]}
-DOCUMENT: Schema = {
-    "anyOf": [
-        {"type": "string"},
-        {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}},
-    ]
-}
+DOCUMENT: Schema = _text({"type": "string"})
 ANY_DOCUMENTS: Schema = {"anyOf": [DOCUMENT, {"type": "array", "items": DOCUMENT}]}
 DOCUMENTS: Schema = {"type": "array", "items": DOCUMENT}
 # infinity and TEI refuse an empty list; the others answer it with one.

@@ -58,7 +58,7 @@ class Outcome:
         scores: probabilities, or logits when `raw` was asked for; None is a blank document's logit.
         tokens: tokens the model read.
         characters: of all texts.
-        warnings: what was not read whole, in words.
+        warnings: fields of the request that were not read, and texts that were not read whole, in words.
         timing: of this request.
     """
 
