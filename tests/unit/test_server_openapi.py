@@ -97,6 +97,9 @@ def test_every_path_is_described(service: Service) -> None:
         ("/v1/rerank", {"query": "x", "documents": [3]}, False),
         ("/v2/rerank", {"query": "x", "documents": [{"title": "a"}]}, False),
         ("/v2/rerank", {"query": "x", "documents": ["a"], "max_tokens_per_doc": 0}, False),
+        ("/v2/rerank", {"query": {"content": "x"}, "documents": [{"content": "a", "text": None}]}, True),
+        ("/v2/rerank", {"query": "x", "documents": [{"content": "a", "text": "b"}]}, False),
+        ("/v2/rerank", {"query": "x", "documents": [{"content": ["a"]}]}, False),
         ("/vllm/rerank", {"query": "x", "documents": ["a"], "max_tokens_per_doc": 0}, True),
         ("/vllm/rerank", {"query": "x", "documents": ["a"], "truncation_side": "up"}, False),
         ("/rerank", {"query": "x", "documents": ["a"]}, True),
@@ -110,6 +113,13 @@ def test_every_path_is_described(service: Service) -> None:
         ("/search", {"query": "x", "documents": ["a"], "where": []}, True),
         ("/search", {"query": "x", "documents": [], "where": "year>=2020"}, False),
         ("/search", {"query": "x", "documents": ["a"], "where": 3}, False),
+        ("/search", {"query": "x", "documents": ["a"], "threshold": 0.5}, True),
+        ("/search", {"query": "x", "documents": ["a"], "threshold": 1.5}, False),
+        # Nobody has chosen a threshold for this model.
+        ("/search", {"query": "x", "documents": ["a"], "threshold": "model"}, False),
+        ("/search", {"query": "x", "documents": ["a"], "threshold": 0.5, "rerank": False}, False),
+        ("/search", {"query": "x", "documents": ["a"], "threshold": 0.5, "mix": 0}, False),
+        ("/search", {"query": "x", "documents": ["a"], "threshold": None, "mix": 0}, True),
     ],
 )
 def test_bodies_that_fit_the_description_are_answered_and_no_others(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
+import crossrank
 import serving
 from crossrank.server.app import build
 from crossrank.server.service import Service
@@ -74,3 +77,48 @@ def test_a_field_that_no_passage_has_is_told(service: Service) -> None:
     assert warnings("m!=1", "yaer>=2020") == ["no passage has a value in the field 'yaer'"]
     assert warnings("n>=2020") == ["nothing was found with where; try without it"]
     assert ask(service, query="paris", where=["yaer!=2020"]).json()["warnings"] == []
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[Service]:
+    made = Service(crossrank.load("small"))
+    made.start()
+    yield made
+    made.stop()
+
+
+TEXTS = ["Bread needs yeast.", "Paris is the capital of France.", "Paris is its capital."]
+
+
+def test_a_threshold_leaves_out_what_is_less_probable(small: Service) -> None:
+    asked = {"query": "capital of France?", "documents": TEXTS}
+    every = ask(small, **asked).json()["results"]
+    chances = [result["probability"] for result in every]
+    for least in (0.0, 0.05, chances[0], 1.0):
+        reply = ask(small, **asked, threshold=least).json()
+        kept = [result for result in every if result["probability"] >= least]
+        assert [result["id"] for result in reply["results"]] == [result["id"] for result in kept]
+        left = len(every) - len(kept)
+        said = [f"passages left out: {left} under the threshold of {least:g}"] if left else []
+        assert (reply["warnings"], reply["read"]) == (said, 3)
+    own = ask(small, **asked, threshold="model").json()["results"]
+    assert [result["id"] for result in own] == ["2"]
+    unread = ask(small, **asked, threshold=0.0, depth=1).json()["warnings"]
+    assert unread[-1] == "passages left out: 2 that the cross-encoder did not read"
+
+
+def test_a_threshold_that_cannot_be_held_is_refused(service: Service, small: Service) -> None:
+    asked = {"query": "paris", "documents": ["paris"]}
+    for more in ({"rerank": False}, {"mix": 0}):
+        refused = ask(small, **asked, threshold=0.1, **more)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "threshold")
+        assert ask(small, **asked, threshold=None, **more).status_code == 200
+    for wrong in (1.5, -0.1, "own", True):
+        assert ask(small, **asked, threshold=wrong).json()["error"]["param"] == "threshold"
+    # The model of this one was trained to give probabilities, and nobody has chosen a threshold.
+    assert ask(service, **asked, threshold=0.0).status_code == 200
+    assert "give a probability" in ask(service, **asked, threshold="model").json()["message"]
+    plain = copy.copy(service)
+    plain.scorer = copy.copy(service.scorer)
+    plain.scorer.checkpoint = replace(plain.scorer.checkpoint, activation="identity")
+    assert "no probabilities" in ask(plain, **asked, threshold=0.5).json()["message"]

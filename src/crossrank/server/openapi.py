@@ -89,10 +89,10 @@ def _posts(service: Service) -> dict[str, Any]:
         made["/v1/embeddings"] = _post(limit, "OpenAI's embeddings.", schema, _reply("data"))
     made["/search"] = _post(
         limit,
-        "Search the index: BM25 and dense retrieval, fused, reranked within the budget. "
-        "Add columns and evidence to see what each step did.",
+        "Search the index: BM25 and dense retrieval, fused, reranked within the budget. A result's score orders it in "
+        "this reply; probability says how likely it is relevant. Add columns and evidence to see what each step did.",
         _schema(
-            search_wire.FIELDS,
+            search_wire.fields_of(service),
             (("query",),) if service.index is not None else (("query",), ("documents",)),
             search_wire.EXAMPLE,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from crossrank.pipeline import MIX, Pipeline
 from crossrank.retrieval.bm25 import BM25Retriever
 from crossrank.retrieval.dense import DenseRetriever
 from crossrank.server.limits import Reach, estimate
+from crossrank.server.refusals import invalid
 from crossrank.server.service import Service
 from crossrank.server.tickets import Ticket, working
 from crossrank.types import Passage, Ranking, Retriever, Truncation
@@ -46,6 +48,8 @@ class Search:
         evidence: find the sentence that answers in each passage.
         documents: candidates to rank instead of the index's passages; their ids are their ranks as given, from 1. None
             searches the index.
+        threshold: of the k passages only those that have at least this probability are returned; "model" is the
+            cross-encoder's own. None leaves none out.
     """
 
     query: str
@@ -57,6 +61,7 @@ class Search:
     columns: int = 0
     evidence: bool = False
     documents: tuple[str, ...] | None = None
+    threshold: float | Literal["model"] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +75,8 @@ class Found:
         evidence: for the k best, where the sentence lies that answers.
         read: passages the cross-encoder read.
         seconds: of the evidence.
-        notes: why the cross-encoder read fewer than it might have, or why nothing was found, for people.
+        notes: why the cross-encoder read fewer than it might have, why nothing was found, or what a threshold left out,
+            for people.
     """
 
     ranking: Ranking
@@ -103,10 +109,10 @@ def search(service: Service, asked: Search, ticket: Ticket) -> Found:
 
     Raises:
         InputError: no index, or a filter that cannot be understood.
-        RefusedError: too late, or too many tokens.
+        RefusedError: too late, too many tokens, or a threshold that the cross-encoder has no probabilities for.
         CancelledRequestError: the client left.
     """
-    began = time.monotonic()
+    began, limit = time.monotonic(), _limit(service, asked.threshold)
     with working(ticket):
         texts, (ranking, traces) = (
             _first_stage(service, asked) if asked.documents is None else _candidates(service, asked, ticket)
@@ -119,6 +125,9 @@ def search(service: Service, asked: Search, ticket: Ticket) -> Found:
             ranking, trace = _reranked(service, asked, ranking.cut(depth), ranking, texts, ticket)
             traces = (*traces, trace)
         final = ranking.cut(asked.k)
+        if limit is not None:
+            final, more = _probable(service, final, traces[-1].scores if depth else {}, limit)
+            notes = (*notes, *more)
         named = dict.fromkeys(final.ids)
         for trace in traces:
             named.update(dict.fromkeys(trace.ranking.ids[: asked.columns]))
@@ -132,6 +141,33 @@ def search(service: Service, asked: Search, ticket: Ticket) -> Found:
             )
             spans = [None if one is None else (one.start, one.stop) for one in found] + list(spans[len(found) :])
     return Found(final, passages, traces, spans, depth, time.monotonic() - started, notes)
+
+
+def _limit(service: Service, threshold: float | Literal["model"] | None) -> float | None:
+    """The probability that a threshold is; whoever asks for one must not get an answer without it."""
+    if threshold is None:
+        return None
+    if service.score_kind == "sigmoid":
+        raise invalid(f"{service.model} gives no probabilities, so there is no threshold; leave it out", "threshold")
+    if threshold != "model":
+        return threshold
+    if service.scorer.threshold is None:
+        raise invalid(f"{service.model} has no threshold of its own: give a probability, such as 0.1", "threshold")
+    return service.scorer.threshold
+
+
+def _probable(
+    service: Service, final: Ranking, logits: Mapping[str, float], limit: float
+) -> tuple[Ranking, tuple[str, ...]]:
+    """The passages that are at least so probable, and what is told of the others; one that was not read is none."""
+    chances = [service.chance(logits[id_]) if id_ in logits else None for id_ in final.ids]
+    rows = [row for row, chance in enumerate(chances) if chance is not None and chance >= limit]
+    unread = chances.count(None)
+    under = len(chances) - len(rows) - unread
+    told = [f"{under:,} under the threshold of {limit:g}"] if under else []
+    told += [f"{unread:,} that the cross-encoder did not read"] if unread else []
+    kept = Ranking(tuple(final.ids[row] for row in rows), final.scores[rows], sum(row < final.head for row in rows))
+    return kept, (f"passages left out: {', '.join(told)}",) if told else ()
 
 
 def _first_stage(service: Service, asked: Search) -> tuple[Texts, tuple[Ranking, tuple[Trace, ...]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from crossrank.cascade import Trace
 from crossrank.pipeline import MIX
@@ -17,6 +17,12 @@ EXAMPLE = {"query": "how do I retry a failed upload?", "k": 5, "depth": 50, "bud
 MOST_DEPTH, MOST_BUDGET_MS = 1000, 600_000
 _DEPTH: schemas.Schema = {"type": ["integer", "null"], "minimum": 1, "maximum": MOST_DEPTH}
 _CONDITION: schemas.Schema = {"type": "string", "pattern": "^[A-Za-z_]+ *(=|!=|<|<=|>|>=) *[A-Za-z0-9]+$"}
+_PROBABILITY: schemas.Schema = {"type": "number", "minimum": 0, "maximum": 1}
+_THRESHOLD: schemas.Schema = {
+    "anyOf": [_PROBABILITY, {"const": "model"}, {"type": "null"}],
+    "description": "Of the k passages only those that have at least this probability are returned; model takes the "
+    "model's own threshold. warnings says what was left out.",
+}
 FIELDS: dict[str, schemas.Schema] = {
     "query": schemas.QUERY, "k": _DEPTH,
     "depth": {
@@ -30,15 +36,36 @@ FIELDS: dict[str, schemas.Schema] = {
         "anyOf": [_CONDITION, {"type": "array", "items": _CONDITION, "maxItems": 64}, {"type": "null"}],
         "description": "Conditions such as year>=2020; several by AND, quotes around what has spaces.",
     },
-    "columns": schemas.COUNT, "evidence": schemas.FLAG, "documents": schemas.DOCUMENTS,
+    "columns": schemas.COUNT, "evidence": schemas.FLAG, "documents": schemas.DOCUMENTS, "threshold": _THRESHOLD,
 }  # fmt: skip
-# Conditions are on the index's metadata.
 NEVER: schemas.Schema = {
-    "required": ["where", "documents"],
-    "properties": {
-        "where": {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1}]}, "documents": {"type": "array"},
-    },
+    "anyOf": [
+        # Conditions are on the index's metadata.
+        {
+            "required": ["where", "documents"],
+            "properties": {
+                "where": {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1}]},
+                "documents": {"type": "array"},
+            },
+        },
+        # Probabilities are the cross-encoder's.
+        {
+            "required": ["threshold"],
+            "properties": {"threshold": {"not": {"type": "null"}}},
+            "anyOf": [
+                {"required": ["rerank"], "properties": {"rerank": {"const": False}}},
+                {"required": ["mix"], "properties": {"mix": {"const": 0}}},
+            ],
+        },
+    ],
 }  # fmt: skip
+
+
+def fields_of(service: Service) -> dict[str, schemas.Schema]:
+    """`FIELDS`, with what this server's model can be asked for as a threshold."""
+    probability = [_PROBABILITY] if service.score_kind != "sigmoid" else []
+    own = [{"const": "model"}] if probability and service.scorer.threshold is not None else []
+    return {**FIELDS, "threshold": {**_THRESHOLD, "anyOf": [*probability, *own, {"type": "null"}]}}
 
 
 def read(body: fields.Body) -> Search:
@@ -56,20 +83,30 @@ def read(body: fields.Body) -> Search:
     if conditions and body.get("documents") is not None:
         raise invalid("where asks for metadata, which only the index has: leave out where, or documents", "where")
     mix = fields.number(body, "mix", 0.0, 1.0)
+    threshold = _threshold(body)
     budget = fields.number(body, "budget_ms", 1, MOST_BUDGET_MS)
     documents = None if body.get("documents") is None else fields.texts(body, "documents")
     default = MIX if documents is None else 1.0
+    mix = default if mix is None else mix
+    mix = mix if fields.flag(body, "rerank", True) else 0.0
+    if threshold is not None and not mix:
+        raise invalid("threshold needs the cross-encoder: leave out rerank and mix, or threshold", "threshold")
     return Search(
         query=fields.text(body, "query"),
         k=_bounded(body, "k", 10),
         depth=_bounded(body, "depth", 100 if documents is None else len(documents)),
-        mix=(default if mix is None else mix) if fields.flag(body, "rerank", True) else 0.0,
+        mix=mix,
         budget=None if budget is None else budget / 1000,
         where=tuple(conditions),
         columns=min(fields.whole(body, "columns") or 0, MOST_DEPTH),
         evidence=fields.flag(body, "evidence", False),
         documents=documents,
+        threshold=threshold,
     )
+
+
+def _threshold(body: fields.Body) -> float | Literal["model"] | None:
+    return "model" if body.get("threshold") == "model" else fields.number(body, "threshold", 0.0, 1.0)
 
 
 def _bounded(body: fields.Body, name: str, default: int) -> int:
