@@ -8,6 +8,7 @@ import os
 import pickle
 import threading
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ with warnings.catch_warnings():
 
 import crossrank
 from crossrank.errors import InputError
-from crossrank.integrations.haystack import CrossrankRanker
+from crossrank.integrations.haystack import CrossrankRanker, CrossrankRetriever, conditions
 
 QUERY = "bees and honey"
 
@@ -147,3 +148,86 @@ def test_what_means_nothing_is_refused():
         CrossrankRanker(42)
     with pytest.raises(InputError, match=r"meta_fields_to_embed=\['year'\]"):
         CrossrankRanker(meta_fields_to_embed="year")
+
+
+# --- over an index of crossrank ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path, bi_encoder_folder):
+    """An index of three documents of two years."""
+    index = pytest.importorskip("crossrank.index", reason="needs the search extra")
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    made = index.Index.create(tmp_path / "i", embedder, embedder.tokenizer, model=str(bi_encoder_folder))
+    made.add(
+        [index.Document(f"d{n}", f"the cat {n}", "Cats", {"year": 2020 + n // 2, "said": 'a "b"'}) for n in range(3)],
+        embedder,
+        embedder.tokenizer,
+    )
+    return tmp_path / "i"
+
+
+def test_a_retriever_over_an_index_in_a_pipeline_that_is_written(folder, cross_encoder_folder):
+    made = CrossrankRetriever(folder, top_k=2, open_options={"model": str(cross_encoder_folder), "backend": "fake"})
+    pipeline = Pipeline()
+    pipeline.add_component("retriever", made)
+    again = Pipeline.loads(pipeline.dumps(), allowed_modules=["crossrank.integrations.*"])
+    assert again.get_component("retriever").to_dict() == made.to_dict()
+    found = again.run({"retriever": {"query": "the cat"}})["retriever"]["documents"]
+    answer = made.pipeline.search("the cat", 2)
+    assert [document.id for document in found] == list(answer.ranking.ids)
+    assert [document.score for document in found] == answer.ranking.scores.tolist()
+    assert [document.content for document in found] == [passage.text for passage in answer.passages]
+    assert found[0].meta["title"] == "Cats"
+    assert found == asyncio.run(made.run_async("the cat"))["documents"]
+    assert len(made.run("the cat", top_k=3)["documents"]) == 3
+
+
+def test_a_pipeline_that_is_open_is_taken_and_not_written(folder, cross_encoder_folder):
+    opened = crossrank.open_pipeline(folder, cross_encoder_folder, backend="fake")
+    made = CrossrankRetriever(opened)
+    assert made.pipeline is opened
+    assert all("probability" not in document.meta for document in made.run("the cat")["documents"])
+    small = replace(opened, stages=(crossrank.Stage(crossrank.load("small"), 100, name="small"),))
+    chances = [document.meta["probability"] for document in CrossrankRetriever(small).run("the cat")["documents"]]
+    assert chances == list(small.relevance(small.search("the cat")).probabilities)
+    with pytest.raises(InputError, match="give the folder"):
+        made.to_dict()
+    with pytest.raises(InputError, match="open already"):
+        CrossrankRetriever(opened, open_options={"model": "fast"})
+    with pytest.raises(InputError, match=r"^top_k must be at least 1, not 0$"):
+        CrossrankRetriever(opened, top_k=0)
+
+
+def test_filters_of_the_host_are_those_of_the_index(folder, cross_encoder_folder):
+    made = CrossrankRetriever(crossrank.open_pipeline(folder, cross_encoder_folder, backend="fake"))
+
+    def years(*parts):
+        comparisons = [{"field": field, "operator": operator, "value": value} for field, operator, value in parts]
+        filters = {"operator": "AND", "conditions": comparisons}
+        return sorted(document.meta["year"] for document in made.run("the cat", filters=filters)["documents"])
+
+    assert years() == [2020, 2020, 2021]
+    assert years(("meta.year", ">=", 2021)) == [2021]
+    assert years(("meta.year", "<", 2021), ("said", "==", 'a "b"')) == [2020, 2020]
+    assert years(("meta.year", "not in", [2020, 2021])) == years(("meta.said", "!=", 'a "b"')) == []
+    assert conditions({"field": "meta.on", "operator": "==", "value": True}) == ['"on"==true']
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"operator": "OR", "conditions": []},
+        {"operator": "NOT", "conditions": []},
+        {"conditions": []},
+        {"field": "meta.year", "operator": "in", "value": [2020]},
+        {"field": "meta.year", "operator": "=="},
+        {"field": "meta.year", "operator": "==", "value": None},
+        {"field": "meta.year", "operator": ">", "value": float("nan")},
+        {"field": "meta.year", "operator": "==", "value": [2020]},
+    ],
+)
+def test_filters_that_an_index_does_not_have_are_refused(filters):
+    # Passed over, they would let through what they were to leave out.
+    with pytest.raises(InputError, match="crossrank"):
+        conditions({"operator": "AND", "conditions": [filters]})

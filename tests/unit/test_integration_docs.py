@@ -19,7 +19,7 @@ ADDRESS = "http://localhost:8000/v1"
 NEEDS = {
     "LlamaIndex": (["llama_index.core", "lance"], "Transformer attention mechanism"),
     "LangChain": (["langchain_core", "lance"], "Transformer attention mechanism"),
-    "Haystack": (["haystack"], "Failed uploads are retried."),
+    "Haystack": (["haystack", "lance"], "Failed uploads are retried."),
     "A context for a language model": (["lance"], "[1]"),
     "A language model as the reranker": (["lance", "httpx"], "questions, "),
     "Embeddings from an address": (["lance", "httpx"], ""),

@@ -581,9 +581,9 @@ def test_the_retriever_works_off_the_event_loop(pipeline, monkeypatch):
     threads = set()
     search = type(pipeline).search
 
-    def spied(self, query, k):
+    def spied(self, query, k, **options):
         threads.add(threading.get_ident())
-        return search(self, query, k)
+        return search(self, query, k, **options)
 
     monkeypatch.setattr(type(pipeline), "search", spied)
     asyncio.run(CrossrankRetriever(pipeline).aretrieve("the cat"))

@@ -1,20 +1,27 @@
-"""Haystack: a ranker component."""
+"""Haystack: a ranker component, and a retriever over a crossrank index."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import math
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from crossrank.errors import InputError
 from crossrank.extras import require
-from crossrank.integrations.lists import Model, Scores, Threshold, best, check
-from crossrank.types import Scorer
+from crossrank.integrations.lists import Model, Scores, Threshold, best, check, facts, found
+from crossrank.pipeline import Pipeline, open_pipeline
+from crossrank.types import Scorer, check_k
 
 require("haystack", extra="haystack")
 
 from haystack import Document, component, default_from_dict, default_to_dict  # noqa: E402
+
+# One lock for all: it is held only while an index is opened, and a component can be copied without it.
+_opening = threading.Lock()
 
 
 @component
@@ -116,10 +123,10 @@ class CrossrankRanker:
         k = self.top_k if top_k is None else top_k
         check(k, "top_k", self.scores, self.threshold)
         texts = [self._text(document) for document in documents]
-        found = best(self.model.ready, query, texts, k, self.scores, self.threshold)
+        kept = best(self.model.ready, query, texts, k, self.scores, self.threshold)
         made = [
             replace(documents[one.position], score=one.score, meta={**documents[one.position].meta, **one.notes})
-            for one in found
+            for one in kept
         ]
         return {"documents": made}
 
@@ -135,3 +142,144 @@ class CrossrankRanker:
         # 0 and False say something.
         fields = [str(value) for value in values if value not in (None, "", [], {})]
         return "\n".join([*fields, document.content or ""])
+
+
+@component
+class CrossrankRetriever:
+    """Passages of a crossrank index: BM25, vectors, fusion and reranking in one step.
+
+    Args:
+        pipeline: a folder that `crossrank index` made, or what `crossrank.open_pipeline(...)` gave, which cannot be
+            written to a file.
+        top_k: documents to return.
+        open_options: keywords for `crossrank.open_pipeline`, such as `{"model": "fast", "where": "lang=en"}`; only for
+            folders.
+
+    A document has the passage's id, its text as content, and in `meta` the passage's own, `document`, `title`, where it
+    begins (`file`, `start`, `line`), and `probability` where the reranker read it and is calibrated; where the
+    passage's own have such a name, ours is `crossrank_document` and so on. `score` is a mix of the first stage's score
+    and the reranker's logit, which orders and nothing else. A folder is opened by `warm_up`, or when the first query
+    comes.
+
+    Raises:
+        InputError: `top_k` under 1, or options for a pipeline that is open already.
+    """
+
+    def __init__(
+        self, pipeline: str | Path | Pipeline, top_k: int = 10, open_options: dict[str, Any] | None = None
+    ) -> None:
+        check_k(top_k, "top_k")
+        if isinstance(pipeline, Pipeline) and open_options:
+            raise InputError("open_options are for a pipeline that is given by its folder; this one is open already")
+        self.top_k = top_k
+        self._options = dict(open_options or {})
+        self._folder = None if isinstance(pipeline, Pipeline) else str(pipeline)
+        self._pipeline = pipeline if isinstance(pipeline, Pipeline) else None
+
+    @property
+    def open_options(self) -> dict[str, Any]:
+        """The keywords it is opened with; other ones need a new component."""
+        return dict(self._options)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline, opened when it is first asked for."""
+        if self._pipeline is None:
+            with _opening:
+                if self._pipeline is None:
+                    assert self._folder is not None
+                    self._pipeline = open_pipeline(self._folder, **self._options)
+        return self._pipeline
+
+    def warm_up(self) -> None:
+        """Open the index and load its models."""
+        _ = self.pipeline
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the host writes components; a pipeline is written by its folder.
+
+        Raises:
+            InputError: it was given open.
+        """
+        if self._folder is None:
+            raise InputError(
+                "a pipeline that is open already cannot be written to a file: give the folder of its index, with "
+                "open_options={...} for crossrank.open_pipeline"
+            )
+        return default_to_dict(self, pipeline=self._folder, top_k=self.top_k, open_options=self.open_options)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> CrossrankRetriever:
+        """The component that `to_dict` wrote."""
+        made: CrossrankRetriever = default_from_dict(cls, data)
+        return made
+
+    @component.output_types(documents=list[Document])
+    def run(
+        self, query: str, top_k: int | None = None, filters: dict[str, Any] | None = None
+    ) -> dict[str, list[Document]]:
+        """The best passages, best first.
+
+        Args:
+            query: what the user asks.
+            top_k: instead of the component's.
+            filters: the host's, beside those that the pipeline was opened with: comparisons, `not in`, and `AND` of
+                them. `OR`, `NOT` and `in` are refused.
+
+        Raises:
+            InputError: a blank query, a `top_k` under 1, or filters that crossrank does not have.
+        """
+        k = self.top_k if top_k is None else top_k
+        check_k(k, "top_k")
+        where = conditions(filters) if filters else None
+        return {
+            "documents": [
+                Document(id=passage.id, content=passage.text, meta=facts(passage, **more), score=score)
+                for passage, score, more in found(self.pipeline, query, k, where)
+            ]
+        }
+
+    @component.output_types(documents=list[Document])
+    async def run_async(
+        self, query: str, top_k: int | None = None, filters: dict[str, Any] | None = None
+    ) -> dict[str, list[Document]]:
+        """As `run`, in a thread."""
+        return await asyncio.to_thread(self.run, query, top_k, filters)
+
+
+def conditions(filters: Mapping[str, Any]) -> list[str]:
+    """The host's filters as crossrank's, which must all hold.
+
+    Raises:
+        InputError: what is asked cannot be said so.
+
+    >>> year = {"field": "meta.year", "operator": ">=", "value": 2020}
+    >>> conditions({"operator": "AND", "conditions": [year, {"field": "meta.lang", "operator": "==", "value": "en"}]})
+    ['"year">=2020', '"lang"=="en"']
+    """
+    operator, field = filters.get("operator"), filters.get("field")
+    if field is None and operator == "AND" and isinstance(filters.get("conditions"), list):
+        return [one for part in filters["conditions"] for one in conditions(part)]
+    if not isinstance(field, str) or "value" not in filters:
+        raise InputError(f"crossrank joins comparisons by AND alone, so this filter cannot be asked: {filters!r}")
+    value, name = filters["value"], _quoted(field.removeprefix("meta."))
+    if operator == "not in" and isinstance(value, list):
+        return [f"{name}!={_value(one, filters)}" for one in value]
+    if operator not in ("==", "!=", ">", ">=", "<", "<="):
+        raise InputError(f"the operator {operator!r} is none of crossrank's (== != > >= < <=, not in): {filters!r}")
+    return [f"{name}{operator}{_value(value, filters)}"]
+
+
+def _value(value: Any, filters: Mapping[str, Any]) -> str:
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)) and math.isfinite(value):
+        return repr(value)
+    raise InputError(f"crossrank compares with strings, numbers, true and false, not with {value!r}: {filters!r}")
+
+
+def _quoted(text: str) -> str:
+    told = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{told}"'

@@ -256,11 +256,13 @@ def _told(cut: Truncation) -> str:
     return f"{cut.read} of {'' if cut.exact else 'more than '}{cut.tokens} tokens"
 
 
-def found(pipeline: Pipeline, query: str, k: int) -> list[tuple[Passage, float, dict[str, float]]]:
+def found(
+    pipeline: Pipeline, query: str, k: int, where: Sequence[str] | None = None
+) -> list[tuple[Passage, float, dict[str, float]]]:
     """The `k` best passages of a pipeline with the score that orders them, a mix of the steps', and beside it
-    `probability` where the last model that read the passage is calibrated.
+    `probability` where the last model that read the passage is calibrated. `where`: filters of this query.
     """
-    answer = pipeline.search(query, k)
+    answer = pipeline.search(query, k, where=where)
     chances = pipeline.relevance(answer).probabilities
     more = [{} if chance is None else {PROBABILITY: chance} for chance in chances]
     return list(zip(answer.passages, answer.ranking.scores.tolist(), more, strict=True))
