@@ -406,5 +406,7 @@ def test_names_of_fields_that_are_not_read_are_bounded_and_fit_a_header(service:
     assert (told[0], told[1], len(told)) == ("%C3%A9%0D%0Ax%3A%20y", "z" * 64, 20)
     half = '{"query": "x", "documents": [], "\\ud800": 1}'
     assert ask(service, "POST", "/v2/rerank", content=half).headers["x-crossrank-unread"] == "%3F"
+    unnamed = {"query": "x", "documents": [], "0": 1, "": 1}
+    assert ask(service, "POST", "/v2/rerank", json=unnamed).headers["x-crossrank-unread"] == '0, ""'
     reply = ask(service, "POST", "/v1/embeddings", json={"input": "paris", "input_type": "query"})
     assert reply.headers["x-crossrank-unread"] == "input_type"

@@ -346,7 +346,8 @@ def _truncated(texts: int) -> dict[str, str]:
 
 def _ignored(names: Sequence[str]) -> dict[str, str]:
     """The header that names fields of a request that were not read, escaped as in an address."""
-    told = [quote(name[:_LONGEST_NAME], safe="", errors="replace") for name in names[:_MOST_WARNINGS]]
+    # A header cannot end in the space that an empty name would leave.
+    told = [quote(name, safe="", errors="replace")[:_LONGEST_NAME] or '""' for name in names[:_MOST_WARNINGS]]
     return {"X-Crossrank-Unread": ", ".join(told)} if told else {}
 
 
