@@ -115,6 +115,8 @@ def read(
         end = _all(made, pace, until) if whole else _next(made, pace, bounds, done, until)
         if end == done:
             stopped = "deadline"
+            if not done:
+                pace.idle()
             break
         began = until.clock()
         logits, cut, note, remembered = made.score(done, end)
@@ -294,9 +296,9 @@ def _quanta(made: _Candidates, pace: Pace) -> list[int]:
 
 
 def _all(made: _Candidates, pace: Pace, until: Until) -> int:
-    """The end, where one call of all documents fits or nobody knows; else 0."""
+    """The end, where one call of all documents fits, may be hoped to fit, or nobody knows; else 0."""
     left = until.left
-    fits = left > 0 and (not pace.known or made.seconds(pace, 0, len(made)) * MARGIN <= left)
+    fits = left > 0 and (not pace.known or made.seconds(pace, 0, len(made)) * pace.hope * MARGIN <= left)
     return len(made) if fits else 0
 
 
@@ -319,8 +321,11 @@ def _next(made: _Candidates, pace: Pace, bounds: list[int], done: int, until: Un
             size *= 2
         while size and made.seconds(pace, done, done + size) * MARGIN > left:
             size //= 2
-        # The score of one document alone moves nothing.
-        return done if done == 0 and size == 1 else done + size
+        if done or size > 1:
+            return done + size
+        # The score of one document alone moves nothing. Two are tried where they were ruled out long enough.
+        two = min(2, len(made))
+        return two if made.seconds(pace, 0, two) * pace.hope * MARGIN <= left else 0
     if done != bounds[number] or until.stopping is not None:
         return end
     joined = 2

@@ -23,6 +23,10 @@ _UNEVEN = 1.15
 _NEWS = 0.2
 # One measurement moves the mean by no more than this factor: another process may have had the core.
 _MOST_NEWS = 3.0
+# A step that was left out is hoped to be faster by this factor each time, see `Habit.idle` and `Pace.idle`.
+_HOPE = 0.995
+# Tokens of a document with its query: what the write-up's passages have, and what a short one has.
+_USUAL, _SHORT = 128.0, 16
 # Shorter than this, the clock and the scheduler are measured and not the model.
 _LEAST_SECONDS = 3e-4
 
@@ -185,6 +189,7 @@ class Pace:
         model: what is corrected.
         known: whether predictions rest on any measurement.
         ratio: measured over predicted, an exponentially weighted mean.
+        hope: by what predictions are multiplied where the question is only whether to try again, see `idle`.
 
     >>> pace = Pace(CostModel(0.0, 0.0, 0.001, 0.0))
     >>> pace.observe([100], 0.2)
@@ -196,8 +201,9 @@ class Pace:
         self.known = model is not None
         self.model = model or CostModel(call=0.001, sequence=0.0, token=0.0001, square=0.0)
         self.ratio = 1.0
-        # Tokens of a document with its query: what the write-up's passages have, until some were read.
-        self._tokens = 128.0
+        self.hope = 1.0
+        self._tokens = _USUAL
+        self._sized = False
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -212,12 +218,27 @@ class Pace:
         return self.seconds(np.full(documents, round(self._tokens), dtype=np.int64)) if documents > 0 else 0.0
 
     def documents(self, seconds: float, most: int) -> int:
-        """How many documents of the usual size fit into so much time, `most` at most."""
+        """How many documents of the usual size one may hope to read in so much time, `most` at most."""
         fits, above = 0, most + 1
         while above - fits > 1:
             middle = (fits + above) // 2
-            fits, above = (middle, above) if self.usual(middle) <= seconds else (fits, middle)
+            fits, above = (middle, above) if self.hope * self.usual(middle) <= seconds else (fits, middle)
         return fits
+
+    def begins(self, seconds: float) -> bool:
+        """Whether a document may fit into so much time: one of the usual size, or a short one until some were read."""
+        size = round(self._tokens) if self._sized else _SHORT
+        return self.hope * self.seconds([size]) <= seconds
+
+    def idle(self) -> None:
+        """Learn that a query passed in which the scorer read nothing, for lack of time.
+
+        What reads nothing is not measured: one slow moment would rule it out for ever. So `hope` falls, as slowly as
+        that of a `Habit`, until a few documents are tried again; `seconds` stays. One measurement ends it, and where
+        that is as good as was hoped, the ratio is what was hoped.
+        """
+        with self._lock:
+            self.hope *= _HOPE
 
     def observe(
         self,
@@ -232,13 +253,18 @@ class Pace:
             return
         with self._lock:
             if documents:
-                self._tokens += _NEWS * (float(np.sum(lengths)) / documents - self._tokens)
+                size = float(np.sum(lengths)) / documents
+                self._tokens += (_NEWS if self._sized else 1.0) * (size - self._tokens)
+                self._sized = True
             if not self.known:
                 self.ratio, self.known = max(seconds, 1e-9) / predicted, True
             elif max(predicted * self.ratio, seconds) >= _LEAST_SECONDS:
                 news = seconds / predicted
+                # As fast as was hoped: what was measured before the wait no longer holds.
+                self.ratio *= self.hope if news <= self.ratio * self.hope else 1.0
                 news = min(max(news, self.ratio / _MOST_NEWS), self.ratio * _MOST_NEWS)
                 self.ratio += _NEWS * (news - self.ratio)
+            self.hope = 1.0
 
     def stated(self) -> dict[str, Any]:
         """The corrected model as JSON values: what a file of costs keeps."""
@@ -279,7 +305,7 @@ class Habit:
         What it varies by is forgotten within some 20 queries. Its mean falls so slowly that a step which is truly a
         fifth too slow is tried once in 40 queries.
         """
-        return Habit(0.995 * self.mean, 0.95 * self.deviation)
+        return Habit(_HOPE * self.mean, 0.95 * self.deviation)
 
     @property
     def most(self) -> float:

@@ -100,6 +100,24 @@ def test_usual_documents_are_as_long_as_those_seen():
     assert pace.documents(-1.0, most=7) == 0
 
 
+def test_what_reads_nothing_is_hoped_to_be_faster_and_predicted_as_before():
+    pace = Pace(CostModel(0.0, 0.0, 0.001, 0.0))
+    pace.ratio = 10.0
+    assert not pace.begins(0.1)
+    for _ in range(100):
+        pace.idle()
+    assert pace.begins(0.1)
+    assert pace.seconds([100]) == pytest.approx(1.0)
+    assert pace.documents(1.28, most=100) == 1
+    slow, fast = Pace(pace.model), pace
+    slow.ratio, slow.hope = pace.ratio, pace.hope
+    fast.observe([100], 0.1)  # faster than hoped: the hope was right
+    assert fast.ratio == pytest.approx(10 * 0.995**100 * (1 - 0.2 * 2 / 3))
+    slow.observe([100], 1.0)  # as slow as ever
+    assert slow.ratio == pytest.approx(10.0)
+    assert fast.hope == slow.hope == 1.0
+
+
 def test_what_cannot_be_fitted():
     for bad in ([], [Sample(np.array([], dtype=np.int64), 1.0)], [Sample(np.array([3]), 0.0)]):
         with pytest.raises(InputError, match="measurement"):

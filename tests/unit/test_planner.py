@@ -15,7 +15,7 @@ import crossrank
 import tiny
 from clocks import Clock, Slow, texts
 from crossrank.cascade import Stage, rerank
-from crossrank.cost import CostModel
+from crossrank.cost import CostModel, Pace
 from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
 from crossrank.pipeline import Answer, Pipeline
@@ -155,6 +155,68 @@ def test_a_retriever_is_not_left_out_for_ever_after_bad_moments():
     left_out = [held.search("what?").traces[1].stopped == "deadline" for _ in range(40)]
     assert left_out[0]
     assert not any(left_out[20:])
+
+
+@pytest.mark.parametrize(("slower", "queries"), [(10, 30), (30, 10)])
+def test_a_stage_is_not_left_out_for_ever_after_a_slow_moment(slower, queries):
+    """It read nothing, so nothing was measured, and the pace never fell again: in 2,000 of 2,000 queries."""
+    clock = Clock()
+    held = pipeline(clock, "small").within(50)
+    scorer = held.stages[0].scorer
+
+    def read():
+        return sum(len(trace.scores) for trace in held.search("what?").traces)
+
+    usual = read()
+    scorer.factor = slower
+    slow = [read() for _ in range(queries)]
+    scorer.factor = 1.0
+    after = [read() for _ in range(200)]
+    assert usual > 5
+    assert slow[-1] == after[0] == 0
+    assert after[-1] == usual
+    assert after.count(0) < 100
+
+
+def test_a_machine_that_stays_too_slow_is_tried_seldom():
+    clock = Clock()
+    held = pipeline(clock, "small").within(50)
+    held.stages[0].scorer.factor = 30.0
+    late = [held.search("what?").late for _ in range(1000)]
+    assert 1 <= sum(late[100:]) < 9
+
+
+def test_the_better_of_two_models_is_not_left_out_for_ever_either():
+    clock = Clock()
+    held = pipeline(clock, "tiny", "small").within(105)
+    small = held.stages[1].scorer
+
+    def ran():
+        return [trace.name for trace in held.search("what?").traces if trace.scores]
+
+    assert ran() == ["small"]
+    small.factor = 20.0
+    assert [ran() for _ in range(20)][-1] == ["tiny"]
+    small.factor = 1.0
+    after = [ran() for _ in range(600)]
+    assert after[0] == ["tiny"]
+    assert after[-100:] == [["small"]] * 100
+
+
+def test_short_documents_are_read_where_one_of_the_usual_size_would_not_fit():
+    """The plan said that the time was not enough for a passage, of 128 tokens, and never learned that these have 6."""
+    clock = Clock()
+    slow = CostModel(0.0, 0.0, 0.0005, 0.0)
+    ids = [f"d{i}" for i in range(20)]
+
+    def short(some):
+        return [crossrank.Passage(i, f"a short text {i}") for i in some]
+
+    stage = Stage(Slow(clock, slow), 20, name="slow", pace=Pace(slow))
+    held = Pipeline({"bm25": Fixed(clock, ids)}, short, (stage,), clock=clock).within(30)
+    assert [len(held.search("what?").traces[-1].scores) > 4 for _ in range(5)] == [True] * 5
+    # What is known of them is not forgotten, and a time that is too short even so is told.
+    assert "not enough to read a passage" in plan(held.stages, 20, 0.001).notes[0]
 
 
 def test_what_a_budget_leaves_out_is_in_the_answer():

@@ -7,7 +7,7 @@ what is worth beginning.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from crossrank.cascade import Stage
@@ -75,7 +75,9 @@ def plan(stages: Sequence[Stage], candidates: int, seconds: float, advice: Advic
     Everything runs where everything fits. Where it does not, and there are `advice.many` candidates or more, the
     cheapest model reads first, and the best one that can then read enough reads its top. Otherwise one stage runs: the
     best that can read `few` (in less than `short`) or `enough` documents, or all there are; if none can, the one that
-    can read most. Its depth stays as it is: it reads until the time is up.
+    can read most. Its depth stays as it is: it reads until the time is up. Where not even one document of the usual
+    size fits, the cheapest is begun all the same until it is known how long documents are here. A stage that is left
+    out has its pace told so (`Pace.idle`), so that it is tried again.
 
     >>> from crossrank.cost import CostModel, Pace
     >>> class Silent:
@@ -96,6 +98,9 @@ def plan(stages: Sequence[Stage], candidates: int, seconds: float, advice: Advic
         return Plan((), (f"{candidates} candidates are too few for reranking to be worth it",))
     reads = [_reads(stage, candidates, seconds) for stage in stages]
     if max(reads) < 1:
+        if stages[0].pace is not None and stages[0].pace.begins(seconds):
+            return Plan((stages[0],), _left_out(stages, {0}, seconds))
+        _left_out(stages, (), seconds)
         return Plan((), (f"{_ms(seconds)} left are not enough to read a passage",))
     wanted = [min(stage.depth, candidates) for stage in stages]
     if sum(_takes(stage, count) for stage, count in zip(stages, wanted, strict=True)) <= seconds or len(stages) == 1:
@@ -130,7 +135,7 @@ def _reads(stage: Stage, candidates: int, seconds: float) -> int:
 
 
 def _takes(stage: Stage, count: int) -> float:
-    return 0.0 if stage.pace is None or not stage.pace.known else stage.pace.usual(count)
+    return 0.0 if stage.pace is None or not stage.pace.known else stage.pace.hope * stage.pace.usual(count)
 
 
 def _coarse_to_fine(
@@ -149,8 +154,12 @@ def _coarse_to_fine(
     return 0, ()
 
 
-def _left_out(stages: Sequence[Stage], kept: Set[int], seconds: float) -> tuple[str, ...]:
-    names = [stage.name for row, stage in enumerate(stages) if row not in kept]
+def _left_out(stages: Sequence[Stage], kept: Collection[int], seconds: float) -> tuple[str, ...]:
+    left = [stage for row, stage in enumerate(stages) if row not in kept]
+    for stage in left:
+        if stage.pace is not None:
+            stage.pace.idle()
+    names = [stage.name for stage in left]
     return (f"left out {', '.join(names)}: {_ms(seconds)} are not enough for all stages",) if names else ()
 
 
