@@ -109,6 +109,11 @@ class CrossEncoder:
         return self.fingerprint, self.backend.name, repr(self.windows), self._encoder.room
 
     @property
+    def uncached(self) -> CrossEncoder:
+        """The scorer that computes each time it is asked: itself, unless it is a `crossrank.CachedScorer`."""
+        return self
+
+    @property
     def tokenizer(self) -> str:
         """Fingerprint of its tokenizer: `scored_tokens` takes ids of an index whose `tokenizer` equals it."""
         return self._encoder.fingerprint

@@ -9,6 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crossrank.asking import check_pairs, check_queries
 from crossrank.crossencoder import CrossEncoder
@@ -45,7 +46,9 @@ class Uses:
 
 
 class CachedScorer(CrossEncoder):
-    """A `CrossEncoder` that looks its scores up in a file first. It is one in every other way, also for a cascade.
+    """A `CrossEncoder` that looks its scores up in a file first, and asks another for those that are not there.
+
+    It is one in every other way, also for a cascade.
 
     A score is found again by the model's fingerprint, everything else that changes scores (backend with its instruction
     set and number format, windows, sequence length) and hashes of query and passage, or of the passage's token ids. So
@@ -80,15 +83,41 @@ class CachedScorer(CrossEncoder):
     def __init__(self, scorer: Scorer, path: str | Path, most: int = MOST) -> None:
         if not isinstance(scorer, CrossEncoder):
             raise InputError(f"a cache is of a cross-encoder's scores; {scorer!r} is none, so leave the cache out")
-        # Nothing is loaded twice: model, tokenizer and calibration are the scorer's own.
-        vars(self).update(vars(scorer))
+        # Nothing is loaded twice: model and tokenizer are the scorer's own.
+        self.checkpoint, self.backend, self.windows = scorer.checkpoint, scorer.backend, scorer.windows
+        self._encoder, self._calibration = scorer._encoder, scorer._calibration
+        self._scorer = scorer
         self.store = Store(path, most)
         self.uses = Uses()
-        # Everything below is computed here, because hashing weights takes a tenth of a second.
-        self._settings = blake2b(repr((_SCORES, *scorer.identity)).encode(), digest_size=16).digest()
+        # Computed here, because hashing weights takes a tenth of a second.
+        self._settings = _settings(scorer.uncached)
 
     def __repr__(self) -> str:
-        return f"CachedScorer({super().__repr__()}, {str(self.store.path)!r})"
+        return f"CachedScorer({self._scorer!r}, {str(self.store.path)!r})"
+
+    @property
+    def uncached(self) -> CrossEncoder:
+        """The scorer that computes what no file knows."""
+        return self._scorer.uncached
+
+    @property
+    def identity(self) -> tuple[str, str, str, int]:
+        """The scorer's own, see `CrossEncoder.identity`."""
+        return self._scorer.identity
+
+    @property
+    def calibrated(self) -> bool:
+        """As the scorer's own `probability` is, see `CrossEncoder.calibrated`."""
+        return self._scorer.calibrated
+
+    @property
+    def threshold(self) -> float | None:
+        """The scorer's own, see `CrossEncoder.threshold`."""
+        return self._scorer.threshold
+
+    def probability(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The scorer's own, see `CrossEncoder.probability`."""
+        return self._scorer.probability(scores)
 
     def close(self) -> None:
         """Close the file, which the next score opens again."""
@@ -98,17 +127,20 @@ class CachedScorer(CrossEncoder):
         """As `CrossEncoder.scored`; only pairs that are not known are computed, and `tokens` counts only these."""
         pairs = check_pairs(pairs)
         keys = self._keys(b"text", [query for query, _ in pairs], (_bytes(passage) for _, passage in pairs))
-        compute = super().scored
-        return self._settled(
-            keys, [query for query, _ in pairs],
-            lambda rows, tell: compute([pairs[row] for row in rows], progress=tell), progress,
-        )  # fmt: skip
+        queries = [query for query, _ in pairs]
+
+        def compute(rows: list[int], tell: Progress | None) -> Scored:
+            part = [pairs[row] for row in rows]
+            # A class of the user's may know nothing of progress.
+            return self._scorer.scored(part) if tell is None else self._scorer.scored(part, progress=tell)
+
+        return self._settled(keys, queries, compute, progress)
 
     def scored_tokens(self, queries: Iterable[str], passages: Tokens) -> Scored:
         """As `CrossEncoder.scored_tokens`; only pairs that are not known are computed."""
         queries = check_queries(queries, len(passages))
         keys = self._keys(b"ids", queries, (passages.row(row).tobytes() for row in range(len(passages))))
-        compute = super().scored_tokens
+        compute = self._scorer.scored_tokens
         return self._settled(
             keys, queries, lambda rows, _: compute([queries[row] for row in rows], passages.take(rows))
         )
@@ -146,11 +178,12 @@ class CachedScorer(CrossEncoder):
                 # Blank passages are done, too.
                 progress(before + len(part), len(first))
             tokens += fresh.tokens
+            cached += fresh.cached  # by a cache of which this is one
             made = self._entries([queries[row] for row in part], fresh)
             new = {keys[row]: entry for row, entry in zip(part, made, strict=True)}
             # A blank passage is no model's business and needs no memory.
             kept = {key: entry for key, entry in new.items() if np.isfinite(entry.score)}
-            note = "; ".join(dict.fromkeys(filter(None, [note, self.store.put(kept)])))
+            note = "; ".join(dict.fromkeys(filter(None, [note, fresh.note, self.store.put(kept)])))
             known |= new
         self.uses.add(sum(bool(np.isfinite(known[key].score)) for key in keys), cached)
         scores = np.array([known[key].score for key in keys], dtype=np.float32)
@@ -177,6 +210,12 @@ class CachedScorer(CrossEncoder):
 
 def _after(progress: Progress, before: int, total: int) -> Progress:
     return lambda done, _: progress(before + done, total)
+
+
+def _settings(scorer: CrossEncoder) -> bytes:
+    """A digest of all that a score depends on besides the texts. A class of the user's may score as it likes."""
+    kind = () if type(scorer) is CrossEncoder else (type(scorer).__module__, type(scorer).__qualname__)
+    return blake2b(repr((_SCORES, *scorer.identity, *kind)).encode(), digest_size=16).digest()
 
 
 def _bytes(text: str) -> bytes:

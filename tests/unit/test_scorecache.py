@@ -10,15 +10,18 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import crossrank
 from crossrank.cascade import Stage, rerank
-from crossrank.crossencoder import CrossEncoder
+from crossrank.crossencoder import CrossEncoder, Scored
 from crossrank.errors import InputError, ScoreError
 from crossrank.scorecache import CachedScorer
 from crossrank.scorestore import Entry, Store
@@ -121,6 +124,41 @@ def test_a_cascade_uses_it_with_token_ids(plain: Counting, cached: CachedScorer)
     assert (once.ids, once.scores.tolist()) == (twice.ids, twice.scores.tolist())
     assert once.ids == rerank(QUERY, start, [Stage(plain)], passages, Ids())[0].ids
     assert traces[0].note == ""
+
+
+def test_a_class_of_the_users_is_asked_for_its_own_scores(plain: Counting, tmp_path: Path) -> None:
+    """The cache computed as a plain `CrossEncoder`, whatever the scorer that it was given does."""
+
+    class Sevens(Counting):
+        threshold = 0.7
+
+        def scored(self, asked: Iterable[Sequence[str]]) -> Scored:
+            found = super().scored(asked)
+            return replace(found, scores=np.full_like(found.scores, 7))
+
+        def probability(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+            return np.full_like(scores, 0.5)
+
+    own = Sevens(plain)
+    cached = CachedScorer(own, tmp_path / "scores")
+    for _ in range(2):
+        assert cached.rank(QUERY, ["bread", "cat"]).scores.tolist() == [7, 7]
+    assert (cached.threshold, cached.probability(np.float32([1])).tolist()) == (0.7, [0.5])
+    # One file serves both, and neither gets the other's scores.
+    other = CachedScorer(plain, tmp_path / "scores")
+    assert other.scored(pairs("bread")).cached == 0
+    assert other.score(pairs("bread")).tolist() == plain.score(pairs("bread")).tolist()
+
+
+def test_a_cache_of_a_cache_asks_it(plain: Counting, tmp_path: Path) -> None:
+    inner = CachedScorer(plain, tmp_path / "inner")
+    wanted = inner.score(pairs("bread", "cat"))
+    outer = CachedScorer(inner, tmp_path / "outer")
+    before = plain.computed
+    found = outer.scored(pairs("bread", "cat"))
+    assert (found.scores.tolist(), found.cached, plain.computed) == (wanted.tolist(), 2, before)
+    assert len(outer.store) == 2
+    assert outer.uncached is inner.uncached is plain
 
 
 def test_rank_says_how_many_were_known(cached: CachedScorer) -> None:
