@@ -6,7 +6,7 @@ Any iterable is a list, read once: a generator that a check has read to its end 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 from crossrank.errors import InputError
@@ -83,6 +83,15 @@ def check_whole(name: str, number: Any) -> None:
     """
     if isinstance(number, bool) or not isinstance(number, Integral):
         raise InputError(f"{name} must be a whole number, not {number!r}")
+
+
+def check_real(name: str, number: Any) -> None:
+    """Refuse what is no number, such as the "0.5" of a form, or NaN, which no comparison refuses.
+
+    >>> check_real("deadline", 0.5)
+    """
+    if isinstance(number, bool) or not isinstance(number, Real) or number != number:
+        raise InputError(f"{name} must be a number, not {number!r}")
 
 
 def _listed(given: Iterable[Any], wanted: str) -> list[Any]:

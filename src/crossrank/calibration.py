@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.asking import check_real
 from crossrank.errors import InputError
 
 
@@ -35,6 +36,8 @@ class Platt:
     intercept: float
 
     def __post_init__(self) -> None:
+        check_real("a calibration's slope", self.slope)
+        check_real("a calibration's intercept", self.intercept)
         if not (np.isfinite(self.slope) and np.isfinite(self.intercept) and self.slope > 0):
             raise InputError(f"a calibration needs a finite positive slope, not {self.slope} (+ {self.intercept})")
 

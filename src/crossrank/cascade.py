@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.anytime import Clock, Reading, Stopped, Until, read
+from crossrank.asking import check_real
 from crossrank.cost import Pace
 from crossrank.errors import CrossrankError, InputError, ScoreError
 from crossrank.fusion import check_ranking, zscore
@@ -53,6 +54,7 @@ class Stage:
             cure = f"crossrank.load({given})" if isinstance(self.scorer, str) else "crossrank.load()"
             raise InputError(f"a stage takes what scores pairs, such as {cure}, not {given}: it has no method score")
         check_k(self.depth, "depth")
+        check_real("a stage's weight", self.weight)
         if not 0.0 < self.weight <= 1.0:
             raise InputError(f"a stage's weight must be over 0 and at most 1, not {self.weight}")
 
@@ -177,8 +179,8 @@ def rerank(
         documents below keep the order and the scores of the step before.
 
     Raises:
-        InputError: `ranking` is no `Ranking`, `stages` no list of them, `texts` no function, an unknown `on_error`; and
-            what a scorer raises, unless `on_error` keeps.
+        InputError: `ranking` is no `Ranking`, `stages` no list of them, `texts` no function, a `deadline` that is no
+            number, an unknown `on_error`; and what a scorer raises, unless `on_error` keeps.
 
     >>> class Longest:
     ...     def score(self, pairs):
@@ -198,6 +200,8 @@ def rerank(
             f"`texts` is a function that gives the passages of a list of ids, not {type(texts).__name__}; of a dict d "
             "of texts that is lambda ids: [crossrank.Passage(id, d[id]) for id in ids]"
         )
+    if deadline is not None:
+        check_real("deadline", deadline)
     traces: list[Trace] = []
     for number, stage in enumerate(stages):
         began = clock()

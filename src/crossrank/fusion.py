@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.asking import check_real
 from crossrank.errors import InputError
 from crossrank.types import Ranking
 
@@ -53,7 +54,8 @@ class Scores:
     weights: Mapping[str, float] = field(default_factory=lambda: dict(SHARES))
 
     def __post_init__(self) -> None:
-        if not self.weights or min(self.weights.values()) < 0 or not sum(self.weights.values()) > 0:
+        check_weights(self.weights)
+        if not sum(self.weights.values()) > 0:
             raise InputError(f"weights must be at least 0, and one of them over 0, not {dict(self.weights)}")
 
     def __call__(self, rankings: Mapping[str, Ranking]) -> Ranking:
@@ -61,6 +63,14 @@ class Scores:
         if missing := sorted(set(rankings) - set(self.weights)):
             raise InputError(f"no weight for {', '.join(missing)}; weights are for {', '.join(sorted(self.weights))}")
         return standardized(rankings, {name: self.weights[name] for name in rankings})
+
+
+def check_weights(weights: Mapping[str, float]) -> None:
+    """Refuse weights that are no numbers of at least 0. One of 0 leaves a ranking's scores out, whatever they are."""
+    for name, weight in weights.items():
+        check_real(f"the weight of {name}", weight)
+        if not 0 <= weight < float("inf"):
+            raise InputError(f"weights must be at least 0 and finite, not {weight} for {name}")
 
 
 def check_ranking(value: Any) -> None:
@@ -87,6 +97,7 @@ def rrf(rankings: Sequence[Ranking], k: int = 60) -> Ranking:
     >>> rrf([first, second]).ids
     ('b', 'a', 'c')
     """
+    check_real("the constant of reciprocal rank fusion", k)
     if k < 0:
         raise InputError(f"the constant of reciprocal rank fusion must be at least 0, not {k}")
     if isinstance(rankings, Ranking):
@@ -143,6 +154,9 @@ def weighted(rankings: Mapping[str, Ranking], weights: Mapping[str, float]) -> R
 
     Source: the "CombSUM" of Fox and Shaw, TREC-2 1994, with weights. Ties keep the order of first appearance.
 
+    Raises:
+        InputError: a ranking without a weight, a weight under 0, or a score that is NaN.
+
     >>> first = Ranking.sorted(["a", "b"], [9.0, 8.0])
     >>> second = Ranking.sorted(["b", "c"], [0.2, 0.1])
     >>> weighted({"bm25": first, "dense": second}, {"bm25": 0.3, "dense": 0.7}).ids
@@ -150,10 +164,12 @@ def weighted(rankings: Mapping[str, Ranking], weights: Mapping[str, float]) -> R
     """
     if set(rankings) != set(weights):
         raise InputError(f"weights are for {sorted(weights)}, rankings are {sorted(rankings)}")
+    check_weights(weights)
     scores: dict[str, float] = {}
     for name, ranking in rankings.items():
         for document, value in zip(ranking.ids, minmax(ranking.scores), strict=True):
-            scores[document] = scores.get(document, 0.0) + weights[name] * float(value)
+            # A weight of 0 times the -inf of a blank document would be NaN.
+            scores[document] = scores.get(document, 0.0) + (weights[name] * float(value) if weights[name] else 0.0)
     return Ranking.sorted(list(scores), list(scores.values()))
 
 
@@ -167,6 +183,9 @@ def standardized(rankings: Mapping[str, Ranking], weights: Mapping[str, float]) 
     Retrieval", find convex combinations of scores better than RRF in and out of domain. Ties keep the order of first
     appearance. A ranking that is empty, or whose scores are all equal and which lacks none, says nothing.
 
+    Raises:
+        InputError: a ranking without a weight, a weight under 0, or a score that is NaN.
+
     >>> first = Ranking.sorted(["a", "b", "c"], [9.0, 2.0, 1.0])
     >>> second = Ranking.sorted(["b", "a", "c"], [0.6, 0.5, 0.3])
     >>> standardized({"bm25": first, "dense": second}, {"bm25": 0.5, "dense": 0.5}).ids
@@ -174,6 +193,7 @@ def standardized(rankings: Mapping[str, Ranking], weights: Mapping[str, float]) 
     """
     if set(rankings) != set(weights):
         raise InputError(f"weights are for {sorted(weights)}, rankings are {sorted(rankings)}")
+    check_weights(weights)
     places: dict[str, int] = {}
     for ranking in rankings.values():
         for document in ranking.ids:
@@ -181,7 +201,7 @@ def standardized(rankings: Mapping[str, Ranking], weights: Mapping[str, float]) 
     total = np.zeros(len(places), dtype=np.float64)
     longest = max(map(len, rankings.values()), default=0)
     for name, ranking in rankings.items():
-        if len(ranking):
+        if len(ranking) and weights[name]:
             scores = np.full(len(places), _missing(ranking, longest), dtype=np.float32)
             scores[[places[document] for document in ranking.ids]] = ranking.scores
             total += weights[name] * zscore(scores)

@@ -111,8 +111,7 @@ class Ranking:
         The order is that of the scores as given, also where they are equal once they are float32.
 
         Raises:
-            ScoreError: a score is NaN.
-            InputError: lengths differ, or an id comes twice.
+            InputError: lengths differ, an id comes twice, or a score is NaN or None.
 
         >>> list(Ranking.sorted(["a", "b", "c"], [1.0, 2.0, 1.0]))
         [('b', 2.0), ('a', 1.0), ('c', 1.0)]
@@ -124,6 +123,8 @@ class Ranking:
             raise InputError(f"{len(ids)} ids but scores of shape {values.shape}")
         if len(set(ids)) != len(ids):
             raise InputError("an id comes twice in one ranking; ids must be unique for each query")
+        if len(bad := np.flatnonzero(np.isnan(values))):
+            raise InputError(f"the score of {ids[bad[0]]!r} is NaN or None, which has no order; -inf would be the last")
         order = order_of(values)
         return cls(tuple(ids[i] for i in order), values[order].astype(np.float32), len(ids))
 

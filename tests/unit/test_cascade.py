@@ -145,6 +145,12 @@ def test_passages_are_told_apart_by_their_ids():
             rerank("q", START, [Stage(table, 4)], bad)
 
 
+@pytest.mark.parametrize("deadline", [float("nan"), "1"])
+def test_a_deadline_that_is_no_number_is_no_deadline_of_never(deadline):
+    with pytest.raises(InputError, match="deadline must be a number"):
+        rerank("q", START, [Stage(Table({}))], texts, deadline=deadline)
+
+
 def test_what_is_no_ranking_is_refused_with_the_cure():
     with pytest.raises(InputError, match=r"not list; make one with Ranking.sorted\(ids, scores\)"):
         rerank("q", [("doc_1", 1.0)], [Stage(Table({}), 3)], texts)
@@ -200,7 +206,9 @@ def test_a_scorer_that_is_no_cross_encoder_reads_texts():
     assert trace.note == ""
 
 
-@pytest.mark.parametrize("bad", [{"depth": 0}, {"weight": 0.0}, {"weight": 1.5}, {"weight": float("nan")}])
+@pytest.mark.parametrize(
+    "bad", [{"depth": 0}, {"weight": 0.0}, {"weight": 1.5}, {"weight": float("nan")}, {"weight": "1"}]
+)
 def test_impossible_stages(bad):
     with pytest.raises(InputError):
         Stage(Table({}), **bad)

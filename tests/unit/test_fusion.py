@@ -66,6 +66,27 @@ def test_weights_must_match():
 def test_negative_constant():
     with pytest.raises(InputError, match="at least 0"):
         rrf([ranked(["a"])], k=-1)
+    for bad in (float("nan"), "60"):
+        with pytest.raises(InputError, match="must be a number"):
+            rrf([ranked(["a"])], k=bad)
+
+
+@pytest.mark.parametrize("fuse", [weighted, standardized])
+def test_a_ranking_of_weight_0_says_nothing_whatever_its_scores(fuse):
+    """0 times the -inf of a blank document is NaN, and a model was said to be damaged."""
+    rankings = {"bm25": ranked(["a", "b"]), "model": ranked(["b", "c", "a"], [1.0, 0.5, -np.inf])}
+    fused = fuse(rankings, {"bm25": 1.0, "model": 0.0})
+    assert fused.ids[:2] == ("a", "b")
+    assert np.isfinite(fused.scores).all()
+    assert set(fused.ids) == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf"), "1", None])
+def test_weights_are_numbers_of_at_least_0(bad):
+    rankings = {"a": ranked(["x"]), "b": ranked(["y"])}
+    for call in (weighted, standardized, lambda _, weights: Scores(weights)):
+        with pytest.raises(InputError, match="weight"):
+            call(rankings, {"a": 1.0, "b": bad})
 
 
 def test_standardized_by_hand():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from crossrank.asking import check_list
 from crossrank.errors import InputError, ScoreError
-from crossrank.types import Passage, Ranking, Tokens, check_k, check_query
+from crossrank.types import Passage, Ranking, Tokens, check_k, check_query, order_of
 
 names = st.lists(st.text("abcdefgh", min_size=1, max_size=3), unique=True, max_size=10)
 rows = st.lists(st.lists(st.integers(0, 30000), max_size=12), max_size=10)
@@ -68,8 +68,12 @@ def test_a_number_under_1_is_called_as_the_caller_calls_it():
 
 
 def test_nan_and_repeats_are_refused():
-    with pytest.raises(ScoreError, match="NaN"):
-        Ranking.sorted(["a", "b"], [1.0, float("nan")])
+    # The caller's own numbers: no model is to blame.
+    for bad in (float("nan"), None):
+        with pytest.raises(InputError, match=r"^the score of 'b' is NaN or None"):
+            Ranking.sorted(["a", "b"], [1.0, bad])
+    with pytest.raises(ScoreError, match="The model's weights"):
+        order_of(np.float32([1.0, np.nan]))
     with pytest.raises(InputError, match="twice"):
         Ranking.sorted(["a", "a"], [1.0, 2.0])
     with pytest.raises(InputError, match="shape"):
