@@ -12,6 +12,7 @@ import numpy as np
 
 from crossrank.answer import Answer
 from crossrank.anytime import Clock, fetched
+from crossrank.asking import check_real
 from crossrank.cascade import OnError, Stage, Trace, Unavailable, distinct, rerank
 from crossrank.context import Context, Order, assemble, check_threshold, nothing, unused
 from crossrank.cost import Habit, Pace
@@ -111,6 +112,7 @@ class Pipeline:
         Raises:
             InputError: a budget that is no time over 0.
         """
+        check_real("ms", ms)
         made = replace(
             self,
             stages=tuple(paced(stage, memory) for stage in self.stages),
@@ -206,7 +208,7 @@ class Pipeline:
         self,
         query: str | Answer,
         tokens: int,
-        k: int = 10,
+        k: int | None = None,
         *,
         count: Callable[[str], int] | None = None,
         order: Order = "score",
@@ -218,7 +220,7 @@ class Pipeline:
         Args:
             query: what the user asks; or an answer of `search`, whose passages are taken.
             tokens: the budget; see `crossrank.context.assemble`, also for the order.
-            k: passages to choose from; 5 to 10 are usual.
+            k: passages to choose from; 5 to 10 are usual. When absent 10, or all of an answer.
             count: tokens of a text, such as `lambda text: len(encoding.encode(text))` with tiktoken. When absent the
                 last stage's own tokenizer counts, which agrees with that of a language model only roughly.
             order: "score" or "document".
@@ -244,7 +246,9 @@ class Pipeline:
             counted_by = "a function of the caller"
         if isinstance(query, Answer) and where is not None:
             raise InputError("where is of a search, and this answer was found already: search(query, where=...)")
-        answer = query if isinstance(query, Answer) else self.search(query, k, where=where)
+        answer = query if isinstance(query, Answer) else self.search(query, 10 if k is None else k, where=where)
+        if k is not None:
+            answer = replace(answer, ranking=answer.ranking.cut(k), passages=answer.passages[:k])
         found = self.relevance(answer)
         probability, limit = found.best, found.threshold if threshold == "model" else threshold
         if limit is not None and probability is not None and probability < limit:
@@ -340,6 +344,7 @@ def open_pipeline(
     if isinstance(coarse, (str, Path)):
         raise InputError(f"coarse is a list of models, so one is coarse=[{str(coarse)!r}]")
     check_k(depth, "depth")
+    check_real("mix", mix)
     index: Index = Index.open(folder)
     made = _embedder(index, folder, embedder, (backend, device, dtype, threads))
     # Read once: both retrievers ask for all of them, for every query.

@@ -311,6 +311,12 @@ def test_a_context_of_an_answer_is_that_of_its_query(folder: Path, cross_encoder
     pipeline = crossrank.open_pipeline(folder, cross_encoder_folder, backend="fake")
     answer = pipeline.search("what is the planet?", 4)
     assert pipeline.context(answer, 200) == pipeline.context("what is the planet?", 200, 4)
+    # Of an answer the first k, and all where nobody says how many.
+    assert pipeline.context(answer, 200, 2) == pipeline.context(pipeline.search("what is the planet?", 2), 200)
+    assert pipeline.context(answer, 200, 2) != pipeline.context(answer, 200)
+    for call in (answer, "what is the planet?"):
+        with pytest.raises(InputError, match="k must be at least 1"):
+            pipeline.context(call, 200, 0)
     noted = replace(answer, traces=(*answer.traces, Trace("plan", answer.ranking, 0.0, {}, note="too few")))
     assert pipeline.context(noted, 200).notes == ("plan: too few",)
 
