@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import struct
 import threading
 import time
@@ -16,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from crossrank.asking import check_whole
 from crossrank.errors import InputError
 
 MOST = 1_000_000
@@ -94,9 +96,10 @@ class Store:
     """
 
     def __init__(self, path: str | Path, most: int = MOST, clock: Callable[[], float] = time.time) -> None:
+        check_whole("most", most)
         if most < 1:
             raise InputError(f"a cache must keep at least 1 score, not {most}")
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self.most = most
         self._clock = clock
         self._paused_until = 0.0
@@ -324,15 +327,16 @@ def _refuse_strangers(path: Path) -> None:
     Raises:
         InputError: it is something else.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, and a score cache is a file; name a file in it")
     try:
+        # To open a pipe would wait for whoever writes into it.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{path} is a pipe or a device, and a score cache is a file; name another")
         with path.open("rb") as stream:
             head = stream.read(100)
-    except FileNotFoundError:
-        return
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder, and a score cache is a file; name a file in it") from None
     except OSError:
-        return  # It cannot be read: the first use says so.
+        return  # It is not there, or cannot be read: the first use says so.
     # A file of zeros is what a crash of the machine leaves of one that was being made.
     ours = not head.strip(b"\0") or (head.startswith(_HEADER) and head[68:72] in (_OURS.to_bytes(4, "big"), bytes(4)))
     if ours and head[68:72] == bytes(4) and head.strip(b"\0") and _has_tables(path):

@@ -99,9 +99,19 @@ def test_no_filter_and_what_is_none(folder: Path) -> None:
             crossrank.open_pipeline(folder, where=where)
 
 
+def test_home_is_written_as_in_a_shell(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    monkeypatch.setenv("USERPROFILE", str(folder.parent))
+    assert len(crossrank.open_pipeline(f"~/{folder.name}", rerank=False).search("what is bread?").passages)
+
+
 def test_a_depth_of_nothing_is_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="depth must be at least 1"):
         crossrank.open_pipeline(folder, depth=0)
+    with pytest.raises(InputError, match=r"^mix must be a number, not 'x'$"):
+        crossrank.open_pipeline(folder, mix="x")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^ms must be a number, not '100'$"):
+        crossrank.open_pipeline(folder, rerank=False).within("100")  # type: ignore[arg-type]
 
 
 def test_both_models_are_opened_as_asked(

@@ -289,12 +289,29 @@ def test_a_file_of_somebody_else_is_refused_and_left(plain: Counting, tmp_path: 
         CachedScorer(plain, tmp_path)
     with pytest.raises(InputError, match="at least 1"):
         CachedScorer(plain, tmp_path / "new", most=0)
+    with pytest.raises(InputError, match="whole number"):
+        CachedScorer(plain, tmp_path / "new", most=1.5)  # type: ignore[arg-type]
     (tmp_path / "empty").touch()
     (tmp_path / "zeros").write_bytes(bytes(8192))
     for name in ("empty", "zeros"):
         made = CachedScorer(plain, tmp_path / name)
         made.scored(pairs("cat"))
         assert made.scored(pairs("cat")).scores.tolist() == plain.score(pairs("cat")).tolist()
+
+
+@forked
+def test_a_pipe_is_no_cache(plain: Counting, tmp_path: Path) -> None:
+    """To open one waits for a writer, for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe"):
+        CachedScorer(plain, tmp_path / "pipe")
+
+
+def test_home_is_written_as_in_a_shell(plain: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    CachedScorer(plain, "~/scores").score(pairs("bread"))
+    assert (tmp_path / "scores").is_file()
 
 
 def test_a_locked_file_costs_a_wait_and_no_answer(

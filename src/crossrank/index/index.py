@@ -60,7 +60,7 @@ class Index:
         Raises:
             IndexFileError: there is none, or it is damaged or of another format.
         """
-        return cls(Table.open(Path(folder)))
+        return cls(Table.open(Path(folder).expanduser()))
 
     @classmethod
     def create(
@@ -103,7 +103,7 @@ class Index:
         check_sizes(size, overlap)
         if language not in (*LANGUAGES, ANY_LANGUAGE):
             raise InputError(f"no language {language!r}; there are {', '.join(LANGUAGES)} and {ANY_LANGUAGE}")
-        path = Path(folder)
+        path = Path(folder).expanduser()
         stored = () if late is None else (FORMAT, late.fingerprint, late.width, late_model)
         cut = vocabulary.fingerprint(tokenizer)
         settings = Settings(embedder.fingerprint, embedder.width, cut, model, size, overlap, language, *stored)
@@ -134,7 +134,7 @@ class Index:
         Raises:
             IndexFileError: as `open` and `create`; also when the index was made with other settings.
         """
-        if rebuild or not any((Path(folder) / TABLE / "_versions").glob("*.manifest")):
+        if rebuild or not any((Path(folder).expanduser() / TABLE / "_versions").glob("*.manifest")):
             return cls.create(
                 folder,
                 embedder,

@@ -40,7 +40,7 @@ class Memory:
 
     @property
     def _file(self) -> Path:
-        return Path(self.folder) / _FILE
+        return Path(self.folder).expanduser() / _FILE
 
     def pace(self, scorer: CrossEncoder, seconds: float = 1.5) -> Pace:
         """How fast the scorer is: as the file says, if a check of 20 ms agrees within a quarter; else measured anew."""
@@ -69,7 +69,7 @@ class Memory:
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             # Written aside and put in place at once: another process reads the old file or the new one.
-            handle, name = tempfile.mkstemp(dir=self.folder, prefix=_FILE)
+            handle, name = tempfile.mkstemp(dir=self._file.parent, prefix=_FILE)
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 json.dump(kept, file, indent=1)
             os.replace(name, self._file)
