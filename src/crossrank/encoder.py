@@ -157,6 +157,10 @@ class PairEncoder:
                 f"a maximum length of {max_length} leaves no room for a query and a passage; the least is {least}"
             )
 
+    def __reduce__(self) -> tuple[type[PairEncoder], tuple[Tokenizer, int]]:
+        # A pickled tokenizer forgets `encode_special_tokens`: made anew, it is told again.
+        return PairEncoder, (self._tokenizer, self.room + self.template.specials)
+
     @cached_property
     def fingerprint(self) -> str:
         """Equal exactly for tokenizers that cut passages into equal ids: those of an index may then stand in."""

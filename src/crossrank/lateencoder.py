@@ -58,6 +58,7 @@ class LateEncoder:
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
         self.late = late
+        self._asked = tokenizer, late, mask
         probe = tokenizer.encode("a")
         special = probe.special_tokens_mask
         if 0 not in special or not special[0]:
@@ -74,6 +75,10 @@ class LateEncoder:
         self._skipped = np.array([number for number in found if number is not None], dtype=np.int32)
         if min(self.query_room, self.document_room) < 1:
             raise CheckpointError("the model's query or document length leaves no room for text beside special tokens")
+
+    def __reduce__(self) -> tuple[type[LateEncoder], tuple[Tokenizer, Late, str]]:
+        # As `PairEncoder` does, and for its reason.
+        return LateEncoder, self._asked
 
     @property
     def query_room(self) -> int:

@@ -92,6 +92,9 @@ class CachedScorer(CrossEncoder):
         # Computed here, because hashing weights takes a tenth of a second.
         self._settings = _settings(scorer.uncached)
 
+    def __reduce__(self) -> tuple[type[CachedScorer], tuple[CrossEncoder, Path, int]]:
+        return CachedScorer, (self._scorer, self.store.path, self.store.most)
+
     def __repr__(self) -> str:
         return f"CachedScorer({self._scorer!r}, {str(self.store.path)!r})"
 

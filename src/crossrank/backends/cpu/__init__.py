@@ -69,6 +69,9 @@ def choose(tier: str | None, dtype: str, checkpoint: Checkpoint) -> tuple[str, s
 class Native:
     """The forward pass in C++. Safe to share between threads and across a fork: weights are read-only.
 
+    A copy is the object itself. A pickle holds no weights: it reads the checkpoint again, which must be where it was, and
+    takes the best instruction set there where none was asked for.
+
     Args:
         checkpoint: the model.
         dtype: "auto", "float32" or "bfloat16", which matrix products read; sums, softmax and norms are float32 always.
@@ -88,6 +91,7 @@ class Native:
             )
         if threads is not None and not 1 <= threads <= 1024:
             raise InputError(f"threads must be from 1 to 1024, not {threads}")
+        self._asked = checkpoint, dtype, tier, threads
         self.threads = int(threads or cores.available())
         source = reference.model_of(checkpoint)
         self.tier, self.dtype = choose(tier, dtype, checkpoint)
@@ -105,6 +109,16 @@ class Native:
         # The engine reads the embedding tables in place: they must go after it.
         self._tables = described.tables
         weakref.finalize(self, _destroy, self._library, self._engine, self._tables)
+
+    def __reduce__(self) -> tuple[type[Native], tuple[Checkpoint, str, str | None, int | None]]:
+        return Native, self._asked
+
+    def __copy__(self) -> Native:
+        # Two objects with one engine would free it twice.
+        return self
+
+    def __deepcopy__(self, memo: object) -> Native:
+        return self
 
     @property
     def name(self) -> str:

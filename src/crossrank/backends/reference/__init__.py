@@ -85,9 +85,14 @@ class Reference:
                 f"the reference backend cannot run {checkpoint.name!r}: {reason}. Use backend='torch' "
                 f"(pip install 'crossrank[torch]'{older})."
             )
+        self._checkpoint = checkpoint
         self._labels = checkpoint.labels
         self._model = model_of(checkpoint)
         self._limits = Limits.of(checkpoint)
+
+    def __reduce__(self) -> tuple[type[Reference], tuple[Checkpoint]]:
+        # A pickle holds no weights, as that of the native engine.
+        return Reference, (self._checkpoint,)
 
     def forward(self, tokens: Tokens) -> NDArray[np.float32]:
         """Raw logits, shape (n,); a two-label head gives log-odds, logit 1 minus logit 0.
