@@ -53,6 +53,22 @@ def test_where_there_is_a_compiler_there_is_the_library() -> None:
     assert library.obstacle() is None
 
 
+@pytest.mark.parametrize("name", ["auto", "cpu", "reference", "fake"])
+def test_the_cpu_may_be_written_as_torch_writes_it(cross_encoder_folder: Path, name: str) -> None:
+    checkpoint = read(cross_encoder_folder)
+    assert backends.open(checkpoint, name, "cpu:0").name == backends.open(checkpoint, name, "cpu").name
+    assert backends.why(checkpoint, name, "cpu:0") == backends.why(checkpoint, name, "cpu")
+    with pytest.raises(InputError, match="device must be one of"):
+        backends.open(checkpoint, name, "cpu:1")
+
+
+@pytest.mark.parametrize("name", ["auto", "cpu", "reference", "fake"])
+@pytest.mark.parametrize("threads", [-5, 0, 1025, 2.0])
+def test_threads_are_checked_for_every_backend(cross_encoder_folder: Path, name: str, threads: Any) -> None:
+    with pytest.raises(InputError, match="threads must be"):
+        backends.open(read(cross_encoder_folder), name, threads=threads)
+
+
 @needs_native
 def test_a_tier_can_be_forced(cross_encoder_folder: Path) -> None:
     checkpoint = read(cross_encoder_folder)

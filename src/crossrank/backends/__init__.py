@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 
 from crossrank import cores, extras
-from crossrank.asking import check_whole
 from crossrank.backends import cpu, cuda, reference, sharing
+from crossrank.backends.limits import check_threads
 from crossrank.checkpoint import Checkpoint
 from crossrank.errors import InputError
 from crossrank.types import Backend
 
 NAMES = ("auto", "cpu", "cuda", "reference", "torch", "fake")
 DEVICES = ("auto", "cpu", "cuda")
+# As torch writes it, the CPU is also "cpu:0".
+ON_CPU = ("auto", "cpu", "cpu:0")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # A GPU's context, and the threads of torch, do not reach over a fork; weights in memory do.
 FORKED = ("cuda", "torch")
@@ -48,8 +50,7 @@ def open(
     """
     name, tier = _named(name)
     _check(name, tier, device, dtype)
-    if threads is not None:
-        check_whole("threads", threads)
+    check_threads(threads)
     chosen = _choose(checkpoint, device, dtype)[0] if name == "auto" else name
     model = sharing.identity(checkpoint)
     if model is None:
@@ -85,19 +86,20 @@ def _named(name: str) -> tuple[str, str]:
 def _check(name: str, tier: str, device: str, dtype: str) -> None:
     if name not in NAMES or (tier and name != "cpu"):
         raise InputError(f"backend must be one of {', '.join(NAMES)}, not {name!r}; only cpu takes a tier: cpu:avx2")
-    if not isinstance(device, str) or device.partition(":")[0] not in DEVICES:
+    known = isinstance(device, str) and device.partition(":")[0] in DEVICES
+    if not known or (device.startswith("cpu:") and device != "cpu:0"):
         raise InputError(
             f"device must be one of {', '.join(DEVICES)}, or cards as in cuda:1, cuda:0,1 or cuda:all, not {device!r}"
         )
     if dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
-    if name == "cuda" and device == "cpu":
+    if name == "cuda" and device.startswith("cpu"):
         raise InputError("the cuda backend computes on a GPU, not on the CPU; use backend='cpu'")
 
 
 def _check_cpu(chosen: str, device: str, dtype: str) -> None:
     """Refuse what the backends that compute on the CPU alone do not have."""
-    if device not in ("auto", "cpu"):
+    if device not in ON_CPU:
         raise InputError(f"the {chosen} backend computes on the CPU, not on {device}; use backend='cuda' or 'torch'")
     if chosen != "cpu" and dtype not in ("auto", "float32"):
         raise InputError(f"the {chosen} backend computes in float32, not in {dtype}; use backend='cpu' or 'torch'")
@@ -126,7 +128,7 @@ def why(checkpoint: Checkpoint, name: str = "auto", device: str = "auto", dtype:
 
 def _choose(checkpoint: Checkpoint, device: str, dtype: str) -> tuple[str, str]:
     """The backend's name and the reason, without loading anything."""
-    if device not in ("auto", "cpu"):
+    if device not in ON_CPU:
         return _on_gpu(checkpoint, f"{device} was asked for")
     if dtype == "float16":
         return "torch", f"{dtype} was asked for, and here only torch computes in it"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.asking import check_whole
 from crossrank.checkpoint import Checkpoint
 from crossrank.checkpoint.settings import positions, whole
 from crossrank.errors import CheckpointError, InputError
@@ -97,3 +98,16 @@ def check_seen(tokens: Tokens, seen: NDArray[np.int64] | None) -> None:
     """
     if seen is not None and (seen.shape != (len(tokens),) or (seen < 1).any() or (seen > tokens.lengths).any()):
         raise InputError("seen must say of each sequence how many of its tokens attention sees, from 1 to its length")
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse a number of threads that no call may use; None, which is all, may be.
+
+    Raises:
+        InputError: it is no whole number from 1 to 1024.
+    """
+    if threads is None:
+        return
+    check_whole("threads", threads)
+    if not 1 <= threads <= 1024:
+        raise InputError(f"threads must be from 1 to 1024, not {threads}")

@@ -17,7 +17,7 @@ from crossrank.backends import reference
 from crossrank.backends.cpu import library
 from crossrank.backends.cpu.library import peak, tiers
 from crossrank.backends.cpu.model import Description
-from crossrank.backends.limits import Limits, check_seen
+from crossrank.backends.limits import Limits, check_seen, check_threads
 from crossrank.backends.reference.parameters import number
 from crossrank.checkpoint import Checkpoint
 from crossrank.errors import CheckpointError, InputError
@@ -69,8 +69,8 @@ def choose(tier: str | None, dtype: str, checkpoint: Checkpoint) -> tuple[str, s
 class Native:
     """The forward pass in C++. Safe to share between threads and across a fork: weights are read-only.
 
-    A copy is the object itself. A pickle holds no weights: it reads the checkpoint again, which must be where it was, and
-    takes the best instruction set there where none was asked for.
+    A copy is the object itself. A pickle holds no weights: it reads the checkpoint again, which must be where it was,
+    and takes the best instruction set there where none was asked for.
 
     Args:
         checkpoint: the model.
@@ -89,8 +89,7 @@ class Native:
             raise CheckpointError(
                 f"the cpu backend cannot run {checkpoint.name!r}: {reason}. Use backend='auto', which takes another."
             )
-        if threads is not None and not 1 <= threads <= 1024:
-            raise InputError(f"threads must be from 1 to 1024, not {threads}")
+        check_threads(threads)
         self._asked = checkpoint, dtype, tier, threads
         self.threads = int(threads or cores.available())
         source = reference.model_of(checkpoint)
