@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,26 @@ def test_the_newest_place_for_the_activation_wins(folder: Path) -> None:
     assert read(folder).activation == "identity"
 
 
+@pytest.mark.parametrize("make", [tiny.cross_encoder, tiny.modern, tiny.bi_encoder])
+def test_weights_of_more_layers_than_the_config_are_refused(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    """The last layers were left out without a word, and scores were wrong."""
+    folder = make(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    count = config["num_hidden_layers"]
+    change(folder, "config.json", num_hidden_layers=count - 1)
+    with pytest.raises(CheckpointError, match=f"has {count - 1} layers .* the weights have {count}"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("a" * 300, "no file has a name"), (b"small", "not by b'small'"), (3, "by 3")]
+)
+def test_what_names_no_model_is_said(name: Any, words: str) -> None:
+    for load in (read, crossrank.load):
+        with pytest.raises(CheckpointError, match=words):
+            load(name)
+
+
 def test_calibration_comes_from_crossrank_json(folder: Path) -> None:
     change(folder, "crossrank.json", calibration={"slope": 1.5, "intercept": -0.25})
     assert read(folder).calibration == {"slope": 1.5, "intercept": -0.25}
@@ -110,6 +131,16 @@ def test_calibration_comes_from_crossrank_json(folder: Path) -> None:
         read(folder)
     change(folder, "crossrank.json", calibration={"slope": 1.5, "intercept": -0.25}, threshold=0.1)
     assert read(folder).threshold == 0.1
+    for slope in (-1, 0, "1", "nan", True, float("nan"), float("inf"), None):
+        change(folder, "crossrank.json", calibration={"slope": slope, "intercept": 0.0})
+        with pytest.raises(CheckpointError, match=r"crossrank.json: .*calibration"):
+            read(folder)
+    change(folder, "crossrank.json", calibration=[1, 2])
+    with pytest.raises(CheckpointError, match="calibration must be"):
+        read(folder)
+    change(folder, "crossrank.json", calibration=None, threshold=0.1)
+    with pytest.raises(CheckpointError, match="needs a calibration"):
+        read(folder)
     change(folder, "crossrank.json", threshold=1.5)
     with pytest.raises(CheckpointError, match="threshold must be"):
         read(folder)

@@ -13,6 +13,8 @@ from crossrank.checkpoint.record import WORD_EMBEDDINGS, Checkpoint, Kind
 from crossrank.errors import CheckpointError
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+# Characters of a file's name, on every system in use.
+LONGEST = 255
 # The last tensor of the classification head of each architecture whose names are known here.
 HEADS = {
     "bert": "classifier.weight",
@@ -22,6 +24,8 @@ HEADS = {
     "roberta": "classifier.out_proj.weight",
     "xlm-roberta": "classifier.out_proj.weight",
 }
+# A tensor of layer number ..., as BERT and its kin, ModernBERT and DistilBERT name it.
+LAYER = re.compile(r"(?:^|\.)(?:encoder\.layer|transformer\.layer|layers)\.(\d+)\.")
 
 RELEVANT = frozenset({"entailment", "relevant", "positive", "true", "yes"})
 
@@ -76,6 +80,7 @@ def read(
     if shared_tokenizer is not None and not vocabulary.files(folder):
         place = shared_tokenizer if shared_tokenizer.is_dir() else shared_tokenizer.parent
     _check_embeddings(folder, architecture, shapes, shared)
+    _check_layers(folder, architecture, config, shapes)
     return Checkpoint(
         name=str(source),
         folder=folder,
@@ -101,7 +106,13 @@ def read(
 
 def _locate(source: str | Path, revision: str | None, options: Mapping[str, Any]) -> tuple[Path, tuple[Path, ...]]:
     """The model's folder, and the weight file when `source` names one."""
+    if not isinstance(source, (str, Path)):
+        raise CheckpointError(f"a model is named by a string or a path, not by {source!r}")
     path = Path(source).expanduser()
+    if any(len(part) > LONGEST for part in path.parts):
+        raise CheckpointError(
+            f"there is no model {str(path)[:40]!r}...: no file has a name of over {LONGEST} characters"
+        )
     if revision is not None and path.exists():
         raise CheckpointError(f"{path} is on this machine and has no revisions: leave revision={revision!r} out")
     if path.is_dir():
@@ -260,4 +271,20 @@ def _check_embeddings(
         raise CheckpointError(
             f"{folder}: the weights have no {WORD_EMBEDDINGS}. Use a complete model.safetensors, or give the file that "
             "shares them as shared."
+        )
+
+
+def _check_layers(
+    folder: Path, architecture: str, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Refuse weights of more layers than the config has: those above would be left out, and the scores others."""
+    stated = config.get("num_hidden_layers", config.get("n_layers"))
+    # Of others it is not known here what all their layers are for.
+    if architecture not in HEADS or isinstance(stated, bool) or not isinstance(stated, int):
+        return
+    numbers = [int(found[1]) for name in shapes if (found := LAYER.search(name))]
+    if numbers and max(numbers) >= stated:
+        raise CheckpointError(
+            f"{folder}: config.json has {stated} layers (num_hidden_layers) and the weights have {max(numbers) + 1}: "
+            "without the last ones scores would be wrong. Copy the folder again; to use fewer, save it with fewer."
         )

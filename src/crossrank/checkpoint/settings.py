@@ -241,12 +241,20 @@ def calibration(folder: Path) -> Mapping[str, float] | None:
     stated = optional_json(folder / "crossrank.json").get("calibration")
     if stated is None:
         return None
-    try:
-        return {"slope": float(stated["slope"]), "intercept": float(stated["intercept"])}
-    except (KeyError, TypeError, ValueError) as error:
+    found = [stated.get(key) if isinstance(stated, dict) else None for key in ("slope", "intercept")]
+    for number in found:
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not abs(number) < 1e300:
+            raise CheckpointError(
+                f'{folder / "crossrank.json"}: calibration must be {{"slope": number, "intercept": number}}. Correct '
+                "it, or remove it: scores then are logits without probabilities."
+            )
+    slope, intercept = (float(number) for number in found if number is not None)
+    if slope <= 0:
         raise CheckpointError(
-            f'{folder / "crossrank.json"}: calibration must be {{"slope": number, "intercept": number}}'
-        ) from error
+            f"{folder / 'crossrank.json'}: the slope of a calibration is over 0, not {slope:g}: a higher score would "
+            "be less probable. Fit it again with crossrank.calibration.Platt.fit, or remove it."
+        )
+    return {"slope": slope, "intercept": intercept}
 
 
 def threshold(folder: Path) -> float | None:
@@ -260,4 +268,9 @@ def threshold(folder: Path) -> float | None:
         return None
     if isinstance(stated, bool) or not isinstance(stated, (int, float)) or not 0.0 < stated < 1.0:
         raise CheckpointError(f"{folder / 'crossrank.json'}: threshold must be a probability over 0 and under 1")
+    if calibration(folder) is None:
+        raise CheckpointError(
+            f"{folder / 'crossrank.json'}: a threshold is a probability, which needs a calibration. Add one beside it "
+            "(crossrank.calibration.Platt.fit), or remove the threshold."
+        )
     return float(stated)
