@@ -123,6 +123,19 @@ def test_what_names_no_model_is_said(name: Any, words: str) -> None:
             load(name)
 
 
+def test_a_tokenizer_with_a_word_beyond_the_models_table_is_refused(folder: Path) -> None:
+    """It loaded, and one document that spells the word failed a whole list."""
+    file = folder / "tokenizer.json"
+    made = read(folder).tokenizer()
+    made.add_special_tokens(["[EXTRA]"])  # of a text this is read as text
+    made.save(str(file))
+    assert crossrank.load(folder).score([("cat", "[EXTRA] bread")]).shape == (1,)
+    made.add_tokens(["qzxv"])
+    made.save(str(file))
+    with pytest.raises(CheckpointError, match="has 'qzxv', for which"):
+        crossrank.load(folder)
+
+
 def test_calibration_comes_from_crossrank_json(folder: Path) -> None:
     change(folder, "crossrank.json", calibration={"slope": 1.5, "intercept": -0.25})
     assert read(folder).calibration == {"slope": 1.5, "intercept": -0.25}
@@ -335,7 +348,9 @@ def test_a_tokenizer_without_a_token_for_the_unknown(folder: Path, model: models
 
 @pytest.mark.parametrize("name", ["added_tokens.json", "tokenizer_config.json"])
 def test_tokens_added_to_a_vocabulary_file_are_read(folder: Path, name: str) -> None:
-    before, number = read(folder).fingerprint, len(tiny.VOCABULARY)
+    number = len(tiny.VOCABULARY)
+    change(folder, vocab_size=number + 1)  # whose table has a row for the word
+    before = read(folder).fingerprint
 
     def stating(number: int, word: str) -> Path:
         stated = {"content": word, "special": False, "normalized": True}

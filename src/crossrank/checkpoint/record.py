@@ -120,9 +120,20 @@ class Checkpoint:
         """A fresh tokenizer without truncation and padding: the caller may change it.
 
         Raises:
-            CheckpointError: its files are missing or damaged.
+            CheckpointError: its files are missing or damaged, or it reads words that the model has no row for.
         """
-        return vocabulary.tokenizer(self.vocabulary, self.architecture)
+        made = vocabulary.tokenizer(self.vocabulary, self.architecture)
+        rows = self.config.get("vocab_size")
+        # Words added beyond the table; special ones are not read out of a text, so that no text meets them.
+        beyond = [one.content for id_, one in made.get_added_tokens_decoder().items()
+                  if isinstance(rows, int) and id_ >= rows and not one.special]  # fmt: skip
+        if beyond:
+            raise CheckpointError(
+                f"{self.vocabulary}: the tokenizer has {beyond[0]!r}, for which the model's {rows} words hold no row: "
+                "a text that spells it could not be read. Save the model after resize_token_embeddings, or take it "
+                "out of the tokenizer's added tokens."
+            )
+        return made
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """All floating-point weights as float32, under the names the files use.
