@@ -26,7 +26,8 @@ def check_pairs(pairs: Iterable[Sequence[str]]) -> list[tuple[str, str]]:
     queries: dict[str, None] = {}
     for position, pair in enumerate(_listed(pairs, "score takes a list of (query, passage) pairs")):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise InputError(f"pair {position} is not a (query, passage) pair")
+            cure = "; of an array pass .tolist()" if hasattr(pair, "tolist") else ""
+            raise InputError(f"pair {position} is not a (query, passage) pair{cure}")
         query, passage = pair
         if not isinstance(passage, str):
             raise InputError(f"document {position} is {type(passage).__name__}, not a string")
@@ -97,6 +98,11 @@ def check_real(name: str, number: Any) -> None:
 def _listed(given: Iterable[Any], wanted: str) -> list[Any]:
     if isinstance(given, str):
         raise InputError(f"{wanted}, not one string")
+    if isinstance(given, (set, frozenset)):
+        raise InputError(f"{wanted}, not a set, whose order means nothing: pass a list, to which positions refer")
+    if hasattr(given, "columns"):
+        # Its items would be the names of columns.
+        raise InputError(f"{wanted}, not {type(given).__name__}: pass a column, such as df['text'].tolist()")
     if isinstance(given, (Mapping, bytes)):
         # Its items would be keys or numbers, not texts.
         cure = "pass list(d.values()); positions follow its order" if isinstance(given, Mapping) else "decode it first"

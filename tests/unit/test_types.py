@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossrank.asking import check_list
+from crossrank.asking import check_list, check_pairs
 from crossrank.errors import InputError, ScoreError
 from crossrank.types import Passage, Ranking, Tokens, check_k, check_query, order_of
 
@@ -65,6 +65,18 @@ def test_a_number_under_1_is_called_as_the_caller_calls_it():
         check_k(1.5, "top_n")
     with pytest.raises(InputError, match=r"^k must be at least 1, not 0; leave it out to keep everything$"):
         check_list("query", ["text"], 0)
+
+
+def test_what_has_no_positions_is_no_list_of_documents():
+    class Frame(list[str]):
+        columns = ("text",)
+
+    with pytest.raises(InputError, match="not a set, whose order means nothing"):
+        check_list("query", {"a", "b"}, None)
+    with pytest.raises(InputError, match=r"not Frame: pass a column, such as df\['text'\].tolist\(\)"):
+        check_list("query", Frame(["text"]), None)
+    with pytest.raises(InputError, match=r"pair; of an array pass \.tolist\(\)$"):
+        check_pairs(np.array([["query", "text"]]))
 
 
 def test_nan_and_repeats_are_refused():
