@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import crossrank
+from crossrank.pipeline import MIX
 from serving import Serving, serving
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested with: pip install playwright")
@@ -87,6 +88,14 @@ def test_a_search_shows_every_step(page: Any) -> None:
     assert page.locator("#bar i").count() >= 3
     # A passage is text, whatever it holds.
     assert page.locator("#answer img").count() == 0
+
+
+def test_the_page_begins_with_the_share_of_every_other_search(page: Any) -> None:
+    # It was written down a second time, and stayed at 0.1 when the product's became 0.3.
+    assert float(page.text_content("#mix-value")) == MIX
+    with page.expect_request("**/search") as asked:
+        search(page, "paris")
+    assert asked.value.post_data_json["mix"] == MIX
 
 
 def test_sliders_search_again(page: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from importlib.resources import files as resources
 
+from crossrank.pipeline import MIX
+
 # Only what is named here is served: no path of a request is ever opened.
 _FILES = {
     "/": ("index.html", "text/html"),
@@ -23,4 +25,7 @@ def files() -> dict[str, tuple[bytes, str]]:
     ['/', '/docs']
     """
     folder = resources("crossrank.server.page")
-    return {path: (folder.joinpath(name).read_bytes(), kind) for path, (name, kind) in _FILES.items()}
+    found = {path: (folder.joinpath(name).read_bytes(), kind) for path, (name, kind) in _FILES.items()}
+    # The page begins with the share of every other search, which is written down in one place.
+    page, kind = found["/"]
+    return {**found, "/": (page.replace(b"{MIX}", f"{MIX:g}".encode()), kind)}

@@ -18,7 +18,7 @@ Everything else can be returned within 30 days; shoes have twice that time becau
 let running = null;
 let timer = 0;
 // The share that each source begins with: pasted candidates have no first stage worth mixing in.
-const mixes = { index: "0.1", pasted: "1" };
+const mixes = { index: $("mix").defaultValue, pasted: "1" };
 
 const source = () => document.querySelector("input[name=source]:checked").value;
 
