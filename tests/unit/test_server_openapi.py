@@ -111,6 +111,8 @@ def test_every_path_is_described(service: Service) -> None:
         ("/v1/embeddings", {"input": "x", "dimensions": 32}, True),
         ("/v1/embeddings", {"input": "x", "dimensions": 31}, False),
         ("/search", {"query": "x", "documents": ["a"], "where": []}, True),
+        ("/search", {"query": "x", "documents": [{"text": "a", "title": "b"}]}, True),
+        ("/search", {"query": "x", "documents": [{"text": "a", "id": "b"}]}, False),
         ("/search", {"query": "x", "documents": [], "where": "year>=2020"}, False),
         ("/search", {"query": "x", "documents": ["a"], "where": 3}, False),
         ("/search", {"query": "x", "documents": ["a"], "threshold": 0.5}, True),

@@ -59,6 +59,34 @@ def test_of_many_cut_texts_the_header_counts_all(service: Service) -> None:
     assert (len(reply.json()["warnings"]), reply.headers["x-crossrank-truncated"]) == (20, "30")
 
 
+def test_a_title_of_a_candidate_is_read_before_its_text(service: Service) -> None:
+    # It was dropped, and two documents that differ in it alone had one score and no title.
+    given = [
+        {"text": "a city"},
+        {"text": "a city", "title": "Paris"},
+        {"text": "bread", "title": None},
+        "Paris. a city",
+    ]
+    found = {one["id"]: one for one in ask(service, query="capital of france", documents=given).json()["results"]}
+    assert [found[id_]["title"] for id_ in "1234"] == ["", "Paris", "", ""]
+    assert found["2"]["text"] == "a city"
+    assert found["2"]["probability"] == found["4"]["probability"] != found["1"]["probability"]
+    assert found["2"]["steps"]["dense"]["score"] == found["4"]["steps"]["dense"]["score"]
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ({"text": "a", "txet": 1}, "documents[1] has a field 'txet'"),
+        ({"text": "a", "title": 3}, "the title of documents[1] must be a string, not a number"),
+        ({"title": "a"}, 'documents[1] must hold its text in "text"'),
+    ],
+)
+def test_what_is_not_read_of_a_candidate_is_refused(service: Service, document: Any, said: str) -> None:
+    refused = ask(service, query="paris", documents=["a", document])
+    assert (refused.status_code, said in refused.json()["message"]) == (400, True)
+
+
 def test_conditions_on_candidates_are_refused(service: Service) -> None:
     # They have no metadata, and the conditions were passed over.
     for documents in ([], ["paris"]):

@@ -289,7 +289,7 @@ class Answering:
         asked, service = search_wire.read(body), self.service
         documents = asked.documents or ()
         self.gate.limits.check_documents(len(documents), "documents")
-        self.gate.limits.check_words([(asked.query, text) for text in documents], service.reach())
+        self.gate.limits.check_words([(asked.query, one.scored_text) for one in documents], service.reach())
 
         def run(ticket: Ticket) -> tuple[Any, dict[str, str]]:
             found = searching.search(service, asked, ticket)

@@ -46,8 +46,7 @@ class Search:
         where: filters on metadata.
         columns: entries of each step's ranking to return, 0 for none.
         evidence: find the sentence that answers in each passage.
-        documents: candidates to rank instead of the index's passages; their ids are their ranks as given, from 1. None
-            searches the index.
+        documents: candidates to rank instead of the index's passages, with ids of their own; None searches the index.
         threshold: of the k passages only those that have at least this probability are returned; "model" is the
             cross-encoder's own. None leaves none out.
     """
@@ -60,7 +59,7 @@ class Search:
     where: tuple[str, ...] = ()
     columns: int = 0
     evidence: bool = False
-    documents: tuple[str, ...] | None = None
+    documents: tuple[Passage, ...] | None = None
     threshold: float | Literal["model"] | None = None
 
 
@@ -92,7 +91,7 @@ def foreseen(service: Service, asked: Search) -> int:
     """Tokens that a search may take, guessed from lengths: what is embedded, and what the cross-encoder reads, of which
     a budget allows as much as fits.
     """
-    texts: Sequence[str] = asked.documents or ()
+    texts: Sequence[str] = [passage.scored_text for passage in asked.documents or ()]
     embedded = 0
     if service.embedder is not None:
         embedded = estimate([("", text) for text in (asked.query, *texts)], Reach(0, service.embedder.max_length))
@@ -191,13 +190,13 @@ def _why_nothing(service: Service, where: Sequence[str]) -> str:
 
 def _candidates(service: Service, asked: Search, ticket: Ticket) -> tuple[Texts, tuple[Ranking, tuple[Trace, ...]]]:
     """The request's own documents as given, and by the embedder where there is one."""
-    passages = {str(rank): Passage(str(rank), text) for rank, text in enumerate(asked.documents or (), start=1)}
+    passages = {passage.id: passage for passage in asked.documents or ()}
     ids = list(passages)
     ranking = Ranking.sorted(ids, -np.arange(1, len(ids) + 1, dtype=np.float32))
     traces = [Trace("given", ranking, 0.0, {})]
     if service.embedder is not None:
         began = time.perf_counter()
-        made = service.embed([asked.query, *(asked.documents or ())], ticket)
+        made = service.embed([asked.query, *(passage.scored_text for passage in passages.values())], ticket)
         ranking = Ranking.sorted(ids, made.vectors[1:] @ made.vectors[0])
         # The query was the first text, and is -1 in a trace.
         cuts = tuple(replace(cut, position=cut.position - 1) for cut in made.truncations)

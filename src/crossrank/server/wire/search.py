@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from crossrank.cascade import Trace
@@ -12,6 +13,7 @@ from crossrank.server.searching import RERANKED, Found, Search
 from crossrank.server.service import Service
 from crossrank.server.wire import fields, schemas
 from crossrank.server.wire.shapes import Timing
+from crossrank.types import Passage
 
 EXAMPLE = {"query": "how do I retry a failed upload?", "k": 5, "depth": 50, "budget_ms": 500, "where": ["year>=2020"]}
 MOST_DEPTH, MOST_BUDGET_MS = 1000, 600_000
@@ -36,7 +38,24 @@ FIELDS: dict[str, schemas.Schema] = {
         "anyOf": [_CONDITION, {"type": "array", "items": _CONDITION, "maxItems": 64}, {"type": "null"}],
         "description": "Conditions such as year>=2020; several by AND, quotes around what has spaces.",
     },
-    "columns": schemas.COUNT, "evidence": schemas.FLAG, "documents": schemas.DOCUMENTS, "threshold": _THRESHOLD,
+    "columns": schemas.COUNT, "evidence": schemas.FLAG, "threshold": _THRESHOLD, "documents": {
+        "type": "array",
+        "items": {
+            "anyOf": [
+                {"type": "string"},
+                *(
+                    {
+                        "type": "object", "required": [name], "additionalProperties": False,
+                        "properties": {
+                            name: {"type": "string"}, other: {"type": "null"}, "title": {"type": ["string", "null"]},
+                        },
+                    }
+                    for name, other in (fields.TEXTS, fields.TEXTS[::-1])
+                ),
+            ],
+        },
+        "description": "Ranked instead of the index's passages; a title is read before its text.",
+    },
 }  # fmt: skip
 NEVER: schemas.Schema = {
     "anyOf": [
@@ -85,7 +104,7 @@ def read(body: fields.Body) -> Search:
     mix = fields.number(body, "mix", 0.0, 1.0)
     threshold = _threshold(body)
     budget = fields.number(body, "budget_ms", 1, MOST_BUDGET_MS)
-    documents = None if body.get("documents") is None else fields.texts(body, "documents")
+    documents = None if body.get("documents") is None else _candidates(fields.items(body, "documents"))
     default = MIX if documents is None else 1.0
     mix = default if mix is None else mix
     mix = mix if fields.flag(body, "rerank", True) else 0.0
@@ -107,6 +126,26 @@ def read(body: fields.Body) -> Search:
 
 def _threshold(body: fields.Body) -> float | Literal["model"] | None:
     return "model" if body.get("threshold") == "model" else fields.number(body, "threshold", 0.0, 1.0)
+
+
+def _candidates(documents: Sequence[Any]) -> tuple[Passage, ...]:
+    """Strings, and objects of a text and perhaps a title; their ids are their ranks as given, from 1."""
+    return tuple(
+        Passage(str(place + 1), fields.document(one, f"documents[{place}]"), _title(one, f"documents[{place}]"))
+        for place, one in enumerate(documents)
+    )
+
+
+def _title(document: Any, name: str) -> str:
+    """As an index reads it; any other field would be lost, and is refused as one beside the query is."""
+    if isinstance(document, str):
+        return ""
+    if unknown := next((field for field in document if field not in (*fields.TEXTS, "title")), None):
+        raise invalid(f"{name} has a field {unknown!r}, which is not read; there are text and title", name)
+    title = document.get("title")
+    if not isinstance(title, str | None):
+        raise invalid(f"the title of {name} must be a string, not {fields.kind(title)}", name)
+    return title or ""
 
 
 def _bounded(body: fields.Body, name: str, default: int) -> int:
