@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -297,9 +298,10 @@ def test_the_page_loads_nothing_from_elsewhere(service: Service) -> None:
         assert b"innerHTML" not in content
 
 
-def test_a_limit_must_be_over_0() -> None:
-    with pytest.raises(crossrank.CrossrankError, match="documents"):
-        Limits(documents=0)
+def test_a_limit_must_be_a_finite_number_over_0() -> None:
+    for wrong in ({"documents": 0}, {"drain_seconds": math.inf}, {"seconds": math.nan}):
+        with pytest.raises(crossrank.CrossrankError, match=next(iter(wrong))):
+            Limits(**wrong)
 
 
 def test_folders_of_models_are_not_told(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

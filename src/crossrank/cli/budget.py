@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from crossrank import __version__
-from crossrank.cli import terminal
+from crossrank.cli import options, terminal
 
 if TYPE_CHECKING:
     from crossrank.crossencoder import Ranked
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from crossrank.types import Passage
 
 budget_ms = click.option(
-    "--budget-ms", type=click.FloatRange(1, 3_600_000), metavar="MS", envvar="CROSSRANK_BUDGET_MS", show_envvar=True,
+    "--budget-ms", type=options.Number(1, 3_600_000), metavar="MS", envvar="CROSSRANK_BUDGET_MS", show_envvar=True,
     help="Answer within so many milliseconds, loading not counted: as many passages are read as fit.  [default: none]",
 )  # fmt: skip
 on_error = click.option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,6 +23,7 @@ else:
 F = TypeVar("F", bound=Callable[..., Any])
 # What the options of `engine` give: backend, device, dtype, threads.
 Engine = tuple[str, str, str, "int | None"]
+_DAY = 86_400
 
 
 class ModelName(TextType):
@@ -39,7 +41,29 @@ class ModelName(TextType):
         return [CompletionItem(name) for name in names] + folders
 
 
-class Threshold(click.FloatRange):
+class Number(click.FloatRange):
+    """A finite number in a range. click's own takes NaN, which is in no range, and infinity where no end is given."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click's, for numbers."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
+
+
+class Seconds(Number):
+    """A time of at most a day: clocks of the system fail far beyond it, and nobody waits for an answer so long."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As a number."""
+        seconds = super().convert(value, param, ctx)
+        if seconds > _DAY:
+            self.fail(f"{value} is more than {_DAY:,} seconds, a day", param, ctx)
+        return seconds
+
+
+class Threshold(Number):
     """A probability, or "model" for the model's own threshold."""
 
     name = "threshold"

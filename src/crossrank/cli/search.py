@@ -73,7 +73,7 @@ Examples:
     help="How BM25 and dense search are joined: by their standardized scores, or by ranks (reciprocal rank fusion).",
 )  # fmt: skip
 @click.option(
-    "--mix", type=click.FloatRange(0, 1, min_open=True), metavar="SHARE",
+    "--mix", type=options.Number(0, 1, min_open=True), metavar="SHARE",
     help="Share of the cross-encoder in the final score; the rest is the first stage's. 1 trusts it alone.",
 )  # fmt: skip
 @options.llm

@@ -59,13 +59,13 @@ Examples:
               help="Tokens that the model reads for one request.")  # fmt: skip
 @click.option("--max-requests", type=click.IntRange(min=1), metavar="N", default=256, show_default=True,
               help="Requests under way at once; more get 429.")  # fmt: skip
-@click.option("--deadline", type=click.FloatRange(min=0.001), metavar="SECONDS", default=60.0, show_default=True,
+@click.option("--deadline", type=options.Seconds(min=0.001), metavar="SECONDS", default=60.0, show_default=True,
               help="Deadline of a request that names none in X-Crossrank-Deadline-Ms.")  # fmt: skip
 @click.option("--batch-tokens", type=click.IntRange(min=64), metavar="N",
               help="Tokens of one batch.  [default: what takes about 20 ms here]")  # fmt: skip
-@click.option("--drain", type=click.FloatRange(min=0.1), metavar="SECONDS", default=30.0, show_default=True,
+@click.option("--drain", type=options.Seconds(min=0.1), metavar="SECONDS", default=30.0, show_default=True,
               help="Time for requests under way to finish after SIGTERM.")  # fmt: skip
-@click.option("--linger", type=click.FloatRange(min=0), metavar="SECONDS", default=0.0, show_default=True,
+@click.option("--linger", type=options.Seconds(min=0), metavar="SECONDS", default=0.0, show_default=True,
               help="After SIGTERM, answer for so long with /ready at 503, while load balancers notice.")  # fmt: skip
 @click.option("--traces", "collector", metavar="URL",
               help="Send a span of each request to this OpenTelemetry collector (OTLP over HTTP).")  # fmt: skip

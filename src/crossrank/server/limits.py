@@ -64,8 +64,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
-            if not getattr(self, name) > 0:
-                raise InputError(f"the limit {name} must be over 0, not {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"the limit {name} must be a finite number over 0, not {getattr(self, name)}")
 
     @property
     def values(self) -> int:
