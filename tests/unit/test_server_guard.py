@@ -98,6 +98,58 @@ def test_web_pages_may_pass_on_what_clients_are_told_to(service: Service) -> Non
     assert {"retry-after", "x-request-id"} <= set(exposed.split(", "))
 
 
+@pytest.mark.parametrize(
+    ("typed", "sent"),
+    [
+        ("https://shop.example/", "https://shop.example"),
+        ("HTTPS://Shop.Example:443", "https://shop.example"),
+        ("http://shop.example:80", "http://shop.example"),
+        ("http://shop.example:8080", "http://shop.example:8080"),
+        ("http://[::1]:3000", "http://[::1]:3000"),
+        ("*", "https://anything.example"),
+    ],
+)
+def test_an_origin_is_met_however_it_is_typed(service: Service, typed: str, sent: str) -> None:
+    # What a browser never sends was taken, and its page got 403.
+    door = Door.at("127.0.0.1", KEYS, (), (typed,))
+    reply = ask(service, door, "GET", "/info", Origin=sent)
+    assert (reply.status_code, reply.headers["access-control-allow-origin"]) == (200, "*" if typed == "*" else sent)
+    assert ask(service, Door.at("127.0.0.1", KEYS), "GET", "/info", Origin=sent).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["shop.example", "https://shop.example/app", "https://", "https://a@shop.example", "https://shop.example?",
+     "https://shop.example:x", "https://bücher.example", "null", "", "https://shop.example,b.example"],
+)  # fmt: skip
+def test_what_is_no_origin_is_refused(typed: str) -> None:
+    with pytest.raises(InputError, match=r"--cors takes an origin such as https://app\.example\.com"):
+        Door.at("127.0.0.1", KEYS, (), (typed,))
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "let_in"),
+    [
+        ("http://localhost:7997", "localhost:7997", True),
+        ("https://localhost", "localhost", True),
+        ("https://localhost", "localhost:443", True),
+        ("http://localhost", "LOCALHOST:80", True),
+        ("http://[::1]:7997", "[::1]:7997", True),
+        ("https://localhost:8443", "localhost", False),
+        ("http://localhost", "localhost:443", False),
+        ("http://localhost:1", "localhost:2", False),
+        ("http://localhost:x", "localhost", False),
+        ("null", "localhost", False),
+        ("", "localhost", False),
+    ],
+)
+def test_the_page_is_let_in_by_its_own_address(service: Service, origin: str, host: str, let_in: bool) -> None:
+    reply = ask(service, Door.at("127.0.0.1", KEYS), "GET", "/info", Origin=origin, Host=host)
+    assert reply.status_code == (200 if let_in else 403)
+    if not let_in:
+        assert f"this page is of {origin}, and the server was called as {host}; see --cors" in reply.json()["message"]
+
+
 def test_a_file_of_keys_that_is_no_text_is_told(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_bytes("a-secret-key".encode("utf-16"))

@@ -31,6 +31,8 @@ _OPEN = ("/", "/docs", "/openapi.json", "/health", "/ready")
 # A load balancer's probe comes by an address, or with no name at all, and these two tell nobody anything.
 _PROBES = ("/health", "/ready")
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
+_PORTS = {"http": 80, "https": 443}
+_NAME = re.compile(r"[a-z0-9._:-]+")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 # Nothing from elsewhere may be loaded, and nobody may frame the page.
 _HEADERS = (
@@ -65,7 +67,7 @@ class Door:
         """The door of a server that listens at an address: on loopback only names of this machine are let in.
 
         Raises:
-            InputError: one of `hosts` is no name.
+            InputError: one of `hosts` is no name, or one of `origins` no origin.
 
         >>> Door.at("127.0.0.1", Keys([])).hosts[0], Door.at("0.0.0.0", Keys([])).hosts
         ('localhost', ())
@@ -75,23 +77,32 @@ class Door:
             raise InputError("--allow-host takes the name that clients call, such as search.example.com")
         if on_loopback(host):
             named += [_name(one) for one in (host, *_addresses(host))]
-        return cls(keys, (*_THIS_MACHINE, *named) if named else (), origins)
+        return cls(keys, (*_THIS_MACHINE, *named) if named else (), tuple(map(_origin, origins)))
 
     def refusal(self, call: Call, method: str) -> RefusedError | None:
         """Why a request may not come in; None lets it in."""
         host = _name(call.header("host") or "")
         if self.hosts and host not in self.hosts and call.path not in _PROBES:
             return RefusedError("this server is not called by that name; see --allow-host", 421, "HostError")
-        origin = call.header("origin")
-        if origin is not None and method != "OPTIONS" and not self._knows(origin, call.header("host") or ""):
-            return RefusedError("web pages from elsewhere may not call this server; see --cors", 403, "OriginError")
+        origin, called = call.header("origin"), call.header("host") or ""
+        if origin is not None and method != "OPTIONS" and not self._knows(origin, called):
+            told = f"this page is of {origin}, and the server was called as {called or 'nothing'}"
+            return RefusedError(
+                f"web pages from elsewhere may not call this server: {told}; see --cors, or let the proxy pass the "
+                "Host header on as it is",
+                403,
+                "OriginError",
+            )
         opened = call.path in _OPEN or call.path.startswith("/page/") or method == "OPTIONS"
         if not opened and not self.keys.admit(call.header("authorization"), call.header("x-api-key")):
             return RefusedError("an API key is needed: Authorization: Bearer KEY", 401, "AuthenticationError")
         return None
 
     def _knows(self, origin: str, host: str) -> bool:
-        return origin in self.origins or "*" in self.origins or urlsplit(origin).netloc == host
+        if origin in self.origins or "*" in self.origins:
+            return True
+        scheme, _, place = origin.partition("://")
+        return bool(place) and _place(scheme, place) == _place(scheme, host)
 
 
 class Guard:
@@ -203,6 +214,34 @@ def _name(host: str) -> str:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
         return ""
+
+
+def _origin(text: str) -> str:
+    """A web origin as browsers send it: small letters, no default port, nothing after it.
+
+    Raises:
+        InputError: it is none, and would never be met.
+    """
+    if text == "*":
+        return text
+    try:
+        parts = urlsplit(text)
+        scheme, name, port = parts.scheme, parts.hostname or "", parts.port
+    except ValueError:
+        scheme = name = ""
+    if not scheme or not _NAME.fullmatch(name) or parts.path not in ("", "/") or set("?#@") & set(text):
+        raise InputError(f"--cors takes an origin such as https://app.example.com, or *, and not {text!r}")
+    shown = f"[{name}]" if ":" in name else name
+    return f"{scheme}://{shown}" + ("" if port in (None, _PORTS.get(scheme)) else f":{port}")
+
+
+def _place(scheme: str, host: str) -> tuple[str, int | None]:
+    """The name and the port of a host; the scheme's own port where none is written."""
+    try:
+        parts = urlsplit(f"//{host}")
+        return (parts.hostname or "").lower(), parts.port or _PORTS.get(scheme)
+    except ValueError:
+        return "", None
 
 
 async def _refuse(call: Call, refusal: RefusedError, send: Any) -> None:
