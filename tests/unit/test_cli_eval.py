@@ -218,7 +218,7 @@ def test_a_given_run_is_reranked_without_an_index(models: dict[str, str]) -> Non
         (["frontier", "set", "--cascade", "a"], "--cascade takes two models"),
         (["frontier", "set", "--cascade", "a>small"], "names 'a', which --models does not"),
         (["eval", "set", "--cascade", "small>a>b"], "--cascade takes two models"),
-        (["eval", "set", "--cascade", "a>small", "--no-rerank"], "--cascade reranks"),
+        (["eval", "set", "--cascade", "a>small", "--no-rerank"], "the reranking that --cascade is for"),
     ],
 )
 def test_wrong_command_lines_name_their_cure(args: list[str], said: str) -> None:
@@ -396,4 +396,4 @@ def test_a_language_model_reads_last_and_its_cost_is_said(models: dict[str, str]
         assert "names no system" in run(*args, *llm, "--baseline", "first > big (mix 0.5)", code=2).stderr
         assert len(api.requests) == asked, "before anything is asked"
         assert run(*args, "--llm", "big", code=1).stderr.startswith("Error: 'big' is no address")
-        assert "--llm reranks" in run(*args, *llm, "--no-rerank", code=2).stderr
+        assert "the reranking that --llm" in run(*args, *llm, "--no-rerank", code=2).stderr

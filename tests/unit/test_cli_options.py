@@ -57,3 +57,37 @@ def test_no_time_of_the_server_is_longer_than_a_day(option: str) -> None:
 
 def test_a_variable_is_a_number_too() -> None:
     assert "CROSSRANK_BUDGET_MS" in refused("rerank", "q", "passages.txt", env={"CROSSRANK_BUDGET_MS": "nan"}).output
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["--model fast", "--coarse fast", "--mix 0.5", "--cache scores.db", "--on-error keep", "--threshold 0.5"],
+)
+def test_a_search_without_a_cross_encoder_refuses_its_options(typed: str) -> None:
+    # All but the last were swallowed.
+    option = typed.split()[0]
+    said = refused("search", "my.index", "q", "--no-rerank", *typed.split()).output
+    assert "--no-rerank leaves out the cross-encoder" in said
+    assert option in said
+
+
+def test_what_the_environment_says_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = CliRunner().invoke(
+        root, ["search", "no.index", "q", "--no-rerank"], env={"CROSSRANK_MODEL": "fast", "CROSSRANK_CACHE": "c"}
+    )
+    assert (found.exit_code, "no.index" in found.output) == (1, True)
+
+
+@pytest.mark.parametrize("typed", ["--models fast", "--mix 0.5", "--cascade a>b"])
+def test_an_evaluation_of_first_stages_refuses_options_of_reranking(tmp_path: Path, typed: str) -> None:
+    source = [["eval", str(tmp_path), "--no-rerank"], ["eval", "--run", "a=passages.txt", "--qrels", "passages.txt"]]
+    for args in source:
+        assert f"reranking that {typed.split()[0]} is for" in refused(*args, *typed.split()).output
+
+
+def test_windows_of_rerank_are_longer_than_their_overlap(cross_encoder_folder: Path) -> None:
+    asked = ["rerank", "q", "passages.txt", "--backend", "fake", "-m", str(cross_encoder_folder), "--window"]
+    for window in ("50", "1", "100"):
+        # The default overlap of 100 was an error of the input.
+        assert CliRunner().invoke(root, [*asked, window]).exit_code == 0
+    assert "--overlap 50 must be less than --window 50" in refused(*asked, "50", "--overlap", "50").output

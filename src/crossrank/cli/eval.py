@@ -95,9 +95,8 @@ def command(
         judged.check_page(html)
         from crossrank.evaluation import report
     model = asked_for(llm, llm_window)
-    if (cascades or llm is not None) and (no_rerank or asked.source is None):
-        name = "--cascade" if cascades else "--llm"
-        raise click.UsageError(f"{name} reranks, which --no-rerank and runs alone do not")
+    if (no_rerank or asked.source is None) and (given := options.given(("cascades", "llm", "models", "mix"))):
+        raise click.UsageError(f"--no-rerank, and runs alone, leave out the reranking that {given} is for")
     pairs = judged.cascades(cascades, asked.models)
     last = None if model is None else (model, llm_depth)
     outcome = _measured(asked, depth, mix, pairs, last, no_rerank, measures, baseline, relevant, max(show, 5))

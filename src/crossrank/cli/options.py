@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -185,6 +185,12 @@ def typed(name: str) -> bool:
     """Whether an option of the running command was given on the command line, and not by its default or a variable."""
     source = click.get_current_context().get_parameter_source(name)
     return source is ParameterSource.COMMANDLINE
+
+
+def given(names: Sequence[str]) -> str:
+    """Which of these options are on the command line, as they are written there."""
+    written = {one.name: max(one.opts, key=len) for one in click.get_current_context().command.params}
+    return ", ".join(written[name] for name in names if typed(name))
 
 
 def engine(command: F) -> F:

@@ -118,7 +118,7 @@ def command(
         return _ask(model, query, given, k, budget_ms, as_json)
     import crossrank
 
-    reads = {"max_length": max_length, "window": window, "overlap": overlap, "fold": fold}
+    reads = {"max_length": max_length, "window": window, "overlap": _overlap(window, overlap), "fold": fold}
     scorer = _scorer(model, {"backend": backend, "device": device, "dtype": dtype, "threads": threads}, reads)
     if probability and not isinstance(scorer, crossrank.CrossEncoder):
         raise InputError(f"{scorer.checkpoint.name} gives MaxSim scores and no probabilities: leave --probability out")
@@ -158,7 +158,7 @@ def _ask(model: str, query: str, given: Sequence[Row], k: int | None, budget_ms:
             "a language model goes without --budget-ms (or CROSSRANK_BUDGET_MS): what it takes cannot be planned"
         )
     local = ("probability", "explain", "cache", *READS, "backend", "device", "dtype", "threads")
-    if unknown := _given(local):
+    if unknown := options.given(local):
         raise InputError(f"{model} is a language model behind an address, which knows no {unknown}: leave it out")
     asked = Counted(options.language_model(model))
     scores = asked.score([(query, row.passage.scored_text) for row in given])
@@ -169,9 +169,17 @@ def _ask(model: str, query: str, given: Sequence[Row], k: int | None, budget_ms:
     return Exit.SOME_FAILED if asked.failed else Exit.OK
 
 
-def _given(names: Sequence[str]) -> str:
-    """Which of these options are on the command line, as they are written there."""
-    return ", ".join(f"--{name.replace('_', '-')}" for name in names if options.typed(name))
+def _overlap(window: int, overlap: int) -> int:
+    """As typed, or else in proportion to the window, as a short --max-length has it: a window must be longer.
+
+    Raises:
+        click.UsageError: what was typed is not.
+    """
+    if not options.typed("overlap"):
+        return min(overlap, window // 4)
+    if overlap >= window:
+        raise click.UsageError(f"--overlap {overlap} must be less than --window {window}")
+    return overlap
 
 
 def _scorer(model: str | None, engine: dict[str, Any], reads: dict[str, Any]) -> PairScorer:
@@ -186,7 +194,7 @@ def _scorer(model: str | None, engine: dict[str, Any], reads: dict[str, Any]) ->
     found = named.read(model, default="small")
     if found.late is None:
         return crossrank.load(model, **engine, **reads)
-    if given := _given(READS):
+    if given := options.given(READS):
         raise InputError(
             f"{found.name} reads a passage up to its own document length, without windows: leave {given} out"
         )

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Columns that a passage's text needs at least, beside which a probability is shown.
 _TEXT = 48
+# Options of what --no-rerank leaves out.
+_READERS = ("model", "coarse", "mix", "cache", "threshold")
 
 
 @click.command(
@@ -147,8 +149,8 @@ def command(
 
     if budget is not None and (no_rerank or explain):
         raise click.UsageError("--context goes with neither --no-rerank (whose tokens?) nor --explain")
-    if no_rerank and threshold is not None:
-        raise click.UsageError("--threshold needs the cross-encoder that --no-rerank leaves out")
+    if no_rerank and (unused := options.given((*_READERS, *(() if llm else ("on_error",))))):
+        raise click.UsageError(f"--no-rerank leaves out the cross-encoder that {unused} is for: leave out one of them")
     asked = _language_model(llm, llm_window, budget_ms, on_error)
     alone = {"--context": budget, "--threshold": threshold is not None, "--json": as_json, "--explain": explain}
     many.check(query, queries, to, alone)
