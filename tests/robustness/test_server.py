@@ -310,6 +310,19 @@ def test_keys_that_are_none() -> None:
             Keys([bad])
 
 
+def test_a_second_signal_ends_it_soon_and_in_order(
+    cross_encoder_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # The application was cancelled, and the log ended with its traceback.
+    with serving(cross_encoder_folder, rate=1000.0) as server, ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(server.rerank, ["paris " * 100] * 100)
+        until(lambda: len(server.backend.calls) > 0)
+        server.listener.stop()
+        server.listener.stop()
+        assert sent.result(20).status_code == 503
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="SIGTERM cannot be sent to a process group there")
 def test_sigterm_drains_and_leaves_with_code_0(cross_encoder_folder: Path, tmp_path: Path) -> None:
     keys = tmp_path / "keys.txt"

@@ -138,6 +138,16 @@ class _Server(uvicorn.Server):
         self._exit_at = time.monotonic() + self._linger
         self._on_leaving()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's; a forced end cancels what is under way, as the end of the drain does, and not the application:
+        that would leave a traceback in the log, and the spans of the last requests unsent.
+        """
+        await super().shutdown(sockets)
+        if self.force_exit:
+            for task in self.server_state.tasks:
+                task.cancel()
+            await self.lifespan.shutdown()
+
     async def on_tick(self, counter: int) -> bool:
         """As uvicorn's; ten times a second."""
         if self._exit_at is not None and time.monotonic() >= self._exit_at:
