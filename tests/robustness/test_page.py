@@ -143,6 +143,72 @@ def test_bad_input_is_told(page: Any) -> None:
     assert page.is_hidden("#problem")
 
 
+BUSY = {"status": 429, "content_type": "application/json", "body": '{"message": "no room now"}'}
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (
+            {"status": 502, "content_type": "text/html", "body": "<html>bad gateway</html>"},
+            "a proxy before it, said 502",
+        ),
+        ({"status": 200, "content_type": "text/html", "body": "<html>log in</html>"}, "a proxy before it, said 200"),
+        (BUSY, "no room now"),
+    ],
+)
+def test_an_error_takes_the_place_of_the_answer_before(page: Any, reply: dict[str, Any], said: str) -> None:
+    # The answers of the question before stayed under it, and a proxy's page was an "Unexpected token '<'".
+    search(page, "paris")
+    page.route("**/search", lambda route: route.fulfill(**reply))
+    page.fill("#query", "bread")
+    page.keyboard.press("Enter")
+    page.locator("#problem", has_text=said).wait_for()
+    assert page.is_hidden("#answer")
+    page.unroute("**/search")
+    with page.expect_response("**/search"):
+        page.locator("#depth").press("Home")
+    page.wait_for_selector("#answer:not(.working) #results li")
+    assert page.is_hidden("#problem")
+
+
+def test_another_source_begins_without_an_answer(page: Any) -> None:
+    search(page, "paris")
+    page.check("input[value=pasted]")
+    assert page.is_hidden("#answer")
+
+
+def test_the_first_question_is_seen_to_be_under_way(page: Any) -> None:
+    held: list[Any] = []
+    page.route("**/search", lambda route: held.append(route))
+    page.fill("#query", "paris")
+    with page.expect_request("**/search"):
+        page.keyboard.press("Enter")
+    page.wait_for_selector("#searching")
+    held[0].continue_()
+    page.wait_for_selector("#answer:not(.working) #results li")
+    assert page.is_hidden("#searching")
+
+
+def test_what_the_server_is_may_be_refused_too(page: Any) -> None:
+    # It was told as "The server cannot be reached.", and a key that was typed changed nothing.
+    page.route("**/info", lambda route: route.fulfill(**BUSY))
+    page.reload()
+    page.locator("#problem", has_text="no room now").wait_for()
+    locked = {"status": 401, "content_type": "application/json", "body": '{"message": "an API key is needed"}'}
+    page.unroute("**/info")
+    page.route(
+        "**/info",
+        lambda route: route.continue_() if "authorization" in route.request.headers else route.fulfill(**locked),
+    )
+    page.reload()
+    page.wait_for_selector("#key")
+    assert page.is_hidden("#problem")
+    page.fill("#key", "a-long-secret")
+    page.keyboard.press("Tab")
+    page.wait_for_selector("#about:not(:empty)")
+
+
 def test_it_can_be_used_without_a_mouse(page: Any) -> None:
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.id") == "query"

@@ -17,6 +17,8 @@ Everything else can be returned within 30 days; shoes have twice that time becau
 
 let running = null;
 let timer = 0;
+// Whether there is a question that a slider may ask again.
+let asking = false;
 // The share that each source begins with: pasted candidates have no first stage worth mixing in.
 const mixes = { index: $("mix").defaultValue, pasted: "1" };
 
@@ -39,6 +41,27 @@ function problem(text) {
   $("problem").textContent = text ?? "";
 }
 
+// An answer stands under its own question only.
+function clear(text = null) {
+  $("answer").hidden = true;
+  problem(text);
+}
+
+// What the server replies, or an error in words for people: a proxy between may answer with a page of its own.
+async function call(path, options = {}) {
+  const headers = $("key").value ? { ...options.headers, Authorization: `Bearer ${$("key").value}` } : options.headers;
+  const reply = await fetch(path, { ...options, headers }).catch((error) => {
+    throw error.name === "AbortError" ? error : new Error("The server cannot be reached.");
+  });
+  const found = await reply.json().catch((error) => {
+    if (error.name === "AbortError") throw error;
+    return null;
+  });
+  if (reply.status === 401) $("locked").hidden = false;
+  if (reply.ok && found) return found;
+  throw new Error(found?.message ?? `The server, or a proxy before it, said ${reply.status} and no more.`);
+}
+
 function body() {
   const asked = {
     query: $("query").value, k: 10, depth: Number($("depth").value), mix: Number($("mix").value), columns: ROWS, evidence: true,
@@ -54,24 +77,25 @@ async function ask() {
   // The server drops what nobody waits for.
   running?.abort();
   const asked = body();
-  if (!asked.query.trim()) return problem("Type a question first.");
-  if (asked.documents && !asked.documents.length) return problem("Paste at least one candidate.");
+  if (!asked.query.trim()) return clear("Type a question first.");
+  if (asked.documents && !asked.documents.length) return clear("Paste at least one candidate.");
   const mine = (running = new AbortController());
+  asking = true;
+  problem(null);
   $("answer").classList.add("working");
+  $("searching").hidden = !$("answer").hidden;
   try {
     const headers = { "Content-Type": "application/json" };
-    if ($("key").value) headers.Authorization = `Bearer ${$("key").value}`;
-    const reply = await fetch("/search", { method: "POST", headers, body: JSON.stringify(asked), signal: mine.signal });
-    const found = await reply.json();
-    if (reply.status === 401) $("locked").hidden = false;
-    if (!reply.ok) throw new Error(found.message ?? `The server said ${reply.status}.`);
+    const found = await call("/search", { method: "POST", headers, body: JSON.stringify(asked), signal: mine.signal });
     problem(found.results.length ? null : "Nothing was found.");
     draw(found);
   } catch (error) {
-    if (error.name === "AbortError") return;
-    problem(error instanceof TypeError ? "The server cannot be reached." : error.message);
+    if (error.name !== "AbortError") clear(error.message);
   } finally {
-    if (running === mine) $("answer").classList.remove("working");
+    if (running === mine) {
+      $("answer").classList.remove("working");
+      $("searching").hidden = true;
+    }
   }
 }
 
@@ -89,6 +113,9 @@ function draw(found) {
 }
 
 function changeSource() {
+  running?.abort();
+  asking = false;
+  clear();
   const pasted = source() === "pasted";
   $("pasting").hidden = $("example").hidden = !pasted;
   $("mix").value = mixes[source()];
@@ -117,24 +144,19 @@ function keyed(event) {
   event.preventDefault();
 }
 
-async function begin() {
-  showValues();
+async function tell() {
   try {
-    const reply = await fetch("/info");
-    if (reply.status === 401) {
-      $("locked").hidden = false;
-      return;
-    }
-    const info = await reply.json();
+    const info = await call("/info");
     const passages = info.index ? `, ${info.index.passages.toLocaleString("en")} passages` : "";
     $("about").textContent = `${info.model.name} on ${info.model.backend}${passages}`;
-    if (!info.index) {
+    if (!info.index && source() === "index") {
       document.querySelector("input[value=index]").disabled = true;
       document.querySelector("input[value=pasted]").checked = true;
       changeSource();
     }
-  } catch {
-    problem("The server cannot be reached.");
+  } catch (error) {
+    // Without a key, the field that asks for it says enough.
+    if ($("key").value || $("locked").hidden) problem(error.message);
   }
 }
 
@@ -147,7 +169,7 @@ for (const slider of ["depth", "budget", "mix"]) {
     showValues();
     mixes[source()] = $("mix").value;
     clearTimeout(timer);
-    if (!$("answer").hidden) timer = setTimeout(ask, 150);
+    if (asking) timer = setTimeout(ask, 150);
   });
 }
 for (const radio of document.querySelectorAll("input[name=source]")) radio.addEventListener("change", changeSource);
@@ -159,5 +181,10 @@ $("example").addEventListener("click", () => {
 for (const kind of ["mouseover", "focusin"]) {
   $("answer").addEventListener(kind, (event) => light(event.target.closest("[data-id]")?.dataset.id ?? null));
 }
+$("key").addEventListener("change", () => {
+  problem(null);
+  tell();
+});
 document.addEventListener("keydown", keyed);
-begin();
+showValues();
+tell();
