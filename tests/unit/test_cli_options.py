@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
-from crossrank.cli import root
+from crossrank.cli import root, terminal
 
 
 @pytest.fixture(autouse=True)
@@ -91,3 +92,13 @@ def test_windows_of_rerank_are_longer_than_their_overlap(cross_encoder_folder: P
         # The default overlap of 100 was an error of the input.
         assert CliRunner().invoke(root, [*asked, window]).exit_code == 0
     assert "--overlap 50 must be less than --window 50" in refused(*asked, "50", "--overlap", "50").output
+
+
+@pytest.mark.parametrize("variable", ["1", ""])
+def test_no_color_is_obeyed_on_stderr(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    # Warnings and errors were coloured all the same; the standard asks for a variable that is not empty.
+    monkeypatch.setenv("NO_COLOR", variable)
+    warned = CliRunner().invoke(click.Command("told", callback=lambda: terminal.warn("it was cut")), color=True)
+    failed = CliRunner().invoke(root, ["search", "no.index", "q", "--no-rerank"], color=True)
+    for shown in (warned.output, failed.output):
+        assert ("\x1b[" in shown) is (variable == "")

@@ -157,6 +157,21 @@ def test_a_file_of_keys_that_is_no_text_is_told(tmp_path: Path) -> None:
     assert (refused.exit_code, "no text in UTF-8" in refused.output) == (2, True)
 
 
+@pytest.mark.parametrize("variable", ["", ",", " , "])
+def test_a_variable_of_keys_that_holds_none_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    # It opened the server to everyone who reaches it.
+    monkeypatch.setattr(serve, "_service", lambda *_: pytest.fail("the models were loaded"))
+    refused = CliRunner().invoke(serve.command, [], env={"CROSSRANK_API_KEYS": variable})
+    assert (refused.exit_code, "is set and holds no key" in refused.output) == (2, True)
+
+
+def test_keys_are_read_from_files_of_every_editor(tmp_path: Path) -> None:
+    # One that Notepad saved begins with a mark, which was a part of the first key.
+    file = tmp_path / "keys"
+    file.write_text("a-secret-key\n", encoding="utf-8-sig")
+    assert serve._keys(file).admit("Bearer a-secret-key", None)
+
+
 @pytest.mark.parametrize(("host", "warned"), [("127.0.0.2", False), ("0.0.0.0", True)])
 def test_serve_warns_of_no_keys_only_where_others_reach_it(
     service: Service, monkeypatch: pytest.MonkeyPatch, host: str, warned: bool

@@ -122,9 +122,9 @@ def _print_outcome(model: dict[str, Any]) -> None:
 
 
 def _heading(name: str) -> None:
-    click.echo(click.style(name, bold=True))
+    click.echo(terminal.styled(name, bold=True))
 
 
 def _line(name: str, value: object, ok: bool | None = None) -> None:
     colour = {True: "green", False: "red", None: None}[ok]
-    click.echo(f"  {name:<26}{click.style(str(value), fg=colour)}")
+    click.echo(f"  {name:<26}{terminal.styled(str(value), fg=colour)}")

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from crossrank import __version__
+from crossrank.cli import terminal
 from crossrank.cli.exits import Exit, epilog
 from crossrank.errors import CrossrankError
 
@@ -124,7 +125,7 @@ def _guarded(run: Callable[[], Any]) -> int:
 
 
 def _fail(message: str, code: Exit = Exit.ERROR) -> int:
-    click.echo(f"{click.style('Error:', fg='red', bold=True)} {message}", err=True)
+    click.echo(f"{terminal.styled('Error:', fg='red', bold=True)} {message}", err=True)
     return code
 
 

@@ -173,14 +173,19 @@ def _keys(file: Path | None) -> Keys:
     """The keys of the file and of the environment."""
     from crossrank.server.keys import Keys, read_lines
 
-    given = [key.strip() for key in os.environ.get("CROSSRANK_API_KEYS", "").split(",")]
+    variable = os.environ.get("CROSSRANK_API_KEYS")
+    given = [key for part in (variable or "").split(",") if (key := part.strip())]
+    if variable is not None and not given:
+        raise click.UsageError(
+            "CROSSRANK_API_KEYS is set and holds no key: put one in, or unset it to let everyone use this server"
+        )
     try:
-        lines = read_lines(file.read_text(encoding="utf-8")) if file is not None else []
+        lines = read_lines(file.read_text(encoding="utf-8-sig")) if file is not None else []
     except UnicodeDecodeError:
         raise click.UsageError(f"--keys {file} is no text in UTF-8; save it so, one key a line") from None
     if file is not None and not lines:
         raise click.UsageError(f"{click.format_filename(file)} holds no key; one a line")
-    return Keys([*lines, *filter(None, given)])
+    return Keys([*lines, *given])
 
 
 def _log_to_stderr(quiet: bool) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -53,9 +54,14 @@ def table(*columns: tuple[str, Mapping[str, Any]]) -> Table:
     return made
 
 
+def styled(text: str, **style: Any) -> str:
+    """Text for click to print, which takes its style away in a pipe; with NO_COLOR it has none, as rich's tables."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, **style)
+
+
 def warn(message: str) -> None:
     """A line on stderr about something that changes the answer."""
-    click.echo(f"{click.style('Warning:', fg='yellow', bold=True)} {message}", err=True)
+    click.echo(f"{styled('Warning:', fg='yellow', bold=True)} {message}", err=True)
 
 
 def note(message: str) -> None:
