@@ -123,11 +123,15 @@ def test_what_an_agent_can_cure_is_told(cross_encoder_folder: Path) -> None:
     for arguments, message in (
         ({"query": " ", "documents": ["a"]}, "the query is empty"),
         ({"query": "q", "documents": ["a"] * 1001}, "at most 1,000 documents"),
-        ({"query": "q", "documents": ["a"], "k": 0}, "greater than or equal to 1"),
+        ({"query": "q", "documents": ["a"], "k": 0}, "k: Input should be greater than or equal to 1"),
+        ({"query": "q"}, "documents: Field required"),
+        ({"query": "q", "documents": ["a"], "top": 3}, "rerank has no argument 'top'; there are query, documents, k"),
     ):
         made = call(server, "rerank", **arguments)
         assert made.is_error
         assert message in made.content[0].text
+        assert "pydantic" not in made.content[0].text
+    assert "Unknown tool: find" in call(server, "find", query="q").content[0].text
 
 
 def test_an_embedder_that_was_moved(
@@ -190,3 +194,40 @@ def test_over_stdin_and_stdout(folder: Path, cross_encoder_folder: Path) -> None
     made = asyncio.run(ask())
     assert not made.is_error
     assert len(made.structured_content["result"]) == 1
+
+
+def requests(*calls: dict[str, Any]) -> str:
+    """What an agent writes that asks all at once."""
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    asked = [
+        {"id": 0, "method": "initialize", "params": hello},
+        {"method": "notifications/initialized"},
+        *({"id": number, "method": "tools/call", "params": one} for number, one in enumerate(calls, start=1)),
+    ]
+    return "".join(json.dumps({"jsonrpc": "2.0", **one}) + "\n" for one in asked)
+
+
+def test_what_was_asked_before_stdin_ends_is_answered(cross_encoder_folder: Path) -> None:
+    # All answers under way were lost.
+    asked = {"name": "rerank", "arguments": {"query": "bread", "documents": ["a", "b"]}}
+    arguments = [sys.executable, "-m", "crossrank.cli", "mcp", "-m", str(cross_encoder_folder), "--backend", "fake"]
+    gone = json.dumps({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 3}})
+    text = f"no JSON\n{requests(*[asked] * 4)}{gone}\n"
+    done = subprocess.run(arguments, input=text, capture_output=True, text=True, timeout=60, check=True)
+    answers = {one.get("id"): one for one in map(json.loads, done.stdout.splitlines())}
+    assert {0, 1, 2, 4} <= set(answers)
+    assert len(answers[4]["result"]["structuredContent"]["result"]) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+def test_an_agent_that_left_is_no_error(cross_encoder_folder: Path) -> None:
+    arguments = [sys.executable, "-m", "crossrank.cli", "mcp", "-m", str(cross_encoder_folder), "--backend", "fake"]
+    with subprocess.Popen(arguments, stdin=-1, stdout=-1, stderr=-1, text=True) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.close()
+        running.stdin.write(requests({"name": "rerank", "arguments": {"query": "bread", "documents": ["a"]}}))
+        running.stdin.close()
+        assert running.wait(30) == 0
+        assert "Traceback" not in running.stderr.read()

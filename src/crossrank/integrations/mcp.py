@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from crossrank import __version__
 from crossrank.errors import CrossrankError, InputError
@@ -19,7 +20,10 @@ require("mcp", extra="mcp")
 
 from mcp.server.mcpserver import MCPServer  # noqa: E402
 from mcp.server.mcpserver.exceptions import ToolError  # noqa: E402
-from pydantic import Field  # noqa: E402
+from mcp.server.stdio import stdio_server  # noqa: E402
+from mcp.shared.message import SessionMessage  # noqa: E402
+from mcp.types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse  # noqa: E402
+from pydantic import Field, ValidationError  # noqa: E402
 
 MOST_DOCUMENTS, MOST_CHARACTERS = 1_000, 4_000_000
 """What one `rerank` may bring: an agent waits for the answer."""
@@ -51,6 +55,108 @@ class Place:
     notes: dict[str, str]
 
 
+class _Server(MCPServer):
+    """The SDK's, which says more clearly what is wrong with a call, and answers what was asked before stdin ended."""
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        """As the SDK's, which passes over arguments that a tool does not know, and names its own library in errors."""
+        known = {tool.name: list(tool.input_schema.get("properties", ())) for tool in await self.list_tools()}
+        if unknown := next((one for one in arguments if one not in known.get(name, arguments)), None):
+            raise ToolError(f"{name} has no argument {unknown!r}; there are {', '.join(known[name])}")
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as error:
+            if not isinstance(error.__cause__, ValidationError):
+                raise
+            wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.__cause__.errors()]
+            raise ToolError("; ".join(wrong)) from error
+
+    async def run_stdio_async(self) -> None:
+        """As the SDK's, which drops what is under way when stdin ends: `crossrank mcp < requests` must answer all."""
+        try:
+            async with stdio_server() as (read, write):
+                requests = _Requests(read)
+                server = self._lowlevel_server
+                await server.run(requests, _Replies(write, requests), server.create_initialization_options())
+        except Exception as error:
+            # The agent has left, and nobody is there to be answered.
+            if not _broken_pipe(error):
+                raise
+
+
+class _Requests:
+    """The SDK's stream of requests, which ends only when each is answered."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._waiting: set[str | int] = set()
+        self._changed = asyncio.Event()
+
+    def __aiter__(self) -> _Requests:
+        return self
+
+    async def __anext__(self) -> SessionMessage | Exception:
+        try:
+            message: SessionMessage | Exception = await self._stream.__anext__()
+        except StopAsyncIteration:
+            while self._waiting:
+                self._changed.clear()
+                await self._changed.wait()
+            raise
+        if isinstance(message, SessionMessage):
+            said = message.message
+            if isinstance(said, JSONRPCRequest):
+                self._waiting.add(said.id)
+            elif isinstance(said, JSONRPCNotification) and said.method == "notifications/cancelled":
+                # Such a request gets no answer.
+                self.answered((said.params or {}).get("requestId"))
+        return message
+
+    def answered(self, request: str | int | None) -> None:
+        """A request needs to be waited for no more."""
+        self._waiting -= {request}
+        self._changed.set()
+
+    async def receive(self) -> SessionMessage | Exception:
+        """As the SDK's."""
+        message: SessionMessage | Exception = await self._stream.receive()
+        return message
+
+    async def aclose(self) -> None:
+        """As the SDK's."""
+        await self._stream.aclose()
+
+    async def __aenter__(self) -> _Requests:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class _Replies:
+    """The SDK's stream of replies, which tells what is answered."""
+
+    def __init__(self, stream: Any, requests: _Requests) -> None:
+        self._stream = stream
+        self._requests = requests
+
+    async def send(self, item: SessionMessage, /) -> None:
+        """As the SDK's."""
+        await self._stream.send(item)
+        if isinstance(item.message, JSONRPCResponse | JSONRPCError):
+            self._requests.answered(item.message.id)
+
+    async def aclose(self) -> None:
+        """As the SDK's."""
+        await self._stream.aclose()
+
+    async def __aenter__(self) -> _Replies:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
 def build(
     scorer: Scorer | None, pipeline: Pipeline | None = None, refresh: Callable[[], None] = lambda: None
 ) -> MCPServer:
@@ -66,7 +172,7 @@ def build(
     if scorer is None and pipeline is None:
         raise InputError("a server needs a scorer, a pipeline, or both")
     about = "Find and order passages by how well they answer a question."
-    server = MCPServer("crossrank", instructions=about, version=__version__)
+    server = _Server("crossrank", instructions=about, version=__version__)
 
     def search(query: Query, k: Wanted = 5) -> list[Hit]:
         assert pipeline is not None
@@ -104,6 +210,12 @@ def _told() -> Iterator[None]:
         yield
     except CrossrankError as error:
         raise ToolError(str(error)) from error
+
+
+def _broken_pipe(error: BaseException) -> bool:
+    """Whether this is nothing but a reader that has left, alone or in groups."""
+    inner = getattr(error, "exceptions", None)
+    return isinstance(error, BrokenPipeError) if inner is None else all(map(_broken_pipe, inner))
 
 
 def _finite(score: float) -> float | None:
