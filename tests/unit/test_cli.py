@@ -137,6 +137,8 @@ def test_rerank_gives_back_what_search_found(ce: str) -> None:
     [
         ("nothing", "not a JSON row"),
         ("[1]", "not a list"),
+        ('{"text": null}', "its text is null, not a string"),
+        ('{"content": {"a": 1}}', "its text is an object, not a string"),
         ('{"words": "x"}', "in one of text, content, contents, body, passage; this one holds words"),
         ('{"text": "x", "title": 1}', "not a number"),
         ('{"text": "\\ud800"}', "surrogate"),
@@ -916,12 +918,35 @@ def test_models_lists_the_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = rows(run("models", "--json"))
     assert [row["name"] for row in listed] == [entry.name for entry in catalog.CATALOG]
     assert listed[0]["source"] == "wheel"
+    # It was 22.7 without a unit.
+    assert listed[0]["parameters"] == round(1e6 * catalog.CATALOG[0].parameters) > 1_000_000
     assert (listed[0]["max_length"], listed[0]["score_space"]) == (512, "logits, calibrated")
     lines = [line.split("\t") for line in run("models").stdout.splitlines()]
     assert [(line[0], line[6]) for line in lines] == [(row["name"], row["score_space"]) for row in listed]
     assert {len(line) for line in lines} == {8}
     monkeypatch.setattr(terminal, "on_terminal", lambda *, err=False: True)
     assert "this install" in run("models").stdout
+
+
+@pytest.mark.parametrize("columns", ["20", "71", "72", "200"])
+def test_a_narrow_terminal_shows_names_of_models_whole(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    # On 20 columns they were gone, and the column of kinds was kept.
+    monkeypatch.setattr(terminal, "on_terminal", lambda *, err=False: True)
+    shown = run("models", env={"COLUMNS": columns}).stdout
+    assert all(word in shown for word in ("small", "this install", "22.7M"))
+    assert max(map(len, shown.splitlines())) <= int(columns)
+
+
+def test_a_narrow_terminal_shows_ranks_and_passages(index: str, ce: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The steps of --explain took their place.
+    monkeypatch.setattr(terminal, "on_terminal", lambda *, err=False: True)
+    for columns, steps in (("20", False), ("77", False), ("78", True)):
+        args = ("search", index, "bread", "-m", ce, "--explain")
+        found = run(*args, env={"COLUMNS": columns})
+        lines = [line.split() for line in found.stdout.splitlines()]
+        assert any(line[:1] == ["1"] for line in lines), found.stdout
+        assert "Bread" in found.stdout
+        assert ("dense" in lines[0], "no room here" in found.stderr) == (steps, not steps)
 
 
 def test_an_exported_model_scores_the_same(ce: str) -> None:

@@ -157,6 +157,8 @@ def test_where_costs_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setattr(budget.sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert budget.memory().folder == tmp_path / "crossrank"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert budget.memory().folder == Path.home() / ".cache" / "crossrank"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert budget.memory().folder == Path.home() / ".cache" / "crossrank"
     assert budget.memory().version == crossrank.__version__

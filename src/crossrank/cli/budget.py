@@ -43,7 +43,9 @@ def memory() -> Memory:
     elif sys.platform == "darwin":
         home = Path.home() / "Library" / "Caches"
     else:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        named = os.environ.get("XDG_CACHE_HOME", "")
+        # Its standard says that a relative one is not obeyed: it would be another folder wherever a command runs.
+        home = Path(named) if os.path.isabs(named) else Path.home() / ".cache"
     return Memory(home / "crossrank", __version__)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from crossrank.cli import options, terminal
 
 if TYPE_CHECKING:
     from crossrank.models.catalog import Entry
+
+# Columns of a terminal on which names have room beside the rest; on others the rest is below them.
+_WIDE = 72
 
 
 @click.group(
@@ -40,7 +43,9 @@ def command(context: click.Context, as_json: bool) -> None:
 
     if as_json:
         for entry in CATALOG:
-            terminal.json_line({**asdict(entry), "score_space": entry.score_space})
+            # The catalog counts in millions, and a program should not have to know.
+            counted = {"parameters": round(1e6 * entry.parameters), "score_space": entry.score_space}
+            terminal.json_line({**asdict(entry), **counted})
     elif terminal.on_terminal():
         _print_table(CATALOG)
     else:
@@ -54,23 +59,27 @@ def command(context: click.Context, as_json: bool) -> None:
 def _print_table(entries: Sequence[Entry]) -> None:
     from rich.text import Text
 
-    table = terminal.table(
-        ("name", {"overflow": "fold"}),
+    console = terminal.console()
+    columns: list[tuple[str, dict[str, Any]]] = [
         ("kind", {"no_wrap": True}),
         ("from", {"no_wrap": True}),
         ("licence", {"no_wrap": True}),
         ("size", {"justify": "right", "no_wrap": True}),
         ("reads", {"justify": "right", "no_wrap": True}),
-    )
+    ]
+    wide = console.width >= _WIDE
+    table = terminal.table(("name", {"overflow": "fold"}), *(columns if wide else []))
     for entry in entries:
         ours = entry.source == "wheel"
+        size, reads = f"{entry.parameters:g}M", f"{entry.max_length:,}" if entry.max_length else "-"
+        facts = (entry.kind, "this install" if ours else "hub", entry.licence, size, reads)
         # The note has a line of its own: beside names of 40 letters no column is left for it.
         name = Text.assemble(
-            (entry.name, "bold" if ours else ""), "\n", (f"{entry.note}; gives {entry.score_space}", "dim")
-        )
-        size, reads = f"{entry.parameters:g}M", f"{entry.max_length:,}" if entry.max_length else "-"
-        table.add_row(name, entry.kind, "this install" if ours else "hub", entry.licence, size, reads)
-    terminal.console().print(table)
+            (entry.name, "bold" if ours else ""), "\n", ("" if wide else f"{', '.join(facts)} tokens; ", "dim"),
+            (f"{entry.note}; gives {entry.score_space}", "dim"),
+        )  # fmt: skip
+        table.add_row(name, *(facts if wide else ()))
+    console.print(table)
 
 
 @command.command(

@@ -308,9 +308,9 @@ def _print_table(
         return
     console = terminal.console()
     table = terminal.table(
-        ("", {"justify": "right", "style": "dim"}),
+        ("", {"justify": "right", "style": "dim", "no_wrap": True, "min_width": len(str(len(ranked)))}),
         ("probability" if chances else "score", {"justify": "right", "style": "cyan"}),
-        ("passage", {"ratio": 1}),
+        ("passage", {"ratio": 1, "min_width": 8}),
     )
     for row, (position, score) in enumerate(ranked):
         finite = terminal.finite(score)

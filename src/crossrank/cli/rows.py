@@ -277,6 +277,8 @@ def _row(row: Mapping[str, Any], where: str, name: str) -> Row:
     keys = [_key(row, names) for names in (TEXT_FIELDS, (TITLE_FIELD,), ID_FIELDS)]
     text, title, given = (row.get(key) for key in keys)
     if not isinstance(text, str):
+        if _names(row) & set(TEXT_FIELDS):
+            raise ReadError(f"{where}: its text is {_kind(text)}, not a string")
         held = ", ".join(map(str, list(row)[:8])) or "nothing"
         raise ReadError(
             f"{where}: a row needs its passage, a string, in one of {', '.join(TEXT_FIELDS)}; this one holds {held}"
@@ -314,5 +316,10 @@ def _key(row: Mapping[str, Any], names: Sequence[str]) -> str:
     return next((keys[name] for name in names if name in keys), "")
 
 
+def _names(row: Mapping[str, Any]) -> set[str]:
+    return {str(key).strip().lower() for key in row}
+
+
 def _kind(value: Any) -> str:
-    return {list: "a list", str: "a string", bool: "true or false", type(None): "null"}.get(type(value), "a number")
+    kinds = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Columns that a passage's text needs at least, beside which a probability is shown.
 _TEXT = 48
+# And columns of rank, score and a little text, beside which the steps of --explain are.
+_LEAST = 20
 # Options of what --no-rerank leaves out.
 _READERS = ("model", "coarse", "mix", "cache", "threshold")
 
@@ -331,17 +333,20 @@ def _print_table(answer: Answer, chances: Chances, reasons: _Reasons | None) -> 
         return
     console = terminal.console()
     names = [] if reasons is None else steps.names(answer)
+    if console.width < _LEAST + sum(3 + max(len("#100 -9.9"), len(Path(name).name)) for name in names):
+        terminal.note("There is no room here for what each step gave; --json has it.")
+        names = []
     # Beside the steps of --explain there is no room for it on a narrow terminal.
     told = any(chance is not None for chance in chances) and console.width >= _TEXT + 12 * (len(names) + 1)
     table = terminal.table(
-        ("", {"justify": "right", "style": "dim"}),
+        ("", {"justify": "right", "style": "dim", "no_wrap": True, "min_width": len(str(len(answer.passages)))}),
         ("score", {"justify": "right", "style": "cyan"}),
         *([("probability", {"justify": "right", "style": "cyan"})] if told else []),
         *((Path(name).name, {"justify": "right", "style": "dim", "no_wrap": True}) for name in names),
-        ("passage", {"ratio": 1}),
+        ("passage", {"ratio": 1, "min_width": 8}),
     )
     for row, (passage, score) in enumerate(zip(answer.passages, answer.ranking.scores.tolist(), strict=True)):
-        cells = [] if reasons is None else steps.verdicts(answer, passage.id)
+        cells = [] if not names else steps.verdicts(answer, passage.id)
         if told:
             chance = chances[row]
             cells = ["-" if chance is None else f"{chance:.1%}", *cells]
