@@ -310,6 +310,15 @@ def test_keys_that_are_none() -> None:
             Keys([bad])
 
 
+def test_a_request_for_a_websocket_is_answered_without_advice(
+    cross_encoder_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(cross_encoder_folder) as server:
+        reply = server.client.get("/health", headers={"Connection": "upgrade", "Upgrade": "websocket"})
+        assert reply.status_code == 200
+    assert "WebSocket" not in caplog.text
+
+
 def test_a_second_signal_ends_it_soon_and_in_order(
     cross_encoder_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner, Result
 
-from crossrank.cli import root, terminal
+from crossrank.cli import root, serve, terminal
 
 
 @pytest.fixture(autouse=True)
@@ -102,3 +107,21 @@ def test_no_color_is_obeyed_on_stderr(monkeypatch: pytest.MonkeyPatch, variable:
     failed = CliRunner().invoke(root, ["search", "no.index", "q", "--no-rerank"], color=True)
     for shown in (warned.output, failed.output):
         assert ("\x1b[" in shown) is (variable == "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors of POSIX")
+def test_a_closed_stdout_is_an_error_where_something_is_to_be_printed() -> None:
+    # The output was lost, and the exit code was 0.
+    for args in (["models"], ["--help"], ["models", "--json"]):
+        command = shlex.join([sys.executable, "-m", "crossrank.cli", *args])
+        done = subprocess.run(f"{command} >&-", shell=True, capture_output=True, text=True, check=False)
+        assert (done.returncode, "stdout is closed" in done.stderr) == (1, True), done.stderr
+        assert "Traceback" not in done.stderr
+    quiet = f"{shlex.join([sys.executable, '-m', 'crossrank.cli'])} rerank q passages.txt -m ./none >&-"
+    assert "none" in subprocess.run(quiet, shell=True, capture_output=True, text=True, check=False).stderr
+
+
+def test_the_log_of_the_server_below_is_lines_of_json() -> None:
+    record = logging.makeLogRecord({"msg": "Invalid HTTP request received.", "levelname": "WARNING"})
+    told = json.loads(serve._Line().format(record))
+    assert (told["level"], told["message"]) == ("warning", "Invalid HTTP request received.")

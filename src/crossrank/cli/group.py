@@ -17,7 +17,7 @@ import click
 from crossrank import __version__
 from crossrank.cli import terminal
 from crossrank.cli.exits import Exit, epilog
-from crossrank.errors import CrossrankError
+from crossrank.errors import CrossrankError, InputError
 
 # In the order people meet them; each module has a `command`.
 _COMMANDS = (
@@ -74,7 +74,17 @@ class Root(click.Group):
         if not standalone_mode:
             return run()
         _never_fail_to_print()
+        # Commands that print nothing, such as `serve`, do without it.
+        sys.stdout = sys.stdout or _Closed()
         sys.exit(_guarded(run))
+
+
+class _Closed(io.TextIOBase):
+    """In place of a stdout that is closed, of which Python has none: click would print nothing and say that it did."""
+
+    def write(self, text: str, /) -> int:
+        """Refuse it."""
+        raise InputError("stdout is closed, so there is no place for the output: send it to a file or to /dev/null")
 
 
 class _ReaderLeftError(Exception):

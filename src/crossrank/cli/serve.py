@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -188,12 +189,23 @@ def _keys(file: Path | None) -> Keys:
     return Keys([*lines, *given])
 
 
+class _Line(logging.Formatter):
+    """What uvicorn has to say, such as of bytes that are no HTTP, in lines of JSON as the access log's."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        line = {"time": round(record.created, 3), "level": record.levelname.lower(), "message": record.getMessage()}
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
 def _log_to_stderr(quiet: bool) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
     levels = {"crossrank.server": logging.INFO, "uvicorn": logging.WARNING, "opentelemetry": logging.WARNING}
     for name, level in levels.items():
         logger = logging.getLogger(name)
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_Line() if name == "uvicorn" else logging.Formatter("%(message)s"))
         logger.addHandler(handler)
         logger.setLevel(level)
         logger.propagate = False

@@ -80,6 +80,10 @@ class _Bounded(H11Protocol):
             self._stop_unread()
         super().on_response_complete()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        # uvicorn advises to install a WebSocket library; here the request is answered as if it had not asked for one.
+        pass
+
     def _idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
