@@ -125,3 +125,8 @@ def test_the_log_of_the_server_below_is_lines_of_json() -> None:
     record = logging.makeLogRecord({"msg": "Invalid HTTP request received.", "levelname": "WARNING"})
     told = json.loads(serve._Line().format(record))
     assert (told["level"], told["message"]) == ("warning", "Invalid HTTP request received.")
+
+
+def test_a_command_that_was_meant_is_named() -> None:
+    assert "Did you mean 'rerank'?" in refused("rerenk").output
+    assert "Did you mean" not in refused("xyz").output
