@@ -150,6 +150,10 @@ def test_the_page_is_let_in_by_its_own_address(service: Service, origin: str, ho
         assert f"this page is of {origin}, and the server was called as {host}; see --cors" in reply.json()["message"]
 
 
+def test_two_addresses_that_are_none_are_not_one(service: Service) -> None:
+    assert ask(service, Door(), "GET", "/info", Origin="http://a:x", Host="b:y").status_code == 403
+
+
 def test_a_file_of_keys_that_is_no_text_is_told(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_bytes("a-secret-key".encode("utf-16"))

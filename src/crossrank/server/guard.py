@@ -102,7 +102,8 @@ class Door:
         if origin in self.origins or "*" in self.origins:
             return True
         scheme, _, place = origin.partition("://")
-        return bool(place) and _place(scheme, place) == _place(scheme, host)
+        page = _place(scheme, place)
+        return page[0] != "" and page == _place(scheme, host)
 
 
 class Guard:
