@@ -396,6 +396,5 @@ class TokenStore(Protocol):
         ...
 
 
-Corpus = Mapping[str, str]
 Run = Mapping[str, Ranking]
 Qrels = Mapping[str, Mapping[str, int]]
