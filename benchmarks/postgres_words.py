@@ -38,7 +38,7 @@ Find = Callable[[str, int], list[tuple[str, float]]]
 def main() -> None:
     options = arguments()
     values: dict[str, dict[str, list[list[float]]]] = {}
-    for name in options.sets:
+    for name in sets.names(options.data, options.sets):
         judged = sets.read(options.data, name).sample(options.queries)
         with systems(judged) as finders:
             for system, find in finders.items():

@@ -5,7 +5,8 @@
 For every set the same candidates, the top of the fusion and the list that comes with the set, are scored in float32
 and in every other tier and dtype that this machine has, its GPU included. A kind passes when, on every list, nDCG@10 is
 within 0.001 of float32's, alone and mixed as the product mixes, and the mean of Kendall's tau over the queries is over
-0.99. Exits with 1 when one does not. What float32 itself is judged by is transformers, in tests/parity.
+0.99. Exits with 1 when one does not, and when there is nothing to compare. What float32 itself is judged by is
+transformers, in tests/parity.
 
 Needs the extras search and eval. Indexes and scores are kept in --cache, which benchmarks/quality.py can share.
 """
@@ -58,7 +59,10 @@ def main() -> None:
     exact = f"{library.tiers()[-1]}={EXACT}"
     if library.tiers()[-1] == "amx_bf16":
         exact = f"avx512={EXACT}"
-    rows = measured(options, exact, [kind for kind in kinds if kind != exact])
+    others = [kind for kind in kinds if kind != exact]
+    if not others:
+        sys.exit(f"nothing to compare: {exact} is what judges; name another tier or dtype with --kinds")
+    rows = measured(options, exact, others)
     for row in rows:
         print(line(row))
     summary = {
@@ -97,9 +101,9 @@ def measured(options: argparse.Namespace, exact: str, kinds: list[str]) -> list[
         made = crossrank.load(options.model, backend=backend, dtype=dtype, threads=options.threads)
         return CachedScorer(made, options.cache, None)
 
+    names = sets.names(options.data, options.sets)
     judge, others = opened(exact), {kind: opened(kind) for kind in kinds}
     embedder = crossrank.load_embedder(threads=options.threads)
-    names = options.sets or [name for name in sets.SETS if (options.data / name).is_dir()]
     rows = []
     for name in names:
         judged = sets.read(options.data, name).sample(options.queries, options.seed)

@@ -47,10 +47,13 @@ SETS = {
 
 
 def names(folder: Path, wanted: list[str] | None) -> list[str]:
-    """The sets asked for, or all known ones in the folder; ends the program where one is not there."""
+    """The sets asked for, or all known ones in the folder; ends the program where one, or every one, is not there."""
     if unknown := [name for name in wanted or () if name not in SETS or not (folder / name).is_dir()]:
         raise SystemExit(f"no such set in {folder}: {', '.join(unknown)}. Known: {', '.join(SETS)}")
-    return wanted or [name for name in SETS if (folder / name).is_dir()]
+    found = wanted or [name for name in SETS if (folder / name).is_dir()]
+    if not found:
+        raise SystemExit(f"no known set in {folder}; it needs one subfolder a set: {', '.join(SETS)}")
+    return found
 
 
 def read(folder: Path, name: str) -> JudgedSet:

@@ -63,6 +63,8 @@ def main() -> None:
     usual = (0.0, MIX, DEPTH)
     found: dict[tuple[float, float, int], list[dict[str, float]]] = {how: [] for how in (usual, *chosen)}
     names = [name for name in sets.names(options.data, options.sets) if not sets.SETS[name].given.startswith("runs/")]
+    if not names:
+        sys.exit("all of these sets come with a list of their own; name another with --sets")
     for name in names:
         judged = sets.read(options.data, name).sample(options.queries, options.seed)
         first = first_stage.search(judged, embedder, options.cache, DEPTH, None, note)
