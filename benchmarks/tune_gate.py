@@ -4,7 +4,7 @@
 
 FOLDER holds judged sets in BEIR layout. Four kinds of worthless data are made of the train part, once a seed: labels
 shuffled over all pairs, every pair again with the other label, every label 1, and ten pairs. The right verdict is
-always "base". Finished runs are not repeated.
+always "base". Finished runs are not repeated, and refused where data, settings or model are now others.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
 import machine
+from crossrank.models import named
 from crossrank.training import reading
 from crossrank.training.card import facts
 from crossrank.training.judgments import Judged, Judgments
@@ -42,6 +44,12 @@ def spoiled(judgments: Judgments, kind: str, seed: int) -> Judgments:
     return replace(judgments, rows=tuple(Judged(r.query, r.document, v) for r, v in zip(rows, labels, strict=True)))
 
 
+def made_of(data: Judgments, settings: Settings) -> str:
+    """A digest of all that decides a run: what is judged, how it is trained, and the base model."""
+    known = [asdict(replace(data, source="")), asdict(settings), named.read(None, default="small").fingerprint]
+    return sha256(json.dumps(known).encode()).hexdigest()[:16]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -60,15 +68,18 @@ def main() -> None:
         for seed in args.seeds:
             name = f"{args.set}-{kind.replace(' ', '-')}-{args.pairs}-{seed}"
             done = args.work / f"{name}.json"
+            data, settings = spoiled(drawn(judgments, args.pairs, seed), kind, seed), Settings(seed=seed)
+            which = made_of(data, settings)
             if not done.exists():
-                data = spoiled(drawn(judgments, args.pairs, seed), kind, seed)
                 began, busy = time.monotonic(), time.process_time()
                 engine = Engine(threads=args.threads)
-                outcome = tune(data, args.work / name, settings=Settings(seed=seed), engine=engine, overwrite=True)
+                outcome = tune(data, args.work / name, settings=settings, engine=engine, overwrite=True)
                 times = {"wall": time.monotonic() - began, "processor": time.process_time() - busy}
-                line = {"kind": kind, "seed": seed, **times, **facts(outcome), "folder": None}
+                line = {"kind": kind, "seed": seed, "made_of": which, **times, **facts(outcome), "folder": None}
                 done.write_text(json.dumps(line) + "\n", encoding="utf-8")
             line = json.loads(done.read_text(encoding="utf-8"))
+            if line.get("made_of") != which:
+                raise SystemExit(f"{done} is of other data, settings or model: delete it, or name another --work")
             right += line["kept"] == "base"
             print(json.dumps({key: line[key] for key in ("kind", "seed", "kept", "reasons", "processor")}), flush=True)
     print(f"{right} of {len(args.kinds) * len(args.seeds)} verdicts are right")
