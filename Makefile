@@ -69,7 +69,7 @@ models: $(RECIPES_INSTALLED)  ## train the models in the package again: make mod
 		--queries 6400 --topical 4 --tokens 128 --similarity 12 --late 0
 	.venv-recipes/bin/python recipes/train_embedder.py $(WORK) --to $(WORK)/embedder --queries 1280
 	.venv-recipes/bin/python recipes/package.py $(WORK) --rerankers small=$(WORK)/reranker fast=$(WORK)/fast \
-		--embedder $(WORK)/embedder/averaged --trained-on 24000
+		--embedder $(WORK)/embedder/averaged --trained-on 24000 --thresholds small=0.1
 	.venv-recipes/bin/python recipes/train_late.py $(WORK) --to $(WORK)/late --queries 3200 --topical 4 --tokens 128 --similarity 12
 	.venv-recipes/bin/python recipes/package.py $(WORK) --late $(WORK)/late
 

@@ -3,8 +3,9 @@
     python recipes/package.py WORK_FOLDER [--rerankers small=FOLDER fast=FOLDER tiny=FOLDER --trained-on N]
         [--embedder FOLDER] [--late FOLDER]
 
-Models that are not named stay as they are in the package. A threshold is the probability under which the best passage
-of a list is no answer; benchmarks/family.py tells what each costs.
+Models that are not named stay as they are in the package, and all of it stays as it is until everything new is made. A
+threshold is the probability under which the best passage of a list is no answer; benchmarks/family.py tells what each
+costs. A model that has one in the package is not replaced without: the old one may not fit the new calibration.
 
 Weights are stored as float16 (exact for the frozen word embeddings, 2^-11 relative for the rest), the word embeddings
 and the tokenizer once for all models, and of `late` only what is not as in `embed`. The calibration is fitted on
@@ -18,6 +19,7 @@ import argparse
 import json
 import random
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,14 @@ WORDS = "embeddings.word_embeddings.weight"
 CONFIG = (
     "model_type", "architectures", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
     "hidden_act", "max_position_embeddings", "type_vocab_size", "vocab_size", "layer_norm_eps", "pad_token_id",
+)  # fmt: skip
+
+FACTS = "crossrank.json"
+# What a folder must hold to be packaged, and what is copied of it as it is.
+MODEL = ("config.json", "model.safetensors")
+EMBED_SETTINGS = ("modules.json", "sentence_bert_config.json", "1_Pooling/config.json")
+LATE_SETTINGS = (
+    "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "1_Dense/config.json",
 )  # fmt: skip
 
 
@@ -104,11 +114,68 @@ def calibrated(work: Path, reranker: Path, trained_on: int, groups_used: int) ->
     }
 
 
-def copy(source: Path, target: Path, *names: str) -> None:
+def copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
     """Files of one folder to the same places of another."""
     for name in names:
         (target / name).parent.mkdir(exist_ok=True)
         shutil.copy(source / name, target / name)
+
+
+def named_values(parser: argparse.ArgumentParser, option: str, texts: list[str]) -> dict[str, str]:
+    """Name and value of each `NAME=VALUE`."""
+    if wrong := [text for text in texts if not all(text.partition("="))]:
+        parser.error(f"{option} takes a name, = and a value, not {', '.join(wrong)}")
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
+
+
+def refuse(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End the program when something that is asked for cannot be made; calibrating takes minutes, so it comes later."""
+    if args.rerankers and args.trained_on is None:
+        parser.error("cross-encoders are calibrated on groups that they have not seen: how many is --trained-on")
+    needed = [(Path(folder), MODEL) for folder in args.rerankers.values()]
+    needed += [(args.embedder, MODEL)] if args.embedder else []
+    needed += [(args.late, (*MODEL, *LATE_SETTINGS, "1_Dense/model.safetensors"))] if args.late else []
+    needed += [(args.work, ("groups.jsonl",))] if args.rerankers else []
+    if missing := [str(folder / name) for folder, names in needed for name in names if not (folder / name).is_file()]:
+        parser.error(f"there is no {', no '.join(missing)}")
+    for name, chance in args.thresholds.items():
+        if not 0 < chance < 1:
+            parser.error(f"a threshold is a probability over 0 and under 1, not {name}={chance:g}")
+        if name not in args.rerankers and not (args.to / name / FACTS).is_file():
+            parser.error(f"a threshold for {name}, which is neither in {args.to} nor one of --rerankers")
+    for name in args.rerankers:
+        old = facts_of(args.to / name).get("threshold")
+        if old is not None and name not in args.thresholds:
+            parser.error(f"{name} has the threshold {old} in {args.to}: say --thresholds {name}={old}, or another")
+
+
+def facts_of(folder: Path) -> dict[str, object]:
+    """What is stated of a model in the package; nothing of one that is not there."""
+    file = folder / FACTS
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def made(args: argparse.Namespace, folder: Path) -> None:
+    """Everything that is asked for, in an empty folder that is laid out as the package."""
+    shared(folder / "shared")
+    stated = {}
+    for name, checkpoint in args.rerankers.items():
+        write(folder / name, Path(checkpoint), "cross-encoder")
+        stated[name] = calibrated(args.work, Path(checkpoint), args.trained_on, args.groups)
+    for name, chance in args.thresholds.items():
+        stated[name] = stated.get(name, facts_of(args.to / name)) | {"threshold": chance}
+    for name, facts in stated.items():
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    if args.embedder is not None:
+        write(folder / "embed", args.embedder, "bi-encoder")
+        copy(start.FOLDER, folder / "embed", EMBED_SETTINGS)
+    if args.late is not None:
+        base = Path(LAYERS_OF["late"]) / "model.safetensors"
+        base = folder / base if (folder / base).exists() else args.to / base
+        write(folder / "late", args.late, "late-interaction", base)
+        copy(args.late, folder / "late", LATE_SETTINGS)
+        halve(args.late / "1_Dense" / "model.safetensors", folder / "late" / "1_Dense" / "model.safetensors")
 
 
 def main() -> None:
@@ -122,25 +189,21 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=800, help="unseen groups for the calibration")
     parser.add_argument("--to", type=Path, default=TARGET)
     args = parser.parse_args()
-    if args.rerankers and args.trained_on is None:
-        parser.error("cross-encoders are calibrated on groups that they have not seen: how many is --trained-on")
-    shared(args.to / "shared")
-    for name, _, folder in (text.partition("=") for text in args.rerankers):
-        write(args.to / name, Path(folder), "cross-encoder")
-        facts = calibrated(args.work, Path(folder), args.trained_on, args.groups)
-        (args.to / name / "crossrank.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    for name, _, chance in (text.partition("=") for text in args.thresholds):
-        file = args.to / name / "crossrank.json"
-        facts = json.loads(file.read_text(encoding="utf-8")) | {"threshold": float(chance)}
-        file.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    if args.embedder is not None:
-        write(args.to / "embed", args.embedder, "bi-encoder")
-        copy(start.FOLDER, args.to / "embed", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json")
-    if args.late is not None:
-        write(args.to / "late", args.late, "late-interaction", args.to / LAYERS_OF["late"] / "model.safetensors")
-        settings = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
-        copy(args.late, args.to / "late", *settings, "1_Dense/config.json")
-        halve(args.late / "1_Dense" / "model.safetensors", args.to / "late" / "1_Dense" / "model.safetensors")
+    args.rerankers = named_values(parser, "--rerankers", args.rerankers)
+    try:
+        thresholds = named_values(parser, "--thresholds", args.thresholds)
+        args.thresholds = {name: float(chance) for name, chance in thresholds.items()}
+    except ValueError as error:
+        parser.error(f"a threshold is a number: {error}")
+    refuse(parser, args)
+    args.to.mkdir(parents=True, exist_ok=True)
+    # Beside the package, so that a file is renamed into its place and never half there.
+    with tempfile.TemporaryDirectory(dir=args.to.parent, prefix=".package-") as folder:
+        made(args, Path(folder))
+        for file in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+            place = args.to / file.relative_to(folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(place)
 
 
 if __name__ == "__main__":
