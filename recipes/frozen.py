@@ -1,7 +1,7 @@
 """Hidden states of frozen layers: computed once for all texts of a training by the native engine, kept on disk.
 
 A training of the layers above them then costs what those layers cost. States are float16, which holds the outputs of
-the last layers of a BERT (under 30 in size) to 2^-11, less than the bfloat16 that they are computed and used in.
+the last layers of a BERT (under 30 in size) to 2^-11, less than the bfloat16 that they may be computed in.
 """
 
 from __future__ import annotations

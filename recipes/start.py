@@ -16,6 +16,14 @@ TOKENIZER_SETTINGS = {
     "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]",
 }  # fmt: skip
 
+# As in crossrank.training.network: without hardware for it, bfloat16 takes five times as long as float32.
+LOW = torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+def autocast() -> torch.autocast:
+    """bfloat16 on a processor that has it, else float32."""
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=LOW)
+
 
 def tokenizer() -> Tokenizer:
     """The start model's tokenizer, without truncation or padding."""
@@ -56,7 +64,7 @@ def padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
 def pooled(model: BertModel, rows: list[list[int]]) -> torch.Tensor:
     """Mean over tokens, then unit length; keeps gradients when they are on."""
     ids, mask = padded(rows)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with autocast():
         hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
     weights = mask[..., None].float()
     return torch.nn.functional.normalize((hidden.float() * weights).sum(1) / weights.sum(1), dim=-1)

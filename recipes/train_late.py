@@ -105,7 +105,7 @@ class LateModel(torch.nn.Module):
             part = order[begin:end]
             states, real = self._texts.states.padded([rows[i] for i in part])
             hidden = (~real)[:, None, None] * torch.finfo(torch.float32).min
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with start.autocast():
                 for layer in self.layers:
                     states = layer(states, hidden)
                 states = states if linear is None else linear(states)
@@ -130,7 +130,7 @@ def scores(model: LateModel, queries: list[int], documents: list[int]) -> torch.
     """`s` of every query with every document, (queries, documents)."""
     asked, asked_real = model.vectors(queries, query=True)
     read, read_real = model.vectors(documents, query=False)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with start.autocast():
         near = torch.einsum("qid,njd->qnij", asked, read)
     largest = near.float().masked_fill(~read_real[None, :, None], -1.0).amax(3).masked_fill(~asked_real[:, None], 0.0)
     return QUERY_TOKENS * largest.sum(2) / asked_real.sum(1)[:, None]

@@ -72,7 +72,7 @@ def logits_of(model: BertForSequenceClassification, pairs: list[tuple[list[int],
         rows = [pairs[i] for i in order[begin:end]]
         ids, mask = start.padded([row for row, _ in rows])
         types = (torch.arange(ids.shape[1])[None] >= torch.tensor([[n] for _, n in rows])).long() * mask
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with start.autocast():
             parts.append(model(input_ids=ids, attention_mask=mask, token_type_ids=types).logits[:, 0].float())
         begin = end
     return torch.cat(parts)[torch.argsort(torch.tensor(order))]
