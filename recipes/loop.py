@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,12 +18,42 @@ import start
 WARMUP = 0.05
 # Steps between two checkpoints, and between two lines of the log.
 SAVED, TOLD = 200, 25
+# Options that change nothing of what is trained.
+FREE = ("work", "to", "threads", "keep")
+
+
+def steps_of(parser: argparse.ArgumentParser, groups: int, each: int) -> int:
+    """How many steps of `each` groups there are; ends the program when there is none."""
+    if groups < each:
+        parser.error(f"a step takes {each} groups and there are {groups}: make more, or leave fewer out")
+    return groups // each
+
+
+def digest(args: argparse.Namespace, *parts: Iterable[object]) -> str:
+    """Of all that decides a training: its options, and the rows that it learns from."""
+    options = {name: value for name, value in sorted(vars(args).items()) if name not in FREE}
+    known = sha256(json.dumps(options, default=str).encode())
+    for part in parts:
+        for row in part:
+            known.update(json.dumps(row).encode() + b"\n")
+        known.update(b"\n")
+    return known.hexdigest()
 
 
 def write(model: torch.nn.Module, folder: Path) -> None:
     """The model and its tokenizer, so that `crossrank.load` reads the folder."""
     model.save_pretrained(folder)
     start.tokenizer().save(str(folder / "tokenizer.json"))
+
+
+def begun(to: Path, state_file: Path, of: str) -> dict[str, Any] | None:
+    """The last checkpoint in `to`, if there is one; ends the program where it is of another training."""
+    if not state_file.exists():
+        return None
+    state = torch.load(state_file, weights_only=True)
+    if state.get("of") != of:
+        raise SystemExit(f"{to} is of a training with other settings or data: delete it, or name another --to")
+    return state
 
 
 def train(
@@ -29,6 +63,7 @@ def train(
     step_loss: Callable[[int], tuple[torch.Tensor, int]],
     rate: float,
     keep: int = 0,
+    of: str = "",
 ) -> None:
     """Train `model`, and leave it in `to`; the same call goes on from the last checkpoint there.
 
@@ -39,16 +74,20 @@ def train(
         step_loss: the loss of step n with its gradients, and the tokens it took. It must draw from n alone.
         rate: the highest; up over WARMUP of the steps, then down to 0 on a line.
         keep: leave a model of its own every so many steps, to choose from or to average; 0 for none.
+        of: the `digest` of this training; a checkpoint of another one is refused.
     """
+    first, state_file = 0, to / "state.pt"
+    state = begun(to, state_file, of)
+    if state is not None and state["step"] == steps:
+        print(f"already finished: {to}")
+        return
     model.train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda n: min(1.0, (n + 1) / (WARMUP * steps)) * max(0.0, 1 - n / steps)
     )
-    first, state_file = 0, to / "state.pt"
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
+    if state is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
@@ -61,6 +100,7 @@ def train(
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "step": step,
+            "of": of,
             "schedule": schedule.state_dict(),
         }
         torch.save(state, state_file.with_suffix(".tmp"))

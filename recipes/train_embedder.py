@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
+import loop
 import start
 
 QUERIES_A_STEP = 32
@@ -64,7 +65,7 @@ def main() -> None:
     groups = [json.loads(line) for line in (args.work / "groups.jsonl").read_text(encoding="utf-8").splitlines()]
     random.Random(SEED + 1).shuffle(groups)
     groups = groups[: args.queries]
-    steps = len(groups) // QUERIES_A_STEP
+    steps = loop.steps_of(parser, len(groups), QUERIES_A_STEP)
     torch.manual_seed(SEED)
     model, tokenizer = start.encoder(), start.tokenizer()
     teacher = copy.deepcopy(model).eval()

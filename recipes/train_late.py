@@ -163,6 +163,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     groups = taught(args)
+    steps = loop.steps_of(parser, len(groups), QUERIES_A_STEP)
     place: dict[str, int] = {}
     for row, _ in groups:
         for text in (row["query"], *row["passages"]):
@@ -176,7 +177,8 @@ def main() -> None:
         used = sum(texts.lengths[i] for query, passages, _ in part for i in (query, *passages))
         return step_loss(model, part), used
 
-    loop.train(model, args.to, len(rows) // QUERIES_A_STEP, loss_of, args.rate, args.keep)
+    of = loop.digest(args, groups, [named.read(BASE, default=BASE).fingerprint])
+    loop.train(model, args.to, steps, loss_of, args.rate, args.keep, of)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -125,12 +126,16 @@ def main() -> None:
     groups = [json.loads(line) for line in (args.work / "groups.jsonl").read_text(encoding="utf-8").splitlines()]
     random.Random(SEED).shuffle(groups)
     groups = groups[args.skip :][: args.queries or None]
+    if not 0 <= args.topical < QUERIES_A_STEP:
+        parser.error(f"--topical is of the {QUERIES_A_STEP} queries of a step: 0 to {QUERIES_A_STEP - 1}")
     mined = QUERIES_A_STEP - args.topical
-    steps = len(groups) // mined
+    steps = loop.steps_of(parser, len(groups), mined)
     topical = []
     if args.topical:
         topical = [json.loads(line) for line in (args.work / "topical.jsonl").read_text(encoding="utf-8").splitlines()]
         random.Random(SEED).shuffle(topical)
+        if not topical:
+            parser.error(f"{args.work / 'topical.jsonl'} is empty; leave --topical out, or run topical.py again")
 
     model, tokenizer = fresh(args.begin), start.tokenizer()
 
@@ -139,7 +144,8 @@ def main() -> None:
         rows += [topical[i % len(topical)] for i in range(step * args.topical, (step + 1) * args.topical)]
         return step_loss(model, tokenizer, rows, random.Random(SEED + step), args.teacher)
 
-    loop.train(model, args.to, steps, loss_of, args.rate, args.keep)
+    begin = [] if args.begin is None else [sha256((args.begin / "model.safetensors").read_bytes()).hexdigest()]
+    loop.train(model, args.to, steps, loss_of, args.rate, args.keep, loop.digest(args, groups, topical, begin))
 
 
 if __name__ == "__main__":
