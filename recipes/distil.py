@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 from dataclasses import replace
 from hashlib import sha256
@@ -98,7 +99,7 @@ def opinions(work: Path, teacher: str, groups: list[dict], tokens: int, threads:
     first = [tokens, *((row["query"], row["passages"]) for row in groups[:SCORED])]
     which = sha256(json.dumps(first).encode()).hexdigest()
     file = work / f"scores-{model.fingerprint[:16]}-{which[:8]}.jsonl"
-    found = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    found = finished(file)
     with open(file, "a", encoding="utf-8") as out:
         for begin in range(len(found), len(groups), SCORED):
             part = groups[begin : begin + SCORED]
@@ -113,6 +114,16 @@ def opinions(work: Path, teacher: str, groups: list[dict], tokens: int, threads:
             if begin % (SCORED * 10) == 0:
                 print(f"{teacher} has read {len(found)} of {len(groups)} groups", flush=True)
     return found[: len(groups)]
+
+
+def finished(file: Path) -> list[list[float]]:
+    """The rows of a file that was being written; an unfinished last one is cut off there."""
+    if not file.exists():
+        return []
+    text = file.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    os.truncate(file, len(whole))
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def student(teacher: Path, layers: list[int]) -> BertForSequenceClassification:
@@ -174,6 +185,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     rows = taught(args, args.late)
+    steps = loop.steps_of(parser, len(rows), QUERIES_A_STEP)
     # One folder a student: trainings may run side by side.
     exported = args.to / "teacher"
     crossrank.checkpoint.export(crossrank.load(args.teacher).checkpoint, exported, overwrite=True)
@@ -183,7 +195,7 @@ def main() -> None:
         part = rows[step * QUERIES_A_STEP : (step + 1) * QUERIES_A_STEP]
         return step_loss(model, tokenizer, part, args.tokens)
 
-    loop.train(model, args.to, len(rows) // QUERIES_A_STEP, loss_of, args.rate, args.keep)
+    loop.train(model, args.to, steps, loss_of, args.rate, args.keep, loop.digest(args, rows))
 
 
 if __name__ == "__main__":

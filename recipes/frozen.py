@@ -45,7 +45,7 @@ class States:
         self._offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
         which = sha256(json.dumps([model.fingerprint, layers, *rows]).encode()).hexdigest()[:16]
         file, done = work / f"states-{which}.npy", work / f"states-{which}.done"
-        begin = int(done.read_text()) if done.exists() else 0
+        begin = int(done.read_text() or 0) if done.exists() else 0
         shape = (int(self._offsets[-1]), int(model.config["hidden_size"]))
         self._states = (
             np.load(file, mmap_mode="r+") if begin else open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
@@ -59,7 +59,9 @@ class States:
                 places = self._offsets[start] + tokens.places(batch)
                 self._states[places] = engine.states(tokens.take(batch))
             self._states.flush()
-            done.write_text(str(start + len(tokens)))
+            part = done.with_suffix(".part")
+            part.write_text(str(start + len(tokens)))
+            part.replace(done)
             print(f"{layers} frozen layers have read {start + len(tokens)} of {len(rows)} texts", flush=True)
 
     def padded(self, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
