@@ -13,8 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 import bm25s
 import numpy as np
@@ -87,20 +90,35 @@ def mine(
     return groups
 
 
+@contextmanager
+def whole_file(file: Path) -> Iterator[TextIO]:
+    """A file to write to, which has its name only when all of it is written."""
+    part = file.with_name(file.name + ".part")
+    with open(part, "w", encoding="utf-8") as out:
+        yield out
+    part.replace(file)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("train", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--passages", type=int, default=0, help="mine in at most so many of a set (default: all)")
     args = parser.parse_args()
+    if not args.train.is_dir():
+        parser.error(f"there is no folder {args.train}")
     args.work.mkdir(parents=True, exist_ok=True)
     rng = random.Random(SEED)
     # The native engine packs what torch pads: mining is mostly the embedding of 200,000 passages.
     embedder = crossrank.load_embedder(start.FOLDER)
     embedder.max_length = READ
 
-    with open(args.work / "groups.jsonl", "w", encoding="utf-8") as out:
+    written = 0
+    with whole_file(args.work / "groups.jsonl") as out:
         for whole in load(args.train, SEED):
+            if not whole.queries:
+                print(f"{whole.name}: no queries, left out", flush=True)
+                continue
             training = fewer(whole, args.passages, rng) if args.passages else whole
             place = {passage_id: n for n, passage_id in enumerate(training.passages)}
             passages = vectors(embedder, list(training.passages.values()))
@@ -121,9 +139,12 @@ def main() -> None:
                     "teacher": [round(similarity[i], 4) for i in ids],
                 }
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
+            written += kept
             print(
                 f"{training.name}: {len(training.passages)} passages, {kept} of {len(mined)} queries kept", flush=True
             )
+        if not written:
+            raise SystemExit(f"no group was made: {args.train} holds no set of sources.py with judged queries to keep")
 
 
 if __name__ == "__main__":

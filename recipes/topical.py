@@ -18,7 +18,7 @@ import bm25s
 
 import crossrank
 import start
-from groups import READ, SEED, vectors
+from groups import READ, SEED, vectors, whole_file
 from sources import load, read_jsonl
 
 SAME, OTHER = 2, 3
@@ -31,8 +31,12 @@ def main() -> None:
     parser.add_argument("train", type=Path)
     parser.add_argument("work", type=Path)
     args = parser.parse_args()
+    if not args.train.is_dir():
+        parser.error(f"there is no folder {args.train}")
     rng = random.Random(SEED)
-    sentences = next(s for s in load(args.train, SEED) if s.name == "squad_sentences")
+    sentences = next((s for s in load(args.train, SEED) if s.name == "squad_sentences"), None)
+    if sentences is None or not sentences.queries:
+        parser.error(f"groups.py leaves no questions of squad_dev in {args.train}, and these groups are made of them")
     titles = {str(row["_id"]): row.get("title") for row in read_jsonl(args.train / "squad_dev" / "corpus.jsonl.gz")}
     article = {i: titles[i.rpartition("-")[0]] for i in sentences.passages}
     ids, texts = list(sentences.passages), list(sentences.passages.values())
@@ -41,12 +45,14 @@ def main() -> None:
     embedder.max_length = READ
     queries, passages = vectors(embedder, asked), vectors(embedder, texts)
     place = {i: n for n, i in enumerate(ids)}
-    near = (queries @ passages.T).topk(DEPTH).indices.tolist()
+    depth = min(DEPTH, len(ids))
+    near = (queries @ passages.T).topk(depth).indices.tolist()
     retriever = bm25s.BM25(k1=0.9, b=0.4)
     retriever.index(bm25s.tokenize(texts, show_progress=False), show_progress=False)
-    words, _ = retriever.retrieve(bm25s.tokenize(asked, show_progress=False), k=DEPTH, show_progress=False)
+    words, _ = retriever.retrieve(bm25s.tokenize(asked, show_progress=False), k=depth, show_progress=False)
     kept = 0
-    with open(args.work / "topical.jsonl", "w", encoding="utf-8") as out:
+    args.work.mkdir(parents=True, exist_ok=True)
+    with whole_file(args.work / "topical.jsonl") as out:
         for n, (query, relevant) in enumerate(sentences.queries):
             right = next(iter(relevant))
             answers = sentences.answers.get(n, ())
@@ -72,6 +78,8 @@ def main() -> None:
             }
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
             kept += 1
+        if not kept:
+            raise SystemExit(f"no group was made of {len(asked)} questions: their articles have too few sentences")
     print(f"{kept} of {len(asked)} questions kept")
 
 
