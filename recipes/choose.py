@@ -2,11 +2,11 @@
 
     python recipes/choose.py DEV_FOLDER WORK_FOLDER MODEL [MODEL ...] [--near 0 10 15] [--over MODEL]
 
-Lists come once and are kept in WORK_FOLDER: trec_dl19's own BM25 top 100, the judged candidates of sets that judge some
-for each question, and for the others the top of BM25 and the start model together. Models are
+Lists are made once for each DEV_FOLDER and kept in WORK_FOLDER: trec_dl19's own BM25 top 100, the judged candidates of
+sets that judge some for each question, and for the others the top of BM25 and the start model together. Models are
 cross-encoders, late-interaction models, or bi-encoders such as `embed`. `--near` also measures each model's score plus
-so many times the start model's cosine: the teacher of `distil.py`. `--over` compares with one of the models, paired by
-query: the mean of the sets and its 95 % interval.
+so many times the start model's cosine: the teacher of `distil.py`. `--over` compares with one row of the table, paired
+by query: the mean of the sets and its 95 % interval.
 
 The dev sets are for choosing. What is chosen here is measured by `benchmarks/quality.py`, which runs the whole product.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import bm25s
@@ -28,6 +29,7 @@ from crossrank.evaluation.measures import per_query
 from crossrank.fusion import rrf
 from crossrank.models import named
 from crossrank.types import Ranking
+from groups import whole_file
 
 QUERIES = 60
 # Queries and candidates of each where lists are made here: a third of the product's depth, for a third of the time.
@@ -47,6 +49,9 @@ SETS = {
 SEED = 0
 # Tokens of a pair: the sets' passages mostly fit, and a choice needs no windows.
 MAX_TOKENS = 256
+
+# Of a row that is no model's.
+START = "the start model's cosine"
 
 
 @dataclass(frozen=True)
@@ -102,11 +107,13 @@ def lists_of(dev: Path, name: str, embedder: crossrank.TextEmbedder) -> list[Lis
 
 
 def kept_lists(dev: Path, work: Path) -> list[List]:
-    file = work / "dev.jsonl"
+    made_of = [str(dev.resolve()), SETS, QUERIES, MADE, DEPTH, SEED]
+    file = work / f"dev-{sha256(json.dumps(made_of).encode()).hexdigest()[:8]}.jsonl"
     if not file.exists():
         embedder = crossrank.load_embedder(start.FOLDER)
         rows = [row for name in SETS for row in lists_of(dev, name, embedder)]
-        file.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), encoding="utf-8")
+        with whole_file(file) as out:
+            out.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
     return [List(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
@@ -133,23 +140,30 @@ def values(lists: list[List], scores: list[np.ndarray]) -> dict[str, dict[str, f
     return found
 
 
+def label_of(name: str, weight: float) -> str:
+    """How a model's row is called."""
+    return name if weight == 0 else f"{name} + {weight:g} cosine"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dev", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("models", nargs="+", help="names or folders")
     parser.add_argument("--near", type=float, nargs="+", default=[0.0], help="weights of the start model's cosine")
-    parser.add_argument("--over", default=None, help="one of the models, with which the others are compared")
+    parser.add_argument("--over", default=None, help="a row with which the others are compared, as the table calls it")
     parser.add_argument("--threads", type=int, default=0, help="cores to use (default: all)")
     args = parser.parse_args()
+    labels = {(name, weight): label_of(name, weight) for name in args.models for weight in args.near}
+    if args.over not in (None, START, *labels.values()):
+        parser.error(f"--over is none of what is measured: {', '.join([START, *labels.values()])}")
     lists = kept_lists(args.dev, args.work)
-    rows = [("the start model's cosine", values(lists, [np.float32(row.near) for row in lists]))]
+    rows = [(START, values(lists, [np.float32(row.near) for row in lists]))]
     for name in args.models:
         scores = scores_of(name, lists, args.threads or None)
         for weight in args.near:
-            label = name if weight == 0 else f"{name} + {weight:g} cosine"
             mixed = [score + weight * np.float32(row.near) for score, row in zip(scores, lists, strict=True)]
-            rows.append((label, values(lists, mixed)))
+            rows.append((labels[name, weight], values(lists, mixed)))
     names = list(rows[0][1])
     print("| model | " + " | ".join(names) + " | mean |")
     print("| --- |" + " --: |" * (len(names) + 1))

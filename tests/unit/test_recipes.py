@@ -5,6 +5,7 @@ The package with the start model's weights is not needed: a module of its name p
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from collections.abc import Iterator
@@ -161,3 +162,199 @@ def test_make_models_names_the_thresholds_that_ship() -> None:
     assert thresholds == {"small": 0.1, "fast": None}
     if makefile.exists():
         assert "--thresholds small=0.1\n" in makefile.read_text(encoding="utf-8")
+
+
+# loop.py and the trainings that use it
+
+
+def weights_of(folder: Path) -> dict[str, Any]:
+    return load_file(folder / "model.safetensors")
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
+
+
+def trained(monkeypatch: pytest.MonkeyPatch, work: Path, to: str, *more: object) -> dict[str, Any]:
+    run(monkeypatch, "train_reranker", work, "--to", work / to, "--threads", 1, *more)
+    return weights_of(work / to)
+
+
+def test_a_resumed_training_ends_as_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import loop
+    import train_reranker
+
+    monkeypatch.setattr(loop, "SAVED", 1)
+    work = groups(tmp_path, 48)
+    whole = trained(monkeypatch, work, "whole")
+    step_loss, calls = train_reranker.step_loss, []
+
+    def stopped(*given: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return step_loss(*given)
+
+    monkeypatch.setattr(train_reranker, "step_loss", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        trained(monkeypatch, work, "cut")
+    assert not same(weights_of(work / "cut"), whole)
+    assert same(trained(monkeypatch, work, "cut"), whole)
+    assert len(calls) == 4
+    # Once more: nothing is left to do, and it is said.
+    trained(monkeypatch, work, "cut")
+    assert len(calls) == 4
+    assert f"already finished: {work / 'cut'}" in capsys.readouterr().out
+
+
+def test_a_training_with_other_settings_or_data_does_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = groups(tmp_path, 16)
+    trained(monkeypatch, work, "one")
+    with pytest.raises(SystemExit, match=r"one is of a training with other settings or data: delete it"):
+        trained(monkeypatch, work, "one", "--rate", 1e-3)
+    groups(tmp_path, 17)
+    with pytest.raises(SystemExit, match="other settings or data"):
+        trained(monkeypatch, work, "one")
+
+
+@pytest.mark.parametrize(
+    ("script", "more", "reason"),
+    [
+        ("train_reranker", [], "a step takes 16 groups and there are 3"),
+        ("train_reranker", ["--skip", 5], "there are 0"),
+        ("train_reranker", ["--topical", 16], "--topical is of the 16 queries of a step: 0 to 15"),
+        ("train_embedder", [], "a step takes 32 groups and there are 3"),
+    ],
+)
+def test_numbers_with_which_nothing_can_be_trained_are_refused(
+    script: str,
+    more: list[object],
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        run(monkeypatch, script, groups(tmp_path, 3), "--to", tmp_path / "to", *more)
+    assert reason in refusal(capsys)
+    assert not (tmp_path / "to").exists()
+
+
+def test_without_topical_groups_they_cannot_be_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    groups(tmp_path, 0, "topical.jsonl")
+    with pytest.raises(SystemExit):
+        trained(monkeypatch, groups(tmp_path, 32), "to", "--topical", 4)
+    assert "topical.jsonl is empty; leave --topical out" in refusal(capsys)
+
+
+# groups.py and topical.py
+
+
+def training_set(folder: Path, queries: int) -> None:
+    """A set of twelve passages; its queries ask for the first ones."""
+    things = ["bread", "cat", "planet", "yeast", "paris", "france"] * 2
+    rows = [{"_id": f"p{n}", "title": "", "text": f"the {thing} of {n}"} for n, thing in enumerate(things)]
+    (folder / "qrels").mkdir(parents=True)
+    asked = [{"_id": f"q{n}", "text": f"what is the {things[n]}"} for n in range(queries)]
+    for name, found in (("corpus", rows), ("queries", asked)):
+        with gzip.open(folder / f"{name}.jsonl.gz", "wt", encoding="utf-8") as out:
+            out.writelines(json.dumps(row) + "\n" for row in found)
+    judged = ["query-id\tcorpus-id\tscore", *(f"q{n}\tp{n}\t1" for n in range(queries))]
+    (folder / "qrels" / "train.tsv").write_text("\n".join(judged), encoding="utf-8")
+
+
+def test_a_set_without_queries_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training_set(tmp_path / "train" / "boolq", 4)
+    training_set(tmp_path / "train" / "qa_none", 0)
+    run(monkeypatch, "groups", tmp_path / "train", tmp_path / "work")
+    assert "qa_none: no queries, left out" in capsys.readouterr().out
+    rows = (tmp_path / "work" / "groups.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {json.loads(row)["set"] for row in rows} == {"boolq"}
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["groups.jsonl"]
+
+
+def test_no_groups_are_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training_set(tmp_path / "train" / "unknown", 4)
+    with pytest.raises(SystemExit, match="no group was made"):
+        run(monkeypatch, "groups", tmp_path / "train", tmp_path / "work")
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "topical", tmp_path / "train", tmp_path / "work")
+    assert "no questions of squad_dev" in refusal(capsys)
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "groups", tmp_path / "nothing", tmp_path / "work")
+    assert "there is no folder" in refusal(capsys)
+    assert not list((tmp_path / "work").glob("*.jsonl"))
+
+
+# distil.py and frozen.py
+
+
+def test_scores_go_on_after_a_line_that_was_cut(tmp_path: Path) -> None:
+    import distil
+
+    file = tmp_path / "scores.jsonl"
+    assert distil.finished(file) == []
+    file.write_text("[1.0, 2.0]\n[3.0", encoding="utf-8")
+    assert distil.finished(file) == [[1.0, 2.0]]
+    assert file.read_text(encoding="utf-8") == "[1.0, 2.0]\n"
+    assert distil.finished(file) == [[1.0, 2.0]]
+
+
+def test_frozen_states_go_on_after_a_note_that_was_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cross_encoder_folder: Path
+) -> None:
+    import frozen
+    from crossrank import checkpoint
+
+    monkeypatch.setattr(frozen, "SAVED", 2)
+    model, rows = checkpoint.read(cross_encoder_folder), [[2, n, 3] for n in range(10, 15)]
+    whole, _ = frozen.States(model, 1, rows, tmp_path).padded(range(5))
+    (note,) = tmp_path.glob("*.done")
+    assert note.read_text() == "5"
+    assert not list(tmp_path.glob("*.part"))
+    note.write_text("")
+    again, _ = frozen.States(model, 1, rows, tmp_path).padded(range(5))
+    assert torch.equal(whole, again)
+
+
+def test_a_student_learns_from_its_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import start
+
+    work, teacher = groups(tmp_path, 16), cross_encoder(tmp_path / "teacher")
+    start.tokenizer().save(str(teacher / "tokenizer.json"))
+    given = [work, "--teacher", teacher, "--to", tmp_path / "to", "--layers", 1, "--late", 0, "--threads", 1]
+    run(monkeypatch, "distil", *given)
+    assert json.loads((tmp_path / "to" / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"] == 1
+    assert len(list(tmp_path.glob("scores-*.jsonl"))) == 1
+
+
+# choose.py
+
+
+def test_a_comparison_with_what_is_not_measured_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "choose", tmp_path, tmp_path, "small", "fast", "--near", 0, 10, "--over", "smal")
+    assert "--over is none of what is measured: the start model's cosine, small, small + 10 cosine" in refusal(capsys)
+
+
+def test_lists_belong_to_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import choose
+
+    def made(dev: Path, name: str, _: object) -> list[Any]:
+        return [choose.List(name, dev.name, ["d"], ["text"], [0.5], {"d": 1})]
+
+    monkeypatch.setattr(choose, "lists_of", made)
+    assert {row.query for row in choose.kept_lists(tmp_path / "one", tmp_path)} == {"one"}
+    assert {row.query for row in choose.kept_lists(tmp_path / "two", tmp_path)} == {"two"}
+    monkeypatch.setattr(choose, "lists_of", None)
+    assert {row.query for row in choose.kept_lists(tmp_path / "one", tmp_path)} == {"one"}
