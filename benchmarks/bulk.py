@@ -199,7 +199,8 @@ def main() -> None:
     machine.limit_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         found = measure(args, Path(folder))
-    print(json.dumps({**found, "model": Path(args.model).name, "machine": machine.describe(max(args.workers))}))
+    about = {"model": Path(args.model).name, "backend": machine.backend(args.model)}
+    print(json.dumps({**found, **about, "machine": machine.describe(max(args.workers))}))
     if not all(run["same"] for run in found["runs"]):
         sys.exit("a run did not end with the bytes of one process")
 

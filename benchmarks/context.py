@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import crossrank
+import machine
 from crossrank.context import Context, assemble
 from crossrank.evaluation.beir import JudgedSet, read_set
 from crossrank.index import Index
@@ -56,6 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         measure = thresholds if options.thresholds else promises
         found = {"set": judged.name, "splits": options.splits, **measure(judged, Path(folder), options)}
+    found["machine"] = machine.describe(machine.cores())
     print(json.dumps(found, indent=1))
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -72,7 +74,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--depth", type=int, default=20, help="passages that the model reads, with --thresholds")
     parser.add_argument("--size", type=int, default=80, help="tokens of a passage")
     parser.add_argument("--overlap", type=int, default=20)
-    parser.add_argument("--out", type=Path, default=None)
+    machine.out_option(parser)
     return parser.parse_args()
 
 
@@ -157,6 +159,7 @@ def thresholds(judged: JudgedSet, folder: Path, options: argparse.Namespace) -> 
         logits = scorer.score([(text, passage.scored_text) for passage in passages])
         for name, some in (("with", passages), ("without", [p for p in passages if p.document not in answering])):
             best[name].append(_best(scorer, logits, passages, some, options.k))
+    about = {"backend": scorer.backend.name}
     rows = [
         {
             "threshold": limit,
@@ -164,7 +167,7 @@ def thresholds(judged: JudgedSet, folder: Path, options: argparse.Namespace) -> 
         }
         for limit in options.thresholds
     ]
-    return {"queries": len(best["with"]), "k": options.k, "depth": options.depth, "rows": rows}
+    return {"queries": len(best["with"]), "k": options.k, "depth": options.depth, "rows": rows, **about}
 
 
 def _best(

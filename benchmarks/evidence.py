@@ -50,7 +50,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=None, help="remember scores in this file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=machine.cores())
-    parser.add_argument("--out", type=Path, default=None, help="write the JSON here")
+    machine.out_option(parser)
     return parser.parse_args()
 
 

@@ -59,7 +59,6 @@ def main() -> None:
         print(table.markdown(), end="\n\n")
     print(machine.line(found["machine"]))
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 

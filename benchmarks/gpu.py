@@ -73,7 +73,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, help="of the short and the long pairs")
     parser.add_argument("--queries", type=int, default=50, help="timed for each contender and number of passages")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--out", type=Path, default=HERE / "results" / f"gpu-{date.today().isoformat()}.json")
+    machine.out_option(parser)
     return parser.parse_args()
 
 
@@ -101,9 +101,10 @@ def main() -> None:
         "missing": missing,
     }
     print(table(summary))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    print(f"\nWritten to {options.out}.")
+    if options.out:
+        options.out.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    else:
+        print(json.dumps(summary))
 
 
 def prepared(folder: Path, options: argparse.Namespace) -> tuple[Path, dict[str, Any], dict[str, dict[str, Any]]]:

@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+import machine
 from crossrank.errors import CrossrankError
 from crossrank.index import Index, commits
 from crossrank.index.build import Progress
@@ -209,10 +210,11 @@ def main() -> int:
         "last_words": tally.stages,
         "seconds": round(time.monotonic() - began),
     }
+    about = machine.describe(machine.cores())
     for message in tally.messages[:10]:
         print(message)
     print(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in figures.items()))
-    print(json.dumps(figures))
+    print(json.dumps({**figures, "machine": about}))
     return 1 if tally.unopened or tally.lost or tally.wrong else 0
 
 

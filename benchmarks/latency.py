@@ -38,7 +38,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--passages", nargs="+", type=int, default=[10, 50, 100])
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", type=int, default=machine.cores())
-    parser.add_argument("--out", type=Path, default=None)
+    machine.out_option(parser)
     parser.add_argument("--worker", default=None, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -66,7 +66,6 @@ def main() -> None:
     }
     print(table(summary, machine.line(about)))
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     else:
         print(json.dumps(summary))

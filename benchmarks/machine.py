@@ -33,6 +33,13 @@ def describe(threads: int) -> dict[str, Any]:
     }
 
 
+def backend(model: str | None, asked: str = "auto") -> str:
+    """The name of the backend that crossrank chooses here for a model, where a script leaves the choice to others."""
+    import crossrank
+
+    return crossrank.load(model, backend=asked).backend.name
+
+
 def judged_options(parser: argparse.ArgumentParser, queries: int) -> None:
     """What every script takes that measures on judged sets; `queries` is the default of that option.
 
@@ -44,7 +51,23 @@ def judged_options(parser: argparse.ArgumentParser, queries: int) -> None:
     parser.add_argument("--queries", type=int, default=queries, help="at most this many of a set, drawn by --seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=cores())
-    parser.add_argument("--out", type=Path, default=None, help="write the JSON here")
+    out_option(parser)
+
+
+def out_option(parser: argparse.ArgumentParser) -> None:
+    """`--out`, whose folder is there before the work begins: a long run must not end without a place for its result."""
+    parser.add_argument("--out", type=_new_file, default=None, metavar="FILE", help="write the JSON here")
+
+
+def _new_file(text: str) -> Path:
+    path = Path(text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"the folder of {path} cannot be made: {error.strerror}") from error
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder; name a file")
+    return path
 
 
 def cores() -> int:

@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="+", type=int, default=[1000, 10_000])
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--threads", type=int, default=machine.cores())
-    parser.add_argument("--out", type=Path)
+    machine.out_option(parser)
     parser.add_argument("--one", help=argparse.SUPPRESS)  # what a row's own process is asked
     options = parser.parse_args()
     if options.one:
@@ -77,7 +77,10 @@ def main() -> None:
         for pairs in options.pairs:
             asked = {"model": model, "pairs": pairs, "tokens": options.tokens, "threads": options.threads}
             command = [sys.executable, __file__, "--one", json.dumps(asked)]
-            row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+            if done.returncode:
+                sys.exit(f"{model} over {pairs} pairs ended with {done.returncode}; what it said is above")
+            row = json.loads(done.stdout)
             rows.append(row)
             print("| {model} | {pairs:,} | {tokens} | {before_mb} | {over_mb} | {seconds} |".format(**row), flush=True)
     found = {"benchmark": "memory", "machine": machine.describe(options.threads), "rows": rows}

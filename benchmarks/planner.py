@@ -57,7 +57,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--model", default=None)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=None)
+    machine.out_option(parser)
     return parser.parse_args()
 
 
@@ -66,6 +66,7 @@ def main() -> None:
     machine.limit_threads(max(options.threads))
     summary: dict[str, Any] = {"benchmark": "planner", "clock": options.clock, "seed": options.seed}
     summary["machine"] = machine.describe(options.threads[-1])
+    summary["backend"] = machine.backend(options.model)
     if "accuracy" in options.parts:
         summary["accuracy"] = {str(threads): accuracy(options, threads) for threads in options.threads}
     if {"prepare", "budgets", "stopping"} & set(options.parts):
@@ -73,7 +74,6 @@ def main() -> None:
     print(f"\n{machine.line(summary['machine'])}, {options.clock} clock")
     text = json.dumps(summary, indent=1, allow_nan=False)
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(text + "\n", encoding="utf-8")
 
 

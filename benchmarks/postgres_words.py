@@ -64,7 +64,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("data", type=Path, help="folder of judged sets, one folder each")
     parser.add_argument("--sets", nargs="+", default=["scifact", "cacm", "clapnq", "npl", "wikiqa"])
     parser.add_argument("--queries", type=int, default=100, help="at most this many of a set, drawn with seed 0")
-    parser.add_argument("--out", type=Path, default=None)
+    machine.out_option(parser)
     return parser.parse_args()
 
 

@@ -64,7 +64,6 @@ def main() -> None:
     print(report.markdown(summary, results, machine.line(about)))
     line = json.dumps(summary, allow_nan=False)
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     else:
         print(line)

@@ -75,7 +75,6 @@ def main() -> None:
         "passed": all(row["passed"] for row in rows),
     }
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     sys.exit(0 if summary["passed"] else 1)
 

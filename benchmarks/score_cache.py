@@ -28,7 +28,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--threads", type=int, default=machine.cores())
-    parser.add_argument("--out", type=Path, default=None, help="write the JSON here")
+    machine.out_option(parser)
     return parser.parse_args()
 
 

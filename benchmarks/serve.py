@@ -67,7 +67,7 @@ def arguments() -> argparse.Namespace:
         "--peers", nargs="+", default=list(PEERS), help="NAME, NAME=DTYPE; NAME@PYTHON runs it on another Python"
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--out", type=Path, default=None)
+    machine.out_option(parser)
     parser.add_argument("--engine", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -89,11 +89,11 @@ def main() -> None:
         print(f"{part}: {json.dumps(found[part])}", flush=True)
     summary = {
         "benchmark": "serve", "model": Path(options.model).name if options.model else "small", "machine": about,
+        "backend": machine.backend(options.model, options.backend),
         "clients": options.clients, "documents": options.documents, **found,
     }  # fmt: skip
     print("\n" + machine.line(about))
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     else:
         print(json.dumps(summary))

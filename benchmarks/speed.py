@@ -68,7 +68,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, help="of the short and the long pairs")
     parser.add_argument("--queries", type=int, default=100, help="timed for each contender")
     parser.add_argument("--share", type=float, default=1.0, help="of the pairs, for a quick look")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / f"speed-{date.today().isoformat()}.json")
+    machine.out_option(parser)
     return parser.parse_args()
 
 
@@ -98,9 +98,10 @@ def main() -> None:
         "missing": missing,
     }
     print(table(summary, machine.line(about)))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    print(f"\nWritten to {options.out}.")
+    if options.out:
+        options.out.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    else:
+        print(json.dumps(summary))
 
 
 def prepared(folder: Path, options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:

@@ -88,7 +88,7 @@ def main() -> None:
     if options.out:
         facts = {"benchmark": "stages", "measure": MEASURE, "sets": names, "queries": options.queries}
         facts |= {"seed": options.seed, "models": {one.checkpoint.name: one.fingerprint for one in models}}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
+        facts["backend"] = models[-1].backend.name
         text = json.dumps({**facts, "machine": about, "tables": [table.as_json()]}, indent=1, allow_nan=False)
         options.out.write_text(text + "\n", encoding="utf-8")
 

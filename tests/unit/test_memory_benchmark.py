@@ -17,11 +17,15 @@ pytestmark = [
 ]
 
 
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "benchmarks" / "memory.py"), *map(str, arguments), "--threads", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
 def test_memory_over_the_weights_is_told_by_pairs(tmp_path: Path) -> None:
-    out = tmp_path / "memory.json"
-    command = [sys.executable, str(ROOT / "benchmarks" / "memory.py"), "--pairs", "1", "40", "--tokens", "64"]
-    command += ["--models", "fast", "--threads", "1", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
+    out = tmp_path / "new" / "memory.json"
+    done = run("--pairs", 1, 40, "--tokens", 64, "--models", "fast", "--out", out)
     assert done.returncode == 0, done.stderr
     few, many = json.loads(out.read_text(encoding="utf-8"))["rows"]
     assert (few["pairs"], many["pairs"]) == (1, 40)
@@ -29,3 +33,16 @@ def test_memory_over_the_weights_is_told_by_pairs(tmp_path: Path) -> None:
         assert row["finite"]
         assert row["before_mb"] > 20
         assert 0 <= row["over_mb"] < 400
+
+
+def test_what_a_process_of_its_own_says_is_seen(tmp_path: Path) -> None:
+    done = run("--pairs", 1, "--models", tmp_path / "nothing")
+    assert done.returncode == 1
+    assert "CheckpointError" in done.stderr
+    assert done.stderr.rstrip().endswith(f"{tmp_path / 'nothing'} over 1 pairs ended with 1; what it said is above")
+
+
+def test_a_result_without_a_place_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert f"{tmp_path} is a folder; name a file" in run("--out", tmp_path).stderr
+    assert "cannot be made: " in run("--out", tmp_path / "file" / "memory.json").stderr
