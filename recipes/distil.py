@@ -182,6 +182,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, nargs="+", required=True, help="of the teacher, counted from 0")
     parser.add_argument("--rate", type=float, default=LEARNING_RATE, help="peak learning rate")
     args = parser.parse_args()
+    depth = int(named.read(args.teacher, default="small").config["num_hidden_layers"])
+    if not all(0 <= layer < depth for layer in args.layers):
+        parser.error(f"--layers are of the teacher's {depth}: 0 to {depth - 1}")
     if args.threads:
         torch.set_num_threads(args.threads)
     rows = taught(args, args.late)

@@ -26,7 +26,6 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "recipes"
-# transformers warns of classes of its own that it will no longer use.
 pytestmark = [
     pytest.mark.torch,
     pytest.mark.skipif(not RECIPES.is_dir(), reason="recipes/ is not in this distribution"),
@@ -165,6 +164,18 @@ def test_make_models_names_the_thresholds_that_ship() -> None:
 
 
 # loop.py and the trainings that use it
+
+
+@pytest.mark.parametrize("low", [True, False])
+def test_numbers_are_bfloat16_only_where_the_processor_has_them(low: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    import start
+
+    assert (torch.backends.cpu.get_cpu_capability() == "AVX512") == start.LOW
+    monkeypatch.setattr(start, "LOW", low)
+    vectors = start.pooled(start.encoder(), [[101, 105, 102]])
+    with start.autocast():
+        product = vectors @ vectors.T
+    assert product.dtype == (torch.bfloat16 if low else torch.float32)
 
 
 def weights_of(folder: Path) -> dict[str, Any]:
@@ -325,12 +336,17 @@ def test_frozen_states_go_on_after_a_note_that_was_not_written(
     assert torch.equal(whole, again)
 
 
-def test_a_student_learns_from_its_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_student_learns_from_its_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     import start
 
     work, teacher = groups(tmp_path, 16), cross_encoder(tmp_path / "teacher")
     start.tokenizer().save(str(teacher / "tokenizer.json"))
     given = [work, "--teacher", teacher, "--to", tmp_path / "to", "--layers", 1, "--late", 0, "--threads", 1]
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "distil", *given, "--layers", 0, 2)
+    assert "--layers are of the teacher's 2: 0 to 1" in refusal(capsys)
     run(monkeypatch, "distil", *given)
     assert json.loads((tmp_path / "to" / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"] == 1
     assert len(list(tmp_path.glob("scores-*.jsonl"))) == 1
