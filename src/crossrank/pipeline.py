@@ -112,7 +112,7 @@ class Pipeline:
         Raises:
             InputError: a budget that is no time over 0.
         """
-        check_real("ms", ms)
+        check_real("a budget in milliseconds", ms)
         made = replace(
             self,
             stages=tuple(paced(stage, memory) for stage in self.stages),

@@ -90,6 +90,8 @@ def test_of_many_threads_one_opens() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+# Lance, where another test has loaded it, warns at each fork; the child here computes nothing.
+@pytest.mark.filterwarnings("ignore:lance is not fork-safe")
 def test_a_child_waits_for_no_thread_of_its_parent() -> None:
     table, opening, end = sharing.Table(), threading.Event(), threading.Event()
 
