@@ -47,9 +47,9 @@ def parts(folder: Path) -> tuple[Judgments, JudgedSet]:
     return replace(whole, rows=tuple(row for row in whole.rows if row.query not in never)), tested
 
 
-def drawn(judgments: Judgments, pairs: int, seed: int, each: int = 0) -> Judgments:
+def drawn(judgments: Judgments, pairs: int, seed: int, each: int = 0, whole: bool = False) -> Judgments:
     """Whole queries, drawn, until one more would exceed the pairs; with `each`, so many documents of a query: what is
-    relevant first, the rest drawn."""
+    relevant first, the rest drawn. With `whole`, negatives are looked for in all documents, as with an index."""
     by_query: dict[str, list] = {}
     for row in judgments.rows:
         by_query.setdefault(row.query, []).append(row)
@@ -66,7 +66,10 @@ def drawn(judgments: Judgments, pairs: int, seed: int, each: int = 0) -> Judgmen
             break
         rows += by_query[query]
     # Labelled rows bring their own negatives, as a user's file would; clicks need documents to look for them in.
-    return replace(judgments, rows=tuple(rows), pool=judgments.pool if judgments.scale == "clicks" else ())
+    if judgments.scale == "clicks":
+        return replace(judgments, rows=tuple(rows))
+    pool = tuple(dict.fromkeys(row.document for row in judgments.rows)) if whole else ()
+    return replace(judgments, rows=tuple(rows), pool=pool)
 
 
 def test_groups(judged: JudgedSet, queries: int, depth: int) -> list[Group]:
@@ -99,6 +102,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=300, help="of the test part, at most, drawn with seed 0")
     parser.add_argument("--depth", type=int, default=30, help="BM25 documents a test query where none are judged")
     parser.add_argument("--each", type=int, default=0, help="judged documents of a train query, at most (default: all)")
+    parser.add_argument("--whole", action="store_true", help="mine in all documents there are, as with --index")
     parser.add_argument("--effort", type=float, default=1.0, help="as of `crossrank tune`")
     parser.add_argument("--threads", type=int, default=machine.cores())
     parser.add_argument(
@@ -115,8 +119,9 @@ def main() -> None:
         before = values(base, groups)
         for pairs in args.pairs:
             gained = [
-                one_run(args, name, pairs, seed, drawn(judgments, pairs, seed, args.each), groups, before, usual)
+                one_run(args, name, pairs, seed, data, groups, before, usual)
                 for seed in args.seeds
+                for data in [drawn(judgments, pairs, seed, args.each, args.whole)]
             ]
             total = mean(np.mean(gained, axis=0))
             relative = total.mean / before.mean()
@@ -136,7 +141,8 @@ def one_run(
     usual: Settings,
 ) -> NDArray[np.float64]:
     """Tune once, print what came of it, and give the difference of each test query."""
-    folder = args.work / "-".join(map(str, [name, pairs, *([f"{args.each}each"] if args.each else []), seed]))
+    ways = [*([f"{args.each}each"] if args.each else []), *(["whole"] if args.whole else [])]
+    folder = args.work / "-".join(map(str, [name, pairs, *ways, seed]))
     kept = folder.with_suffix(".npy")
     if kept.exists():
         return np.load(kept)
@@ -154,9 +160,9 @@ def one_run(
     made = outcome.folder or outcome.refused
     ungated = values(load(made, threads=args.threads), groups) - before if made else np.zeros(len(before))
     gained = ungated if outcome.folder else np.zeros(len(before))
-    line = {"set": name, "pairs": len(data.rows), "each": args.each, "seed": seed, "seconds": round(seconds, 1),
-            "processor_seconds": round(processor, 1), "test": str(mean(before)), "test_difference": str(mean(gained)),
-            "ungated_difference": str(mean(ungated)),
+    line = {"set": name, "pairs": len(data.rows), "each": args.each, "whole": args.whole, "seed": seed,
+            "seconds": round(seconds, 1), "processor_seconds": round(processor, 1),
+            "test": str(mean(before)), "test_difference": str(mean(gained)), "ungated_difference": str(mean(ungated)),
             "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, **facts(outcome)}  # fmt: skip
     line["folder"] = None if outcome.folder is None else outcome.folder.name
     line["refused"] = None if outcome.refused is None else outcome.refused.name

@@ -293,6 +293,23 @@ def test_held_out_queries_beyond_what_is_measured_are_not_trained_on(
             assert (material.fold[:30] == -1).all()
 
 
+@pytest.mark.parametrize(("tokens", "least", "most"), [(100_000, 23, 23), (1_600, 1, 6), (600, 0, 0)])
+def test_held_out_queries_are_ranked_with_distractors_where_there_is_time(
+    cross_encoder_folder: Path, tokens: int, least: int, most: int
+) -> None:
+    labels = (1.0, 0.0, 0.0, 0.0)
+    groups = [Group(f"what is {q}", (f"bread {q}", "cat", "planet", "yeast"), labels) for q in range(20)]
+    settings = replace(QUICK, measured_tokens=tokens)
+    material = gathered(groups, (), "labels", lambda qs, depth: [[f"paris {n}" for n in range(depth)] for _ in qs],
+                        (), settings)  # fmt: skip
+    read = checkpoint.read(cross_encoder_folder)
+    ready = prepared.Prepared(read, material, settings, ONE, {}, lambda now: None)
+    ready.hold_out()
+    for one in ready.material.shown:
+        assert least <= (one.distractor > 0).sum() <= most
+        assert len(one.trained) == 8  # its own four and four hard ones; an easy one there is not
+
+
 @pytest.mark.parametrize(("asked", "folds"), [(None, 1), (2, 2)])
 def test_where_few_queries_can_be_measured_one_part_is_held_out(
     tmp_path: Path, cross_encoder_folder: Path, asked: int | None, folds: int

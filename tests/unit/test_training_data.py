@@ -395,6 +395,26 @@ def test_judged_negatives_spare_mining() -> None:
     assert negatives.mine([group], nearest, (), 0.0, seed=0)[0].judged.all()
 
 
+def test_distractors_are_the_next_hardest_and_not_trained_on() -> None:
+    group = Group("q", tuple("abcdefghij"), (1.0, *[0.0] * 9))
+    one = negatives.mine([group], nearest, [f"far {n}" for n in range(9)], 0.0, seed=0, measured=12)[0]
+    assert {text: rank for text, rank in zip(one.documents, one.distractor.tolist(), strict=True) if rank} == {
+        "near 0": 1,
+        "near 1": 2,
+        "near 2": 3,
+    }
+    assert sorted(one.documents[i] for i in one.trained) == list(group.documents)
+    assert one.labels.sum() == one.labels[one.documents.index("a")] == 1
+    fewer = one.hardest(1)
+    assert sorted(fewer.documents) == [*group.documents, "near 0"]
+    assert [fewer.documents[i] for i in np.flatnonzero(fewer.distractor)] == ["near 0"]
+    assert len(one.hardest(0)) == len(group.documents)
+
+    one = negatives.mine([Group("q", ("right",), (1.0,))], nearest, (), 0.0, seed=0, wanted=4, measured=12)[0]
+    assert len(one) == 13
+    assert sorted(one.documents[i] for i in one.trained) == ["near 0", "near 1", "near 2", "right"]
+
+
 LONG = "A failed upload is retried three times before it is given up."
 
 
@@ -451,8 +471,9 @@ def test_a_mined_document_above_every_relevant_one_is_doubtful() -> None:
 
 
 def shown_(labels: list[float]) -> negatives.Shown:
-    return negatives.Shown("q", tuple(map(str, range(len(labels)))), np.array(labels), np.ones(len(labels), bool),
-                           np.zeros(len(labels), bool), np.zeros(0, np.float32))  # fmt: skip
+    n = len(labels)
+    return negatives.Shown("q", tuple(map(str, range(n))), np.array(labels), np.ones(n, bool), np.zeros(n, int),
+                           np.zeros(n, bool), np.zeros(0, np.float32))  # fmt: skip
 
 
 ranked_labels = st.lists(st.integers(-1, 3).map(float), min_size=2, max_size=14)

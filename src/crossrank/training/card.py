@@ -101,7 +101,8 @@ General questions; at most {settings.most_loss:g} may be lost:
 ## How it was made
 
 - **Data**: {source}: {counts.get("queries", 0)} queries, {counts.get("pairs", 0)} judged pairs,
-  {counts.get("mined", 0)} mined documents, {counts.get("doubtful", 0)} of them likely relevant and not trained on.
+  {counts.get("mined", 0)} mined documents, {counts.get("doubtful", 0)} of them likely relevant and not trained on;
+  {counts.get("distractors", 0)} more that only held-out queries are ranked with.
 - **Training**: loss {plan.loss}; {plan.repeats} x {counts.get("folds", 1)} trainings of {plan.epochs} epochs, at most
   {plan.queries} queries an epoch, {settings.candidates} documents a query, {settings.queries_a_step} queries a step;
   AdamW, rate {plan.rate:g}; the upper {plan.layers} layers and the head; {length} tokens; weight

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from crossrank.training import folds, measuring
 from crossrank.training.judgments import Group, Scale, threshold
-from crossrank.training.negatives import WANTED, Nearest, Shown, mine
+from crossrank.training.negatives import MEASURED, WANTED, Nearest, Shown, mine
 from crossrank.training.settings import FOLDS, Settings
 
 # Held-out queries of one part are cut into so many blocks, to choose the epoch on the others.
@@ -66,6 +66,13 @@ class Material:
         fold[rows], block[rows] = 0, _blocks([self.shown[row].query for row in rows.tolist()], seed)
         return replace(self, fold=fold, block=block)
 
+    def with_distractors(self, rows: NDArray[np.int64], most: int) -> Material:
+        """The same with the `most` hardest distractors of each query in `rows`, and none of the others."""
+        if not any(one.distractor.any() for one in self.shown):
+            return self
+        measured = set(rows.tolist())
+        return self.showing([one.hardest(most if i in measured else 0) for i, one in enumerate(self.shown)])
+
     def values(self, rows: NDArray[np.int64], scores: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
         """nDCG@10 of the queries in `rows` with these scores."""
         shown = [self.shown[i] for i in rows.tolist()]
@@ -94,7 +101,7 @@ class Material:
         deviation = float(everything.std()) or 1.0
         return np.asarray((labels - everything.mean()) / deviation * spread, dtype=np.float32)
 
-    def with_base(self, shown: Sequence[Shown]) -> Material:
+    def showing(self, shown: Sequence[Shown]) -> Material:
         """The same with other `shown`."""
         return replace(self, shown=tuple(shown))
 
@@ -110,20 +117,21 @@ def gathered(
 ) -> Material:
     """Mine negatives for all queries and deal the folds; with `held_out`, those are the only fold.
 
-    A teacher's scores are taken as they are: mined documents would have none. For `never` see `mine`.
+    A teacher's scores are taken as they are: mined documents would have none. For `never` see `mine`. All distractors
+    are there still, see `Material.with_distractors`.
     """
     everything = [*groups, *held_out]
     limit = threshold(everything, scale)
     labels = [label for group in everything for label in group.labels]
-    wanted = 0 if scale == "scores" else WANTED
-    shown = mine(everything, nearest, pool, limit, settings.seed, wanted, never)
+    wanted, measured = (0, 0) if scale == "scores" else (WANTED, MEASURED)
+    shown = mine(everything, nearest, pool, limit, settings.seed, wanted, never, measured)
     if held_out:
         fold = np.array([-1] * len(groups) + [0] * len(held_out), dtype=np.int64)
         block = np.full(len(fold), -1)
         block[len(groups) :] = _blocks([group.query for group in held_out], settings.seed)
     else:
         fold = block = folds.assign([group.query for group in groups], settings.folds or FOLDS, settings.seed)
-    telling = np.array([measuring.telling(one) for one in shown], dtype=np.bool_)
+    telling = np.array([measuring.telling(one.hardest(0)) for one in shown], dtype=np.bool_)
     return Material(tuple(shown), fold, block, telling, scale, limit, min(labels), max(labels))
 
 

@@ -31,7 +31,7 @@ def values(
 ) -> NDArray[np.float64]:
     """nDCG@10 of each query, shape (n,). Equal scores keep the order of the documents, which is shuffled.
 
-    >>> one = Shown("q", ("a", "b"), np.array([0.0, 1.0]), np.ones(2, bool), np.zeros(2, bool), np.zeros(0))
+    >>> one = Shown("q", ("a", "b"), np.array([0.0, 1.0]), *np.zeros((3, 2), int), np.zeros(0))
     >>> values([one], [np.float32([0, 1])], "labels", 0, 1).tolist()
     [1.0]
     """
@@ -57,7 +57,7 @@ def expected(
     Source: M. Taylor et al. 2008, "SoftRank: optimizing non-smooth rank metrics", equations 6 to 9: each score is the
     mean of a normal distribution; documents are compared two by two, as if comparisons were independent.
 
-    >>> one = Shown("q", ("a", "b"), np.array([0.0, 1.0]), np.ones(2, bool), np.zeros(2, bool), np.zeros(0))
+    >>> one = Shown("q", ("a", "b"), np.array([0.0, 1.0]), *np.zeros((3, 2), int), np.zeros(0))
     >>> near, far = (expected([one], [np.float32([0, s])], "labels", 0, 1)[0] for s in (1.0, 100.0))
     >>> bool(near == far), round(float(near), 3)
     (True, 0.999)

@@ -50,7 +50,7 @@ class Outcome:
         plan: what was done; None when nothing was trained.
         point: epoch and share of the tuned weights.
         calibration: slope and intercept on held-out queries; None where it cannot be told.
-        counts: queries, pairs, mined and doubtful documents, measured queries.
+        counts: queries, pairs, mined and doubtful documents, distractors, measured queries.
         resumed: whether an interrupted tuning was gone on with.
         seconds: of this call.
         refused: where a trained model that the gate refused was written, if that was asked for.

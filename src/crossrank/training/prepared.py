@@ -90,18 +90,23 @@ class Prepared:
         return fitting(found.tokens.lengths, self.read.max_length)
 
     def hold_out(self) -> NDArray[np.int64]:
-        """Which queries are measured on, as many as `Settings.measured_tokens` rank.
+        """Which queries are measured on, as many as `Settings.measured_tokens` rank, with distractors for what is left.
 
         Where a fold has more of them, these are held out instead of folds: the others would be for nothing.
         """
         encoder = PairEncoder(self.read.tokenizer(), self.read.max_length)
-        lengths = np.array([_tokens(encoder, one).offsets[-1] for one in self.material.shown], dtype=np.int64)
+        plain = [one.hardest(0) for one in self.material.shown]
+        lengths = np.array([_tokens(encoder, one).offsets[-1] for one in plain], dtype=np.int64)
         material, settings = self.material, self.settings
         rows = material.measured(lengths, settings.measured_tokens, settings.seed)
+        used, documents = lengths[rows].sum(), sum(len(plain[row]) for row in rows.tolist())
+        # A distractor is taken to be as long as the other documents are.
+        left = int((settings.measured_tokens - used) * documents / (used * len(rows))) if len(rows) else 0
+        self.material = material.with_distractors(rows, left)
         parts = len(material.parts)
         # A held-out file is one part, and what of it is not measured is not trained on either.
         if settings.folds is None and parts > 1 and FEWEST_HELD_OUT <= len(rows) <= material.telling.sum() / parts:
-            self.material = material.holding_out(rows, settings.seed)
+            self.material = self.material.holding_out(rows, settings.seed)
         return rows
 
     def score_base(self, work: Work, rows: NDArray[np.int64]) -> None:
@@ -124,7 +129,7 @@ class Prepared:
             found = kept(name, [shown[i] for i in places.tolist()], reads)
             for i, scores in zip(places.tolist(), found, strict=True):
                 base[i] = scores
-        self.material = self.material.with_base(scored(shown, base, self.material.limit))
+        self.material = self.material.showing(scored(shown, base, self.material.limit))
         # Targets of a training, so of what it reads.
         trained = CrossEncoder(self.read, scorer.backend, FIRST, self.general_length)
         found = kept("remembered", self.remembered, trained)

@@ -152,7 +152,7 @@ def _run(
     counts = {
         "queries": len(material.shown),
         "pairs": sum(int(one.judged.sum()) for one in material.shown),
-        "mined": sum(int((~one.judged).sum()) for one in material.shown),
+        "mined": sum(int((~one.judged & (one.distractor == 0)).sum()) for one in material.shown),
     }
     if telling < gate.FEWEST_HELD_OUT:
         return Outcome(gate.decide(np.zeros(telling), np.zeros(telling), [], chosen=False), findings, counts=counts)
@@ -161,7 +161,9 @@ def _run(
     prepared.score_base(work, rows)
     prepared.encode()
     doubtful = sum(int(one.doubtful.sum()) for one in prepared.material.shown)
-    counts |= {"doubtful": doubtful, "measured": len(rows), "folds": len(prepared.material.parts)}
+    distractors = sum(int((one.distractor > 0).sum()) for one in prepared.material.shown)
+    counts |= {"doubtful": doubtful, "distractors": distractors}
+    counts |= {"measured": len(rows), "folds": len(prepared.material.parts)}
     plan = prepared.plan()
     network = net.Network(prepared.read, plan.layers, prepared.engine.device)
     trainings = Trainings(prepared, work, network, plan, rows)
