@@ -164,12 +164,13 @@ def flash_as_documented(
 def with_flash(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> Card:
     """The engine on the CPU, with what stands for the kernel."""
     monkeypatch.setattr(attention, "best", lambda device, dtype, size: Varlen(flash_as_documented))
+    from crossrank.backends import sharing
     from crossrank.backends.cuda import model
 
-    model._shared.clear()
+    # Of its own, so that no other test gets a model with this kernel.
+    monkeypatch.setattr(model, "_shared", sharing.Table())
     found = Card(checkpoint, CPU, torch.float32, rounded=True)
     assert not found._model.attention.padded
-    model._shared.clear()
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Hashable
 
 from crossrank import cores, extras
 from crossrank.backends import cpu, cuda, reference, sharing
@@ -18,7 +19,7 @@ ON_CPU = ("auto", "cpu", "cpu:0")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # A GPU's context, and the threads of torch, do not reach over a fork; weights in memory do.
 FORKED = ("cuda", "torch")
-_open = sharing.Table()
+_open: sharing.Table[Backend] = sharing.Table()
 
 
 def open(
@@ -52,29 +53,38 @@ def open(
     _check(name, tier, device, dtype)
     check_threads(threads)
     chosen = _choose(checkpoint, device, dtype)[0] if name == "auto" else name
+    settings, make = _resolved(checkpoint, chosen, tier, device, dtype, threads)
     model = sharing.identity(checkpoint)
     if model is None:
-        return _opened(checkpoint, chosen, tier, device, dtype, threads)
-    used = cores.available() if threads is None else threads
-    key = (model, chosen, tier, device, dtype, used, os.getpid() if chosen in FORKED else 0)
-    return _open.get(key, lambda: _opened(checkpoint, chosen, tier, device, dtype, threads))
+        return make()
+    return _open.get((model, chosen, settings, os.getpid() if chosen in FORKED else 0), make)
 
 
-def _opened(checkpoint: Checkpoint, chosen: str, tier: str, device: str, dtype: str, threads: int | None) -> Backend:
+def _resolved(
+    checkpoint: Checkpoint, chosen: str, tier: str, device: str, dtype: str, threads: int | None
+) -> tuple[Hashable, Callable[[], Backend]]:
+    """What tells one open backend of a model from another, and how it is opened.
+
+    "cuda" is another card after torch.cuda.set_device, so that cards and their formats are looked up each time.
+    """
     if chosen == "torch":
         from crossrank.backends import torch  # needs the extra, which the base install leaves out
 
-        return torch.Torch(checkpoint, device, dtype)
+        place = torch.resolved(device, dtype)
+        return place, lambda: torch.Torch(checkpoint, *place)
     if chosen == "cuda":
-        return cuda.open(checkpoint, device, dtype)
+        places = cuda.places(checkpoint, device, dtype)
+        return places, lambda: cuda.open(checkpoint, places)
     _check_cpu(chosen, device, dtype)
     if chosen == "cpu":
-        return cpu.Native(checkpoint, dtype, tier or None, threads)
+        # As they were asked for: a pickle takes what is best where it is read only in the place of what nobody named.
+        used = cores.available() if threads is None else threads
+        return (tier, dtype, used), lambda: cpu.Native(checkpoint, dtype, tier or None, threads)
     if chosen == "fake":
         from crossrank.backends import fake
 
-        return fake.Fake(checkpoint)
-    return reference.Reference(checkpoint)
+        return (), lambda: fake.Fake(checkpoint)
+    return (), lambda: reference.Reference(checkpoint)
 
 
 def _named(name: str) -> tuple[str, str]:

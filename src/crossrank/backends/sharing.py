@@ -7,36 +7,37 @@ import os
 import threading
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from weakref import WeakValueDictionary
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet, WeakValueDictionary
 
 from crossrank.checkpoint import Checkpoint
-from crossrank.types import Backend
+
+Held = TypeVar("Held")
 
 
 def identity(checkpoint: Checkpoint) -> Hashable | None:
     """What a backend reads of a checkpoint: equal as long as neither its settings nor its files have changed.
 
-    Files are told by where they are, their size and their times, which takes no reading; the time of the last change of
-    a file's entry cannot be set back. None when a file is gone, about which opening the model has more to say.
+    Files are told by device, number, size and times, which takes no reading and is the same by every path to them. The
+    time of the last change of a file's entry cannot be set back. None when a file is gone: opening the model says more.
     """
-    modules = {path for path, _ in checkpoint.modules.values()}
-    paths = [*checkpoint.weights, *checkpoint.shared, *sorted(modules)]
     try:
-        files = tuple(_facts(path) for path in paths)
+        files = tuple(tuple(map(_facts, paths)) for paths in (checkpoint.weights, checkpoint.shared))
+        modules = tuple((name, held, _facts(path)) for name, (path, held) in sorted(checkpoint.modules.items()))
     except OSError:
         return None
     config = json.dumps(checkpoint.config, sort_keys=True, default=str)
-    said = (checkpoint.folder, checkpoint.architecture, checkpoint.kind, checkpoint.labels, checkpoint.token_types)
-    return (*said, config, tuple(sorted((name, *held) for name, held in checkpoint.modules.items())), files)
+    said = (checkpoint.architecture, checkpoint.kind, checkpoint.labels, checkpoint.token_types)
+    return (*said, config, files, modules)
 
 
-def _facts(path: Path) -> tuple[str, int, int, int, int, int]:
+def _facts(path: Path) -> tuple[int, int, int, int, int]:
     found = path.stat()
-    return str(path), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-class Table:
-    """Backends that somebody holds, by what they were opened for. Many threads may ask; one of them opens.
+class Table(Generic[Held]):
+    """What somebody holds, by what it was opened for. Many threads may ask; one of them opens.
 
     >>> from crossrank.backends.fake import Fake
     >>> table = Table()
@@ -46,30 +47,68 @@ class Table:
     """
 
     def __init__(self) -> None:
-        self._held: WeakValueDictionary[Hashable, Backend] = WeakValueDictionary()
-        self._unlock()
-        # A child may be forked while another thread opens a model, and no thread of the child would ever end that.
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._unlock)
+        self._held: WeakValueDictionary[Hashable, Held] = WeakValueDictionary()
+        self.unlock()
+        _tables.add(self)
 
-    def _unlock(self) -> None:
+    def __len__(self) -> int:
+        """How many are held."""
+        return len(self._held)
+
+    def unlock(self) -> None:
+        """Wait for no thread that is opening something now."""
         self._guard = threading.Lock()
         # One for each that is being opened, so that two models load at once.
-        self._opening: WeakValueDictionary[Hashable, Lock] = WeakValueDictionary()
+        self._opening: WeakValueDictionary[Hashable, _Opening] = WeakValueDictionary()
 
-    def get(self, key: Hashable, make: Callable[[], Backend]) -> Backend:
-        """The backend of this key: the one that is open, else the one that `make` opens."""
+    def get(self, key: Hashable, make: Callable[[], Held]) -> Held:
+        """The one of this key that is open, else the one that `make` opens.
+
+        Raises:
+            Exception: what `make` raised, here or in the thread that was waited for. The next call tries again.
+        """
         with self._guard:
-            lock = self._opening.setdefault(key, Lock())
-        with lock.held:
-            found = self._held.get(key)
-            if found is None:
-                found = self._held[key] = make()
-            return found
+            opening = self._opening.setdefault(key, _Opening())
+        try:
+            with opening.lock:
+                if opening.failed is not None:
+                    raise opening.failed
+                found = self._held.get(key)
+                if found is None:
+                    found = self._held[key] = self._made(key, make, opening)
+                return found
+        finally:
+            # An error knows this frame, which must not know the error: what failed to load would wait for gc.
+            del opening
+
+    def _made(self, key: Hashable, make: Callable[[], Held], opening: _Opening) -> Held:
+        try:
+            return make()
+        except Exception as error:
+            opening.failed = error
+            with self._guard:
+                self._opening.pop(key, None)
+            raise
+        finally:
+            del opening
 
 
-class Lock:
-    """A lock that a weak reference can point to on every Python."""
+class _Opening:
+    """Held by the thread that opens something, and waited for by those that want the same."""
 
     def __init__(self) -> None:
-        self.held = threading.Lock()
+        self.lock = threading.Lock()
+        self.failed: Exception | None = None
+
+
+_tables: WeakSet[Table[Any]] = WeakSet()
+
+
+def _unlock() -> None:
+    for table in _tables:
+        table.unlock()
+
+
+# A child may be forked while another thread opens a model, and no thread of the child would ever end that.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)

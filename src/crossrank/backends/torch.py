@@ -30,14 +30,8 @@ class Torch:
     padded = True
 
     def __init__(self, checkpoint: Checkpoint, device: str = "auto", dtype: str = "auto") -> None:
-        cuda = torch.cuda.is_available()
-        if device.startswith("cuda") and not cuda:
-            raise InputError("device='cuda' was asked for but torch sees no GPU; use device='cpu' or check the driver")
-        try:
-            self._device = torch.device(("cuda" if cuda else "cpu") if device == "auto" else device)
-        except RuntimeError as error:  # cuda:all
-            raise InputError(f"the torch backend computes on one device, not on {device}; use device='cuda'") from error
-        chosen = dtype if dtype != "auto" else ("float32" if self._device.type == "cpu" else "bfloat16")
+        device, chosen = resolved(device, dtype)
+        self._device = torch.device(device)
         self.name = f"torch ({self._device.type}, {chosen})"
         self._labels = checkpoint.labels
         self._limits = Limits.of(checkpoint)
@@ -115,6 +109,25 @@ class Torch:
             arrays["token_type_ids"] = np.zeros_like(ids)
             arrays["token_type_ids"][mask] = tokens.types
         return {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}
+
+
+def resolved(device: str, dtype: str) -> tuple[str, str]:
+    """The device with its number, and the number format, that these names mean now.
+
+    Raises:
+        InputError: torch sees no GPU, or several devices are named.
+    """
+    cuda = torch.cuda.is_available()
+    if device.startswith("cuda") and not cuda:
+        raise InputError("device='cuda' was asked for but torch sees no GPU; use device='cpu' or check the driver")
+    try:
+        found = torch.device(("cuda" if cuda else "cpu") if device == "auto" else device)
+    except RuntimeError as error:  # cuda:all
+        raise InputError(f"the torch backend computes on one device, not on {device}; use device='cuda'") from error
+    if found.type == "cpu":
+        return "cpu", "float32" if dtype == "auto" else dtype
+    number = torch.cuda.current_device() if found.index is None else found.index
+    return f"cuda:{number}", "bfloat16" if dtype == "auto" else dtype
 
 
 def model_of(checkpoint: Checkpoint, attention: str = "sdpa") -> Any:

@@ -115,12 +115,13 @@ def _locate(source: str | Path, revision: str | None, options: Mapping[str, Any]
         )
     if revision is not None and path.exists():
         raise CheckpointError(f"{path} is on this machine and has no revisions: leave revision={revision!r} out")
+    # From here on absolute: a scorer may be pickled, or share its backend, after the working directory has changed.
     if path.is_dir():
-        return path, ()
+        return path.absolute(), ()
     if path.is_file():
         if path.suffix != ".safetensors":
             raise CheckpointError(f"{path} is neither a folder nor a .safetensors file. Give the folder that holds it.")
-        return path.parent, (path,)
+        return path.absolute().parent, (path.absolute(),)
     text = str(source)
     name, mark, after = text.partition("@")
     if mark and not isinstance(source, Path) and HUB_NAME.fullmatch(name):
@@ -132,7 +133,7 @@ def _locate(source: str | Path, revision: str | None, options: Mapping[str, Any]
         raise CheckpointError(f"there is no model folder {text!r}. Check the path; hub names look like owner/model.")
     from crossrank.checkpoint import hub  # half a second of imports that a folder does not need
 
-    return hub.folder(text, revision=revision, **options), ()
+    return hub.folder(text, revision=revision, **options).absolute(), ()
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from crossrank.backends.limits import Limits, check_seen, check_threads
 from crossrank.backends.reference.parameters import number
 from crossrank.checkpoint import Checkpoint
 from crossrank.errors import CheckpointError, InputError
-from crossrank.types import Pooling, Tokens
+from crossrank.types import Backend, Pooling, Tokens
 
 __all__ = ["Native", "maxsim", "obstacle", "peak", "tiers"]
 
@@ -69,8 +70,9 @@ def choose(tier: str | None, dtype: str, checkpoint: Checkpoint) -> tuple[str, s
 class Native:
     """The forward pass in C++. Safe to share between threads and across a fork: weights are read-only.
 
-    A copy is the object itself. A pickle holds no weights: it reads the checkpoint again, which must be where it was,
-    and takes the best instruction set there where none was asked for.
+    A copy is the object itself. A pickle holds no weights: where it is read, `backends.open` gives the model that is
+    open already or reads the checkpoint again, which must be where it was; and it takes the best instruction set there
+    where none was asked for.
 
     Args:
         checkpoint: the model.
@@ -109,8 +111,11 @@ class Native:
         self._tables = described.tables
         weakref.finalize(self, _destroy, self._library, self._engine, self._tables)
 
-    def __reduce__(self) -> tuple[type[Native], tuple[Checkpoint, str, str | None, int | None]]:
-        return Native, self._asked
+    def __reduce__(self) -> tuple[Callable[..., Backend], tuple[Checkpoint, str, str, str, int | None]]:
+        from crossrank import backends  # which imports this module
+
+        checkpoint, dtype, tier, threads = self._asked
+        return backends.open, (checkpoint, f"cpu:{tier}" if tier else "cpu", "cpu", dtype, threads)
 
     def __copy__(self) -> Native:
         # Two objects with one engine would free it twice.

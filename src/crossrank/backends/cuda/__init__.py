@@ -6,6 +6,9 @@ is computed; the engine takes the weights that `reference` has read and checked.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from crossrank import extras
 from crossrank.backends import reference
 from crossrank.backends.cuda import driver
@@ -13,7 +16,10 @@ from crossrank.checkpoint import Checkpoint
 from crossrank.errors import CheckpointError
 from crossrank.types import TokenBackend
 
-__all__ = ["driver", "obstacle", "open", "unseen"]
+if TYPE_CHECKING:
+    from crossrank.backends.cuda.layers import Place
+
+__all__ = ["driver", "obstacle", "open", "places", "unseen"]
 
 
 def obstacle(checkpoint: Checkpoint) -> str | None:
@@ -35,8 +41,8 @@ def unseen() -> str | None:
     return devices.unseen()
 
 
-def open(checkpoint: Checkpoint, device: str = "auto", dtype: str = "auto") -> TokenBackend:
-    """The model on one card, or on several behind one scorer.
+def places(checkpoint: Checkpoint, device: str = "auto", dtype: str = "auto") -> tuple[Place, ...]:
+    """The cards that these names mean now, and the number format on each.
 
     Args:
         checkpoint: the model.
@@ -58,4 +64,11 @@ def open(checkpoint: Checkpoint, device: str = "auto", dtype: str = "auto") -> T
         )
     from crossrank.backends.cuda import cards
 
-    return cards.open(checkpoint, device, dtype)
+    return cards.places(device, dtype)
+
+
+def open(checkpoint: Checkpoint, places: Sequence[Place]) -> TokenBackend:
+    """The model on one card, or on several behind one scorer; `places` says which."""
+    from crossrank.backends.cuda import cards
+
+    return cards.open(checkpoint, places)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from crossrank import extras
 from crossrank.backends.cuda import devices
 from crossrank.backends.cuda.card import Card
+from crossrank.backends.cuda.layers import Place
 from crossrank.checkpoint import Checkpoint
 from crossrank.types import Pooling, TokenBackend, Tokens
 
@@ -25,12 +26,15 @@ Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 
-def open(checkpoint: Checkpoint, device: str, dtype: str) -> TokenBackend:
+def places(device: str, dtype: str) -> tuple[Place, ...]:
+    """See `crossrank.backends.cuda.places`."""
+    found = devices.named(device)
+    return tuple(Place(card, devices.format_of(dtype, torch.cuda.get_device_capability(card))) for card in found)
+
+
+def open(checkpoint: Checkpoint, places: Sequence[Place]) -> TokenBackend:
     """See `crossrank.backends.cuda.open`."""
-    found = [
-        Card(checkpoint, card, devices.format_of(dtype, torch.cuda.get_device_capability(card)))
-        for card in devices.named(device)
-    ]
+    found = [Card(checkpoint, place.device, place.dtype) for place in places]
     return found[0] if len(found) == 1 else Cards(found)
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Hashable
-from threading import Lock
 from typing import Any, Literal
-from weakref import WeakValueDictionary
 
 from crossrank import extras
-from crossrank.backends import reference
+from crossrank.backends import reference, sharing
 from crossrank.backends.cuda import attention, fusing
 from crossrank.backends.cuda.batch import Batch
 from crossrank.backends.cuda.bert import Bert
@@ -24,8 +20,8 @@ from torch import Tensor  # noqa: E402
 
 Output = Literal["scores", "mean", "first", "states"]
 
-_shared: WeakValueDictionary[Hashable, Model] = WeakValueDictionary()
-_loading = Lock()
+# Beside that of `backends.open`: an engine over several cards has a model on each, which others may use alone.
+_shared: sharing.Table[Model] = sharing.Table()
 
 
 class Model:
@@ -62,17 +58,5 @@ class Model:
 
 def shared(checkpoint: Checkpoint, place: Place) -> Model:
     """The model of these files on this device, loaded when no engine of this process holds it already."""
-    key = _identity(checkpoint), place
-    with _loading:
-        model = _shared.get(key)
-        if model is None:
-            model = _shared[key] = Model(checkpoint, place)
-        return model
-
-
-def _identity(checkpoint: Checkpoint) -> Hashable:
-    """Equal only for the same weight files, unchanged, under the same settings."""
-    files = [*checkpoint.weights, *checkpoint.shared, *(path for path, _ in checkpoint.modules.values())]
-    facts = [(path.resolve(), path.stat()) for path in files]
-    settings = json.dumps([checkpoint.config, checkpoint.architecture, checkpoint.kind, checkpoint.labels], default=str)
-    return tuple((path, fact.st_size, fact.st_mtime_ns) for path, fact in facts), settings
+    found = sharing.identity(checkpoint)
+    return _shared.get((found, place), lambda: Model(checkpoint, place)) if found else Model(checkpoint, place)

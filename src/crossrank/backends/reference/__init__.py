@@ -5,7 +5,7 @@ No padding anywhere: linear layers act on the packed (total, hidden) matrix, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from crossrank.backends.reference.parameters import Parameters, sensible
 from crossrank.checkpoint import Checkpoint
 from crossrank.checkpoint.record import prefix_of
 from crossrank.errors import CheckpointError
-from crossrank.types import Pooling, Tokens
+from crossrank.types import Backend, Pooling, Tokens
 
 MODELS: Mapping[str, type[Bert] | type[ModernBert]] = {
     "bert": Bert,
@@ -90,9 +90,11 @@ class Reference:
         self._model = model_of(checkpoint)
         self._limits = Limits.of(checkpoint)
 
-    def __reduce__(self) -> tuple[type[Reference], tuple[Checkpoint]]:
+    def __reduce__(self) -> tuple[Callable[..., Backend], tuple[Checkpoint, str]]:
         # A pickle holds no weights, as that of the native engine.
-        return Reference, (self._checkpoint,)
+        from crossrank import backends  # which imports this module
+
+        return backends.open, (self._checkpoint, "reference")
 
     def forward(self, tokens: Tokens) -> NDArray[np.float32]:
         """Raw logits, shape (n,); a two-label head gives log-odds, logit 1 minus logit 0.
