@@ -199,6 +199,22 @@ def test_a_pipeline_that_is_open_is_taken_and_not_written(folder, cross_encoder_
         CrossrankRetriever(opened, top_k=0)
 
 
+def test_copies_of_a_used_retriever_read_the_same_index(folder, cross_encoder_folder):
+    made = CrossrankRetriever(folder, top_k=2, open_options={"model": str(cross_encoder_folder), "backend": "fake"})
+    found = made.run("the cat")
+    again = copy.deepcopy(made)
+    assert again is not made
+    assert again.pipeline is made.pipeline
+    assert again.to_dict() == made.to_dict()
+    again.top_k = 1
+    assert again.run("the cat")["documents"] == found["documents"][:1]
+    given = CrossrankRetriever(made.pipeline)
+    assert copy.deepcopy(given).pipeline is made.pipeline
+    for wrong in (None, 3, b"folder"):
+        with pytest.raises(InputError, match="pipeline must be the folder of an index"):
+            CrossrankRetriever(wrong)
+
+
 def test_filters_of_the_host_are_those_of_the_index(folder, cross_encoder_folder):
     made = CrossrankRetriever(crossrank.open_pipeline(folder, cross_encoder_folder, backend="fake"))
 
@@ -225,6 +241,7 @@ def test_filters_of_the_host_are_those_of_the_index(folder, cross_encoder_folder
         {"field": "meta.year", "operator": "==", "value": None},
         {"field": "meta.year", "operator": ">", "value": float("nan")},
         {"field": "meta.year", "operator": "==", "value": [2020]},
+        "year>2020",
     ],
 )
 def test_filters_that_an_index_does_not_have_are_refused(filters):

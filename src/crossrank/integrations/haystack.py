@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
 import threading
 from collections.abc import Mapping, Sequence
@@ -159,22 +160,35 @@ class CrossrankRetriever:
     begins (`file`, `start`, `line`), and `probability` where the reranker read it and is calibrated; where the
     passage's own have such a name, ours is `crossrank_document` and so on. `score` is a mix of the first stage's score
     and the reranker's logit, which orders and nothing else. A folder is opened by `warm_up`, or when the first query
-    comes.
+    comes; deep copies made after that read the same open index.
 
     Raises:
-        InputError: `top_k` under 1, or options for a pipeline that is open already.
+        InputError: `top_k` under 1, neither a folder nor a pipeline, or options for a pipeline that is open already.
     """
 
     def __init__(
         self, pipeline: str | Path | Pipeline, top_k: int = 10, open_options: dict[str, Any] | None = None
     ) -> None:
         check_k(top_k, "top_k")
+        if not isinstance(pipeline, (str, Path, Pipeline)):
+            raise InputError(
+                "pipeline must be the folder of an index or what crossrank.open_pipeline(...) gave, not "
+                f"{type(pipeline).__name__}"
+            )
         if isinstance(pipeline, Pipeline) and open_options:
             raise InputError("open_options are for a pipeline that is given by its folder; this one is open already")
         self.top_k = top_k
         self._options = dict(open_options or {})
         self._folder = None if isinstance(pipeline, Pipeline) else str(pipeline)
         self._pipeline = pipeline if isinstance(pipeline, Pipeline) else None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CrossrankRetriever:
+        # An open index cannot be copied, and need not be: it is only read.
+        memo[id(self._pipeline)] = self._pipeline
+        made = object.__new__(type(self))
+        memo[id(self)] = made
+        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return made
 
     @property
     def open_options(self) -> dict[str, Any]:
@@ -257,6 +271,8 @@ def conditions(filters: Mapping[str, Any]) -> list[str]:
     >>> conditions({"operator": "AND", "conditions": [year, {"field": "meta.lang", "operator": "==", "value": "en"}]})
     ['"year">=2020', '"lang"=="en"']
     """
+    if not isinstance(filters, Mapping):
+        raise InputError(f"crossrank takes a filter as a mapping with field, operator and value, not as {filters!r}")
     operator, field = filters.get("operator"), filters.get("field")
     if field is None and operator == "AND" and isinstance(filters.get("conditions"), list):
         return [one for part in filters["conditions"] for one in conditions(part)]
