@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,29 @@ class Platt:
         check_real("a calibration's intercept", self.intercept)
         if not (np.isfinite(self.slope) and np.isfinite(self.intercept) and self.slope > 0):
             raise InputError(f"a calibration needs a finite positive slope, not {self.slope} (+ {self.intercept})")
+        # Numbers of NumPy cannot be written as JSON.
+        for name in ("slope", "intercept"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+
+    @classmethod
+    def of(cls, value: Platt | Mapping[str, float]) -> Platt:
+        """A calibration as it is, or the one that a mapping with `slope` and `intercept` states.
+
+        Raises:
+            InputError: neither of the two.
+
+        >>> Platt.of({"slope": 2, "intercept": -1})
+        Platt(slope=2.0, intercept=-1.0)
+        """
+        if isinstance(value, Platt):
+            return value
+        if isinstance(value, Mapping) and set(value) == {"slope", "intercept"}:
+            return cls(value["slope"], value["intercept"])
+        told = f"{value!r:.80}" if isinstance(value, Mapping) else type(value).__name__
+        raise InputError(
+            f'a calibration is a crossrank.Platt, such as Platt.fit(...) gives, or {{"slope": ..., "intercept": ...}}, '
+            f"not {told}"
+        )
 
     def probability(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities, same shape; -inf gives 0."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -353,7 +353,7 @@ def load(
     overlap: int = 100,
     fold: Fold = "max",
     max_windows: int = 64,
-    calibration: Platt | None = None,
+    calibration: Platt | Mapping[str, float] | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
@@ -375,8 +375,8 @@ def load(
         fold: how the scores of windows become one: "max", "mean" or "first", which reads the first window alone.
         max_windows: windows read of one passage, unless `fold` is "first"; the rest is reported as unread.
         calibration: what `probability` rests on in place of the model's own, such as `crossrank.Platt.fit(scores,
-            relevant)` gives. It goes with the model's threshold, which was chosen for other probabilities;
-            `crossrank.checkpoint.export(scorer.checkpoint, folder)` keeps it.
+            relevant)` gives, or the same as {"slope": 2.0, "intercept": -1.0}. It goes with the model's threshold,
+            which was chosen for other probabilities; `crossrank.checkpoint.export(scorer.checkpoint, folder)` keeps it.
         revision: branch, tag or commit of a hub model; the newest when absent.
         token: of the hub, for models that are not public; the one that is stored on this machine when absent.
         cache_dir: the hub's local cache; where HF_HOME says when absent.
@@ -392,8 +392,7 @@ def load(
     """
     read = named.read(name, default="small", revision=revision, token=token, cache_dir=cache_dir)
     if calibration is not None:
-        if not isinstance(calibration, Platt):
-            raise InputError(f"a calibration is a crossrank.Platt, not {type(calibration).__name__}: Platt.fit(...)")
-        read = read.calibrated_by(calibration.slope, calibration.intercept)
+        made = Platt.of(calibration)
+        read = read.calibrated_by(made.slope, made.intercept)
     windows = Windows(window, overlap, fold, max_windows)
     return CrossEncoder(read, backends.open(read, backend, device, dtype, threads), windows, max_length)

@@ -332,6 +332,9 @@ def load_scorer(
     device: str = "auto",
     dtype: str = "auto",
     threads: int | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
 ) -> PairScorer:
     """Load the cross-encoder or the late-interaction model of this name, whichever it is: what a stage scores with.
 
@@ -340,7 +343,7 @@ def load_scorer(
     >>> load_scorer().score_space
     'logit'
     """
-    read = named.read(name, default="small")
+    read = named.read(name, default="small", revision=revision, token=token, cache_dir=cache_dir)
     opened = backends.open(read, backend, device, dtype, threads)
     return CrossEncoder(read, opened) if read.late is None else LateInteraction(read, opened)
 

@@ -276,7 +276,8 @@ def test_a_calibration_is_what_probabilities_rest_on_and_stays(cross_encoder_fol
     (tmp_path / "base").mkdir()
     base = tiny.cross_encoder(tmp_path / "base")
     tiny.write_json(base / "crossrank.json", {"calibration": {"slope": 1.0, "intercept": 0.0}, "threshold": 0.3})
-    platt = crossrank.Platt(2.0, -1.0)
+    # Numbers of NumPy must not fail when the folder is half written.
+    platt = crossrank.Platt(np.float32(2), np.int64(-1))  # type: ignore[arg-type]
     scorer = crossrank.load(base, backend="fake", calibration=platt)
     assert scorer.calibrated
     assert scorer.threshold is None, "it was chosen for other probabilities"
@@ -286,8 +287,11 @@ def test_a_calibration_is_what_probabilities_rest_on_and_stays(cross_encoder_fol
     checkpoint.export(scorer.checkpoint, tmp_path / "copy")
     again = crossrank.load(tmp_path / "copy", backend="fake")
     np.testing.assert_array_equal(again.probability(scores), platt.probability(scores))
-    with pytest.raises(InputError, match=r"a calibration is a crossrank\.Platt, not dict"):
-        crossrank.load(base, calibration={"slope": 2.0, "intercept": -1.0})  # type: ignore[arg-type]
+    same = crossrank.load(base, backend="fake", calibration={"slope": 2.0, "intercept": -1.0})
+    np.testing.assert_array_equal(same.probability(scores), platt.probability(scores))
+    for wrong in ({"slope": 2.0}, {"slope": "2", "intercept": 0.0}, 2.0, [2.0, -1.0]):
+        with pytest.raises(InputError, match="a calibration"):
+            crossrank.load(base, calibration=wrong)  # type: ignore[arg-type]
 
 
 # What can be asked.

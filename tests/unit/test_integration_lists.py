@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, get_args
 
@@ -80,3 +81,43 @@ class Unread:
 def test_what_means_nothing_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         best(Unread(), QUERY, TEXTS, None, **options)
+
+
+def hub_model(tmp_path: Path, make: Any) -> dict[str, Any]:
+    """Options that find the model "someone/some-model" in a cache of the hub."""
+    place = tmp_path / "models--someone--some-model"
+    make(place / "snapshots" / "abc123")
+    (place / "refs").mkdir()
+    (place / "refs" / "v1").write_text("abc123")
+    return {"revision": "v1", "cache_dir": tmp_path, "backend": "fake"}
+
+
+def test_models_of_the_hub_are_found_as_load_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    options = hub_model(tmp_path / "one", tiny.cross_encoder)
+    assert isinstance(lists.Model("someone/some-model", options).ready, crossrank.CrossEncoder)
+    windows = {"window": 9, "overlap": 3}
+    assert isinstance(lists.Model("someone/some-model", {**options, **windows}).ready, crossrank.CrossEncoder)
+    late = hub_model(tmp_path / "two", tiny.late)
+    assert isinstance(lists.Model("someone/some-model", late).ready, crossrank.LateInteraction)
+    with pytest.raises(InputError, match="leave window out of load_options"):
+        _ = lists.Model("someone/some-model", {**late, "window": 9}).ready
+
+
+def test_options_are_what_a_host_can_write() -> None:
+    model = lists.Model("small", {"calibration": crossrank.Platt(2.0, -1.0), "cache_dir": Path("hub"), "token": True})
+    assert json.loads(json.dumps(model.options)) == {
+        "calibration": {"slope": 2.0, "intercept": -1.0},
+        "cache_dir": "hub",
+        "token": True,
+    }
+    assert model.given("small", {**model.options, "calibration": crossrank.Platt(2.0, -1.0)}) is model
+    scorer = lists.Model("small", {"calibration": {"slope": 2.0, "intercept": -1.0}}).ready
+    assert isinstance(scorer, crossrank.CrossEncoder)
+    assert scorer.probability(np.float32([0.5])).tolist() == [0.5]
+
+
+def test_no_token_comes_into_a_hosts_files() -> None:
+    with pytest.raises(InputError, match=r"HF_TOKEN or run `hf auth login`") as said:
+        lists.Model("small", {"token": "hf_SECRET"})
+    assert "SECRET" not in str(said.value)

@@ -200,6 +200,14 @@ def test_a_model_and_options_that_are_set_later_are_taken(cross_encoder_folder):
     assert (scores(first), scores(pickle.loads(pickle.dumps(first)))) == (want, want)
 
 
+def test_a_calibration_is_written_as_two_numbers():
+    want = {"calibration": {"slope": 2.0, "intercept": -1.0}}
+    rerank = CrossrankCompressor(load_options={"calibration": crossrank.Platt(2.0, -1.0)})
+    assert rerank.model_dump()["load_options"] == want
+    rerank.load_options = {"calibration": crossrank.Platt(2.0, -1.0)}
+    assert CrossrankCompressor(**rerank.model_dump()).load_options == want
+
+
 def test_a_scorer_that_is_set_later_is_taken():
     made = CrossrankCompressor(model="small")
     made.model = NumberScorer()

@@ -113,8 +113,14 @@ class Checkpoint:
         return vocabulary.mask(self.vocabulary)
 
     def calibrated_by(self, slope: float, intercept: float) -> Checkpoint:
-        """The same model with other probabilities; without a threshold, which was chosen for those it had."""
-        return replace(self, calibration={"slope": slope, "intercept": intercept}, threshold=None)
+        """The same model with other probabilities; without a threshold, which was chosen for those it had.
+
+        >>> import crossrank
+        >>> crossrank.load().checkpoint.calibrated_by(2, -1).calibration
+        {'slope': 2.0, 'intercept': -1.0}
+        """
+        # Numbers of NumPy cannot be written as JSON.
+        return replace(self, calibration={"slope": float(slope), "intercept": float(intercept)}, threshold=None)
 
     def tokenizer(self) -> Tokenizer:
         """A fresh tokenizer without truncation and padding: the caller may change it.

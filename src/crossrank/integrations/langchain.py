@@ -81,7 +81,7 @@ class CrossrankCompressor(BaseDocumentCompressor):
         fields: dict[str, Any] = {
             "model": given.name,
             "top_n": top_n,
-            "load_options": load_options or {},
+            "load_options": given.options,
             "scores": scores,
             "threshold": threshold,
         }

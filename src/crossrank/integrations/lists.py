@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.calibration import Platt
 from crossrank.cascade import Stage, rerank
 from crossrank.context import check_threshold
 from crossrank.crossencoder import CrossEncoder, load
@@ -29,7 +30,7 @@ Scores = Literal["logit", "probability"]
 Threshold = float | Literal["model"] | None
 
 # What every model is loaded with; the other keywords of `crossrank.load` are for cross-encoders.
-_ENGINE = {"backend", "device", "dtype", "threads"}
+_COMMON = {"backend", "device", "dtype", "threads", "revision", "token", "cache_dir"}
 # One lock for all: it is held only while a model loads, and what holds a model can be copied and pickled without it.
 _loading = threading.Lock()
 
@@ -61,12 +62,13 @@ class Model:
             late-interaction model takes those of `crossrank.load_late`.
 
     Raises:
-        InputError: neither a name nor a scorer, or options for a scorer that is loaded already.
+        InputError: neither a name nor a scorer, options for a scorer that is loaded already, or a token of the hub,
+            which a host would write to its files and logs.
     """
 
     def __init__(self, model: str | Path | Scorer, options: Mapping[str, Any] | None = None) -> None:
         self._name: str | None = None
-        self._options = dict(options or {})
+        self._options = _writable(options)
         self._scorer: Scorer | None = None
         if isinstance(model, Path):
             # "small" is a model of the catalog, and Path("small") a folder: written as a name it must stay one.
@@ -122,7 +124,7 @@ class Model:
             InputError: see the class.
         """
         same = model == self.name
-        if same and dict(options or {}) == self._options:
+        if same and _writable(options) == self._options:
             return self
         scorer = self._scorer if same and self._name is None else None
         return Model(model if scorer is None else scorer, options)
@@ -148,6 +150,23 @@ def wanted(component: Any) -> Model:
     component._model = made
     if component.model != made.name:
         component.model = made.name
+    if component.load_options != made.options:
+        component.load_options = made.options
+    return made
+
+
+def _writable(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Options as every host can write them to its files, which hold no secrets."""
+    made = dict(options or {})
+    if isinstance(made.get("token"), str):
+        raise InputError(
+            "load_options with a token would be written to files and logs as it is: leave it out, and set HF_TOKEN "
+            "or run `hf auth login` where the model is loaded"
+        )
+    if isinstance(found := made.get("calibration"), Platt):
+        made["calibration"] = {"slope": found.slope, "intercept": found.intercept}
+    if isinstance(made.get("cache_dir"), Path):
+        made["cache_dir"] = str(made["cache_dir"])
     return made
 
 
@@ -157,10 +176,11 @@ def _loaded(name: str, options: Mapping[str, Any]) -> Scorer:
     Raises:
         InputError: it is a late-interaction model, and an option is given that only cross-encoders have.
     """
-    others = sorted(set(options) - _ENGINE)
+    others = sorted(set(options) - _COMMON)
     if not others:
         return load_scorer(name, **options)
-    if (found := named.read(name, default="small")).late is not None:
+    hub = {option: options[option] for option in ("revision", "token", "cache_dir") if option in options}
+    if (found := named.read(name, default="small", **hub)).late is not None:
         raise InputError(
             f"{found.name} is a late-interaction model, which reads a passage up to its own document length, without "
             f"windows: leave {', '.join(others)} out of load_options"

@@ -105,7 +105,7 @@ class CrossrankRerank(BaseNodePostprocessor):
             "top_n": top_n,
             "keep_retrieval_score": keep_retrieval_score,
             "metadata_mode": metadata_mode,
-            "load_options": load_options or {},
+            "load_options": given.options,
             "callback_manager": callback_manager or CallbackManager(),
             "scores": scores,
             "threshold": threshold,
