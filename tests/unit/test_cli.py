@@ -125,6 +125,29 @@ def test_rerank_gives_the_fields_of_a_row_back(ce: str) -> None:
     assert (found["a"], found["b"]) == ([None, None], {"\ufffd": "\ufffd"})
 
 
+def test_rerank_reads_the_first_field_that_holds_something(ce: str) -> None:
+    row = '{"text": "", "content": "Tea.", "_id": null, "id": "t", "body": "more"}\n'
+    (found,) = rows(run("rerank", "tea", "--input", "jsonl", "-m", ce, "--json", stdin=row))
+    assert (found["id"], found["text"], found["body"]) == ("t", "Tea.", "more")
+    assert "content" not in found
+
+
+def test_fields_of_a_row_never_stand_where_a_commands_own_do(ce: str) -> None:
+    row = '{"text": "Tea.", "read": "mine", "evidence": "mine", "query_truncation": "mine", "rank": "mine"}\n'
+    for more in ((), ("--explain",), ("--budget-ms", "10000")):
+        assert "mine" not in run("rerank", "tea", "--input", "jsonl", "-m", ce, "--json", *more, stdin=row).stdout
+
+
+def test_rows_are_kept_whole_only_for_json(ce: str) -> None:
+    deep = '{"text": "Tea.", "a": ' + "[" * 700 + "]" * 700 + "}\n"
+    assert run("rerank", "tea", "--input", "jsonl", "-m", ce, stdin=deep).stdout.endswith("Tea.\n")
+    from crossrank.cli.rows import read
+
+    Path("a.jsonl").write_text('{"text": "Tea.", "a": 1}\n', encoding="utf-8")
+    assert read(["a.jsonl"], "utf-8", None)[0].fields == {}
+    assert read(["a.jsonl"], "utf-8", None, fields=True)[0].fields == {"a": 1}
+
+
 def test_rerank_gives_back_what_search_found(ce: str) -> None:
     found = {"rank": 1, "id": "a#0", "document": "a.md", "score": 0.5, "step": "fused", "title": "", "text": "Tea.",
              "metadata": {"year": 2020}}  # fmt: skip

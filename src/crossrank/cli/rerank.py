@@ -23,6 +23,12 @@ Found = Sequence["Evidence | None"]
 FOLDS = ("max", "mean", "first")
 # How a cross-encoder reads what is too long for it.
 READS = ("max_length", "window", "overlap", "fold")
+# What a line of JSON may hold, each with one meaning: a row's own "read" must not stand where there was no budget.
+FIELDS = {"rank", "id", "position", "score", "probability", "text", "title", "truncation"} | {
+    "query_truncation",
+    "read",
+    "evidence",
+}
 
 
 @click.command(
@@ -104,13 +110,13 @@ def command(
     In a pipe the columns are rank, score and text. A passage without text comes last and has no score. With --explain
     the sentence that answers best is marked on a terminal, a fourth column in a pipe, and "evidence" in JSON.
 
-    JSON gives the other fields of a row back as they were, "metadata" too; a field named like one that is printed here,
-    such as "score", gives way to it.
+    JSON gives the other fields of a row back as they were, "metadata" too; without those named rank, position, score,
+    probability, truncation, query_truncation, read or evidence, which are this command's own, printed or not.
     """
     from crossrank.cli import rows
 
     query = rows.query(query)
-    given = rows.read(files or ("-",), rows.checked(encoding), layout)
+    given = rows.read(files or ("-",), rows.checked(encoding), layout, fields=as_json)
     passages = [row.passage for row in given]
     if not passages:
         terminal.note("No passages were given, so there is nothing to rank.")
@@ -284,7 +290,8 @@ def _print_json(
             line["evidence"] = terminal.evidence_fields(evidence[row], passage.text)
         if -1 in truncations:
             line["query_truncation"] = truncations[-1]
-        terminal.json_line({**line, **{key: value for key, value in given[position].fields.items() if key not in line}})
+        others = {key: value for key, value in given[position].fields.items() if key not in FIELDS}
+        terminal.json_line({**line, **others})
 
 
 def _print_lines(

@@ -19,7 +19,7 @@ import click
 
 from crossrank.cli import terminal
 from crossrank.errors import ReadError
-from crossrank.index.rows import ID_FIELDS, TEXT_FIELDS, TITLE_FIELD
+from crossrank.index.rows import ID_FIELDS, TEXT_FIELDS, TITLE_FIELD, filled, keys_of
 from crossrank.types import Passage, check_query
 from crossrank.unicode import valid_text
 
@@ -39,7 +39,8 @@ class Row:
     Attributes:
         passage: what is ranked.
         id: of the row, a number where it was one; the passage's where the row has none.
-        fields: all others, as JSON can hold them: NaN is null, and half of a surrogate pair is U+FFFD.
+        fields: all others where they were asked for, as JSON can hold them: NaN is null, and half of a surrogate pair
+            is U+FFFD.
     """
 
     passage: Passage
@@ -47,7 +48,7 @@ class Row:
     fields: Mapping[str, Any]
 
 
-def read(files: Sequence[str], encoding: str, layout: Layout | None) -> list[Row]:
+def read(files: Sequence[str], encoding: str, layout: Layout | None, fields: bool = False) -> list[Row]:
     """All passages of all files, in order; `-` is stdin, and `.gz` files are decompressed as they are read.
 
     A passage's id is the row's own (`id` or `_id`), or else file and line, `notes.txt:3`. Rows hold their text in the
@@ -57,6 +58,7 @@ def read(files: Sequence[str], encoding: str, layout: Layout | None) -> list[Row
         files: paths or `-`.
         encoding: of the files.
         layout: what the rows are; None decides by the file name.
+        fields: also keep what else the rows hold, which may be many times the text.
 
     Raises:
         ReadError: a file that is not text in this encoding, a line beyond 16 MiB, a row without text, or a `.json` file
@@ -69,9 +71,11 @@ def read(files: Sequence[str], encoding: str, layout: Layout | None) -> list[Row
         with opened(file) as stream:
             found = lines(stream, name, encoding)
             if held == "csv":
-                passages += _table(found, name)
+                passages += _table(found, name, fields)
             elif held == "jsonl":
-                passages += (_json(line, f"{name}:{n}", name) for n, line in enumerate(found, start=1) if line.strip())
+                passages += (
+                    _json(line, f"{name}:{n}", name, fields) for n, line in enumerate(found, start=1) if line.strip()
+                )
             else:
                 passages += _plain(found, name, told=layout is not None)
     return passages
@@ -107,7 +111,10 @@ def _is_row(line: str) -> bool:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return isinstance(row, dict) and isinstance(row.get(_key(row, TEXT_FIELDS)), str)
+    if not isinstance(row, dict):
+        return False
+    key, _ = filled(row, keys_of(row), TEXT_FIELDS)
+    return key is not None and isinstance(row[key], str)
 
 
 def checked(encoding: str) -> str:
@@ -215,7 +222,7 @@ def _decoded(line: bytes, name: str, number: int, encoding: str) -> str:
     return text
 
 
-def _table(found: Iterable[str], name: str) -> Iterator[Row]:
+def _table(found: Iterable[str], name: str, fields: bool) -> Iterator[Row]:
     """One passage a row, after a line with the names of the columns; what separates them is told as an index tells."""
     # What is read may be as long as a line; the module's own limit is 128 KiB.
     csv.field_size_limit(MOST_BYTES)
@@ -233,7 +240,7 @@ def _table(found: Iterable[str], name: str) -> Iterator[Row]:
                 header = row
                 _check_header(header, name)
             elif len(row) == len(header):
-                yield _row(dict(zip(header, row, strict=True)), where, name)
+                yield _row(dict(zip(header, row, strict=True)), where, name, fields)
             elif row:
                 raise ReadError(
                     f"{where} has {terminal.count(len(row), 'cell')}, but the first line names "
@@ -263,21 +270,24 @@ def _check_header(header: Sequence[str], name: str) -> None:
         raise ReadError(f"{name} has two columns of the same name: rename one")
 
 
-def _json(line: str, where: str, name: str) -> Row:
+def _json(line: str, where: str, name: str, fields: bool) -> Row:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ReadError(f"{where} is not a JSON row ({error}). For plain lines of text add --input lines.") from error
     if not isinstance(row, dict):
         raise ReadError(f'{where}: a row must be an object such as {{"id": "7", "text": "..."}}, not {_kind(row)}')
-    return _row(row, where, name)
+    return _row(row, where, name, fields)
 
 
-def _row(row: Mapping[str, Any], where: str, name: str) -> Row:
-    keys = [_key(row, names) for names in (TEXT_FIELDS, (TITLE_FIELD,), ID_FIELDS)]
-    text, title, given = (row.get(key) for key in keys)
+def _row(row: Mapping[str, Any], where: str, name: str, fields: bool) -> Row:
+    by_name = keys_of(row)
+    text_key, no_texts = filled(row, by_name, TEXT_FIELDS)
+    id_key, no_ids = filled(row, by_name, ID_FIELDS)
+    title_key = by_name.get(TITLE_FIELD)
+    text, given, title = (None if key is None else row[key] for key in (text_key, id_key, title_key))
     if not isinstance(text, str):
-        if _names(row) & set(TEXT_FIELDS):
+        if text_key is not None:
             raise ReadError(f"{where}: its text is {_kind(text)}, not a string")
         held = ", ".join(map(str, list(row)[:8])) or "nothing"
         raise ReadError(
@@ -285,18 +295,22 @@ def _row(row: Mapping[str, Any], where: str, name: str) -> Row:
         )
     if not isinstance(title, str | None):
         raise ReadError(f'{where}: "title" must be a string, not {_kind(title)}')
-    made = Passage(where if given in (None, "") else str(given), text, title or "", name)
+    unnamed = id_key is None or id_key in no_ids
+    made = Passage(where if unnamed else str(given), text, title or "", name)
     try:
         f"{made.id}{text}{title}".encode()
     except UnicodeEncodeError as error:
         raise ReadError(
             f"{where} holds half of a surrogate pair (\\ud8xx without \\udcxx), so it is no text"
         ) from error
+    if not fields:
+        return Row(made, made.id, {})
+    used = {text_key, id_key, title_key, *no_texts, *no_ids}
     try:
-        fields = {valid_text(key): _valid(value) for key, value in row.items() if key not in keys}
+        others = {valid_text(key): _valid(value) for key, value in row.items() if key not in used}
+        return Row(made, made.id if unnamed else _valid(given), others)
     except RecursionError as error:
         raise ReadError(f"{where} is nested too deep to be printed again; leave such fields out") from error
-    return Row(made, made.id if given in (None, "") else _valid(given), fields)
 
 
 def _valid(value: Any) -> Any:
@@ -308,16 +322,6 @@ def _valid(value: Any) -> Any:
     if isinstance(value, dict):
         return {valid_text(key): _valid(held) for key, held in value.items()}
     return [_valid(held) for held in value] if isinstance(value, list) else value
-
-
-def _key(row: Mapping[str, Any], names: Sequence[str]) -> str:
-    """The row's own key of the first field that has one of these names, in their order; "" where there is none."""
-    keys = {key.strip().lower(): key for key in row}
-    return next((keys[name] for name in names if name in keys), "")
-
-
-def _names(row: Mapping[str, Any]) -> set[str]:
-    return {str(key).strip().lower() for key in row}
 
 
 def _kind(value: Any) -> str:

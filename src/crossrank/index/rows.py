@@ -50,8 +50,8 @@ class Rows:
 
     def document(self, row: Mapping[str, Any], number: int, unit: str = "row") -> Document | None:
         """The document of row `number` (from 1), or None when it was refused and reported."""
-        by_name = {str(key).strip().lower(): key for key in row}
-        text_key, no_texts = _first(row, by_name, TEXT_FIELDS)
+        by_name = keys_of(row)
+        text_key, no_texts = filled(row, by_name, TEXT_FIELDS)
         if text_key is None:
             names = ", ".join(str(key) for key in list(row)[:12]) or "none"
             self.refuse(number, f"no text: name the field one of {', '.join(TEXT_FIELDS)} (its fields: {names})", unit)
@@ -60,7 +60,7 @@ class Rows:
         if text is not None and not isinstance(text, str):
             self.refuse(number, f"its {text_key!r} is a {type(text).__name__}, not a string", unit)
             return None
-        id_key, no_ids = _first(row, by_name, ID_FIELDS)
+        id_key, no_ids = filled(row, by_name, ID_FIELDS)
         identity = row[id_key] if id_key is not None else None
         title_key = by_name.get(TITLE_FIELD)
         title = row[title_key] if title_key is not None else None
@@ -86,8 +86,22 @@ class Rows:
         )
 
 
-def _first(row: Mapping[str, Any], by_name: Mapping[str, str], names: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Key of the first field of these names that holds something, else of the first; and of all that hold nothing."""
+def keys_of(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row's own keys by the names that are looked for: without the spaces around them, in lower case.
+
+    >>> keys_of({" Text ": "tea"})
+    {'text': ' Text '}
+    """
+    return {str(key).strip().lower(): key for key in row}
+
+
+def filled(row: Mapping[str, Any], by_name: Mapping[str, str], names: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Key of the first field of these names that holds something, else of the first; and of all that hold nothing.
+
+    >>> row = {"content": "", "body": "tea"}
+    >>> filled(row, keys_of(row), TEXT_FIELDS)
+    ('body', ['content'])
+    """
     keys = [by_name[name] for name in names if name in by_name]
     empty = [key for key in keys if _is_empty(row[key])]
     return next((key for key in keys if key not in empty), keys[0] if keys else None), empty
