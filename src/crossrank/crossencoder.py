@@ -21,7 +21,7 @@ from crossrank.evidence import Evidence
 from crossrank.evidence import find as find_evidence
 from crossrank.lookahead import lookahead
 from crossrank.models import named
-from crossrank.scored import Progress, Scored, spread
+from crossrank.scored import Progress, Scored, scored_by, spread
 from crossrank.types import Backend, Passage, Tokens, Truncation, order_of
 from crossrank.windows import Fold, fold
 
@@ -153,7 +153,8 @@ class CrossEncoder:
 
         Args:
             pairs: texts.
-            progress: called after each batch with how many distinct pairs are scored, about, and how many there are.
+            progress: called after each batch with how many distinct pairs are scored, about, and how many there are
+                (those with a blank passage left out); the last call has the two equal.
 
         Raises:
             InputError: a query is blank or has no token, or an item is not a pair of strings.
@@ -164,7 +165,7 @@ class CrossEncoder:
         >>> bool(scores[0] > scores[1])
         True
         """
-        return self.scored(pairs, progress=progress).scores
+        return scored_by(self.scored, pairs, progress).scores
 
     def scored(self, pairs: Iterable[Sequence[str]], *, progress: Progress | None = None) -> Scored:
         """Like `score`, with a report of what was cut or read in windows.
@@ -248,14 +249,13 @@ class CrossEncoder:
         queries: list[Truncation] = []
         passages: list[Truncation] = []
         tokens = 0
-        parts = slices(costs, FIRST_SLICE, SLICE)
+        parts, tell = slices(costs, FIRST_SLICE, SLICE), progress or (lambda done, total: None)
         with closing(lookahead(encode, parts)) as encoded:
             for part, whole in zip(parts, encoded, strict=True):
                 made = whole.filled()
                 logits = np.empty(len(made.tokens), dtype=np.float32)
                 for done in self._forward(made.tokens, logits):
-                    if progress is not None:
-                        progress(part.start + (part.stop - part.start) * done // len(logits), len(costs))
+                    tell(part.start + (part.stop - part.start) * done // len(logits), len(costs))
                 scores[part] = fold(logits, made.owner, part.stop - part.start, self.windows.fold)
                 for cut in made.truncations:
                     if cut.position < 0:
@@ -263,6 +263,7 @@ class CrossEncoder:
                     else:
                         passages.append(replace(cut, position=part.start + cut.position))
                 tokens += int(made.tokens.offsets[-1])
+        tell(len(costs), len(costs))
         return Scored(scores, (*queries, *passages), tokens)
 
     def _forward(self, tokens: Tokens, logits: NDArray[np.float32]) -> Iterator[int]:
@@ -311,7 +312,7 @@ class CrossEncoder:
         1
         """
         documents = check_list(query, documents, k)
-        scored = self.scored([(query, document) for document in documents], progress=progress)
+        scored = scored_by(self.scored, [(query, document) for document in documents], progress)
         order = order_of(scored.scores)[:k]
         best = [Passage(str(position), documents[position]) for position in order.tolist()] if evidence else []
         found = tuple(find_evidence(query, best, self.score, known=scored.scores[order].tolist())) if evidence else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from crossrank.asking import check_pairs, check_queries
 from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
-from crossrank.scored import Progress, Scored
+from crossrank.scored import Progress, Scored, scored_by
 from crossrank.scorestore import MOST, Cut, Entry, Store
 from crossrank.types import Scorer, Tokens, Truncation
 from crossrank.unicode import valid_text
 
-# Raised when equal settings begin to give other scores, so that no two versions mix in one list.
-_SCORES = 3
+# Raised when equal settings begin to give other scores or reports, so that no two versions mix in one list: since 4 a
+# passage of which the first window alone counts is told as not read whole.
+_SCORES = 4
 # Pairs computed before they are kept: what a kill may lose of a long list.
 _AT_ONCE = 4096
 
@@ -132,12 +133,12 @@ class CachedScorer(CrossEncoder):
         keys = self._keys(b"text", [query for query, _ in pairs], (_bytes(passage) for _, passage in pairs))
         queries = [query for query, _ in pairs]
 
-        def compute(rows: list[int], tell: Progress | None) -> Scored:
-            part = [pairs[row] for row in rows]
-            # A class of the user's may know nothing of progress.
-            return self._scorer.scored(part) if tell is None else self._scorer.scored(part, progress=tell)
+        blank = frozenset(key for key, (_, passage) in zip(keys, pairs, strict=True) if not passage.strip())
 
-        return self._settled(keys, queries, compute, progress)
+        def compute(rows: list[int], tell: Progress | None) -> Scored:
+            return scored_by(self._scorer.scored, [pairs[row] for row in rows], tell)
+
+        return self._settled(keys, queries, compute, progress, blank)
 
     def scored_tokens(self, queries: Iterable[str], passages: Tokens) -> Scored:
         """As `CrossEncoder.scored_tokens`; only pairs that are not known are computed."""
@@ -165,21 +166,18 @@ class CachedScorer(CrossEncoder):
         queries: Sequence[str],
         compute: Callable[[list[int], Progress | None], Scored],
         progress: Progress | None = None,
+        blank: Collection[bytes] = (),
     ) -> Scored:
-        """Scores of all pairs: known ones from the file, the others computed and kept."""
+        """Scores of all pairs: known ones from the file, the others computed and kept. `blank` keys count for none."""
         first = {key: row for row, key in reversed(list(enumerate(keys)))}
         known, note = self.store.get(list(first))
         cached = sum(key in known for key in keys)
         rows = sorted(row for key, row in first.items() if key not in known)
-        tokens = 0
+        tokens, done, total = 0, len(known), len(first) - len(blank)
         for begin in range(0, len(rows), _AT_ONCE):
             part = rows[begin : begin + _AT_ONCE]
-            before = len(first) - len(rows) + begin
-            tell = None if progress is None else _after(progress, before, len(first))
-            fresh = compute(part, tell)
-            if progress is not None:
-                # Blank passages are done, too.
-                progress(before + len(part), len(first))
+            fresh = compute(part, None if progress is None else _after(progress, done, total))
+            done += sum(keys[row] not in blank for row in part)
             tokens += fresh.tokens
             cached += fresh.cached  # by a cache of which this is one
             made = self._entries([queries[row] for row in part], fresh)
@@ -188,6 +186,8 @@ class CachedScorer(CrossEncoder):
             kept = {key: entry for key, entry in new.items() if np.isfinite(entry.score)}
             note = "; ".join(dict.fromkeys(filter(None, [note, fresh.note, self.store.put(kept)])))
             known |= new
+        if progress is not None and not rows:
+            progress(total, total)
         self.uses.add(sum(bool(np.isfinite(known[key].score)) for key in keys), cached)
         scores = np.array([known[key].score for key in keys], dtype=np.float32)
         return Scored(scores, _truncations([known[key] for key in keys], queries), tokens, cached, note)

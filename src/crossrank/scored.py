@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from crossrank.types import Truncation
 
-# Called with how many distinct pairs are scored, and how many there are.
+# Called with how many distinct pairs are scored, and how many there are; blank passages count for none.
 Progress = Callable[[int, int], None]
 
 
@@ -32,6 +32,11 @@ class Scored:
     tokens: int
     cached: int = 0
     note: str = ""
+
+
+def scored_by(score: Callable[..., Scored], pairs: Iterable[Sequence[str]], progress: Progress | None) -> Scored:
+    """What a scorer's `scored` gives; a class of the user's may know nothing of progress, when nobody asks for it."""
+    return score(pairs) if progress is None else score(pairs, progress=progress)
 
 
 def spread(found: Scored, rows: Sequence[int]) -> Scored:

@@ -20,6 +20,7 @@ from crossrank.backends.cpu import Native, library
 from crossrank.checkpoint import vocabulary
 from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError, ScoreError
+from crossrank.scored import Scored
 from crossrank.types import Backend, Pooling, Tokens
 
 WORDS = ["the", "what", "capital", "france", "paris", "bread", "yeast", "cat", "planet", "a1-b"]
@@ -261,15 +262,36 @@ def test_progress_ends_with_all_pairs(scorer: CrossEncoder, monkeypatch: pytest.
     narrow(monkeypatch)
     texts = [f"the cat {number} {'bread ' * number}" for number in range(30)]
     pairs = [("what", text) for text in texts]
-    for model, count in ((scorer, 30), (crossrank.CachedScorer(scorer, tmp_path / "scores"), 31)):
-        seen: list[tuple[int, int]] = []
-        model.score([*pairs, *pairs, ("what", "")], progress=lambda *now: seen.append(now))  # noqa: B023
+    cached = crossrank.CachedScorer(scorer, tmp_path / "scores")
+    seen: list[tuple[int, int]] = []
+
+    def told(*now: int) -> None:
+        seen.append(now)  # type: ignore[arg-type]
+
+    for model in (scorer, cached):
+        seen.clear()
+        model.score([*pairs, *pairs, ("what", "")], progress=told)
         assert seen == sorted(seen)
         assert len(seen) > 3
-        assert seen[-1] == (count, count)
-    seen.clear()
-    scorer.rank("what", texts, progress=lambda *now: seen.append(now))
-    assert seen[-1] == (30, 30)
+        assert seen[-1] == (30, 30)
+    for documents, last in ((texts, 30), ([*texts, "", "a hat"], 31), (["", " "], 0), (["\u200b"], 1)):
+        for model in (scorer, cached, crossrank.CachedScorer(cached, tmp_path / "more")):
+            seen.clear()
+            model.rank("what", documents, progress=told)
+            assert seen[-1] == (last, last)
+
+
+def test_a_class_of_the_users_need_not_tell_progress(scorer: CrossEncoder, tmp_path: Path) -> None:
+    class Mine(CrossEncoder):
+        def scored(self, pairs: Any) -> Scored:  # type: ignore[override]
+            return super().scored(pairs)
+
+    mine = Mine(scorer.checkpoint, scorer.backend)
+    pairs = [("what", "the cat")]
+    want = scorer.score(pairs)
+    assert mine.score(pairs) == want
+    assert mine.rank("what", ["the cat"]).scores == want
+    assert crossrank.CachedScorer(mine, tmp_path / "scores").score(pairs) == want
 
 
 def test_a_calibration_is_what_probabilities_rest_on_and_stays(cross_encoder_folder: Path, tmp_path: Path) -> None:
