@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -16,8 +17,9 @@ import pytest
 import crossrank
 import serving
 import tiny
+from crossrank.encoder import Windows
 from crossrank.errors import IndexFileError
-from crossrank.server import page
+from crossrank.server import answering, page
 from crossrank.server.app import build
 from crossrank.server.cutting import Caps
 from crossrank.server.limits import Limits
@@ -123,6 +125,24 @@ def test_vllm_truncates_from_the_side_that_it_is_told(service: Service) -> None:
     for side in ("bogus", 5):
         refused = score(truncation_side=side)
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "truncation_side")
+
+
+def test_a_name_of_megabytes_is_cut_before_it_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []
+
+    def quoted(name: str, **options: Any) -> str:
+        lengths.append(len(name))
+        return quote(name, **options)
+
+    monkeypatch.setattr(answering, "quote", quoted)
+    told = answering._ignored(["\u00e9" * 5_000_000, "", "threshold"])
+    assert told == {"X-Crossrank-Unread": f'{"%C3%A9" * 10}%C3%, "", threshold'}
+    assert max(lengths) == 64
+
+
+def test_a_server_reaches_as_far_as_its_windows_are_read(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service.scorer, "windows", Windows(20, 5, "first", 8))
+    assert service.reach().document == service.reach(Caps(windows=3)).document == 20
 
 
 def test_fields_without_a_text_are_not_read() -> None:

@@ -346,8 +346,9 @@ def _truncated(texts: int) -> dict[str, str]:
 
 def _ignored(names: Sequence[str]) -> dict[str, str]:
     """The header that names fields of a request that were not read, escaped as in an address."""
-    # A header cannot end in the space that an empty name would leave.
-    told = [quote(name, safe="", errors="replace")[:_LONGEST_NAME] or '""' for name in names[:_MOST_WARNINGS]]
+    # Cut first: to escape a name of megabytes takes seconds. A header cannot end in the space of an empty name.
+    told = [quote(name[:_LONGEST_NAME], safe="", errors="replace") for name in names[:_MOST_WARNINGS]]
+    told = [name[:_LONGEST_NAME] or '""' for name in told]
     return {"X-Crossrank-Unread": ", ".join(told)} if told else {}
 
 

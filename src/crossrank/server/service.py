@@ -140,7 +140,7 @@ class Service:
     def reach(self, caps: Caps | None = None) -> Reach:
         """How far the cross-encoder reads a query and a document, when a request wants so much of them read."""
         caps, windows = caps or Caps(), self.scorer.windows
-        most = windows.size * min(windows.most, caps.windows or windows.most)
+        most = windows.size * min(windows.read, caps.windows or windows.read)
         half = self.scorer.checkpoint.max_length // 2
         return Reach(
             min(half, caps.query or half, caps.pair or half), min(most, caps.document or most, caps.pair or most)

@@ -131,7 +131,7 @@ V1 = Dialect(
         "documents": {
             "type": "array",
             "items": {"anyOf": [{"type": "string"}, {"type": "object"}]},
-            "description": "An object holds its text in text, or in one or more of the rank_fields.",
+            "description": "An object holds its text in text, or in the fields that rank_fields names.",
         },
         "rank_fields": {"type": ["array", "null"], "items": {"type": "string"}},
         "max_chunks_per_doc": schemas.POSITIVE,

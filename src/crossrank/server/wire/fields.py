@@ -71,7 +71,8 @@ def unread(body: Body, known: Collection[str]) -> tuple[str, ...]:
     >>> unread({"query": "tea", "threshold": 0.5, "user": None}, ["query"])
     ('threshold',)
     """
-    return tuple(name for name, value in body.items() if value is not None and name not in {*known, *_IDLE})
+    read = {*known, *_IDLE}
+    return tuple(name for name, value in body.items() if value is not None and name not in read)
 
 
 def whole(body: Body, name: str, least: int = 0) -> int | None:
