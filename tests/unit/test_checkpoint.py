@@ -309,8 +309,13 @@ def test_a_hub_model_may_be_of_a_revision_and_in_another_cache(tmp_path: Path, m
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     scorer = crossrank.load("someone/some-model", revision="v1", cache_dir=tmp_path, token=False, backend="fake")
     assert scorer.checkpoint.folder.name == "abc123"
-    with pytest.raises(CheckpointError, match=r"crossrank\.load\('someone/some-model', revision='v1'\)"):
+    with pytest.raises(CheckpointError, match=r"check the path.*hub's someone/some-model, give revision='v1'"):
         crossrank.load("someone/some-model@v1")
+    for name in ("models@v2", "user@host/model"):
+        with pytest.raises(CheckpointError, match=r"there is no model folder .*\. Check the path"):
+            crossrank.load(name)
+    with pytest.raises(CheckpointError, match=r"hf download someone/some-model --revision v9`.*name and revision"):
+        crossrank.load("someone/some-model", revision="v9", cache_dir=tmp_path)
     for here in ("small", place / "snapshots" / "abc123"):
         with pytest.raises(CheckpointError, match="no revisions: leave revision='v1' out"):
             crossrank.load(here, revision="v1")

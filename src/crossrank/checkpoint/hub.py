@@ -38,11 +38,13 @@ def folder(name: str, **options: Any) -> Path:
         return place
     except Exception as error:  # hub, HTTP and file errors have no common base
         first = str(error).strip().partition("\n")[0]
+        given = options.get("revision")
+        wanted, checked = (f"{name} --revision {given}", "name and revision") if given else (name, "the name")
         raise CheckpointError(
             f"cannot get the model {name!r} from the Hugging Face hub ({type(error).__name__}: {first}). If this "
-            f"machine is offline, download it on another with `hf download {name}`, copy the folder here and give its "
-            "path. If it is connected, check the name, and unset HF_HUB_OFFLINE. `crossrank models` lists the models "
-            "that need no network."
+            f"machine is offline, download it on another with `hf download {wanted}`, copy the folder here and give "
+            f"its path. If it is connected, check {checked}, and unset HF_HUB_OFFLINE. `crossrank models` lists the "
+            "models that need no network."
         ) from error
 
 

@@ -124,10 +124,10 @@ def _locate(source: str | Path, revision: str | None, options: Mapping[str, Any]
         return path.absolute().parent, (path.absolute(),)
     text = str(source)
     name, mark, after = text.partition("@")
-    if mark and not isinstance(source, Path) and HUB_NAME.fullmatch(name):
+    if mark and "/" in name and not isinstance(source, Path) and HUB_NAME.fullmatch(name):
         raise CheckpointError(
-            f"a revision is no part of a model's name: crossrank.load({name!r}, revision={after!r}). On the command "
-            f"line give the folder that `hf download {name} --revision {after}` prints"
+            f"there is no model folder {text!r}: if it is a folder, check the path. If it is a revision of the hub's "
+            f"{name}, give revision={after!r}, or the folder that `hf download {name} --revision {after}` prints"
         )
     if isinstance(source, Path) or not HUB_NAME.fullmatch(text):
         raise CheckpointError(f"there is no model folder {text!r}. Check the path; hub names look like owner/model.")

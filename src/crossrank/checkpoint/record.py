@@ -163,7 +163,11 @@ class Checkpoint:
 
 
 def check_read(value: Any, load: str) -> None:
-    """Refuse what is no checkpoint, such as the name of a model; `load` is the function that takes one."""
+    """Refuse what is no checkpoint, such as the name of a model; `load` is the function that takes one.
+
+    Raises:
+        InputError: it is none.
+    """
     if not isinstance(value, Checkpoint):
         named = repr(str(value)) if isinstance(value, (str, Path)) else "name"
         raise InputError(
