@@ -14,7 +14,6 @@ import click
 from crossrank import cores
 from crossrank.cli import options, terminal
 from crossrank.cli.exits import Exit
-from crossrank.cli.judged import progress
 
 if TYPE_CHECKING:
     from crossrank.distributed import Reranked, Workers
@@ -109,7 +108,7 @@ def rerank(
     from crossrank import distributed
 
     began = time.perf_counter()
-    with progress() as report:
+    with terminal.progress() as report:
         done = distributed.rerank(
             _source(inputs, data),
             folder,
@@ -178,7 +177,7 @@ def index(
     engine: dict[str, Any] = {"backend": backend, "device": device, "dtype": dtype}
     if passage_tokens is not None:
         check_room(passage_tokens, load_embedder(name, **engine))
-    with progress() as report:
+    with terminal.progress() as report:
         done = indexing.index(
             paths,
             folder,

@@ -48,7 +48,6 @@ def command(
     of the model as it was, and calibrated, where each half of the queries is judged by a calibration fitted to the
     other half. In a pipe the columns are queries, pairs, relevant ones, error before and after, slope and intercept.
     """
-    from crossrank.cli import judged as bars
     from crossrank.training import reading
 
     judgments = reading.read(judged, split=split)
@@ -59,7 +58,7 @@ def command(
     scorer = crossrank.load(model, **engine)
     # Scoring may take minutes.
     checkpoint.check_target(scorer.checkpoint, folder, overwrite=force)
-    with bars.progress() as report:
+    with terminal.progress() as report:
         found = calibrated(scorer, judgments, seed=seed, progress=lambda done, total: report("scoring", done, total))
     for finding in found.findings:
         terminal.warn(f"{terminal.shown(finding.message)}.")

@@ -152,7 +152,7 @@ def _measured(
         terminal.note(f"{last[0].name} is asked up to {len(queries.queries) * last[0].questions(last[1]):,} questions.")
     _check_names(baseline, asked, list(runs), names)
     if asked.source is not None:
-        with judged.progress() as progress:
+        with terminal.progress() as progress:
             opened = judged.opened(asked, queries, runs, depth, progress)
             read = _read(opened.candidates, scorers, cascades, last, depth, min(shares), progress)
         owners, texts = opened.owners, opened.candidates.texts
@@ -192,7 +192,7 @@ def _read(
     last: tuple[Counted, int] | None,
     depth: int,
     share: float,
-    progress: judged.Progress,
+    progress: terminal.Progress,
 ) -> list[tuple[Candidates, Reading]]:
     """What each model and each cascade reads, and of which candidates; a language model reads after the first one."""
     from crossrank.cascade import Stage

@@ -100,7 +100,7 @@ def _measured(
     measured.check([measure], queries.qrels)
     scorers = judged.scorers(asked)
     plans = frontier.configurations(list(scorers), depths, shares, cascades)
-    with judged.progress() as progress:
+    with terminal.progress() as progress:
         opened = judged.opened(asked, queries, runs, deepest, progress)
         readings = candidates.read(opened.candidates, scorers, deepest, progress)
         times = frontier.timings(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from crossrank.types import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
-Progress = Callable[[str, int, int], None]
 # What tables call the steps of a search.
 STEPS = {"bm25": "BM25", "dense": "dense", "fused": "fusion"}
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -148,7 +146,7 @@ def _check_used(asked: Asked) -> None:
         raise click.UsageError("--split and --qrels both name the judgments; leave one out")
 
 
-def opened(asked: Asked, judged: JudgedSet, runs: dict[str, Run], depth: int, progress: Progress) -> Setting:
+def opened(asked: Asked, judged: JudgedSet, runs: dict[str, Run], depth: int, progress: terminal.Progress) -> Setting:
     """The collection, searched for every judged query; or the run of `--over`.
 
     Raises:
@@ -274,31 +272,6 @@ def weights(text: str | None) -> list[float]:
     if not all(0.0 < share <= 1.0 for share in found):
         raise click.UsageError(f"--mix: a share is over 0 and at most 1, not {text}")
     return list(dict.fromkeys(found))
-
-
-@contextmanager
-def progress() -> Iterator[Progress]:
-    """A progress bar on a terminal; nothing in a pipe."""
-    if not terminal.on_terminal(err=True):
-        yield lambda doing, done, total: None
-        return
-    from rich import progress as bars
-
-    columns = (
-        bars.TextColumn("{task.description:<10}"),
-        bars.BarColumn(),
-        bars.MofNCompleteColumn(),
-        bars.TimeRemainingColumn(),
-    )
-    with bars.Progress(*columns, console=terminal.console(err=True), transient=True) as bar:
-        tasks: dict[str, bars.TaskID] = {}
-
-        def report(doing: str, done: int, total: int) -> None:
-            if doing not in tasks:
-                tasks[doing] = bar.add_task(doing, total=total)
-            bar.update(tasks[doing], completed=done, total=total)
-
-        yield report
 
 
 def check_page(html: Path) -> None:

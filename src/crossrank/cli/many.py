@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crossrank.cli import judged, terminal
+from crossrank.cli import terminal
 
 if TYPE_CHECKING:
     from crossrank.answer import Answer
@@ -77,7 +77,7 @@ def write(pipeline: Pipeline, texts: Mapping[str, str], to: Path, k: int) -> boo
     said = _Said()
     # All that was found, because several passages may be one document.
     most = pipeline.depth * len(pipeline.retrievers)
-    with judged.progress() as progress:
+    with terminal.progress() as progress:
         for number, (query, text) in enumerate(texts.items(), start=1):
             answer = pipeline.search(text, most)
             said.add(answer)

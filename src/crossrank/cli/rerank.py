@@ -210,11 +210,10 @@ def _scorer(model: str | None, engine: dict[str, Any], reads: dict[str, Any]) ->
 def _ranked(scorer: PairScorer, query: str, texts: list[str], k: int | None) -> Ranked:
     """The order of all passages, with a bar on a terminal where the model says how far it is."""
     from crossrank import CrossEncoder
-    from crossrank.cli import judged
 
     if not isinstance(scorer, CrossEncoder):
         return scorer.rank(query, texts, k)
-    with judged.progress() as report:
+    with terminal.progress() as report:
         return scorer.rank(query, texts, k, progress=lambda done, total: report("reading", done, total))
 
 

@@ -10,7 +10,8 @@ import math
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from crossrank.scorecache import Uses
     from crossrank.types import Passage, Truncation
 
+# Called with what is done now, how many are done and how many there are.
+Progress = Callable[[str, int, int], None]
 # Escape codes in a passage must not move the cursor or retitle the terminal; a tab or newline is layout, kept apart.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _SPACE = re.compile(r"\s+")
@@ -52,6 +55,31 @@ def table(*columns: tuple[str, Mapping[str, Any]]) -> Table:
     for heading, options in columns:
         made.add_column(heading, **options)
     return made
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A progress bar on a terminal; nothing in a pipe."""
+    if not on_terminal(err=True):
+        yield lambda doing, done, total: None
+        return
+    from rich import progress as bars
+
+    columns = (
+        bars.TextColumn("{task.description:<10}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns, console=console(err=True), transient=True) as bar:
+        tasks: dict[str, bars.TaskID] = {}
+
+        def report(doing: str, done: int, total: int) -> None:
+            if doing not in tasks:
+                tasks[doing] = bar.add_task(doing, total=total)
+            bar.update(tasks[doing], completed=done, total=total)
+
+        yield report
 
 
 def styled(text: str, **style: Any) -> str:

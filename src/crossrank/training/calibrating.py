@@ -61,12 +61,12 @@ def calibrated(
         )
     findings: list[Finding] = []
     judged = [
-        (number, query, text, max(labels) > 0)
-        for number, (query, documents) in enumerate(pairs(judgments, findings).values())
+        (query, text, max(labels) > 0)
+        for query, documents in pairs(judgments, findings).values()
         for text, labels in documents.values()
         if len(labels) == 1
     ]
-    queries = dict.fromkeys(query for _, query, _, _ in judged)
+    queries = dict.fromkeys(query for query, _, _ in judged)
     if len(queries) < FEWEST_QUERIES:
         raise InputError(
             f"{len(queries)} judged queries are too few: half of them tell whether the calibration holds, and under "
@@ -76,11 +76,11 @@ def calibrated(
     if relevant.all() or not relevant.any():
         kind = "relevant" if relevant.all() else "not relevant"
         raise InputError(f"all {len(judged)} judged pairs are {kind}; a calibration needs pairs of both kinds")
-    logits = scorer.scored([(query, text) for _, query, text, _ in judged], progress=progress).scores
+    logits = scorer.scored([(query, text) for query, text, _ in judged], progress=progress).scores
     # A passage without any token has no score and no probability.
     read = np.isfinite(logits)
     place = {query: row for row, query in enumerate(queries)}
-    half = assign(list(queries), 2, seed)[[place[query] for _, query, _, _ in judged]][read]
+    half = assign(list(queries), 2, seed)[[place[query] for query, _, _ in judged]][read]
     logits, relevant = logits[read], relevant[read]
     name = scorer.checkpoint.name
     after = reliability.of(name, _held_out(logits, relevant, half), relevant)
