@@ -357,6 +357,15 @@ def scorer_of(model: str | Path | Scorer | None, **how: Any) -> Scorer:
     """
     if model is None or isinstance(model, (str, Path)):
         return load_scorer(model, **how)
+    return check_scorer(model)
+
+
+def check_scorer(model: Scorer) -> Scorer:
+    """What is given as a scorer, when it is one.
+
+    Raises:
+        InputError: it is none.
+    """
     if not callable(getattr(model, "score", None)):
         raise InputError(f"model must be a name, a folder or an object with score(pairs), not {type(model).__name__}")
     return model

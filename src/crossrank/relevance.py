@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from crossrank.cascade import Stage, Trace
 from crossrank.crossencoder import CrossEncoder
+from crossrank.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,24 @@ class Relevance:
     def best(self) -> float | None:
         """The highest of the probabilities; None where there is none."""
         return max((one for one in self.probabilities if one is not None), default=None)
+
+
+def threshold_of(scorer: CrossEncoder, threshold: float | Literal["model"], name: str = "") -> float:
+    """The probability that a threshold is: as it was given, or the scorer's own for "model".
+
+    Raises:
+        InputError: the scorer has none of its own. It is called `name` there, or else by its checkpoint's.
+
+    >>> import crossrank
+    >>> threshold_of(crossrank.load(), 0.5)
+    0.5
+    """
+    if threshold != "model":
+        return threshold
+    if scorer.threshold is None:
+        called = name or scorer.checkpoint.name
+        raise InputError(f"{called} has no threshold of its own: give a probability, such as 0.1")
+    return scorer.threshold
 
 
 def last_read(stages: Sequence[Stage], traces: Sequence[Trace]) -> tuple[Stage, dict[str, float]]:

@@ -17,9 +17,10 @@ from crossrank.cascade import Stage, rerank
 from crossrank.context import check_threshold
 from crossrank.crossencoder import CrossEncoder, load
 from crossrank.errors import InputError
-from crossrank.lateinteraction import load_scorer, name_of
+from crossrank.lateinteraction import check_scorer, load_scorer, name_of
 from crossrank.models import named
 from crossrank.pipeline import Pipeline
+from crossrank.relevance import threshold_of
 from crossrank.types import Passage, Ranking, Scorer, Truncation, check_k
 
 READ = "rerank_read"
@@ -76,13 +77,10 @@ class Model:
         if isinstance(model, str):
             self._name = model
             return
-        if not callable(getattr(model, "score", None)):
-            raise InputError(
-                f"model must be a name, a folder or an object with score(pairs), not {type(model).__name__}"
-            )
+        scorer = check_scorer(model)
         if options:
             raise InputError("load_options are for a model that is given by name; this one is loaded already")
-        self._scorer = model
+        self._scorer = scorer
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Model:
         return self
@@ -264,12 +262,8 @@ def _chances(scorer: Scorer, scores: NDArray[np.float32]) -> NDArray[np.float32]
 def _limit(scorer: Scorer, threshold: Threshold) -> float:
     """The least probability that a threshold lets through; before anything is read, whether there are probabilities."""
     _chances(scorer, np.zeros(0, np.float32))
-    if threshold != "model":
-        return threshold or 0.0
     assert isinstance(scorer, CrossEncoder)
-    if scorer.threshold is None:
-        raise InputError(f"{scorer.checkpoint.name} has no threshold of its own: give a probability, such as 0.1")
-    return scorer.threshold
+    return 0.0 if threshold is None else threshold_of(scorer, threshold)
 
 
 def _told(cut: Truncation) -> str:

@@ -11,8 +11,10 @@ import numpy as np
 
 from crossrank import evidence
 from crossrank.cascade import Trace, mixed
+from crossrank.errors import InputError
 from crossrank.fusion import Scores
 from crossrank.pipeline import MIX, Pipeline
+from crossrank.relevance import threshold_of
 from crossrank.retrieval.bm25 import BM25Retriever
 from crossrank.retrieval.dense import DenseRetriever
 from crossrank.server.limits import Reach, estimate
@@ -148,11 +150,10 @@ def _limit(service: Service, threshold: float | Literal["model"] | None) -> floa
         return None
     if service.score_kind == "sigmoid":
         raise invalid(f"{service.model} gives no probabilities, so there is no threshold; leave it out", "threshold")
-    if threshold != "model":
-        return threshold
-    if service.scorer.threshold is None:
-        raise invalid(f"{service.model} has no threshold of its own: give a probability, such as 0.1", "threshold")
-    return service.scorer.threshold
+    try:
+        return threshold_of(service.scorer, threshold, service.model)
+    except InputError as error:
+        raise invalid(str(error), "threshold") from error
 
 
 def _probable(
