@@ -16,7 +16,8 @@ from crossrank import backends, extras
 from crossrank.backends import cuda
 from crossrank.backends.cuda import driver, ladder
 from crossrank.backends.cuda.ladder import Ladder, Shape
-from crossrank.checkpoint import read
+from crossrank.backends.fake import Fake
+from crossrank.checkpoint import Checkpoint, read
 from crossrank.errors import MissingExtraError
 from crossrank.types import Tokens
 
@@ -98,12 +99,18 @@ def test_auto_takes_the_gpu_engine_only_for_a_gpu_that_was_asked_for(
     cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[tuple[str, str]] = []
+
+    def fake(checkpoint: Checkpoint, places: tuple[str, str]) -> Fake:
+        opened.append(places)
+        return Fake(checkpoint)
+
     monkeypatch.setattr(cuda, "unseen", lambda: None)
-    monkeypatch.setattr(cuda, "open", lambda checkpoint, device, dtype: opened.append((device, dtype)))
+    monkeypatch.setattr(cuda, "places", lambda checkpoint, device, dtype: (device, dtype))
+    monkeypatch.setattr(cuda, "open", fake)
     checkpoint = read(cross_encoder_folder)
-    backends.open(checkpoint, device="cuda", dtype="float16")
-    backends.open(checkpoint, device="cuda:all")
+    kept = backends.open(checkpoint, device="cuda", dtype="float16"), backends.open(checkpoint, device="cuda:all")
     assert opened == [("cuda", "float16"), ("cuda:all", "auto")]
+    assert kept[0] is not kept[1]
     assert not backends.open(checkpoint).name.startswith("cuda")
 
 
