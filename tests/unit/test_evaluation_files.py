@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,6 +100,16 @@ def test_queries_as_objects_and_as_topics_between_tabs(tmp_path: Path, text: str
 def test_topics_that_are_none(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ReadError, match=message):
         read_queries(write(tmp_path / "topics.tsv", text))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes have no names there")
+@pytest.mark.parametrize("line", ['{{"_id": "q{n}", "text": "what is tea?"}}\n', "q{n}\twhat is tea?\n"])
+def test_queries_are_read_from_a_pipe(line: str) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as file:
+        file.write("".join(line.format(n=n) for n in range(1_000)))  # More than one buffer of 8 KiB.
+    assert list(read_queries(f"/dev/fd/{reader}")) == [f"q{n}" for n in range(1_000)]
+    os.close(reader)
 
 
 def test_a_run_of_scores_is_written(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +114,11 @@ def read_queries(path: str | Path) -> dict[str, str]:
         ReadError: a line is neither, or an id comes twice.
     """
     queries: dict[str, str] = {}
-    first = next((line for _, line in lines(path)), "")
-    rows = _tabbed(path) if "\t" in first and not first.lstrip().startswith("{") else _asked(path)
+    found = lines(path)
+    # The first line is put back and not read again: a pipe gives each byte once.
+    first = list(islice(found, 1))
+    told_apart = any("\t" in line and not line.lstrip().startswith("{") for _, line in first)
+    rows = (_tabbed if told_apart else _asked)(path, chain(first, found))
     for number, query, text in rows:
         if query in queries:
             raise ReadError(f"{path}, line {number}: the id {query} comes twice")
@@ -122,13 +126,13 @@ def read_queries(path: str | Path) -> dict[str, str]:
     return queries
 
 
-def _asked(path: str | Path) -> Iterator[tuple[int, str, str]]:
-    for number, row in objects(path):
+def _asked(path: str | Path, found: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str, str]]:
+    for number, row in _objects(path, found):
         yield number, field(path, number, row, _id_name(row)), field(path, number, row, "text")
 
 
-def _tabbed(path: str | Path) -> Iterator[tuple[int, str, str]]:
-    for row, (number, line) in enumerate(lines(path)):
+def _tabbed(path: str | Path, found: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str, str]]:
+    for row, (number, line) in enumerate(found):
         cells = [cell.strip() for cell in line.split("\t")]
         if len(cells) != 2 or not cells[0]:
             raise ReadError(f"{path}, line {number}: expected an id, one tab and the query, found {line[:80]!r}")
@@ -147,7 +151,11 @@ def objects(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         ReadError: a line is not a JSON object.
     """
-    for number, line in lines(path):
+    return _objects(path, lines(path))
+
+
+def _objects(path: str | Path, found: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in found:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
