@@ -196,6 +196,12 @@ def test_rerank_reads_tables_as_rows_and_not_their_headers(ce: str) -> None:
     assert len(rows(run("rerank", "tea", "a.csv", "--input", "lines", "-m", ce, "--json"))) == 4
 
 
+def test_rerank_reads_no_title_and_no_id_from_a_column_without_a_name(ce: str) -> None:
+    Path("a.csv").write_text(",text\n7,Tea.\n", encoding="utf-8")  # As df.to_csv() of pandas writes.
+    (row,) = rows(run("rerank", "tea", "a.csv", "-m", ce, "--json"))
+    assert (row["id"], row["title"], row[""]) == ("a.csv:2", "", "7")
+
+
 @pytest.mark.parametrize(
     ("table", "said"),
     [
