@@ -194,6 +194,8 @@ def test_rerank_reads_tables_as_rows_and_not_their_headers(ce: str) -> None:
         # The second row begins on the fourth line.
         assert [row["id"] for row in found] == ["1", f"{'stdin' if stdin else files[0]}:4"]
     assert len(rows(run("rerank", "tea", "a.csv", "--input", "lines", "-m", ce, "--json"))) == 4
+    Path("a.csv").write_text("\n \ntext\nTea.\n", encoding="utf-8")
+    assert [row["id"] for row in rows(run("rerank", "tea", "a.csv", "-m", ce, "--json"))] == ["a.csv:4"]
 
 
 def test_rerank_reads_no_title_and_no_id_from_a_column_without_a_name(ce: str) -> None:

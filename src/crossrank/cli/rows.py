@@ -227,15 +227,16 @@ def _table(found: Iterable[str], name: str, fields: bool) -> Iterator[Row]:
     # What is read may be as long as a line; the module's own limit is 128 KiB.
     csv.field_size_limit(MOST_BYTES)
     texts = iter(found)
-    first = next(texts, "")
-    if not first.strip():
+    # Blank lines may stand before the names, as in an index.
+    above, first = next(((n, line) for n, line in enumerate(texts) if line.strip()), (0, ""))
+    if not first:
         return
     cells = csv.reader(_ended(first, texts), delimiter=max(",;\t", key=first.count), strict=True)
     header: list[str] = []
-    end = 0
+    end = above
     try:
         for row in cells:
-            where, end = f"{name}:{end + 1}", cells.line_num
+            where, end = f"{name}:{end + 1}", above + cells.line_num
             if not header:
                 header = row
                 _check_header(header, name)
