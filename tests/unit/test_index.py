@@ -739,6 +739,59 @@ def test_a_folder_reached_through_a_link_is_the_same(tmp_path: Path, index: Inde
     assert update(index, tmp_path / "real" / "docs") == (0, 0, 0, 1, [])
 
 
+def test_rows_that_went_are_found_through_a_link(tmp_path: Path, index: Index) -> None:
+    file = write(tmp_path / "real" / "a.csv", "id,text\n1,one\n2,two\n3,three\n")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert update(index, tmp_path / "real")[0] == 3
+    write(file, "id,text\n1,one\n2,changed\n4,new\n")
+    assert update(index, tmp_path / "link") == (1, 1, 1, 1, [])
+    # All rows are still of one file, by whatever path it is given.
+    write(file, "id,text\n1,one\n")
+    assert update(index, tmp_path / "real") == (0, 0, 2, 1, [])
+    file.unlink()
+    assert update(index, tmp_path / "real") == (0, 0, 1, 0, [])
+
+
+def test_rows_that_moved_between_files_of_a_folder_are_found(tmp_path: Path, index: Index) -> None:
+    docs = tmp_path / "docs"
+    write(docs / "a.csv", "id,text\n1,one\n")
+    write(docs / "b.csv", "id,text\n2,two\n")
+    update(index, docs)
+    write(docs / "a.csv", "id,text\n1,one\n2,two\n")
+    write(docs / "b.csv", "id,text\n3,three\n")
+    assert update(index, docs) == (1, 1, 0, 1, [])
+    # Two change places, and one is in both.
+    write(docs / "a.csv", "id,text\n3,three\n2,two\n")
+    write(docs / "b.csv", "id,text\n1,one\n2,two\n")
+    added, changed, deleted, unchanged, reasons = update(index, docs)
+    assert (added, changed, deleted, unchanged) == (0, 2, 0, 1)
+    assert reasons == [f"the id '2' comes twice, first in {docs / 'a.csv'}: give each document its own; rows without "
+                       "one are called by their file and number"]  # fmt: skip
+    write(docs / "b.csv", "id,text\n1,one\n")
+    assert update(index, docs) == (0, 0, 0, 3, [])
+    # Both have it, and the one that is read first has not had it before.
+    write(docs / "a.csv", "id,text\n1,uno\n2,two\n3,three\n")
+    assert "comes twice, first in" in update(index, docs)[4][0]
+    assert index.passages(["1"])[0].text == "one"
+
+
+def test_another_file_does_not_take_over_the_ids_of_one_that_is_away(tmp_path: Path, index: Index) -> None:
+    disk = write(tmp_path / "disk" / "tickets.csv", "id,text\n1,one\n2,two\n").parent
+    update(index, disk)
+    disk.rename(tmp_path / "unplugged")
+    file = write(tmp_path / "more" / "letters.csv", "id,text\n1,another\n3,three\n")
+    added, changed, _, _, reasons = update(index, file)
+    assert (added, changed) == (1, 0)
+    assert f"belongs to {disk / 'tickets.csv'}: that file is gone; name it in PATHS, too" in reasons[0]
+    assert index.passages(["1"])[0].text == "one"
+    # The cure works.
+    assert update(index, file, disk / "tickets.csv") == (0, 1, 1, 1, [])
+    # A file of the same name is the one that was moved, whatever it holds now.
+    (tmp_path / "more").rename(tmp_path / "most")
+    write(tmp_path / "most" / "letters.csv", "id,text\n1,changed\n3,three\n")
+    assert update(index, tmp_path / "most") == (0, 2, 0, 0, [])
+
+
 @pytest.mark.parametrize("blank", ["4,\n", "1,again\n"])
 def test_a_row_with_nothing_to_index_holds_back_no_deletion(tmp_path: Path, index: Index, blank: str) -> None:
     rows = write(tmp_path / "rows.csv", "id,text\n1,one\n2,two\n3,three\n" + blank)

@@ -13,14 +13,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from crossrank.errors import InputError, ReadError
 from crossrank.index import readers
 from crossrank.index.commits import Commits
-from crossrank.index.documents import Document, Failure, Limits, left_out, plain_metadata
+from crossrank.index.documents import Document, Failure, Limits, cleaned
 from crossrank.index.passages import Cut
-from crossrank.index.records import Known, Row, Unread
+from crossrank.index.records import Row, Unread
+from crossrank.index.rows import Report
 from crossrank.index.table import Table
 from crossrank.tokenvectors import TokenEmbedder
 from crossrank.types import Embedder
@@ -92,6 +93,14 @@ class _Origin:
     modified: int = 0
 
 
+class _Refused(NamedTuple):
+    """A document whose id another file of this run has, or had."""
+
+    where: str
+    digest: str
+    origin: _Origin
+
+
 class Update:
     """One run. Not to be used twice; the caller holds the lock of the index."""
 
@@ -115,6 +124,12 @@ class Update:
         # Documents of this run and where each was.
         self._seen: dict[str, str] = {}
         self._doomed: set[str] = set()
+        # Files of this run, by every path that is known; of those known by others, these; and the documents of one.
+        self._here: set[str] = set()
+        self._others: dict[str, list[str]] = {}
+        self._mine: Set[str] = set()
+        # Documents with ids of files of this run, by file and id: who has them is known when all files are read.
+        self._refused: dict[readers.Source, dict[str, _Refused]] = {}
         self._failed: list[Failure] = []
         self._passed_over: Mapping[str, int] = {}
         self._omitted: Counter[str] = Counter()
@@ -134,13 +149,13 @@ class Update:
         given = [
             path
             for path, root in zip(paths, roots, strict=True)
-            if not _is_gone(path) or not any(_within(source, root) for source in self._by_source)
+            if not readers.is_gone(path) or not any(readers.within(source, root) for source in self._by_source)
         ]
         found = readers.find(given)
         self._failed += found.failures
         self._passed_over = found.passed_over
-        here = {readers.written(source.path) for source in found.sources}
-        elsewhere = self._departed(roots, here, [failure.source for failure in found.failures])
+        self._meet(found.sources)
+        elsewhere = self._departed(roots, [failure.source for failure in found.failures])
         counts = [readers.count(source) for source in found.sources]
         self._expected = sum(counts)
         done = 0
@@ -149,18 +164,31 @@ class Update:
             done += count
             self._documents = done
             self._commits.advance()
+        self._retry(limits)
         # Documents of a file that was moved have been found again where it is now.
         self._missing = [path for path in elsewhere if self._by_source[path] - self._seen.keys()]
         return self._finish()
 
-    def _departed(self, roots: Sequence[str], here: Set[str], unseen: Sequence[str]) -> list[str]:
+    def _meet(self, sources: Sequence[readers.Source]) -> None:
+        """Note by which paths the files of this run are known: an earlier one may have come through a link."""
+        self._here = {readers.written(source.path) for source in sources}
+        known: dict[tuple[int, int], list[str]] = {}
+        for path in self._by_source.keys() - self._here:
+            if path and (key := readers.identity(path)):
+                known.setdefault(key, []).append(path)
+        for source in sources if known else ():
+            if paths := known.get(readers.identity(source.path) or (0, 0)):
+                self._others[readers.written(source.path)] = sorted(paths)
+                self._here.update(paths)
+
+    def _departed(self, roots: Sequence[str], unseen: Sequence[str]) -> list[str]:
         """Doom what is gone below the roots; the files elsewhere that are gone."""
         elsewhere = []
-        for path in (path for path in self._by_source if path and path not in here):
-            if not any(_within(path, root) for root in roots):
-                if _has_gone(path):
+        for path in (path for path in self._by_source if path and path not in self._here):
+            if not any(readers.within(path, root) for root in roots):
+                if readers.has_gone(path):
                     elsewhere.append(path)
-            elif not any(_within(path, folder) for folder in unseen):
+            elif not any(readers.within(path, folder) for folder in unseen):
                 # Behind a link that cannot be followed, say.
                 if failure := readers.unreachable(path):
                     self._failed.append(failure)
@@ -171,9 +199,9 @@ class Update:
     def documents(self, documents: Iterable[Document]) -> Changes:
         """Add documents, or replace those of the same id; the others are left alone."""
         for position, document in enumerate(documents):
-            clean = _clean(document, position)
+            clean = cleaned(document, position)
             self._expected += 1
-            self._document(clean, _Origin(), f"document {clean.id!r}", anywhere=True)
+            self._document(clean, _Origin(), f"document {clean.id!r}")
             self._dealt_with()
         return self._finish()
 
@@ -194,7 +222,8 @@ class Update:
 
     def _file(self, source: readers.Source, limits: Limits) -> None:
         path = readers.written(source.path)
-        mine = self._by_source.get(path, set())
+        known_by = [known for known in (path, *self._others.get(path, ())) if known in self._by_source]
+        mine = self._mine = set().union(*(self._by_source[known] for known in known_by))
         self._source = path
         self._tell("reading")
         lost: list[Failure] = []
@@ -203,7 +232,8 @@ class Update:
         except OSError as error:
             self._failed.append(_failure(source, error))
             return
-        origin = _Origin(path, found.st_size, found.st_mtime_ns)
+        # The first path of several stays: documents that go are found by it.
+        origin = _Origin(known_by[0] if known_by else path, found.st_size, found.st_mtime_ns)
         if not source.has_rows and len(mine) == 1:
             (id_,) = mine
             source = replace(source, name=id_)  # Given by another path before: the document keeps its id.
@@ -212,8 +242,13 @@ class Update:
                 self._seen[id_] = path
                 self._unchanged += 1
                 return
-        for document in self._read(source, limits, lost):
-            self._document(document, origin, path, anywhere=False)
+
+        def report(failure: Failure) -> None:
+            self._failed.append(failure)
+            lost.append(failure)
+
+        for document in self._read(source, limits, report):
+            self._document(document, origin, path, source)
             self._dealt_with()
         missing = mine - self._seen.keys()
         if not lost:
@@ -224,13 +259,24 @@ class Update:
             reason = f"{lost[0].reason}; until this is mended, {kept} in the index as before"
             self._failed[self._failed.index(lost[0])] = replace(lost[0], reason=reason)
 
-    def _read(self, source: readers.Source, limits: Limits, lost: list[Failure]) -> Iterator[Document]:
-        """The documents of a file; what could not be read is reported, and in `lost`."""
+    def _retry(self, limits: Limits) -> None:
+        """Read again what was refused for ids that files of this run turned out to have given up."""
+        self._mine = set()
+        for source, refused in self._refused.items():
+            free = set()
+            for id_, (where, digest, origin) in refused.items():
+                if taken := self._taken(id_, digest, origin):
+                    self._failed.append(Failure(where, taken))
+                else:
+                    free.add(id_)
+            # What cannot be read of it was told before.
+            for document in self._read(source, limits, lambda failure: None) if free else ():
+                if document.id in free:
+                    self._document(document, refused[document.id].origin, readers.written(source.path))
+                    self._commits.advance()
 
-        def report(failure: Failure) -> None:
-            self._failed.append(failure)
-            lost.append(failure)
-
+    def _read(self, source: readers.Source, limits: Limits, report: Report) -> Iterator[Document]:
+        """The documents of a file; what could not be read is reported."""
         try:
             yield from readers.read(source, limits, report)
         except (ReadError, OSError) as error:
@@ -239,17 +285,20 @@ class Update:
             self._commits.commit()  # What was read before an error that nobody foresaw is not lost with it.
             raise
 
-    def _document(self, document: Document, origin: _Origin, place: str, anywhere: bool) -> None:
+    def _document(self, document: Document, origin: _Origin, place: str, source: readers.Source | None = None) -> None:
+        """Take one over; `source` is where it can be read again."""
         known = self._known.get(document.id)
         where = f"{place}, {document.row}" if document.row else place
-        taken = self._taken(document, known, origin, anywhere)
-        if taken:
-            self._failed.append(Failure(where, taken))
+        digest = digest_of(document)
+        if taken := self._taken(document.id, digest, origin):
+            if source and known and known.source in self._here and document.id not in self._seen:
+                self._refused.setdefault(source, {})[document.id] = _Refused(where, digest, origin)
+            else:
+                self._failed.append(Failure(where, taken))
             return
         self._seen[document.id] = place
         self._doomed.discard(document.id)
-        digest = digest_of(document)
-        if known and known.digest == digest and _same(known.source, origin.path):
+        if known and known.digest == digest and (known.source == origin.path or document.id in self._mine):
             self._unchanged += 1
             return
         made = self._cut(document, origin.path)
@@ -275,21 +324,28 @@ class Update:
         rows = [Row(passage, tokens, origin.path, digest, origin.size, origin.modified) for passage, tokens in made]
         self._commits.add(rows, document.id if known else None)
 
-    def _taken(self, document: Document, known: Known | None, origin: _Origin, anywhere: bool) -> str | None:
-        """Why a document may not have its id; None when it may."""
-        if document.id in self._seen:
+    def _taken(self, id_: str, digest: str, origin: _Origin) -> str | None:
+        """Why a document of this content may not have this id; None when it may."""
+        if id_ in self._seen:
             cure = "give each document its own; rows without one are called by their file and number"
             if origin.path and not readers.has_rows(origin.path):
                 cure = (
                     "a file is called by its path below what is given: index the folder that holds both, or rename one"
                 )
-            return f"the id {document.id!r} comes twice, first in {self._seen[document.id]}: {cure}"
-        if known is None or anywhere or known.source == origin.path or document.id in self._doomed:
+            return f"the id {id_!r} comes twice, first in {self._seen[id_]}: {cure}"
+        known = self._known.get(id_)
+        # What a program adds has no path, and replaces what is there.
+        if known is None or not origin.path or known.source == origin.path:
             return None
-        if _has_gone(known.source) or _same(known.source, origin.path):  # It was moved, or is reached by another path.
+        if id_ in self._mine or id_ in self._doomed:
             return None
-        other = known.source or "a document that a program added"
-        return f"the id {document.id!r} belongs to {other}: index a folder that holds both, or rename one"
+        cure = "index a folder that holds both, or rename one"
+        if readers.has_gone(known.source):
+            # It was moved. A file of another name and content is another, and the disk of that one may come back.
+            if known.digest == digest or os.path.basename(known.source) == os.path.basename(origin.path):
+                return None
+            cure = "that file is gone; name it in PATHS, too, to remove what it held, or rename one"
+        return f"the id {id_!r} belongs to {known.source or 'a document that a program added'}: {cure}"
 
     def _dealt_with(self) -> None:
         # Counted first: "committed" must never count a document that is not.
@@ -332,66 +388,9 @@ class Update:
             self._progress(Progress(stage, self._documents, expected, self._passages, self._source))
 
 
-def _is_gone(path: str | Path) -> bool:
-    """Whether surely nothing is there, not even a link to nothing."""
-    try:
-        os.lstat(path)
-    except OSError as error:
-        return readers.is_absent(error)
-    except ValueError:  # No file has such a name.
-        return True
-    return False
-
-
-def _has_gone(source: str) -> bool:
-    """Whether surely nothing is at this path of an earlier run, in which bytes that are not UTF-8 were escaped."""
-    return source != "" and "\\udc" not in source and _is_gone(source)
-
-
-def _same(source: str, path: str) -> bool:
-    """Whether both paths lead to one file."""
-    try:
-        return source == path or os.path.samefile(source, path)
-    except (OSError, ValueError):
-        return False
-
-
 def _failure(source: readers.Source, error: Exception) -> Failure:
-    reason = "went away while this ran: run this again" if _is_gone(source.path) else readers.written(str(error))
+    reason = "went away while this ran: run this again" if readers.is_gone(source.path) else readers.written(str(error))
     return Failure(readers.written(source.path), reason)
-
-
-def _within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
-
-
-def _clean(document: Document, position: int) -> Document:
-    """A document that a program passed in, as an index can hold it.
-
-    Raises:
-        InputError: it is none, has no id, or something in it is of another type.
-    """
-    if not isinstance(document, Document):
-        raise InputError(f"expected a Document, not {type(document).__name__}")
-    if not isinstance(document.id, str):
-        raise InputError(
-            f"the id of document {position} is {type(document.id).__name__} ({document.id!r}), not a string: turn it "
-            "into one"
-        )
-    if not document.id:
-        raise InputError("a document needs an id")
-    for name, wanted, told in (("text", str, "string"), ("title", str, "string"), ("metadata", Mapping, "mapping")):
-        if not isinstance(value := getattr(document, name), wanted):
-            raise InputError(f"the {name} of document {document.id!r} is {type(value).__name__}, not a {told}")
-    metadata = plain_metadata(document.metadata)
-    return replace(
-        document,
-        id=valid_text(document.id),
-        text=valid_text(document.text),
-        title=valid_text(document.title),
-        metadata=metadata,
-        omitted=left_out(document.metadata, metadata),
-    )
 
 
 def digest_of(document: Document) -> str:

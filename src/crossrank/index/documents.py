@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -117,6 +117,35 @@ def plain_metadata(fields: Mapping[Any, Any]) -> dict[str, Value]:
         elif not isinstance(value, (bytes, bytearray, memoryview)):
             kept[name] = valid_text(str(value))
     return kept
+
+
+def cleaned(document: Document, position: int) -> Document:
+    """A document that a program passed in, as an index can hold it.
+
+    Raises:
+        InputError: it is none, has no id, or something in it is of another type.
+    """
+    if not isinstance(document, Document):
+        raise InputError(f"expected a Document, not {type(document).__name__}")
+    if not isinstance(document.id, str):
+        raise InputError(
+            f"the id of document {position} is {type(document.id).__name__} ({document.id!r}), not a string: turn it "
+            "into one"
+        )
+    if not document.id:
+        raise InputError("a document needs an id")
+    for name, wanted, told in (("text", str, "string"), ("title", str, "string"), ("metadata", Mapping, "mapping")):
+        if not isinstance(value := getattr(document, name), wanted):
+            raise InputError(f"the {name} of document {document.id!r} is {type(value).__name__}, not a {told}")
+    metadata = plain_metadata(document.metadata)
+    return replace(
+        document,
+        id=valid_text(document.id),
+        text=valid_text(document.text),
+        title=valid_text(document.title),
+        metadata=metadata,
+        omitted=left_out(document.metadata, metadata),
+    )
 
 
 def left_out(fields: Mapping[Any, Any], kept: Mapping[str, Value]) -> list[str]:

@@ -99,6 +99,36 @@ def unreachable(path: str | Path) -> Failure | None:
     return None
 
 
+def is_gone(path: str | Path) -> bool:
+    """Whether surely nothing is there, not even a link to nothing."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return is_absent(error)
+    except ValueError:  # No file has such a name.
+        return True
+    return False
+
+
+def has_gone(source: str) -> bool:
+    """Whether surely nothing is at this path of an earlier run, in which bytes that are not UTF-8 were escaped."""
+    return source != "" and "\\udc" not in source and is_gone(source)
+
+
+def identity(path: str | Path) -> tuple[int, int] | None:
+    """What all paths that lead to one file have in common; None when none can be told."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return (found.st_dev, found.st_ino) if found.st_ino else None
+
+
+def within(path: str, folder: str) -> bool:
+    """Whether a path is this folder's, or of something below it."""
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
 def check(paths: Sequence[str | Path]) -> None:
     """Refuse paths that cannot be indexed, without walking folders: before anything is made or replaced for them.
 
