@@ -482,8 +482,34 @@ def test_a_rebuilt_index_keeps_what_is_not_named(
     after = Index.open("i").info()
     assert (after.model, after.size, after.language, after.late) == (before.model, LEAST, "any", None)
     assert f"x>={LEAST}" in run(*args, "--passage-tokens", str(LEAST - 1), code=2).stderr
-    monkeypatch.setattr("crossrank.cli.index.made_with", lambda folder: None)
-    assert "The settings of i cannot be read" in run(*args, "--rebuild", "-m", be).stderr
+    with monkeypatch.context() as patch:
+        patch.setattr("crossrank.cli.index.made_with", lambda folder: None)
+        assert "The settings of i cannot be read" in run(*args, "--rebuild", "-m", be).stderr
+    run(*args, "-m", be, "--late", late, "--language", "german", "--rebuild")
+    assert Index.open("i").info().language == "German"
+    run(*args, "--language", "GERMAN")
+    for manifest in Path("i/passages.lance/_versions").iterdir():
+        manifest.write_bytes(b"damaged")
+    error = run(*args, "--rebuild", "-m", be, code=1).stderr
+    assert f"delete {Path('i/passages.lance')}, then run this again" in error
+    shutil.rmtree("i/passages.lance")
+    run(*args, "--rebuild", "-m", be)
+
+
+def test_an_index_whose_models_are_gone_says_how_to_name_others(
+    documents: Path, bi_encoder_folder: Path, be: str, tmp_path: Path
+) -> None:
+    shutil.copytree(bi_encoder_folder, "embedder")
+    late = tiny.late(tmp_path / "late")
+    args = ("index", str(documents), "--to", "i")
+    run(*args, "-m", "embedder", "--late", str(late))
+    late.rename(tmp_path / "later")
+    error = run(*args, "--rebuild", code=1).stderr
+    assert "the index was made with it: name where it is now, or with --rebuild another, as --late NAME" in error
+    shutil.rmtree("embedder")
+    assert "as --model NAME" in run(*args, "--rebuild", code=1).stderr
+    assert "the index was made with it" not in run(*args, "--rebuild", "-m", "./none", code=1).stderr
+    run(*args, "--rebuild", "-m", be, "--late", "none")
 
 
 def test_a_rebuilt_index_keeps_its_overlap_and_what_another_embedder_reads(

@@ -17,7 +17,7 @@ from crossrank.index.build import Callback, Changes, Update
 from crossrank.index.documents import KINDS, Document, Kind, Limits
 from crossrank.index.lock import exclusive
 from crossrank.index.passages import LEAST, SIZE, Cut, check_sizes, passages_of
-from crossrank.index.records import ANY_LANGUAGE, FORMAT, LANGUAGES, Info, Settings, Where
+from crossrank.index.records import FORMAT, Info, Settings, Where, language_named
 from crossrank.index.table import LOCK, TABLE, Table, make_folder
 from crossrank.tokenvectors import TokenEmbedder, TokenVectors
 from crossrank.types import Embedder, Passage, Ranking, ReportingEmbedder, Tokens
@@ -88,7 +88,7 @@ class Index:
                 beyond what it reads is obeyed (documents may be wanted whole), and every update reports the passages
                 whose vectors do not tell of their ends.
             overlap: tokens a passage repeats from the one before it.
-            language: of stemming and stop words in BM25: "English" or another of `records.LANGUAGES`; "any" has neither
+            language: of stemming and stop words in BM25: one of `records.LANGUAGES`, in any case; "any" has neither
                 and finds words also where there are no spaces between them, as in Chinese.
             rebuild: replace the index that is there. Its passages are gone with that one commit.
             late: a late-interaction model whose token vectors are stored, in float16; every later update needs one of
@@ -101,8 +101,7 @@ class Index:
         """
         size = _usual_size(embedder) if size is None else size
         check_sizes(size, overlap)
-        if language not in (*LANGUAGES, ANY_LANGUAGE):
-            raise InputError(f"no language {language!r}; there are {', '.join(LANGUAGES)} and {ANY_LANGUAGE}")
+        language = language_named(language)
         path = Path(folder).expanduser()
         stored = () if late is None else (FORMAT, late.fingerprint, late.width, late_model)
         cut = vocabulary.fingerprint(tokenizer)
@@ -152,7 +151,7 @@ class Index:
         for name, asked, has in (
             ("passages of at most {} tokens", size, made.size),
             ("an overlap of {} tokens", overlap, made.overlap),
-            ("the language {}", language, made.language),
+            ("the language {}", None if language is None else language_named(language), made.language),
         ):
             if asked is not None and asked != has:
                 raise IndexFileError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.errors import InputError
 from crossrank.types import Passage
 
 FORMAT = 1
@@ -21,6 +22,22 @@ LANGUAGES = (
 
 ANY_LANGUAGE = "any"
 """No stemming and no stop words; words also where there are no spaces between them, as in Chinese or Thai."""
+
+
+def language_named(name: str) -> str:
+    """The language of this name, however it is capitalized, as an index keeps it.
+
+    Raises:
+        InputError: an unknown one.
+
+    >>> language_named("german")
+    'German'
+    """
+    known = {language.lower(): language for language in (*LANGUAGES, ANY_LANGUAGE)}
+    if (found := known.get(name.lower())) is None:
+        raise InputError(f"no language {name!r}; there are {', '.join(LANGUAGES)} and {ANY_LANGUAGE}")
+    return found
+
 
 Where = str | Sequence[str] | None
 """Conditions on metadata: see `crossrank.index.filters`."""
