@@ -90,9 +90,13 @@ def command(
         # An index that is there may know a path that is gone; a new or rebuilt one is written before paths are read.
         readers.check(paths)
     name = model or (made.model if made else None)
+    told_late = late is not None
     late = None if late == "none" else late or (made.late if made else None)
-    embedder, tokenizer, kept = _embedder(name, model is not None, (backend, device, dtype, threads), passage_tokens)
-    vectors = load_late(late, backend=backend, device=device, dtype=dtype, threads=threads) if late else None
+    with _of_the_index(model is None and made is not None, "--model NAME"):
+        how = (backend, device, dtype, threads)
+        embedder, tokenizer, kept = _embedder(name, model is not None, how, passage_tokens)
+    with _of_the_index(not told_late, "--late NAME (or none)"):
+        vectors = load_late(late, backend=backend, device=device, dtype=dtype, threads=threads) if late else None
     size, overlap = passage_tokens, None
     if rebuild and made is None and (folder / TABLE).exists():
         terminal.note(f"The settings of {folder} cannot be read, so the defaults are used where none are named.")
@@ -123,6 +127,21 @@ def command(
     else:
         print_summary(folder, len(index), changes, time.perf_counter() - began)
     return Exit.SOME_FAILED if changes.failed else Exit.OK
+
+
+@contextmanager
+def _of_the_index(own: bool, option: str) -> Iterator[None]:
+    """Say of a model that cannot be loaded where its name is from, when the index named it and not the user."""
+    from crossrank.errors import CheckpointError
+
+    try:
+        yield
+    except CheckpointError as error:
+        if not own:
+            raise
+        raise CheckpointError(
+            f"{error}; the index was made with it: name where it is now, or with --rebuild another, as {option}"
+        ) from error
 
 
 def _sizes(made: Info, passage_tokens: int | None, embedder: Embedder) -> tuple[int, int]:

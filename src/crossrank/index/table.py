@@ -39,8 +39,7 @@ _BM25 = "bm25"
 _IDS = "ids"
 _MODELS = ("embedder", "width", "tokenizer", "late")
 """The settings that a reader may have gone by."""
-_AT_ONCE = 1_000
-"""Ids in one predicate."""
+_AT_ONCE = 1_000  # Ids in one predicate.
 _READ_FOR = 600.0
 """Seconds that a version is kept after another has replaced it: whoever began a query on it can end it."""
 _LONGEST_WORD = 128
@@ -65,6 +64,8 @@ def _storage(folder: Path, doing: str) -> Iterator[None]:
             cure = "the disk is full: make room, then run `crossrank index` again; what was committed is kept"
         elif isinstance(error, PermissionError) or "Permission denied" in text:
             cure = "check the permissions of the folder"
+        elif doing == "replacing":
+            cure = f"its files are damaged or missing: delete {folder / TABLE}, then run this again"
         else:
             cure = "its files are damaged or missing: make it anew with `crossrank index PATHS --to DIR --rebuild`"
         raise IndexFileError(f"{doing} the index {folder} failed; {cure} ({text.splitlines()[0][:300]})") from error
@@ -108,11 +109,10 @@ class Table:
     @classmethod
     def create(cls, folder: Path, settings: Settings, replace: bool) -> Table:
         """An empty table; with `replace`, in place of the one that is there, in one commit."""
-        with _storage(folder, "making"):
+        doing, mode = ("replacing", "overwrite") if replace else ("making", "create")
+        with _storage(folder, doing):
             schema = layout.schema(settings)
-            dataset = lance.write_dataset(
-                schema.empty_table(), str(folder / TABLE), schema, mode="overwrite" if replace else "create"
-            )
+            dataset = lance.write_dataset(schema.empty_table(), str(folder / TABLE), schema, mode=mode)
             table = cls(folder, dataset, settings)
         table.complete()
         return table
