@@ -839,7 +839,7 @@ def test_search_of_many_queries_refuses_what_it_cannot_do(index: str) -> None:
     write = Path("topics.tsv").write_text
     write("q1\tthe cat\nq2\t \n", encoding="utf-8")
     many = ["--queries", "topics.tsv", "--to", "run.trec", "--no-rerank", "--backend", "fake"]
-    assert "the query q2 has no text" in run("search", index, *many, code=1).stderr
+    assert "query 'q2' (1 in all) has no text" in run("search", index, *many, code=1).stderr
     write("a b\tthe cat\n", encoding="utf-8")
     assert "cannot stand in a TREC file" in run("search", index, *many, code=1).stderr
     assert "name one QUERY" in run("search", index, code=2).stderr
@@ -849,6 +849,34 @@ def test_search_of_many_queries_refuses_what_it_cannot_do(index: str) -> None:
     assert "--json is of one query" in run("search", index, *many, "--json", code=2).stderr
     assert "there is no folder" in run("search", index, *many[:3], "no/run.trec", code=2).stderr
     assert not Path("run.trec").exists()
+
+
+def test_search_of_many_queries_fails_before_the_first_one(
+    index: str, be: str, documents: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crossrank.pipeline import Pipeline
+
+    Path("topics.tsv").write_text("q1\tthe cat\n", encoding="utf-8")
+    many = ["--queries", "topics.tsv", "--no-rerank", "--backend", "fake", "--to"]
+    assert (
+        "-k 1,000 is more than the 200 passages that are found at most: raise --depth"
+        in run("search", index, *many, "run.trec", "-k", "1000").stderr
+    )
+    found = Path("run.trec").read_text(encoding="utf-8")
+    assert run("search", index, *many, "-").stdout == found
+    Path("run.trec.part").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "search", None)
+        run("search", index, *many, "run.trec", code=1)
+    (documents / "my notes.txt").write_text("A cat.", encoding="utf-8")
+    run("index", str(documents), "--to", "spaced", "-m", be)
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "search", None)
+        error = run("search", "spaced", *many, "other.trec", code=1).stderr
+    assert "my notes.txt' cannot stand in a TREC file" in error
+    assert "Rename the file" in error
+    assert not Path("other.trec").exists()
+    run("search", "spaced", *many, "other.trec", "--filter", "year>=2020")
 
 
 def test_search_filters(index: str) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from crossrank.pipeline import Answer
     from crossrank.planner import Memory
     from crossrank.types import Passage
+
+Trouble = Literal["failed", "hurried", "late", "cut"]
+"""A stage failed, time was short, the answer came after its time, or a model did not read the query to its end."""
 
 budget_ms = click.option(
     "--budget-ms", type=options.Number(1, 3_600_000), metavar="MS", envvar="CROSSRANK_BUDGET_MS", show_envvar=True,
@@ -49,22 +52,37 @@ def memory() -> Memory:
     return Memory(home / "crossrank", __version__)
 
 
+def troubles(answer: Answer) -> Iterator[tuple[Trouble, str]]:
+    """What an answer suffered from, in kinds and in words."""
+    for trace in answer.traces:
+        if trace.stopped == "error":
+            yield "failed", f"{trace.name}: {trace.note}"
+        elif trace.stopped in ("deadline", "plan"):
+            yield "hurried", f"{trace.name}: {trace.note}"
+        for cut in trace.truncations:
+            if cut.position < 0 and cut.lost:
+                yield "cut", f"the query was cut: {trace.name} read its first {cut.read} of {cut.tokens} tokens."
+    if answer.late and answer.budget is not None:
+        longest = max(answer.traces, key=lambda trace: trace.seconds)
+        yield (
+            "late",
+            f"the answer took {terminal.duration(answer.seconds)}, and the budget was "
+            f"{terminal.duration(answer.budget)}; {longest.name} took {terminal.duration(longest.seconds)} of it.",
+        )
+
+
 def warn_of(answer: Answer, explained: bool) -> bool:
-    """Say on stderr what steps left out and that the answer is late; whether a stage failed.
+    """Say on stderr what an answer suffered from, and what else steps note; whether a stage failed.
 
     Where `--explain` shows the notes of the steps, only failures are said here, too.
     """
+    for kind, told in troubles(answer):
+        if kind != "hurried" or not explained:
+            terminal.warn(told)
     for trace in answer.traces:
-        if trace.note and (trace.stopped == "error" or not explained):
-            # The rest, such as a stage whose top was settled early, changes nothing.
-            tell = terminal.warn if trace.stopped in ("error", "deadline", "plan") else terminal.note
-            tell(f"{trace.name}: {trace.note}")
-    if answer.late and answer.budget is not None:
-        longest = max(answer.traces, key=lambda trace: trace.seconds)
-        terminal.warn(
-            f"the answer took {terminal.duration(answer.seconds)}, and the budget was "
-            f"{terminal.duration(answer.budget)}; {longest.name} took {terminal.duration(longest.seconds)} of it."
-        )
+        # Such as a stage whose top was settled early, which changes nothing.
+        if trace.note and not explained and trace.stopped not in ("error", "deadline", "plan"):
+            terminal.note(f"{trace.name}: {trace.note}")
     return bool(answer.failed)
 
 

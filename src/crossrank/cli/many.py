@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from crossrank.cli import terminal
+from crossrank.cli import budget, terminal
 
 if TYPE_CHECKING:
-    from crossrank.answer import Answer
     from crossrank.pipeline import Pipeline
     from crossrank.types import Ranking
+
+Kind = budget.Trouble | Literal["empty"]
+_SAID: dict[Kind, str] = {
+    "failed": "a stage failed, and the order before it was kept",
+    "hurried": "passages were left unread for want of time",
+    "late": "the answer took longer than the budget",
+    "cut": "a model did not read the query to its end",
+    "empty": "nothing was found",
+}
 
 
 def check(query: str | None, queries: Path | None, to: Path | None, alone: Mapping[str, Any]) -> None:
@@ -44,79 +53,86 @@ def read(path: Path) -> dict[str, str]:
     """Text by query id, each fit to be asked and to stand in a run.
 
     Raises:
-        ReadError: the file is damaged or empty, or a query has no text.
-        InputError: an id that a run cannot hold.
+        ReadError: the file is damaged or empty.
+        InputError: a query without text, or an id that a run cannot hold.
     """
-    from crossrank.errors import ReadError
     from crossrank.evaluation import read_queries
+    from crossrank.evaluation.candidates import check_texts
     from crossrank.evaluation.files import filled
     from crossrank.evaluation.trec import check_name
-    from crossrank.types import is_blank
 
     texts = filled(path, read_queries(path), "queries")
-    for query, text in texts.items():
+    check_texts(texts)
+    for query in texts:
         check_name(query)
-        if is_blank(text):
-            raise ReadError(f"{path}: the query {query} has no text: give it one, or leave it out")
     return texts
 
 
+def check_documents(folder: Path, where: Sequence[str]) -> None:
+    """Refuse an index whose documents cannot all stand in a run, before hours are spent on its queries.
+
+    Raises:
+        InputError: an id has white space. With a filter nobody knows yet whether such a document is found.
+    """
+    from crossrank.errors import InputError
+    from crossrank.evaluation.trec import check_name
+    from crossrank.index import Index
+
+    for document in () if where else Index.open(folder).documents():
+        try:
+            check_name(document)
+        except InputError as error:
+            raise InputError(
+                f"{error}. Rename the file, or give the row another id, and index it again; or ask for one query at a "
+                "time with --json"
+            ) from None
+
+
 def write(pipeline: Pipeline, texts: Mapping[str, str], to: Path, k: int) -> bool:
-    """Search for every query and write the run, whole or not at all; whether a stage failed.
+    """Search for every query and write the run, whole or not at all (`-` is stdout); whether a stage failed.
 
     A document stands where its best passage stands, as `crossrank eval` has it.
 
     Raises:
         InputError: an id of a document that a run cannot hold.
+        OSError: the file cannot be written, which is known before the first search.
     """
-    from crossrank.evaluation import write_run
-    from crossrank.evaluation.folding import documents_of
-    from crossrank.evaluation.trec import check_name
+    from crossrank.evaluation.trec import run_lines, write_rankings
 
-    run: dict[str, Ranking] = {}
-    said = _Said()
+    said: Counter[Kind] = Counter()
+    reasons: list[str] = []
+    with terminal.progress() as progress:
+        rankings = _found(pipeline, texts, k, said, reasons, progress)
+        if str(to) == "-":
+            for line in run_lines(rankings):
+                click.echo(line, nl=False)
+        else:
+            write_rankings(to, rankings)
+    for kind, what in _SAID.items():
+        if said[kind]:
+            reason = f": {reasons[0]}" if kind == "failed" else ""
+            terminal.warn(f"for {terminal.count(said[kind], 'query', 'queries')} {what}{reason}.")
+    terminal.note(f"Wrote the rankings of {terminal.count(len(texts), 'query', 'queries')} to {to}.")
+    return bool(said["failed"])
+
+
+def _found(
+    pipeline: Pipeline,
+    texts: Mapping[str, str],
+    k: int,
+    said: Counter[Kind],
+    reasons: list[str],
+    progress: Callable[[str, int, int], None],
+) -> Iterator[tuple[str, Ranking]]:
+    """The `k` best documents of each query; counts what is to be said of all together, a line a query is too much."""
+    from crossrank.evaluation.folding import documents_of
+
     # All that was found, because several passages may be one document.
     most = pipeline.depth * len(pipeline.retrievers)
-    with terminal.progress() as progress:
-        for number, (query, text) in enumerate(texts.items(), start=1):
-            answer = pipeline.search(text, most)
-            said.add(answer)
-            ranking = documents_of(answer.ranking, answer.passages)
-            # Now and not at the end, when hours would be lost.
-            for document in ranking.ids:
-                check_name(document)
-            run[query] = ranking.cut(k)
-            progress("searching", number, len(texts))
-    write_run(to, run)
-    said.tell()
-    terminal.note(f"Wrote the rankings of {terminal.count(len(run), 'query', 'queries')} to {to}.")
-    return bool(said.failed)
-
-
-class _Said:
-    """What is said of all answers together: a line a query would be thousands."""
-
-    def __init__(self) -> None:
-        self.failed = self.hurried = self.late = self.cut = self.empty = 0
-        self.reason = ""
-
-    def add(self, answer: Answer) -> None:
-        traces = answer.traces
-        self.failed += bool(answer.failed)
-        self.hurried += any(trace.stopped in ("deadline", "plan") for trace in traces)
-        self.late += answer.late
-        self.cut += any(cut.position < 0 and cut.lost for trace in traces for cut in trace.truncations)
-        self.empty += not answer.passages
-        self.reason = self.reason or next((trace.note for trace in traces if trace.stopped == "error"), "")
-
-    def tell(self) -> None:
-        told = (
-            (self.failed, f"a stage failed, and the order before it was kept: {self.reason}"),
-            (self.hurried, "passages were left unread for want of time"),
-            (self.late, "the answer took longer than the budget"),
-            (self.cut, "a model did not read the query to its end"),
-            (self.empty, "nothing was found"),
-        )
-        for count, what in told:
-            if count:
-                terminal.warn(f"for {terminal.count(count, 'query', 'queries')} {what}.")
+    for number, (query, text) in enumerate(texts.items(), start=1):
+        answer = pipeline.search(text, most)
+        found = list(budget.troubles(answer))
+        said.update({kind for kind, _ in found} | ({"empty"} if not answer.passages else set()))
+        reasons += [told for kind, told in found if kind == "failed"][:1]
+        yield query, documents_of(answer.ranking, answer.passages).cut(k)
+        progress("searching", number, len(texts))

@@ -181,14 +181,15 @@ def command(
     # Probabilities, evidence and tokens are those of models on this machine: a question a sentence would cost much.
     last = () if asked is None else (Stage(asked, llm_depth, name=asked.name),)
     whole = replace(pipeline, stages=(*pipeline.stages, *last))
+    _warn_of_depth(k, depth * len(pipeline.retrievers))
     if to is not None:
+        many.check_documents(folder, where)
         failed = many.write(whole, texts, to, k or 100)
         _tell_of_cache(pipeline)
         return _code(failed, asked)
     answer = whole.search(texts[""], k or 10)
     if not answer.passages:
         terminal.note(f"Nothing was found{_why_nothing(folder, where)}.")
-    _warn_of_cut_query(answer)
     code = _code(time_budget.warn_of(answer, explain), asked)
     if budget is not None:
         _print_context(pipeline.context(answer, budget, threshold=threshold), as_json)
@@ -205,6 +206,11 @@ def command(
         _print_steps(answer, opened, reasons)
     _tell_of_cache(pipeline)
     return code
+
+
+def _warn_of_depth(k: int | None, most: int) -> None:
+    if k is not None and k > most:
+        terminal.warn(f"-k {k:,} is more than the {most:,} passages that are found at most: raise --depth.")
 
 
 def _language_model(
@@ -274,13 +280,6 @@ def _print_context(context: Context, as_json: bool) -> None:
         terminal.warn(f"{context.note}.")
     for left in context.left_out:
         terminal.note(f"Left out: {terminal.shown(left.passage, 60)}, {terminal.shown(left.reason, 80)}.")
-
-
-def _warn_of_cut_query(answer: Answer) -> None:
-    for trace in answer.traces:
-        for cut in trace.truncations:
-            if cut.position < 0 and cut.lost:
-                terminal.warn(f"the query was cut: {trace.name} read its first {cut.read} of {cut.tokens} tokens.")
 
 
 def _print_json(answer: Answer, chances: Chances, reasons: _Reasons | None, opened: float) -> None:

@@ -93,7 +93,7 @@ def found(queries: Mapping[str, str], pipeline: Pipeline, progress: Progress | N
     Raises:
         InputError: a query has no text.
     """
-    _check_texts(queries)
+    check_texts(queries)
     first = Pipeline(pipeline.retrievers, pipeline.texts, (), pipeline.depth, pipeline.fusion, store=pipeline.store)
     if queries:
         # The first search opens files; it would be the slowest.
@@ -113,7 +113,7 @@ def given(queries: Mapping[str, str], name: str, run: Run, corpus: Mapping[str, 
     Raises:
         InputError: no query has a ranking, or a ranked document has no text.
     """
-    _check_texts(queries)
+    check_texts(queries)
     listed = {query: run[query] for query in queries if query in run and len(run[query])}
     if not listed:
         raise InputError(f"the run {name} ranks nothing for the judged queries; is it of another set?")
@@ -129,11 +129,16 @@ def given(queries: Mapping[str, str], name: str, run: Run, corpus: Mapping[str, 
     return Candidates(queries, name, traces, texts, timed=False)
 
 
-def _check_texts(queries: Mapping[str, str]) -> None:
+def check_texts(queries: Mapping[str, str]) -> None:
+    """Refuse queries that cannot be asked.
+
+    Raises:
+        InputError: one has no text.
+    """
     if blank := [query for query, text in queries.items() if is_blank(text)]:
         raise InputError(
-            f"query {blank[0]!r} ({len(blank)} in all) has no text, so nothing can be asked; take it out of the "
-            "judgments, or give it one in the queries"
+            f"query {blank[0]!r} ({len(blank)} in all) has no text, so nothing can be asked; take it out, or "
+            "give it one"
         )
 
 

@@ -175,10 +175,24 @@ def write_run(path: str | Path, run: AnyRun, tag: str = "crossrank") -> None:
         InputError: an id or the tag is empty or has white space in it, which the format cannot hold; or as of
             `ranking_of`.
     """
+    write_rankings(path, run.items(), tag)
+
+
+def write_rankings(path: str | Path, rankings: Iterable[tuple[str, Ranking | Scored]], tag: str = "crossrank") -> None:
+    """As `write_run`, one ranking at a time: the file is opened before the first, so that none is made for nothing.
+
+    Raises:
+        InputError: as `write_run`.
+    """
     target = Path(path)
     partial = target.with_name(target.name + ".part")
-    partial.write_text("".join(run_lines(run.items(), tag)), encoding="utf-8", newline="\n")
-    partial.replace(target)
+    try:
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(run_lines(rankings, tag))
+        partial.replace(target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def run_lines(rankings: Iterable[tuple[str, Ranking | Scored]], tag: str = "crossrank") -> Iterator[str]:
