@@ -250,16 +250,18 @@ def _checked_key(key: str | None) -> str:
 
 
 def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers that can be sent.
+    """Headers that can be sent, their values without spaces around them, which are no part of them.
 
     Raises:
         InputError: one cannot. The message does not repeat its value, which may be secret.
     """
+    if not isinstance(headers, Mapping):
+        raise InputError(f"headers are a mapping of names to texts, not {type(headers).__name__}")
     for name, value in headers.items():
         texts = isinstance(name, str) and isinstance(value, str)
         if not (texts and _HEADER.fullmatch(name) and value.isascii() and value.isprintable()):
             raise InputError(f"the header {name!r} cannot be sent: names and values are ASCII texts of one line")
-    return dict(headers)
+    return {name: value.strip(" ") for name, value in headers.items()}
 
 
 def _asked_wait(header: str) -> float:

@@ -87,6 +87,11 @@ def test_a_prompt_of_ones_own_and_headers() -> None:
         with pytest.raises(InputError, match="cannot be sent") as refused:
             model(api.url, headers={name: value})
         assert "secret" not in str(refused.value)
+    with pytest.raises(InputError, match="a mapping of names to texts, not str"):
+        model(api.url, headers="secret")
+    with serving(honest) as api:
+        model(api.url, headers={"X-Key": " two words "}).score(pairs("#1"))
+    assert api.headers[0]["x-key"] == "two words"
 
 
 @pytest.mark.parametrize(("window", "depth"), [(None, 7), (2, 1), (2, 7), (3, 7), (4, 4), (4, 9), (20, 100)])
