@@ -23,6 +23,8 @@ import pyarrow.parquet  # noqa: E402
 _INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,17})")
 _FLOAT = re.compile(r"-?(?:0|[1-9]\d{0,14})\.\d{1,15}")
 _ODD_QUOTES = re.compile(rb'"(?<!"")(?:"")*(?!")')
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+_TIME = re.compile(r"(.*T[\d:]{8})(?:\.(\d+))?(.*)")
 _BYTES_AT_ONCE = 2**20
 _HEADER_BYTES = 2**20
 _ROWS_AT_ONCE = 1_000
@@ -60,7 +62,7 @@ def read_csv(path: Path, rows: Rows) -> Iterator[Document]:
 
     try:
         header, separator = _header(path)
-        names = [name.strip() for name in header]
+        names = [_bare(name) for name in header]
         # "id, text": then the spaces behind the commas are no part of the values either.
         spaced = names != header
         _check_text_column(names, path)
@@ -83,7 +85,7 @@ def read_csv(path: Path, rows: Rows) -> Iterator[Document]:
                     number += 1
                     while number in skipped:
                         number += 1
-                    cells = [value.strip() for value in values] if spaced else values
+                    cells = [_bare(value) for value in values] if spaced else values
                     row = {
                         name: value if name.lower() in text_columns else cell(value)
                         for name, value in zip(names, cells, strict=True)
@@ -94,6 +96,18 @@ def read_csv(path: Path, rows: Rows) -> Iterator[Document]:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ReadError(_csv_cure(path, error, rows.limits.row_bytes)) from error
     rows.close()
+
+
+def _bare(value: str) -> str:
+    """A cell without white space around it, and without the quotes that a space before them left standing.
+
+    >>> _bare(' "5"" pipe" '), _bare(' "a" and "b"')
+    ('5" pipe', '"a" and "b"')
+    """
+    bare = value.strip()
+    if value[:1].isspace() and _QUOTED.fullmatch(bare):
+        return bare[1:-1].replace('""', '"')
+    return bare
 
 
 def read_parquet(path: Path, rows: Rows) -> Iterator[Document]:
@@ -138,7 +152,23 @@ def _value(scalar: pa.Scalar) -> Any:
             return {name: _value(inner) for name, inner in scalar.items()}
         if pa.types.is_duration(scalar.type):
             return f"{scalar.value} {scalar.type.unit}"
-        return str(scalar.cast(pa.string())).replace(" ", "T")
+        return _iso(str(scalar.cast(pa.string())))
+
+
+def _iso(text: str) -> str:
+    """A time of Arrow as `datetime.isoformat` spells the others of its column, so that they compare as texts.
+
+    >>> _iso("10000-01-01 00:00:00.000Z"), _iso("2023-11-14 22:13:20.000000001")
+    ('10000-01-01T00:00:00+00:00', '2023-11-14T22:13:20.000000001')
+    """
+    found = _TIME.fullmatch(text.replace(" ", "T"))
+    if found is None:
+        return text
+    second, digits, zone = found.groups("")
+    digits = digits.ljust(6, "0")
+    fraction = "." + (digits if digits[6:].strip("0") else digits[:6]) if digits.strip("0") else ""
+    zone = "+00:00" if zone == "Z" else re.sub(r"(\d\d)(\d\d)$", r"\1:\2", zone)
+    return second + fraction + zone
 
 
 def count_parquet(path: Path) -> int:
