@@ -17,7 +17,7 @@ NEEDS = {
     "FlashRank": ([], "'id': 2"),
     "ColBERT, RAGatouille, PyLate": ([], "Paris is the capital of France."),
     "RankGPT, RankLLM": (["httpx"], "Tea is a hot drink."),
-    "pytrec_eval, ranx": ([], "d1 0.0325"),
+    "pytrec_eval, ranx": (["ir_measures"], "d1 0.0325\nd3 0.0323\nd2 0.0161\n{'ndcg_cut_10': {'q1': 1.0}}"),
 }
 
 pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="docs/ is not in this distribution")

@@ -108,6 +108,10 @@ def test_a_run_of_scores_is_a_run() -> None:
     qrels = {"q": {"a": 1}, "r": {"a": 1}}
     run = {"q": {"b": 1, "a": 1.5}, "r": {"b": 2.0, "a": 2.0}}
     assert per_query(qrels, run, ["RR"]) == {"RR": {"q": 1.0, "r": 0.5}}
+    for judged, run in (({7: {"d": 1}}, {}), ({"q": {7: 1}}, {}), ({"q": {"d": 1}}, {7: {"d": 1.0}}),
+                        ({"q": {"d": 1}}, {"q": {7: 1.0}})):  # fmt: skip
+        with pytest.raises(InputError, match=r"an id is a string, not int \(7\)"):
+            per_query(judged, run, ["nDCG@10"])  # type: ignore[dict-item]
     with pytest.raises(InputError, match=r"query 'q' has a list, .* Ranking.sorted\(ids, scores\)"):
         per_query(qrels, {"q": ["a"]}, ["RR"])  # type: ignore[dict-item]
     for bad in ("high", float("nan"), None):

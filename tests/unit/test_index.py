@@ -444,6 +444,8 @@ def test_why_a_filter_finds_nothing(index: Index) -> None:
     )
     assert why("year=2021") is None
     assert why('tags!=\'["x", "y"]\'') is None
+    add(index, Document("b", "w", metadata={"year": "unknown"}))
+    assert why('year="2020"') == "numbers in 'year' are compared without the quotes: year=2020"
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,10 @@ def test_text_files(tmp_path: Path) -> None:
         ("title: [a, b]", ""),
         ("title:", ""),
         ("title: ''", ""),
+        ("title: ~", ""),
+        ("title: null  # to do", ""),
+        ("title: Null and void", "Null and void"),
+        (r'title: "Caf\u00e9\n\ud83d\ude00 \x41\/B"', "Caf\u00e9 \U0001f600 A/B"),
         ("subtitle: x\nmeta:\n  title: y", ""),
     ],
 )

@@ -24,9 +24,14 @@ What is not below comes from its own module, because most needs an extra:
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from crossrank.evaluation.beir import JudgedSet, read_corpus, read_queries, read_set
 from crossrank.evaluation.bootstrap import Interval, difference, difference_over_sets, mean, mean_over_sets
 from crossrank.evaluation.trec import read_qrels, read_run, write_run
+
+if TYPE_CHECKING:
+    from crossrank.evaluation.measures import per_query
 
 __all__ = [
     "Interval",
@@ -35,6 +40,7 @@ __all__ = [
     "difference_over_sets",
     "mean",
     "mean_over_sets",
+    "per_query",
     "read_corpus",
     "read_qrels",
     "read_queries",
@@ -42,3 +48,13 @@ __all__ = [
     "read_set",
     "write_run",
 ]
+
+
+if not TYPE_CHECKING:  # as in the package above; measures need an extra
+
+    def __getattr__(name: str) -> Any:
+        if name != "per_query":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from crossrank.evaluation.measures import per_query
+
+        return per_query

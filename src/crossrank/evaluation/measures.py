@@ -64,6 +64,7 @@ def per_query(qrels: Qrels, run: AnyRun, names: Sequence[str] = ("nDCG@10",)) ->
     if high := next((g for grades in qrels.values() for g in grades.values() if abs(g) > HIGHEST_GRADE), None):
         raise InputError(f"the grade {high} is over {HIGHEST_GRADE:,}; timestamps or counts are no grades")
     _check_ids(query for query in qrels)
+    _check_ids(query for query in run)
     _check_ids(document for grades in qrels.values() for document in grades)
     rankings = {query: ranking_of(query, run[query]) for query in qrels if query in run}
     _check_ids(document for ranking in rankings.values() for document in ranking.ids)
@@ -89,6 +90,8 @@ def per_query(qrels: Qrels, run: AnyRun, names: Sequence[str] = ("nDCG@10",)) ->
 def _check_ids(ids: Iterable[str]) -> None:
     """Refuse ids that C cannot hold: pytrec_eval ends the process on half a surrogate pair, and cuts at a NUL."""
     for id_ in ids:
+        if not isinstance(id_, str):
+            raise InputError(f"an id is a string, not {type(id_).__name__} ({id_!r}): turn it into one")
         if id_.isascii() and "\0" not in id_:
             continue
         try:

@@ -146,6 +146,8 @@ def mistake(where: str | Sequence[str], has_field: Callable[[str, Iterable[Kind]
             return f"no value of {field!r} is a number: {dates}; numbers have to be indexed as numbers"
         if condition.quoted and not has_field(field, ("s",)):
             return f"no value of {field!r} is text, so leave out the quotes: {asked}{condition.value}"
+        if condition.quoted and _number(condition.value) is not None and has_field(field, ("n",)):
+            return f"numbers in {field!r} are compared without the quotes: {asked}{condition.value}"
     if len(conditions) == 1 and conditions[0].op == "=" and has_field(conditions[0].field, ("s",)):
         whole = f"{conditions[0].field}={conditions[0].value}"
         return f'perhaps no passage has {whole} as a whole; a list is one value, kept as text such as ["a", "b"]'

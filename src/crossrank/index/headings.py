@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ _FENCE = re.compile(r" {0,3}(?P<marks>`{3,}(?=[^`]*$)|~{3,})(?P<info>.*)")
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(?![ \t]*\n)(?P<fields>(?:.*\n)*?)(?:---|\.\.\.)[ \t]*(?:\n|$)")
 _TITLE = re.compile(r"^title:[ \t]+(.*)", re.MULTILINE)
 _QUOTED = re.compile(r"'(?P<single>(?:[^']|'')*)'|\"(?P<double>(?:[^\"\\]|\\.)*)\"")
+_NULLS = ("~", "null", "Null", "NULL")
+_ESCAPE = re.compile(r"\\(?:(?P<code>x[\da-fA-F]{2}|u[\da-fA-F]{4}|U[\da-fA-F]{8})|(?P<sign>.))")
 _YAML_SIGNS = tuple("'\"|>&*!%@`#[{")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _RST_LINE = re.compile(r"([!-/:-@\[-`{-~])\1*$")
@@ -81,10 +84,20 @@ def front_title(text: str) -> str:
     quoted = _QUOTED.match(value)
     if quoted is None:
         # A plain value begins with no sign that means more, and a comment after a space ends it.
-        return "" if value.startswith(_YAML_SIGNS) else re.split(r"[ \t]#", value, maxsplit=1)[0].rstrip()
+        plain = re.split(r"[ \t]#", value, maxsplit=1)[0].rstrip()
+        return "" if plain.startswith(_YAML_SIGNS) or plain in _NULLS else plain
     if quoted["single"] is not None:
         return quoted["single"].replace("''", "'").strip()
-    return re.sub(r"\\([\"\\])", r"\1", quoted["double"]).strip()
+    text = _ESCAPE.sub(_unescaped, quoted["double"])
+    # A letter may be written as the two halves of a surrogate pair, as in JSON.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    """What an escape in double quotes stands for; a title is one line, so that white space is a space."""
+    if code := escape["code"]:
+        return chr(int(code[1:], 16)) if int(code[1:], 16) <= sys.maxunicode else "\ufffd"
+    return " " if escape["sign"] in "nrtvfN_LP" else escape["sign"]
 
 
 def _lines(text: str) -> Iterator[tuple[int, int, str]]:
