@@ -19,6 +19,7 @@ from numpy.lib.format import open_memmap
 from crossrank import backends
 from crossrank.batching import plan
 from crossrank.checkpoint import Checkpoint
+from crossrank.packed import offsets_of
 from crossrank.types import Tokens
 
 # Texts between two notes of how far it is, and tokens of one batch.
@@ -42,7 +43,7 @@ class States:
     """
 
     def __init__(self, model: Checkpoint, layers: int, rows: Sequence[list[int]], work: Path, threads: int = 0) -> None:
-        self._offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+        self._offsets = offsets_of([len(row) for row in rows])
         which = sha256(json.dumps([model.fingerprint, layers, *rows]).encode()).hexdigest()[:16]
         file, done = work / f"states-{which}.npy", work / f"states-{which}.done"
         begin = int(done.read_text() or 0) if done.exists() else 0

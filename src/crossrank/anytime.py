@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from crossrank.cost import Pace
 from crossrank.errors import InputError
 from crossrank.lateinteraction import LateInteraction, PairScorer
+from crossrank.packed import offsets_of
 from crossrank.stopping import Stopping
 from crossrank.tokenvectors import TokenVectors, VectorStore
 from crossrank.types import NotingScorer, Passage, Ranking, Scorer, Tokens, TokenStore, Truncation
@@ -235,7 +236,7 @@ def _sizes(
     if not sized:
         return tokens, np.arange(len(tokens) + 1, dtype=np.int64)
     lengths, counts = scorer.sequence_lengths(query, tokens)
-    return lengths, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return lengths, offsets_of(counts)
 
 
 def _of_vectors(scorer: LateInteraction, query: str, passages: TokenVectors) -> _Candidates:

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from crossrank.asking import check_whole
 from crossrank.checkpoint import vocabulary
 from crossrank.errors import CheckpointError, InputError
+from crossrank.packed import offsets_of
 from crossrank.types import Tokens, Truncation
 from crossrank.unicode import valid_text
 from crossrank.windows import Fold, spans
@@ -380,8 +381,7 @@ def _ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
 
 
 def _joined_ids(rows: Sequence[list[int]]) -> Tokens:
-    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-    np.cumsum([len(row) for row in rows], out=offsets[1:])
+    offsets = offsets_of([len(row) for row in rows])
     # One array from all numbers at once: an array a row takes twice as long.
     ids = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(offsets[-1]))
     return Tokens(ids, np.zeros_like(ids), offsets)
@@ -389,7 +389,5 @@ def _joined_ids(rows: Sequence[list[int]]) -> Tokens:
 
 def _packed(rows: Sequence[NDArray[np.int32]]) -> Tokens:
     """Rows of ids end to end; types that nobody reads."""
-    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-    np.cumsum([len(row) for row in rows], out=offsets[1:])
     ids = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int32)
-    return Tokens(ids, np.zeros_like(ids), offsets)
+    return Tokens(ids, np.zeros_like(ids), offsets_of([len(row) for row in rows]))

@@ -9,7 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.types import Truncation, places
+from crossrank.packed import offsets_of, places
+from crossrank.types import Truncation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,8 +32,7 @@ class TokenVectors:
     @classmethod
     def of(cls, rows: Sequence[NDArray[Any]]) -> TokenVectors:
         """Pack one matrix a text; there must be one at least, and all of one width."""
-        offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-        return cls(np.concatenate(rows), offsets)
+        return cls(np.concatenate(rows), offsets_of([len(row) for row in rows]))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -43,15 +43,13 @@ class TokenVectors:
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> TokenVectors:
         """The given texts, in the given order, packed anew."""
-        offsets = np.concatenate([[0], np.cumsum(np.diff(self.offsets)[rows])]).astype(np.int64)
-        return TokenVectors(self.vectors[places(self.offsets, rows)], offsets)
+        return TokenVectors(self.vectors[places(self.offsets, rows)], offsets_of(np.diff(self.offsets)[rows]))
 
 
 def joined(parts: Sequence[TokenVectors]) -> TokenVectors:
     """The texts of all parts, in their order; there must be one part at least."""
     counts = np.concatenate([np.diff(part.offsets) for part in parts])
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return TokenVectors(np.concatenate([part.vectors for part in parts]), offsets)
+    return TokenVectors(np.concatenate([part.vectors for part in parts]), offsets_of(counts))
 
 
 class TokenEmbedder(Protocol):

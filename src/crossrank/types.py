@@ -15,17 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError, ScoreError
+from crossrank.packed import offsets_of, places
 
 Pooling = Literal["mean", "cls"]
-
-
-def places(offsets: NDArray[np.int64], rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where the entries of packed rows lie: of row i, `offsets[i]` to `offsets[i + 1]`, rows in the given order."""
-    picked = np.asarray(rows, dtype=np.int64)
-    lengths = offsets[picked + 1] - offsets[picked]
-    # Of every entry its row's start there, less where the row begins here, plus its place here.
-    begins = np.cumsum(lengths) - lengths
-    return np.repeat(offsets[picked] - begins, lengths) + np.arange(lengths.sum(), dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,8 +43,7 @@ class Tokens:
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None = None) -> Tokens:
         """Pack rows of ids; `types` has the same shape and is all 0 when absent."""
-        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        offsets = offsets_of([len(row) for row in rows])
         ids = np.fromiter((i for row in rows for i in row), dtype=np.int32, count=int(offsets[-1]))
         if types is None:
             return cls(ids, np.zeros_like(ids), offsets)
@@ -74,9 +65,8 @@ class Tokens:
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Tokens:
         """The given sequences, in the given order, packed anew."""
-        where, offsets = self.places(rows), np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum(self.lengths[rows], out=offsets[1:])
-        return Tokens(self.ids[where], self.types[where], offsets)
+        where = self.places(rows)
+        return Tokens(self.ids[where], self.types[where], offsets_of(self.lengths[rows]))
 
     def places(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
         """Where the tokens of the given sequences lie in `ids`, in the given order.

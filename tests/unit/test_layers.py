@@ -20,6 +20,7 @@ LAYERS = {
     "types": 0,
     "errors": 0,
     "extras": 0,
+    "packed": 0,
     "cores": 0,
     "unicode": 0,
     "tokenvectors": 0,
@@ -69,17 +70,20 @@ LAYERS = {
 # `crossrank` itself gives names up to this layer, so only the layer above, its users, may import it.
 PUBLIC_LAYER = 4
 
-# Modules of one layer may build on each other where this says so, and nowhere else. Reasons: vectors are packed as
-# tokens are; late interaction reports as a cross-encoder does; reading asks both for their reports; stages are read,
-# plans are made of stages, and probabilities are what the last stage says; the stopping rule standardizes as fusion
-# does; numbers are refused in the words of `asking`; a cross-encoder that remembers is one; both encoders tokenize
-# alike; a name of the catalog becomes a checkpoint; the command line starts the servers; evaluation runs a whole
-# query as the product does; a tuned model is judged by the measures of evaluation; bulk work reads and writes the
-# files of evaluation; texts of a store are cleaned as those of an index are; the usual pipeline over a store is a
-# pipeline; a language model ranks as a cross-encoder does; an answer holds the traces of its stages.
+# Modules of one layer may build on each other where this says so, and nowhere else. Reasons: rows are packed in one
+# way, tokens and their vectors; late interaction reports as a cross-encoder does; reading asks both for their
+# reports; stages are read, plans are made of stages, and probabilities are what the last stage says; the stopping
+# rule standardizes as fusion does; numbers are refused in the words of `asking`; a cross-encoder that remembers is
+# one; both encoders tokenize alike; a name of the catalog becomes a checkpoint; the command line starts the servers;
+# evaluation runs a whole query as the product does; a tuned model is judged by the measures of evaluation; bulk work
+# reads and writes the files of evaluation; texts of a store are cleaned as those of an index are; the usual pipeline
+# over a store is a pipeline; a language model ranks as a cross-encoder does; an answer holds the traces of its
+# stages.
 WITHIN_A_LAYER = {
     ("types", "errors"),
     ("extras", "errors"),
+    ("types", "packed"),
+    ("tokenvectors", "packed"),
     ("tokenvectors", "types"),
     ("lateinteraction", "crossencoder"),
     ("anytime", "lateinteraction"),

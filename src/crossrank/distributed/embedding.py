@@ -24,6 +24,7 @@ from crossrank.errors import InputError
 from crossrank.index.build import digest_of
 from crossrank.index.documents import Document
 from crossrank.index.passages import passages_of
+from crossrank.packed import offsets_of
 from crossrank.types import Embedded, Passage, Place, Truncation
 
 # Texts that are embedded together: tokens of a part are bounded, and so is what one call holds.
@@ -87,7 +88,7 @@ def _made(work: Embedding, embedder: TextEmbedder, part: Part) -> bytes:
         content,
         told=np.frombuffer(json.dumps([told, cut]).encode(), dtype=np.uint8),
         tokens=np.concatenate([*tokens, np.zeros(0, np.int32)]),
-        offsets=np.cumsum([0, *map(len, tokens)]),
+        offsets=offsets_of([len(ids) for ids in tokens]),
         vectors=vectors,
     )
     return parts.sealed(content.getvalue(), {"documents": len(told), "passages": len(passages)})
@@ -187,7 +188,7 @@ class _Made:
             self._tokens, self._offsets, self._vectors = arrays["tokens"], arrays["offsets"], arrays["vectors"]
             self._told, cut = json.loads(arrays["told"].tobytes())
         self._cut = {row: Truncation(row, *rest) for row, *rest in cut}
-        self._first = np.cumsum([0, *(len(told["passages"]) for told in self._told)])
+        self._first = offsets_of([len(told["passages"]) for told in self._told])
 
     @property
     def digests(self) -> list[str]:

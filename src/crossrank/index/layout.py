@@ -16,6 +16,7 @@ from crossrank import extras
 from crossrank.index.filters import decode_metadata, encode_metadata
 from crossrank.index.readers import MARKUP, SUFFIXES, suffix_of
 from crossrank.index.records import Row, Settings
+from crossrank.packed import offsets_of
 from crossrank.tokenvectors import TokenVectors
 from crossrank.types import Passage, Place
 
@@ -103,7 +104,7 @@ def vectors_of(lists: pa.ListArray, width: int) -> TokenVectors:
     """Token vectors of the rows of a column."""
     flat = np.asarray(lists.flatten().to_numpy(zero_copy_only=False), dtype=np.float16).reshape(-1, width)
     lengths = lists.value_lengths().to_numpy(zero_copy_only=False) // width
-    return TokenVectors(flat, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    return TokenVectors(flat, offsets_of(lengths))
 
 
 def table_of(
@@ -119,7 +120,7 @@ def table_of(
     words = (
         [[as_words(text, settings.language) for text in texts] for texts in shown] if SHOWN in found.names else shown
     )
-    offsets = np.concatenate([[0], np.cumsum([len(row.tokens) for row in rows])]).astype(np.int32)
+    offsets = offsets_of([len(row.tokens) for row in rows]).astype(np.int32)
     tokens = np.concatenate([row.tokens for row in rows]).astype(np.int32)
     wanted = schema(settings)
     metadata = pa.array([encode_metadata(passage.metadata) for passage in passages], pa.string())

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from crossrank.errors import InputError
 from crossrank.extras import require
+from crossrank.packed import offsets_of
 from crossrank.training import network as net
 from crossrank.training.losses import LOSSES
 from crossrank.training.settings import Plan, Settings
@@ -194,7 +195,7 @@ def _within(parts: Sequence[Tokens], most: int) -> Iterator[list[tuple[int, Toke
 
 def joined(parts: Sequence[Tokens]) -> Tokens:
     """All sequences of all parts, in their order."""
-    offsets = np.cumsum(np.concatenate([[0], *[part.lengths for part in parts]]), dtype=np.int64)
+    offsets = offsets_of(np.concatenate([part.lengths for part in parts]))
     ids, types = np.concatenate([part.ids for part in parts]), np.concatenate([part.types for part in parts])
     return Tokens(ids, types, offsets)
 
