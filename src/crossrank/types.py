@@ -247,6 +247,15 @@ class Truncation:
         """Whether some of the text was not read at all."""
         return self.read < self.tokens or not self.exact
 
+    @property
+    def told(self) -> str:
+        """What was read of what, in words.
+
+        >>> Truncation(0, 31_000, 25_000, 64).told, Truncation(0, 8_192, 1_024, 1, exact=False).told
+        ('25,000 of 31,000 tokens', '1,024 of more than 8,192 tokens')
+        """
+        return f"{self.read:,} of {'' if self.exact else 'more than '}{self.tokens:,} tokens"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedded:

@@ -22,10 +22,12 @@ import crossrank
 import tiny
 from crossrank import backends
 from crossrank.backends.cpu import library
-from crossrank.cli import root, terminal
+from crossrank.cascade import Trace
+from crossrank.cli import root, steps, terminal
 from crossrank.cli.exits import MEANINGS, Exit
 from crossrank.evaluation import read_run
 from crossrank.models import catalog
+from crossrank.types import Truncation
 
 PROJECT = Path(__file__).resolve().parents[2]
 TEXTS = "Paris is the capital of France.\n\nBread needs yeast.\n"
@@ -978,6 +980,15 @@ def test_search_warns_of_a_query_that_no_model_reads_whole(index: str, ce: str) 
     assert "read its first 28 of 80 tokens" in warned
 
 
+def test_explain_says_where_a_count_of_tokens_is_a_lower_bound() -> None:
+    # "read 25,000 of 31,000 tokens": the count had stopped there, and the text was longer.
+    before = crossrank.Ranking.sorted(["a", "b"], [2, 1])
+    cut = (Truncation(0, 31_000, 25_000, 64, exact=False), Truncation(-1, 90, 46, 1))
+    traces = [Trace("bm25", before, 0.1, {}), Trace("small", before, 0.1, {"a": 2.0}, cut)]
+    passage = crossrank.Passage("a", "bread")
+    assert steps.cuts(traces, 1, {"a": passage}) == ["a: read 25,000 of more than 31,000 tokens in 64 windows"]
+
+
 def test_search_explains_why_passages_were_tokenized(index: str, tmp_path: Path) -> None:
     other = tiny.cross_encoder(tmp_path / "other")
     (other / "vocab.txt").write_text("\n".join([*tiny.VOCABULARY[:5], *reversed(tiny.VOCABULARY[5:])]) + "\n")
@@ -1025,13 +1036,13 @@ def test_a_narrow_terminal_shows_names_of_models_whole(monkeypatch: pytest.Monke
 def test_a_narrow_terminal_shows_ranks_and_passages(index: str, ce: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # The steps of --explain took their place.
     monkeypatch.setattr(terminal, "on_terminal", lambda *, err=False: True)
-    for columns, steps in (("20", False), ("77", False), ("78", True)):
+    for columns, shown in (("20", False), ("77", False), ("78", True)):
         args = ("search", index, "bread", "-m", ce, "--explain")
         found = run(*args, env={"COLUMNS": columns})
         lines = [line.split() for line in found.stdout.splitlines()]
         assert any(line[:1] == ["1"] for line in lines), found.stdout
         assert "Bread" in found.stdout
-        assert ("dense" in lines[0], "no room here" in found.stderr) == (steps, not steps)
+        assert ("dense" in lines[0], "no room here" in found.stderr) == (shown, not shown)
 
 
 def test_an_exported_model_scores_the_same(ce: str) -> None:

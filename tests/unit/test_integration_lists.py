@@ -24,7 +24,7 @@ def test_a_text_that_was_not_counted_whole_is_told_as_more_than_its_bound() -> N
     (found,) = best(scorer, QUERY, ["bread " * 200_000], 1)
     (cut,) = scorer.scored([(QUERY, "bread " * 200_000)]).truncations
     assert not cut.exact
-    assert found.notes == {"rerank_read": f"{cut.read} of more than {cut.tokens} tokens"}
+    assert found.notes == {"rerank_read": f"{cut.read:,} of more than {cut.tokens:,} tokens"}
 
 
 TEXTS = ["Bread needs yeast.", "Paris is the capital of France.", "", "London is a city."]

@@ -269,7 +269,7 @@ def test_what_was_not_read_is_told(monkeypatch):
     best = rerank.postprocess_nodes(found("#2", "#1"), query_str=QUERY)
     assert [node.metadata for node in best] == [
         {"rerank_query_read": "256 of 600 tokens"},
-        {"rerank_read": "25000 of 31000 tokens", "rerank_query_read": "256 of 600 tokens"},
+        {"rerank_read": "25,000 of 31,000 tokens", "rerank_query_read": "256 of 600 tokens"},
     ]
     assert best[1].node.get_content(MetadataMode.LLM) == "#1"
 

@@ -61,7 +61,7 @@ def troubles(answer: Answer) -> Iterator[tuple[Trouble, str]]:
             yield "hurried", f"{trace.name}: {trace.note}"
         for cut in trace.truncations:
             if cut.position < 0 and cut.lost:
-                yield "cut", f"the query was cut: {trace.name} read its first {cut.read} of {cut.tokens} tokens."
+                yield "cut", f"the query was cut: {trace.name} read its first {cut.told}."
     if answer.late and answer.budget is not None:
         longest = max(answer.traces, key=lambda trace: trace.seconds)
         yield (

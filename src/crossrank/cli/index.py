@@ -305,10 +305,7 @@ def print_summary(folder: Path, passages: int, changes: Changes, seconds: float)
 def _warn_of_unread(changes: Changes) -> None:
     if not changes.unread:
         return
-    names = [
-        f"{terminal.shown(it.passage, 60)} ({it.read:,} of {'' if it.exact else 'more than '}{it.tokens:,} tokens)"
-        for it in changes.unread
-    ]
+    names = [f"{terminal.shown(it.passage, 60)} ({it.told})" for it in changes.unread]
     terminal.warn(
         f"{terminal.count(len(names), 'passage is', 'passages are')} longer than what a vector tells of, so dense "
         f"search ignores the ends: {terminal.list_of(names, 3)}. BM25 and the cross-encoder read all of them. Shorten "

@@ -227,10 +227,8 @@ def _evidence(query: str, ranked: Ranked, passages: Sequence[Passage], scorer: P
 def _warn_of_cuts(truncations: Sequence[Truncation], passages: Sequence[Passage], scorer: PairScorer) -> None:
     cut = [t for t in truncations if t.lost]
     for query in (t for t in cut if t.position < 0):
-        terminal.warn(f"the query was cut: the model read its first {query.read} of {_tokens(query)}.")
-    names = [
-        f"{passages[t.position].id} ({t.read:,} of {_tokens(t)})" for t in sorted(cut, key=_position) if t.position >= 0
-    ]
+        terminal.warn(f"the query was cut: the model read its first {query.told}.")
+    names = [f"{passages[t.position].id} ({t.told})" for t in sorted(cut, key=_position) if t.position >= 0]
     if names:
         terminal.warn(
             f"{terminal.count(len(names), 'passage was', 'passages were')} not read whole by {scorer.checkpoint.name}: "
@@ -240,10 +238,6 @@ def _warn_of_cuts(truncations: Sequence[Truncation], passages: Sequence[Passage]
 
 def _position(truncation: Truncation) -> int:
     return truncation.position
-
-
-def _tokens(truncation: Truncation) -> str:
-    return f"{'' if truncation.exact else 'more than '}{truncation.tokens:,} tokens"
 
 
 def _print(

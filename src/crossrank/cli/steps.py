@@ -73,7 +73,7 @@ def cuts(traces: Sequence[Trace], number: int, shown: dict[str, Passage]) -> lis
             others += 1
             continue
         windows = f" in {terminal.count(cut.windows, 'window')}" if cut.windows > 1 else ""
-        lines.append(f"{terminal.shown(id_, 40)}: read {cut.read:,} of {cut.tokens:,} tokens{windows}")
+        lines.append(f"{terminal.shown(id_, 40)}: read {cut.told}{windows}")
     if others:
         lines.append(f"{terminal.count(others, 'passage')} below these were cut or read in windows")
     return lines

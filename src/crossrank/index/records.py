@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError
-from crossrank.types import Passage
+from crossrank.types import Passage, Truncation
 
 FORMAT = 1
 """Version of the layout on disk; another one is refused."""
@@ -110,6 +110,11 @@ class Unread:
     tokens: int
     read: int
     exact: bool = True
+
+    @property
+    def told(self) -> str:
+        """What was read of what, in the words of a truncation."""
+        return Truncation(0, self.tokens, self.read, 1, self.exact).told
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from crossrank.lateinteraction import check_scorer, load_scorer, name_of
 from crossrank.models import named
 from crossrank.pipeline import Pipeline
 from crossrank.relevance import threshold_of
-from crossrank.types import Passage, Ranking, Scorer, Truncation, check_k
+from crossrank.types import Passage, Ranking, Scorer, check_k
 
 READ = "rerank_read"
 QUERY_READ = "rerank_query_read"
@@ -240,7 +240,7 @@ def best(
     final = ranking if k is None else ranking.cut(k)
     chances = _chances(scorer, final.scores) if asked else np.ones(len(final), np.float32)
     told = chances if scores == "probability" else final.scores
-    cut = {t.position: _told(t) for t in trace.truncations if t.lost}
+    cut = {t.position: t.told for t in trace.truncations if t.lost}
     made = []
     for row in np.flatnonzero(chances >= limit):
         position = int(final.ids[row])
@@ -264,10 +264,6 @@ def _limit(scorer: Scorer, threshold: Threshold) -> float:
     _chances(scorer, np.zeros(0, np.float32))
     assert isinstance(scorer, CrossEncoder)
     return 0.0 if threshold is None else threshold_of(scorer, threshold)
-
-
-def _told(cut: Truncation) -> str:
-    return f"{cut.read} of {'' if cut.exact else 'more than '}{cut.tokens} tokens"
 
 
 def found(

@@ -364,7 +364,7 @@ def _text_of(step: str, id_: str | None) -> str:
 
 def _told(cut: Truncation, name: str = "") -> str:
     name = name or ("the query" if cut.position < 0 else f"document {cut.position}")
-    return f"{name} was not read whole: {cut.read:,} of {'' if cut.exact else 'more than '}{cut.tokens:,} tokens"
+    return f"{name} was not read whole: {cut.told}"
 
 
 def _said(error: BaseException) -> str:
