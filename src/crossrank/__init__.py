@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from crossrank.calibration import Platt
     from crossrank.cascade import Stage, rerank
     from crossrank.context import Context
-    from crossrank.crossencoder import CrossEncoder, Ranked, load
+    from crossrank.crossencoder import CrossEncoder, load
     from crossrank.embedder import TextEmbedder, load_embedder
     from crossrank.errors import CrossrankError
     from crossrank.fusion import rrf
     from crossrank.lateinteraction import LateInteraction, load_late
     from crossrank.pipeline import Pipeline, open_pipeline
+    from crossrank.ranked import Ranked
     from crossrank.scorecache import CachedScorer
     from crossrank.types import Passage, Place, Ranking, Tokens
 
@@ -40,7 +41,7 @@ _HOME = {
     "Place": "types",
     "Pipeline": "pipeline",
     "Platt": "calibration",
-    "Ranked": "crossencoder",
+    "Ranked": "ranked",
     "Ranking": "types",
     "Stage": "cascade",
     "TextEmbedder": "embedder",

@@ -24,6 +24,10 @@ class Answer:
             out, each stage.
         seconds: wall-clock time of the whole query.
         budget: seconds that it should take; None for no budget.
+
+    >>> found = Answer("tea?", Ranking.sorted(["a"], [1.5]), (Passage("a", "Tea is hot."),), (), 0.1, budget=0.2)
+    >>> [passage.text for passage in found], found.late
+    (['Tea is hot.'], False)
     """
 
     query: str

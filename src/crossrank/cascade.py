@@ -39,6 +39,10 @@ class Stage:
         pace: how fast the scorer is here (`crossrank.planner.measured`), by which a deadline chooses how much to
             read. Without one the first documents tell.
         stopping: the rule by which it may read less than its depth; it reads all when absent.
+
+    >>> import crossrank
+    >>> Stage(crossrank.load(), depth=50, weight=0.3, name="small").depth
+    50
     """
 
     scorer: Scorer

@@ -11,7 +11,8 @@ from unicodedata import category
 import numpy as np
 
 from crossrank.errors import InputError
-from crossrank.types import Passage, Place, check_k, is_blank
+from crossrank.types import Passage, Place, check_k
+from crossrank.unicode import is_blank
 
 Order = Literal["score", "document"]
 _Words = tuple[str, ...]
@@ -90,6 +91,10 @@ class Context:
         probability: of the most relevant passage, as the calibrated model says; None when it does not say.
         note: what else people should know; "" when there is nothing.
         notes: what steps of the search could not do as they should: `Answer.notes`.
+
+    >>> made = assemble([Passage("a", "Tea is hot."), Passage("b", "Bread needs yeast.")], 6, lambda t: len(t.split()))
+    >>> made.text, [left.passage for left in made.left_out]
+    ('[1]\\nTea is hot.', ['b'])
     """
 
     text: str

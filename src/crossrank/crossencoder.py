@@ -1,10 +1,10 @@
-"""A cross-encoder: encoder, backend and batches. The whole scorer on one screen."""
+"""A cross-encoder: pairs to sequences, sequences to batches, logits to scores and an order."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from crossrank.batching import budget_of, plan, slices
 from crossrank.calibration import Platt, sigmoid
 from crossrank.encoder import CHARACTERS_A_TOKEN, Encoded, PairEncoder, Windows
 from crossrank.errors import CheckpointError, InputError, ScoreError
-from crossrank.evidence import Evidence
 from crossrank.evidence import find as find_evidence
 from crossrank.lookahead import lookahead
 from crossrank.models import named
+from crossrank.ranked import Ranked
 from crossrank.scored import Progress, Scored, scored_by, spread
 from crossrank.types import Backend, Passage, Tokens, Truncation, order_of
 from crossrank.windows import Fold, fold
@@ -30,33 +30,6 @@ from crossrank.windows import Fold, fold
 FIRST_SLICE, SLICE = 65_536, 262_144
 # Characters a token, about, to compare passages of ids with those of text.
 CHARACTERS = 4
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ranked:
-    """Documents of one query, best first, as positions in the caller's list. Iterates as (position, score).
-
-    Attributes:
-        positions: best first; equal scores keep their incoming order, blank documents come last.
-        scores: raw logits in that order, shape (n,); -inf for blank documents.
-        truncations: what was cut or read in windows; positions are the caller's, -1 is the query.
-        evidence: of each document here, in the same order, the sentence that answers best; empty unless asked for.
-        cached: documents whose scores were remembered by a cache.
-        note: what a cache could not do; empty when there is nothing to say.
-    """
-
-    positions: tuple[int, ...]
-    scores: NDArray[np.float32]
-    truncations: tuple[Truncation, ...]
-    evidence: tuple[Evidence | None, ...] = ()
-    cached: int = 0
-    note: str = ""
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __iter__(self) -> Iterator[tuple[int, float]]:
-        return zip(self.positions, self.scores.tolist(), strict=True)
 
 
 class CrossEncoder:
@@ -69,6 +42,11 @@ class CrossEncoder:
         backend: what computes; what `crossrank.backends.open` gives when absent.
         windows: how passages are read that do not fit into one sequence with their query.
         max_length: tokens in one sequence; the checkpoint's own when absent.
+
+    >>> import crossrank
+    >>> scorer = CrossEncoder(crossrank.load().checkpoint)
+    >>> scorer.rank("capital of France?", ["Bread needs yeast.", "Paris is the capital of France."], k=1).positions
+    (1,)
     """
 
     def __init__(
@@ -125,7 +103,12 @@ class CrossEncoder:
 
     @property
     def calibrated(self) -> bool:
-        """Whether `probability` rests on a calibration that was fitted to judgments."""
+        """Whether `probability` rests on a calibration that was fitted to judgments.
+
+        >>> import crossrank
+        >>> crossrank.load().calibrated
+        True
+        """
         return self._calibration is not None
 
     @property
@@ -133,6 +116,12 @@ class CrossEncoder:
         """The probability under which the best passage of a list is no answer, or None where nobody has chosen one.
 
         It is a compromise over several kinds of text: the model's card says how often it errs either way.
+
+        >>> import crossrank
+        >>> scorer = crossrank.load()
+        >>> best = scorer.rank("capital of France?", ["Bread needs yeast."]).scores[:1]
+        >>> bool(scorer.probability(best)[0] >= scorer.threshold)
+        False
         """
         return self.checkpoint.threshold
 
@@ -172,6 +161,11 @@ class CrossEncoder:
 
         Long lists are read in slices, so that memory does not grow with them; while the backend scores one slice, a
         thread that lives as long as this call tokenizes the next.
+
+        >>> import crossrank
+        >>> found = crossrank.load(max_windows=1).scored([("capital of France", "Paris is its capital. " * 200)])
+        >>> [(cut.position, cut.told) for cut in found.truncations]
+        [(0, '400 of 1,000 tokens')]
         """
         pairs = check_pairs(pairs)
         distinct = list({pair: None for pair in pairs if pair[1].strip()})
@@ -325,6 +319,10 @@ class CrossEncoder:
 
         Raises:
             InputError: the model has no calibration and its authors did not train it to give probabilities.
+
+        >>> import crossrank
+        >>> crossrank.load().probability(np.array([-np.inf, 20], dtype=np.float32)).round(2).tolist()
+        [0.0, 1.0]
         """
         if self._calibration is not None:
             return self._calibration.probability(scores)

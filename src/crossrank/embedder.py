@@ -1,4 +1,4 @@
-"""A bi-encoder: text to one unit vector. The whole embedder on one screen."""
+"""A bi-encoder: text to one unit vector."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ class TextEmbedder:
     Args:
         read: a bi-encoder's checkpoint.
         backend: what computes; what `crossrank.backends.open` gives when absent.
+
+    >>> embedder = TextEmbedder(load_embedder().checkpoint)
+    >>> embedder.width, embedder.room
+    (384, 254)
     """
 
     def __init__(self, read: checkpoint.Checkpoint, backend: Backend | None = None) -> None:
@@ -149,6 +153,10 @@ def load_embedder(
     Raises:
         CheckpointError: the model is missing, damaged, or no bi-encoder.
         InputError: the backend has no such device or dtype, or `threads` is out of its range.
+
+    >>> vectors = load_embedder().embed(["a cat", "a kitten", "tax law"])
+    >>> int((vectors @ vectors[0])[1:].argmax())
+    0
     """
     if isinstance(name, str) and name.startswith(("http://", "https://")):
         raise CheckpointError(

@@ -14,7 +14,15 @@ from __future__ import annotations
 
 
 class CrossrankError(Exception):
-    """Base of all errors that crossrank raises on purpose."""
+    """Base of all errors that crossrank raises on purpose.
+
+    >>> import crossrank
+    >>> try:
+    ...     crossrank.load().rank(" ", ["Tea is hot."])
+    ... except CrossrankError as error:
+    ...     print(error)
+    the query is empty; ask something
+    """
 
 
 class InputError(CrossrankError, ValueError):

@@ -22,16 +22,11 @@ from crossrank.asking import check_list, check_pairs, check_queries, check_texts
 from crossrank.backends.maxsim import maxsim
 from crossrank.batching import budget_of, plan, slices
 from crossrank.checkpoint.late import PROJECTION
-from crossrank.crossencoder import (
-    CHARACTERS,
-    FIRST_SLICE,
-    SLICE,
-    CrossEncoder,
-    Ranked,
-)
+from crossrank.crossencoder import CHARACTERS, FIRST_SLICE, SLICE, CrossEncoder
 from crossrank.errors import CheckpointError, InputError, ScoreError
 from crossrank.lateencoder import LateEncoder, Marked
 from crossrank.models import named
+from crossrank.ranked import Ranked
 from crossrank.scored import Scored, spread
 from crossrank.tokenvectors import TokenVectors
 from crossrank.types import Backend, Scorer, TokenBackend, Tokens, Truncation, check_query, order_of
@@ -47,6 +42,10 @@ class LateInteraction:
     Args:
         read: a late-interaction checkpoint.
         backend: what computes; what `crossrank.backends.open` gives when absent.
+
+    >>> scorer = LateInteraction(load_late().checkpoint)
+    >>> scorer.rank("capital of France?", ["Bread needs yeast.", "Paris is the capital of France."], k=1).positions
+    (1,)
     """
 
     def __init__(self, read: checkpoint.Checkpoint, backend: Backend | None = None) -> None:

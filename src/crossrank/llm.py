@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.asking import check_list, check_pairs
-from crossrank.crossencoder import Ranked
 from crossrank.errors import InputError, RemoteError
 from crossrank.judging import (
     Messages,
@@ -27,9 +26,10 @@ from crossrank.judging import (
 )
 from crossrank.judging import read_order as order_in
 from crossrank.judging import read_score as score_in
+from crossrank.ranked import Ranked
 from crossrank.remote import CURES, Address, at_once
-from crossrank.types import is_blank, order_of
-from crossrank.unicode import valid_text
+from crossrank.types import order_of
+from crossrank.unicode import is_blank, valid_text
 
 _HOPELESS = CURES.keys() - {403}
 """Refusals that no other document would fare better with. A 403 may be a filter's, of one document."""

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from crossrank.asking import check_texts
 from crossrank.errors import InputError, RemoteError
 from crossrank.remote import Address, at_once
-from crossrank.types import is_blank
-from crossrank.unicode import valid_text
+from crossrank.unicode import is_blank, valid_text
 
 # What one request may hold: OpenAI takes 2,048 texts and 300,000 tokens, others less.
 _TEXTS, _CHARACTERS = 128, 400_000

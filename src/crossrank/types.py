@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
-from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError, ScoreError
 from crossrank.packed import offsets_of, places
+from crossrank.unicode import is_blank
 
 Pooling = Literal["mean", "cls"]
 
@@ -69,11 +69,7 @@ class Tokens:
         return Tokens(self.ids[where], self.types[where], offsets_of(self.lengths[rows]))
 
     def places(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where the tokens of the given sequences lie in `ids`, in the given order.
-
-        >>> Tokens.of([[101, 7, 102], [101, 102]]).places([1, 0]).tolist()
-        [3, 4, 0, 1, 2]
-        """
+        """Where the tokens of the given sequences lie in `ids`, in the given order."""
         return places(self.offsets, rows)
 
 
@@ -129,6 +125,9 @@ class Ranking:
 
         Raises:
             InputError: `k` is under 1.
+
+        >>> Ranking.sorted(["a", "b", "c"], [1, 3, 2]).cut(2).ids
+        ('b', 'c')
         """
         check_k(k)
         return Ranking(self.ids[:k], self.scores[:k], min(self.head, k))
@@ -177,11 +176,6 @@ def check_query(query: Any) -> None:
         raise InputError("the query is empty; ask something")
 
 
-def is_blank(text: str) -> bool:
-    """Whether nothing in a text shows; control and format characters such as U+200B do no more than white space."""
-    return all(character.isspace() or category(character) in ("Cc", "Cf") for character in text)
-
-
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a passage begins.
@@ -191,6 +185,9 @@ class Place:
         start: characters of its document's text before it. The text is what the reader made of the file: for plain
             text, Markdown and reStructuredText this is the place in the file itself.
         line: in the file, from 1; 0 is unknown, as in HTML and PDF and of a row of a file of rows.
+
+    >>> Place("/docs/faq.md", start=310, line=12).line
+    12
     """
 
     file: str
@@ -209,6 +206,9 @@ class Passage:
         document: id of the document (often a file) that holds the passage.
         metadata: the user's own fields; values are strings, numbers, booleans or None.
         place: where it begins; None when that is not known. Not compared.
+
+    >>> Passage("7", "Up to 5 MB.", title="Uploads").scored_text
+    'Uploads. Up to 5 MB.'
     """
 
     id: str

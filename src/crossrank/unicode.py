@@ -1,6 +1,8 @@
-"""Text as UTF-8 can hold it. Readers, indexes and tokenizers all ask this first, so that they read the same."""
+"""Text as UTF-8 can hold it, and whether any of it shows. All parts ask this first, so that they read the same."""
 
 from __future__ import annotations
+
+from unicodedata import category
 
 
 def valid_text(text: str) -> str:
@@ -16,3 +18,12 @@ def valid_text(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing in a text shows; control and format characters such as U+200B do no more than white space.
+
+    >>> is_blank(" \\u200b\\n"), is_blank("tea")
+    (True, False)
+    """
+    return all(character.isspace() or category(character) in ("Cc", "Cf") for character in text)

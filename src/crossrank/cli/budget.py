@@ -14,10 +14,10 @@ from crossrank import __version__
 from crossrank.cli import options, terminal
 
 if TYPE_CHECKING:
-    from crossrank.crossencoder import Ranked
     from crossrank.lateinteraction import PairScorer
     from crossrank.pipeline import Answer
     from crossrank.planner import Memory
+    from crossrank.ranked import Ranked
     from crossrank.types import Passage
 
 Trouble = Literal["failed", "hurried", "late", "cut"]
@@ -98,8 +98,8 @@ def ranked(scorer: PairScorer, query: str, passages: Sequence[Passage], k: int |
     import numpy as np
 
     from crossrank.cascade import Stage, rerank
-    from crossrank.crossencoder import Ranked
     from crossrank.planner import paced
+    from crossrank.ranked import Ranked
     from crossrank.types import Ranking
 
     given = Ranking(tuple(map(str, range(len(passages)))), np.full(len(passages), -math.inf, dtype=np.float32), 0)

@@ -13,9 +13,9 @@ from crossrank.errors import InputError
 
 if TYPE_CHECKING:
     from crossrank.cli.rows import Layout, Row
-    from crossrank.crossencoder import Ranked
     from crossrank.evidence import Evidence
     from crossrank.lateinteraction import PairScorer
+    from crossrank.ranked import Ranked
     from crossrank.types import Passage, Truncation
     from crossrank.windows import Fold
 
@@ -156,7 +156,7 @@ def _ask(model: str, query: str, given: Sequence[Row], k: int | None, budget_ms:
         InputError: an option is given that only models on this machine have.
     """
     from crossrank.cli.counted import Counted
-    from crossrank.crossencoder import Ranked
+    from crossrank.ranked import Ranked
     from crossrank.types import order_of
 
     if budget_ms is not None:

@@ -13,8 +13,7 @@ from crossrank.crossencoder import CHARACTERS
 from crossrank.distributed import database
 from crossrank.distributed.parts import Part
 from crossrank.errors import InputError
-from crossrank.types import is_blank
-from crossrank.unicode import valid_text
+from crossrank.unicode import is_blank, valid_text
 
 Kind = Literal["query", "document"]
 _SCHEMA = """

@@ -15,7 +15,8 @@ from crossrank.cascade import Stage, Trace, mixed, rerank
 from crossrank.errors import InputError
 from crossrank.lateinteraction import PairScorer
 from crossrank.pipeline import Pipeline
-from crossrank.types import Passage, Ranking, Run, Scorer, TokenStore, is_blank
+from crossrank.types import Passage, Ranking, Run, Scorer, TokenStore
+from crossrank.unicode import is_blank
 
 Progress = Callable[[str, int, int], None]
 Texts = Callable[[Sequence[str]], Sequence[Passage]]

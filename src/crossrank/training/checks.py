@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from crossrank.training.judgments import Group, Judgments, document_key, query_key, threshold
-from crossrank.types import is_blank
+from crossrank.unicode import is_blank
 
 # Below this many queries with an answer no held-out difference of a useful size is significant: with a spread of 0.3
 # in the differences, 20 queries give an interval of about 0.13 to each side.

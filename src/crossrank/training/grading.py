@@ -20,8 +20,7 @@ from typing import TextIO
 from crossrank.errors import CrossrankError, InputError, RemoteError
 from crossrank.judging import UnreadableError, read_score, spent, text_of
 from crossrank.remote import CURES, Address, at_once
-from crossrank.types import is_blank
-from crossrank.unicode import valid_text
+from crossrank.unicode import is_blank, valid_text
 
 HIGHEST = 10
 # Characters of a document that a grader reads: about 2,000 tokens.
