@@ -62,6 +62,10 @@ class Stage:
         if not 0.0 < self.weight <= 1.0:
             raise InputError(f"a stage's weight must be over 0 and at most 1, not {self.weight}")
 
+    def for_top(self, k: int) -> Stage:
+        """The stage, settled only when the `k` best are that the query asks for."""
+        return self if self.stopping is None else replace(self, stopping=replace(self.stopping, k=k))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:

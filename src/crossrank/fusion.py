@@ -65,6 +65,22 @@ class Scores:
         return standardized(rankings, {name: self.weights[name] for name in rankings})
 
 
+def fusion_of(wanted: Fusion | str) -> Fusion:
+    """The fusion that is called so, "scores" or "rrf"; any other function of rankings as it is.
+
+    Raises:
+        InputError: there is none of this name.
+
+    >>> fusion_of("rrf")
+    RRF(k=60)
+    """
+    if not isinstance(wanted, str):
+        return wanted
+    if wanted not in ("scores", "rrf"):
+        raise InputError(f"unknown fusion {wanted!r}; use 'scores', 'rrf', or a function of rankings by name")
+    return Scores() if wanted == "scores" else RRF()
+
+
 def check_weights(weights: Mapping[str, float]) -> None:
     """Refuse weights that are no numbers of at least 0. One of 0 leaves a ranking's scores out, whatever they are."""
     for name, weight in weights.items():

@@ -19,7 +19,7 @@ from crossrank.cost import Habit, Pace
 from crossrank.embedder import load_embedder, own_name
 from crossrank.errors import CrossrankError, InputError
 from crossrank.evidence import Evidence, find
-from crossrank.fusion import RRF, Fusion, Scores
+from crossrank.fusion import RRF, Fusion, fusion_of
 from crossrank.lateinteraction import PairScorer, name_of, scorer_of
 from crossrank.planner import Memory, depths, paced, plan
 from crossrank.relevance import Relevance, last_read, relevance_of
@@ -47,6 +47,8 @@ __all__ = ["MIX", "Answer", "Pipeline", "open_pipeline"]
 MIX = 0.3
 # What fetching the texts of an answer takes, until it was measured.
 _FETCH = 0.003
+# What it took is kept beside the times of the retrievers, whose names are strings.
+_TEXTS = None
 _NOTHING = Ranking((), np.zeros(0, dtype=np.float32), 0)
 
 
@@ -65,6 +67,15 @@ class Pipeline:
         on_error: what a stage that fails does to the query: "raise", or "keep" the order before it, with the reason in
             its trace. The default raises: who does not look at traces would never learn that a model is broken.
         clock: what tells the time.
+
+    >>> class Newest:
+    ...     def retrieve(self, queries, depth):
+    ...         return [Ranking.sorted(["a", "b"], [2, 1]).cut(depth) for _ in queries]
+    >>> texts = {"a": Passage("a", "Tea is hot."), "b": Passage("b", "Paris is the capital of France.")}
+    >>> made = Pipeline({"newest": Newest()}, lambda ids: [texts[i] for i in ids], (Stage(scorer_of("small")),))
+    >>> answer = made.search("capital of France?", k=1)
+    >>> answer.ranking.ids, made.context(answer, 100).text, bool(made.relevance(answer).best > 0.5)
+    (('b',), '[1]\\nParis is the capital of France.', True)
     """
 
     retrievers: Mapping[str, Retriever]
@@ -76,7 +87,7 @@ class Pipeline:
     budget: float | None = None
     on_error: OnError = "raise"
     clock: Clock = field(default=time.perf_counter, repr=False)
-    _habits: dict[str, Habit] = field(default_factory=dict, repr=False, compare=False)
+    _habits: dict[str | None, Habit] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_k(self.depth, "depth")
@@ -156,7 +167,7 @@ class Pipeline:
             return self.filtered(where).search(query, k)
         began = self.clock()
         # The texts of the answer are fetched after the last stage, and in time.
-        due = None if self.budget is None else began + self.budget - self._habits.get("texts", Habit(_FETCH)).most
+        due = None if self.budget is None else began + self.budget - self._habits.get(_TEXTS, Habit(_FETCH)).most
         traces = self._retrieve(query, due)
         ranking, stages = traces[-1].ranking, self.stages
         if due is not None:
@@ -164,7 +175,7 @@ class Pipeline:
             stages = chosen.stages
             if chosen.notes:
                 traces.append(Trace("plan", ranking, 0.0, {}, note="; ".join(chosen.notes), stopped="plan"))
-        stages = tuple(_for_top(stage, k) for stage in stages)
+        stages = tuple(stage.for_top(k) for stage in stages)
         ranking, reranked = rerank(
             query, ranking, stages, self.texts, self.store, deadline=due, on_error=self.on_error, clock=self.clock
         )
@@ -197,10 +208,10 @@ class Pipeline:
     def _fetch(self, ranking: Ranking) -> tuple[Passage, ...]:
         started = self.clock()
         passages = tuple(fetched(self.texts, ranking.ids)) if len(ranking) else ()
-        self._learn("texts", self.clock() - started)
+        self._learn(_TEXTS, self.clock() - started)
         return passages
 
-    def _learn(self, name: str, seconds: float) -> None:
+    def _learn(self, name: str | None, seconds: float) -> None:
         habit = self._habits.get(name)
         self._habits[name] = Habit(seconds) if habit is None else habit.after(seconds)
 
@@ -278,11 +289,6 @@ class Pipeline:
         return tuple(find(answer.query, answer.passages, stage.scorer.score, known=known))
 
 
-def _for_top(stage: Stage, k: int) -> Stage:
-    """The stage, settled only when the `k` best are that the query asks for."""
-    return stage if stage.stopping is None else replace(stage, stopping=replace(stage.stopping, k=k))
-
-
 def _retrieved(retriever: Retriever, query: str, depth: int) -> Retrieved:
     if isinstance(retriever, ReportingRetriever):
         return retriever.retrieved([query], depth)[0]
@@ -330,6 +336,7 @@ def open_pipeline(
         threads: cores that one call of the native engine may use; all when absent.
         on_error: "keep" leaves the fused order, with the reason in the answer, when the cross-encoder cannot be loaded
             or fails; see `Pipeline.on_error`.
+        cache: a file where scores are remembered between processes, see `crossrank.CachedScorer`; none when absent.
 
     Raises:
         IndexFileError: no index there, or it was made with another embedder.
@@ -357,7 +364,7 @@ def open_pipeline(
     how = {"backend": backend, "device": device, "dtype": dtype, "threads": threads}
     reads = depths(depth, len(models))
     stages = tuple(_stage(*one, mix, cache, on_error, how) for one in zip(models, reads, strict=True))
-    return Pipeline(retrievers, index.passages, stages, depth, _fusion(fusion), store=index, on_error=on_error)
+    return Pipeline(retrievers, index.passages, stages, depth, fusion_of(fusion), store=index, on_error=on_error)
 
 
 def _stage(
@@ -378,14 +385,6 @@ def _stage(
         return Stage(Unavailable(str(model), error), depth, mix, name=str(model), pace=Pace())
     scorer = scorer if cache is None else CachedScorer(scorer, cache)
     return Stage(scorer, depth, mix, name=name_of(scorer))
-
-
-def _fusion(wanted: Fusion | str) -> Fusion:
-    if not isinstance(wanted, str):
-        return wanted
-    if wanted not in ("scores", "rrf"):
-        raise InputError(f"unknown fusion {wanted!r}; use 'scores', 'rrf', or a function of rankings by name")
-    return Scores() if wanted == "scores" else RRF()
 
 
 def _embedder(

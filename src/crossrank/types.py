@@ -84,6 +84,9 @@ class Ranking:
         ids: document ids, best first, no id twice.
         scores: shape (n,), float32.
         head: how many entries the last stage scored, 0..n.
+
+    >>> list(Ranking.sorted(["a", "b", "c"], [1.0, 2.0, 1.0]))
+    [('b', 2.0), ('a', 1.0), ('c', 1.0)]
     """
 
     ids: tuple[str, ...]
@@ -99,8 +102,6 @@ class Ranking:
         Raises:
             InputError: lengths differ, an id comes twice, or a score is NaN or None.
 
-        >>> list(Ranking.sorted(["a", "b", "c"], [1.0, 2.0, 1.0]))
-        [('b', 2.0), ('a', 1.0), ('c', 1.0)]
         >>> Ranking.sorted(["older", "newer"], [1764302693, 1764302753]).ids
         ('newer', 'older')
         """

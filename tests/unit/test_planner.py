@@ -219,6 +219,18 @@ def test_short_documents_are_read_where_one_of_the_usual_size_would_not_fit():
     assert "not enough to read a passage" in plan(held.stages, 20, 0.001).notes[0]
 
 
+def test_a_retriever_may_have_any_name():
+    """One called "texts" was taken for the fetching of texts, and its time was kept for that at the end."""
+    reads = []
+    for name in ("own", "texts"):
+        clock = Clock()
+        slow = Fixed(clock, [f"d{i}" for i in range(100)], 0.04)
+        made = Pipeline({name: slow}, texts, tuple(family(clock, "tiny")), clock=clock).within(80)
+        made.search("what?")
+        reads.append(len(made.search("what?").traces[-1].scores))
+    assert reads[0] == reads[1] > 0
+
+
 def test_what_a_budget_leaves_out_is_in_the_answer():
     answer = pipeline(Clock(), "tiny", "large").within(60).search("what?")
     names = [trace.name for trace in answer.traces]
