@@ -25,7 +25,7 @@ _NEWS = 0.2
 _MOST_NEWS = 3.0
 # A step that was left out is hoped to be faster by this factor each time, see `Habit.idle` and `Pace.idle`.
 _HOPE = 0.995
-# Tokens of a document with its query: what the write-up's passages have, and what a short one has.
+# Tokens of a document with its query: what a passage of some 90 words has, and what a short one has.
 _USUAL, _SHORT = 128.0, 16
 # Shorter than this, the clock and the scheduler are measured and not the model.
 _LEAST_SECONDS = 3e-4

@@ -241,7 +241,7 @@ def test_the_fake_backend_finds_equal_words(folder):
 @pytest.mark.skipif(not Path(catalog.locate("late", default="late").source).is_dir(), reason="no model in this tree")
 @pytest.mark.parametrize("dtype", ["float32", "auto"])
 def test_the_model_of_the_wheel_ranks_alike_with_and_without_the_engine(dtype):
-    """The example of the write-up: both texts about the question come first."""
+    """Both texts about the question come first, whatever computes."""
     query = "What is transformer attention mechanism?"
     texts = [
         "Attention is a key concept in machine learning broadly.",

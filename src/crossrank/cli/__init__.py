@@ -1,4 +1,4 @@
-"""The command line: parse, compose, print; no logic. Environment variables are read here and nowhere else.
+"""The command line: parse, compose, print; what decides lies below it. Only here are environment variables read.
 
 Each command lives in a module of its own, which is imported when the command runs; what is heavy is imported inside
 the command's function, so that `crossrank rerank` never pays for an index library. Programs read tab-separated lines

@@ -81,7 +81,7 @@ def split(
         text: any length; the time is proportional to it.
         tokenizer: a plain one (see `checkpoint.vocabulary`); special tokens are not counted.
         size: tokens, at least 16.
-        overlap: tokens that a piece repeats from the one before it, at most half the size.
+        overlap: tokens that a piece repeats from the one before it, at most a quarter of the size.
         title: of the document.
         markup: how headings are written.
 

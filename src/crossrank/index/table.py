@@ -1,7 +1,7 @@
 """An index on disk: one Lance table that holds text, metadata, token ids, vectors and the BM25 index over them.
 
-The one file that knows Lance. Everything that changes the table is one commit of Lance's, so an index is always in the
-state of its last commit, whatever happened to the process that wrote it.
+The one file here that calls Lance; `layout` knows its columns. Everything that changes the table is one commit of
+Lance's, so an index is always in the state of its last commit, whatever happened to the process that wrote it.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ CATALOG: tuple[Entry, ...] = (
 # Models of the wheel that have lower layers in common with another, which alone stores them.
 LAYERS_OF = MappingProxyType({"late": "embed"})
 
-# Short names of the write-up and of older cards.
+# Names that tutorials and older cards use.
 ALIASES = MappingProxyType(
     {
         "cross-encoder/ms-marco-ELECTRA-Base": "cross-encoder/ms-marco-electra-base",

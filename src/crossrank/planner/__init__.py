@@ -22,7 +22,7 @@ __all__ = ["ADVICE", "Advice", "Memory", "Plan", "check", "depths", "measure", "
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """The numbers that a plan goes by. Those of the write-up that crossrank follows.
+    """The numbers that a plan goes by: what is usual in the field; LOG.md says which were measured.
 
     Attributes:
         least: a list of fewer candidates is not reranked by stages that mix, that is over a first stage which is

@@ -24,5 +24,5 @@
     agreement   how far two judges agree
     grading     grades from a chat model
 
-Nothing here needs torch but the four that say so, and `import crossrank.training` loads none of them.
+Nothing here needs torch but the six that say so, and `import crossrank.training` loads none of them.
 """

@@ -42,7 +42,7 @@ def read(path: str | Path, *, split: str = "train", clicks: bool = False) -> Jud
     """Read judgments.
 
     Args:
-        path: a .jsonl or .csv file (also .gz), or a folder in BEIR layout.
+        path: a .jsonl, .ndjson, .csv or .tsv file (also .gz), or a folder in BEIR layout.
         split: the judgments of a BEIR folder, `qrels/SPLIT.tsv`.
         clicks: labelled rows are click-like: those above 0 are relevant, others are left out as unknown.
 
