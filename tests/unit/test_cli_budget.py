@@ -147,8 +147,10 @@ def test_a_missing_model_may_leave_the_fused_order(index: str) -> None:
 
 
 def test_bad_budgets(index: str) -> None:
-    for bad in ("0", "-3", "soon"):
-        run("search", index, "capital", "--budget-ms", bad, code=2)
+    for bad, why in (("0", "not in the range"), ("-3", "not in the range"), ("soon", "not a valid float")):
+        said = run("search", index, "capital", "--budget-ms", bad, code=2).stderr
+        assert "Invalid value for '--budget-ms'" in said
+        assert why in said
 
 
 def test_where_costs_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 import crossrank
+from pages import DOCS, blocks
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="docs/ is not in this distribution")
 
 
 def run(page: str) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    assert blocks
+    code = blocks(DOCS / page)
+    assert code
     names: dict[str, object] = {}
-    for block in blocks:
+    for block in code:
         exec(compile(block, page, "exec"), names)
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
 
 import crossrank
+from pages import DOCS, blocks
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "late-interaction.md"
+PAGE = DOCS / "late-interaction.md"
 
 
 @pytest.mark.skipif(not PAGE.is_file(), reason="docs/ is not in this distribution")
@@ -19,9 +17,9 @@ def test_the_page_runs(tmp_path, monkeypatch, capsys):
     embedder = crossrank.load_embedder()
     made = index.Index.create("my.index", embedder, embedder.tokenizer, model="embed")
     made.add([index.Document("faq", "Failed uploads are retried three times.")], embedder, embedder.tokenizer)
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 3
-    exec(compile("\n".join(blocks), str(PAGE), "exec"), {})
+    code = blocks(PAGE)
+    assert len(code) == 3
+    exec(compile("\n".join(code), str(PAGE), "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert lines[2] == "['bm25', 'dense', 'fused', 'late', 'fine']"

@@ -168,7 +168,9 @@ def test_a_way_that_gives_nan_is_a_failure_and_not_left_out(
 
 
 def test_a_bi_encoder_is_refused(bi_encoder_folder: Path) -> None:
-    run(str(bi_encoder_folder), code=1)
+    result = CliRunner().invoke(root, ["check", str(bi_encoder_folder)], prog_name="crossrank")
+    assert result.exit_code == 1
+    assert "is a bi-encoder model, and check compares the scores of cross-encoders" in result.output
 
 
 def test_data_that_cannot_be_read_is_told(tmp_path: Path, cross_encoder_folder: Path) -> None:

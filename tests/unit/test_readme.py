@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from crossrank.models import catalog
-from pages import DOCS
+from pages import DOCS, blocks
 
 PAGE = DOCS.parent / "README.md"
 
@@ -22,8 +21,7 @@ pytestmark = [
 
 def block(holds: str) -> str:
     """The one Python block that holds these words."""
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    (found,) = [code for code in blocks if holds in code]
+    (found,) = [code for code in blocks(PAGE) if holds in code]
     return found
 
 

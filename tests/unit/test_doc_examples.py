@@ -1,0 +1,44 @@
+"""The examples of pages that hold doctests give what they say; code that needs a GPU or hours calls what there is."""
+
+from __future__ import annotations
+
+import doctest
+from types import SimpleNamespace
+from unittest.mock import create_autospec
+
+import pytest
+
+import crossrank
+from pages import DOCS, blocks
+
+pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="docs/ is not in this distribution")
+
+
+@pytest.mark.parametrize(("page", "least"), [("budgets.md", 16), ("bulk.md", 8)])
+def test_the_doctests_of_a_page_hold(page: str, least: int) -> None:
+    found = doctest.testfile(str(DOCS / page), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert found.attempted >= least
+    assert found.failed == 0
+
+
+def test_the_loading_of_docs_gpu_md_has_options_that_there_are() -> None:
+    load = create_autospec(crossrank.load)
+    (code,) = blocks(DOCS / "gpu.md")
+    exec(compile(code, "gpu.md", "exec"), {"crossrank": SimpleNamespace(load=load)})
+    assert load.call_count == 3
+
+
+def test_the_tuning_of_docs_tuning_md_has_options_that_there_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuning = pytest.importorskip("crossrank.training.tuning", reason="needs the extra train")
+    from crossrank.training import reading
+    from crossrank.training.gate import Verdict
+    from crossrank.training.outcome import Outcome
+
+    made = create_autospec(tuning.tune, return_value=Outcome(Verdict("base", ("too few queries",)), ()))
+    monkeypatch.setattr(tuning, "tune", made)
+    monkeypatch.setattr(reading, "read", create_autospec(reading.read))
+    (code,) = blocks(DOCS / "tuning.md")
+    exec(compile(code, "tuning.md", "exec"), {})
+    assert capsys.readouterr().out == "base ('too few queries',) None\n"
