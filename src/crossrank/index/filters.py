@@ -33,6 +33,7 @@ _TOKEN = re.compile(
 # Of a whole filter. The store parses nested terms: 64 conditions take it 0.1 s, 256 a second, and 50,000 overflow its
 # stack, which ends the process.
 _LONGEST, _MOST = 10_000, 64
+_COLUMN = "metadata"
 _CURE = 'write FIELD=VALUE (also != < <= > >=), several joined by AND; quote what has spaces: title="a b"'
 
 
@@ -113,14 +114,14 @@ def _tokens(where: str) -> list[tuple[str, str]]:
     return tokens
 
 
-def to_sql(conditions: Sequence[Condition], column: str = "metadata") -> str | None:
+def to_sql(conditions: Sequence[Condition]) -> str | None:
     """The predicate for the store; None when there is nothing to ask.
 
     `=` compares with strings, and with numbers or booleans when the value looks like one. The orders compare numbers
     with a value that looks like a number, and strings (by code point, so that ISO dates work) with any other. A missing
     field satisfies only `!=`. Whole numbers of 64 bits compare exactly, but the last 512 below 2**63 are one.
     """
-    return " AND ".join(f"({_predicate(condition, column)})" for condition in conditions) or None
+    return " AND ".join(f"({_predicate(condition)})" for condition in conditions) or None
 
 
 def mistake(where: str | Sequence[str], has_field: Callable[[str, Iterable[Kind]], bool]) -> str | None:
@@ -154,39 +155,39 @@ def mistake(where: str | Sequence[str], has_field: Callable[[str, Iterable[Kind]
     return None
 
 
-def has_value(field: str, kinds: Iterable[Kind], column: str = "metadata") -> str:
+def has_value(field: str, kinds: Iterable[Kind]) -> str:
     """The predicate for passages that have a value of one of these kinds in this field."""
-    return " OR ".join(f"{_value(kind, field, column)} IS NOT NULL" for kind in kinds)
+    return " OR ".join(f"{_value(kind, field)} IS NOT NULL" for kind in kinds)
 
 
-def _value(kind: Kind, field: str, column: str, reader: str = "") -> str:
+def _value(kind: Kind, field: str, column: str = _COLUMN, reader: str = "") -> str:
     """The value of a field where it is of the kind, else NULL; `reader` is the store's, instead of the usual one."""
     return f"json_get_{reader or _READERS[kind]}({column}, {literal(f'{kind}:{field}')})"
 
 
-def _predicate(condition: Condition, column: str) -> str:
+def _predicate(condition: Condition) -> str:
     number = None if condition.quoted else _number(condition.value)
-    text, boolean = _value("s", condition.field, column), _value("b", condition.field, column)
+    text, boolean = _value("s", condition.field), _value("b", condition.field)
     if condition.op in ("=", "!="):
         equal = [f"{text} = {literal(condition.value)}"]
         if number is not None:
-            equal.append(_numeric("=", number, condition.field, column))
+            equal.append(_numeric("=", number, condition.field))
         if not condition.quoted and condition.value.lower() in ("true", "false"):
             equal.append(f"{boolean} = {condition.value.lower()}")
         return f"coalesce({' OR '.join(equal)}, false) = {'true' if condition.op == '=' else 'false'}"
     if number is not None:
-        return _numeric(condition.op, number, condition.field, column)
+        return _numeric(condition.op, number, condition.field)
     return f"{text} {condition.op} {literal(condition.value)}"
 
 
-def _numeric(op: str, number: float, field: str, column: str) -> str:
+def _numeric(op: str, number: float, field: str) -> str:
     """The comparison of numbers, exact for an int; it is then of at least 2**53, from where on floats are whole."""
-    as_float = _value("n", field, column)
+    as_float = _value("n", field)
     if not isinstance(number, int):
         return f"{as_float} {op} {number!r}"
     # The reader of ints fails on a float beyond 64 bits, whatever condition stands around it; so it is given NULL.
     beyond = f"({as_float} >= {2.0**63!r} OR {as_float} < {-(2.0**63)!r})"
-    as_int = _value("n", field, f"CASE WHEN {beyond} THEN NULL ELSE {column} END", "int")
+    as_int = _value("n", field, f"CASE WHEN {beyond} THEN NULL ELSE {_COLUMN} END", "int")
     return f"({as_int} {op} {number} OR {beyond} AND {as_float} {op} {float(number)!r})"
 
 

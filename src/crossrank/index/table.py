@@ -332,20 +332,20 @@ class Table:
             self._data.optimize.optimize_indices()
             self._data.checkout_latest()
 
-    def tidy(self, rebuild_up_to: int = 20_000, small_files: int = 32) -> None:
+    def tidy(self) -> None:
         """After an update: join small files, bring the indexes up to date, and drop what old versions left behind.
 
-        Deleted rows stay in the statistics of BM25 until its index is made again, which is cheap up to some size; above
-        it that waits until a tenth of the rows were deleted.
+        Deleted rows stay in the statistics of BM25 until its index is made again, which is cheap up to 20,000 rows;
+        above that it waits until a tenth of the rows were deleted.
         """
         with _storage(self.folder, "writing to"):
             fragments = self._data.get_fragments()
             rows = sum(fragment.count_rows() for fragment in fragments)
             deleted = sum(fragment.num_deletions for fragment in fragments)
-            if len(fragments) > small_files or deleted > rows // 10:
+            if len(fragments) > 32 or deleted > rows // 10:
                 self._data.optimize.compact_files(target_rows_per_fragment=131_072)
                 self._data.checkout_latest()
-            if rows <= rebuild_up_to or deleted > rows // 10:
+            if rows <= 20_000 or deleted > rows // 10:
                 self._index_text()
             self._data.optimize.optimize_indices()
             self._data.checkout_latest()

@@ -109,7 +109,6 @@ class Answering:
         # tokenizing. Threads are made when they are needed.
         self._threads = ThreadPoolExecutor(gate.limits.requests, "crossrank-request")
         self._reading = ThreadPoolExecutor(1, "crossrank-reading")
-        self._created = int(time.time())
 
     def close(self) -> None:
         """End the threads, after their requests."""
