@@ -169,14 +169,14 @@ class CrossEncoder:
         """
         pairs = check_pairs(pairs)
         distinct = list({pair: None for pair in pairs if pair[1].strip()})
-        heads: dict[str, NDArray[np.int32]] = {}
+        query_ids: dict[str, NDArray[np.int32]] = {}
 
         def encode(part: slice) -> Encoded:
-            return self._encoder.encode(distinct[part], self.windows, heads)
+            return self._encoder.encode(distinct[part], self.windows, query_ids)
 
         found = self._sliced(self._costs([(len(query), len(text)) for query, text in distinct]), encode, progress)
         # Also those that stand beside blank passages only.
-        self._encoder.check_queries([query for query, _ in pairs], heads)
+        self._encoder.check_queries([query for query, _ in pairs], query_ids)
         place = {pair: row for row, pair in enumerate(distinct)}
         return spread(found, [place.get(pair, -1) for pair in pairs])
 
@@ -204,11 +204,11 @@ class CrossEncoder:
         keys = [(query, _digest(passages.row(row))) for row, query in enumerate(queries)]
         first = {key: row for row, key in reversed(list(enumerate(keys)))}
         distinct = np.array(sorted(first.values()), dtype=np.int64)
-        heads: dict[str, NDArray[np.int32]] = {}
+        query_ids: dict[str, NDArray[np.int32]] = {}
 
         def encode(part: slice) -> Encoded:
             some = distinct[part]
-            return self._encoder.encode_tokens([queries[i] for i in some], passages.take(some), self.windows, heads)
+            return self._encoder.encode_tokens([queries[i] for i in some], passages.take(some), self.windows, query_ids)
 
         lengths = passages.lengths[distinct].tolist()
         characters = [(len(queries[i]), CHARACTERS * n) for i, n in zip(distinct.tolist(), lengths, strict=True)]

@@ -172,7 +172,7 @@ class PairEncoder:
         return len(tokenized(self._tokenizer, [text]).ids)
 
     def encode(
-        self, pairs: Sequence[tuple[str, str]], windows: Windows, heads: dict[str, NDArray[np.int32]] | None = None
+        self, pairs: Sequence[tuple[str, str]], windows: Windows, query_ids: dict[str, NDArray[np.int32]] | None = None
     ) -> Encoded:
         """Encode pairs; a passage that does not fit beside its query becomes several sequences.
 
@@ -182,8 +182,8 @@ class PairEncoder:
         Args:
             pairs: (query, passage) texts.
             windows: how passages that do not fit are read.
-            heads: queries that earlier calls tokenized, which are neither tokenized nor reported again; those of this
-                call are added.
+            query_ids: of queries that earlier calls tokenized, by text, which are neither tokenized nor reported again;
+                those of this call are added.
 
         Returns:
             Sequences in the order of the pairs, a pair's windows in the order of the text.
@@ -195,7 +195,7 @@ class PairEncoder:
         passages, whole = beginnings(self._tokenizer, list(place), max(windows.tokens, self.room))
         of = np.fromiter((place[passage] for _, passage in pairs), dtype=np.int64, count=len(pairs))
         return self._encoded(
-            [query for query, _ in pairs], passages, of, whole, windows, {} if heads is None else heads
+            [query for query, _ in pairs], passages, of, whole, windows, {} if query_ids is None else query_ids
         )
 
     def encode_tokens(
@@ -203,7 +203,7 @@ class PairEncoder:
         queries: Sequence[str],
         passages: Tokens,
         windows: Windows,
-        heads: dict[str, NDArray[np.int32]] | None = None,
+        query_ids: dict[str, NDArray[np.int32]] | None = None,
     ) -> Encoded:
         """Like `encode`, for passages that are token ids already: no passage is tokenized.
 
@@ -211,30 +211,30 @@ class PairEncoder:
             queries: texts, one for each passage.
             passages: ids without special tokens, of a tokenizer whose fingerprint is this one's; their types do not
                 matter.
-            windows: as in `encode`, like `heads`.
-            heads: see `windows`.
+            windows: how passages that do not fit are read.
+            query_ids: as in `encode`.
         """
         whole = np.ones(len(passages), dtype=np.bool_)
         of = np.arange(len(passages), dtype=np.int64)
-        return self._encoded(queries, passages, of, whole, windows, {} if heads is None else heads)
+        return self._encoded(queries, passages, of, whole, windows, {} if query_ids is None else query_ids)
 
     def sequence_lengths(
         self, query: str, passages: NDArray[np.int64], windows: Windows
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Tokens of each sequence that passages of so many tokens become with `query`, and how many each becomes."""
-        heads: dict[str, NDArray[np.int32]] = {}
-        self._add_heads([query], heads)
-        head = np.full(len(passages), len(heads[query]), dtype=np.int64)
-        owner, _, lengths, counts = self._spans(head, passages, windows)
-        return head[owner] + lengths + self.template.specials, counts
+        query_ids: dict[str, NDArray[np.int32]] = {}
+        self._tokenize_queries([query], query_ids)
+        beside = np.full(len(passages), len(query_ids[query]), dtype=np.int64)
+        owner, _, lengths, counts = self._spans(beside, passages, windows)
+        return beside[owner] + lengths + self.template.specials, counts
 
-    def check_queries(self, queries: Sequence[str], heads: dict[str, NDArray[np.int32]]) -> None:
-        """Refuse queries without any token; those of `heads` (see `encode`) have some.
+    def check_queries(self, queries: Sequence[str], query_ids: dict[str, NDArray[np.int32]]) -> None:
+        """Refuse queries without any token; those of `query_ids` (see `encode`) have some.
 
         Raises:
             InputError: one has none.
         """
-        self._add_heads(queries, dict(heads))
+        self._tokenize_queries(queries, dict(query_ids))
 
     def stretch(self, windows: Windows) -> float:
         """Tokens read for one of a long passage beside a short query: what overlaps is read more than once."""
@@ -250,14 +250,14 @@ class PairEncoder:
         of: NDArray[np.int64],
         whole: NDArray[np.bool_],
         windows: Windows,
-        heads: dict[str, NDArray[np.int32]],
+        query_ids: dict[str, NDArray[np.int32]],
     ) -> Encoded:
         """Sequences of query `i` with passage `of[i]`; `whole` tells passages that were tokenized to their ends."""
-        cut = self._add_heads(queries, heads)
+        cut = self._tokenize_queries(queries, query_ids)
         place = {text: row for row, text in enumerate(dict.fromkeys(queries))}
-        head = _packed([heads[text] for text in place])
-        head_of = np.fromiter((place[text] for text in queries), dtype=np.int64, count=len(queries))
-        owner, starts, lengths, counts = self._spans(head.lengths[head_of], passages.lengths[of], windows)
+        distinct = _packed([query_ids[text] for text in place])
+        query_of = np.fromiter((place[text] for text in queries), dtype=np.int64, count=len(queries))
+        owner, starts, lengths, counts = self._spans(distinct.lengths[query_of], passages.lengths[of], windows)
         reached = (starts + lengths)[np.cumsum(counts) - 1]  # Where the last window of each pair ends.
         total = passages.lengths[of]
         report = np.flatnonzero((counts > 1) | (reached < total) | ~whole[of])
@@ -265,17 +265,17 @@ class PairEncoder:
             Truncation(i, int(total[i]), int(reached[i]), int(counts[i]), bool(whole[of[i]])) for i in report.tolist()
         ]
         begins = passages.offsets[of[owner]] + starts
-        tokens = self._joined(head, head_of[owner], passages.ids, begins, lengths)
+        tokens = self._joined(distinct, query_of[owner], passages.ids, begins, lengths)
         return Encoded(tokens, owner, total == 0, (*cut, *windowed))
 
     def _spans(
-        self, heads: NDArray[np.int64], passages: NDArray[np.int64], windows: Windows
+        self, queries: NDArray[np.int64], passages: NDArray[np.int64], windows: Windows
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Windows of all pairs by the lengths of their two sides: pair, start and length of each window, and the number
         of windows of each pair."""
         counts = np.ones(len(passages), dtype=np.int64)
-        long = np.flatnonzero(passages > self.room - heads).tolist()
-        places = {i: self._windows(int(passages[i]), self.room - int(heads[i]), windows) for i in long}
+        long = np.flatnonzero(passages > self.room - queries).tolist()
+        places = {i: self._windows(int(passages[i]), self.room - int(queries[i]), windows) for i in long}
         counts[long] = [len(found) for found in places.values()]
         owner = np.repeat(np.arange(len(passages), dtype=np.int64), counts)
         starts, stops = np.zeros(len(owner), dtype=np.int64), passages[owner]
@@ -297,22 +297,22 @@ class PairEncoder:
 
     def _joined(
         self,
-        heads: Tokens,
-        head_of: NDArray[np.int64],
+        queries: Tokens,
+        query_of: NDArray[np.int64],
         passages: NDArray[np.int32],
         begins: NDArray[np.int64],
         lengths: NDArray[np.int64],
     ) -> Tokens:
-        """Sequences of a head and a stretch of `passages` each, in the template: all of them in one gather."""
+        """Sequences of a query and a stretch of `passages` each, in the template: all of them in one gather."""
         t = self.template
         specials = np.array((*t.before, *t.between, *t.after), dtype=np.int32)
-        source = np.concatenate([specials, heads.ids, passages])
+        source = np.concatenate([specials, queries.ids, passages])
         one, two = len(t.before), len(t.before) + len(t.between)
-        after_heads = len(specials) + len(heads.ids)
+        after_queries = len(specials) + len(queries.ids)
         # Five parts make a sequence; where each begins in `source`, and how long it is.
         begin, length = np.zeros((2, len(lengths), 5), dtype=np.int64)
-        begin[:, 1], length[:, 1] = len(specials) + heads.offsets[head_of], heads.lengths[head_of]
-        begin[:, 3], length[:, 3] = after_heads + begins, lengths
+        begin[:, 1], length[:, 1] = len(specials) + queries.offsets[query_of], queries.lengths[query_of]
+        begin[:, 3], length[:, 3] = after_queries + begins, lengths
         begin[:, 2], begin[:, 4] = one, two
         length[:, 0], length[:, 2], length[:, 4] = one, two - one, len(t.after)
         ends = np.cumsum(length)
@@ -321,10 +321,10 @@ class PairEncoder:
         types = np.repeat(np.tile(np.array(t.types, dtype=np.int32), len(lengths)), length.ravel())
         return Tokens(source[where], types, np.concatenate([[0], ends[4::5]]).astype(np.int64))
 
-    def _add_heads(self, queries: Sequence[str], heads: dict[str, NDArray[np.int32]]) -> list[Truncation]:
-        """Tokenize the queries that `heads` does not have yet; tell which were cut."""
+    def _tokenize_queries(self, queries: Sequence[str], query_ids: dict[str, NDArray[np.int32]]) -> list[Truncation]:
+        """Tokenize the queries that `query_ids` does not have yet; tell which were cut."""
         most = self.room // 2
-        new = [text for text in dict.fromkeys(queries) if text not in heads]
+        new = [text for text in dict.fromkeys(queries) if text not in query_ids]
         made, exact = beginnings(self._tokenizer, new, most + 1)
         cut = []
         for row, text in enumerate(new):
@@ -333,7 +333,7 @@ class PairEncoder:
                 raise InputError(NO_TOKEN)
             if len(ids) > most or not exact[row]:
                 cut.append(Truncation(-1, len(ids), min(len(ids), most), 1, bool(exact[row])))
-            heads[text] = ids[:most]
+            query_ids[text] = ids[:most]
         return cut
 
 

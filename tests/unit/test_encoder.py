@@ -390,12 +390,12 @@ def test_ids_of_an_index_stand_in_for_texts(counts, max_length):
 def test_every_text_is_tokenized_once():
     encoder = PairEncoder(bert_tokenizer(), 32)
     encoder._tokenizer = spy = spies.Counting(encoder._tokenizer)
-    heads = {}
-    first = encoder.encode([("w0", "w1"), ("w2", "w1"), (text(30), "w3")], Windows(), heads)
+    query_ids = {}
+    first = encoder.encode([("w0", "w1"), ("w2", "w1"), (text(30), "w3")], Windows(), query_ids)
     assert sorted(spy.texts) == sorted(["w0", "w2", text(30), "w1", "w3"])
     assert [cut.position for cut in first.truncations] == [-1]
     spy.texts.clear()
-    again = encoder.encode_tokens(["w0", text(30), "w9"], Tokens.of([[5], [6], []]), Windows(), heads)
+    again = encoder.encode_tokens(["w0", text(30), "w9"], Tokens.of([[5], [6], []]), Windows(), query_ids)
     assert spy.texts == ["w9"]
     assert again.truncations == (), "a cut query is reported once"
     assert again.tokens.row(0).tolist() == [2, 4, 3, 5, 3]

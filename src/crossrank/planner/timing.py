@@ -96,7 +96,7 @@ def check(
     _timed(scorer, 1, 8, dice, clock)
     ratios: list[float] = []
     began = clock()
-    for count, size in _endless(PROBE):
+    for count, size in _repeated(PROBE):
         lengths, taken = _timed(scorer, count, size, dice, clock)
         ratios.append(taken / max(model.seconds(lengths), 1e-9))
         if clock() - began > seconds and len(ratios) >= len(PROBE):
@@ -109,7 +109,7 @@ def holds(ratio: float) -> bool:
     return 1 / (1 + TOLERANCE) <= ratio <= 1 + TOLERANCE
 
 
-def _endless(calls: tuple[tuple[int, int], ...]) -> Iterator[tuple[int, int]]:
+def _repeated(calls: tuple[tuple[int, int], ...]) -> Iterator[tuple[int, int]]:
     for _ in range(16):
         yield from calls
 
@@ -122,7 +122,7 @@ def _timed(
     # Real passages differ in length; a quarter more or less costs the same in all, but for attention.
     sizes = dice.integers(max(1, size * 3 // 4), size * 5 // 4 + 1, count) if count > 1 else np.full(1, size)
     sizes = np.minimum(sizes, max(1, scorer.checkpoint.max_length - 24)).astype(np.int64)
-    ids = _vocabulary(scorer)
+    ids = _vocabulary_size(scorer)
     rows = [dice.integers(ids // 4, ids, int(one)).tolist() for one in sizes]
     passages = Tokens.of(rows)
     lengths, _ = scorer.sequence_lengths(QUERY, passages.lengths)
@@ -132,7 +132,7 @@ def _timed(
     return lengths, clock() - began
 
 
-def _vocabulary(scorer: CrossEncoder) -> int:
+def _vocabulary_size(scorer: CrossEncoder) -> int:
     # From a quarter on, so that special tokens, which models keep at the front, are not among them.
     return max(4, int(scorer.checkpoint.config.get("vocab_size", 1024)))
 
@@ -140,7 +140,7 @@ def _vocabulary(scorer: CrossEncoder) -> int:
 def _tokenizing(scorer: CrossEncoder, dice: np.random.Generator, clock: Callable[[], float]) -> float:
     """Seconds to tokenize a character of a passage: random entries of the vocabulary, as text."""
     tokenizer = scorer.checkpoint.tokenizer()
-    ids = dice.integers(_vocabulary(scorer) // 4, tokenizer.get_vocab_size(), _CHARACTERS // 8).tolist()
+    ids = dice.integers(_vocabulary_size(scorer) // 4, tokenizer.get_vocab_size(), _CHARACTERS // 8).tolist()
     text = tokenizer.decode(ids)
     passages = [text[at : at + 400] for at in range(0, len(text), 400)]
     taken = []
