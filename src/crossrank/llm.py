@@ -112,9 +112,9 @@ class LanguageModel:
         window: documents in one question, at least 2; None asks about each alone.
         concurrency: questions under way at once.
         characters: of a document that are sent.
-        timeout: seconds of one try, see `crossrank.remote.Address`; likewise `tries`, and `pause` between them.
-        tries: see `timeout`.
-        pause: see `timeout`.
+        timeout: seconds of one try, from the connection to the last byte.
+        tries: requests for one answer, at most.
+        pause: seconds before the second try; each further one waits longer, see `crossrank.remote.Address`.
         extra: more for the body of a request, such as `{"temperature": None}` for models that refuse one (None leaves
             out what is sent by default: a temperature of 0, and a wish for JSON).
         prompt: your own question, in which `{query}` and `{document}` (with a window `{documents}`) stand for the texts

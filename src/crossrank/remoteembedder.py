@@ -41,9 +41,9 @@ class RemoteEmbedder:
         dimensions: numbers in one vector, for models that can shorten them; None leaves that to the model, and whoever
             asks for `width` first waits for one vector.
         concurrency: requests under way at once.
-        timeout: seconds of one try, see `crossrank.remote.Address`; likewise `tries`, and `pause` between them.
-        tries: see `timeout`.
-        pause: see `timeout`.
+        timeout: seconds of one try, from the connection to the last byte.
+        tries: requests for one answer, at most.
+        pause: seconds before the second try; each further one waits longer, see `crossrank.remote.Address`.
 
     Raises:
         InputError: an address that is none, or a number out of its range.

@@ -83,8 +83,8 @@ class Row:
         tokens: ids of its scored text, without special tokens.
         source: the file it came from, absolute; "" for a document that a program passed in.
         digest: hash of the document's content.
-        size: of the file, in bytes, and `modified` its time in ns: equal values spare reading the file again.
-        modified: see `size`.
+        size: of the file, in bytes; where it and `modified` are as before, the file is not read again.
+        modified: when the file was last changed, in ns.
     """
 
     passage: Passage
@@ -122,10 +122,10 @@ class Known:
     """What the table knows of one document.
 
     Attributes:
-        source: as in `Row`, like all others.
-        digest: see `source`.
-        size: see `source`.
-        modified: see `source`.
+        source: the file it came from, absolute; "" for a document that a program passed in.
+        digest: hash of its content.
+        size: of the file, in bytes.
+        modified: when the file was last changed, in ns.
         passages: the ids of its passages.
     """
 

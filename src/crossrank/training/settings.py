@@ -48,8 +48,8 @@ class Settings:
         tokens: to train on, about, over all trainings: the budget of time.
         measured_tokens: to rank held-out queries with one model, at most; the queries beyond it are drawn from.
         confidence: one-sided, of the gate.
-        least_gain: see `gate.decide`, like `most_loss`.
-        most_loss: see `gate.decide`.
+        least_gain: a mean gain of nDCG@10 under it does not count, however sure it is.
+        most_loss: what the mean nDCG@10 of a general set may fall by.
     """
 
     loss: Loss | None = None
@@ -91,11 +91,11 @@ class Plan:
     """What is done: settings with nothing left open.
 
     Attributes:
-        loss: see `Settings`, like the next four.
-        epochs: see `loss`.
-        repeats: see `loss`.
-        layers: see `loss`.
-        rate: see `loss`.
+        loss: one of `LOSSES`.
+        epochs: passes over the queries.
+        repeats: trainings of each fold, each with its own seed.
+        layers: upper layers that are trained, with the head.
+        rate: the highest learning rate.
         queries: of one training, an epoch, at most; under all where the budget asks for it.
     """
 

@@ -21,11 +21,11 @@ class ElasticsearchIndex(SearchIndex):
 
     Args:
         client: of the official library; it knows addresses, key and certificates.
-        index: see `SearchIndex`, like all others.
-        fields: see `index`.
-        vector: a field of type dense_vector.
-        where: see `index`.
-        timeout: see `index`.
+        index: its name or alias.
+        fields: where in a document the texts are; words are looked for in text and title.
+        vector: field of type dense_vector; "" has none.
+        where: clauses of the query language that every passage must meet, such as `{"term": {"lang": "en"}}`.
+        timeout: seconds for one answer. An answer that the server cut short for it is an error.
 
     >>> ElasticsearchIndex(Elasticsearch("http://localhost:9200"), "notes", Fields("body"), vector="embedding")
     ElasticsearchIndex('notes')

@@ -22,11 +22,11 @@ class OpenSearchIndex(SearchIndex):
 
     Args:
         client: of the official library; it knows addresses, password and certificates.
-        index: see `SearchIndex`, like all others.
-        fields: see `index`.
-        vector: see `index`.
-        where: see `index`.
-        timeout: see `index`.
+        index: its name or alias.
+        fields: where in a document the texts are; words are looked for in text and title.
+        vector: field of the vectors; "" has none.
+        where: clauses of the query language that every passage must meet, such as `{"term": {"lang": "en"}}`.
+        timeout: seconds for one answer. An answer that the server cut short for it is an error.
 
     >>> OpenSearchIndex(OpenSearch("http://localhost:9200"), "notes", Fields("body"), vector="embedding")
     OpenSearchIndex('notes')
