@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossrank import backends, extras
-from crossrank.cli import judging, root
+from crossrank.cli import checkdata, root
 from crossrank.errors import InputError, ReadError, ScoreError
 from crossrank.parity import MOVES, NEAR, Way, compare, kendall, moves, near, spread
 
@@ -184,5 +184,5 @@ def test_data_that_cannot_be_read_is_told(tmp_path: Path, cross_encoder_folder: 
     ):
         file.write_text(text)
         with pytest.raises(ReadError, match=message):
-            judging.read(str(file))
-    assert len(judging.SAMPLE) > 5
+            checkdata.read(str(file))
+    assert len(checkdata.SAMPLE) > 5

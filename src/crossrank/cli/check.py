@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from crossrank.checkpoint import Checkpoint
-    from crossrank.cli.judging import Asked
+    from crossrank.cli.checkdata import Asked
     from crossrank.parity import Agreement, Way
 
 # Swaps that are named; all are counted.
@@ -67,9 +67,9 @@ def command(
     places. The table tells the largest difference of a score and what is allowed, Kendall's tau, and the pairs that
     changed places. What is not installed is not compared, which is said. The exit code is 1 when a way disagrees.
     """
-    from crossrank.cli import judging
+    from crossrank.cli import checkdata
 
-    given = judging.read(data) if data is not None else list(judging.SAMPLE)
+    given = checkdata.read(data) if data is not None else list(checkdata.SAMPLE)
     asked = _within(given, pairs)
     if len(asked) < len(given):
         read = sum(len(one.documents) for one in asked)
