@@ -232,6 +232,8 @@ def test_what_failed_is_freed_at_once() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+# Lance, where another test has loaded it, warns at each fork; the child here computes nothing.
+@pytest.mark.filterwarnings("ignore:lance is not fork-safe")
 def test_what_does_not_reach_over_a_fork_is_opened_again(
     cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,7 +110,7 @@ def test_a_depth_of_nothing_is_refused(folder: Path) -> None:
         crossrank.open_pipeline(folder, depth=0)
     with pytest.raises(InputError, match=r"^mix must be a number, not 'x'$"):
         crossrank.open_pipeline(folder, mix="x")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"^ms must be a number, not '100'$"):
+    with pytest.raises(InputError, match=r"^a budget in milliseconds must be a number, not '100'$"):
         crossrank.open_pipeline(folder, rerank=False).within("100")  # type: ignore[arg-type]
 
 
