@@ -15,7 +15,9 @@ import json
 import random
 import resource
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 import machine
 from crossrank import CrossEncoder, load
 from crossrank.evaluation import JudgedSet, mean, read_set
+from crossrank.models import named
 from crossrank.training import measuring, negatives, reading
 from crossrank.training.card import facts
 from crossrank.training.general import of_set
@@ -86,6 +89,12 @@ def test_groups(judged: JudgedSet, queries: int, depth: int) -> list[Group]:
     return of_set(judged, lambda texts, _: words.nearest(texts, depth), queries)
 
 
+def made_of(data: Judgments, settings: Settings, groups: Sequence[Group] = ()) -> str:
+    """A digest of all that decides a run: what is judged, how it is trained, the base model, and what is tested."""
+    known = [asdict(replace(data, source="")), asdict(settings), named.read(None, default="small").fingerprint]
+    return sha256(json.dumps([*known, *map(asdict, groups)]).encode()).hexdigest()[:16]
+
+
 def values(scorer: CrossEncoder, groups: list[Group]) -> NDArray[np.float64]:
     """nDCG@10 a query."""
     shown = negatives.mine(groups, lambda texts, _: [[] for _ in texts], (), 0.0, seed=0, wanted=0)
@@ -143,11 +152,12 @@ def one_run(
     """Tune once, print what came of it, and give the difference of each test query."""
     ways = [*([f"{args.each}each"] if args.each else []), *(["whole"] if args.whole else [])]
     folder = args.work / "-".join(map(str, [name, pairs, *ways, seed]))
-    kept = folder.with_suffix(".npy")
-    if kept.exists():
-        return np.load(kept)
     settings = replace(usual, seed=seed, tokens=round(usual.tokens * args.effort),
                        measured_tokens=round(usual.measured_tokens * args.effort))  # fmt: skip
+    # A run of other options, data or model is another run, which must not stand for this one.
+    kept = folder.with_suffix(f".{made_of(data, settings, groups)}.npy")
+    if kept.exists():
+        return np.load(kept)
     began, busy = time.monotonic(), time.process_time()
 
     def told(now: Progress) -> None:

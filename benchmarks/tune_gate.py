@@ -12,21 +12,19 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict, replace
-from hashlib import sha256
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 import machine
-from crossrank.models import named
 from crossrank.training import reading
 from crossrank.training.card import facts
 from crossrank.training.judgments import Judged, Judgments
 from crossrank.training.outcome import Engine
 from crossrank.training.settings import Settings
 from crossrank.training.tuning import tune
-from tune import TRAIN, drawn
+from tune import TRAIN, drawn, made_of
 
 KINDS = ("ten pairs", "contradictory", "all positive", "shuffled")
 
@@ -42,12 +40,6 @@ def spoiled(judgments: Judgments, kind: str, seed: int) -> Judgments:
         return replace(judgments, rows=tuple(replace(row, label=1.0) for row in rows))
     labels = np.random.default_rng(seed).permutation([row.label for row in rows]).tolist()
     return replace(judgments, rows=tuple(Judged(r.query, r.document, v) for r, v in zip(rows, labels, strict=True)))
-
-
-def made_of(data: Judgments, settings: Settings) -> str:
-    """A digest of all that decides a run: what is judged, how it is trained, and the base model."""
-    known = [asdict(replace(data, source="")), asdict(settings), named.read(None, default="small").fingerprint]
-    return sha256(json.dumps(known).encode()).hexdigest()[:16]
 
 
 def main() -> None:
