@@ -130,9 +130,8 @@ class CachedScorer(CrossEncoder):
     def scored(self, pairs: Iterable[Sequence[str]], *, progress: Progress | None = None) -> Scored:
         """As `CrossEncoder.scored`; only pairs that are not known are computed, and `tokens` counts only these."""
         pairs = check_pairs(pairs)
-        keys = self._keys(b"text", [query for query, _ in pairs], (_bytes(passage) for _, passage in pairs))
         queries = [query for query, _ in pairs]
-
+        keys = self._keys(b"text", queries, (_bytes(passage) for _, passage in pairs))
         blank = frozenset(key for key, (_, passage) in zip(keys, pairs, strict=True) if not passage.strip())
 
         def compute(rows: list[int], tell: Progress | None) -> Scored:
