@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 
 import machine
-from agreement import tau
 from crossrank import checkpoint, load
+from crossrank.agreement import kendall
 from crossrank.cli import workload
 from crossrank.cli.operations import operations
 from crossrank.cli.stopwatch import percentile
@@ -171,7 +171,7 @@ def one(name: str, model: Path, work: dict[str, Any], options: argparse.Namespac
         worker.close()
         raise LookupError(worker.ready["missing"])
     stack.callback(worker.close)
-    found = tau(work["expected"], worker.ask({"scores": "check"})["scores"])
+    found = kendall(work["expected"], worker.ask({"scores": "check"})["scores"])
     if not found >= AGREEMENT:  # NaN, too
         raise LookupError(f"it orders only {found:.3f} of the passages as the reference backend does")
     for kind in worker.ready["kinds"]:

@@ -124,7 +124,7 @@ def compared(
     """One list scored twice: how far logits, orders and nDCG@10 are apart."""
     import numpy as np
 
-    from agreement import tau
+    from crossrank.agreement import kendall
     from crossrank.cascade import mixed
     from crossrank.evaluation.folding import documents_of
     from crossrank.evaluation.measures import per_query
@@ -137,7 +137,7 @@ def compared(
         exact, other = judge.score(pairs), scorer.score(pairs)
         read = np.isfinite(exact)
         if read.sum() > 1:
-            taus.append(tau(exact[read], other[read]))
+            taus.append(kendall(exact[read], other[read]))
             apart = max(apart, float(np.abs(exact[read] - other[read]).max()))
         for name, logits in (("exact", exact), ("other", other)):
             for suffix, weight in (("", 1.0), (" mixed", MIX)):

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import machine
-from agreement import tau
 from crossrank import checkpoint, load
+from crossrank.agreement import kendall
 from crossrank.cli import workload
 from crossrank.cli.stopwatch import percentile
 from crossrank.models import named
@@ -187,7 +187,7 @@ def one(
         worker.close()
         raise LookupError(worker.ready["missing"])
     stack.callback(worker.close)
-    found = tau(work["expected"], worker.ask({"scores": "check"})["scores"])
+    found = kendall(work["expected"], worker.ask({"scores": "check"})["scores"])
     if found < AGREEMENT:
         raise LookupError(f"it orders only {found:.3f} of the passages as the reference backend does")
     print(f"ready: {name}: {worker.ready['about']}", file=sys.stderr)

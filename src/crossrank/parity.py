@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.agreement import kendall
 from crossrank.errors import InputError
 from crossrank.types import order_of
 
@@ -125,27 +126,6 @@ def spread(scores: Scores) -> float:
     """
     finite = scores[np.isfinite(scores)]
     return max(1.0, float(finite.std())) if len(finite) else 1.0
-
-
-def kendall(one: Scores, two: Scores) -> float:
-    """Kendall's tau-b of two lists of scores: 1 for one order, -1 for opposite ones; ties are counted out.
-
-    Source: M. G. Kendall, The treatment of ties in ranking problems, Biometrika 33 (1945). 1 where a list has less than
-    two different scores, and nothing could be in another order.
-
-    >>> kendall(np.float32([1, 2, 3]), np.float32([1, 3, 2])).__round__(3)
-    0.333
-    """
-    a, b = _signs(one), _signs(two)
-    norm = float(np.sqrt(float((a != 0).sum()) * float((b != 0).sum())))
-    return float((a * b).sum()) / norm if norm else 1.0
-
-
-def _signs(scores: Scores) -> NDArray[np.int64]:
-    upper = np.triu_indices(len(scores), 1)
-    # Two blank documents are both -inf: tied, and not NaN.
-    one, two = scores[upper[0]], scores[upper[1]]
-    return (one > two).astype(np.int64) - (one < two).astype(np.int64)
 
 
 def compare(way: Way, found: Scores, judge: Scores, sizes: Sequence[int]) -> Agreement:

@@ -13,15 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from crossrank.cli import root
 from crossrank.cli.exits import Exit
 from crossrank.errors import InputError
-from crossrank.training.agreement import kendall, weighted_kappa
 
 pytest.importorskip("httpx", reason="needs the extra train")
 
@@ -397,29 +393,3 @@ def test_the_command_says_what_was_cut_left_out_and_not_asked(
 
 
 # Agreement
-
-
-def test_kappa_by_hand() -> None:
-    # Cohen 1968: 1 - observed / expected squared differences; here 1/4 and 20/16.
-    assert weighted_kappa([0, 1, 2, 1], [0, 1, 2, 2]) == pytest.approx(1 - 0.25 / 1.25)
-    assert weighted_kappa([1, 1], [1, 1]) == 1.0
-    with pytest.raises(InputError):
-        weighted_kappa([1], [1, 2])
-
-
-def test_kappa_of_many_grades_takes_no_square_of_memory() -> None:
-    many = np.arange(1_000_000) % 11
-    assert weighted_kappa(many, many) == 1.0
-    assert weighted_kappa(many, 10 - many) == pytest.approx(-1.0, abs=1e-4)
-
-
-@given(st.lists(st.tuples(st.integers(0, 10), st.integers(0, 10)), min_size=2, max_size=30))
-@settings(max_examples=50, deadline=None)
-def test_agreement_is_symmetric_and_bounded(pairs: list[tuple[int, int]]) -> None:
-    a, b = np.array(pairs).T
-    for measure in (weighted_kappa, kendall):
-        assert measure(a, b) == pytest.approx(measure(b, a))
-        assert -1.0 - 1e-9 <= measure(a, b) <= 1.0 + 1e-9
-    assert kendall(a, 3 * b) == pytest.approx(kendall(a, b))
-    by_chance = np.mean((a[:, None] - b[None]) ** 2)
-    assert weighted_kappa(a, b) == pytest.approx(1 - np.mean((a - b) ** 2) / by_chance if by_chance else 1.0)

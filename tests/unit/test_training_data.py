@@ -520,6 +520,11 @@ def test_blank_documents_come_last_and_no_score_is_no_news() -> None:
     assert measuring.expected([], [], "labels", 0, 1).tolist() == []
 
 
+def test_orders_with_ties_agree_with_themselves() -> None:
+    blank = np.float32([2.0, -np.inf, 1.0, -np.inf])
+    assert measuring.agreement([blank, np.float32([0])], [blank, np.float32([1])]) == pytest.approx(1.0)
+
+
 @pytest.mark.skipif(not extras.available("bm25s"), reason="needs the extra train")
 def test_words_find_nothing_for_unknown_words_and_no_texts() -> None:
     from crossrank.training.words import Words

@@ -132,7 +132,7 @@ def _facts(found: Grading, judgments: Judgments, price: tuple[float, float] | No
 
 def _agreement(found: Grading, judgments: Judgments) -> tuple[float | None, float | None]:
     """Kappa on the people's scale, and tau; None where people said nothing."""
-    from crossrank.training.agreement import kendall, weighted_kappa
+    from crossrank.agreement import kendall, weighted_kappa
     from crossrank.training.grading import HIGHEST
 
     people = {(row.query, row.document): max(0.0, row.label) for row in judgments.rows}

@@ -21,7 +21,6 @@
     card        README.md of the tuned folder
     tuning      all of it: `tune` (torch)
     calibrating probabilities that fit the judgments
-    agreement   how far two judges agree
     grading     grades from a chat model
 
 Nothing here needs torch but the six that say so, and `import crossrank.training` loads none of them.

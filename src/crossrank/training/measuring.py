@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.agreement import kendall
 from crossrank.evaluation import measures
 from crossrank.training.judgments import Scale, grades
 from crossrank.training.negatives import Shown
@@ -105,17 +106,10 @@ def _normal(differences: NDArray[np.float64], noise: float) -> NDArray[np.float6
 
 
 def agreement(first: Sequence[NDArray[np.float32]], second: Sequence[NDArray[np.float32]]) -> float:
-    """Kendall's tau-a between two models' orders, the mean over queries of two documents or more; 1 for equal orders.
-
-    Source: M. Kendall 1938, "A new measure of rank correlation".
+    """The mean of Kendall's tau between two models' orders over queries of two documents or more; 1 for equal orders.
 
     >>> round(agreement([np.float32([3, 2, 1])], [np.float32([3, 1, 2])]), 3)
     0.333
     """
-    found = []
-    for a, b in zip(first, second, strict=True):
-        if len(a) < 2:
-            continue
-        left, right = np.triu_indices(len(a), 1)
-        found.append(float(np.mean(np.sign(a[left] - a[right]) * np.sign(b[left] - b[right]))))
+    found = [kendall(a, b) for a, b in zip(first, second, strict=True) if len(a) > 1]
     return float(np.mean(found)) if found else 1.0

@@ -1,9 +1,11 @@
-"""How far two judges agree: weighted kappa on the same grades, Kendall's tau on the order."""
+"""How far two judges, or two ways to score, agree: weighted kappa on the same grades, Kendall's tau on the order."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from crossrank.errors import InputError
 
@@ -37,10 +39,15 @@ def weighted_kappa(first: ArrayLike, second: ArrayLike) -> float:
 
 
 def kendall(first: ArrayLike, second: ArrayLike) -> float:
-    """Kendall's tau-b between two orders, ties allowed; 0 when one of them ties everything.
+    """Kendall's tau-b between two orders: 1 for equal ones, -1 for opposite ones; ties are counted out.
 
-    Source: M. Kendall 1945, "The treatment of ties in ranking problems". Of more than `MOST` judgments a sample is
-    compared (seed 0).
+    Source: M. Kendall 1945, "The treatment of ties in ranking problems". Where both tie everything, which the formula
+    leaves open, the orders are equal: 1. Where only one does, it says nothing of the other's: 0. Of more than `MOST`
+    judgments a sample is compared (seed 0).
+
+    Args:
+        first: scores or grades, shape (n,); infinite ones are like any other.
+        second: of the same things, in the same order; on any scale.
 
     Raises:
         InputError: no judgments, or not as many.
@@ -52,13 +59,22 @@ def kendall(first: ArrayLike, second: ArrayLike) -> float:
     if len(a) > MOST:
         drawn = np.random.default_rng(0).permutation(len(a))[:MOST]
         a, b = a[drawn], b[drawn]
-    left, right = np.triu_indices(len(a), 1)
-    x, y = np.sign(a[left] - a[right]), np.sign(b[left] - b[right])
-    untied = float(np.sqrt(np.sum(x != 0) * np.sum(y != 0)))
-    return float(np.sum(x * y) / untied) if untied else 0.0
+    x, y = _signs(a), _signs(b)
+    ordered, also = int(np.count_nonzero(x)), int(np.count_nonzero(y))
+    if not ordered or not also:
+        return float(ordered == also)
+    return float(np.sum(x * y, dtype=np.int64)) / math.sqrt(ordered * also)
 
 
-def _both(first: ArrayLike, second: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _signs(scores: NDArray[np.float64]) -> NDArray[np.int8]:
+    """Of every pair once: 1 where the first is above, -1 where it is below."""
+    first, second = np.triu_indices(len(scores), 1)
+    # Compared, not subtracted: two blank documents are both -inf, which is a tie and not NaN.
+    one, two = scores[first], scores[second]
+    return (one > two).astype(np.int8) - (one < two).astype(np.int8)
+
+
+def _both(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if a.ndim != 1 or a.shape != b.shape or not len(a):
         raise InputError(f"two judges must have judged the same pairs, not {a.shape} and {b.shape}")
