@@ -29,7 +29,7 @@ from crossrank.evaluation.measures import per_query
 from crossrank.fusion import rrf
 from crossrank.models import named
 from crossrank.types import Ranking
-from groups import whole_file
+from crossrank.writing import whole
 
 QUERIES = 60
 # Queries and candidates of each where lists are made here: a third of the product's depth, for a third of the time.
@@ -112,7 +112,7 @@ def kept_lists(dev: Path, work: Path) -> list[List]:
     if not file.exists():
         embedder = crossrank.load_embedder(start.FOLDER)
         rows = [row for name in SETS for row in lists_of(dev, name, embedder)]
-        with whole_file(file) as out:
+        with whole(file) as part, part.open("w", encoding="utf-8") as out:
             out.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
     return [List(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
 

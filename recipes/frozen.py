@@ -21,6 +21,7 @@ from crossrank.batching import plan
 from crossrank.checkpoint import Checkpoint
 from crossrank.packed import offsets_of
 from crossrank.types import Tokens
+from crossrank.writing import whole
 
 # Texts between two notes of how far it is, and tokens of one batch.
 SAVED, BUDGET = 1500, 8192
@@ -60,9 +61,8 @@ class States:
                 places = self._offsets[start] + tokens.places(batch)
                 self._states[places] = engine.states(tokens.take(batch))
             self._states.flush()
-            part = done.with_suffix(".part")
-            part.write_text(str(start + len(tokens)))
-            part.replace(done)
+            with whole(done) as part:
+                part.write_text(str(start + len(tokens)))
             print(f"{layers} frozen layers have read {start + len(tokens)} of {len(rows)} texts", flush=True)
 
     def padded(self, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,11 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
 
 import bm25s
 import numpy as np
@@ -25,6 +22,7 @@ import torch
 
 import crossrank
 import start
+from crossrank import writing
 from sources import TrainingSet, load
 
 # Of each group: from BM25, from the start model, at random. A reranker over a fusion of both meets both kinds.
@@ -90,15 +88,6 @@ def mine(
     return groups
 
 
-@contextmanager
-def whole_file(file: Path) -> Iterator[TextIO]:
-    """A file to write to, which has its name only when all of it is written."""
-    part = file.with_name(file.name + ".part")
-    with open(part, "w", encoding="utf-8") as out:
-        yield out
-    part.replace(file)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("train", type=Path)
@@ -114,7 +103,7 @@ def main() -> None:
     embedder.max_length = READ
 
     written = 0
-    with whole_file(args.work / "groups.jsonl") as out:
+    with writing.whole(args.work / "groups.jsonl") as part, part.open("w", encoding="utf-8") as out:
         for whole in load(args.train, SEED):
             if not whole.queries:
                 print(f"{whole.name}: no queries, left out", flush=True)

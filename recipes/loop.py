@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import start
+from crossrank.writing import whole
 
 WARMUP = 0.05
 # Steps between two checkpoints, and between two lines of the log.
@@ -103,8 +104,8 @@ def train(
             "of": of,
             "schedule": schedule.state_dict(),
         }
-        torch.save(state, state_file.with_suffix(".tmp"))
-        state_file.with_suffix(".tmp").replace(state_file)
+        with whole(state_file) as part:
+            torch.save(state, part)
 
     began, tokens, losses = time.monotonic(), 0, []
     for step in range(first, steps):

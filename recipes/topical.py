@@ -18,7 +18,8 @@ import bm25s
 
 import crossrank
 import start
-from groups import READ, SEED, vectors, whole_file
+from crossrank.writing import whole
+from groups import READ, SEED, vectors
 from sources import load, read_jsonl
 
 SAME, OTHER = 2, 3
@@ -52,7 +53,7 @@ def main() -> None:
     words, _ = retriever.retrieve(bm25s.tokenize(asked, show_progress=False), k=depth, show_progress=False)
     kept = 0
     args.work.mkdir(parents=True, exist_ok=True)
-    with whole_file(args.work / "topical.jsonl") as out:
+    with whole(args.work / "topical.jsonl") as part, part.open("w", encoding="utf-8") as out:
         for n, (query, relevant) in enumerate(sentences.queries):
             right = next(iter(relevant))
             answers = sentences.answers.get(n, ())

@@ -25,6 +25,7 @@ LAYERS = {
     "cores": 0,
     "unicode": 0,
     "tokenvectors": 0,
+    "writing": 0,
     "agreement": 1,
     "asking": 1,
     "batching": 1,

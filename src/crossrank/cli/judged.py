@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from crossrank import cores
+from crossrank import cores, writing
 from crossrank.cli import options, terminal
 
 if TYPE_CHECKING:
@@ -280,12 +280,10 @@ def check_page(html: Path) -> None:
     Raises:
         click.UsageError: its folder does not exist, or takes no file of that name.
     """
-    from crossrank.evaluation import page
-
     if not html.absolute().parent.is_dir():
         raise click.UsageError(f"--html {html}: there is no folder {html.parent}")
     try:
-        page.check(html)
+        writing.check(html)
     except OSError as error:
         raise click.UsageError(f"--html {html} cannot be written: {error.strerror}") from None
 

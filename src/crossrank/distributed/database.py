@@ -10,6 +10,7 @@ from pathlib import Path
 from crossrank.distributed import parts
 from crossrank.distributed.parts import Part
 from crossrank.errors import InputError, ReadError
+from crossrank.writing import whole
 
 _PARTS = "CREATE TABLE part (begin INTEGER PRIMARY KEY, end INTEGER NOT NULL)"
 
@@ -21,19 +22,14 @@ def made(path: Path, schema: str) -> Iterator[sqlite3.Connection]:
     Raises:
         InputError: the disk is full or fails.
     """
-    partial = path.with_name(f"{path.name}.part")
-    partial.unlink(missing_ok=True)
     try:
-        with closing(sqlite3.connect(partial, isolation_level=None)) as connection:
+        with whole(path) as part, closing(sqlite3.connect(part, isolation_level=None)) as connection:
             # One transaction, no journal: a file that is not finished is thrown away.
             connection.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; BEGIN; {_PARTS}; {schema}")
             yield connection
             connection.execute("COMMIT")
     except sqlite3.DatabaseError as error:
-        raise InputError(f"{partial} cannot be written ({error}): is the disk full?") from error
-    with partial.open("rb+") as stream:
-        parts.to_disk(stream)
-    parts.settle(partial, path)
+        raise InputError(f"{path} cannot be written ({error}): is the disk full?") from error
 
 
 def opened(path: Path) -> sqlite3.Connection:

@@ -112,7 +112,7 @@ def _write(target: Path, rankings: Iterator[list[_Row]]) -> None:
         parts.write(target, (_lines(_objects(ranking)) for ranking in rankings))
     else:
         run = ((ranking[0][0], _ranking(ranking)) for ranking in rankings)
-        parts.write(target, (line.encode() for line in trec.run_lines(run)))
+        trec.write_rankings(target, run)
 
 
 def _objects(ranking: list[_Row]) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from crossrank import extras
-from crossrank.distributed import parts
 from crossrank.errors import ReadError
+from crossrank.writing import whole
 
 extras.require("pyarrow", extra="search")
 
@@ -44,16 +44,12 @@ def rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, Any
 
 def write(path: Path, ranked: Iterable[Sequence[dict[str, Any]]]) -> None:
     """Write rows of (query, document, rank, score, unread), one group a query, whole or not at all."""
-    partial = path.with_name(f"{path.name}.part")
     schema = pa.schema(_RANKED)
-    with partial.open("wb") as stream:
-        with pyarrow.parquet.ParquetWriter(stream, schema) as writer:
-            held: list[dict[str, Any]] = []
-            for group in ranked:
-                held += group
-                if len(held) >= _AT_ONCE:
-                    writer.write_table(pa.Table.from_pylist(held, schema))
-                    held = []
-            writer.write_table(pa.Table.from_pylist(held, schema))
-        parts.to_disk(stream)
-    parts.settle(partial, path)
+    held: list[dict[str, Any]] = []
+    with whole(path) as part, part.open("wb") as stream, pyarrow.parquet.ParquetWriter(stream, schema) as writer:
+        for group in ranked:
+            held += group
+            if len(held) >= _AT_ONCE:
+                writer.write_table(pa.Table.from_pylist(held, schema))
+                held = []
+        writer.write_table(pa.Table.from_pylist(held, schema))

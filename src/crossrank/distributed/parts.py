@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from crossrank.errors import ReadError
+from crossrank.writing import whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,29 +87,6 @@ def read(path: Path) -> tuple[bytes, dict[str, Any]]:
 
 
 def write(path: Path, chunks: Iterable[bytes]) -> None:
-    """Write a file whole or not at all, and have it on the disk before this returns.
-
-    A process that dies leaves the file that was there before, or none, and perhaps one that ends in `.part`.
-    """
-    partial = path.with_name(f"{path.name}.part")
-    with partial.open("wb") as stream:
+    """Write a file whole or not at all, and have it on the disk before this returns."""
+    with whole(path) as part, part.open("wb") as stream:
         stream.writelines(chunks)
-        to_disk(stream)
-    settle(partial, path)
-
-
-def to_disk(stream: IO[bytes]) -> None:
-    """What was written so far survives a crash of the machine."""
-    stream.flush()
-    os.fsync(stream.fileno())
-
-
-def settle(partial: Path, path: Path) -> None:
-    """Give a finished file its name; the name survives a crash of the machine, where the system can promise that."""
-    os.replace(partial, path)
-    with suppress(OSError):  # Windows does not open folders.
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

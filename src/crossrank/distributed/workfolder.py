@@ -15,13 +15,13 @@ from crossrank.distributed import parts
 from crossrank.distributed.parts import Part
 from crossrank.errors import InputError, ReadError
 from crossrank.index.lock import exclusive
+from crossrank.writing import UNFINISHED
 
 # Times that a part may end the process that works on it. Twice can be chance: a machine that was taken away.
 MOST_TRIES = 3
 _MADE_OF, _LOCK, _INPUT, _RANKED = "work.json", "lock", "input.sqlite", "ranked.sqlite"
 _CALLED = "called"
 _FOLDERS = {"parts", "tries"}
-_UNFINISHED = ".part"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def opened(
         # An input that was refused binds nothing: put right, it may go into the same folder.
         discarded = _check(path / _MADE_OF, stated, dict(called or {}), bound=(path / _INPUT).exists(), anew=anew)
         # Left by a process that died: nobody else works here.
-        for leftover in (*path.glob(f"*{_UNFINISHED}*"), *path.glob(f"parts/*{_UNFINISHED}"), *path.glob("tries/*")):
+        for leftover in (*path.glob(f"*{UNFINISHED}*"), *path.glob(f"parts/*{UNFINISHED}"), *path.glob("tries/*")):
             leftover.unlink()
         yield WorkFolder(path, sha256(stated.encode()).hexdigest()[:16], discarded)
 
@@ -149,7 +149,7 @@ def is_own(file: Path, folder: Path) -> bool:
     if folder not in file.parents:
         return False
     name = file.relative_to(folder).parts[0]
-    return name in {_MADE_OF, _LOCK, _INPUT, _RANKED, *_FOLDERS} or (file.parent == folder and _UNFINISHED in name)
+    return name in {_MADE_OF, _LOCK, _INPUT, _RANKED, *_FOLDERS} or (file.parent == folder and UNFINISHED in name)
 
 
 def _check(file: Path, stated: str, called: dict[str, str], bound: bool, anew: bool) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from crossrank.evaluation.style import CSS, NAMES
+from crossrank.writing import whole
 
 Element = ElementTree.Element
 Part = Element | str | None
@@ -110,22 +111,5 @@ def write(path: Path, title: str, parts: Iterable[Part]) -> None:
     )
     root = element("html", head, element("body", element("main", *parts)), lang="en")
     text = "<!DOCTYPE html>\n" + ElementTree.tostring(root, encoding="unicode", method="html") + "\n"
-    partial = _partial(path)
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    partial.replace(path)
-
-
-def check(path: Path) -> None:
-    """Try that `write` can make its file there, and leave nothing behind.
-
-    Raises:
-        OSError: it cannot.
-    """
-    partial = _partial(path)
-    with partial.open("ab"):
-        pass
-    partial.unlink()
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")

@@ -17,6 +17,7 @@ import numpy as np
 from crossrank.errors import InputError, ReadError
 from crossrank.evaluation.files import lines
 from crossrank.types import Ranking
+from crossrank.writing import whole
 
 # What pytrec_eval and ranx call a run: scores by document, by query.
 Scored = Mapping[str, float]
@@ -184,15 +185,8 @@ def write_rankings(path: str | Path, rankings: Iterable[tuple[str, Ranking | Sco
     Raises:
         InputError: as `write_run`.
     """
-    target = Path(path)
-    partial = target.with_name(target.name + ".part")
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(run_lines(rankings, tag))
-        partial.replace(target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with whole(Path(path)) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(run_lines(rankings, tag))
 
 
 def run_lines(rankings: Iterable[tuple[str, Ranking | Scored]], tag: str = "crossrank") -> Iterator[str]:

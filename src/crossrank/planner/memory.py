@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from crossrank.cost import CostModel, Pace
 from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
 from crossrank.planner.timing import check, holds, measure, remember
+from crossrank.writing import whole
 
 _FILE = "costs.json"
 # Models, machines and thread counts that one file holds; the oldest go first.
@@ -68,11 +67,8 @@ class Memory:
         kept = dict(list(entries.items())[-_MOST:])
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            # Written aside and put in place at once: another process reads the old file or the new one.
-            handle, name = tempfile.mkstemp(dir=self._file.parent, prefix=_FILE)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(kept, file, indent=1)
-            os.replace(name, self._file)
+            with whole(self._file) as part:
+                part.write_text(json.dumps(kept, indent=1), encoding="utf-8")
         except OSError:
             return
 

@@ -22,6 +22,7 @@ from crossrank.training import network as net
 from crossrank.training.losses import LOSSES
 from crossrank.training.settings import Plan, Settings
 from crossrank.types import Tokens
+from crossrank.writing import whole
 
 require("torch", extra="train")
 import torch  # noqa: E402
@@ -205,9 +206,8 @@ def _save(
 ) -> None:
     state = {"step": step, "losses": losses, "best": best, "weights": network.weights(),
              "optimizer": optimizer.state_dict()}  # fmt: skip
-    part = path.with_name(path.name + ".part")
-    torch.save(state, part)
-    part.replace(path)
+    with whole(path) as part:
+        torch.save(state, part)
 
 
 def _resumed(path: Path, network: net.Network, optimizer: torch.optim.Optimizer) -> tuple[int, list[float], float]:

@@ -21,6 +21,7 @@ from crossrank.checkpoint import Checkpoint
 from crossrank.errors import CheckpointError
 from crossrank.extras import require
 from crossrank.types import Tokens
+from crossrank.writing import whole
 
 require("torch", extra="train")
 import torch  # noqa: E402
@@ -133,9 +134,8 @@ def mixed(base: Weights, tuned: list[Weights], share: float) -> dict[str, torch.
 
 def save(weights: Weights, path: Path) -> None:
     """Write weights whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    save_file({name: tensor.contiguous().numpy() for name, tensor in weights.items()}, part)
-    part.replace(path)
+    with whole(path) as part:
+        save_file({name: tensor.contiguous().numpy() for name, tensor in weights.items()}, part)
 
 
 def load(path: Path) -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError
+from crossrank.writing import whole
 
 MANIFEST = "tuning.json"
 
@@ -54,10 +55,11 @@ class Work:
                 return list(np.split(held["flat"], held["ends"][:-1])) if len(held["ends"]) else []
         arrays = [np.asarray(array, np.float32) for array in made()]
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.stem}.part.npz")
         flat = np.concatenate(arrays) if arrays else np.zeros(0, np.float32)
-        np.savez(part, flat=flat, ends=np.cumsum([len(array) for array in arrays], dtype=np.int64))
-        part.replace(path)
+        ends = np.cumsum([len(array) for array in arrays], dtype=np.int64)
+        # A stream, because NumPy gives a name that it is told another ending.
+        with whole(path) as part, part.open("wb") as stream:
+            np.savez(stream, flat=flat, ends=ends)
         return arrays
 
     def close(self) -> None:
