@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from crossrank import backends, checkpoint
+from crossrank.addresses import is_address
 from crossrank.asking import check_texts
 from crossrank.batching import budget_of, plan
 from crossrank.encoder import begun
@@ -158,7 +159,7 @@ def load_embedder(
     >>> int((vectors @ vectors[0])[1:].argmax())
     0
     """
-    if isinstance(name, str) and name.startswith(("http://", "https://")):
+    if is_address(name):
         raise CheckpointError(
             f"{name} is an address, and what is loaded here is a model on this machine: addresses are for crossrank "
             "index (--model) and other commands (--embedder), and in Python for "
@@ -175,7 +176,7 @@ def own_name(name: str | None, folder: str | Path) -> str | None:
         IndexFileError: it is behind an address, and an index from a stranger must not say where queries and keys go; or
             its folder is gone.
     """
-    if name is not None and name.startswith(("http://", "https://")):
+    if is_address(name):
         raise IndexFileError(
             f"the index {folder} was made with a model behind an address, and queries go there only when you say so: "
             f'--embedder "{name}" (embedder=RemoteEmbedder(...))'

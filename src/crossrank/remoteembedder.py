@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.addresses import is_address
 from crossrank.asking import check_texts
 from crossrank.errors import InputError, RemoteError
 from crossrank.remote import Address, at_once
@@ -20,15 +21,6 @@ from crossrank.unicode import is_blank, valid_text
 # What one request may hold: OpenAI takes 2,048 texts and 300,000 tokens, others less.
 _TEXTS, _CHARACTERS = 128, 400_000
 _MOST_BYTES = 64 * 2**20
-
-
-def is_remote(name: object) -> bool:
-    """Whether a name of an embedder is an address, `URL#MODEL`.
-
-    >>> is_remote("https://api.openai.com/v1#text-embedding-3-small"), is_remote("embed")
-    (True, False)
-    """
-    return isinstance(name, str) and name.startswith(("http://", "https://")) and "#" in name
 
 
 class RemoteEmbedder:
@@ -88,7 +80,7 @@ class RemoteEmbedder:
         model, _, options = urlsplit(name).fragment.partition("?")
         asked = parse_qs(options, keep_blank_values=True)
         dimensions = asked.pop("dimensions", [None])[0]
-        if not is_remote(name) or asked or not (dimensions is None or dimensions.isdecimal()):
+        if not (is_address(name) and "#" in name) or asked or not (dimensions is None or dimensions.isdecimal()):
             raise InputError(f"{name!r} is no address of an embedder: write URL#MODEL or URL#MODEL?dimensions=512")
         numbers = None if dimensions is None else int(dimensions)
         return cls(name.split("#")[0], model, key, dimensions=numbers, timeout=timeout, tries=tries)

@@ -200,8 +200,10 @@ def test_other_embedders_are_refused(corpus: Path, tmp_path: Path, bi_encoder_fo
     work = embedding.Embedding(None, bi_encoder_folder, {}, ("elsewhere", "cpu"), 16, 0)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="would give other vectors"):
         work.start()
-    with pytest.raises(CheckpointError, match="is an address"):
-        indexing.index([corpus], tmp_path / "my.index", "http://localhost:9/v1#model")
+    # Schemes have no case.
+    for scheme in ("http", "HTTP"):
+        with pytest.raises(CheckpointError, match="is an address"):
+            indexing.index([corpus], tmp_path / "my.index", f"{scheme}://localhost:9/v1#model")
 
 
 def test_an_index_with_token_vectors_is_left_to_an_update(

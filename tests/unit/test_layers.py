@@ -23,6 +23,7 @@ LAYERS = {
     "extras": 0,
     "packed": 0,
     "cores": 0,
+    "addresses": 0,
     "unicode": 0,
     "tokenvectors": 0,
     "writing": 0,

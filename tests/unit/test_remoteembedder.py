@@ -13,12 +13,13 @@ from click.testing import CliRunner
 
 import crossrank
 from apiserver import serving as api_serving
+from crossrank.addresses import is_address
 from crossrank.cli import root
 from crossrank.errors import IndexFileError, InputError, RemoteError
 
 pytest.importorskip("httpx", reason="needs the llm extra")
 
-from crossrank.remoteembedder import RemoteEmbedder, is_remote
+from crossrank.remoteembedder import RemoteEmbedder
 
 
 def vector(text: str, width: int = 8) -> list[float]:
@@ -90,7 +91,7 @@ def test_width_and_fingerprint():
     assert (again.fingerprint, again.width) == (other.fingerprint, 8)
     assert "secret" not in repr(again) + again.name
     assert RemoteEmbedder.named("http://x/v1#nomic:latest").model == "nomic:latest"
-    assert is_remote(other.name)
+    assert is_address(other.name)
 
 
 @pytest.mark.parametrize("name", ["http://x", "http://x#", "embed", "http://x#m?dimensions=x", "http://x#m?size=3"])

@@ -11,6 +11,8 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from crossrank.addresses import is_address
+
 if TYPE_CHECKING:
     from crossrank.llm import LanguageModel
     from crossrank.remoteembedder import RemoteEmbedder
@@ -174,11 +176,6 @@ def language_model(name: str, window: int | None = None) -> LanguageModel:
     from crossrank.llm import LanguageModel
 
     return LanguageModel.named(name, os.environ.get("OPENAI_API_KEY", ""), window=window)
-
-
-def is_address(name: str) -> bool:
-    """Whether a model's name is of one behind an address, rightly written or not."""
-    return name.lower().startswith(("http://", "https://"))
 
 
 def typed(name: str) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from crossrank.addresses import is_address
 from crossrank.cli import budget, options, terminal
 from crossrank.cli.exits import Exit
 from crossrank.errors import InputError
@@ -120,7 +121,7 @@ def command(
     passages = [row.passage for row in given]
     if not passages:
         terminal.note("No passages were given, so there is nothing to rank.")
-    if model is not None and options.is_address(model):
+    if model is not None and is_address(model):
         return _ask(model, query, given, k, budget_ms, as_json)
     import crossrank
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from crossrank import __version__, extras
+from crossrank.addresses import is_address
 from crossrank.errors import InputError
 from crossrank.server.answering import Call
 
@@ -50,7 +51,7 @@ class Traces:
     """
 
     def __init__(self, address: str) -> None:
-        if not address.startswith(("http://", "https://")):
+        if not is_address(address):
             raise InputError(f"traces go to an address such as http://localhost:4318/v1/traces, not to {address!r}")
         self.address = address
         self._parents = TraceContextTextMapPropagator()
