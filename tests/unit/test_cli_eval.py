@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -18,7 +19,7 @@ pytest.importorskip("matplotlib", reason="needs the extra eval")
 pytest.importorskip("lance", reason="needs the extra search")
 
 from crossrank.evaluation import read_qrels, read_run
-from crossrank.evaluation.measures import averages, per_query
+from crossrank.evaluation.measures import per_query
 
 try:
     RUNNER = CliRunner(mix_stderr=False)
@@ -106,9 +107,9 @@ def test_a_beir_folder_is_indexed_once_and_every_stage_measured(models: dict[str
     # What was written measures the same when it is read again.
     again = read_run("runs/first.trec")
     assert set(again["q0"].ids) <= {f"d{i}" for i in range(12)}
-    values = averages(per_query(read_qrels(source / "qrels" / "test.tsv"), again, ["nDCG@5", "RR"]))
-    assert values["nDCG@5"] == pytest.approx(mine["values"]["nDCG@5"]["mean"], abs=1e-6)
-    assert values["RR"] == pytest.approx(mine["values"]["RR"]["mean"], abs=1e-6)
+    values = per_query(read_qrels(source / "qrels" / "test.tsv"), again, ["nDCG@5", "RR"])
+    for name, each in values.items():
+        assert np.mean([*each.values()]) == pytest.approx(mine["values"][name]["mean"], abs=1e-6)
     assert sorted(path.name for path in Path("runs").iterdir()) == sorted(
         [f"{name.replace(' (', '-').replace(' ', '-').rstrip(')')}.trec" for name in names]
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from crossrank.evaluation import read_run, read_set
@@ -12,7 +13,7 @@ from crossrank.evaluation import read_run, read_set
 pytest.importorskip("ir_measures", reason="needs the extra eval")
 import pytrec_eval
 
-from crossrank.evaluation.measures import averages, per_query
+from crossrank.evaluation.measures import per_query
 
 FOLDER = Path(os.environ.get("CROSSRANK_TEST_DATA", "")) / "trec_dl19"
 pytestmark = [
@@ -25,7 +26,7 @@ def test_bm25_gives_the_published_figure() -> None:
     judged = read_set(FOLDER, "full")
     values = per_query(judged.qrels, read_run(FOLDER / "runs" / "BM25.trec"))
     assert len(judged.queries) == 43
-    assert averages(values)["nDCG@10"] == pytest.approx(0.5058, abs=5e-5)
+    assert np.mean([*values["nDCG@10"].values()]) == pytest.approx(0.5058, abs=5e-5)
 
 
 def test_every_run_measures_as_in_trec_eval() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from crossrank.errors import InputError
 from crossrank.evaluation.trec import HIGHEST_GRADE, AnyRun, ranking_of
@@ -118,15 +118,6 @@ def check(names: Sequence[str], qrels: Qrels | None = None) -> None:
     tried = {query: {"d": max(grades.values(), default=0), "e": 0} for query, grades in judged.items()}
     for name in names:
         per_query(tried, dict.fromkeys(tried, Ranking.sorted(["d", "e"], [2.0, 1.0])), [name])
-
-
-def averages(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """The mean over queries of each measure that `per_query` gave.
-
-    >>> averages({"RR@10": {"q": 0.5, "unanswered": 0.0}})
-    {'RR@10': 0.25}
-    """
-    return {name: sum(found.values()) / len(found) for name, found in values.items()}
 
 
 def _falling(ranking: Ranking) -> dict[str, float]:
