@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from pathlib import Path
@@ -113,6 +114,12 @@ def test_names_and_separators_of_columns(tmp_path: Path, heading: str) -> None:
     assert (found.scale, found.rows) == ("labels", (Judged("q", "d", 1.0), Judged("q", "e", 0.0)))
 
 
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "A.JSONL.GZ"])
+def test_packed_rows(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(b'{"query": "q", "document": "d", "label": 1}\n'))
+    assert reading.read(tmp_path / name).rows == (Judged("q", "d", 1.0),)
+
+
 def test_csv_with_blank_lines_and_long_texts(tmp_path: Path) -> None:
     text = f"one\n\n\ntwo {'x' * 200_000}"
     (tmp_path / "a.csv").write_text(f'\nquery,document,label\n\nq,"{text}",1\nq,d,0\nq,e,f,0\n', encoding="utf-8")
@@ -212,7 +219,7 @@ def test_judged_documents_that_a_corpus_does_not_hold_are_told(tmp_path: Path) -
     [
         ("", "holds no rows"),
         ("{", "line 1: not JSON"),
-        ("[1]", "must be an object"),
+        ("[1]", "expected an object"),
         ('{"query": "q"}', "needs 'document'"),
         ('{"query": "q", "document": "d", "label": "good"}', "label must be a number"),
         ('{"query": "q", "document": "d", "label": NaN}', "finite"),

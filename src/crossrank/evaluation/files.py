@@ -73,4 +73,4 @@ def filled(path: Path, found: M, what: str) -> M:
 
 def _open(path: Path) -> IO[bytes]:
     # Both branches give a binary stream whose readline takes a limit.
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Any
 
 from crossrank.errors import ReadError
 from crossrank.evaluation import read_set
+from crossrank.evaluation.beir import objects
 from crossrank.evaluation.files import LINE_BYTES, lines
 from crossrank.evaluation.trec import HIGHEST_GRADE
 from crossrank.training.judgments import Judged, Judgments, Scale
@@ -59,7 +59,7 @@ def read(path: str | Path, *, split: str = "train", clicks: bool = False) -> Jud
     path = Path(path)
     if path.is_dir():
         return _clicked(_of_beir(path, split), clicks)
-    kind = path.name.removesuffix(".gz").rpartition(".")[2].lower()
+    kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
     if kind in ("jsonl", "ndjson"):
         found = _made(path, list(_jsonl(path)), clicks)
     elif kind in ("csv", "tsv"):
@@ -128,14 +128,8 @@ def _clicked(found: Judgments, clicks: bool) -> Judgments:
 
 
 def _jsonl(path: Path) -> Iterator[_Row]:
-    for number, line in lines(path):
+    for number, row in objects(path):
         where = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ReadError(f"{where}: not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise ReadError(f"{where}: a row must be an object with {HEADINGS}")
         yield where, _folded(where, row.items())
 
 
