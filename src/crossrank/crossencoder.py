@@ -376,13 +376,16 @@ def load(
         calibration: what `probability` rests on in place of the model's own, such as `crossrank.Platt.fit(scores,
             relevant)` gives, or the same as {"slope": 2.0, "intercept": -1.0}. It goes with the model's threshold,
             which was chosen for other probabilities; `crossrank.checkpoint.export(scorer.checkpoint, folder)` keeps it.
-        revision: branch, tag or commit of a hub model; the newest when absent.
-        token: of the hub, for models that are not public; the one that is stored on this machine when absent.
+        revision: branch, tag or commit of a hub model; the newest when absent. Models in the wheel, folders and files
+            have none.
+        token: of the hub, for models that are not public; the one that is stored on this machine when absent. A model
+            that is here needs neither it nor the next, and is the same with them.
         cache_dir: the hub's local cache; where HF_HOME says when absent.
 
     Raises:
         CheckpointError: the model is missing, damaged, or no cross-encoder.
-        InputError: the backend has no such device or dtype, or an option is out of its range.
+        InputError: a revision of a model that has none, a device or dtype that the backend lacks, or an option out of
+            its range.
         MissingExtraError: the model needs the torch backend, which is not installed.
 
     >>> import crossrank

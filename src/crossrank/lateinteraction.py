@@ -300,13 +300,16 @@ def load_late(
         device: "auto", "cpu", "cuda", or cards: "cuda:1", and for the cuda backend "cuda:0,1" or "cuda:all".
         dtype: "auto", "float32", "bfloat16" or "float16".
         threads: cores that one call of the native engine may use; all when absent.
-        revision: branch, tag or commit of a hub model; the newest when absent.
-        token: of the hub, for models that are not public; the one that is stored on this machine when absent.
+        revision: branch, tag or commit of a hub model; the newest when absent. Models in the wheel, folders and files
+            have none.
+        token: of the hub, for models that are not public; the one that is stored on this machine when absent. A model
+            that is here needs neither it nor the next, and is the same with them.
         cache_dir: the hub's local cache; where HF_HOME says when absent.
 
     Raises:
         CheckpointError: the model is missing, damaged, or no late-interaction model.
-        InputError: the backend has no such device or dtype, or `threads` is out of its range.
+        InputError: a revision of a model that has none, a device or dtype that the backend lacks, or `threads` out of
+            its range.
 
     >>> load_late().rank("what is yeast?", ["tax law of 1990", "yeast is a fungus"]).positions
     (1, 0)

@@ -20,7 +20,8 @@ import crossrank
 import tiny
 from crossrank import backends, extras
 from crossrank.checkpoint import export, read, weights
-from crossrank.errors import CheckpointError
+from crossrank.errors import CheckpointError, InputError
+from crossrank.lateinteraction import load_scorer
 
 
 @pytest.fixture
@@ -316,9 +317,26 @@ def test_a_hub_model_may_be_of_a_revision_and_in_another_cache(tmp_path: Path, m
             crossrank.load(name)
     with pytest.raises(CheckpointError, match=r"hf download someone/some-model --revision v9`.*name and revision"):
         crossrank.load("someone/some-model", revision="v9", cache_dir=tmp_path)
-    for here in ("small", place / "snapshots" / "abc123"):
-        with pytest.raises(CheckpointError, match="no revisions: leave revision='v1' out"):
-            crossrank.load(here, revision="v1")
+
+
+def test_what_is_of_the_hub_alone_means_nothing_to_models_that_are_here(tmp_path: Path) -> None:
+    """A revision says which model, and there is no other here; token and cache say how to fetch one, and none is."""
+    folder = tiny.cross_encoder(tmp_path / "model")
+    here = (
+        (None, "'small' comes with crossrank"),
+        ("fast", "'fast' comes with crossrank"),
+        (folder, "is on this machine"),
+    )
+    for name, told in here:
+        for load in (crossrank.load, load_scorer):
+            with pytest.raises(InputError, match=f"{told} and has no revisions: leave revision='v1' out"):
+                load(name, revision="v1")
+    with pytest.raises(InputError, match="'embed' comes with crossrank and has no revisions"):
+        crossrank.load_embedder(revision="v1")
+    nowhere = tmp_path / "cache"
+    for name in ("fast", folder):
+        assert crossrank.load(name, token="t", cache_dir=nowhere).backend is crossrank.load(name).backend
+    assert not nowhere.exists()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 from crossrank import extras
 from crossrank.checkpoint import late, modular, settings, vocabulary, weights
 from crossrank.checkpoint.record import WORD_EMBEDDINGS, Checkpoint, Kind
-from crossrank.errors import CheckpointError
+from crossrank.errors import CheckpointError, InputError
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 # Characters of a file's name, on every system in use.
@@ -47,12 +47,14 @@ def read(
         shared: safetensors files with word embeddings or layers, for a model whose own file leaves them out.
         shared_tokenizer: the tokenizer.json, or its folder, for a model whose own folder has none.
         revision: branch, tag or commit of a hub model; refused for a folder.
-        token: of the hub, for models that are not public; the one that is stored on this machine when absent.
+        token: of the hub, for models that are not public; the one that is stored on this machine when absent. It and
+            the next change nothing for a folder.
         cache_dir: the hub's local cache; where HF_HOME says when absent.
         local_files_only: look only in the hub's local cache.
 
     Raises:
         CheckpointError: not found, damaged, or not a model this version reads. The message names the cure.
+        InputError: a revision of a folder or file.
     """
     hub = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only or None}
     folder, files = _locate(source, revision, {name: value for name, value in hub.items() if value is not None})
@@ -114,7 +116,7 @@ def _locate(source: str | Path, revision: str | None, options: Mapping[str, Any]
             f"there is no model {str(path)[:40]!r}...: no file has a name of over {LONGEST} characters"
         )
     if revision is not None and path.exists():
-        raise CheckpointError(f"{path} is on this machine and has no revisions: leave revision={revision!r} out")
+        raise InputError(f"{path} is on this machine and has no revisions: leave revision={revision!r} out")
     # From here on absolute: a scorer may be pickled, or share its backend, after the working directory has changed.
     if path.is_dir():
         return path.absolute(), ()

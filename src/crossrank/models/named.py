@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from crossrank import checkpoint
+from crossrank.errors import InputError
 from crossrank.models import catalog
 
 
@@ -22,21 +23,27 @@ def read(
     Args:
         name: a name of the catalog, a folder, a `.safetensors` file, or a hub name; `default` when absent.
         default: a name of the catalog.
-        revision: of a hub model, like the next two; see `checkpoint.read`.
-        token: of the hub.
+        revision: of a hub model; see `checkpoint.read`.
+        token: of the hub; it and the next say how a model is fetched and not which, so they change nothing for one that
+            is here, and a program may give the same to all.
         cache_dir: the hub's local cache.
 
     Returns:
         The checkpoint under the name that the catalog has for it, so that an alias and its model are called the same.
 
     Raises:
-        InputError: the name is empty.
+        InputError: the name is empty, or the model is none of the hub's and a revision is given.
         CheckpointError: the model is missing, damaged, or not one this version reads.
 
     >>> read(None, default="small").kind
     'cross-encoder'
     """
     found = catalog.locate(name, default)
+    if revision is not None and found.shared_tokenizer is not None:
+        # Its folder, which `checkpoint.read` would name, is none that the caller knows of.
+        raise InputError(
+            f"the model {found.name!r} comes with crossrank and has no revisions: leave revision={revision!r} out"
+        )
     made = checkpoint.read(
         found.source,
         shared=found.shared,
