@@ -32,6 +32,32 @@ def test_equal_options_share_a_backend_and_others_do_not(cross_encoder_folder: P
         assert crossrank.load(cross_encoder_folder, **options).backend is not first.backend  # type: ignore[arg-type]
 
 
+def test_the_cpu_holds_weights_once_however_they_were_asked_for(cross_encoder_folder: Path) -> None:
+    """The best tier is the same by its name and without it, and threads are of a call; pickles keep what was asked."""
+    made = read(cross_encoder_folder)
+    if cpu.obstacle(made):
+        pytest.skip("the native engine is not here")
+    first = backends.open(made, "cpu")
+    assert isinstance(first, cpu.Native)
+    named = f"cpu:{first.tier}"
+    asked: list[dict[str, Any]] = [{"name": named}, {"name": named, "dtype": first.dtype}, {"threads": 97}]
+    for options in asked:
+        other = backends.open(made, **{"name": "cpu"} | options)
+        assert isinstance(other, cpu.Native)
+        assert other._engine is first._engine
+        assert pickle.loads(pickle.dumps(other)) is other is not first
+    portable = backends.open(made, "cpu:portable", dtype="float32")
+    assert isinstance(portable, cpu.Native)
+    assert portable._engine is not first._engine
+    engine = weakref.ref(first._engine)
+    del first
+    gc.collect()
+    assert engine() is not None, "the others hold it"
+    del other
+    gc.collect()
+    assert engine() is None
+
+
 def test_one_folder_is_one_model_by_whatever_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = crossrank.load(tiny.cross_encoder(tmp_path / "model"))
     (tmp_path / "link").symlink_to(tmp_path / "model")

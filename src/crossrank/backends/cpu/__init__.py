@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import ctypes
-import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -15,9 +14,8 @@ from numpy.typing import NDArray
 
 from crossrank import cores
 from crossrank.backends import reference
-from crossrank.backends.cpu import library
+from crossrank.backends.cpu import engine, library
 from crossrank.backends.cpu.library import peak, tiers
-from crossrank.backends.cpu.model import Description
 from crossrank.backends.limits import Limits, check_seen, check_threads
 from crossrank.backends.reference.parameters import number
 from crossrank.checkpoint import Checkpoint
@@ -68,7 +66,8 @@ def choose(tier: str | None, dtype: str, checkpoint: Checkpoint) -> tuple[str, s
 
 
 class Native:
-    """The forward pass in C++. Safe to share between threads and across a fork: weights are read-only.
+    """The forward pass in C++. Safe to share between threads and across a fork: weights are read-only, and in memory
+    once for all objects of one model, tier and dtype.
 
     A copy is the object itself. A pickle holds no weights: where it is read, `backends.open` gives the model that is
     open already or reads the checkpoint again, which must be where it was; and it takes the best instruction set there
@@ -94,22 +93,9 @@ class Native:
         check_threads(threads)
         self._asked = checkpoint, dtype, tier, threads
         self.threads = int(threads or cores.available())
-        source = reference.model_of(checkpoint)
         self.tier, self.dtype = choose(tier, dtype, checkpoint)
-        self._labels, self._hidden = checkpoint.labels, source.hidden
-        self._limits = Limits.of(checkpoint)
-        described = Description(source, checkpoint.labels)
-        message = ctypes.create_string_buffer(256)
-        tier_number, dtype_number = library.TIERS.index(self.tier), library.DTYPES.index(self.dtype)
-        self._library = library.handle()
-        self._engine = self._library.crossrank_create(
-            ctypes.byref(described.model), tier_number, dtype_number, message, len(message)
-        )
-        if not self._engine:
-            raise CheckpointError(f"{checkpoint.folder}: {message.value.decode('ascii', 'replace')}")
-        # The engine reads the embedding tables in place: they must go after it.
-        self._tables = described.tables
-        weakref.finalize(self, _destroy, self._library, self._engine, self._tables)
+        self._labels, self._limits = checkpoint.labels, Limits.of(checkpoint)
+        self._library, self._engine = library.handle(), engine.opened(checkpoint, self.tier, self.dtype)
 
     def __reduce__(self) -> tuple[Callable[..., Backend], tuple[Checkpoint, str, str, str, int | None]]:
         from crossrank import backends  # which imports this module
@@ -118,7 +104,6 @@ class Native:
         return backends.open, (checkpoint, f"cpu:{tier}" if tier else "cpu", "cpu", dtype, threads)
 
     def __copy__(self) -> Native:
-        # Two objects with one engine would free it twice.
         return self
 
     def __deepcopy__(self, memo: object) -> Native:
@@ -132,7 +117,7 @@ class Native:
     @property
     def weight_bytes(self) -> int:
         """Bytes of packed weights and embedding tables."""
-        return int(self._library.crossrank_bytes(self._engine)) + sum(table.nbytes for table in self._tables)
+        return self._engine.bytes
 
     def forward(self, tokens: Tokens) -> NDArray[np.float32]:
         """Raw logits, shape (n,); a two-label head gives log-odds, logit 1 minus logit 0.
@@ -153,7 +138,7 @@ class Native:
         """
         self._limits.check_pooling(pooling)
         output = library.MEAN if pooling == "mean" else library.FIRST
-        return self._run(tokens, output, len(tokens), self._hidden)
+        return self._run(tokens, output, len(tokens), self._engine.hidden)
 
     def states(self, tokens: Tokens, seen: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """The last hidden state of every token, shape (total, hidden), for late interaction.
@@ -165,7 +150,7 @@ class Native:
         Raises:
             InputError: an empty or too long sequence, an id outside the vocabulary, or a `seen` outside a sequence.
         """
-        return self._run(tokens, library.STATES, len(tokens.ids), self._hidden, seen)
+        return self._run(tokens, library.STATES, len(tokens.ids), self._engine.hidden, seen)
 
     def _run(
         self, tokens: Tokens, output: int, rows: int, width: int, seen: NDArray[np.int64] | None = None
@@ -182,7 +167,7 @@ class Native:
         types = np.ascontiguousarray(tokens.types, dtype=np.int32)
         offsets = np.ascontiguousarray(tokens.offsets, dtype=np.int64)
         failed = self._library.crossrank_forward(
-            self._engine,
+            self._engine.pointer,
             ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
             types.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
             _longs(offsets),
@@ -245,8 +230,3 @@ def maxsim(
 def _longs(array: NDArray[np.int64]) -> object:
     """A pointer to the numbers of a contiguous array, which it keeps alive."""
     return array.ctypes.data_as(ctypes.POINTER(ctypes.c_int64))
-
-
-def _destroy(native: object, engine: int, tables: object) -> None:
-    """Free an engine. `tables` is held until then and dropped after."""
-    native.crossrank_destroy(engine)  # type: ignore[attr-defined]
