@@ -130,3 +130,14 @@ def test_the_log_of_the_server_below_is_lines_of_json() -> None:
 def test_a_command_that_was_meant_is_named() -> None:
     assert "Did you mean 'rerank'?" in refused("rerenk").output
     assert "Did you mean" not in refused("xyz").output
+
+
+@pytest.mark.parametrize(
+    ("mistyped", "meant"),
+    [(("models", "exprt"), "export"), (("bulk", "rerenk"), "rerank"), (("bulk", "idnex"), "index")],
+)
+def test_a_command_of_a_group_that_was_meant_is_named(mistyped: tuple[str, str], meant: str) -> None:
+    said = refused(*mistyped).output
+    assert f"no command {mistyped[1]!r}; there " in said
+    assert f"Did you mean {meant!r}?" in said
+    assert "Did you mean" not in refused(mistyped[0], "xyz").output

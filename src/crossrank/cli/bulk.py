@@ -14,6 +14,7 @@ import click
 from crossrank import cores
 from crossrank.cli import options, terminal
 from crossrank.cli.exits import Exit
+from crossrank.cli.group import Group
 
 if TYPE_CHECKING:
     from crossrank.distributed import Reranked, Workers
@@ -45,6 +46,7 @@ _part_tokens = click.option(
 
 @click.group(
     "bulk",
+    cls=Group,
     short_help="Rerank millions of pairs, or index a large corpus, in parts that survive a kill.",
 )
 def command() -> None:

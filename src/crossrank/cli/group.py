@@ -27,7 +27,22 @@ _COMMANDS = (
 )  # fmt: skip
 
 
-class Root(click.Group):
+class Group(click.Group):
+    """A group that says which commands there are, and which was meant, when it is given a name that is none."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, but a wrong name lists the right ones."""
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            names = self.list_commands(ctx)
+            near = get_close_matches(args[0], names, n=1)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"no command {args[0]!r}; there {'are' if names[1:] else 'is'}: {', '.join(names)}.{meant}")
+        return super().resolve_command(ctx, args)
+
+
+class Root(Group):
     """A group whose commands are modules of this package, imported on use, and whose `main` never shows a traceback
     for what a user can cure. A traceback that is left means a bug of crossrank.
     """
@@ -43,16 +58,6 @@ class Root(click.Group):
         command = import_module(f"crossrank.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click's, but a wrong name lists the right ones."""
-        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            near = get_close_matches(args[0], _COMMANDS, n=1)
-            meant = f" Did you mean {near[0]!r}?" if near else ""
-            ctx.fail(f"no command {args[0]!r}; there are: {', '.join(_COMMANDS)}.{meant}")
-        return super().resolve_command(ctx, args)
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """As click's, which prints `--help` and `--version` here."""

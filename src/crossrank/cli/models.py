@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crossrank.cli import options, terminal
+from crossrank.cli.group import Group
 
 if TYPE_CHECKING:
     from crossrank.models.catalog import Entry
@@ -20,6 +21,7 @@ _WIDE = 72
 
 @click.group(
     "models",
+    cls=Group,
     short_help="List the models known by name, or export one.",
     invoke_without_command=True,
     epilog="""\b
