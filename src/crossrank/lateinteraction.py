@@ -27,7 +27,7 @@ from crossrank.errors import CheckpointError, InputError, ScoreError
 from crossrank.lateencoder import LateEncoder, Marked
 from crossrank.models import named
 from crossrank.ranked import Ranked
-from crossrank.scored import Scored, spread
+from crossrank.scored import Progress, Scored, scored_by, spread
 from crossrank.tokenvectors import TokenVectors
 from crossrank.types import Backend, Scorer, TokenBackend, Tokens, Truncation, check_query, order_of
 
@@ -96,19 +96,28 @@ class LateInteraction:
         """
         return self._encoder.count(text)
 
-    def score(self, pairs: Iterable[Sequence[str]]) -> Floats:
+    def score(self, pairs: Iterable[Sequence[str]], *, progress: Progress | None = None) -> Floats:
         """MaxSim of (query, passage) pairs, shape (n,), in their order; larger is more relevant.
 
         A blank passage, or one without any token, gets -inf. Scores of different queries do not compare: each query
         token adds at most 1.
 
+        Args:
+            pairs: texts.
+            progress: as in `CrossEncoder.score`.
+
         Raises:
             InputError: a query is blank or has no token, or an item is not a pair of strings.
             ScoreError: the model gives NaN.
-        """
-        return self.scored(pairs).scores
 
-    def scored(self, pairs: Iterable[Sequence[str]]) -> Scored:
+        >>> done = []
+        >>> scores = load_late().score([("tea?", "Tea is hot."), ("tea?", "")], progress=lambda *of: done.append(of))
+        >>> len(scores), done[-1]
+        (2, (1, 1))
+        """
+        return scored_by(self.scored, pairs, progress).scores
+
+    def scored(self, pairs: Iterable[Sequence[str]], *, progress: Progress | None = None) -> Scored:
         """Like `score`, with a report of what was cut. Equal texts are encoded once in a slice of the list."""
         pairs = check_pairs(pairs)
         distinct = list({pair: None for pair in pairs if pair[1].strip()})
@@ -118,7 +127,7 @@ class LateInteraction:
             place = {text: row for row, text in enumerate(dict.fromkeys(text for _, text in some))}
             return [place[text] for _, text in some], self._encoder.documents(list(place))
 
-        found = self._sliced([query for query, _ in distinct], [len(text) for _, text in distinct], encode)
+        found = self._sliced([query for query, _ in distinct], [len(text) for _, text in distinct], encode, progress)
         # Those that stand beside blank passages only are not read, but refused all the same.
         self._encoder.queries(list({query for query, _ in pairs} - {query for query, _ in distinct}))
         place = {pair: row for row, pair in enumerate(distinct)}
@@ -187,13 +196,16 @@ class LateInteraction:
         specials = self._encoder.late.document_length - room
         return passages.clip(max=room) + specials, np.ones(len(passages), dtype=np.int64)
 
-    def rank(self, query: str, documents: Iterable[str], k: int | None = None) -> Ranked:
+    def rank(
+        self, query: str, documents: Iterable[str], k: int | None = None, *, progress: Progress | None = None
+    ) -> Ranked:
         """The documents that answer the query, best first.
 
         Args:
             query: what the user asks; must not be blank.
             documents: texts. Duplicates are kept, blank ones come last.
             k: entries to return; all when absent or larger than the list.
+            progress: as in `CrossEncoder.score`.
 
         Returns:
             Positions in `documents` with MaxSim scores. Ties keep their incoming order.
@@ -202,12 +214,16 @@ class LateInteraction:
             InputError: a query that is blank or has no token, a document that is no string, or a `k` under 1.
         """
         documents = check_list(query, documents, k)
-        scored = self.scored([(query, document) for document in documents])
+        scored = scored_by(self.scored, [(query, document) for document in documents], progress)
         order = order_of(scored.scores)[:k]
         return Ranked(tuple(order.tolist()), scored.scores[order], scored.truncations)
 
     def _sliced(
-        self, queries: Sequence[str], characters: Sequence[int], encode: Callable[[slice], tuple[list[int], Marked]]
+        self,
+        queries: Sequence[str],
+        characters: Sequence[int],
+        encode: Callable[[slice], tuple[list[int], Marked]],
+        progress: Progress | None = None,
     ) -> Scored:
         """Scores of query `i` with passage `i`, a slice at a time, so that vectors do not grow with the list.
 
@@ -218,7 +234,7 @@ class LateInteraction:
         truncations = list(cut)
         for part in slices(1 + np.array(characters, dtype=np.int64), FIRST_SLICE, SLICE):
             of, marked = encode(part)
-            documents = self._vectors(marked)
+            documents = self._vectors(marked, None if progress is None else _within(part, len(queries), progress))
             tokens += len(marked.tokens.ids)
             rows: dict[str, list[int]] = {}
             for row, query in enumerate(queries[part]):
@@ -232,6 +248,8 @@ class LateInteraction:
                 for place, row in enumerate(of)
                 if row in by_sequence
             ]
+        if progress is not None:
+            progress(len(queries), len(queries))
         return Scored(scores, tuple(truncations), tokens)
 
     def _queries(self, texts: list[str]) -> tuple[dict[str, Floats], tuple[Truncation, ...], int]:
@@ -242,9 +260,9 @@ class LateInteraction:
         rows = np.split(np.asarray(made.vectors, dtype=np.float32), made.offsets[1:-1]) if texts else []
         return dict(zip(texts, rows, strict=True)), cut, len(marked.tokens.ids)
 
-    def _vectors(self, marked: Marked) -> TokenVectors:
-        """Unit vectors of the tokens that count."""
-        tokens, kept = marked.tokens, marked.kept
+    def _vectors(self, marked: Marked, tell: Progress | None = None) -> TokenVectors:
+        """Unit vectors of the tokens that count; `tell` hears after each batch how many sequences of all are done."""
+        tokens, kept, done = marked.tokens, marked.kept, 0
         out = np.empty((len(tokens.ids), self.width), dtype=np.float32)
         for batch in plan(tokens.lengths, budget_of(self.backend), self.backend.padded):
             states = self._states(tokens.take(batch), None if marked.seen is None else marked.seen[batch])
@@ -254,6 +272,9 @@ class LateInteraction:
             # As torch's normalize does, so that a vector of zeros stays one.
             mapped /= np.maximum(np.linalg.norm(mapped, axis=1, keepdims=True), 1e-12)
             out[tokens.places(batch)] = mapped
+            done += len(batch)
+            if tell is not None:
+                tell(done, len(tokens))
         if np.isnan(out).any():
             raise ScoreError(
                 f"{self.checkpoint.name} gives NaN. Its weights are damaged or overflow in this dtype: load it with "
@@ -261,6 +282,11 @@ class LateInteraction:
             )
         counts = np.concatenate([[0], np.cumsum(kept)])
         return TokenVectors(out[kept], counts[tokens.offsets].astype(np.int64))
+
+
+def _within(part: slice, total: int, progress: Progress) -> Progress:
+    """Sequences of a slice as pairs of the whole list."""
+    return lambda done, of: progress(part.start + (part.stop - part.start) * done // of, total)
 
 
 def _map_of(read: checkpoint.Checkpoint) -> tuple[Floats, Floats | None]:

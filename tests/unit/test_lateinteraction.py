@@ -53,6 +53,25 @@ def test_a_score_does_not_depend_on_the_list(scorer):
     assert scorer.score([]).shape == (0,)
 
 
+def test_progress_ends_with_all_pairs(scorer, monkeypatch):
+    """As of a cross-encoder: never backwards, blank and equal pairs left out, and at its end all of them."""
+    monkeypatch.setattr("crossrank.lateinteraction.FIRST_SLICE", 20)
+    monkeypatch.setattr("crossrank.lateinteraction.SLICE", 40)
+    texts = [f"the cat {number} {'bread ' * number}" for number in range(30)]
+    pairs = [(QUERY, text) for text in texts]
+    seen = []
+    whole = scorer.score([*pairs, *pairs, (QUERY, "")])
+    told = scorer.score([*pairs, *pairs, (QUERY, "")], progress=lambda *now: seen.append(now))
+    np.testing.assert_array_equal(told, whole)
+    assert seen == sorted(seen)
+    assert len(seen) > 3
+    assert seen[-1] == (30, 30)
+    for documents, last in ((texts, 30), ([*texts, "", "a hat"], 31), (["", " "], 0), (["\u200b"], 1)):
+        seen.clear()
+        scorer.rank(QUERY, documents, progress=lambda *now: seen.append(now))
+        assert seen[-1] == (last, last)
+
+
 def test_long_lists_are_read_in_slices(scorer, monkeypatch):
     pairs = [(query, text) for query in (QUERY, "bread") for text in TEXTS] * 3
     whole = scorer.scored(pairs)

@@ -209,11 +209,7 @@ def _scorer(model: str | None, engine: dict[str, Any], reads: dict[str, Any]) ->
 
 
 def _ranked(scorer: PairScorer, query: str, texts: list[str], k: int | None) -> Ranked:
-    """The order of all passages, with a bar on a terminal where the model says how far it is."""
-    from crossrank import CrossEncoder
-
-    if not isinstance(scorer, CrossEncoder):
-        return scorer.rank(query, texts, k)
+    """The order of all passages, with a bar on a terminal."""
     with terminal.progress() as report:
         return scorer.rank(query, texts, k, progress=lambda done, total: report("reading", done, total))
 
