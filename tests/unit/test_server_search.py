@@ -96,6 +96,12 @@ def test_conditions_on_candidates_are_refused(service: Service) -> None:
     assert ask(service, query="paris", documents=["paris"], where=[]).json()["results"]
 
 
+@pytest.mark.parametrize("where", ["year>>2020", "", ["lang=en", "year"], ["a=b"] * 65, "lang=" + "e" * 10_001])
+def test_a_condition_that_is_none_is_told_by_its_field(service: Service, where: Any) -> None:
+    reply = ask(service, query="paris", where=where)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "where"), reply.json()
+
+
 def test_a_field_that_no_passage_has_is_told(service: Service) -> None:
     def warnings(*where: str) -> Any:
         reply = ask(service, query="paris", where=list(where)).json()

@@ -109,8 +109,9 @@ def search(service: Service, asked: Search, ticket: Ticket) -> Found:
     """The best passages of the service's index, or of the candidates that the request brings.
 
     Raises:
-        InputError: no index, or a filter that cannot be understood.
-        RefusedError: too late, too many tokens, or a threshold that the cross-encoder has no probabilities for.
+        InputError: no index.
+        RefusedError: a filter that cannot be understood, too late, too many tokens, or a threshold that the
+            cross-encoder has no probabilities for.
         CancelledRequestError: the client left.
     """
     began, limit = time.monotonic(), _limit(service, asked.threshold)
@@ -172,6 +173,7 @@ def _probable(
 
 def _first_stage(service: Service, asked: Search) -> tuple[Texts, tuple[Ranking, tuple[Trace, ...]]]:
     index, embedder = service.latest()
+    _check(asked.where)
     retrievers: dict[str, Retriever] = {
         "bm25": BM25Retriever(index, asked.where),
         "dense": DenseRetriever(index, embedder, asked.where),
@@ -179,6 +181,16 @@ def _first_stage(service: Service, asked: Search) -> tuple[Texts, tuple[Ranking,
     texts = index.passages
     answer = Pipeline(retrievers, texts, (), asked.depth, Scores()).search(asked.query, k=2 * asked.depth)
     return texts, (answer.ranking, answer.traces)
+
+
+def _check(where: Sequence[str]) -> None:
+    """Refuse a filter that is none under the name of its field, which the index that reads it does not know."""
+    from crossrank.index import filters
+
+    try:
+        filters.parse(where)
+    except InputError as error:
+        raise invalid(str(error), "where") from error
 
 
 def _why_nothing(service: Service, where: Sequence[str]) -> str:
