@@ -88,6 +88,37 @@ def test_search_leads_back_to_the_file(folder: Path, cross_encoder_folder: Path)
     assert (cat["file"], cat["line"], cat["text"]) == (str(folder.parent / "cat.txt"), 3, "The cat is a planet.")
 
 
+def test_search_says_how_probable_and_takes_a_threshold(folder: Path, cross_encoder_folder: Path) -> None:
+    """A rank says which passage is best, and an agent has to know whether any answers."""
+    scorer = crossrank.load(cross_encoder_folder, backend="fake", calibration={"slope": 1.0, "intercept": 0.0})
+    pipeline = crossrank.open_pipeline(folder, scorer)
+    server, query = build(None, pipeline), "what is the cat?"
+    found = call(server, "search", query=query).structured_content["result"]
+    chances = pipeline.relevance(pipeline.search(query, 5)).probabilities
+    assert [one["probability"] for one in found] == pytest.approx(chances)
+    limit = max(one["probability"] for one in found)
+    kept = call(server, "search", query=query, threshold=limit).structured_content["result"]
+    assert kept == [one for one in found if one["probability"] >= limit]
+    assert len(kept) < len(found)
+    assert call(server, "search", query=query, threshold=1).structured_content["result"] == []
+    assert call(server, "search", query=query, threshold=None).structured_content["result"] == found
+    assert "no threshold of its own" in call(server, "search", query=query, threshold="model").content[0].text
+    assert call(server, "search", query=query, threshold=2).is_error
+    plain = build(None, crossrank.open_pipeline(folder, cross_encoder_folder, backend="fake"))
+    assert [one["probability"] for one in call(plain, "search", query=query).structured_content["result"]] == [None] * 2
+    refused = call(plain, "search", query=query, threshold=0.5)
+    assert (refused.is_error, "no probabilities" in refused.content[0].text) == (True, True)
+
+    async def listed() -> dict[str, Any]:
+        async with Client(server) as client:
+            (tool,) = (await client.list_tools()).tools
+            assert tool.description is not None
+            assert "probability" in tool.description
+            return dict(tool.input_schema["properties"])
+
+    assert "'model' takes the model's own" in asyncio.run(listed())["threshold"]["description"]
+
+
 def test_search_goes_on_when_the_index_is_updated(
     tmp_path: Path, cross_encoder_folder: Path, bi_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,13 +7,16 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from crossrank import __version__
+from crossrank.answer import Answer
+from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import CrossrankError, InputError
 from crossrank.extras import require
 from crossrank.integrations.lists import best
 from crossrank.pipeline import Pipeline
+from crossrank.relevance import threshold_of
 from crossrank.types import Scorer
 
 require("mcp", extra="mcp")
@@ -30,14 +33,25 @@ MOST_DOCUMENTS, MOST_CHARACTERS = 1_000, 4_000_000
 
 Query = Annotated[str, Field(description="A question or key words, in plain language.")]
 Wanted = Annotated[int, Field(ge=1, le=100, description="How many to return.")]
+Threshold = Annotated[
+    Annotated[float, Field(ge=0, le=1)] | Literal["model"] | None,
+    Field(
+        description="Of the k passages return only those with at least this probability to be relevant; 'model' takes "
+        "the model's own choice. One whose probability is null is left out. An empty list then means that nothing "
+        "found is likely to answer. Null returns all."
+    ),
+]
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A passage that was found; score: larger is more relevant, null for one without text. Line 0 is unknown."""
+    """A passage that was found; score: larger is more relevant, null for one without text. It orders this list and says
+    no more; probability: that the passage is relevant, null where nothing says so. Line 0 is unknown.
+    """
 
     rank: int
     score: float | None
+    probability: float | None
     text: str
     title: str
     document: str
@@ -174,18 +188,14 @@ def build(
     about = "Find and order passages by how well they answer a question."
     server = _Server("crossrank", instructions=about, version=__version__)
 
-    def search(query: Query, k: Wanted = 5) -> list[Hit]:
+    def search(query: Query, k: Wanted = 5, threshold: Threshold = None) -> list[Hit]:
         assert pipeline is not None
         with _told():
+            limit = _limit(pipeline, threshold)
             refresh()
             answer = pipeline.search(query, k)
-        made = []
-        for rank, (passage, score) in enumerate(
-            zip(answer.passages, answer.ranking.scores.tolist(), strict=True), start=1
-        ):
-            file, line = (passage.place.file, passage.place.line) if passage.place is not None else ("", 0)
-            made.append(Hit(rank, _finite(score), passage.text, passage.title, passage.document, file, line))
-        return made
+        hits = _hits(pipeline, answer)
+        return [hit for hit in hits if limit is None or (hit.probability is not None and hit.probability >= limit)]
 
     def rerank(query: Query, documents: list[str], k: Wanted = 10) -> list[Place]:
         assert scorer is not None
@@ -196,12 +206,35 @@ def build(
         return [Place(one.position, _finite(one.score), documents[one.position], dict(one.notes)) for one in found]
 
     if pipeline is not None:
-        about = "Search the user's indexed documents for the passages that answer a question, best first."
+        about = (
+            "Search the user's indexed documents for the passages that answer a question, best first. Each has the "
+            "probability that it is relevant, where the model gives one: a low one says that the documents hardly "
+            "answer, which a rank does not."
+        )
         server.tool(description=about)(search)
     if scorer is not None:
         about = "Order texts that you already have by how well they answer a question, best first."
         server.tool(description=about)(rerank)
     return server
+
+
+def _limit(pipeline: Pipeline, threshold: float | Literal["model"] | None) -> float | None:
+    """The probability that a threshold is; whoever asks for one must not get an answer without it."""
+    if threshold is None:
+        return None
+    scorer = pipeline.stages[-1].scorer if pipeline.stages else None
+    if not isinstance(scorer, CrossEncoder) or not scorer.calibrated:
+        raise InputError("the model of this search gives no probabilities, so there is no threshold; leave it out")
+    return threshold_of(scorer, threshold)
+
+
+def _hits(pipeline: Pipeline, answer: Answer) -> list[Hit]:
+    chances, scores = pipeline.relevance(answer).probabilities, answer.ranking.scores.tolist()
+    made = []
+    for rank, (passage, score, chance) in enumerate(zip(answer.passages, scores, chances, strict=True), start=1):
+        file, line = (passage.place.file, passage.place.line) if passage.place is not None else ("", 0)
+        made.append(Hit(rank, _finite(score), chance, passage.text, passage.title, passage.document, file, line))
+    return made
 
 
 @contextmanager
