@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Service:
     return Service(crossrank.load(tiny.cross_encoder(tmp_path_factory.mktemp("guard") / "model"), backend="fake"))
 
 
-def ask(service: Service, door: Door, method: str, path: str, **headers: str) -> httpx.Response:
+def ask(
+    service: Service, door: Door, method: str, path: str, json: dict[str, Any] | None = None, **headers: str
+) -> httpx.Response:
     async def asked() -> httpx.Response:
         transport = httpx.ASGITransport(app=build(service, door).app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.request(method, path, headers=headers)
+            # The whole address, of which the client changes nothing.
+            return await client.request(method, f"http://localhost{path}", headers=headers, json=json)
 
     return asyncio.run(asked())
 
@@ -53,6 +57,47 @@ def test_probes_are_answered_by_any_name(service: Service) -> None:
     for path in ("/health", "/ready"):
         for name in ("10.1.2.3:7997", ""):
             assert ask(service, door, "GET", path, Host=name).status_code == (200 if path == "/health" else 503)
+
+
+def test_slashes_too_many_are_of_no_account(tmp_path: Path) -> None:
+    """Clients join an address that ends with a slash and a path that begins with one."""
+    service = Service(crossrank.load(tiny.cross_encoder(tmp_path), backend="fake"))
+    door = Door(Keys(["secret-of-the-house"]))
+    given = {"X-API-Key": "secret-of-the-house"}
+    service.start()
+    try:
+        for path in ("/v1/rerank/", "/v1//rerank", "//v1/rerank", "/v1/rerank//", "/cohere/v2/rerank/"):
+            assert ask(service, door, "POST", path).status_code == 401, path
+            made = ask(service, door, "POST", path, json={"query": "paris", "documents": ["paris"]}, **given)
+            assert (made.status_code, len(made.json()["results"])) == (200, 1), path
+            assert ask(service, door, "GET", path, **given).status_code == 405, path
+    finally:
+        service.stop()
+
+
+def test_what_is_open_or_watched_has_one_spelling(service: Service) -> None:
+    door = Door(Keys(["secret-of-the-house"]))
+    given = {"X-API-Key": "secret-of-the-house"}
+    assert ask(service, door, "GET", "/v1/models/").status_code == 401
+    assert ask(service, door, "GET", "/v1/models/", **given).status_code == 200
+    for path in (
+        "/metrics/",
+        "//metrics",
+        "/info/",
+        "/health/",
+        "//health",
+        "/page//../metrics",
+        "/health//../metrics",
+    ):
+        assert ask(service, door, "GET", path).status_code in (401, 404), path
+        assert ask(service, door, "GET", path, **given).status_code == 404, path
+
+
+def test_metrics_and_the_log_call_a_path_by_its_name(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="crossrank.server.access"):
+        ask(service, Door(), "POST", "/v1//rerank/")
+        ask(service, Door(), "POST", "/v1//secret/")
+    assert [json.loads(record.getMessage())["path"] for record in caplog.records] == ["/v1/rerank", "other"]
 
 
 def test_a_loopback_address_of_version_6(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

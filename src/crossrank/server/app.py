@@ -76,18 +76,22 @@ def build(service: Service, door: Door | None = None, traces: Traces | None = No
     def leave() -> None:
         state["leaving"] = True
 
+    posts = _posts(answering)
     routes = [
-        *_posts(answering),
+        *posts,
         *_gets(service, metrics, lambda: service.ready and not state["leaving"], len(door.keys) > 0),
         *_page(),
     ]
-    # A redirect would send clients to http, which a proxy in front may not even answer.
+    # A redirect would send clients to http, which a proxy in front may not even answer, and many clients do not follow
+    # one with a body. So the guard reads slashes too many as what was meant, and only in what clients join from an
+    # address of the user's: /metrics and the like keep one spelling, which a rule of a proxy may be about.
     star = Starlette(
         routes=routes, lifespan=_lifespan(service, answering, traces), exception_handlers={HTTPException: _no_route}
     )
     star.router.redirect_slashes = False
     watch = None if traces is None else traces.answered
-    guarded: Any = Guard(star, door, metrics, {route.path for route in routes}, watch)
+    clients = {route.path for route in posts} | set(dialects.MODELS)
+    guarded: Any = Guard(star, door, metrics, {route.path for route in routes}, watch, clients)
     if door.origins:
         guarded = CORSMiddleware(
             guarded,

@@ -33,6 +33,7 @@ _PROBES = ("/health", "/ready")
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _PORTS = {"http": 80, "https": 443}
 _NAME = re.compile(r"[a-z0-9._:-]+")
+_SLASHES = re.compile(r"/{2,}")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 # Nothing from elsewhere may be loaded, and nobody may frame the page.
 _HEADERS = (
@@ -115,22 +116,34 @@ class Guard:
         metrics: counts.
         routes: paths that metrics may name; others are "other", so that strangers cannot fill memory with names.
         watch: told of each request when it is over, with what the access log says of it.
+        clients: of `routes`, those that are also meant by a path with more slashes, as clients make of an address that
+            ends with one: `/v1//rerank`, `/v1/rerank/`.
     """
 
     def __init__(
-        self, app: App, door: Door, metrics: Metrics, routes: Collection[str], watch: Watch | None = None
+        self,
+        app: App,
+        door: Door,
+        metrics: Metrics,
+        routes: Collection[str],
+        watch: Watch | None = None,
+        clients: Collection[str] = (),
     ) -> None:
         self._app = app
         self._door = door
         self._metrics = metrics
         self._routes = frozenset(routes)
         self._watch = watch
+        self._clients = frozenset(clients)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if (meant := _SLASHES.sub("/", scope["path"]).rstrip("/")) in self._clients:
+            # Before the door is asked, so that all that follows sees one path.
+            scope = {**scope, "path": meant}
         call = _call(scope, receive)
         scope["crossrank.call"] = call
         seen = {"status": 0}
