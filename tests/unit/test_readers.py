@@ -239,6 +239,42 @@ def test_html_in_an_encoding_as_browsers_read_it(tmp_path: Path, label: str, raw
     assert collect(write(tmp_path / "b.html", page))[0][0].text == text
 
 
+@pytest.mark.parametrize(
+    ("label", "codec", "text"),
+    [
+        ("ISO-2022-JP", "iso2022_jp", "日本語の全文検索"),
+        ("iso-2022-jp-2", "iso2022_jp_2", "日本 한국"),
+        ("csISO2022JP", "iso2022_jp_ext", "日本ｱｲｳ"),
+        ("iso-2022-kr", "iso2022_kr", "한국어 문서"),
+        ("hz-gb-2312", "hz", "中文文件"),
+    ],
+)
+def test_seven_bit_encodings_are_read(tmp_path: Path, label: str, codec: str, text: str) -> None:
+    """They are valid UTF-8, and were indexed as what they look like there: $BF|K."""
+    raw = f"<p>{text}</p>\r\n<p>end".encode(codec)
+    head = f"<meta charset='{label}'>".encode()
+    assert collect(write(tmp_path / "a.html", head + raw))[0][0].text == f"{text}\n\nend"
+    if codec != "hz":  # Which has no escape sequences.
+        for name in ("a.txt", "a.md"):
+            assert collect(write(tmp_path / name, f"{text}\nend".encode(codec)))[0][0].text == f"{text}\nend"
+        assert collect(write(tmp_path / "b.html", raw))[0][0].text == f"{text}\n\nend"
+
+
+def test_letters_that_only_windows_has_in_iso_2022_jp(tmp_path: Path) -> None:
+    raw = "日本".encode("iso2022_jp")[:-3] + b"-!\x1b(I1\x1b(B end"
+    assert collect(write(tmp_path / "a.txt", raw))[0][0].text == "日本①ｱ end"
+
+
+def test_what_is_no_seven_bit_encoding_is_left_alone(tmp_path: Path) -> None:
+    colours = "\x1b[31mred\x1b[0m \x1b(B\x1b(0"
+    assert collect(write(tmp_path / "log.txt", colours.encode()))[0][0].text == colours
+    page = "<meta charset='iso-2022-jp'><p>日本".encode()
+    assert collect(write(tmp_path / "a.html", page))[0][0].text == "日本", "it is UTF-8, whatever it says"
+    assert collect(write(tmp_path / "b.html", b"<meta charset=hz-gb-2312><p>~ 5"))[0][0].text == "~ 5"
+    with pytest.raises(ReadError, match="ISO-2022, as its escape sequences say"):
+        collect(write(tmp_path / "c.txt", b"\x1b$)A\x0e1!\x0f"))
+
+
 def test_pdf(tmp_path: Path) -> None:
     pytest.importorskip("pypdf", reason="needs the search extra")
     (document,), _ = collect(write(tmp_path / "a.pdf", pdf(["First page.", "", "Third page."])))

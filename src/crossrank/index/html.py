@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from html import unescape
 
+from crossrank.index import sevenbit
+
 _HIDDEN = frozenset({"template", "noscript", "svg", "nav", "head"})
 _RAW = frozenset({"script", "style"})
 _BLOCK = re.compile(
@@ -27,14 +29,16 @@ _CHARSET = re.compile(
     rb"(?:<meta[^>]{0,200}?charset|^<\?xml[^>]{0,200}?encoding)\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{2,40})", re.IGNORECASE
 )
 # From WHATWG's Encoding Standard: what browsers read where a page names another encoding, and all that they read. So no
-# page is decoded by a codec of Python's that is none of texts, such as unicode_escape.
+# page is decoded by a codec of Python's that is none of texts, such as unicode_escape. Of 7-bit encodings some more: no
+# browser reads them any longer for fear of hidden scripts, which are not run here.
 _READ_AS = {
     "ascii": "cp1252", "iso8859-1": "cp1252", "iso8859-9": "cp1254", "iso8859-11": "cp874", "tis-620": "cp874",
     "gb2312": "gb18030", "gbk": "gb18030", "big5": "big5hkscs", "shift_jis": "cp932", "euc_kr": "cp949",
 }  # fmt: skip
 _CODECS = {
-    *("cp866", "cp874", "cp932", "cp949", "big5hkscs", "gb18030", "euc_jp", "iso2022_jp", "koi8-r", "koi8-u"),
+    *("cp866", "cp874", "cp932", "cp949", "big5hkscs", "gb18030", "euc_jp", "koi8-r", "koi8-u"),
     *("mac-roman", "mac-cyrillic", *(f"cp{1250 + number}" for number in range(9))),
+    *sevenbit.DECLARED,
     *(f"iso8859-{part}" for part in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)),
 }
 _LABELS = {"windows-31j": "cp932", "windows-949": "cp949", "windows-874": "cp874", "iso-8859-8-i": "iso8859-8"}

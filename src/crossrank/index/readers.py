@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from crossrank.errors import InputError, ReadError
+from crossrank.index import sevenbit
 from crossrank.index.documents import Document, Failure, Limits, Markup
 from crossrank.index.headings import front_title
-from crossrank.index.html import decoded
+from crossrank.index.html import declared_encoding, decoded
 from crossrank.index.html import to_text as html_to_text
 from crossrank.index.rows import Report, Rows, count_lines, read_jsonl
 from crossrank.unicode import valid_text
@@ -296,13 +297,26 @@ def _decode(raw: bytes, path: Path, page: bool) -> str:
         raise ReadError(f"{path} is UTF-16: save it as UTF-8 (`iconv -f UTF-16 -t UTF-8`)")
     if b"\0" in raw:
         raise ReadError(f"{path} is binary (it holds zero bytes), whatever its name says: leave it out")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        read = decoded(raw) if page else None
-        if read is None:
-            raise ReadError(
-                f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8 (`iconv -f ENCODING -t UTF-8`)"
-            ) from error
-        text = read
+    text = _seven_bit(raw, path, page)
+    if text is None:
+        try:
+            text = raw.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            text = decoded(raw) if page else None
+            if text is None:
+                raise ReadError(
+                    f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8 (`iconv -f ENCODING -t UTF-8`)"
+                ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _seven_bit(raw: bytes, path: Path, page: bool) -> str | None:
+    """The text of bytes that are UTF-8 by chance alone; None when they are not."""
+    proven = sevenbit.proven(raw)
+    text = sevenbit.decoded(raw, declared_encoding(raw) if page else None)
+    if proven and text is None:
+        raise ReadError(
+            f"{path} is written in ISO-2022, as its escape sequences say, with letters that are not read here: save it "
+            "as UTF-8 (`iconv -f ENCODING -t UTF-8`)"
+        )
+    return text
