@@ -598,10 +598,14 @@ def test_the_command_line_asks_a_language_model(
         (tmp_path / "docs").mkdir(exist_ok=True)
         (tmp_path / "docs" / f"{number(text):.0f}.txt").write_text(text, encoding="utf-8")
 
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        # In `honest` the server fails where there is no number, and the pauses before each further try took 6 s.
+        return honest(path, body) if "#" in body["messages"][1]["content"] else completion("I cannot say")
+
     def run(*arguments: object) -> Any:
         return CliRunner().invoke(root, [str(word) for word in arguments])
 
-    with serving(honest) as api:
+    with serving(answer) as api:
         name = f"{api.url}#m"
         made = run("rerank", QUERY, tmp_path / "teas.txt", "--model", name, "-k", 2)
         assert made.stdout == "1\t5.000000\ttea 5 #5\n2\t4.000000\ttea 4 #4\n", made.output
