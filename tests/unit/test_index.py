@@ -8,11 +8,13 @@ import os
 import random
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unicodedata import normalize
 from zlib import crc32
 
@@ -728,6 +730,29 @@ def test_documents_that_moved_are_updated(tmp_path: Path, index: Index) -> None:
     assert update(index, *map(Path, done.missing)) == (0, 0, 1, 0, [])
     assert update(index, tmp_path / "new" / "docs") == (0, 0, 0, 1, [])
     assert index.ids() == ["docs/a.txt"]
+
+
+def test_a_known_file_elsewhere_is_looked_at_once(
+    tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a network's drive a look takes a millisecond, and an index may know a million files."""
+    for folder in ("here", "elsewhere"):
+        for name in ("a.txt", "b.txt"):
+            write(tmp_path / folder / name, f"{folder} {name}")
+    assert update(index, tmp_path)[0] == 4
+    (tmp_path / "elsewhere" / "b.txt").unlink()
+    looks: Counter[str] = Counter()
+    for name in ("stat", "lstat"):
+        genuine = getattr(os, name)
+
+        def counted(path: Any, *rest: Any, genuine: Any = genuine, **more: Any) -> Any:
+            looks[str(path)] += 1
+            return genuine(path, *rest, **more)
+
+        monkeypatch.setattr(os, name, counted)
+    done = index.update([tmp_path / "here"], EMBEDDER, TOKENIZER)
+    assert done.missing == (str(tmp_path / "elsewhere" / "b.txt"),)
+    assert looks[str(tmp_path / "elsewhere" / "a.txt")] == 1
 
 
 def test_a_folder_reached_through_a_link_is_the_same(tmp_path: Path, index: Index) -> None:

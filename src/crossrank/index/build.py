@@ -154,8 +154,8 @@ class Update:
         found = readers.find(given)
         self._failed += found.failures
         self._passed_over = found.passed_over
-        self._meet(found.sources)
-        elsewhere = self._departed(roots, [failure.source for failure in found.failures])
+        there = self._meet(found.sources)
+        elsewhere = self._departed(roots, [failure.source for failure in found.failures], there)
         counts = [readers.count(source) for source in found.sources]
         self._expected = sum(counts)
         done = 0
@@ -169,8 +169,8 @@ class Update:
         self._missing = [path for path in elsewhere if self._by_source[path] - self._seen.keys()]
         return self._finish()
 
-    def _meet(self, sources: Sequence[readers.Source]) -> None:
-        """Note by which paths the files of this run are known: an earlier one may have come through a link."""
+    def _meet(self, sources: Sequence[readers.Source]) -> Set[str]:
+        """Note by which paths files of this run are known, perhaps through a link; the other paths that are there."""
         self._here = {readers.written(source.path) for source in sources}
         known: dict[tuple[int, int], list[str]] = {}
         for path in self._by_source.keys() - self._here:
@@ -180,13 +180,14 @@ class Update:
             if paths := known.get(readers.identity(source.path) or (0, 0)):
                 self._others[readers.written(source.path)] = sorted(paths)
                 self._here.update(paths)
+        return {path for paths in known.values() for path in paths}
 
-    def _departed(self, roots: Sequence[str], unseen: Sequence[str]) -> list[str]:
-        """Doom what is gone below the roots; the files elsewhere that are gone."""
+    def _departed(self, roots: Sequence[str], unseen: Sequence[str], there: Set[str]) -> list[str]:
+        """Doom what is gone below the roots; the files elsewhere that are gone, so none of those that are `there`."""
         elsewhere = []
         for path in (path for path in self._by_source if path and path not in self._here):
             if not any(readers.within(path, root) for root in roots):
-                if readers.has_gone(path):
+                if path not in there and readers.has_gone(path):
                     elsewhere.append(path)
             elif not any(readers.within(path, folder) for folder in unseen):
                 # Behind a link that cannot be followed, say.
