@@ -83,7 +83,11 @@ class CachedScorer(CrossEncoder):
 
     def __init__(self, scorer: Scorer, path: str | Path, most: int = MOST) -> None:
         if not isinstance(scorer, CrossEncoder):
-            raise InputError(f"a cache is of a cross-encoder's scores; {scorer!r} is none, so leave the cache out")
+            raise InputError(
+                f"a cache is of a cross-encoder's scores, which files and two texts decide, and {scorer!r} is none: "
+                "a language model may answer otherwise next time, and late interaction has an index keep its vectors. "
+                "So leave the cache out, or give it to a cross-encoder that reads before"
+            )
         # Nothing is loaded twice: model and tokenizer are the scorer's own.
         self.checkpoint, self.backend, self.windows = scorer.checkpoint, scorer.backend, scorer.windows
         self._encoder, self._calibration = scorer._encoder, scorer._calibration

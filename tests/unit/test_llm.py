@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apiserver import completion, serving
-from crossrank import Stage, rerank
+from crossrank import CachedScorer, Stage, rerank
 from crossrank.cli import root
 from crossrank.cli.exits import Exit
 from crossrank.errors import InputError, RemoteError
@@ -585,6 +585,19 @@ def test_it_ranks_a_list_as_a_cross_encoder_does():
     for wrong in ("qwen3", "http://localhost:8000/v1", "ftp://localhost#m"):
         with pytest.raises(InputError, match="address"):
             LanguageModel.named(wrong)
+
+
+def test_a_cache_of_a_language_model_is_refused_with_the_reason(tmp_path: Path) -> None:
+    scorer = LanguageModel("http://127.0.0.1:9/v1", "m")
+    with pytest.raises(InputError, match=r"may answer otherwise next time.*leave the cache out, or give it to a cross"):
+        CachedScorer(scorer, tmp_path / "scores")
+    (tmp_path / "teas.txt").write_text("tea\n", encoding="utf-8")
+    asked = ["rerank", QUERY, str(tmp_path / "teas.txt"), "--model", "http://127.0.0.1:9/v1#m", "--cache"]
+    told = CliRunner().invoke(root, [*asked, str(tmp_path / "scores")])
+    assert told.exit_code == 1
+    assert "may answer otherwise next time, so no score is kept: leave --cache out" in told.output
+    assert "--cache keeps the scores of the cross-encoder before --llm" in told.output
+    assert not (tmp_path / "scores").exists()
 
 
 def test_the_command_line_asks_a_language_model(

@@ -164,7 +164,12 @@ def _ask(model: str, query: str, given: Sequence[Row], k: int | None, budget_ms:
         raise click.UsageError(
             "a language model goes without --budget-ms (or CROSSRANK_BUDGET_MS): what it takes cannot be planned"
         )
-    local = ("probability", "explain", "cache", *READS, "backend", "device", "dtype", "threads")
+    local = ("probability", "explain", *READS, "backend", "device", "dtype", "threads")
+    if options.typed("cache"):
+        raise InputError(
+            f"{model} is a language model behind an address, which may answer otherwise next time, so no score is "
+            "kept: leave --cache out. In crossrank search, --cache keeps the scores of the cross-encoder before --llm"
+        )
     if unknown := options.given(local):
         raise InputError(f"{model} is a language model behind an address, which knows no {unknown}: leave it out")
     asked = Counted(options.language_model(model))
