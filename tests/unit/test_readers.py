@@ -275,6 +275,31 @@ def test_what_is_no_seven_bit_encoding_is_left_alone(tmp_path: Path) -> None:
         collect(write(tmp_path / "c.txt", b"\x1b$)A\x0e1!\x0f"))
 
 
+def test_tsv_is_indexed_where_it_names_a_column_of_texts(tmp_path: Path) -> None:
+    """BEIR's judgments lie beside the corpus in such files, and a table of numbers has nothing to read."""
+    held = {
+        "set/corpus.tsv": "_id\ttitle\ttext\tyear\n1\tT, U; V\ta, b; c\t2020\n",
+        "set/queries.tsv": "_id\ttext\nq1\twhat\n",
+        "set/qrels/test.tsv": "query-id\tcorpus-id\tscore\nq1\t1\t1\n",
+        "set/qrels/dev.tsv": "q1\t0\t1\t1\nq2\t0\t1\t0\n",
+        "notes.TSV": '\n\ufeff Body\t"tag, other"\nwords\tx\n',
+        "bare.tsv": "0\tThe presence of text.\n",
+        "empty.tsv": "",
+    }
+    for name, content in held.items():
+        write(tmp_path / name, content)
+    found = find([tmp_path])
+    base = tmp_path.name
+    assert [source.name for source in found.sources] == [f"{base}/notes.TSV", f"{base}/set/corpus.tsv"]
+    assert found.passed_over == {".tsv without a text column": 4}
+    (document,), failures = collect(tmp_path / "set/corpus.tsv")
+    assert (document.id, document.title, document.text) == ("1", "T, U; V", "a, b; c")
+    assert (document.metadata, failures) == ({"year": 2020}, [])
+    for name in ("set/qrels/test.tsv", "set/qrels/dev.tsv", "bare.tsv"):
+        with pytest.raises(ReadError, match="has no text column: name it one of text"):
+            collect(tmp_path / name)
+
+
 def test_pdf(tmp_path: Path) -> None:
     pytest.importorskip("pypdf", reason="needs the search extra")
     (document,), _ = collect(write(tmp_path / "a.pdf", pdf(["First page.", "", "Third page."])))

@@ -75,8 +75,9 @@ def command(
 ) -> int:
     """Index PATHS, files and folders of them, so that `crossrank search` finds their passages.
 
-    Reads .txt, .md, .rst, .html, .pdf, .jsonl, .csv and .parquet. A file is one document; a row of a .jsonl, .csv or
-    .parquet file is one, too.
+    Reads .txt, .md, .rst, .html, .pdf, .jsonl, .csv, .tsv and .parquet. A file is one document; a row of a .jsonl,
+    .csv, .tsv or .parquet file is one, too. The first line of a .csv or .tsv file names its columns; in
+    folders, a .tsv file without a column of texts is passed over.
     """
     from crossrank.index import Index, readers
     from crossrank.index.table import TABLE
@@ -279,7 +280,7 @@ def print_summary(folder: Path, passages: int, changes: Changes, seconds: float)
         terminal.note("Nothing to index was found; `crossrank index --help` names the kinds of files that are read.")
     if changes.passed_over:
         kinds = [
-            f"{count:,} {terminal.shown(suffix, 20) or 'without a suffix'}"
+            f"{count:,} {terminal.shown(suffix, 30) or 'without a suffix'}"
             for suffix, count in changes.passed_over.items()
         ]
         terminal.note(f"Not indexed, because such files are not read: {terminal.list_of(kinds, 5)}.")

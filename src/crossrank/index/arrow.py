@@ -1,4 +1,4 @@
-"""Rows of .csv and .parquet files, a block at a time."""
+"""Rows of .csv, .tsv and .parquet files, a block at a time."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def cell(text: str) -> Value:
 
 
 def read_csv(path: Path, rows: Rows) -> Iterator[Document]:
-    """One document a row. The first line names the columns; commas, semicolons and tabs separate them.
+    """One document a row. The first line names the columns; commas, semicolons and tabs separate them, in a .tsv
+    file tabs alone.
 
     Raises:
         ReadError: not UTF-8, no text column, a row larger than `Limits.row_bytes`, a quote that is not closed, or not a
@@ -190,7 +191,7 @@ def _header(path: Path) -> tuple[list[str], str]:
             if raw.strip() and (raw.count(b'"') % 2 == 0 or len(raw) >= _HEADER_BYTES):
                 break
     first = raw.lstrip(b"\r\n").decode()
-    separator = max(",;\t", key=first.count)
+    separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
     if not first.strip():
         raise ReadError(f"{path} is empty: nothing to index")
     _check_quotes(path, separator)
@@ -202,12 +203,12 @@ def _header(path: Path) -> tuple[list[str], str]:
 
 
 def _check_text_column(names: list[str], path: Path) -> None:
-    if len(set(names)) != len(names):
-        raise ReadError(f"{path} has two columns of the same name: rename one")
     if not {name.strip().lower() for name in names} & set(TEXT_FIELDS):
         raise ReadError(
             f"{path} has no text column: name it one of {', '.join(TEXT_FIELDS)} (its columns: {', '.join(names[:12])})"
         )
+    if len(set(names)) != len(names):
+        raise ReadError(f"{path} has two columns of the same name: rename one")
 
 
 def _check_quotes(path: Path, separator: str) -> None:

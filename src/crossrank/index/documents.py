@@ -67,7 +67,7 @@ class Limits:
 
     Attributes:
         file_bytes: a file that is one document (text, Markdown, HTML, PDF) larger than this is refused.
-        row_bytes: a row of a .jsonl or .csv file larger than this is refused; the rows after it are read.
+        row_bytes: a row of a .jsonl, .csv or .tsv file larger than this is refused; the rows after it are read.
         text_characters: text taken out of one PDF, whose compression could hide any amount.
         bad_rows: bad rows reported one by one for each file; the others are counted.
     """

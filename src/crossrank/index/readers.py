@@ -1,4 +1,4 @@
-"""Files and folders to documents. One file is one document; a row of a .jsonl, .csv or .parquet file is one too."""
+"""Files and folders to documents. A file is one document; a row of a .jsonl, .csv, .tsv or .parquet file is one too."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from crossrank.index.documents import Document, Failure, Limits, Markup
 from crossrank.index.headings import front_title
 from crossrank.index.html import declared_encoding, decoded
 from crossrank.index.html import to_text as html_to_text
-from crossrank.index.rows import Report, Rows, count_lines, read_jsonl
+from crossrank.index.rows import Report, Rows, count_lines, has_texts, read_jsonl
 from crossrank.unicode import valid_text
 
-# No .tsv: folders of judged sets hold their judgments in such files.
-ROW_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".csv", ".parquet")
+ROW_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".csv", ".tsv", ".parquet")
 MARKUP: dict[str, Markup] = {
     ".txt": "plain",
     **dict.fromkeys((".md", ".markdown"), "markdown"),
@@ -29,6 +28,8 @@ MARKUP: dict[str, Markup] = {
     **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
 }
 SUFFIXES = (*MARKUP, ".pdf", *ROW_SUFFIXES)
+TSV_WITHOUT_TEXT = ".tsv without a text column"
+"""What a walk passes over and why: judgments, runs and tables of numbers are kept in .tsv files, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Found:
         sources: what can be read.
         failures: what could not be reached.
         passed_over: how many files there are of kinds that are not read, by suffix ("" for names without one), the most
-            frequent first. Hidden ones and those below hidden folders are not counted.
+            frequent first; `TSV_WITHOUT_TEXT` is a kind. Hidden ones and those below hidden folders are not counted.
     """
 
     sources: tuple[Source, ...]
@@ -151,7 +152,9 @@ def find(paths: Sequence[str | Path]) -> Found:
 
     Folders are walked to the bottom. Hidden files and folders (whose names begin with a dot) are passed over, and files
     of other kinds, which are counted; a link is followed, and a file or folder reached a second time is not read again.
-    A folder in the BEIR layout (`corpus.jsonl` beside `queries.jsonl`, also `.gz`) gives its corpus, not its queries.
+    A folder in the BEIR layout (`corpus.jsonl` beside `queries.jsonl`, also `.gz` or `.tsv`) gives its corpus, not its
+    queries; and its judgments, as every .tsv file whose first line names no column of texts, are counted as of another
+    kind. Given by its own path, such a file is a failure.
 
     Raises:
         InputError: as `check`.
@@ -189,15 +192,21 @@ def _walk(
         subfolders[:] = sorted(
             name for name in subfolders if not name.startswith(".") and _is_new(Path(folder, name), seen, failures)
         )
-        queries = {"queries.jsonl", "queries.jsonl.gz"} if {"corpus.jsonl", "corpus.jsonl.gz"} & set(files) else set()
+        queries = _of_beir("queries") if _of_beir("corpus") & set(files) else set()
         for name in sorted(files):
             path = Path(folder, name)
             if name.startswith(".") or name in queries:
                 continue
             if suffix_of(path) not in SUFFIXES:
                 others[written(suffix_of(path))] += 1
+            elif suffix_of(path) == ".tsv" and not has_texts(path):
+                others[TSV_WITHOUT_TEXT] += 1
             elif _is_new(path, seen, failures):
                 sources.append(Source(path, written((Path(base) / path.relative_to(root)).as_posix())))
+
+
+def _of_beir(name: str) -> set[str]:
+    return {f"{name}{suffix}" for suffix in (".jsonl", ".jsonl.gz", ".tsv")}
 
 
 def _is_new(path: Path, seen: set[tuple[int, int]], failures: list[Failure]) -> bool:
@@ -244,7 +253,7 @@ def read(source: Source | str | Path, limits: Limits | None = None, report: Repo
     suffix = suffix_of(source.path)
     if source.has_rows:
         rows = Rows(source.name, written(source.path), limits, report or _raise)
-        if suffix == ".csv":
+        if suffix in (".csv", ".tsv"):
             from crossrank.index.arrow import read_csv
 
             yield from read_csv(source.path, rows)

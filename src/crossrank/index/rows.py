@@ -150,6 +150,17 @@ def count_lines(path: Path) -> int:
     return max(lines, 1)
 
 
+def has_texts(path: Path) -> bool:
+    """Whether the first line of a .tsv file names a column of texts. True also where nobody can tell: reading will."""
+    try:
+        with path.open("rb") as file:
+            first = next((line for line in iter(lambda: file.readline(2**16), b"") if line.strip()), b"")
+    except OSError:
+        return True
+    names = first.decode("utf-8-sig", "replace").split("\t")
+    return not {name.strip().strip('"').strip().lower() for name in names}.isdisjoint(TEXT_FIELDS)
+
+
 def _open(path: Path) -> BufferedReader:
     if path.suffix.lower() == ".gz":
         return cast(BufferedReader, gzip.open(path, "rb"))
