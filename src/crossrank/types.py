@@ -205,7 +205,7 @@ class Passage:
         text: what is read, without the title.
         title: read before the text when it is not empty.
         document: id of the document (often a file) that holds the passage.
-        metadata: the user's own fields; values are strings, numbers, booleans or None.
+        metadata: the user's own fields: strings, numbers, booleans or None; of an index, lists and mappings as JSON.
         place: where it begins; None when that is not known. Not compared.
 
     >>> Passage("7", "Up to 5 MB.", title="Uploads").scored_text
