@@ -353,6 +353,22 @@ def name_of(scorer: Scorer) -> str:
     return scorer.checkpoint.name if isinstance(scorer, PairScorer) else type(scorer).__name__
 
 
+def counter_of(scorers: Sequence[Scorer]) -> tuple[Callable[[str], int], str]:
+    """What counts the tokens of a text, the tokenizer of the last scorer that has one, and whose it is.
+
+    Raises:
+        InputError: none of them has a tokenizer.
+
+    >>> count, whose = counter_of([load_late()])
+    >>> count("Tea is hot."), whose
+    (4, 'the tokenizer of late')
+    """
+    scorer = next((scorer for scorer in reversed(scorers) if isinstance(scorer, PairScorer)), None)
+    if scorer is None:
+        raise InputError("no stage of this pipeline has a tokenizer: pass count=, a function from text to tokens")
+    return scorer.count, f"the tokenizer of {scorer.checkpoint.name}"
+
+
 def load_scorer(
     name: str | Path | None = None,
     *,

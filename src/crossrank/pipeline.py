@@ -20,7 +20,7 @@ from crossrank.embedder import load_embedder, own_name
 from crossrank.errors import CrossrankError, InputError
 from crossrank.evidence import Evidence, find
 from crossrank.fusion import RRF, Fusion, fusion_of
-from crossrank.lateinteraction import PairScorer, name_of, scorer_of
+from crossrank.lateinteraction import counter_of, name_of, scorer_of
 from crossrank.planner import Memory, depths, paced, plan
 from crossrank.relevance import Relevance, last_read, relevance_of
 from crossrank.retrieval.where import Where, among, once
@@ -246,15 +246,9 @@ class Pipeline:
         """
         check_k(tokens, "tokens")
         check_threshold(threshold)
-        scorer = next((stage.scorer for stage in reversed(self.stages) if isinstance(stage.scorer, PairScorer)), None)
+        counted_by = "a function of the caller"
         if count is None:
-            if scorer is None:
-                raise InputError(
-                    "no stage of this pipeline has a tokenizer: pass count=, a function from text to tokens"
-                )
-            count, counted_by = scorer.count, f"the tokenizer of {scorer.checkpoint.name}"
-        else:
-            counted_by = "a function of the caller"
+            count, counted_by = counter_of([stage.scorer for stage in self.stages])
         if isinstance(query, Answer) and where is not None:
             raise InputError("where is of a search, and this answer was found already: search(query, where=...)")
         answer = query if isinstance(query, Answer) else self.search(query, 10 if k is None else k, where=where)

@@ -13,14 +13,15 @@ from tokenizers import Tokenizer
 
 from crossrank.checkpoint import vocabulary
 from crossrank.errors import IndexFileError, InputError
+from crossrank.index import fitting
 from crossrank.index.build import Callback, Changes, Update
 from crossrank.index.documents import KINDS, Document, Kind, Limits
 from crossrank.index.lock import exclusive
-from crossrank.index.passages import LEAST, SIZE, Cut, check_sizes, passages_of
+from crossrank.index.passages import Cut, check_sizes, passages_of, usual_size
 from crossrank.index.records import FORMAT, Info, Settings, Where, language_named
 from crossrank.index.table import LOCK, TABLE, Table, make_folder
 from crossrank.tokenvectors import TokenEmbedder, TokenVectors
-from crossrank.types import Embedder, Passage, Ranking, ReportingEmbedder, Tokens
+from crossrank.types import Embedder, Passage, Ranking, Tokens
 
 T = TypeVar("T")
 
@@ -99,7 +100,7 @@ class Index:
             IndexFileError: the folder holds an index already (without `rebuild`), or something else.
             InputError: a size or overlap that cannot be kept, or an unknown language.
         """
-        size = _usual_size(embedder) if size is None else size
+        size = usual_size(embedder) if size is None else size
         check_sizes(size, overlap)
         language = language_named(language)
         path = Path(folder).expanduser()
@@ -210,13 +211,7 @@ class Index:
         Raises:
             IndexFileError: its fingerprint or width is another.
         """
-        made = self._table.settings
-        if (embedder.fingerprint, embedder.width) != (made.embedder, made.width):
-            raise IndexFileError(
-                f"the index {self._table.folder} was made with another embedder ({made.model or 'unnamed'}, "
-                f"{made.width} numbers, {made.embedder[:12]}) than this one ({embedder.width} numbers, "
-                f"{embedder.fingerprint[:12]}): load that one, or make the index anew with --rebuild (rebuild=True)"
-            )
+        fitting.check_embedder(self._table.folder, self._table.settings, embedder)
 
     def check_late(self, late: TokenEmbedder | None) -> None:
         """Refuse a late-interaction model other than the one whose token vectors are stored, or one too few or many.
@@ -224,15 +219,7 @@ class Index:
         Raises:
             IndexFileError: its fingerprint is another.
         """
-        made = self._table.settings
-        if ("" if late is None else late.fingerprint) != made.late:
-            told = "was made without token vectors, so leave --late (late=...) out"
-            if made.late:
-                model = f"a late-interaction model ({made.late_model or 'unnamed'}, {made.late[:12]})"
-                given = "none" if late is None else f"another ({late.fingerprint[:12]})"
-                told = f"holds token vectors of {model}; this update has {given}: give the same with --late (late=...)"
-            anew = "or make the index anew with --rebuild (rebuild=True)"
-            raise IndexFileError(f"the index {self._table.folder} {told}, {anew}")
+        fitting.check_late(self._table.folder, self._table.settings, late)
 
     def update(
         self,
@@ -303,11 +290,7 @@ class Index:
         self._table = Table.open(self._table.folder)
         self._table.complete()
         self.check_embedder(embedder)
-        if vocabulary.fingerprint(tokenizer) != self._table.settings.tokenizer:
-            raise IndexFileError(
-                f"the index {self._table.folder} holds token ids of another tokenizer: use the one it was made with, "
-                "or make the index anew with --rebuild (rebuild=True)"
-            )
+        fitting.check_tokenizer(self._table.folder, self._table.settings, tokenizer)
         if adds:
             self.check_late(late)
         return Update(self._table, embedder, cut or self.cutter(tokenizer), progress, late)
@@ -392,8 +375,3 @@ class Index:
 def _info(table: Table) -> Info:
     used = sum(file.stat().st_size for file in table.folder.rglob("*") if file.is_file())
     return Info.of(table.settings, len(table), len(table.documents()), used, table.version)
-
-
-def _usual_size(embedder: Embedder) -> int:
-    """Tokens of a passage unless a caller says otherwise."""
-    return max(min(SIZE, embedder.room), LEAST) if isinstance(embedder, ReportingEmbedder) else SIZE

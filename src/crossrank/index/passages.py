@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from crossrank.errors import InputError
 from crossrank.index.documents import Document, Markup
 from crossrank.index.headings import Section, sections
-from crossrank.types import Passage, Place
+from crossrank.types import Embedder, Passage, Place, ReportingEmbedder
 
 SIZE = 200
 """Tokens of a passage, at most, unless a caller says otherwise: with a query it fits one window of a cross-encoder."""
@@ -41,6 +41,11 @@ class Piece:
     title: str
     text: str
     start: int = 0
+
+
+def usual_size(embedder: Embedder) -> int:
+    """Tokens of a passage unless a caller says otherwise: never more than the embedder reads, if it says so."""
+    return max(min(SIZE, embedder.room), LEAST) if isinstance(embedder, ReportingEmbedder) else SIZE
 
 
 def check_sizes(size: int, overlap: int) -> None:

@@ -1,0 +1,48 @@
+"""Do these models fit an index? Its vectors and token ids mean nothing to others than those that made them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from crossrank.checkpoint import vocabulary
+from crossrank.errors import IndexFileError
+from crossrank.index.records import Settings
+from crossrank.tokenvectors import TokenEmbedder
+from crossrank.types import Embedder
+
+_ANEW = "make the index anew with --rebuild (rebuild=True)"
+
+
+def check_embedder(folder: Path, made: Settings, embedder: Embedder) -> None:
+    """See `Index.check_embedder`."""
+    if (embedder.fingerprint, embedder.width) != (made.embedder, made.width):
+        raise IndexFileError(
+            f"the index {folder} was made with another embedder ({made.model or 'unnamed'}, {made.width} numbers, "
+            f"{made.embedder[:12]}) than this one ({embedder.width} numbers, {embedder.fingerprint[:12]}): load that "
+            f"one, or {_ANEW}"
+        )
+
+
+def check_tokenizer(folder: Path, made: Settings, tokenizer: Tokenizer) -> None:
+    """Refuse a tokenizer whose ids are not those that are stored.
+
+    Raises:
+        IndexFileError: its fingerprint is another.
+    """
+    if vocabulary.fingerprint(tokenizer) != made.tokenizer:
+        raise IndexFileError(
+            f"the index {folder} holds token ids of another tokenizer: use the one it was made with, or {_ANEW}"
+        )
+
+
+def check_late(folder: Path, made: Settings, late: TokenEmbedder | None) -> None:
+    """See `Index.check_late`."""
+    if ("" if late is None else late.fingerprint) != made.late:
+        told = "was made without token vectors, so leave --late (late=...) out"
+        if made.late:
+            model = f"a late-interaction model ({made.late_model or 'unnamed'}, {made.late[:12]})"
+            given = "none" if late is None else f"another ({late.fingerprint[:12]})"
+            told = f"holds token vectors of {model}; this update has {given}: give the same with --late (late=...)"
+        raise IndexFileError(f"the index {folder} {told}, or {_ANEW}")
