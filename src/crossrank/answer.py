@@ -19,7 +19,8 @@ class Answer:
             after a stage of weight 1. Otherwise, as in the usual pipeline, they are a mix of standardized scores, whose
             0 is the mean of what the stage read: they compare within this answer, and with no other and no threshold.
             `Pipeline.relevance` gives probabilities, and `Trace.scores` of the stage's trace the logits themselves.
-        passages: their texts, in the same order.
+        passages: their texts, in the same order, as they were when the search began. What is made of an answer later (a
+            context, evidence, probabilities) is made of these, so that it does not matter what has become of the index.
         traces: every step, in order: each retriever, "fused" when there are several, "plan" when a budget left a stage
             out, each stage.
         seconds: wall-clock time of the whole query.

@@ -20,6 +20,7 @@ from crossrank.embedder import load_embedder, own_name
 from crossrank.errors import CrossrankError, InputError
 from crossrank.evidence import Evidence, find
 from crossrank.fusion import RRF, Fusion, fusion_of
+from crossrank.index import one_version
 from crossrank.lateinteraction import counter_of, name_of, scorer_of
 from crossrank.planner import Memory, depths, paced, plan
 from crossrank.relevance import Relevance, last_read, relevance_of
@@ -132,8 +133,7 @@ class Pipeline:
             _habits=dict(self._habits),
         )
         for turn in range(3):
-            found = made._retrieve("warm up", None)[-1].ranking
-            made._fetch(found.cut(10))
+            one_version(lambda: made._fetch(made._retrieve("warm up", None)[-1].ranking.cut(10)))
             if not turn:
                 # The first one opened files: no habit.
                 made._habits.clear()
@@ -149,6 +149,8 @@ class Pipeline:
 
     def search(self, query: str, k: int = 10, *, where: Where = None) -> Answer:
         """The `k` best documents for `query`; see `Answer.ranking` for what their scores are.
+
+        All that it reads of an index is of one version, whoever updates it meanwhile: `crossrank.index.one_version`.
 
         Args:
             query: what the user asks; of many, each is a call of its own, from threads if you like.
@@ -166,6 +168,9 @@ class Pipeline:
         if where is not None:
             return self.filtered(where).search(query, k)
         began = self.clock()
+        return one_version(lambda: self._search(query, k, began))
+
+    def _search(self, query: str, k: int, began: float) -> Answer:
         # The texts of the answer are fetched after the last stage, and in time.
         due = None if self.budget is None else began + self.budget - self._habits.get(_TEXTS, Habit(_FETCH)).most
         traces = self._retrieve(query, due)
@@ -229,7 +234,7 @@ class Pipeline:
         """The `k` best passages for a language model to answer from, within a budget of tokens.
 
         Args:
-            query: what the user asks; or an answer of `search`, whose passages are taken.
+            query: what the user asks; or an answer of `search`, whose passages are taken as they were found.
             tokens: the budget; see `crossrank.context.assemble`, also for the order.
             k: passages to choose from; 5 to 10 are usual. When absent 10, or all of an answer.
             count: tokens of a text, such as `lambda text: len(encoding.encode(text))` with tiktoken. When absent the
@@ -266,7 +271,8 @@ class Pipeline:
     def relevance(self, answer: Answer) -> Relevance:
         """How probable it is that each passage of an answer is relevant, as the last stage that read any says.
 
-        These are what a threshold is for; the scores of an answer are mostly a mix, see `Answer.ranking`.
+        These are what a threshold is for; the scores of an answer are mostly a mix, see `Answer.ranking`. This,
+        `evidence` and `context` go by the answer alone, whose documents may have been removed since.
         """
         return relevance_of(self.stages, answer.traces, answer.ranking.ids)
 

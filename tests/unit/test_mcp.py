@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from crossrank import index
 from crossrank.cli import root
 from crossrank.errors import InputError
 from crossrank.integrations.mcp import build
+from crossrank.retrieval.dense import DenseRetriever
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +149,31 @@ def test_search_sees_what_was_committed_since(
     assert len(call(server, "search", query="bread", k=3).structured_content["result"]) == 1
     made.add([index.Document("b", "more bread")], embedder, embedder.tokenizer)
     assert len(call(server, "search", query="bread", k=3).structured_content["result"]) == 2
+
+
+def test_a_search_that_begins_does_not_move_one_that_is_under_way(
+    tmp_path: Path, cross_encoder_folder: Path, bi_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tools run in threads over one index: the other search's refresh made this one fail, "has no passage"."""
+    embedder = crossrank.load_embedder(bi_encoder_folder, backend="fake")
+    made = index.Index.create(tmp_path / "i", embedder, embedder.tokenizer, model=str(bi_encoder_folder), size=40)
+    made.add([index.Document(name, "bread") for name in "ab"], embedder, embedder.tokenizer)
+    pipeline = crossrank.open_pipeline(tmp_path / "i", cross_encoder_folder, backend="fake")
+    assert isinstance(pipeline.store, index.Index)
+    refresh, real = pipeline.store.refresh, DenseRetriever.retrieved
+
+    def found(self: DenseRetriever, queries: Sequence[str], depth: int) -> Any:
+        ids = real(self, queries, depth)
+        made.remove(["b"], embedder, embedder.tokenizer)
+        refresh()
+        return ids
+
+    monkeypatch.setattr(DenseRetriever, "retrieved", found)
+    server = build(None, pipeline, refresh)
+    for known in (2, 1):
+        answer = call(server, "search", query="bread")
+        assert not answer.is_error, answer
+        assert len(answer.structured_content["result"]) == known
 
 
 def test_what_an_agent_can_cure_is_told(cross_encoder_folder: Path) -> None:

@@ -17,6 +17,7 @@ from crossrank.index import fitting
 from crossrank.index.build import Callback, Changes, Update
 from crossrank.index.documents import KINDS, Document, Kind, Limits
 from crossrank.index.lock import exclusive
+from crossrank.index.oneversion import held, lost
 from crossrank.index.passages import Cut, check_sizes, passages_of, usual_size
 from crossrank.index.records import FORMAT, Info, Settings, Where, language_named
 from crossrank.index.table import LOCK, TABLE, Table, make_folder
@@ -31,7 +32,9 @@ class Index:
 
     Reading is safe from many threads and processes, also while another process updates the index; one process at a time
     may write. An update removes versions that were replaced more than ten minutes before; who still reads one goes on
-    at the newest. Ids in a ranking are those of passages; equal scores are ordered by id. Damage: IndexFileError.
+    at the newest. Reads that belong together, such as ids and then their passages, are of one version within
+    `one_version`; a pipeline's searches are. Ids in a ranking are those of passages; equal scores are ordered by id.
+    Damage: IndexFileError.
 
     >>> import tempfile
     >>> import crossrank
@@ -165,14 +168,21 @@ class Index:
 
     def _read(self, read: Callable[[Table], T]) -> T:
         """What `read` gives; from the newest version when an update has removed the one that this index is at."""
+        table = self._at
         try:
-            if not (table := self._table).gone:
+            if not table.gone:
                 return read(table)
         except IndexFileError:
             if not table.behind:  # A version goes file by file, but at the newest an error is damage.
                 raise
         self._table = table.now()
+        lost(table.folder)  # What a query has found at one version it must not read at another.
         return self._read(read)
+
+    @property
+    def _at(self) -> Table:
+        """What is read: the version that the running query began with, or else the last that was seen."""
+        return held(self, self._table)
 
     def __len__(self) -> int:
         """Passages."""
@@ -234,7 +244,8 @@ class Index:
         """Make the index agree with the files below `paths`: new and changed documents are embedded, deleted ones go.
 
         What was indexed from elsewhere stays. A path that no longer exists but was indexed before is a deletion. Work
-        is committed as it goes; interrupted, this leaves the last commit, and the next call does the rest.
+        is committed as it goes; interrupted, this leaves the last commit, and the next call does the rest. Threads that
+        read this `Index` meanwhile see what was committed when the call ends.
 
         Args:
             paths: files and folders, see `readers.find`.
@@ -287,13 +298,16 @@ class Index:
     ) -> Update:
         """Take the lock, see the latest version, and check that the update fits the index."""
         stack.enter_context(exclusive(self._table.folder / LOCK))
+        # A table that is written to moves with every commit. Readers in other threads keep one that stands still.
+        writing = Table.open(self._table.folder)
+        writing.complete()
         self._table = Table.open(self._table.folder)
-        self._table.complete()
+        stack.callback(self.refresh)
         self.check_embedder(embedder)
-        fitting.check_tokenizer(self._table.folder, self._table.settings, tokenizer)
+        fitting.check_tokenizer(writing.folder, writing.settings, tokenizer)
         if adds:
             self.check_late(late)
-        return Update(self._table, embedder, cut or self.cutter(tokenizer), progress, late)
+        return Update(writing, embedder, cut or self.cutter(tokenizer), progress, late)
 
     def cutter(self, tokenizer: Tokenizer) -> Cut:
         """How documents of this index become passages."""
@@ -311,7 +325,7 @@ class Index:
     @property
     def tokenizer(self) -> str:
         """Fingerprint of the tokenizer whose ids `tokens` gives; see `checkpoint.vocabulary.fingerprint`."""
-        return self._table.settings.tokenizer
+        return self._at.settings.tokenizer
 
     def tokens(self, ids: Sequence[str]) -> Tokens:
         """Token ids of the passages' scored texts in the order of the ids, all of the passage side.
@@ -327,7 +341,7 @@ class Index:
     @property
     def late(self) -> str:
         """Fingerprint of the late-interaction model whose vectors `token_vectors` gives; "" when there are none."""
-        return self._table.settings.late
+        return self._at.settings.late
 
     def token_vectors(self, ids: Sequence[str]) -> TokenVectors:
         """Token vectors of the passages' scored texts in the order of the ids, float16.

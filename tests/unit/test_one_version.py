@@ -1,0 +1,335 @@
+"""A query reads one version of an index from beginning to end, whoever writes to it meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import crossrank
+from crossrank.cascade import Stage
+from crossrank.embedder import TextEmbedder
+from crossrank.errors import IndexFileError, InputError
+from crossrank.pipeline import Pipeline
+from crossrank.types import Ranking, Retriever
+
+pytest.importorskip("lance", reason="needs the search extra")
+
+from crossrank.index import Document, Index, Progress, one_version, table
+from crossrank.index.oneversion import held
+from crossrank.retrieval.bm25 import BM25Retriever
+from crossrank.retrieval.dense import DenseRetriever
+
+Change = Callable[[Index], object]
+
+TEXTS = {
+    "a": "bread is of yeast. A cat is a cat.",
+    "b": "planet. The bread in France is what it is.",
+    "c": "capital of bread: Paris. What is a capital?",
+    "d": "bread.",
+}
+
+
+@pytest.fixture
+def embedder(bi_encoder_folder: Path) -> TextEmbedder:
+    return crossrank.load_embedder(bi_encoder_folder, backend="fake")
+
+
+@pytest.fixture
+def index(tmp_path: Path, embedder: TextEmbedder, bi_encoder_folder: Path) -> Index:
+    """Three documents of one passage."""
+    made = Index.create(tmp_path / "index", embedder, embedder.tokenizer, model=str(bi_encoder_folder), size=40)
+    put(made, embedder, "old", "abc")
+    return made
+
+
+def put(index: Index, embedder: TextEmbedder, age: str, ids: str) -> None:
+    index.add([Document(id_, f"{age} {TEXTS[id_]}") for id_ in ids], embedder, embedder.tokenizer)
+
+
+class Between:
+    """A first stage after which something happens, once or more often."""
+
+    def __init__(self, retriever: Retriever, then: Callable[[], object], times: int = 1) -> None:
+        self._retriever, self._then = retriever, then
+        self.asked, self.times = 0, times
+
+    def retrieve(self, queries: Sequence[str], depth: int) -> list[Ranking]:
+        """As the retriever's."""
+        found = self._retriever.retrieve(queries, depth)
+        self.asked += 1
+        if self.asked <= self.times:
+            self._then()
+        return found
+
+
+def changes(embedder: TextEmbedder, monkeypatch: pytest.MonkeyPatch) -> dict[str, Change]:
+    """What may happen to the documents that a query has found, before it reads their texts."""
+
+    def another(index: Index) -> None:
+        writer = Index.open(index._table.folder)
+        writer.remove(["b", "c"], embedder, embedder.tokenizer)
+        put(writer, embedder, "new", "a")
+
+    def refreshed(index: Index) -> None:
+        # As `crossrank mcp` does it for another search that begins.
+        another(index)
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(index.refresh).result()
+
+    def tidied(index: Index) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(table, "_READ_FOR", 0.0)
+            another(index)
+
+    return {
+        "another process": another,
+        "a refresh": refreshed,
+        "a removal": lambda index: index.remove(["b", "c"], embedder, embedder.tokenizer),
+        "a replacement": lambda index: put(index, embedder, "new", "abc"),
+        "tidied away": tidied,
+    }
+
+
+CHANGES = ["another process", "a refresh", "a removal", "a replacement", "tidied away"]
+
+
+@pytest.fixture(params=CHANGES)
+def change(request: pytest.FixtureRequest, embedder: TextEmbedder, monkeypatch: pytest.MonkeyPatch) -> Change:
+    return changes(embedder, monkeypatch)[request.param]
+
+
+@pytest.fixture
+def tidied(embedder: TextEmbedder, monkeypatch: pytest.MonkeyPatch) -> Change:
+    """An update of another process that leaves one document, and nothing of the version before."""
+    return changes(embedder, monkeypatch)["tidied away"]
+
+
+def whole(index: Index, between: Between, embedder: TextEmbedder, *stages: Stage) -> Pipeline:
+    """A pipeline in which something happens when one of its retrievers has found its documents."""
+    retrievers: dict[str, Retriever] = {"bm25": between, "dense": DenseRetriever(index, embedder)}
+    return Pipeline(retrievers, index.passages, stages, store=index)
+
+
+def ages(texts: Sequence[str]) -> list[str]:
+    return sorted({text.split()[0] for text in texts})
+
+
+def test_an_update_between_ids_and_texts(
+    index: Index, embedder: TextEmbedder, change: Change, cross_encoder_folder: Path, request: pytest.FixtureRequest
+) -> None:
+    """It was an InputError, "the index has no passage", or the texts of one version in the order of another."""
+    gone = request.node.callspec.params["change"] == "tidied away"
+    reader = Index.open(index._table.folder)
+    between = Between(BM25Retriever(reader), lambda: change(reader))
+    stage = Stage(crossrank.load(cross_encoder_folder, backend="fake"))
+    made = whole(reader, between, embedder, stage)
+    answer = made.search("bread")
+    assert ages([passage.text for passage in answer]) == ["new" if gone else "old"]
+    assert sorted(answer.ranking.ids) == (["a"] if gone else ["a", "b", "c"])
+    assert {id_ for trace in answer.traces for id_ in trace.ranking.ids} == set(answer.ranking.ids)
+    assert between.asked == (2 if gone else 1), "the whole query again, and only where its version is gone"
+    # A pipeline lives long, and the next query sees what this index has seen.
+    reader.refresh()
+    assert "new" in ages([passage.text for passage in made.search("bread")]) or len(reader) == 1
+
+
+def test_the_same_through_a_context(index: Index, embedder: TextEmbedder, change: Change) -> None:
+    made = whole(index, Between(BM25Retriever(index), lambda: change(index)), embedder)
+    context = made.context("bread", 200, count=lambda text: len(text.split()))
+    assert len(ages([source.text for source in context.sources])) == 1
+    assert not context.left_out
+
+
+def test_an_answer_outlives_its_documents(
+    index: Index, embedder: TextEmbedder, tidied: Change, cross_encoder_folder: Path
+) -> None:
+    """What is asked of an answer afterwards, on another machine if need be, is told from the answer alone."""
+    stage = Stage(crossrank.load(cross_encoder_folder, backend="fake"))
+    made = whole(index, Between(BM25Retriever(index), lambda: None), embedder, stage)
+    answer = made.search("bread")
+
+    def told() -> tuple[Any, ...]:
+        kept = pickle.loads(pickle.dumps(answer))
+        return made.context(kept, 200), made.evidence(kept), made.relevance(kept), [one.text for one in kept]
+
+    before = told()
+    tidied(index)
+    index.refresh()
+    assert index.ids() == ["a"]
+    assert told() == before
+    assert [len(before[0].sources), len(before[1]), len(before[2].probabilities)] == [3, 3, 3]
+
+
+def test_a_stage_that_may_fail_is_asked_again(
+    index: Index, embedder: TextEmbedder, tidied: Change, cross_encoder_folder: Path
+) -> None:
+    """It fails for want of texts that only this version lacks, and its failure would be the answer."""
+    stages = (Stage(crossrank.load(cross_encoder_folder, backend="fake")),)
+    between = Between(BM25Retriever(index), lambda: None)
+    asked: list[int] = []
+
+    class Harmless(Between):
+        """What is read first is lost, all else seems to be there: versions go file by file."""
+
+        def retrieve(self, queries: Sequence[str], depth: int) -> list[Ranking]:
+            """As the retriever's."""
+            found = super().retrieve(queries, depth)
+            if self.asked == 1:
+                tidied(index)
+                with pytest.raises(IndexFileError, match="ask again"):
+                    index.passages(found[0].ids)
+                asked.append(len(found[0]))
+            return found
+
+    made = replace(whole(index, Harmless(between, lambda: None), embedder, *stages), on_error="keep")
+    made = replace(made, texts=lambda ids: [crossrank.Passage(id_, "kept elsewhere") for id_ in ids], store=None)
+    made = replace(made, retrievers={"bm25": made.retrievers["bm25"]})
+    answer = made.search("bread")
+    assert (asked, answer.ranking.ids, answer.failed) == ([3], ("a",), ())
+
+
+def test_a_budget_counts_from_the_first_try(index: Index, embedder: TextEmbedder, tidied: Change) -> None:
+    now = [0.0]
+
+    def later() -> None:
+        now[0] += 5.0
+        tidied(index)
+
+    made = replace(whole(index, Between(BM25Retriever(index), later), embedder), clock=lambda: now[0])
+    answer = made.search("bread")
+    assert (answer.seconds, ages([passage.text for passage in answer])) == (5.0, ["new"])
+
+
+def test_getting_ready_for_a_budget_is_a_query_too(index: Index, embedder: TextEmbedder, change: Change) -> None:
+    hurried = whole(index, Between(BM25Retriever(index), lambda: change(index)), embedder).within(10_000)
+    assert len(ages([passage.text for passage in hurried.search("bread")])) == 1
+
+
+def test_whoever_loses_two_versions_is_told(index: Index, embedder: TextEmbedder, tidied: Change) -> None:
+    def again() -> None:
+        tidied(index)
+        put(Index.open(index._table.folder), embedder, "old", "bc")
+
+    between = Between(BM25Retriever(index), again, times=9)
+    with pytest.raises(IndexFileError, match=r"updated during this query.*ask again"):
+        whole(index, between, embedder).search("bread")
+    assert between.asked == 2
+
+
+def test_other_errors_are_not_asked_again() -> None:
+    asked: list[int] = []
+
+    def ask() -> None:
+        asked.append(1)
+        raise InputError("no")
+
+    with pytest.raises(InputError, match="no"):
+        one_version(ask)
+    assert len(asked) == 1
+
+
+def test_a_query_within_a_query_is_a_part_of_it(index: Index, embedder: TextEmbedder) -> None:
+    def ask() -> list[list[str]]:
+        before = index.ids()
+        put(index, embedder, "new", "d")
+        with ThreadPoolExecutor(1) as thread:
+            other = thread.submit(index.ids).result()
+        return [before, one_version(index.ids), asyncio.run(asyncio.to_thread(index.ids)), other]
+
+    first, inner, same, other = one_version(ask)
+    assert first == inner == same == ["a", "b", "c"]
+    assert sorted(other) == sorted(index.ids()) == ["a", "b", "c", "d"]
+    assert held(index, "now") == "now", "nothing is kept when a query is over"
+
+
+def test_a_running_update_does_not_move_its_readers(
+    index: Index, embedder: TextEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table of an index that was updated moved with every commit, and a query in another thread with it."""
+    monkeypatch.setattr("crossrank.index.commits.COMMIT_SECONDS", 0.0)
+    seen: list[list[str]] = []
+
+    def progress(told: Progress) -> None:
+        seen.append(index.ids())
+
+    documents = [Document(id_, "more bread") for id_ in "defg"]
+    index.add(documents, embedder, embedder.tokenizer, progress)
+    assert seen
+    assert all(ids == ["a", "b", "c"] for ids in seen)
+    assert sorted(index.ids()) == list("abcdefg")
+
+
+# Under load.
+
+SENTENCE = "bread yeast paris france planet cat. "
+
+
+def generation(number: int) -> list[Document]:
+    """Documents whose passages all begin with the number of their version, and are more in one than in the next."""
+    return [Document(f"d{n}", f"{number}" * 3, f"g{number}") for n in range(2)] + [
+        Document("long", SENTENCE * (2 if number % 2 else 12), f"g{number}")
+    ]
+
+
+class Lengths:
+    """A scorer that reads texts."""
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """The characters of the text."""
+        return np.array([len(text) for _, text in pairs], dtype=np.float32)
+
+
+def test_queries_while_others_write(tmp_path: Path, embedder: TextEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 queries by two threads, while one thread commits through the same index, one moves it on, and versions that
+    were replaced live for a second only. No query fails, and none has texts of two versions."""
+    monkeypatch.setattr(table, "_READ_FOR", 1.0)
+    index = Index.create(tmp_path / "index", embedder, embedder.tokenizer, size=16)
+    index.add(generation(0), embedder, embedder.tokenizer)
+    done = threading.Event()
+
+    def write() -> int:
+        number = 0
+        while not done.is_set():
+            number += 1
+            index.add(generation(number), embedder, embedder.tokenizer)
+        return number
+
+    def move() -> None:
+        while not done.wait(0.002):
+            index.refresh()
+
+    # One is moved on all the time, the other only when its version is gone.
+    pipelines = [
+        Pipeline(
+            {"bm25": BM25Retriever(own), "dense": DenseRetriever(own, embedder)},
+            own.passages,
+            (Stage(Lengths()),),
+            store=own,
+        )
+        for own in (index, Index.open(tmp_path / "index"))
+    ]
+
+    def ask(number: int) -> tuple[int, list[str]]:
+        answer = pipelines[number % 2].search(f"bread {number}", k=50)
+        return len(answer.passages), sorted({passage.title for passage in answer})
+
+    with ThreadPoolExecutor(4) as threads:
+        writer, mover = threads.submit(write), threads.submit(move)
+        try:
+            answers = [future.result() for future in [threads.submit(ask, number) for number in range(100)]]
+        finally:
+            done.set()
+        assert writer.result() > 1
+        mover.result()
+    assert all(count > 2 and len(versions) == 1 for count, versions in answers), answers
+    assert len({versions[0] for _, versions in answers}) > 1, "the pipeline sees updates"
