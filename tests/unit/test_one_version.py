@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 import crossrank
+import serving
 from crossrank.cascade import Stage
 from crossrank.embedder import TextEmbedder
 from crossrank.errors import IndexFileError, InputError
@@ -28,6 +29,7 @@ from crossrank.index import Document, Index, Progress, one_version, table
 from crossrank.index.oneversion import held
 from crossrank.retrieval.bm25 import BM25Retriever
 from crossrank.retrieval.dense import DenseRetriever
+from crossrank.server import searching
 
 Change = Callable[[Index], object]
 
@@ -267,6 +269,60 @@ def test_a_running_update_does_not_move_its_readers(
     assert seen
     assert all(ids == ["a", "b", "c"] for ids in seen)
     assert sorted(index.ids()) == list("abcdefg")
+
+
+# Servers.
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Any]:
+    with serving.searching(tmp_path, documents=3) as made:
+        yield made
+
+
+def shrink(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process leaves document 0 alone, with another text, and nothing of the version before."""
+    with monkeypatch.context() as patch:
+        patch.setattr(table, "_READ_FOR", 0.0)
+        writer, embedder = Index.open(service.index._table.folder), service.embedder
+        writer.remove(["1", "2"], embedder, embedder.tokenizer)
+        writer.add([Document("0", "New paris.", metadata={"m": 1})], embedder, embedder.tokenizer)
+
+
+@pytest.mark.parametrize("step", ["dense", "_depth", "_reranked", "_probable"])
+def test_a_search_of_the_server(service: Any, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Each of its steps reads texts; the reply was 400, "the index has no passage"."""
+    asked: list[int] = []
+    place, name = (DenseRetriever, "retrieved") if step == "dense" else (searching, step)
+    real = getattr(place, name)
+
+    def first(*given: Any) -> Any:
+        made = real(*given) if step == "dense" else None
+        asked.append(1)
+        if len(asked) == 1:
+            shrink(service, monkeypatch)
+        return made if step == "dense" else real(*given)
+
+    monkeypatch.setattr(place, name, first)
+    body = {"query": "paris", "columns": 5, "evidence": True, "threshold": 0.0}
+    reply = serving.asked(service, "/search", body)
+    assert reply.status_code == 200, reply.text
+    assert [result["text"] for result in reply.json()["results"]] == ["New paris."]
+    assert len(asked) == 2
+
+
+def test_why_a_search_of_the_server_found_nothing(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The field was looked for in the version of another search."""
+    real = DenseRetriever.retrieved
+
+    def updated(self: DenseRetriever, queries: Sequence[str], depth: int) -> Any:
+        found = real(self, queries, depth)
+        service.index.add([Document("9", "paris", metadata={"m": 1})], service.embedder, service.embedder.tokenizer)
+        return found
+
+    monkeypatch.setattr(DenseRetriever, "retrieved", updated)
+    reply = serving.asked(service, "/search", {"query": "paris", "where": ["m>=1"]})
+    assert reply.json()["warnings"] == ["no passage has a value in the field 'm'"]
 
 
 # Under load.

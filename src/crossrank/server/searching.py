@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from crossrank import evidence
 from crossrank.cascade import Trace, mixed
 from crossrank.errors import InputError
 from crossrank.fusion import Scores
+from crossrank.index import one_version
 from crossrank.pipeline import MIX, Pipeline
 from crossrank.relevance import threshold_of
 from crossrank.retrieval.bm25 import BM25Retriever
@@ -23,7 +24,12 @@ from crossrank.server.service import Service
 from crossrank.server.tickets import Ticket, working
 from crossrank.types import Passage, Ranking, Retriever, Truncation
 
+if TYPE_CHECKING:
+    from crossrank.index import Index
+
 Texts = Callable[[Sequence[str]], Sequence[Passage]]
+First = tuple[Texts, Ranking, tuple[Trace, ...], tuple[str, ...]]
+"""Of a first stage: where its texts are, what it found, its steps, and why it found nothing."""
 
 # The cross-encoder's step, whatever its model is called.
 RERANKED = "reranked"
@@ -106,7 +112,7 @@ def foreseen(service: Service, asked: Search) -> int:
 
 
 def search(service: Service, asked: Search, ticket: Ticket) -> Found:
-    """The best passages of the service's index, or of the candidates that the request brings.
+    """The best passages of the service's index, at one version of it, or of the candidates that the request brings.
 
     Raises:
         InputError: no index.
@@ -116,33 +122,35 @@ def search(service: Service, asked: Search, ticket: Ticket) -> Found:
     """
     began, limit = time.monotonic(), _limit(service, asked.threshold)
     with working(ticket):
-        texts, (ranking, traces) = (
-            _first_stage(service, asked) if asked.documents is None else _candidates(service, asked, ticket)
+        return one_version(lambda: _search(service, asked, ticket, began, limit))
+
+
+def _search(service: Service, asked: Search, ticket: Ticket, began: float, limit: float | None) -> Found:
+    texts, ranking, traces, why = (
+        _first_stage(service, asked) if asked.documents is None else _candidates(service, asked, ticket)
+    )
+    ticket.check()
+    depth, notes = _depth(service, asked, ranking, texts, began)
+    if depth:
+        ranking, trace = _reranked(service, asked, ranking.cut(depth), ranking, texts, ticket)
+        traces = (*traces, trace)
+    final = ranking.cut(asked.k)
+    if limit is not None:
+        final, more = _probable(service, final, traces[-1].scores if depth else {}, limit)
+        notes = (*notes, *more)
+    named = dict.fromkeys(final.ids)
+    for trace in traces:
+        named.update(dict.fromkeys(trace.ranking.ids[: asked.columns]))
+    passages = dict(zip(named, texts(list(named)), strict=True)) if named else {}
+    started = time.monotonic()
+    spans: Sequence[tuple[int, int] | None] = [None] * len(final)
+    if asked.evidence and _time_left(asked, began) > 0:
+        shown = [passages[id_] for id_ in final.ids[:_MOST_EVIDENCE]]
+        found = evidence.find(
+            asked.query, shown, lambda pairs: service.score(pairs, ticket).scores, drops=False, most=_MOST_SENTENCES
         )
-        ticket.check()
-        depth, notes = _depth(service, asked, ranking, texts, began)
-        if asked.where and not len(ranking):
-            notes = (_why_nothing(service, asked.where),)
-        if depth:
-            ranking, trace = _reranked(service, asked, ranking.cut(depth), ranking, texts, ticket)
-            traces = (*traces, trace)
-        final = ranking.cut(asked.k)
-        if limit is not None:
-            final, more = _probable(service, final, traces[-1].scores if depth else {}, limit)
-            notes = (*notes, *more)
-        named = dict.fromkeys(final.ids)
-        for trace in traces:
-            named.update(dict.fromkeys(trace.ranking.ids[: asked.columns]))
-        passages = dict(zip(named, texts(list(named)), strict=True)) if named else {}
-        started = time.monotonic()
-        spans: Sequence[tuple[int, int] | None] = [None] * len(final)
-        if asked.evidence and _time_left(asked, began) > 0:
-            shown = [passages[id_] for id_ in final.ids[:_MOST_EVIDENCE]]
-            found = evidence.find(
-                asked.query, shown, lambda pairs: service.score(pairs, ticket).scores, drops=False, most=_MOST_SENTENCES
-            )
-            spans = [None if one is None else (one.start, one.stop) for one in found] + list(spans[len(found) :])
-    return Found(final, passages, traces, spans, depth, time.monotonic() - started, notes)
+        spans = [None if one is None else (one.start, one.stop) for one in found] + list(spans[len(found) :])
+    return Found(final, passages, traces, spans, depth, time.monotonic() - started, (*why, *notes))
 
 
 def _limit(service: Service, threshold: float | Literal["model"] | None) -> float | None:
@@ -171,7 +179,7 @@ def _probable(
     return kept, (f"passages left out: {', '.join(told)}",) if told else ()
 
 
-def _first_stage(service: Service, asked: Search) -> tuple[Texts, tuple[Ranking, tuple[Trace, ...]]]:
+def _first_stage(service: Service, asked: Search) -> First:
     index, embedder = service.latest()
     _check(asked.where)
     retrievers: dict[str, Retriever] = {
@@ -180,7 +188,8 @@ def _first_stage(service: Service, asked: Search) -> tuple[Texts, tuple[Ranking,
     }
     texts = index.passages
     answer = Pipeline(retrievers, texts, (), asked.depth, Scores()).search(asked.query, k=2 * asked.depth)
-    return texts, (answer.ranking, answer.traces)
+    why = (_why_nothing(index, asked.where),) if asked.where and not len(answer.ranking) else ()
+    return texts, answer.ranking, answer.traces, why
 
 
 def _check(where: Sequence[str]) -> None:
@@ -193,15 +202,14 @@ def _check(where: Sequence[str]) -> None:
         raise invalid(str(error), "where") from error
 
 
-def _why_nothing(service: Service, where: Sequence[str]) -> str:
+def _why_nothing(index: Index, where: Sequence[str]) -> str:
     """What the filter has to do with it: most often a field's name was mistyped."""
     from crossrank.index import filters
 
-    index, _ = service.latest()
     return filters.mistake(where, index.has_field) or "nothing was found with where; try without it"
 
 
-def _candidates(service: Service, asked: Search, ticket: Ticket) -> tuple[Texts, tuple[Ranking, tuple[Trace, ...]]]:
+def _candidates(service: Service, asked: Search, ticket: Ticket) -> First:
     """The request's own documents as given, and by the embedder where there is one."""
     passages = {passage.id: passage for passage in asked.documents or ()}
     ids = list(passages)
@@ -214,7 +222,7 @@ def _candidates(service: Service, asked: Search, ticket: Ticket) -> tuple[Texts,
         # The query was the first text, and is -1 in a trace.
         cuts = tuple(replace(cut, position=cut.position - 1) for cut in made.truncations)
         traces.append(Trace("dense", ranking, time.perf_counter() - began, {}, cuts))
-    return lambda ids: [passages[id_] for id_ in ids], (ranking, tuple(traces))
+    return lambda ids: [passages[id_] for id_ in ids], ranking, tuple(traces), ()
 
 
 def _reranked(
