@@ -42,6 +42,9 @@ expected-statuses = ["400", "401", "405", "406", "408", "413", "415", "422", "42
 [[operations]]
 include-path = ["/v1/score", "/v1/rerank"]
 checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "408", "413", "429", "503"]
+[[operations]]
+include-path = ["/v1/models/{name}"]
+checks.negative_data_rejection.expected-statuses = ["401", "404", "405"]
 """
 # Any request may bring headers that nobody has heard of, and a server passes them over (RFC 9110, section 5.1). Such
 # requests also name a deadline of 1 ms, so that they were refused on slow machines and failed the test on fast ones.
@@ -77,4 +80,4 @@ def test_it_does_what_its_description_says(server: Serving, tmp_path: Path) -> N
                "--suppress-health-check", "all", "--exclude-tag", "alias"]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    assert "Tested: 16" in done.stdout
+    assert "Tested: 17" in done.stdout

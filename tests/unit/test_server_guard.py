@@ -100,6 +100,46 @@ def test_metrics_and_the_log_call_a_path_by_its_name(service: Service, caplog: p
     assert [json.loads(record.getMessage())["path"] for record in caplog.records] == ["/v1/rerank", "other"]
 
 
+def raw(service: Service, door: Door, path: str, *headers: tuple[bytes, bytes]) -> tuple[int, bytes]:
+    """A request as a client that writes its own first line and headers sends it; status and body of the reply."""
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"",
+             "headers": list(headers), "root_path": "", "scheme": "http", "http_version": "1.0"}  # fmt: skip
+    asyncio.run(build(service, door).app(scope, receive, send))
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
+
+
+def test_a_client_of_http_1_0_comes_in_without_a_name(service: Service) -> None:
+    # It got 421 for all but the probes, as if it were a web page: which never leaves the Host header out.
+    local = Door.at("127.0.0.1", KEYS, ("search.example.com",))
+    for path in ("/metrics", "/info", "/v1/models"):
+        assert raw(service, local, path)[0] == 200
+        for name in (b"", b"evil.example"):
+            assert raw(service, local, path, (b"host", name))[0] == 421
+    # Whoever names a host of an address that others reach wants it to be named.
+    assert raw(service, Door.at("0.0.0.0", KEYS, ("search.example.com",)), "/metrics")[0] == 421
+    assert raw(service, Door.at("127.0.0.1", Keys(["a-secret-of-tests"])), "/metrics")[0] == 401
+
+
+def test_a_whole_address_in_the_first_line_is_understood(service: Service) -> None:
+    # RFC 9112, 3.2.2: it got 404. Its host counts, and not what the header says.
+    door, here = Door.at("127.0.0.1", KEYS), (b"host", b"localhost")
+    whole = raw(service, door, "http://localhost:7997/v1/models", (b"host", b"evil.example"))
+    assert whole == raw(service, door, "/v1/models", here) != (404, b"")
+    assert raw(service, door, "HTTPS://LocalHost", here)[0] == 200
+    for address in ("http://evil.example/v1/models", "http:///v1/models", "http://localhost@evil.example/v1/models"):
+        assert raw(service, door, address, here)[0] == 421, address
+    for path in ("ftp://localhost/v1/models", "http:/v1/models", "http://localhost/no-such-path"):
+        assert raw(service, door, path, here)[0] == 404, path
+
+
 def test_a_loopback_address_of_version_6(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     def resolved(host: str, *_: Any, **__: Any) -> list[Any]:
         return [(10, 1, 6, "", (host, 0, 0, 0))]
@@ -141,6 +181,27 @@ def test_web_pages_may_pass_on_what_clients_are_told_to(service: Service) -> Non
         "access-control-expose-headers"
     ]
     assert {"retry-after", "x-request-id"} <= set(exposed.split(", "))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        # OpenAI's client, as it is in a browser.
+        "authorization,content-type,openai-organization,openai-project,x-stainless-arch,x-stainless-lang,x-stainless-os,"
+        "x-stainless-package-version,x-stainless-retry-count,x-stainless-runtime,x-stainless-runtime-version,"
+        "x-stainless-timeout",
+        # Cohere's, and Voyage's, which is made by the same generator.
+        "authorization,content-type,x-client-name,x-fern-language,x-fern-runtime,x-fern-runtime-version,x-fern-sdk-name,"
+        "x-fern-sdk-version",
+    ],
+)
+def test_the_products_own_clients_are_let_in_from_a_page(service: Service, sent: str) -> None:
+    # They say in headers what they are, so that the browser's preflight got 400.
+    door = Door.at("127.0.0.1", KEYS, (), ("https://shop.example",))
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": sent}
+    assert ask(service, door, "OPTIONS", "/v1/embeddings", Origin="https://shop.example", **asked).status_code == 200
+    asked["Access-Control-Request-Headers"] += ",x-something-else"
+    assert ask(service, door, "OPTIONS", "/v1/embeddings", Origin="https://shop.example", **asked).status_code == 400
 
 
 @pytest.mark.parametrize(

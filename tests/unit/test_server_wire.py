@@ -301,6 +301,7 @@ def test_every_example_of_the_documentation_works(service: Service) -> None:
             content = about.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
             if path == "/search":
                 content["example"]["where"] = ["n>=2"]
+            path = path.replace("{name}", service.model)
             reply = ask(service, method.upper(), path, json=content.get("example"))
             assert reply.status_code == 200, (path, reply.text)
 
@@ -432,3 +433,18 @@ def test_names_of_fields_that_are_not_read_are_bounded_and_fit_a_header(service:
     assert ask(service, "POST", "/v2/rerank", json=unnamed).headers["x-crossrank-unread"] == '0, ""'
     reply = ask(service, "POST", "/v1/embeddings", json={"input": "paris", "input_type": "query"})
     assert reply.headers["x-crossrank-unread"] == "input_type"
+
+
+def test_one_model_is_told_as_the_list_tells_it(service: Service) -> None:
+    # OpenAI's client retrieves it, and got 404.
+    listed = ask(service, "GET", "/v1/models").json()["data"]
+    assert len(listed) == 2
+    for told in listed:
+        for path in ("/models", "/v1/models", "/infinity/models", "/vllm/v1/models", "/jina/v1/models"):
+            found = ask(service, "GET", f"{path}/{told['id']}").json()
+            # Each question makes a server of its own here.
+            assert found | {"created": 0} == told | {"created": 0}
+    for path in ("/v1/models/gpt-4", "/v1/models/a/b", "/v1/models/..%2F..%2Fetc"):
+        refused = ask(service, "GET", path)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (404, "model"), path
+        assert refused.json()["error"]["message"].startswith("no such model is served")

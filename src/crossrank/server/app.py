@@ -36,9 +36,17 @@ _LOG = logging.getLogger("crossrank.server")
 # Bytes of a reply that are handed over at once.
 _PART = 256 * 1024
 Handler = Callable[[Request], Awaitable[Response]]
+# What the products' own clients for JavaScript say of themselves in every request: nothing of it is read here, and a
+# browser sends none of their requests unless it is allowed. First OpenAI's, then Cohere's and Voyage's.
+_CLIENTS = (
+    "openai-organization", "openai-project", "x-stainless-arch", "x-stainless-helper-method", "x-stainless-lang",
+    "x-stainless-os", "x-stainless-package-version", "x-stainless-retry-count", "x-stainless-runtime",
+    "x-stainless-runtime-version", "x-stainless-timeout", "x-client-name", "x-fern-language", "x-fern-runtime",
+    "x-fern-runtime-version", "x-fern-sdk-name", "x-fern-sdk-version",
+)  # fmt: skip
 # Headers that web pages of the origins let in may send, and those that they may read.
 _ALLOWED = ("authorization", "content-type", "traceparent", "tracestate", "x-api-key", "x-crossrank-deadline-ms",
-            "x-request-id")  # fmt: skip
+            "x-request-id", *_CLIENTS)  # fmt: skip
 _EXPOSED = ("retry-after", "server-timing", "x-crossrank-score", "x-crossrank-truncated", "x-crossrank-unread",
             "x-request-id")  # fmt: skip
 
@@ -90,8 +98,10 @@ def build(service: Service, door: Door | None = None, traces: Traces | None = No
     )
     star.router.redirect_slashes = False
     watch = None if traces is None else traces.answered
-    clients = {route.path for route in posts} | set(dialects.MODELS)
-    guarded: Any = Guard(star, door, metrics, {route.path for route in routes}, watch, clients)
+    models = {f"{path}/{name}" for path in dialects.MODELS for name in service.names}
+    known = {route.path for route in routes} | models
+    clients = {route.path for route in posts} | set(dialects.MODELS) | models
+    guarded: Any = Guard(star, door, metrics, known, watch, clients)
     if door.origins:
         guarded = CORSMiddleware(
             guarded,
@@ -132,9 +142,14 @@ async def _no_route(request: Request, error: Exception) -> Response:
     told = {404: "no such path; see /docs", 405: f"{request.method} is not a method of this path; see /docs"}
     kind = "MethodNotAllowedError" if error.status_code == 405 else "NotFoundError"
     refusal = RefusedError(told.get(error.status_code, error.detail), error.status_code, kind)
+    return _refused(request, refusal, dict(error.headers or {}))
+
+
+def _refused(request: Request, refusal: RefusedError, headers: dict[str, str] | None = None) -> Response:
     call = request.scope["crossrank.call"]
+    call.facts["error"] = refusal.kind
     status, body = dialects.refuse_of(call.path)(refusal, call.id)
-    return _json(body, status, dict(error.headers or {}))
+    return _json(body, status, headers)
 
 
 def _json(payload: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -178,7 +193,6 @@ def _posts(answering: Answering) -> list[Route]:
 
 def _gets(service: Service, metrics: counting.Metrics, ready: Callable[[], bool], keyed: bool) -> list[Route]:
     created = int(time.time())
-    names = [name for name in (service.model, service.embedding_model) if name]
     description = openapi.document(service, keyed)
 
     async def health(request: Request) -> Response:
@@ -189,7 +203,15 @@ def _gets(service: Service, metrics: counting.Metrics, ready: Callable[[], bool]
         return _json({"ready": now}, 200 if now else 503, {} if now else {"Retry-After": "1"})
 
     async def models(request: Request) -> Response:
-        return _json(openai.models(names, created))
+        return _json(openai.models(service.names, created))
+
+    async def model(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in service.names:
+            refusal = RefusedError("no such model is served; GET /v1/models lists those that are", 404, "NotFoundError",
+                                   "model")  # fmt: skip
+            return _refused(request, refusal)
+        return _json(openai.model(name, created))
 
     async def info(request: Request) -> Response:
         return _json(openapi.info(service))
@@ -203,6 +225,8 @@ def _gets(service: Service, metrics: counting.Metrics, ready: Callable[[], bool]
     gets: dict[str, Handler] = {
         "/health": health, "/ready": is_ready, "/info": info, "/metrics": numbers, "/openapi.json": described,
         **dict.fromkeys(dialects.MODELS, models),
+        # A name of the hub holds a slash.
+        **dict.fromkeys((f"{path}/{{name:path}}" for path in dialects.MODELS), model),
     }  # fmt: skip
     return [Route(path, handler) for path, handler in gets.items()]
 

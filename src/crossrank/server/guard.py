@@ -34,6 +34,8 @@ _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _PORTS = {"http": 80, "https": 443}
 _NAME = re.compile(r"[a-z0-9._:-]+")
 _SLASHES = re.compile(r"/{2,}")
+# What stands before the path where a request's first line holds a whole address.
+_ABSOLUTE = re.compile(r"https?://(?P<host>[^/]*)", re.IGNORECASE)
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 # Nothing from elsewhere may be loaded, and nobody may frame the page.
 _HEADERS = (
@@ -57,11 +59,14 @@ class Door:
         hosts: names that a Host header may have; empty allows all. On a loopback address it keeps out web pages that
             point a name of their own at it.
         origins: web pages elsewhere that may call this server from a browser; none by default.
+        nameless: whether a request without a Host header may come in where `hosts` names some. Only programs that speak
+            HTTP/1.0 send none: a browser always does, so no web page comes in this way.
     """
 
     keys: Keys = field(default_factory=lambda: Keys([]))
     hosts: Collection[str] = ()
     origins: Collection[str] = ()
+    nameless: bool = False
 
     @classmethod
     def at(cls, host: str, keys: Keys, hosts: Collection[str] = (), origins: Collection[str] = ()) -> Door:
@@ -76,14 +81,14 @@ class Door:
         named = [_name(one) for one in hosts]
         if "" in named:
             raise InputError("--allow-host takes the name that clients call, such as search.example.com")
-        if on_loopback(host):
+        local = on_loopback(host)
+        if local:
             named += [_name(one) for one in (host, *_addresses(host))]
-        return cls(keys, (*_THIS_MACHINE, *named) if named else (), tuple(map(_origin, origins)))
+        return cls(keys, (*_THIS_MACHINE, *named) if named else (), tuple(map(_origin, origins)), local)
 
     def refusal(self, call: Call, method: str) -> RefusedError | None:
         """Why a request may not come in; None lets it in."""
-        host = _name(call.header("host") or "")
-        if self.hosts and host not in self.hosts and call.path not in _PROBES:
+        if call.path not in _PROBES and not self._called_right(call.header("host")):
             return RefusedError("this server is not called by that name; see --allow-host", 421, "HostError")
         origin, called = call.header("origin"), call.header("host") or ""
         if origin is not None and method != "OPTIONS" and not self._knows(origin, called):
@@ -98,6 +103,11 @@ class Door:
         if not opened and not self.keys.admit(call.header("authorization"), call.header("x-api-key")):
             return RefusedError("an API key is needed: Authorization: Bearer KEY", 401, "AuthenticationError")
         return None
+
+    def _called_right(self, host: str | None) -> bool:
+        if not self.hosts or (host is None and self.nameless):
+            return True
+        return _name(host or "") in self.hosts
 
     def _knows(self, origin: str, host: str) -> bool:
         if origin in self.origins or "*" in self.origins:
@@ -141,6 +151,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = _origin_form(scope)
         if (meant := _SLASHES.sub("/", scope["path"]).rstrip("/")) in self._clients:
             # Before the door is asked, so that all that follows sees one path.
             scope = {**scope, "path": meant}
@@ -192,6 +203,18 @@ class Guard:
             ACCESS.info(json.dumps(line))
         if self._watch is not None:
             self._watch(call, line)
+
+
+def _origin_form(scope: Any) -> Any:
+    """The request as it is without an address in its first line, which proxies send and every server has to take:
+    `POST http://localhost/v1/rerank HTTP/1.1`. Its host then counts, whatever the Host header says (RFC 9112, 3.2.2).
+    """
+    found = _ABSOLUTE.match(scope["path"])
+    if found is None:
+        return scope
+    host = found["host"].encode("latin-1", "replace")
+    headers = [(b"host", host), *(pair for pair in scope["headers"] if pair[0] != b"host")]
+    return {**scope, "path": scope["path"][found.end() :] or "/", "headers": headers}
 
 
 def _call(scope: Any, receive: Any) -> Call:

@@ -15,6 +15,7 @@ _ERRORS = {
     400: "A field is wrong; `error.param` names it.",
     401: "An API key is needed.",
     403: "Web pages from elsewhere may not call this server; see --cors.",
+    404: "No such model is served.",
     408: "The body came too slowly.",
     413: "More than one request may have.",
     415: "The body is compressed or in another encoding than JSON's.",
@@ -34,7 +35,7 @@ def document(service: Service, keyed: bool = False) -> dict[str, Any]:
         service: what is served.
         keyed: whether a key is needed.
     """
-    paths = _posts(service) | _gets()
+    paths = _posts(service) | _gets(service.names)
     for path, other in _aliases().items():
         if other in paths and path not in paths:
             paths[path] = {
@@ -112,7 +113,7 @@ def _aliases() -> dict[str, str]:
         (dialects.SCORE, "/v1/score"), (dialects.EMBED, "/v1/embeddings"), (dialects.MODELS, "/v1/models"),
     ):  # fmt: skip
         made |= dict.fromkeys(paths, other)
-    return made
+    return made | {f"{path}/{{name}}": "/v1/models/{name}" for path in dialects.MODELS}
 
 
 def _schema_of(dialect: Dialect) -> dict[str, Any]:
@@ -153,15 +154,16 @@ def _post(limit: float, about: str, schema: Mapping[str, Any], reply: Mapping[st
                     "description": "Best first, unless said otherwise.",
                     "content": {"application/json": {"schema": reply}},
                 },
-                **_failures(*_ERRORS),
+                **_failures(*(status for status in _ERRORS if status != 404)),
             },
         }
     }
 
 
-def _gets() -> dict[str, Any]:
+def _gets(names: Sequence[str]) -> dict[str, Any]:
     about = {
-        "/v1/models": "The models that are served.", "/info": "Models, index and limits.",
+        "/v1/models": "The models that are served.", "/v1/models/{name}": "One of the models that are served.",
+        "/info": "Models, index and limits.",
         "/health": "200 while the process lives.", "/ready": "200 when models are warm and no shutdown has begun.",
         "/metrics": "Prometheus' text format.",
     }  # fmt: skip
@@ -172,6 +174,9 @@ def _gets() -> dict[str, Any]:
             "summary": summary,
             "responses": {"200": {"description": summary, "content": {kind: {}}}, **_failures(401, 403, 421)},
         }
+        if path.endswith("{name}"):
+            operation["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": {"enum": [*names]}}]
+            operation["responses"] |= _failures(404)
         if path in ("/health", "/ready"):
             operation["security"] = []
         if path == "/ready":

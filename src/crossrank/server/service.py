@@ -81,6 +81,11 @@ class Service:
         self.fingerprint = scorer.fingerprint
         self._tokenizer: Tokenizer = scorer.checkpoint.tokenizer()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The models that are served, the cross-encoder first."""
+        return tuple(name for name in (self.model, self.embedding_model) if name)
+
     def start(self) -> None:
         """Start the scheduler, warm the models up, and choose the size of a batch by how fast they are here."""
         self.scheduler.start()

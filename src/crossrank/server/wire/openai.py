@@ -101,5 +101,13 @@ def models(names: Sequence[str], created: int) -> dict[str, Any]:
     >>> models(["small"], 0)["data"][0]["id"]
     'small'
     """
-    entries = [{"id": name, "object": "model", "created": created, "owned_by": "crossrank"} for name in names]
-    return {"object": "list", "data": entries}
+    return {"object": "list", "data": [model(name, created) for name in names]}
+
+
+def model(name: str, created: int) -> dict[str, Any]:
+    """One model, as the list has it.
+
+    >>> model("small", 0)["object"]
+    'model'
+    """
+    return {"id": name, "object": "model", "created": created, "owned_by": "crossrank"}
