@@ -103,6 +103,14 @@ class RemoteEmbedder:
             self._width = len(self._asked(["width"])[0])
         return self._width
 
+    def expect(self, width: int) -> None:
+        """Take this for the width unless one is known: that of an index which this embedder has made.
+
+        So nobody waits for a vector to learn it, and vectors of another width are refused.
+        """
+        with self._lock:
+            self._width = self._width or width
+
     def embed(self, texts: Iterable[str]) -> NDArray[np.float32]:
         """Unit vectors, shape (n, width), in the order of the texts.
 

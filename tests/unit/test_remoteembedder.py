@@ -246,11 +246,18 @@ def test_an_index_made_through_an_address_is_served(
             refused = CliRunner().invoke(root, (command, *model, "--embedder", remote.name))
             assert (refused.exit_code, "INDEX" in refused.output) == (2, True)
         engine = ("fake", "auto", "auto", None)
+        del api.requests[:]
+        down.append(True)
         service = serve._service(
             tmp_path / "index", str(cross_encoder_folder), remote.name, engine, False, Limits(), 1024
         )
         service.start()
         try:
+            # It did not start while the address was down, and reranked nothing either.
+            assert not api.requests
+            assert asked(service, "/search", {"query": "hot tea"}).status_code == 503
+            assert asked(service, "/v2/rerank", {"query": "tea", "documents": ["hot tea"]}).status_code == 200
+            down.clear()
             del api.requests[:]
             found = asked(service, "/search", {"query": "hot tea", "rerank": False})
             assert [one["document"] for one in found.json()["results"]] == ["tea", "bread"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import crossrank
 import serving
 from crossrank.server.app import build
+from crossrank.server.searching import Search, foreseen
 from crossrank.server.service import Service
 
 
@@ -156,3 +158,15 @@ def test_a_threshold_that_cannot_be_held_is_refused(service: Service, small: Ser
     plain.scorer = copy.copy(service.scorer)
     plain.scorer.checkpoint = replace(plain.scorer.checkpoint, activation="identity")
     assert "no probabilities" in ask(plain, **asked, threshold=0.5).json()["message"]
+
+
+def test_the_event_loop_does_not_read_the_index(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A folder on a network that hung held up /health: a search was foreseen by counting the passages.
+    def counted(index: Any) -> int:
+        assert threading.current_thread() is not threading.main_thread()
+        return counts(index)
+
+    counts = type(service.index).__len__
+    monkeypatch.setattr(type(service.index), "__len__", counted)
+    assert ask(service, query="paris").json()["results"]
+    assert foreseen(service, Search("paris")) > foreseen(service, Search("paris", depth=1))

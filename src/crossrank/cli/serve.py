@@ -158,6 +158,9 @@ def _service(
     if remote is None and not no_embed:
         local = crossrank.load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)
     if index is not None and (made := remote or local) is not None:
+        if remote is not None and remote.fingerprint == (about := index.info()).embedder:
+            # Without a request: while the address is down all but the search of the index is answered.
+            remote.expect(about.width)
         index.check_embedder(made)
     return Service(scorer, local, index, limits, batch_tokens, remote)
 

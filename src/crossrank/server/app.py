@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from crossrank import extras
 from crossrank.server import metrics as counting
 from crossrank.server import openapi, page
+from crossrank.server.about import About
 from crossrank.server.answering import Answering, Understand, encoded
 from crossrank.server.guard import Door, Guard
 from crossrank.server.limits import Gate
@@ -78,7 +79,7 @@ def build(service: Service, door: Door | None = None, traces: Traces | None = No
     metrics, gate = counting.Metrics(), Gate(service.limits, service.scheduler)
     metrics.watch(gate, service.scheduler)
     service.scheduler.on_batch = metrics.computed
-    answering = Answering(service, gate, metrics)
+    answering, about = Answering(service, gate, metrics), About(service)
     state = {"leaving": False}
 
     def leave() -> None:
@@ -87,14 +88,16 @@ def build(service: Service, door: Door | None = None, traces: Traces | None = No
     posts = _posts(answering)
     routes = [
         *posts,
-        *_gets(service, metrics, lambda: service.ready and not state["leaving"], len(door.keys) > 0),
+        *_gets(service, about, metrics, lambda: service.ready and not state["leaving"], len(door.keys) > 0),
         *_page(),
     ]
     # A redirect would send clients to http, which a proxy in front may not even answer, and many clients do not follow
     # one with a body. So the guard reads slashes too many as what was meant, and only in what clients join from an
     # address of the user's: /metrics and the like keep one spelling, which a rule of a proxy may be about.
     star = Starlette(
-        routes=routes, lifespan=_lifespan(service, answering, traces), exception_handlers={HTTPException: _no_route}
+        routes=routes,
+        lifespan=_lifespan(service, answering, about, traces),
+        exception_handlers={HTTPException: _no_route},
     )
     star.router.redirect_slashes = False
     watch = None if traces is None else traces.answered
@@ -113,7 +116,7 @@ def build(service: Service, door: Door | None = None, traces: Traces | None = No
     return Built(guarded, gate, leave)
 
 
-def _lifespan(service: Service, answering: Answering, traces: Traces | None) -> Callable[[Any], Any]:
+def _lifespan(service: Service, answering: Answering, about: About, traces: Traces | None) -> Callable[[Any], Any]:
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
         if traces is not None:
@@ -125,6 +128,7 @@ def _lifespan(service: Service, answering: Answering, traces: Traces | None) -> 
         await asyncio.wait({warming})
         await asyncio.to_thread(service.stop)
         await asyncio.to_thread(answering.close)
+        about.close()
         if traces is not None:
             await asyncio.to_thread(traces.stop)
 
@@ -191,7 +195,9 @@ def _posts(answering: Answering) -> list[Route]:
     ]
 
 
-def _gets(service: Service, metrics: counting.Metrics, ready: Callable[[], bool], keyed: bool) -> list[Route]:
+def _gets(
+    service: Service, about: About, metrics: counting.Metrics, ready: Callable[[], bool], keyed: bool
+) -> list[Route]:
     created = int(time.time())
     description = openapi.document(service, keyed)
 
@@ -214,7 +220,7 @@ def _gets(service: Service, metrics: counting.Metrics, ready: Callable[[], bool]
         return _json(openai.model(name, created))
 
     async def info(request: Request) -> Response:
-        return _json(openapi.info(service))
+        return _json(await about.told())
 
     async def numbers(request: Request) -> Response:
         return Response(metrics.text(), media_type=counting.CONTENT_TYPE)

@@ -1,4 +1,4 @@
-"""What the server says about itself: its OpenAPI description, made from the dialects, and `/info`."""
+"""The OpenAPI description of the server, made from the dialects."""
 
 from __future__ import annotations
 
@@ -163,7 +163,8 @@ def _post(limit: float, about: str, schema: Mapping[str, Any], reply: Mapping[st
 def _gets(names: Sequence[str]) -> dict[str, Any]:
     about = {
         "/v1/models": "The models that are served.", "/v1/models/{name}": "One of the models that are served.",
-        "/info": "Models, index and limits.",
+        "/info": "Models, index and limits. index is null where there is none, and where it cannot be read: then "
+        "index_error says so.",
         "/health": "200 while the process lives.", "/ready": "200 when models are warm and no shutdown has begun.",
         "/metrics": "Prometheus' text format.",
     }  # fmt: skip
@@ -187,39 +188,3 @@ def _gets(names: Sequence[str]) -> dict[str, Any]:
 
 def _failures(*statuses: int) -> dict[str, Any]:
     return {str(status): {"description": _ERRORS[status], "content": _ERROR_REPLY} for status in statuses}
-
-
-def info(service: Service) -> dict[str, Any]:
-    """Models, index and limits; also the names under which TEI's clients look for them."""
-    limits, scorer = service.limits, service.scorer
-    made: dict[str, Any] = {
-        "version": __version__,
-        "model": {
-            "name": service.model,
-            "fingerprint": service.fingerprint,
-            "backend": scorer.backend.name,
-            "max_length": scorer.checkpoint.max_length,
-            "probability": service.score_kind,
-        },
-        "embedder": None,
-        "index": None,
-        "limits": {
-            "body_bytes": limits.body, "documents": limits.documents, "tokens": limits.tokens,
-            "requests": limits.requests, "seconds": limits.seconds, "most_seconds": limits.most_seconds,
-            "batch_tokens": service.scheduler.batch_tokens,
-        },
-        "model_id": service.model,
-        "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
-        "max_concurrent_requests": limits.requests,
-        "max_input_length": scorer.checkpoint.max_length,
-        "max_batch_tokens": service.scheduler.batch_tokens,
-        "max_client_batch_size": limits.documents,
-    }  # fmt: skip
-    if service.embedder is not None:
-        made["embedder"] = {
-            "name": service.embedding_model, "width": service.embedder.width,
-            "max_length": service.embedder.max_length, "fingerprint": service.embedder.fingerprint,
-        }  # fmt: skip
-    if service.index is not None:
-        made["index"] = {"passages": len(service.index)}
-    return made

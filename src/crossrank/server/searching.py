@@ -103,8 +103,8 @@ def foreseen(service: Service, asked: Search) -> int:
     embedded = 0
     if service.embedder is not None:
         embedded = estimate([("", text) for text in (asked.query, *texts)], Reach(0, service.embedder.max_length))
-    if asked.documents is None and service.index is not None:
-        texts = (_PASSAGE,) * min(asked.depth, len(service.index))
+    if asked.documents is None:
+        texts = (_PASSAGE,) * min(asked.depth, service.passages)
     read = estimate([(asked.query, text) for text in texts[: asked.depth]], service.reach()) if asked.mix else 0
     if asked.budget is not None and service.scheduler.rate > 0:
         read = min(read, int(asked.budget * service.scheduler.rate))

@@ -74,6 +74,8 @@ class Service:
         if self.embedder is not None:
             self.embedder.backend = Shared(self.embedder.backend, self.scheduler)
         self.index = index
+        # As many as there were at the last search: to count them reads the folder, and the event loop must not.
+        self.passages = 0 if index is None else len(index)
         self.asker: Embedder | None = asker or self.embedder
         self.model = _public(scorer.checkpoint.name)
         self.embedding_model = _public(embedder.checkpoint.name) if embedder is not None else None
@@ -204,7 +206,7 @@ class Service:
         index = self.index.latest()
         if index is not self.index:
             index.check_embedder(self.asker)
-            self.index = index
+            self.index, self.passages = index, len(index)
         return index, self.asker
 
 

@@ -149,7 +149,7 @@ async function tell() {
     const info = await call("/info");
     const passages = info.index ? `, ${info.index.passages.toLocaleString("en")} passages` : "";
     $("about").textContent = `${info.model.name} on ${info.model.backend}${passages}`;
-    if (!info.index && source() === "index") {
+    if (!info.index && !info.index_error && source() === "index") {
       document.querySelector("input[value=index]").disabled = true;
       document.querySelector("input[value=pasted]").checked = true;
       changeSource();

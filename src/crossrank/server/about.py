@@ -1,0 +1,93 @@
+"""`GET /info`: models, index and limits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from crossrank import __version__
+from crossrank.server.service import Service
+
+_LOG = logging.getLogger("crossrank.server")
+# Seconds that one reply waits for the index: a folder on a network may not answer at all.
+_PATIENCE = 5.0
+
+
+class About:
+    """What a service is. The index is looked at in a thread, one at a time, so that a folder that hangs holds no more.
+
+    Args:
+        service: what is told about.
+        patience: seconds to wait for the index.
+    """
+
+    def __init__(self, service: Service, patience: float = _PATIENCE) -> None:
+        self._service = service
+        self._patience = patience
+        self._threads = ThreadPoolExecutor(1, "crossrank-info")
+        self._looking: asyncio.Future[dict[str, Any]] | None = None
+        self._logged = ""
+
+    def close(self) -> None:
+        """End the thread; nobody waits for it."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def told(self) -> dict[str, Any]:
+        """Models, limits, and the index at its last commit; null and the reason where it cannot be read."""
+        made = _info(self._service)
+        if self._service.index is None:
+            return made
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().run_in_executor(self._threads, self._index)
+        try:
+            return made | await asyncio.wait_for(asyncio.shield(self._looking), self._patience)
+        except asyncio.TimeoutError:
+            return made | {"index_error": f"the index did not answer within {self._patience:.3g} s"}
+
+    def _index(self) -> dict[str, Any]:
+        try:
+            return {"index": {"passages": len(self._service.latest()[0])}}
+        except Exception as error:
+            # Its message names the folder, which is for the log alone; and there once, however often somebody asks.
+            if str(error) != self._logged:
+                self._logged = str(error)
+                _LOG.error("the index cannot be told about: %s", error)
+            return {
+                "index_error": "the index cannot be read, or is of another embedder now; the server's log says more"
+            }
+
+
+def _info(service: Service) -> dict[str, Any]:
+    """Models and limits; also the names under which TEI's clients look for them."""
+    limits, scorer = service.limits, service.scorer
+    made: dict[str, Any] = {
+        "version": __version__,
+        "model": {
+            "name": service.model,
+            "fingerprint": service.fingerprint,
+            "backend": scorer.backend.name,
+            "max_length": scorer.checkpoint.max_length,
+            "probability": service.score_kind,
+        },
+        "embedder": None,
+        "index": None,
+        "limits": {
+            "body_bytes": limits.body, "documents": limits.documents, "tokens": limits.tokens,
+            "requests": limits.requests, "seconds": limits.seconds, "most_seconds": limits.most_seconds,
+            "batch_tokens": service.scheduler.batch_tokens,
+        },
+        "model_id": service.model,
+        "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
+        "max_concurrent_requests": limits.requests,
+        "max_input_length": scorer.checkpoint.max_length,
+        "max_batch_tokens": service.scheduler.batch_tokens,
+        "max_client_batch_size": limits.documents,
+    }  # fmt: skip
+    if service.embedder is not None:
+        made["embedder"] = {
+            "name": service.embedding_model, "width": service.embedder.width,
+            "max_length": service.embedder.max_length, "fingerprint": service.embedder.fingerprint,
+        }  # fmt: skip
+    return made

@@ -1,0 +1,79 @@
+"""`GET /info`: what it says of an index that changes, is lost, or does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from crossrank.server.about import About
+from crossrank.server.app import build
+from crossrank.server.service import Service
+from serving import searching
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    pytest.importorskip("lance", reason="the index needs the search extra")
+    with searching(tmp_path, documents=3) as made:
+        yield made
+
+
+def info(service: Service) -> dict[str, Any]:
+    async def asked() -> httpx.Response:
+        transport = httpx.ASGITransport(app=build(service).app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.get("/info")
+
+    reply = asyncio.run(asked())
+    assert reply.status_code == 200
+    made: dict[str, Any] = reply.json()
+    return made
+
+
+def test_it_counts_the_last_commit(service: Service, tmp_path: Path) -> None:
+    # It told the old number until somebody searched.
+    from crossrank.index import Document, Index
+
+    assert info(service)["index"] == {"passages": 3}
+    assert service.embedder is not None
+    Index.open(tmp_path / "index").add([Document("new", "Tea is hot.")], service.embedder, service.embedder.tokenizer)
+    assert info(service)["index"] == {"passages": 4}
+    assert "index_error" not in info(service)
+
+
+def test_an_index_that_cannot_be_read_is_said_to_be_so(
+    service: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # It was a 500 in plain text, and a traceback in the log.
+    (tmp_path / "index").rename(tmp_path / "gone")
+    told = info(service)
+    assert (told["index"], str(tmp_path) in told["index_error"]) == (None, False)
+    assert told["model"]["name"] == service.model
+    assert [str(tmp_path) in record.getMessage() for record in caplog.records] == [True]
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def test_a_folder_that_does_not_answer_holds_up_nothing(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+
+    def hang() -> Any:
+        looks.append(time.monotonic())
+        time.sleep(0.5)
+
+    monkeypatch.setattr(service, "latest", hang)
+
+    async def asked() -> list[dict[str, Any]]:
+        about = About(service, patience=0.05)
+        try:
+            return list(await asyncio.gather(*(about.told() for _ in range(20))))
+        finally:
+            about.close()
+
+    assert {told["index_error"] for told in asyncio.run(asked())} == {"the index did not answer within 0.05 s"}
+    assert len(looks) == 1
