@@ -19,7 +19,7 @@ from crossrank.server.app import build
 from crossrank.server.limits import Gate, Limits, Reach
 from crossrank.server.metrics import Metrics
 from crossrank.server.refusals import RefusedError
-from crossrank.server.scheduler import Scheduler
+from crossrank.server.scheduler import Batch, Scheduler
 from crossrank.server.service import Service
 from crossrank.server.tickets import Ticket
 from crossrank.server.wire import openai
@@ -74,6 +74,29 @@ def test_a_server_with_nothing_else_to_do_tries(gate: Gate) -> None:
         ticket.arrived -= 1000.0
     assert gate.slip > 100
     assert not refused(gate, 1000, 1.1)
+
+
+def test_a_quick_embedder_says_nothing_about_the_cross_encoder(gate: Gate) -> None:
+    # One speed for both: after a while of embeddings a rerank of 10 s was let in that had 1 s.
+    scheduler = gate._scheduler
+    for _ in range(50):
+        scheduler._learn(Batch("embed", 8, 1024, 1, 0.01))
+    assert scheduler.rate == 1000.0
+    with pytest.raises(RefusedError, match=r"take 10\.00 s here"), gate.admitted(10_000, 1.0):
+        pass
+    with gate.admitted(10_000, 1.0, embedded=10_000) as ticket:
+        # Nor does a rerank wait for long behind it.
+        assert not refused(gate, 500, 1.0)
+        assert scheduler.seconds(ticket.outstanding, ticket.embedded) == pytest.approx(0.1, rel=0.05)
+    # Half and half.
+    assert scheduler.seconds(2000, 0.5) == pytest.approx(1.01, rel=0.02)
+
+
+def test_an_embedder_that_has_embedded_nothing_is_as_fast_as_the_cross_encoder(gate: Gate) -> None:
+    assert gate._scheduler.seconds(2000, 1.0) == gate._scheduler.seconds(2000) == 2.0
+    # A lone query is all overhead, and must not stand for its speed.
+    gate._scheduler._learn(Batch("embed", 1, 10, 1, 1.0))
+    assert gate._scheduler.embed_rate > 990
 
 
 def test_time_that_is_left_is_not_called_the_deadline(gate: Gate) -> None:

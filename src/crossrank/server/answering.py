@@ -82,11 +82,13 @@ class Job:
         estimate: tokens it may need.
         documents: texts it brings; `run` says how many were read when that is another number.
         run: computes the reply's JSON and headers, in a thread.
+        embedded: how many of `estimate` are for the embedder.
     """
 
     estimate: int
     documents: int
     run: Callable[[Ticket], tuple[Any, dict[str, str]]]
+    embedded: int = 0
 
 
 Understand = Callable[[Call, Mapping[str, Any]], Job]
@@ -159,7 +161,7 @@ class Answering:
         left = seconds - (time.perf_counter() - call.began)
         if left <= 0:
             raise late(f"the body took longer to arrive than the {seconds:.3g} s until the deadline")
-        with self.gate.admitted(job.estimate, left) as ticket:
+        with self.gate.admitted(job.estimate, left, job.embedded) as ticket:
             reply = await self._computed(call, job, ticket, grow)
         self.metrics.scored(call.facts["documents"])
         return reply
@@ -280,7 +282,8 @@ class Answering:
             told = openai.reply(request, made.vectors, service.embedding_model or "", ticket.tokens)
             return told, _truncated(len(made.truncations)) | _ignored(fields.unread(body, openai.FIELDS))
 
-        return Job(estimate(pairs, reach), len(pairs), run)
+        tokens = estimate(pairs, reach)
+        return Job(tokens, len(pairs), run, tokens)
 
     def search(self, call: Call, body: Mapping[str, Any]) -> Job:
         """A body of crossrank's own search."""
@@ -300,7 +303,8 @@ class Answering:
             # Two models may have cut the same text.
             return made, {"X-Crossrank-Score": service.score_kind} | _truncated(len({id_ for _, id_, _ in lost}))
 
-        return Job(searching.foreseen(service, asked), len(documents), run)
+        embedded, read = searching.foreseen(service, asked)
+        return Job(embedded + read, len(documents), run, embedded)
 
 
 def timing_of(call: Call, ticket: Ticket) -> Timing:

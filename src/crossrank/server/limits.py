@@ -160,14 +160,15 @@ class Gate:
         self._lock = threading.Lock()
 
     @contextmanager
-    def admitted(self, estimate: int, seconds: float) -> Iterator[Ticket]:
-        """A ticket for a request of about so many tokens that is due in so many seconds.
+    def admitted(self, estimate: int, seconds: float, embedded: int = 0) -> Iterator[Ticket]:
+        """A ticket for a request of about so many tokens that is due in so many seconds; `embedded` of them are for the
+        embedder.
 
         Raises:
             RefusedError: 429 when there is no room or too much is waiting already; 413 when even an idle server would
                 need longer.
         """
-        ticket = Ticket.lasting(seconds, estimate)
+        ticket = Ticket.lasting(seconds, estimate, embedded / max(1, estimate))
         with self._lock:
             if len(self.tickets) >= self.limits.requests:
                 raise overloaded(f"{len(self.tickets)} requests are under way, as many as fit", self._retry(0.0))
@@ -216,16 +217,15 @@ class Gate:
 
     def _check_time(self, ticket: Ticket, seconds: float) -> float:
         """Seconds that are foreseen until the answer, before any slip; 0 while nothing is known."""
-        rate = self._scheduler.rate
-        if rate <= 0:
+        if self._scheduler.rate <= 0:
             return 0.0
-        alone = ticket.estimate / rate
+        alone = self._scheduler.seconds(ticket.estimate, ticket.embedded)
         if alone > _DOUBT * seconds:
             raise too_large(
                 f"about {ticket.estimate:,} tokens take {alone:,.2f} s here, and {seconds:.3g} s of the deadline are "
                 "left: send fewer documents, or name a later deadline in X-Crossrank-Deadline-Ms"
             )
-        wait = self._wait(ticket) / rate
+        wait = self._wait(ticket)
         needed = self.slip * (wait + alone)
         # A server with nothing else to do tries, whatever the estimate says.
         if wait > 0 and needed > _PLANNED * seconds:
@@ -236,12 +236,13 @@ class Gate:
         return wait + alone
 
     def _wait(self, ticket: Ticket) -> float:
-        """Tokens that are computed before this request's, by the order that the scheduler keeps."""
+        """Seconds that are computed before this request's, by the order that the scheduler keeps."""
         large = LARGE_BATCHES * self._scheduler.batch_tokens
-        everyone = sum(other.outstanding for other in self.tickets)
+        before = [(self._scheduler.seconds(one.outstanding, one.embedded), one.size <= large) for one in self.tickets]
+        everyone = sum(seconds for seconds, _ in before)
         if ticket.estimate > large:
             return everyone
-        small = sum(other.outstanding for other in self.tickets if other.size <= large)
+        small = sum(seconds for seconds, goes_first in before if goes_first)
         return small if small == everyone else small / (1.0 - LARGE_SHARE)
 
     def _retry(self, seconds: float) -> float:

@@ -53,7 +53,8 @@ class Metrics:
         gauges = {
             "crossrank_requests_under_way": ("Requests admitted and not answered.", lambda: len(gate.tickets)),
             "crossrank_queued_tokens": ("Tokens that wait for the backend.", lambda: scheduler.queued_tokens),
-            "crossrank_tokens_per_second": ("How fast the backend is lately.", lambda: scheduler.rate),
+            "crossrank_tokens_per_second": ("How fast the cross-encoder reads lately.", lambda: scheduler.rate),
+            "crossrank_embedding_tokens_per_second": ("The same of the embedder.", lambda: scheduler.embed_rate),
         }
         for name, (about, read) in gauges.items():
             Gauge(name, about, registry=self._registry).set_function(read)

@@ -22,6 +22,8 @@ from crossrank.types import Backend, Pooling, Tokens
 
 Compute = Callable[[Tokens], NDArray[np.float32]]
 
+# What a lane computes. Each has a speed of its own: the embedder is another model, often a much quicker one.
+SCORE, EMBED = "score", "embed"
 # Share of a batch that requests too large to go first can count on while smaller ones wait.
 LARGE_SHARE = 0.25
 # A request of more batches than this is large. At 20 ms a batch: 80 ms of the backend.
@@ -109,7 +111,7 @@ class Scheduler:
 
     def __init__(self, batch_tokens: int = 4096, on_batch: Callable[[Batch], None] | None = None) -> None:
         self.batch_tokens = batch_tokens
-        self.rate = 0.0
+        self.rates: dict[str, float] = {}
         self.on_batch = on_batch
         self._waiting: list[_Work] = []
         self._changed = threading.Condition()
@@ -119,6 +121,33 @@ class Scheduler:
         self._batches = 0
         # The number of the batch that last computed for each lane: the lane that waited longest has the next turn.
         self._turns: dict[int, int] = {}
+
+    @property
+    def rate(self) -> float:
+        """Tokens that the cross-encoder reads in a second, lately; 0 while nothing is known."""
+        return self.rates.get(SCORE, 0.0)
+
+    @rate.setter
+    def rate(self, speed: float) -> None:
+        self.rates[SCORE] = speed
+
+    @property
+    def embed_rate(self) -> float:
+        """As `rate`, of the embedder; the cross-encoder's until it has computed something."""
+        return self.rates.get(EMBED, self.rate)
+
+    def seconds(self, tokens: float, embedded: float = 0.0) -> float:
+        """How long so many tokens take, of which the embedder reads this share; 0 while nothing is known."""
+        if self.rate <= 0:
+            return 0.0
+        return tokens * ((1.0 - embedded) / self.rate + embedded / self.embed_rate)
+
+    @property
+    def queued_seconds(self) -> float:
+        """How long what was handed over and is not computed yet will take."""
+        with self._changed:
+            left = [(work.lane.name, int(work.lengths[work.given :].sum())) for work in self._waiting]
+        return sum(self.seconds(tokens, float(name == EMBED)) for name, tokens in left)
 
     @property
     def queued_tokens(self) -> int:
@@ -248,7 +277,8 @@ class Scheduler:
             speed = batch.tokens / batch.seconds
             # Small batches say little about speed: a lone query is all overhead.
             weight = _NEWS * min(1.0, batch.tokens / self.batch_tokens)
-            self.rate = speed if self.rate == 0 else self.rate + weight * (speed - self.rate)
+            before = self.rates.get(batch.lane, self.rate)
+            self.rates[batch.lane] = speed if before == 0 else before + weight * (speed - before)
         if self.on_batch is not None:
             self.on_batch(batch)
 
@@ -338,10 +368,10 @@ class Shared:
         self.padded = backend.padded
         self._scheduler = scheduler
         self._backend = backend
-        self._forward = Lane("score", backend.forward, backend.padded)
+        self._forward = Lane(SCORE, backend.forward, backend.padded)
         self._pools: dict[Pooling, Lane] = {
-            "mean": Lane("embed", lambda tokens: backend.pool(tokens, "mean"), backend.padded),
-            "cls": Lane("embed", lambda tokens: backend.pool(tokens, "cls"), backend.padded),
+            "mean": Lane(EMBED, lambda tokens: backend.pool(tokens, "mean"), backend.padded),
+            "cls": Lane(EMBED, lambda tokens: backend.pool(tokens, "cls"), backend.padded),
         }
 
     def forward(self, tokens: Tokens) -> NDArray[np.float32]:

@@ -95,9 +95,9 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def foreseen(service: Service, asked: Search) -> int:
-    """Tokens that a search may take, guessed from lengths: what is embedded, and what the cross-encoder reads, of which
-    a budget allows as much as fits.
+def foreseen(service: Service, asked: Search) -> tuple[int, int]:
+    """Tokens that a search may take, guessed from lengths: those embedded, and those that the cross-encoder reads, of
+    which a budget allows as much as fits.
     """
     texts: Sequence[str] = [passage.scored_text for passage in asked.documents or ()]
     embedded = 0
@@ -108,7 +108,7 @@ def foreseen(service: Service, asked: Search) -> int:
     read = estimate([(asked.query, text) for text in texts[: asked.depth]], service.reach()) if asked.mix else 0
     if asked.budget is not None and service.scheduler.rate > 0:
         read = min(read, int(asked.budget * service.scheduler.rate))
-    return embedded + read
+    return embedded, read
 
 
 def search(service: Service, asked: Search, ticket: Ticket) -> Found:
@@ -257,7 +257,7 @@ def _depth(
     rate, left = service.scheduler.rate, _time_left(asked, began)
     if left == float("inf") or rate <= 0 or not most:
         return most, notes
-    spent, fits, reach = service.scheduler.queued_tokens / rate, 0, service.reach()
+    spent, fits, reach = service.scheduler.queued_seconds, 0, service.reach()
     for passage in texts(ranking.ids[:most]):
         spent += estimate([(asked.query, passage.scored_text)], reach) / rate
         if spent > left:

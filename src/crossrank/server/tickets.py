@@ -18,6 +18,7 @@ class Ticket:
     Attributes:
         deadline: the moment an answer is due, on the clock of `time.monotonic`.
         estimate: tokens it may need, guessed from its characters before anything is tokenized.
+        embedded: the share of its tokens that the embedder reads; the cross-encoder reads the others.
         arrived: when it came, on the same clock.
         tokens: tokens handed to the backend so far.
         attained: tokens the backend has computed so far.
@@ -29,6 +30,7 @@ class Ticket:
 
     deadline: float
     estimate: int = 0
+    embedded: float = 0.0
     arrived: float = field(default_factory=time.monotonic)
     tokens: int = 0
     attained: int = 0
@@ -38,13 +40,13 @@ class Ticket:
     cancelled: bool = False
 
     @classmethod
-    def lasting(cls, seconds: float, estimate: int = 0) -> Ticket:
+    def lasting(cls, seconds: float, estimate: int = 0, embedded: float = 0.0) -> Ticket:
         """A ticket due in so many seconds.
 
         >>> Ticket.lasting(5.0).left() > 4.9
         True
         """
-        return cls(time.monotonic() + seconds, estimate)
+        return cls(time.monotonic() + seconds, estimate, embedded)
 
     def left(self) -> float:
         """Seconds until the deadline; negative when it has passed."""
