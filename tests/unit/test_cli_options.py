@@ -13,7 +13,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from crossrank.cli import root, serve, terminal
+from crossrank.cli import root, terminal
+from crossrank.server.lines import Line
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +124,7 @@ def test_a_closed_stdout_is_an_error_where_something_is_to_be_printed() -> None:
 
 def test_the_log_of_the_server_below_is_lines_of_json() -> None:
     record = logging.makeLogRecord({"msg": "Invalid HTTP request received.", "levelname": "WARNING"})
-    told = json.loads(serve._Line().format(record))
+    told = json.loads(Line().format(record))
     assert (told["level"], told["message"]) == ("warning", "Invalid HTTP request received.")
 
 

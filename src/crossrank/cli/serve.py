@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,9 +108,10 @@ def command(
             "--embedder: leave one out"
         )
     from crossrank.server.app import build
+    from crossrank.server.descriptors import ask_for
     from crossrank.server.guard import Door, on_loopback
     from crossrank.server.limits import Limits
-    from crossrank.server.listening import Listener
+    from crossrank.server.listening import Listener, bound
 
     limits = Limits(
         body=max_body, reply=max(max_body, Limits().reply), bytes=max(8 * max_body, Limits().bytes),
@@ -118,14 +119,17 @@ def command(
         most_seconds=max(deadline, Limits().most_seconds), drain_seconds=drain,
     )  # fmt: skip
     keys = _keys(key_file)
-    service = _service(folder, model, embedder, (backend, device, dtype, threads), no_embed, limits, batch_tokens)
-    built = build(service, Door.at(host, keys, hosts, origins), _traces(collector))
-    listener = Listener(built.app, host, port, limits, linger, built.leave)
-    if not on_loopback(host) and not len(keys):
-        terminal.warn(f"everyone who reaches {host} may use this server; give it --keys")
-    _log_to_stderr(quiet)
-    terminal.note(f"Serving {service.model} ({service.scorer.backend.name}) on {listener.url}. Ctrl-C ends it.")
-    listener.run()
+    ask_for(limits.connections)
+    # Before the models are loaded, which takes seconds: a port that is taken is told at once.
+    with closing(bound(host, port)) as place:
+        service = _service(folder, model, embedder, (backend, device, dtype, threads), no_embed, limits, batch_tokens)
+        built = build(service, Door.at(host, keys, hosts, origins), _traces(collector))
+        listener = Listener(built.app, host, port, limits, linger, built.leave, place)
+        if not on_loopback(host) and not len(keys):
+            terminal.warn(f"everyone who reaches {host} may use this server; give it --keys")
+        _log_to_stderr(quiet)
+        terminal.note(f"Serving {service.model} ({service.scorer.backend.name}) on {listener.url}. Ctrl-C ends it.")
+        listener.run()
 
 
 def _service(
@@ -192,23 +196,18 @@ def _keys(file: Path | None) -> Keys:
     return Keys([*lines, *given])
 
 
-class _Line(logging.Formatter):
-    """What uvicorn has to say, such as of bytes that are no HTTP, in lines of JSON as the access log's."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line."""
-        line = {"time": round(record.created, 3), "level": record.levelname.lower(), "message": record.getMessage()}
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
 def _log_to_stderr(quiet: bool) -> None:
-    levels = {"crossrank.server": logging.INFO, "uvicorn": logging.WARNING, "opentelemetry": logging.WARNING}
+    from crossrank.server.lines import Line, Seldom
+
+    # asyncio has its say where connections cannot be taken.
+    libraries = ("asyncio", "uvicorn")
+    levels = {"crossrank.server": logging.INFO, **dict.fromkeys((*libraries, "opentelemetry"), logging.WARNING)}
     for name, level in levels.items():
         logger = logging.getLogger(name)
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_Line() if name == "uvicorn" else logging.Formatter("%(message)s"))
+        handler.setFormatter(Line() if name in libraries else logging.Formatter("%(message)s"))
+        if name in libraries:
+            handler.addFilter(Seldom())
         logger.addHandler(handler)
         logger.setLevel(level)
         logger.propagate = False

@@ -16,6 +16,7 @@ from typing import Any
 
 from crossrank import extras
 from crossrank.errors import InputError
+from crossrank.server.descriptors import fitting
 from crossrank.server.limits import Limits
 
 extras.require("uvicorn", extra="server")
@@ -25,11 +26,22 @@ from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: E402
 
 _HEAD_BYTES = 32 * 1024
 _BACKLOG = 2048
+# Connections that asyncio takes in one turn of its loop, before the first of them is looked at. Where descriptors ran
+# out it would write as many tracebacks.
+_AT_ONCE = 32
+# Seconds that requests under way have for the rest of their bodies when a drain begins. Who has not sent it by then
+# would hold up the end for all, and is told to ask another replica.
+_DRAIN_BODY_SECONDS = 3.0
+
+
+# Where a request's scope has the task that answers it.
+_TASK = "crossrank.task"
 
 
 class _Bounded(H11Protocol):
     """uvicorn's protocol, which closes a connection whose headers do not come within `head_seconds`, and drops one
-    whose reply is not taken within `reply_seconds`.
+    whose reply is not taken within `reply_seconds`. When more than `most` are open, the one is closed that has been
+    without a request for longest: whoever says nothing keeps nobody out.
 
     uvicorn itself waits for ever for the headers of a connection's first request, and of a later one once its first
     byte is there, and for a client that does not read: a few thousand such connections would fill the server, and
@@ -38,8 +50,13 @@ class _Bounded(H11Protocol):
 
     head_seconds = 10.0
     reply_seconds = 30.0
+    drain_body_seconds = _DRAIN_BODY_SECONDS
+    most = 2048
+    # Of one server: its connections without a request, the one that has been so for longest first.
+    silent: dict[_Bounded, None]
     _impatient: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
+    _leaving: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The clock of the first request starts."""
@@ -47,20 +64,37 @@ class _Bounded(H11Protocol):
         # Writing is paused as long as anything waits for the client.
         self.transport.set_write_buffer_limits(high=0)
         self._wait_for_head()
+        self.silent[self] = None
+        if len(self.connections) > self.most:
+            longest = next(iter(self.silent))
+            # Where all others have a request, this one may have something to say as well.
+            if longest is not self:
+                del self.silent[longest]
+                longest.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """A complete head stops the clock; the first byte of a later request starts it again."""
         super().data_received(data)
         if not self._idle():
+            self.silent.pop(self, None)
             self._stop_waiting()
         elif self._impatient is None and self.timeout_keep_alive_task is None:
             self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """No clock outlives its connection."""
+        self.silent.pop(self, None)
         self._stop_waiting()
         self._stop_unread()
+        if self._leaving is not None:
+            self._leaving.cancel()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """A drain begins: the clock of a body that is under way starts."""
+        super().shutdown()
+        if self._half_sent():
+            self._leaving = self.loop.call_later(self.drain_body_seconds, self._give_up)
 
     def pause_writing(self) -> None:
         """A part of a reply has to wait for the client: the clock of this reply starts."""
@@ -79,6 +113,9 @@ class _Bounded(H11Protocol):
         if not self.flow.write_paused:
             self._stop_unread()
         super().on_response_complete()
+        # Unless the next request was there already.
+        if self._idle() and not self.transport.is_closing():
+            self.silent[self] = None
 
     def _unsupported_upgrade_warning(self) -> None:
         # uvicorn advises to install a WebSocket library; here the request is answered as if it had not asked for one.
@@ -86,6 +123,15 @@ class _Bounded(H11Protocol):
 
     def _idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
+
+    def _half_sent(self) -> bool:
+        return not self._idle() and self.cycle.more_body and not self.cycle.response_started
+
+    def _give_up(self) -> None:
+        if self._half_sent():
+            scope: Any = self.cycle.scope
+            # As at the end of the drain: who reads the body answers with 503.
+            scope[_TASK].cancel()
 
     def _wait_for_head(self) -> None:
         self._impatient = self.loop.call_later(self.head_seconds, self._expire)
@@ -120,6 +166,12 @@ class _Server(uvicorn.Server):
         self._linger = linger
         self._on_leaving = on_leaving
         self._exit_at: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, whose `backlog` is both what waits in the kernel and what is taken at once."""
+        await super().startup(sockets)
+        for one in sockets or ():
+            one.listen(_BACKLOG)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -169,6 +221,7 @@ class Listener:
         limits: of connections and of time.
         linger: seconds to go on after SIGTERM, while `/ready` says 503.
         on_leaving: called when SIGTERM or SIGINT comes.
+        place: what `bound` gave for this host and port, where somebody wanted to know early that they are free.
 
     Raises:
         InputError: the address cannot be bound.
@@ -182,13 +235,22 @@ class Listener:
         limits: Limits,
         linger: float = 0.0,
         on_leaving: Callable[[], None] = lambda: None,
+        place: socket.socket | None = None,
     ) -> None:
-        self._socket = _bound(host, port)
+        self._socket = bound(host, port) if place is None else place
+        with _told(self._socket, host, port):
+            self._socket.listen(_BACKLOG)
+        self.most = fitting(limits.connections)
+        own = {
+            "head_seconds": limits.head_seconds,
+            "reply_seconds": limits.reply_seconds,
+            "drain_body_seconds": min(_DRAIN_BODY_SECONDS, limits.body_seconds),
+            "most": self.most,
+            "silent": {},
+        }
         config = uvicorn.Config(
-            app,
-            http=type(
-                "Bounded", (_Bounded,), {"head_seconds": limits.head_seconds, "reply_seconds": limits.reply_seconds}
-            ),
+            _with_task(app),
+            http=type("Bounded", (_Bounded,), own),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -197,9 +259,10 @@ class Listener:
             proxy_headers=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=math.ceil(limits.drain_seconds),
-            limit_concurrency=limits.connections,
+            # Above `most` only while all have a request; those that were closed just now are counted for a moment.
+            limit_concurrency=self.most + 2 * _AT_ONCE,
             h11_max_incomplete_event_size=_HEAD_BYTES,
-            backlog=_BACKLOG,
+            backlog=_AT_ONCE,
         )
         self._server = _Server(config, linger, on_leaving)
         self.host = host
@@ -222,18 +285,37 @@ class Listener:
         self._server.handle_exit(0, None)
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    made: socket.socket | None = None
-    try:
+def _with_task(app: Any) -> Any:
+    async def run(scope: Any, receive: Any, send: Any) -> None:
+        scope[_TASK] = asyncio.current_task()
+        await app(scope, receive, send)
+
+    return run
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that has this place, and does not listen yet: whoever connects meanwhile is refused, and does not wait.
+
+    Raises:
+        InputError: it cannot be had.
+    """
+    with _told(None, host, port):
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         # The protocol must be named: asyncio sets TCP_NODELAY only on sockets that say they are TCP, and without it
         # each reply waits 40 ms for the client's delayed acknowledgement of its headers (measured).
         made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    with _told(made, host, port):
         if os.name == "posix":
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
-        made.listen(_BACKLOG)
-        return made
+    return made
+
+
+@contextmanager
+def _told(made: socket.socket | None, host: str, port: int) -> Iterator[None]:
+    """Say what to do about a place that cannot be had, and give the socket back."""
+    try:
+        yield
     except (OSError, OverflowError) as error:
         if made is not None:
             made.close()
