@@ -85,12 +85,15 @@ class Judged:
         for fallback in self.fallbacks:
             reasons[fallback.reason] = reasons.get(fallback.reason, 0) + 1
         told = [f"{reason} ({times})" if times > 1 else reason for reason, times in reasons.items()]
+        asked = "question" if self.questions == 1 else "questions"
+        lost = "document was" if len(self.cut) == 1 else "documents were"
+        kept = "document keeps its" if len(self.fallbacks) == 1 else "documents keep their"
         parts = [
-            f"{self.questions} questions, {self.prompt_tokens} + {self.completion_tokens} tokens, {self.seconds:.1f} s",
-            f"{self.retries} retries" if self.retries else "",
-            f"{self.uncounted} answers without a count of tokens" if self.uncounted else "",
-            f"{len(self.cut)} documents were sent without their ends" if self.cut else "",
-            f"{len(self.fallbacks)} documents keep their place: {', '.join(told)}" if told else "",
+            f"{self.questions} {asked}, {self.prompt_tokens} + {self.completion_tokens} tokens, {self.seconds:.1f} s",
+            f"{self.retries} {'retry' if self.retries == 1 else 'retries'}" if self.retries else "",
+            f"{self.uncounted} without a count of tokens" if self.uncounted else "",
+            f"{len(self.cut)} {lost} sent without the end" if self.cut else "",
+            f"{len(self.fallbacks)} {kept} place: {', '.join(told)}" if told else "",
         ]
         return "; ".join(filter(None, parts))
 

@@ -118,6 +118,14 @@ def test_each_document_is_judged_alone_and_keeps_its_position():
     assert judged.note.startswith("5 questions, 500 + 25 tokens, ")
 
 
+def test_one_is_no_plural():
+    # A note said "1 questions" and "1 documents keep their place".
+    with serving(lambda path, body: completion("no idea")) as api:
+        note = model(api.url).judged(pairs("#7")).note
+    assert note.startswith("1 question, 100 + 5 tokens, ")
+    assert "1 document keeps its place: " in note
+
+
 def test_several_queries_and_blank_documents():
     with serving(honest) as api:
         asked = [("a", "x #1"), ("b", "x #2"), ("a", "  "), ("b", "x #1"), ("b", "\u200b")]
@@ -140,7 +148,7 @@ def test_as_a_stage_it_says_what_it_cost_and_what_it_could_not_judge():
         final, (trace,) = rerank(QUERY, before, [Stage(scorer)], lambda ids: [Passage(i, texts[i]) for i in ids])
     assert final.ids == ("c", "b", "a")
     assert "3 questions, 300 + 15 tokens" in trace.note
-    assert "1 documents keep their place: no score in the answer" in trace.note
+    assert "1 document keeps its place: no score in the answer" in trace.note
 
 
 def test_no_more_questions_at_once_than_allowed():
@@ -420,7 +428,7 @@ def test_long_documents_are_sent_without_their_ends_and_that_is_told():
         judged = model(api.url, characters=10).judged(pairs("short", "x" * 11))
     assert sorted(map(document_of, api.requests)) == ["short", "x" * 10]
     assert judged.cut == (1,)
-    assert "1 documents were sent without their ends" in judged.note
+    assert "1 document was sent without the end" in judged.note
 
 
 def test_an_error_waits_for_nobody_and_ends_the_rest():
@@ -650,7 +658,7 @@ def test_the_command_line_asks_a_language_model(
         (tmp_path / "docs" / "odd.txt").write_text("tea without a number", encoding="utf-8")
         assert run("index", tmp_path / "docs", "--to", index).exit_code == 0
         odd = run("search", index, "tea", *engine, "--llm", name)
-        assert (odd.exit_code, "1 documents keep their place" in odd.stderr) == (Exit.SOME_FAILED, True)
+        assert (odd.exit_code, "1 document keeps its place" in odd.stderr) == (Exit.SOME_FAILED, True)
         assert run("search", index, "tea", *engine, "--llm-depth", 3).exit_code == Exit.USAGE
         assert "--llm-window is of --llm" in run("search", index, "tea", *engine, "--llm-window", 3).stderr
         assert run("search", index, "tea", *engine, "--llm", name, "--budget-ms", 50).exit_code == Exit.USAGE
