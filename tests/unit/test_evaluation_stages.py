@@ -211,7 +211,7 @@ def test_cuts_are_counted_and_said() -> None:
     assert cuts == Cuts(pairs=16, windowed=2, lost=1, queries=1)
     qrels = {"q0": {"p0": 1}}
     compared = compare(qrels, [System("m", "alone", candidates.run, "m", cuts=cuts)])
-    said = "m read 2 of 16 passages in windows, 1 of 16 passages not to their end, 1 queries not to their end."
+    said = "m read 2 of 16 passages in windows, 1 of 16 passages not to their end, 1 query not to the end."
     assert cut_lines(compared.standings) == [said]
 
 
@@ -247,6 +247,15 @@ def test_no_when_fusion_alone_is_better() -> None:
     assert found.headline.startswith("No: fusion alone is better here. Even the best of 2 loses: ")
     one = verdict(judged([-0.25] * 12))
     assert one.headline.startswith("No: fusion alone is better here: mix 0 gives -0.250")
+
+
+def test_the_best_of_losers_is_no_gain_to_expect_less_of() -> None:
+    # "... is the best of 6 on these very queries, so expect a little less elsewhere" followed a gain of -0.002.
+    lost = verdict(judged([0.0, 0.0, 0.0, -0.25], kinds=("alone", "mix")))
+    assert lost.headline.startswith("It cannot be told with 4 queries: of 2 tried the best, alone 0, gives -0.062")
+    assert "expect a little less" not in " ".join(lost.details)
+    won = verdict(judged([0.0, 0.0, 0.0, 0.5], kinds=("alone", "mix")))
+    assert "expect a little less" in " ".join(won.details)
 
 
 def test_few_queries_cannot_tell() -> None:

@@ -141,7 +141,7 @@ def cut_lines(standings: Iterable[Standing]) -> list[str]:
         found = [
             f"{cuts.windowed:,} of {cuts.pairs:,} passages in windows" if cuts.windowed else "",
             f"{cuts.lost:,} of {cuts.pairs:,} passages not to their end" if cuts.lost else "",
-            f"{cuts.queries:,} queries not to their end" if cuts.queries else "",
+            f"{cuts.queries:,} {'query' if cuts.queries == 1 else 'queries'} not to the end" if cuts.queries else "",
         ]
         if any(found):
             said.append(f"{name} read {', '.join(filter(None, found))}.")

@@ -119,7 +119,8 @@ def _details(comparison: Comparison, best: Standing, tried: Sequence[Standing], 
         said.append("The interval leaves out 0, but the test that counts all comparisons made does not.")
     better = f"{len(contrast.better)} {'query' if len(contrast.better) == 1 else 'queries'} got better"
     said.append(f"{better}, {len(contrast.worse)} worse, {contrast.same} stayed.")
-    if len(tried) > 1:
+    # The best of several losers was lucky too, but there is no gain to expect less of.
+    if len(tried) > 1 and contrast.difference.mean > 0:
         said.append(
             f"{best.system.name} is the best of {len(tried)} on these very queries, so expect a little less elsewhere."
         )
