@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,7 +17,8 @@ pytest.importorskip("matplotlib", reason="needs the extra eval")
 from crossrank.evaluation import report
 from crossrank.evaluation.moves import Placed
 from crossrank.evaluation.outcome import Outcome, assess, record
-from crossrank.evaluation.style import CSS, NAMES
+from crossrank.evaluation.reliability import of
+from crossrank.evaluation.style import CSS, INK, MODELS, NAMES, TRACE, UNCLEAR
 from crossrank.evaluation.systems import System
 from crossrank.types import Passage, Ranking
 
@@ -141,3 +143,76 @@ def test_an_excerpt_shows_the_sentence_that_answers(start: int) -> None:
     long = report._excerpt(Placed("d", "", text, None, 1, 2, (10, 4000)))
     (mark,) = (part for part in long if not isinstance(part, str) and part is not None)
     assert len(mark.text or "") == report._EXCERPT
+
+
+def runs(count: int, kind: str = "run") -> Outcome:
+    """So many systems over as many queries as there are hostile texts, nothing known but their rankings."""
+    queries = [f"q{number}" for number in range(len(HOSTILE))]
+    forth = Ranking(("a", "b"), np.float32([2, 1]), 2)
+    back = Ranking(("b", "a"), forth.scores, 2)
+    systems = [System("base", "first" if kind != "run" else "run", dict.fromkeys(queries, forth))]
+    systems += [System(f"other {n}", kind, dict.fromkeys(queries, back)) for n in range(count)]  # type: ignore[arg-type]
+    return assess(systems, {query: {"b": 1, "a": 0} for query in queries}, {}, {})
+
+
+def written(path: Path, outcome: Outcome) -> tuple[str, Reader]:
+    report.write_evaluation(path, outcome)
+    reader = Reader()
+    reader.feed(path.read_text(encoding="utf-8"))
+    return path.read_text(encoding="utf-8"), reader
+
+
+def test_every_system_has_its_panel_or_the_page_says_which_have_none(tmp_path: Path) -> None:
+    # The fifth and sixth of six systems were missing, and nothing said so.
+    page, reader = written(tmp_path / "six.html", runs(6))
+    # In the table, in two plots and among the queries to read.
+    assert all(len(re.findall(f">[^<]*\\bother {n}\\b", page)) >= 3 for n in range(6))
+    assert "Drawn are" not in reader.text
+    _, reader = written(tmp_path / "many.html", runs(14))
+    assert "Drawn are the first 12 of 14 systems; the table above has all." in reader.text
+
+
+def test_runs_alone_have_no_columns_about_candidates(tmp_path: Path) -> None:
+    page, _ = written(tmp_path / "runs.html", runs(1))
+    assert not re.search("ceiling|candidates' recall", page)
+    read = hostile()
+    page, _ = written(tmp_path / "read.html", read)
+    assert ("ceiling" in page) == any(standing.ceiling for standing in read.comparison.standings)
+
+
+def test_plots_and_tables_can_be_heard(tmp_path: Path) -> None:
+    # Plots said "difference of each query", and cells of tables no row or column.
+    _, reader = written(tmp_path / "page.html", runs(2, "alone"))
+    labels = [attributes["aria-label"] or "" for tag, attributes in reader.tags if tag == "svg"]
+    assert any("other 0 +0.369 [" in one and "better" in one for one in labels)
+    assert any("other 1: 7 better, 0 worse, 0 the same, from +0.369 to +0.369" in one for one in labels)
+    heads = [attributes for tag, attributes in reader.tags if tag == "th"]
+    assert {attributes.get("scope") for attributes in heads} == {"row", "col"}
+    tables = sum(tag == "table" for tag, _ in reader.tags)
+    assert sum(tag == "caption" for tag, _ in reader.tags) == tables
+    found = of("m", np.float32([0.1, 0.2, 0.9, 0.95]), np.array([False, False, True, False]), bins=2)
+    _, reader = written(tmp_path / "calibrated.html", replace(runs(1), calibration=(found,)))
+    labels = [attributes["aria-label"] or "" for tag, attributes in reader.tags if tag == "svg"]
+    assert any("m: expected calibration error" in one and "too high" in one for one in labels)
+    assert "The figures of m" in reader.text
+    assert "0.500 [" in reader.text
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance, WCAG 2.1."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def test_what_carries_meaning_can_be_seen_in_light_and_dark() -> None:
+    # The line of "fusion alone" had 1.45:1 on white, and six of eight models kept their light colours where it is dark.
+    assert set(MODELS) <= set(NAMES)
+    for sheet in re.findall(r":root \{(.*?)\}", CSS, re.DOTALL):
+        colours = dict(re.findall(r"--(\w+): (#\w{6})", sheet))
+        paper = luminance(colours["paper"])
+        for name in {NAMES[colour] for colour in (*MODELS, TRACE, UNCLEAR, INK)}:
+            low, high = sorted((luminance(colours[name]), paper))
+            assert (high + 0.05) / (low + 0.05) >= 3, name
+    light = dict(re.findall(r"--(\w+): (#\w{6})", CSS.split("@media")[0]))
+    assert all(light[name] == colour for colour, name in NAMES.items() if colour != "#000000")

@@ -54,19 +54,34 @@ def clean(text: str) -> str:
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Part]], numbers: Sequence[int] = ()) -> Element:
-    """A table; columns whose places are in `numbers` stand to the right."""
+def table(
+    caption: str, head: Sequence[str], rows: Iterable[Sequence[Part]], numbers: Sequence[int] = (), named: int = 0
+) -> Element:
+    """A table; columns whose places are in `numbers` stand to the right, and the one at `named` says what a row is.
 
-    def cells(tag: str, row: Sequence[Part]) -> list[Element]:
-        return [element(tag, part, class_="n" if place in numbers else "t") for place, part in enumerate(row)]
+    The caption is for those who hear the page: to the eye the section's heading says it. A wide table scrolls, which
+    keys do only where the focus can be.
+    """
 
-    body = element("tbody", *(element("tr", *cells("td", row)) for row in rows))
-    made = element("table", element("thead", element("tr", *cells("th", head))), body)
-    return element("div", made, class_="wide")
+    def cell(place: int, part: Part, scope: str) -> Element:
+        side = "n" if place in numbers else "t"
+        return element("th", part, class_=side, scope=scope) if scope else element("td", part, class_=side)
+
+    def cells(row: Sequence[Part]) -> Iterable[Element]:
+        return (cell(place, part, "row" if place == named else "") for place, part in enumerate(row))
+
+    heads = (cell(place, part, "col" if part else "") for place, part in enumerate(head))
+    made = element(
+        "table",
+        element("caption", caption),
+        element("thead", element("tr", *heads)),
+        element("tbody", *(element("tr", *cells(row)) for row in rows)),
+    )
+    return element("div", made, class_="wide", tabindex="0", role="region", aria_label=caption)
 
 
 def plot(svg: str, label: str) -> Element | None:
-    """A figure made of SVG text of our own plots; None for an empty one.
+    """A figure made of SVG text of our own plots, whose finding the label says; None for an empty one.
 
     Names of namespaces, metadata and ids that nothing refers to are left out: in a page they say nothing, and ids of
     several plots would meet. Colours that the style sheet names become its own, which are others where it is dark.
@@ -82,7 +97,7 @@ def plot(svg: str, label: str) -> Element | None:
     root.attrib["style"] = f"width: {_SCALE * float(root.attrib.pop('width').removesuffix('pt')):.0f}px"
     # What matplotlib says for all elements in a style sheet, which would hold for the whole page.
     root.attrib |= {"role": "img", "aria-label": clean(label), "stroke-linejoin": "round", "stroke-linecap": "butt"}
-    return element("figure", root)
+    return element("figure", root, tabindex="0")
 
 
 def _simplify(node: Element, used: set[str]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from crossrank.evaluation.comparison import Comparison, Standing
 from crossrank.evaluation.frontier import Frontier
 from crossrank.evaluation.reliability import Reliability
-from crossrank.evaluation.style import BETTER, INK, LINE, PAPER, UNCLEAR, WORSE
+from crossrank.evaluation.style import BETTER, INK, LINE, MODELS, PAPER, TRACE, UNCLEAR, WORSE
 from crossrank.evaluation.verdict import LEVEL
 from crossrank.extras import require
 
@@ -23,9 +23,9 @@ import matplotlib  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-_MODELS = (BETTER, WORSE, "#2da44e", "#8250df", "#bf8700", "#0f7b8a", "#cf3f8e", "#57606a")
 _WIDTH = 9.2
-_MOST_PANELS = 4
+# Panels of `per_query`: thousands of queries and dozens of runs would make a page of many megabytes.
+MOST_PANELS = 12
 
 
 def differences(comparison: Comparison) -> str:
@@ -44,8 +44,8 @@ def differences(comparison: Comparison) -> str:
 
 
 def per_query(comparison: Comparison, shown: Sequence[Standing]) -> str:
-    """The difference of every query, largest gain to largest loss, a panel a system."""
-    shown = shown[:_MOST_PANELS]
+    """The difference of every query, largest gain to largest loss, a panel a system: of the first `MOST_PANELS`."""
+    shown = shown[:MOST_PANELS]
     columns = min(2, len(shown))
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(_WIDTH, 0.5 + 2.2 * rows), layout="constrained")
@@ -76,7 +76,7 @@ def latency(comparison: Comparison) -> str:
     for row, standing in enumerate(shown):
         assert standing.whole is not None
         ends = [standing.whole.median * 1e3, standing.whole.p95 * 1e3]
-        axes.plot(ends, [row, row], color=LINE, linewidth=5, solid_capstyle="round", zorder=1)
+        axes.plot(ends, [row, row], color=TRACE, linewidth=5, solid_capstyle="round", zorder=1)
         axes.plot(ends[:1], [row], "o", color=BETTER, markersize=7, zorder=2)
         axes.plot(ends[1:], [row], "|", color=INK, markersize=12, markeredgewidth=1.5, zorder=2)
     _logarithmic(axes, [end for s in shown if s.whole for end in (s.whole.median * 1e3, s.whole.p95 * 1e3)])
@@ -91,7 +91,7 @@ def calibration(found: Sequence[Reliability]) -> str:
         return ""
     figure = Figure(figsize=(_WIDTH * 0.6, _WIDTH * 0.5), layout="constrained")
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color=LINE, linewidth=1.5, zorder=1)
+    axes.plot([0, 1], [0, 1], color=TRACE, linewidth=1.5, zorder=1)
     for colour, one in zip(_cycle(len(found)), found, strict=False):
         predicted, observed = [b.predicted for b in one.bins], [b.observed for b in one.bins]
         below = [b.observed - b.low for b in one.bins]
@@ -99,7 +99,7 @@ def calibration(found: Sequence[Reliability]) -> str:
         label = f"{_short(one.model, 30)}: error {one.error:.3f}"
         axes.errorbar(
             predicted, observed, yerr=[np.maximum(0, below), np.maximum(0, above)], fmt="o-", color=colour,
-            markersize=5, linewidth=1.2, elinewidth=1, alpha=0.9, label=label,
+            markersize=5, linewidth=1.2, elinewidth=1, label=label,
         )  # fmt: skip
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.set_xlabel("predicted probability of relevance")
@@ -126,7 +126,7 @@ def frontier(found: Frontier) -> str:
         stages = len(mine[0].steps)
         if stages == 1:
             # One model at rising depths; first stages and cascades are no sequence.
-            axes.plot(x, y, color=colour, linewidth=0.8, alpha=0.45, zorder=2)
+            axes.plot(x, y, color=colour, linewidth=0.8, zorder=2)
         axes.scatter(
             x,
             y,
@@ -148,7 +148,7 @@ def frontier(found: Frontier) -> str:
             str(numbers[point.name]), (point.latency.median * 1e3, point.quality.mean), textcoords="offset points",
             xytext=(0, 8), ha="center", fontsize=9, color=INK,
         )  # fmt: skip
-    axes.axhline(found.base.quality.mean, color=LINE, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+    axes.axhline(found.base.quality.mean, color=TRACE, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
     _logarithmic(axes, [point.latency.median * 1e3 for point in points])
     axes.set_xlabel("milliseconds a query, median; logarithmic")
     axes.set_ylabel(found.measure)
@@ -203,7 +203,7 @@ def _colour(standing: Standing, measure: str) -> str:
 
 
 def _cycle(count: int) -> list[str]:
-    return [_MODELS[place % len(_MODELS)] for place in range(count)]
+    return [MODELS[place % len(MODELS)] for place in range(count)]
 
 
 def _short(name: str, most: int) -> str:

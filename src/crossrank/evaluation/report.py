@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from crossrank.evaluation import plots
+from crossrank.evaluation import plots, told
 from crossrank.evaluation.bootstrap import Interval
 from crossrank.evaluation.comparison import Comparison, Latency
 from crossrank.evaluation.frontier import BUDGETS, Frontier
 from crossrank.evaluation.moves import Move, Moves, Placed
 from crossrank.evaluation.outcome import Outcome, cut_lines, evaluation_foot
 from crossrank.evaluation.page import Element, Part, element, plot, table, write
+from crossrank.evaluation.reliability import Reliability
 from crossrank.evaluation.verdict import LEVEL, p_number, signed
 
 _EXCERPT = 420
@@ -37,15 +38,15 @@ def write_evaluation(path: Path, outcome: Outcome) -> None:
                 "Differences",
                 f"Blue is significantly better than {compared.baseline}, orange worse, grey cannot be told "
                 f"(p under {LEVEL:g} after Holm's correction for all systems here).",
-                plot(plots.differences(compared), "differences with intervals"),
+                plot(plots.differences(compared), told.differences(compared)),
             )
         )
     if tried:
         parts.append(
             _section(
                 "Query by query",
-                "Each bar is one query: above the line it got better, below worse.",
-                plot(plots.per_query(compared, tried), "difference of each query"),
+                f"Each bar is one query: above the line it got better, below worse.{_left_out(len(tried))}",
+                plot(plots.per_query(compared, tried), told.per_query(compared, tried[: plots.MOST_PANELS])),
             )
         )
     parts += [_latency(compared), _calibration(outcome), *map(_moves, outcome.moves), _about(outcome.about)]
@@ -62,14 +63,16 @@ def write_frontier(path: Path, found: Frontier, about: Mapping[str, Any], notes:
         "The frontier",
         f"Filled points are the Pareto set: nothing measured is both faster and better. The dashed line is "
         f"{found.base.name} alone.",
-        plot(plots.frontier(found), "quality against latency"),
+        plot(plots.frontier(found), told.frontier(found)),
         table(
+            "The Pareto set, fastest first",
             ("", "configuration", found.measure, "over the cheaper one before", "ms, median", "95th"),
             [
                 (str(number), p.name, str(p.quality), _change(p.gain), *_ms(p.latency))
                 for number, p in enumerate(best, start=1)
             ],
             numbers=(2, 3, 4, 5),
+            named=1,
         ),
     )
     fits = _section(
@@ -77,6 +80,7 @@ def write_frontier(path: Path, found: Frontier, about: Mapping[str, Any], notes:
         f"The best that answered 95 % of the {found.timed} timed queries in time. Within a budget (--budget-ms) each "
         "query reads what it has time for.",
         table(
+            "The best configuration by the time there is",
             ("ms", "configuration", found.measure, "ms, median", "95th"),
             [
                 (str(ms), p.name, str(p.quality), *_ms(p.latency)) if p else (str(ms), "nothing measured", "", "", "")
@@ -89,7 +93,7 @@ def write_frontier(path: Path, found: Frontier, about: Mapping[str, Any], notes:
         (p.name, "yes" if p.pareto else "", str(p.quality), _change(p.change), *_ms(p.latency)) for p in found.points
     ]
     heads = ("configuration", "Pareto", found.measure, f"against {found.base.name}", "ms, median", "95th")
-    every = _section("All configurations", None, table(heads, rows, numbers=(2, 3, 4, 5)))
+    every = _section("All configurations", None, table("All configurations", heads, rows, numbers=(2, 3, 4, 5)))
     said = element("ul", *(element("li", note) for note in notes)) if notes else None
     foot = element("footer", element("p", found.foot()))
     write(
@@ -99,9 +103,18 @@ def write_frontier(path: Path, found: Frontier, about: Mapping[str, Any], notes:
     )
 
 
+def _left_out(tried: int) -> str:
+    most = plots.MOST_PANELS
+    return f" Drawn are the first {most} of {tried} systems; the table above has all." if tried > most else ""
+
+
 def _systems(compared: Comparison) -> Element:
     heads = ["system", compared.main, f"against {compared.baseline}", "p", *compared.measures[1:]]
-    heads += ["better / worse", "candidates' recall", "ceiling"]
+    heads.append("better / worse")
+    # Runs from files say nothing of what was read, so there these columns would be empty.
+    recalls = any(standing.recall is not None for standing in compared.standings)
+    ceilings = any(standing.ceiling for standing in compared.standings)
+    heads += ["candidates' recall"] * recalls + ["ceiling"] * ceilings
     rows = []
     for standing in compared.standings:
         contrast = standing.contrasts.get(compared.main)
@@ -115,20 +128,22 @@ def _systems(compared: Comparison) -> Element:
                 standing.system.name, str(standing.means[compared.main]), change,
                 p_number(contrast.corrected) if contrast else "",
                 *(f"{standing.means[measure].mean:.3f}" for measure in compared.measures[1:]), moved,
-                "" if standing.recall is None else f"{standing.recall:.3f}",
-                f"{standing.ceiling[compared.main]:.3f}" if standing.ceiling else "",
+                *(["" if standing.recall is None else f"{standing.recall:.3f}"] * recalls),
+                *([f"{standing.ceiling[compared.main]:.3f}" if standing.ceiling else ""] * ceilings),
             ]
         )  # fmt: skip
     return _section(
         "Systems",
-        f"The ceiling is {compared.main} of a perfect order of the candidates that a system reads.",
-        table(heads, rows, numbers=range(1, len(heads))),
+        f"The ceiling is {compared.main} of a perfect order of the candidates that a system reads."
+        if ceilings
+        else None,
+        table("Systems", heads, rows, numbers=range(1, len(heads))),
         *(element("p", line, class_="faint") for line in cut_lines(compared.standings)),
     )
 
 
 def _latency(compared: Comparison) -> Element | None:
-    drawn = plot(plots.latency(compared), "latency of each system")
+    drawn = plot(plots.latency(compared), told.latency(compared))
     if drawn is None:
         return None
     rows = [(s.system.name, *_ms(s.step), *_ms(s.whole)) for s in compared.standings if s.whole is not None]
@@ -138,7 +153,7 @@ def _latency(compared: Comparison) -> Element | None:
     if not whole:
         lead += " The candidates came from a file, so the first stage has no part in these times."
     shown = len(heads) if whole else 3
-    body = table(heads[:shown], [row[:shown] for row in rows], numbers=range(1, shown))
+    body = table("Latency", heads[:shown], [row[:shown] for row in rows], numbers=range(1, shown))
     return _section("Latency", lead, drawn, body)
 
 
@@ -156,9 +171,20 @@ def _calibration(outcome: Outcome) -> Element | None:
         "Calibration",
         "Points on the diagonal: of candidates called 70 % relevant, 70 % are. Bins hold equally many; bars are 95 % "
         "intervals.",
-        plot(plots.calibration(outcome.calibration), "predicted against observed relevance"),
+        plot(plots.calibration(outcome.calibration), told.calibration(outcome.calibration)),
         *(element("p", line, class_="faint") for line in about),
+        *map(_bins, outcome.calibration),
     )
+
+
+def _bins(found: Reliability) -> Element:
+    rows = [
+        (f"{one.predicted:.3f}", f"{one.observed:.3f} [{one.low:.3f}, {one.high:.3f}]", f"{one.pairs:,}")
+        for one in found.bins
+    ]
+    title = f"The figures of {found.model}"
+    body = table(title, ("predicted", "observed", "candidates"), rows, numbers=(0, 1, 2))
+    return element("details", element("summary", title), body)
 
 
 def _moves(moved: Moves) -> Element | None:
