@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -184,10 +186,12 @@ def test_the_first_question_is_seen_to_be_under_way(page: Any) -> None:
     page.fill("#query", "paris")
     with page.expect_request("**/search"):
         page.keyboard.press("Enter")
-    page.wait_for_selector("#searching")
+    page.locator("#status", has_text="Searching…").wait_for()
     held[0].continue_()
     page.wait_for_selector("#answer:not(.working) #results li")
-    assert page.is_hidden("#searching")
+    # A screen reader says this much by itself: it was the whole answer, minutes of speech.
+    assert re.fullmatch(r"\d+ answers, [\d.]+ m?s", page.text_content("#status"))
+    assert page.locator("[aria-live=polite]").count() == 0
 
 
 def test_what_the_server_is_may_be_refused_too(page: Any) -> None:
@@ -223,6 +227,93 @@ def test_it_can_be_used_without_a_mouse(page: Any) -> None:
     assert page.locator(".lit").count() == 0
 
 
+def test_sliders_say_what_they_are_and_what_they_are_set_to(page: Any) -> None:
+    # The output in a slider's label had the label, so that the sliders had no name; a budget of none was "11".
+    for name, value in (("depth", "50"), ("budget", "none"), ("share of the cross-encoder", f"{MIX:.2f}")):
+        slider = page.get_by_role("slider", name=name, exact=True)
+        assert slider.get_attribute("aria-valuetext") == value
+    page.locator("#budget").press("Home")
+    assert page.get_attribute("#budget", "aria-valuetext") == "25 ms"
+
+
+def test_headings_go_down_a_step_at_a_time(page: Any) -> None:
+    search(page, "paris")
+    levels = page.locator("h1, h2, h3, h4").evaluate_all("all => all.map((one) => Number(one.tagName[1]))")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_answers_are_reached_with_tab(page: Any) -> None:
+    # Each row had a tabindex of -1, so that only who knew of the arrows came to them.
+    search(page, "what is yeast?")
+    reachable = page.locator("#results li[tabindex='0']")
+    assert reachable.count() == 1
+    page.locator("#mix").focus()
+    page.keyboard.press("Tab")
+    rows = page.locator("#results li")
+    assert rows.nth(0).evaluate("one => one === document.activeElement")
+    page.keyboard.press("ArrowDown")
+    assert reachable.count() == 1
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate("document.activeElement.id") == "mix"
+    page.keyboard.press("Tab")
+    assert rows.nth(1).evaluate("one => one === document.activeElement")
+
+
+def test_on_a_telephone_only_the_columns_scroll_sideways(page: Any) -> None:
+    search(page, "paris")
+    assert page.get_attribute("#columns", "tabindex") == "-1"
+    page.set_viewport_size({"width": 375, "height": 800})
+    page.wait_for_selector("#columns[tabindex='0']")
+    assert page.get_by_role("region", name="The order after each step").count() == 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+
+
+def test_the_address_says_what_was_asked(page: Any, server: Serving) -> None:
+    search(page, "what is yeast & bread?")
+    assert page.title() == "what is yeast & bread? – crossrank"
+    with page.expect_response("**/search"):
+        page.locator("#mix").press("End")
+    page.wait_for_url("**/?q=what+is+yeast+%26+bread%3F&mix=1")
+    search(page, "paris")
+    with page.expect_response("**/search"):
+        page.go_back()
+    page.wait_for_selector("#answer:not(.working) #results li")
+    assert (page.input_value("#query"), page.input_value("#mix")) == ("what is yeast & bread?", "1")
+    # Another slider was no page of its own to go back to.
+    page.go_back()
+    page.wait_for_selector("#answer", state="hidden")
+    assert (page.input_value("#query"), page.title()) == ("", "crossrank")
+    with page.expect_request("**/search") as asked:
+        page.goto(f"{server.listener.url}/?q=paris&depth=20&budget=100&mix=0.5")
+    sent = asked.value.post_data_json
+    assert {name: sent[name] for name in ("query", "depth", "budget_ms", "mix")} == {
+        "query": "paris", "depth": 20, "budget_ms": 100, "mix": 0.5,
+    }  # fmt: skip
+    page.wait_for_selector("#answer:not(.working) #results li")
+
+
+def test_an_address_holds_neither_keys_nor_candidates(page: Any) -> None:
+    page.evaluate("document.getElementById('locked').hidden = false")
+    page.fill("#key", "a-long-secret")
+    page.check("input[value=pasted]")
+    page.fill("#candidates", "bread\nparis")
+    search(page, "capital?")
+    page.wait_for_url("**/?q=capital%3F&source=pasted")
+    page.reload()
+    page.wait_for_selector("#about:not(:empty)", state="attached")
+    assert page.is_checked("input[value=pasted]")
+    assert page.input_value("#query") == "capital?"
+    assert page.is_hidden("#answer")
+
+
+def test_arrows_scroll_where_there_is_no_answer(page: Any) -> None:
+    assert page.evaluate(
+        "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowDown', bubbles: true, cancelable: true}))"
+    )
+
+
 def test_a_lost_server_is_told(page: Any) -> None:
     page.context.set_offline(True)
     page.fill("#query", "paris")
@@ -238,4 +329,6 @@ def test_the_api_page_sends_its_examples(page: Any, server: Serving) -> None:
     page.click("summary >> nth=0")
     page.click("details[open] button")
     page.locator("details[open] pre", has_text="relevance_score").first.wait_for()
+    assert page.locator("h1").count() == 1
+    assert page.locator("summary h2").count() == page.locator("details").count()
     assert page.locator("details").count() == len(server.client.get("/openapi.json").json()["paths"])

@@ -12,6 +12,7 @@ _FILES = {
     "/docs": ("docs.html", "text/html"),
     "/page/page.css": ("page.css", "text/css"),
     "/page/page.js": ("page.js", "text/javascript"),
+    "/page/address.js": ("address.js", "text/javascript"),
     "/page/drawing.js": ("drawing.js", "text/javascript"),
     "/page/docs.js": ("docs.js", "text/javascript"),
     "/page/icon.svg": ("icon.svg", "image/svg+xml"),

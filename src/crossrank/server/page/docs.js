@@ -26,13 +26,14 @@ function operation(path, method, about) {
     input.rows = Math.min(14, input.value.split("\n").length + 1);
     parts.push(input);
   }
-  const shown = element("pre", { hidden: true });
+  // Long lines scroll, which keys do only where the focus can be.
+  const shown = element("pre", { hidden: true, tabIndex: 0, role: "region", ariaLabel: "reply" });
   const button = element("button", { type: "submit" }, "Send");
   button.addEventListener("click", () => send(method.toUpperCase(), path, input?.value, shown));
   const failures = Object.entries(about.responses).map(([status, one]) => `${status} ${one.description}`).join(" ");
   parts.push(element("p", {}, button), shown, element("p", { className: "quiet" }, failures));
-  const heading = element("summary", {}, element("code", {}, `${method.toUpperCase()} ${path}`), ` ${about.summary}`);
-  return element("details", {}, heading, ...parts);
+  const heading = element("h2", {}, element("code", {}, `${method.toUpperCase()} ${path}`), ` ${about.summary}`);
+  return element("details", {}, element("summary", {}, heading), ...parts);
 }
 
 async function begin() {

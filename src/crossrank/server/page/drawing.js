@@ -14,7 +14,7 @@ export function element(kind, attributes = {}, ...children) {
 
 const title = (name) => NAMES[name] ?? name;
 export const percent = (chance) => (chance === null ? "–" : chance < 0.0005 ? "<0.1%" : `${(100 * chance).toFixed(chance < 0.1 || chance > 0.99 ? 1 : 0)}%`);
-const milliseconds = (seconds) => (seconds >= 1 ? `${seconds.toFixed(1)} s` : seconds < 0.01 ? `${(1000 * seconds).toFixed(1)} ms` : `${Math.round(1000 * seconds)} ms`);
+export const milliseconds = (seconds) => (seconds >= 1 ? `${seconds.toFixed(1)} s` : seconds < 0.01 ? `${(1000 * seconds).toFixed(1)} ms` : `${Math.round(1000 * seconds)} ms`);
 
 export function drawTimes(bar, legend, found) {
   const steps = found.steps.filter((step) => step.seconds > 0);
@@ -105,7 +105,7 @@ function moved(result) {
 }
 
 export function drawResults(list, found) {
-  list.replaceChildren(...found.results.map((result) => {
+  list.replaceChildren(...found.results.map((result, place) => {
     const fill = element("i");
     fill.style.width = `${100 * (result.probability ?? 0)}%`;
     const side = element("div", {},
@@ -114,10 +114,15 @@ export function drawResults(list, found) {
     const where = [result.title, result.document].filter(Boolean).join(" · ");
     const body = element("div", {}, ...(where ? [element("h3", {}, where)] : []),
       element("p", {}, ...marked(result.text, result.evidence)));
-    const row = element("li", { tabIndex: -1 }, side, body);
+    const row = element("li", { tabIndex: place ? -1 : 0 }, side, body);
     row.dataset.id = result.id;
     return row;
   }));
+}
+
+// One row is reached with Tab, the others with the arrows from there.
+export function reach(list, row) {
+  for (const one of list.children) one.tabIndex = one === row ? 0 : -1;
 }
 
 export function light(id) {

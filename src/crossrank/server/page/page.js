@@ -1,18 +1,22 @@
 // The page: asks this server, and nobody else.
 
-import { drawColumns, drawResults, drawTimes, light } from "./drawing.js";
+import { read, write } from "./address.js";
+import { drawColumns, drawResults, drawTimes, light, milliseconds, reach } from "./drawing.js";
 
 const $ = (id) => document.getElementById(id);
 const BUDGETS = [25, 50, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000, null];
+const SLIDERS = ["depth", "budget", "mix"];
 const ROWS = 15;
+// The first candidate repeats most words of the question, and is what word search and vectors put first.
 const EXAMPLE = {
-  query: "How long can I wait before returning shoes?",
-  candidates: `Our shops are open from nine to six, and on Saturdays from ten to four.
-Shoes may be sent back within 60 days of delivery. They must be unworn and in their box.
-Returning visitors see the shoes that they looked at last time.
-Refunds reach your account three to five days after the parcel has reached us.
-How long leather lasts depends on care. Wait a day between two wearings, and return the trees to the shoes.
-Everything else can be returned within 30 days; shoes have twice that time because of the sizes.`,
+  query: "Who painted the Mona Lisa?",
+  candidates: `Who is the woman in the Mona Lisa?
+The Mona Lisa hangs in the Louvre in Paris.
+Marcel Duchamp painted a moustache on a postcard of the Mona Lisa.
+The Mona Lisa was stolen in 1911 by Vincenzo Peruggia.
+Leonardo da Vinci painted the Mona Lisa between 1503 and 1506.
+Mona Lisa is a song by Nat King Cole.
+The painting has been behind glass since 2005.`,
 };
 
 let running = null;
@@ -20,7 +24,8 @@ let timer = 0;
 // Whether there is a question that a slider may ask again.
 let asking = false;
 // The share that each source begins with: pasted candidates have no first stage worth mixing in.
-const mixes = { index: $("mix").defaultValue, pasted: "1" };
+const first = { index: $("mix").defaultValue, pasted: "1" };
+const mixes = { ...first };
 
 const source = () => document.querySelector("input[name=source]:checked").value;
 
@@ -34,6 +39,8 @@ function showValues() {
   $("depth-value").textContent = $("depth").value;
   $("budget-value").textContent = budget === null ? "none" : `${budget} ms`;
   $("mix-value").textContent = Number($("mix").value).toFixed(2);
+  // The slider of the budget counts its steps, which says nothing to who hears it: what is shown is what is said.
+  for (const slider of SLIDERS) $(slider).ariaValueText = $(`${slider}-value`).textContent;
 }
 
 function problem(text) {
@@ -44,6 +51,7 @@ function problem(text) {
 // An answer stands under its own question only.
 function clear(text = null) {
   $("answer").hidden = true;
+  $("status").textContent = "";
   problem(text);
 }
 
@@ -72,6 +80,39 @@ function body() {
   return asked;
 }
 
+// What the form says, for the address; null for what is as it was at the beginning.
+function stated() {
+  const other = (slider, begun) => ($(slider).value === begun ? null : $(slider).value);
+  return {
+    q: $("query").value, source: source() === "pasted" ? "pasted" : null, depth: other("depth", $("depth").defaultValue),
+    budget: BUDGETS[$("budget").value], mix: other("mix", first[source()]),
+  };
+}
+
+// The form as the address has it, and whether that can be asked.
+function fill() {
+  const said = read();
+  const number = (name, begun) => (said[name] && Number.isFinite(Number(said[name])) ? said[name] : begun);
+  const wanted = document.querySelector(`input[value=${said.source === "pasted" ? "pasted" : "index"}]`);
+  if (!wanted.disabled) wanted.checked = true;
+  changeSource();
+  const budget = BUDGETS.indexOf(Number(said.budget));
+  $("query").value = said.q ?? "";
+  $("depth").value = number("depth", $("depth").defaultValue);
+  $("budget").value = budget < 0 ? BUDGETS.length - 1 : budget;
+  $("mix").value = mixes[source()] = number("mix", first[source()]);
+  document.title = "crossrank";
+  showValues();
+}
+
+// Asks what the address asks, where all is there: candidates are in no address, and a missing key is asked for first.
+function begin() {
+  const whole = source() === "index" || candidates().length;
+  const query = read().q ?? "";
+  // Whoever types already is not interrupted.
+  if (query.trim() && query === $("query").value && whole && $("locked").hidden) ask();
+}
+
 async function ask() {
   clearTimeout(timer);
   // The server drops what nobody waits for.
@@ -80,22 +121,21 @@ async function ask() {
   if (!asked.query.trim()) return clear("Type a question first.");
   if (asked.documents && !asked.documents.length) return clear("Paste at least one candidate.");
   const mine = (running = new AbortController());
+  const said = stated();
   asking = true;
   problem(null);
   $("answer").classList.add("working");
-  $("searching").hidden = !$("answer").hidden;
+  if ($("answer").hidden) $("status").textContent = "Searching…";
   try {
     const headers = { "Content-Type": "application/json" };
     const found = await call("/search", { method: "POST", headers, body: JSON.stringify(asked), signal: mine.signal });
     problem(found.results.length ? null : "Nothing was found.");
     draw(found);
+    write(said);
   } catch (error) {
     if (error.name !== "AbortError") clear(error.message);
   } finally {
-    if (running === mine) {
-      $("answer").classList.remove("working");
-      $("searching").hidden = true;
-    }
+    if (running === mine) $("answer").classList.remove("working");
   }
 }
 
@@ -104,12 +144,21 @@ function draw(found) {
   drawTimes($("bar"), $("legend"), found);
   drawColumns($("columns"), found);
   drawResults($("results"), found);
+  scrolls();
+  const count = found.results.length;
+  // What a screen reader says of an answer; the answer itself would be minutes of speech.
+  $("status").textContent = count ? `${count} ${count === 1 ? "answer" : "answers"}, ${milliseconds(found.timing.total)}` : "";
   const share = Math.round(100 * Number($("mix").value));
   const order = share === 100 || !found.read
     ? "" : `Ordered by ${share} % cross-encoder and ${100 - share} % first stage; the probability is the cross-encoder's alone.`;
   const notes = [order, ...found.warnings.map((one) => `${one[0].toUpperCase()}${one.slice(1)}.`)].filter(Boolean);
   $("notes").hidden = !notes.length;
   $("notes").textContent = notes.join(" ");
+}
+
+// Keys scroll only where the focus can be, and a stop of Tab that does nothing is in the way.
+function scrolls() {
+  $("columns").tabIndex = $("columns").scrollWidth > $("columns").clientWidth ? 0 : -1;
 }
 
 function changeSource() {
@@ -124,9 +173,10 @@ function changeSource() {
 
 function move(step) {
   const rows = [...$("results").children];
-  if (!rows.length) return;
+  if (!rows.length || $("answer").hidden) return false;
   const next = Math.min(Math.max(rows.indexOf(document.activeElement) + step, 0), rows.length - 1);
   rows[next].focus();
+  return true;
 }
 
 function keyed(event) {
@@ -139,7 +189,8 @@ function keyed(event) {
     $("query").focus();
     $("query").select();
   } else if (["ArrowDown", "ArrowUp"].includes(event.key) && !event.target.matches("textarea, [type=range], [type=radio]")) {
-    move(event.key === "ArrowDown" ? 1 : -1);
+    // Without answers the arrows scroll, as everywhere.
+    if (!move(event.key === "ArrowDown" ? 1 : -1)) return;
   } else return;
   event.preventDefault();
 }
@@ -164,7 +215,7 @@ $("form").addEventListener("submit", (event) => {
   event.preventDefault();
   ask();
 });
-for (const slider of ["depth", "budget", "mix"]) {
+for (const slider of SLIDERS) {
   $(slider).addEventListener("input", () => {
     showValues();
     mixes[source()] = $("mix").value;
@@ -181,10 +232,16 @@ $("example").addEventListener("click", () => {
 for (const kind of ["mouseover", "focusin"]) {
   $("answer").addEventListener(kind, (event) => light(event.target.closest("[data-id]")?.dataset.id ?? null));
 }
+$("results").addEventListener("focusin", (event) => reach($("results"), event.target.closest("li")));
+new ResizeObserver(scrolls).observe($("columns"));
+window.addEventListener("popstate", () => {
+  fill();
+  begin();
+});
 $("key").addEventListener("change", () => {
   problem(null);
   tell();
 });
 document.addEventListener("keydown", keyed);
-showValues();
-tell();
+fill();
+tell().then(begin);
