@@ -32,6 +32,13 @@ def cross_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def plain_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Like `cross_encoder_folder`, but trained without a sigmoid: it gives logits and no probabilities."""
+    identity = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}
+    return tiny.cross_encoder(tmp_path_factory.mktemp("tiny-plain"), **identity)
+
+
+@pytest.fixture(scope="session")
 def bi_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random BERT bi-encoder with mean pooling; do not change it."""
     return tiny.bi_encoder(tmp_path_factory.mktemp("tiny-bi-encoder"))

@@ -25,6 +25,8 @@ class Answer:
             out, each stage.
         seconds: wall-clock time of the whole query.
         budget: seconds that it should take; None for no budget.
+        thresholded: what a threshold left out, or why it could not be used, for people; empty where none was asked for
+            or nothing was left out.
 
     >>> found = Answer("tea?", Ranking.sorted(["a"], [1.5]), (Passage("a", "Tea is hot."),), (), 0.1, budget=0.2)
     >>> [passage.text for passage in found], found.late
@@ -37,14 +39,15 @@ class Answer:
     traces: tuple[Trace, ...]
     seconds: float
     budget: float | None = None
+    thresholded: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Passage]:
         return iter(self.passages)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What steps could not do as they should, for people: "name: what"."""
-        return tuple(f"{trace.name}: {trace.note}" for trace in self.traces if trace.note)
+        """What steps could not do as they should, for people: "name: what"; and what a threshold left out."""
+        return (*(f"{trace.name}: {trace.note}" for trace in self.traces if trace.note), *self.thresholded)
 
     @property
     def failed(self) -> tuple[str, ...]:

@@ -7,20 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
 
 from crossrank.errors import InputError
-from crossrank.types import check_k, check_query
+from crossrank.types import Passage, check_k, check_query
+
+T = TypeVar("T")
+# Where rows and objects of other libraries have their text.
+_TEXTS = ("text", "content", "contents", "body", "passage", "page_content")
 
 
-def check_pairs(pairs: Iterable[Sequence[str]]) -> list[tuple[str, str]]:
-    """The pairs in a list, each a tuple; refuse what is no (query, passage) pair of strings, and a blank query.
+def check_pairs(pairs: Iterable[Sequence[str | Passage]]) -> list[tuple[str, str]]:
+    """The pairs in a list, each a tuple of texts; refuse what is no (query, passage) pair, and a blank query.
+
+    A passage is a string, or a `Passage`, of which title and text are read.
 
     Raises:
         InputError: with the place of the first mistake.
 
-    >>> check_pairs(["ab", "cd"] for _ in range(2))
-    [('ab', 'cd'), ('ab', 'cd')]
+    >>> check_pairs([("tea?", "Tea is hot."), ["tea?", Passage("1", "Is hot.", title="Tea")]])
+    [('tea?', 'Tea is hot.'), ('tea?', 'Tea. Is hot.')]
     """
     made: list[tuple[str, str]] = []
     queries: dict[str, None] = {}
@@ -29,15 +35,28 @@ def check_pairs(pairs: Iterable[Sequence[str]]) -> list[tuple[str, str]]:
             cure = "; of an array pass .tolist()" if hasattr(pair, "tolist") else ""
             raise InputError(f"pair {position} is not a (query, passage) pair{cure}")
         query, passage = pair
-        if not isinstance(passage, str):
-            raise InputError(f"document {position} is {type(passage).__name__}, not a string")
+        text = passage.scored_text if isinstance(passage, Passage) else passage
+        if not isinstance(text, str):
+            raise InputError(f"document {position} is {type(text).__name__}, not a string{_cure(text)}")
         if not isinstance(query, str):
             check_query(query)
         queries[query] = None
-        made.append((query, passage))
+        made.append((query, text))
     for query in queries:
         check_query(query)
     return made
+
+
+def _cure(document: Any) -> str:
+    """How to get at the text of a row or of an object that another library made; empty for anything else."""
+    if isinstance(document, Mapping):
+        named = next((name for name in _TEXTS if name in document), "text")
+        how = f'd["{named}"]'
+    elif named := next((name for name in _TEXTS if isinstance(getattr(document, name, None), str)), ""):
+        how = f"d.{named}"
+    else:
+        return ""
+    return f": pass texts, such as [{how} for d in documents]; the positions that come back are places in that list"
 
 
 def check_queries(queries: Iterable[str], passages: int) -> list[str]:
@@ -54,7 +73,7 @@ def check_queries(queries: Iterable[str], passages: int) -> list[str]:
     return made
 
 
-def check_list(query: str, documents: Iterable[str], k: int | None) -> list[str]:
+def check_list(query: str, documents: Iterable[T], k: int | None) -> list[T]:
     """The documents in a list; refuse what cannot be ranked: a blank query, one string for a list, a `k` under 1."""
     if k is not None:
         check_k(k, cure="leave it out to keep everything")

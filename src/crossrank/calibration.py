@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.asking import check_real
 from crossrank.errors import InputError
+
+Threshold = float | Literal["model"]
+"""The least probability that is taken for relevant, or "model" for the one that a model has of its own."""
+
+
+class Telling(Protocol):
+    """What gives probabilities, as a `CrossEncoder` does."""
+
+    @property
+    def threshold(self) -> float | None:
+        """Its own; None where nobody has chosen one."""
+        ...
+
+    def probability(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Raw scores as probabilities; an error where it has none."""
+        ...
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -125,3 +143,60 @@ def expected_calibration_error(
     parts = np.array_split(order, min(bins, max(1, len(order))))
     total = sum(abs(float(probabilities[p].mean()) - float(relevant[p].mean())) * len(p) for p in parts if len(p))
     return total / max(1, len(order))
+
+
+def check_threshold(threshold: float | str | None) -> None:
+    """Refuse what is neither a probability, nor "model" for the model's own, nor None.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if threshold in (None, "model") or (isinstance(threshold, Real) and 0.0 <= threshold <= 1.0):
+        return
+    raise InputError(f'the threshold is a probability, from 0 to 1, or "model", not {threshold!r}')
+
+
+def least(scorer: Telling, threshold: Threshold, name: str) -> float:
+    """The probability that a threshold is: as it was given, or the scorer's own for "model".
+
+    Whoever asks for a threshold must not get an answer without it, so this comes before anything is read.
+
+    Args:
+        scorer: whose probabilities it is held against.
+        threshold: as asked for.
+        name: of the scorer, for people.
+
+    Raises:
+        InputError: no threshold, the scorer has none of its own, or it gives no probabilities.
+
+    >>> import crossrank
+    >>> least(crossrank.load(), 0.5, "small"), least(crossrank.load(), "model", "small")
+    (0.5, 0.1)
+    """
+    check_threshold(threshold)
+    scorer.probability(np.zeros(0, np.float32))
+    if threshold != "model":
+        return threshold
+    if scorer.threshold is None:
+        raise InputError(f"{name} has no threshold of its own: give a probability, such as 0.1")
+    return scorer.threshold
+
+
+def irrelevant(probability: float, threshold: float) -> str:
+    """What is said when the best passage is less probable than the threshold.
+
+    >>> irrelevant(0.03, 0.1)
+    'nothing is relevant: the best passage has a probability of 0.030, under 0.1'
+    """
+    return f"nothing is relevant: the best passage has a probability of {probability:.3f}, under {threshold:g}"
+
+
+def left_out(under: int, unread: int, threshold: float) -> str:
+    """What is said of passages that a threshold left out; empty where there are none.
+
+    >>> left_out(2, 1, 0.1)
+    'left out: 2 passages under the threshold of 0.1, 1 passage that the last stage did not read'
+    """
+    told = [(under, f"under the threshold of {threshold:g}"), (unread, "that the last stage did not read")]
+    parts = [f"{count:,} passage{'s' if count > 1 else ''} {what}" for count, what in told if count]
+    return f"left out: {', '.join(parts)}" if parts else ""

@@ -10,6 +10,7 @@ from unicodedata import category
 
 import numpy as np
 
+from crossrank.calibration import irrelevant
 from crossrank.errors import InputError
 from crossrank.types import Passage, Place, check_k
 from crossrank.unicode import is_blank
@@ -90,7 +91,7 @@ class Context:
         left_out: passages that are not in the text, best first, with the reasons.
         probability: of the most relevant passage, as the calibrated model says; None when it does not say.
         note: what else people should know; "" when there is nothing.
-        notes: what steps of the search could not do as they should: `Answer.notes`.
+        notes: what steps of the search could not do as they should, `Answer.notes`, and then what `note` says.
 
     >>> made = assemble([Passage("a", "Tea is hot."), Passage("b", "Bread needs yeast.")], 6, lambda t: len(t.split()))
     >>> made.text, [left.passage for left in made.left_out]
@@ -193,36 +194,16 @@ def assemble(
         left_out = [left for left in left_out if not sources or left.passage != sources[0].passages[0]]
         note = "no passage fits the budget whole" + ("; the best was cut" if sources else ", nor the start of the best")
     text = _text(sources)
-    return Context(text, sources, _count(count, text) if text else 0, counted_by, tuple(left_out), note=note)
-
-
-def check_threshold(threshold: float | str | None) -> None:
-    """Refuse what is neither a probability, nor "model" for the model's own, nor None.
-
-    Raises:
-        InputError: it is something else.
-    """
-    if threshold in (None, "model") or (not isinstance(threshold, str) and 0.0 <= threshold <= 1.0):
-        return
-    raise InputError(f'the threshold is a probability, from 0 to 1, or "model", not {threshold!r}')
-
-
-def unused(probability: float | None, limit: float | None) -> str:
-    """Why a threshold that was asked for could not be used; empty where it was."""
-    if probability is None:
-        return "the threshold was not used: the last stage gives no calibrated probability"
-    return "the threshold was not used: the last stage has no threshold of its own" if limit is None else ""
+    notes = (note,) if note else ()
+    found = _count(count, text) if text else 0
+    return Context(text, sources, found, counted_by, tuple(left_out), note=note, notes=notes)
 
 
 def nothing(counted_by: str, passages: Sequence[Passage], probability: float, threshold: float) -> Context:
     """The context of a question that no passage answers: the best is less probable than the threshold."""
     left_out = tuple(LeftOut(passage.id, f"under the threshold of {threshold:g}") for passage in passages)
-    return Context("", (), 0, counted_by, left_out, probability, irrelevant(probability, threshold))
-
-
-def irrelevant(probability: float, threshold: float) -> str:
-    """What is said when the best passage is less probable than the threshold."""
-    return f"nothing is relevant: the best passage has a probability of {probability:.3f}, under {threshold:g}"
+    note = irrelevant(probability, threshold)
+    return Context("", (), 0, counted_by, left_out, probability, note, (note,))
 
 
 def _count(count: Callable[[str], int], text: str) -> int:

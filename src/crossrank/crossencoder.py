@@ -14,15 +14,14 @@ from numpy.typing import NDArray
 from crossrank import backends, checkpoint
 from crossrank.asking import check_list, check_pairs, check_queries, check_whole
 from crossrank.batching import budget_of, plan, slices
-from crossrank.calibration import Platt, sigmoid
+from crossrank.calibration import Platt, Threshold, least, sigmoid
 from crossrank.encoder import CHARACTERS_A_TOKEN, Encoded, PairEncoder, Windows
 from crossrank.errors import CheckpointError, InputError, ScoreError
-from crossrank.evidence import find as find_evidence
 from crossrank.lookahead import lookahead
 from crossrank.models import named
 from crossrank.ranked import Ranked
-from crossrank.scored import Progress, Scored, scored_by, spread
-from crossrank.types import Backend, Passage, Tokens, Truncation, order_of
+from crossrank.scored import Pairs, Progress, Scored, scored_by, spread
+from crossrank.types import Backend, Passage, Tokens, Truncation
 from crossrank.windows import Fold, fold
 
 # Characters of the first slice of a long list and of any, about 15,000 and 60,000 tokens of English. Tokenizing takes
@@ -134,19 +133,19 @@ class CrossEncoder:
         """
         return self._encoder.count(text)
 
-    def score(self, pairs: Iterable[Sequence[str]], *, progress: Progress | None = None) -> NDArray[np.float32]:
+    def score(self, pairs: Pairs, *, progress: Progress | None = None) -> NDArray[np.float32]:
         """Raw logits of (query, passage) pairs, shape (n,), in their order; larger is more relevant.
 
         Two-label models give the log-odds of their second label. A blank passage gets -inf. Equal pairs are scored
         once. A pair is a tuple or a list of two.
 
         Args:
-            pairs: texts.
+            pairs: texts; the second may be a `Passage`, whose title is read, too.
             progress: called after each batch with how many distinct pairs are scored, about, and how many there are
                 (those with a blank passage left out); the last call has the two equal.
 
         Raises:
-            InputError: a query is blank or has no token, or an item is not a pair of strings.
+            InputError: a query is blank or has no token, or an item is not a pair of texts.
             ScoreError: the model gives NaN.
 
         >>> import crossrank
@@ -156,7 +155,7 @@ class CrossEncoder:
         """
         return scored_by(self.scored, pairs, progress).scores
 
-    def scored(self, pairs: Iterable[Sequence[str]], *, progress: Progress | None = None) -> Scored:
+    def scored(self, pairs: Pairs, *, progress: Progress | None = None) -> Scored:
         """Like `score`, with a report of what was cut or read in windows.
 
         Long lists are read in slices, so that memory does not grow with them; while the backend scores one slice, a
@@ -201,7 +200,8 @@ class CrossEncoder:
         """
         queries = check_queries(queries, len(passages))
         # A digest stands for the ids, so that equal pairs are found without a copy of all of them.
-        keys = [(query, _digest(passages.row(row))) for row, query in enumerate(queries)]
+        digests = [blake2b(passages.row(row).tobytes(), digest_size=16).digest() for row in range(len(passages))]
+        keys = list(zip(queries, digests, strict=True))
         first = {key: row for row, key in reversed(list(enumerate(keys)))}
         distinct = np.array(sorted(first.values()), dtype=np.int64)
         query_ids: dict[str, NDArray[np.int32]] = {}
@@ -275,18 +275,21 @@ class CrossEncoder:
     def rank(
         self,
         query: str,
-        documents: Iterable[str],
+        documents: Iterable[str | Passage],
         k: int | None = None,
         *,
+        threshold: Threshold | None = None,
         evidence: bool = False,
         progress: Progress | None = None,
     ) -> Ranked:
         """The documents that answer the query, best first.
 
         Args:
-            query: what the user asks; must not be blank.
-            documents: texts. Duplicates are kept, blank ones come last.
+            query: not blank.
+            documents: texts, or passages, whose titles are read, too. Duplicates are kept, blank ones come last.
             k: entries to return; all when absent or larger than the list.
+            threshold: of these only those that have at least this probability, perhaps none; "model" takes the model's
+                own, see `threshold`. `Ranked.note` says what was left out.
             evidence: also find the sentence of each returned document that answers best, see `crossrank.evidence`.
             progress: as in `score`.
 
@@ -294,7 +297,7 @@ class CrossEncoder:
             Positions in `documents` with raw scores. Ties keep their incoming order.
 
         Raises:
-            InputError: a query that is blank or has no token, a document that is no string, or a `k` under 1.
+            InputError: a blank query, a document that is no text, a `k` under 1, or a threshold without `probability`.
 
         >>> import crossrank
         >>> ranked = crossrank.load().rank(
@@ -304,15 +307,18 @@ class CrossEncoder:
         ... )
         >>> ranked.positions[0]
         1
+        >>> none = crossrank.load().rank("Which planet is the largest?", ["Bread needs yeast."], threshold="model")
+        >>> len(none), none.note[:19]
+        (0, 'nothing is relevant')
         """
-        documents = check_list(query, documents, k)
-        scored = scored_by(self.scored, [(query, document) for document in documents], progress)
-        order = order_of(scored.scores)[:k]
-        best = [Passage(str(position), documents[position]) for position in order.tolist()] if evidence else []
-        found = tuple(find_evidence(query, best, self.score, known=scored.scores[order].tolist())) if evidence else ()
-        return Ranked(
-            tuple(order.tolist()), scored.scores[order], scored.truncations, found, scored.cached, scored.note
-        )
+        limit = None if threshold is None else least(self, threshold, self.checkpoint.name)
+        given = check_list(query, documents, k)
+        scored = scored_by(self.scored, [(query, document) for document in given], progress)
+        ranked = Ranked.of(scored, k)
+        if limit is not None:
+            ranked, said = ranked.above(self.probability(ranked.scores), limit)
+            ranked = replace(ranked, note="; ".join(filter(None, [ranked.note, said])))
+        return ranked.explained(query, given, self.score) if evidence else ranked
 
     def probability(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Raw scores as probabilities that a passage is relevant, same shape and order.
@@ -334,10 +340,6 @@ class CrossEncoder:
             "Fit one on judged pairs with `crossrank calibrate`, or give crossrank.load(..., calibration=Platt.fit("
             "scores, relevant))"
         )
-
-
-def _digest(ids: NDArray[np.int32]) -> bytes:
-    return blake2b(ids.tobytes(), digest_size=16).digest()
 
 
 def load(

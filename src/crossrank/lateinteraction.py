@@ -21,15 +21,16 @@ from crossrank import backends, checkpoint
 from crossrank.asking import check_list, check_pairs, check_queries, check_texts
 from crossrank.backends.maxsim import maxsim
 from crossrank.batching import budget_of, plan, slices
+from crossrank.calibration import Threshold
 from crossrank.checkpoint.late import PROJECTION
 from crossrank.crossencoder import CHARACTERS, FIRST_SLICE, SLICE, CrossEncoder
 from crossrank.errors import CheckpointError, InputError, ScoreError
 from crossrank.lateencoder import LateEncoder, Marked
 from crossrank.models import named
 from crossrank.ranked import Ranked
-from crossrank.scored import Progress, Scored, scored_by, spread
+from crossrank.scored import Pairs, Progress, Scored, scored_by, spread
 from crossrank.tokenvectors import TokenVectors
-from crossrank.types import Backend, Scorer, TokenBackend, Tokens, Truncation, check_query, order_of
+from crossrank.types import Backend, Passage, Scorer, TokenBackend, Tokens, Truncation, check_query
 
 Floats = NDArray[np.float32]
 
@@ -96,7 +97,7 @@ class LateInteraction:
         """
         return self._encoder.count(text)
 
-    def score(self, pairs: Iterable[Sequence[str]], *, progress: Progress | None = None) -> Floats:
+    def score(self, pairs: Pairs, *, progress: Progress | None = None) -> Floats:
         """MaxSim of (query, passage) pairs, shape (n,), in their order; larger is more relevant.
 
         A blank passage, or one without any token, gets -inf. Scores of different queries do not compare: each query
@@ -107,7 +108,7 @@ class LateInteraction:
             progress: as in `CrossEncoder.score`.
 
         Raises:
-            InputError: a query is blank or has no token, or an item is not a pair of strings.
+            InputError: a query is blank or has no token, or an item is not a pair of texts.
             ScoreError: the model gives NaN.
 
         >>> done = []
@@ -117,7 +118,7 @@ class LateInteraction:
         """
         return scored_by(self.scored, pairs, progress).scores
 
-    def scored(self, pairs: Iterable[Sequence[str]], *, progress: Progress | None = None) -> Scored:
+    def scored(self, pairs: Pairs, *, progress: Progress | None = None) -> Scored:
         """Like `score`, with a report of what was cut. Equal texts are encoded once in a slice of the list."""
         pairs = check_pairs(pairs)
         distinct = list({pair: None for pair in pairs if pair[1].strip()})
@@ -197,26 +198,37 @@ class LateInteraction:
         return passages.clip(max=room) + specials, np.ones(len(passages), dtype=np.int64)
 
     def rank(
-        self, query: str, documents: Iterable[str], k: int | None = None, *, progress: Progress | None = None
+        self,
+        query: str,
+        documents: Iterable[str | Passage],
+        k: int | None = None,
+        *,
+        threshold: Threshold | None = None,
+        progress: Progress | None = None,
     ) -> Ranked:
         """The documents that answer the query, best first.
 
         Args:
             query: what the user asks; must not be blank.
-            documents: texts. Duplicates are kept, blank ones come last.
+            documents: texts, or passages, whose titles are read, too. Duplicates are kept, blank ones come last.
             k: entries to return; all when absent or larger than the list.
+            threshold: refused, as it is by any model without probabilities.
             progress: as in `CrossEncoder.score`.
 
         Returns:
             Positions in `documents` with MaxSim scores. Ties keep their incoming order.
 
         Raises:
-            InputError: a query that is blank or has no token, a document that is no string, or a `k` under 1.
+            InputError: a query that is blank or has no token, a document that is no text, a `k` under 1, or a
+                threshold.
         """
-        documents = check_list(query, documents, k)
-        scored = scored_by(self.scored, [(query, document) for document in documents], progress)
-        order = order_of(scored.scores)[:k]
-        return Ranked(tuple(order.tolist()), scored.scores[order], scored.truncations)
+        if threshold is not None:
+            raise InputError(
+                f"{self.checkpoint.name} gives MaxSim scores and no probabilities: leave the threshold out, or take a "
+                'cross-encoder that is calibrated, such as "small"'
+            )
+        given = check_list(query, documents, k)
+        return Ranked.of(scored_by(self.scored, [(query, document) for document in given], progress), k)
 
     def _sliced(
         self,

@@ -13,8 +13,9 @@ import numpy as np
 from crossrank.answer import Answer
 from crossrank.anytime import Clock, fetched
 from crossrank.asking import check_real
+from crossrank.calibration import Threshold
 from crossrank.cascade import OnError, Stage, Trace, Unavailable, distinct, rerank
-from crossrank.context import Context, Order, assemble, check_threshold, nothing, unused
+from crossrank.context import Context, Order, assemble, nothing
 from crossrank.cost import Habit, Pace
 from crossrank.embedder import load_embedder, own_name
 from crossrank.errors import CrossrankError, InputError
@@ -23,14 +24,13 @@ from crossrank.fusion import RRF, Fusion, fusion_of
 from crossrank.index import one_version
 from crossrank.lateinteraction import counter_of, name_of, scorer_of
 from crossrank.planner import Memory, depths, paced, plan
-from crossrank.relevance import Relevance, last_read, relevance_of
+from crossrank.relevance import Relevance, check_stages, kept, last_read, relevance_of, unused
+from crossrank.retrieval import retrieved
 from crossrank.retrieval.where import Where, among, once
 from crossrank.types import (
     Embedder,
     Passage,
     Ranking,
-    ReportingRetriever,
-    Retrieved,
     Retriever,
     Scorer,
     TokenStore,
@@ -147,7 +147,7 @@ class Pipeline:
         """
         return replace(self, retrievers=among(self.retrievers, where))
 
-    def search(self, query: str, k: int = 10, *, where: Where = None) -> Answer:
+    def search(self, query: str, k: int = 10, *, where: Where = None, threshold: Threshold | None = None) -> Answer:
         """The `k` best documents for `query`; see `Answer.ranking` for what their scores are.
 
         All that it reads of an index is of one version, whoever updates it meanwhile: `crossrank.index.one_version`.
@@ -156,19 +156,23 @@ class Pipeline:
             query: what the user asks; of many, each is a call of its own, from threads if you like.
             k: documents, at most.
             where: filters of this query, such as "tenant=acme", as of `filtered`.
+            threshold: of the `k` only those that the last stage read and finds at least so probable, perhaps none;
+                "model" takes its own, `CrossEncoder.threshold`. `Answer.thresholded` says what was left out.
 
         Raises:
-            InputError: a blank query, a `k` under 1, a filter as of `filtered`, or a document for which `texts` gives
-                no passage.
+            InputError: a blank query, a `k` under 1, a filter as of `filtered`, a document for which `texts` gives no
+                passage, or a threshold where the last stage (within a budget any) gives no probabilities.
         """
         check_k(k)
         if isinstance(query, (list, tuple)):
             raise InputError("search takes one query: [pipeline.search(query) for query in queries] asks many")
         check_query(query)
+        check_stages(self.stages, threshold, self.budget is not None)
         if where is not None:
-            return self.filtered(where).search(query, k)
+            return self.filtered(where).search(query, k, threshold=threshold)
         began = self.clock()
-        return one_version(lambda: self._search(query, k, began))
+        answer = one_version(lambda: self._search(query, k, began))
+        return answer if threshold is None else kept(self.stages, answer, threshold)
 
     def _search(self, query: str, k: int, began: float) -> Answer:
         # The texts of the answer are fetched after the last stage, and in time.
@@ -200,7 +204,7 @@ class Pipeline:
                 note = f"left out: it may take {most * 1000:.0f} ms, and {left:.0f} were left"
                 traces.append(Trace(name, _NOTHING, 0.0, {}, note=note, stopped="deadline"))
                 continue
-            found = _retrieved(retriever, query, self.depth)
+            found = retrieved(retriever, query, self.depth)
             taken = self.clock() - started
             self._learn(name, taken)
             traces.append(Trace(name, found.ranking, taken, {}, found.truncations))
@@ -228,7 +232,7 @@ class Pipeline:
         *,
         count: Callable[[str], int] | None = None,
         order: Order = "score",
-        threshold: float | Literal["model"] | None = None,
+        threshold: Threshold | None = None,
         where: Where = None,
     ) -> Context:
         """The `k` best passages for a language model to answer from, within a budget of tokens.
@@ -241,16 +245,16 @@ class Pipeline:
                 last stage's own tokenizer counts, which agrees with that of a language model only roughly.
             order: "score" or "document".
             threshold: the context is empty when no passage of the `k` that the last stage read has at least this
-                probability. "model" takes the last stage's own, `CrossEncoder.threshold`. A model that is not
-                calibrated gives no probability, and the context's note says so.
+                probability. "model" takes the last stage's own, `CrossEncoder.threshold`.
             where: filters, as in `search`.
 
         Raises:
             InputError: a blank query, a budget, `k` or threshold out of its range, no `count` where no stage has a
-                tokenizer, a filter as of `filtered`, or one beside an answer, whose search is over.
+                tokenizer, a threshold as of `search`, a filter as of `filtered`, or one beside an answer, whose search
+                is over.
         """
         check_k(tokens, "tokens")
-        check_threshold(threshold)
+        check_stages(self.stages, threshold, self.budget is not None)
         counted_by = "a function of the caller"
         if count is None:
             count, counted_by = counter_of([stage.scorer for stage in self.stages])
@@ -259,14 +263,15 @@ class Pipeline:
         answer = query if isinstance(query, Answer) else self.search(query, 10 if k is None else k, where=where)
         if k is not None:
             answer = replace(answer, ranking=answer.ranking.cut(k), passages=answer.passages[:k])
-        found = self.relevance(answer)
+        found = relevance_of(self.stages, answer.traces, answer.ranking.ids, asked=threshold is not None)
         probability, limit = found.best, found.threshold if threshold == "model" else threshold
         if limit is not None and probability is not None and probability < limit:
-            return replace(nothing(counted_by, answer.passages, probability, limit), notes=answer.notes)
-        made = assemble(answer.passages, tokens, count, counted_by=counted_by, order=order)
-        why = unused(probability, limit) if threshold is not None and answer.passages else ""
-        note = "; ".join(filter(None, [made.note, why]))
-        return replace(made, probability=probability, note=note, notes=answer.notes)
+            made, why = nothing(counted_by, answer.passages, probability, limit), ""
+        else:
+            made = assemble(answer.passages, tokens, count, counted_by=counted_by, order=order)
+            why = unused(probability, limit) if threshold is not None and answer.passages else ""
+        said = tuple(filter(None, [made.note, why]))
+        return replace(made, probability=probability, note="; ".join(said), notes=(*answer.notes, *said))
 
     def relevance(self, answer: Answer) -> Relevance:
         """How probable it is that each passage of an answer is relevant, as the last stage that read any says.
@@ -287,12 +292,6 @@ class Pipeline:
         stage, scores = last_read(self.stages, answer.traces)
         known = [scores.get(id_) for id_ in answer.ranking.ids]
         return tuple(find(answer.query, answer.passages, stage.scorer.score, known=known))
-
-
-def _retrieved(retriever: Retriever, query: str, depth: int) -> Retrieved:
-    if isinstance(retriever, ReportingRetriever):
-        return retriever.retrieved([query], depth)[0]
-    return Retrieved(retriever.retrieve([query], depth)[0], ())
 
 
 def open_pipeline(

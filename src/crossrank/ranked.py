@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.evidence import Evidence
-from crossrank.types import Truncation
+from crossrank.calibration import irrelevant, left_out
+from crossrank.evidence import Evidence, Scores, find
+from crossrank.scored import Scored
+from crossrank.types import Passage, Truncation, order_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,7 +24,7 @@ class Ranked:
         truncations: what was cut or read in windows; positions are the caller's, -1 is the query.
         evidence: of each document here, in the same order, the sentence that answers best; empty unless asked for.
         cached: documents whose scores were remembered by a cache.
-        note: what a cache could not do; empty when there is nothing to say.
+        note: what a cache could not do, and what a threshold left out; empty when there is nothing to say.
 
     >>> ranked = Ranked((2, 0), np.array([4.5, -1.0], dtype=np.float32), ())
     >>> [(position, score) for position, score in ranked]
@@ -41,3 +43,35 @@ class Ranked:
 
     def __iter__(self) -> Iterator[tuple[int, float]]:
         return zip(self.positions, self.scores.tolist(), strict=True)
+
+    @classmethod
+    def of(cls, scored: Scored, k: int | None) -> Ranked:
+        """The `k` best of scored documents, or all."""
+        order = order_of(scored.scores)[:k]
+        return cls(tuple(order.tolist()), scored.scores[order], scored.truncations, (), scored.cached, scored.note)
+
+    def above(self, chances: NDArray[np.float32], least: float, read: int | None = None) -> tuple[Ranked, str]:
+        """The documents that are at least so probable, and what is to be said of the others.
+
+        Args:
+            chances: probabilities of these documents, in their order; before evidence is sought.
+            least: of them.
+            read: how many of them were read; the others have no probability and are left out. All when absent.
+
+        >>> ranked = Ranked((2, 0), np.array([4.5, -1.0], dtype=np.float32), ())
+        >>> left, said = ranked.above(np.array([0.9, 0.2], dtype=np.float32), 0.5)
+        >>> left.positions, said
+        ((2,), 'left out: 1 passage under the threshold of 0.5')
+        """
+        told = chances[:read]
+        rows = np.flatnonzero(told >= least)
+        left = replace(self, positions=tuple(self.positions[row] for row in rows), scores=self.scores[rows])
+        nothing = irrelevant(float(told.max()), least) if len(told) and not len(rows) else ""
+        others = left_out(len(told) - len(rows), len(chances) - len(told), least)
+        return left, "; ".join(filter(None, [nothing, others]))
+
+    def explained(self, query: str, documents: Sequence[str | Passage], score: Scores) -> Ranked:
+        """With the sentence of each that answers best: of a passage in its text, without its title."""
+        given = [(str(position), documents[position]) for position in self.positions]
+        best = [replace(one, id=at) if isinstance(one, Passage) else Passage(at, one) for at, one in given]
+        return replace(self, evidence=tuple(find(query, best, score, known=self.scores.tolist())))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from crossrank.asking import check_pairs, check_queries
 from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
-from crossrank.scored import Progress, Scored, scored_by
+from crossrank.scored import Pairs, Progress, Scored, scored_by
 from crossrank.scorestore import MOST, Cut, Entry, Store
 from crossrank.types import Scorer, Tokens, Truncation
 from crossrank.unicode import valid_text
@@ -131,7 +131,7 @@ class CachedScorer(CrossEncoder):
         """Close the file, which the next score opens again."""
         self.store.close()
 
-    def scored(self, pairs: Iterable[Sequence[str]], *, progress: Progress | None = None) -> Scored:
+    def scored(self, pairs: Pairs, *, progress: Progress | None = None) -> Scored:
         """As `CrossEncoder.scored`; only pairs that are not known are computed, and `tokens` counts only these."""
         pairs = check_pairs(pairs)
         queries = [query for query, _ in pairs]

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.types import Truncation
+from crossrank.types import Passage, Truncation
 
+# (query, passage): texts, or a passage whose title is read before its text.
+Pairs = Iterable[Sequence[str | Passage]]
 # Called with how many distinct pairs are scored, and how many there are; blank passages count for none.
 Progress = Callable[[int, int], None]
 
@@ -34,7 +36,7 @@ class Scored:
     note: str = ""
 
 
-def scored_by(score: Callable[..., Scored], pairs: Iterable[Sequence[str]], progress: Progress | None) -> Scored:
+def scored_by(score: Callable[..., Scored], pairs: Pairs, progress: Progress | None) -> Scored:
     """What a scorer's `scored` gives; a class of the user's may know nothing of progress, when nobody asks for it."""
     return score(pairs) if progress is None else score(pairs, progress=progress)
 

@@ -708,17 +708,45 @@ def test_a_threshold_leaves_out_what_is_not_relevant(index: str, calibrated: str
     assert "explain" in last
 
 
-def test_a_threshold_says_that_nothing_is_relevant(index: str, ce: str, calibrated: str) -> None:
+def test_a_threshold_says_that_nothing_is_relevant(index: str, plain_folder: Path, calibrated: str) -> None:
     stated = {"calibration": {"slope": 1.0, "intercept": -100.0}}
     tiny.write_json(Path(calibrated) / "crossrank.json", stated)
     result = run("search", index, "bread", "-m", calibrated, "--threshold", "0.5")
     assert result.stdout == ""
     assert "Nothing is relevant: the best passage has a probability of 0.000, under 0.5." in result.stderr
-    for model, threshold, said in ((ce, "0.5", "no calibrated probability"), (calibrated, "model", "no threshold")):
-        unused = run("search", index, "bread", "-m", model, "--threshold", threshold)
-        assert said in unused.stderr
-        assert len(unused.stdout.splitlines()) == 2
+    # A threshold that was passed over, with code 0, would let everything through.
+    for model, threshold, said in (
+        (str(plain_folder), "0.5", "uncalibrated logits"),
+        ("late", "0.5", "no probabilities"),
+        (calibrated, "model", "no threshold"),
+    ):
+        for more in ((), ("--context", "100"), ("--json",)):
+            refused = run("search", index, "bread", "-m", model, "--threshold", threshold, *more, code=1)
+            assert said in refused.stderr
+            assert refused.stdout == ""
     assert "--no-rerank" in run("search", index, "bread", "--no-rerank", "--threshold", "0.5", code=2).stderr
+
+
+def test_a_threshold_of_a_plain_list(tmp_path: Path, plain_folder: Path, calibrated: str) -> None:
+    passages = tmp_path / "passages.txt"
+    passages.write_text("Paris is the capital of France.\nBaking. Bread needs yeast.\n\n", encoding="utf-8")
+    whole = rows(run("rerank", "bread", str(passages), "-m", calibrated, "--json"))
+    result = run("rerank", "bread", str(passages), "-m", calibrated, "--threshold", "model", "--json", "--explain")
+    (left,) = rows(result)
+    assert left["position"] == whole[0]["position"]
+    assert left["evidence"] is not None
+    assert "under the threshold of 0.5" in result.stderr
+    tiny.write_json(Path(calibrated) / "crossrank.json", {"calibration": {"slope": 1.0, "intercept": -100.0}})
+    nothing = run("rerank", "bread", str(passages), "-m", calibrated, "--threshold", "0.5")
+    assert nothing.stdout == ""
+    assert "Nothing is relevant: the best passage has a probability of 0.000, under 0.5" in nothing.stderr
+    for model, threshold, said in (
+        (str(plain_folder), "0.5", "uncalibrated logits"),
+        ("late", "0.5", "no probabilities"),
+        (calibrated, "model", "no threshold"),
+        ("http://localhost:9/v1#m", "0.5", "knows no --threshold"),
+    ):
+        assert said in run("rerank", "bread", str(passages), "-m", model, "--threshold", threshold, code=1).stderr
 
 
 def test_search_explains_every_step(index: str, ce: str) -> None:

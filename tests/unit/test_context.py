@@ -321,11 +321,14 @@ def test_a_context_of_an_answer_is_that_of_its_query(folder: Path, cross_encoder
     assert pipeline.context(noted, 200).notes == ("plan: too few",)
 
 
-def test_a_threshold_needs_a_calibration_and_then_empties(folder: Path, cross_encoder_folder: Path) -> None:
-    pipeline = crossrank.open_pipeline(folder, cross_encoder_folder, backend="fake")
-    plain = pipeline.context("what is the planet?", 200, threshold=0.5)
-    assert plain.sources
-    assert "no calibrated probability" in plain.note
+def test_a_threshold_needs_a_calibration_and_then_empties(folder: Path, plain_folder: Path) -> None:
+    pipeline = crossrank.open_pipeline(folder, plain_folder, backend="fake")
+    # A threshold that was passed over would give a language model what answers nothing.
+    for ask in (pipeline.search, lambda query, **how: pipeline.context(query, 200, **how)):
+        with pytest.raises(InputError, match="uncalibrated logits"):
+            ask("what is the planet?", threshold=0.5)
+    with pytest.raises(InputError, match="only retrieves"):
+        replace(pipeline, stages=()).search("what is the planet?", threshold=0.5)
     scorer = pipeline.stages[0].scorer
     assert isinstance(scorer, crossrank.CrossEncoder)
     scorer._calibration = Platt(1.0, -100.0)
@@ -334,10 +337,55 @@ def test_a_threshold_needs_a_calibration_and_then_empties(folder: Path, cross_en
     assert empty.probability is not None
     assert empty.probability < 0.5
     assert "nothing is relevant" in empty.note
+    assert empty.notes == (empty.note,)
+    answer = pipeline.search("what is the planet?", threshold=0.5)
+    assert (answer.passages, len(answer.ranking)) == ((), 0)
+    assert "nothing is relevant" in answer.notes[0]
+    assert "10 passages under the threshold of 0.5" in answer.notes[1]
     assert len(empty.left_out) == 10
     scorer._calibration = Platt(1.0, 100.0)
     assert pipeline.context("what is the planet?", 200, threshold=0.5).sources
     assert isinstance(empty, Context)
+    every = pipeline.search("what is the planet?", threshold=0.5)
+    assert every.ranking.ids == pipeline.search("what is the planet?").ranking.ids
+    assert every.notes == ()
+
+
+def test_a_threshold_keeps_the_passages_that_are_probable(folder: Path, cross_encoder_folder: Path) -> None:
+    pipeline = crossrank.open_pipeline(folder, cross_encoder_folder, backend="fake", mix=1.0)
+    scorer = pipeline.stages[0].scorer
+    assert isinstance(scorer, crossrank.CrossEncoder)
+    whole = pipeline.search("what is the planet?", 4)
+    # Half of them are over the middle of the second and the third.
+    middle = float(whole.ranking.scores[1:3].mean())
+    assert whole.ranking.scores[1] > whole.ranking.scores[2]
+    scorer._calibration = Platt(1.0, -middle)
+    left = pipeline.search("what is the planet?", 4, threshold=0.5)
+    assert left.ranking.ids == whole.ranking.ids[:2]
+    assert [passage.id for passage in left] == list(left.ranking.ids)
+    assert left.thresholded == ("left out: 2 passages under the threshold of 0.5",)
+    assert min(one for one in pipeline.relevance(left).probabilities if one is not None) >= 0.5
+
+
+def test_a_threshold_that_time_left_unused_is_told(folder: Path, cross_encoder_folder: Path) -> None:
+    # An answer is not empty because of its budget or because a stage failed; but nobody may think it was held.
+    class Broken(crossrank.CrossEncoder):
+        def scored(self, pairs, *, progress=None):
+            raise crossrank.ScoreError("broken")
+
+        scored_tokens = scored
+
+    made = Broken(crossrank.load(cross_encoder_folder, backend="fake").checkpoint)
+    made._calibration = Platt(1.0, 0.0)
+    pipeline = crossrank.open_pipeline(folder, made, on_error="keep")
+    answer = pipeline.search("what is the planet?", threshold=0.5)
+    assert answer.failed
+    assert answer.passages
+    assert any("threshold was not used" in note for note in answer.notes)
+    context = pipeline.context("what is the planet?", 200, threshold=0.5)
+    assert context.sources
+    assert "threshold was not used" in context.note
+    assert context.note in context.notes
 
 
 def test_the_models_own_threshold(folder: Path, cross_encoder_folder: Path) -> None:
@@ -346,9 +394,8 @@ def test_the_models_own_threshold(folder: Path, cross_encoder_folder: Path) -> N
     assert isinstance(scorer, crossrank.CrossEncoder)
     assert scorer.threshold is None
     scorer._calibration = Platt(1.0, -100.0)
-    without = pipeline.context("what is the planet?", 200, threshold="model")
-    assert without.sources
-    assert "no threshold of its own" in without.note
+    with pytest.raises(InputError, match="no threshold of its own"):
+        pipeline.context("what is the planet?", 200, threshold="model")
     scorer.checkpoint = replace(scorer.checkpoint, threshold=0.4)
     empty = pipeline.context("what is the planet?", 200, threshold="model")
     assert (empty.text, empty.sources) == ("", ())
@@ -357,15 +404,16 @@ def test_the_models_own_threshold(folder: Path, cross_encoder_folder: Path) -> N
         pipeline.context("what is the planet?", 200, threshold="auto")  # type: ignore[arg-type]
 
 
-def test_on_the_command_line(folder: Path, cross_encoder_folder: Path) -> None:
-    asked = ["search", str(folder), "what is the planet?", "-m", str(cross_encoder_folder), "--backend", "fake"]
+def test_on_the_command_line(folder: Path, plain_folder: Path) -> None:
+    asked = ["search", str(folder), "what is the planet?", "-m", str(plain_folder), "--backend", "fake"]
     run = CliRunner().invoke(root, [*asked, "--context", "60"])
     assert run.exit_code == 0, run.output
     assert run.stdout.startswith("[1] ")
     assert "tokens by the tokenizer of" in run.stderr
     assert "over the budget" in run.stderr
     own = CliRunner().invoke(root, [*asked, "--context", "60", "--threshold", "model"])
-    assert "no calibrated probability" in own.stderr
+    assert (own.exit_code, own.stdout) == (1, "")
+    assert "uncalibrated logits" in own.stderr
     told = json.loads(CliRunner().invoke(root, [*asked, "--context", "60", "--json"]).stdout)
     assert told["text"] + "\n" == run.stdout
     assert told["sources"][0]["place"]["line"] >= 1

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from crossrank.checkpoint import vocabulary
 from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError, ScoreError
 from crossrank.scored import Scored
-from crossrank.types import Backend, Pooling, Tokens
+from crossrank.types import Backend, Passage, Pooling, Tokens
 
 WORDS = ["the", "what", "capital", "france", "paris", "bread", "yeast", "cat", "planet", "a1-b"]
 SOURCE = Path(__file__).resolve().parents[2] / "src"
@@ -476,3 +477,58 @@ def test_options_that_are_no_whole_numbers_are_refused_at_once(cross_encoder_fol
         with pytest.raises(InputError, match="must be one of"):
             crossrank.load(cross_encoder_folder, **options)  # type: ignore[arg-type]
     assert crossrank.load(cross_encoder_folder, backend="cpu", threads=np.int64(1)).score([("a", "b")]).shape == (1,)  # type: ignore[arg-type]
+
+
+def test_rank_leaves_out_what_is_less_probable_than_a_threshold() -> None:
+    scorer = crossrank.load()
+    documents = ["Bread needs yeast.", "", "Paris is the capital of France.", "Tea is hot."]
+    whole = scorer.rank("What is the capital of France?", documents)
+    assert whole.note == ""
+    for threshold in (0.5, "model"):
+        left = scorer.rank("What is the capital of France?", documents, threshold=threshold, evidence=True)
+        assert (left.positions, left.scores.tolist()) == ((2,), whole.scores[:1].tolist())
+        assert len(left.evidence) == 1
+        assert left.note.startswith("left out: 3 passages under the threshold of 0.")
+    assert len(scorer.rank("What is the capital of France?", documents, threshold=0.0)) == 4
+    assert len(scorer.rank("What is the capital of France?", [], threshold=0.5)) == 0
+    nothing = scorer.rank("How are bicycles repaired?", documents, threshold=0.5)
+    assert (nothing.positions, nothing.scores.shape) == ((), (0,))
+    assert nothing.note.startswith("nothing is relevant: the best passage has a probability of 0.")
+
+
+def test_rank_refuses_a_threshold_without_probabilities(plain_folder: Path) -> None:
+    plain = crossrank.load(plain_folder, backend="fake")
+    for scorer, said in ((plain, "uncalibrated logits"), (crossrank.load_late(), "no probabilities")):
+        with pytest.raises(InputError, match=said):
+            scorer.rank("q", ["a"], threshold=0.5)
+    with pytest.raises(InputError, match="from 0 to 1"):
+        crossrank.load().rank("q", ["a"], threshold=50)
+    with pytest.raises(InputError, match="no threshold of its own"):
+        crossrank.load("fast").rank("q", ["a"], threshold="model")
+
+
+def test_rank_and_score_read_the_title_of_a_passage() -> None:
+    given = Passage("a", "It has two million inhabitants. Bread is sold.", title="Paris")
+    for scorer in (crossrank.load(), crossrank.load_late()):
+        ranked = scorer.rank("How large is Paris?", [given, "Tea is hot."])
+        assert (
+            ranked.scores.tolist()
+            == scorer.rank("How large is Paris?", [given.scored_text, "Tea is hot."]).scores.tolist()
+        )
+        assert scorer.score([("How large is Paris?", given)]).tolist() == ranked.scores[:1].tolist()
+    (evidence,) = crossrank.load().rank("How large is Paris?", [given], evidence=True).evidence
+    assert evidence is not None
+    # Spans lie in the passage's text, as everywhere.
+    assert given.text[evidence.start : evidence.stop] == "It has two million inhabitants."
+
+
+@pytest.mark.parametrize(
+    ("document", "cure"),
+    [({"text": "Tea."}, r'\[d\["text"\] for d'), ({"content": "Tea."}, r'\[d\["content"\] for d'),
+     ({"x": 1}, r'd\["text"\]'), (SimpleNamespace(page_content="Tea."), r"\[d.page_content for d")],
+)  # fmt: skip
+def test_rows_and_objects_are_refused_with_the_way_to_their_texts(document: object, cure: str) -> None:
+    scorer = crossrank.load()
+    for ask in (lambda: scorer.rank("tea?", [document]), lambda: scorer.score([("tea?", document)])):
+        with pytest.raises(InputError, match=f"document 0 is .*not a string: pass texts, such as .*{cure}.*positions"):
+            ask()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import doctest
+import inspect
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import create_autospec
 
 import pytest
@@ -26,6 +28,22 @@ def test_the_loading_of_docs_gpu_md_has_options_that_there_are() -> None:
     (code,) = blocks(DOCS / "gpu.md")
     exec(compile(code, "gpu.md", "exec"), {"crossrank": SimpleNamespace(load=load)})
     assert load.call_count == 3
+
+
+def test_the_list_of_docs_models_md_keeps_what_is_relevant(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = create_autospec(crossrank.open_pipeline)
+    monkeypatch.setattr(crossrank, "open_pipeline", opened)
+    (code,) = (block for block in blocks(DOCS / "models.md") if "threshold=0.3" in block)
+    names: dict[str, Any] = {}
+    exec(compile(code, "models.md", "exec"), names)
+    assert [document["id"] for document in names["relevant"]] == [7]
+    assert names["ranked"].positions == (0,)
+    assert capsys.readouterr().out == "left out: 1 passage under the threshold of 0.3\n"
+    inspect.signature(crossrank.Pipeline.search).bind(
+        None, *(call := opened.return_value.search.call_args).args, **call.kwargs
+    )
 
 
 def test_the_tuning_of_docs_tuning_md_has_options_that_there_are(

@@ -83,7 +83,7 @@ PUBLIC_LAYER = 4
 # command line starts the servers; evaluation runs a whole query as the product does; a tuned model is judged by the
 # measures of evaluation; bulk work reads and writes the files of evaluation; texts of a store are cleaned as those of
 # an index are; the usual pipeline over a store is a pipeline; cross-encoders, late interaction and language models
-# give one kind of order; an answer holds the traces of its stages.
+# give one kind of order; an answer holds the traces of its stages, and a threshold leaves out some of its passages.
 WITHIN_A_LAYER = {
     ("types", "errors"),
     ("extras", "errors"),
@@ -102,6 +102,8 @@ WITHIN_A_LAYER = {
     ("llm", "ranked"),
     ("relevance", "cascade"),
     ("relevance", "crossencoder"),
+    ("relevance", "answer"),
+    ("relevance", "lateinteraction"),
     ("stopping", "fusion"),
     ("scorecache", "crossencoder"),
     ("models", "checkpoint"),

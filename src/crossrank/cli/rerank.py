@@ -13,6 +13,7 @@ from crossrank.cli.exits import Exit
 from crossrank.errors import InputError
 
 if TYPE_CHECKING:
+    from crossrank.calibration import Threshold
     from crossrank.cli.rows import Layout, Row
     from crossrank.evidence import Evidence
     from crossrank.lateinteraction import PairScorer
@@ -42,6 +43,7 @@ Examples:
   crossrank rerank "refund policy" faq.jsonl --json | jq -r 'select(.rank <= 3).id'
   crossrank search docs.index "refund" -k 50 --json | crossrank rerank "refund policy" --input jsonl
   crossrank rerank "refund policy" faq.txt --probability
+  crossrank rerank "refund policy" faq.txt --threshold 0.3
   crossrank rerank "refund policy" faq.txt -k 5 --explain
   crossrank rerank "refund policy" faq.txt --model "http://localhost:8000/v1#qwen3"
 """,
@@ -52,6 +54,10 @@ Examples:
 @options.model
 @options.as_json
 @click.option("--probability", is_flag=True, help="Give the probability that a passage is relevant, not the raw score.")
+@click.option(
+    "--threshold", type=options.Threshold(), metavar="P",
+    help='Leave out passages that are less probable to be relevant. "model" takes the model\'s own threshold.',
+)  # fmt: skip
 @click.option("--explain", is_flag=True, help="Mark the sentence of each passage that answers best.")
 @options.cache
 @click.option(
@@ -84,6 +90,7 @@ def command(
     model: str | None,
     as_json: bool,
     probability: bool,
+    threshold: Threshold | None,
     explain: bool,
     cache: str | None,
     layout: Layout | None,
@@ -103,6 +110,9 @@ def command(
     FILES hold one passage a line; *.jsonl hold one object a row: {"text": ..., "title": ..., "id": ...}, of which only
     the text is needed, and *.csv name these columns in their first line. The text may also be called content, contents,
     body or passage. Without FILES, or for -, passages are read from stdin. *.gz are decompressed.
+
+    With --threshold nothing is printed when no passage is so probable, and stderr says so. It needs a model that gives
+    probabilities.
 
     --model may also name a late-interaction model, which has neither windows nor probabilities, or, as URL#MODEL, a
     language model behind an OpenAI-compatible address. That one is asked about each passage, from 0 to 10; QUERY, all
@@ -126,9 +136,12 @@ def command(
     import crossrank
 
     reads = {"max_length": max_length, "window": window, "overlap": _overlap(window, overlap), "fold": fold}
+    from crossrank.relevance import threshold_of
+
     scorer = _scorer(model, {"backend": backend, "device": device, "dtype": dtype, "threads": threads}, reads)
     if probability and not isinstance(scorer, crossrank.CrossEncoder):
         raise InputError(f"{scorer.checkpoint.name} gives MaxSim scores and no probabilities: leave --probability out")
+    least = None if threshold is None else threshold_of(scorer, threshold)
     if cache is not None:
         scorer = crossrank.CachedScorer(scorer, cache)
     read = None
@@ -136,13 +149,16 @@ def command(
         ranked = _ranked(scorer, query, [passage.scored_text for passage in passages], k)
     else:
         ranked, read = budget.ranked(scorer, query, passages, k, budget_ms)
+    _warn_of_cuts(ranked.truncations, passages, scorer)
+    if ranked.note:
+        terminal.warn(f"{ranked.note}.")
+    if least is not None and isinstance(scorer, crossrank.CrossEncoder):
+        ranked, said = ranked.above(scorer.probability(ranked.scores), least, read)
+        terminal.note(f"{said[0].upper()}{said[1:]}.") if said else None
     evidence = _evidence(query, ranked, passages, scorer) if explain else None
     chances = None
     if isinstance(scorer, crossrank.CrossEncoder) and (probability or (as_json and scorer.calibrated)):
         chances = scorer.probability(ranked.scores).tolist()
-    _warn_of_cuts(ranked.truncations, passages, scorer)
-    if ranked.note:
-        terminal.warn(f"{ranked.note}.")
     _print(ranked, chances, given, evidence, read, as_json)
     if isinstance(scorer, crossrank.CachedScorer):
         terminal.uses(scorer.uses)
@@ -164,7 +180,7 @@ def _ask(model: str, query: str, given: Sequence[Row], k: int | None, budget_ms:
         raise click.UsageError(
             "a language model goes without --budget-ms (or CROSSRANK_BUDGET_MS): what it takes cannot be planned"
         )
-    local = ("probability", "explain", *READS, "backend", "device", "dtype", "threads")
+    local = ("probability", "threshold", "explain", *READS, "backend", "device", "dtype", "threads")
     if options.typed("cache"):
         raise InputError(
             f"{model} is a language model behind an address, which may answer otherwise next time, so no score is "

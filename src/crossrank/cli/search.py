@@ -149,6 +149,7 @@ def command(
     from crossrank.cascade import Stage
     from crossrank.cli import relevance, rows
     from crossrank.pipeline import MIX, open_pipeline
+    from crossrank.relevance import check_stages
 
     if budget is not None and (no_rerank or explain):
         raise click.UsageError("--context goes with neither --no-rerank (whose tokens?) nor --explain")
@@ -176,6 +177,7 @@ def command(
         on_error=on_error or "raise",
         cache=cache,
     )
+    check_stages(pipeline.stages, threshold, any_last=budget_ms is not None)
     if budget_ms is not None:
         pipeline = pipeline.within(budget_ms, memory=time_budget.memory(), on_error=on_error or "keep")
     opened = time.perf_counter() - began

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from crossrank.calibration import Platt
+from crossrank.calibration import Platt, check_threshold
 from crossrank.cascade import Stage, rerank
-from crossrank.context import check_threshold
 from crossrank.crossencoder import CrossEncoder, load
 from crossrank.errors import InputError
 from crossrank.lateinteraction import check_scorer, load_scorer, name_of
@@ -235,10 +233,12 @@ def best(
     passages = {str(position): Passage(str(position), text) for position, text in enumerate(texts)}
     arrived = Ranking(tuple(passages), np.zeros(len(texts), np.float32), head=0)
     asked = scores == "probability" or threshold is not None
-    limit = _limit(scorer, threshold) if asked else 0.0
+    limit = threshold_of(scorer, 0.0 if threshold is None else threshold) if asked else 0.0
     ranking, (trace,) = rerank(query, arrived, [Stage(scorer, len(texts))], lambda ids: [passages[i] for i in ids])
     final = ranking if k is None else ranking.cut(k)
-    chances = _chances(scorer, final.scores) if asked else np.ones(len(final), np.float32)
+    chances = np.ones(len(final), np.float32)
+    if asked and isinstance(scorer, CrossEncoder):
+        chances = scorer.probability(final.scores)
     told = chances if scores == "probability" else final.scores
     cut = {t.position: t.told for t in trace.truncations if t.lost}
     made = []
@@ -247,23 +247,6 @@ def best(
         notes = {READ: cut.get(position), QUERY_READ: cut.get(-1), NOTE: trace.note}
         made.append(Best(position, float(told[row]), {key: note for key, note in notes.items() if note}))
     return made
-
-
-def _chances(scorer: Scorer, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Raw scores as probabilities."""
-    if not isinstance(scorer, CrossEncoder):
-        raise InputError(
-            f"{name_of(scorer)} gives scores and no probabilities: leave out threshold and scores, or take a "
-            'cross-encoder that is calibrated, such as "small"'
-        )
-    return scorer.probability(scores)
-
-
-def _limit(scorer: Scorer, threshold: Threshold) -> float:
-    """The least probability that a threshold lets through; before anything is read, whether there are probabilities."""
-    _chances(scorer, np.zeros(0, np.float32))
-    assert isinstance(scorer, CrossEncoder)
-    return 0.0 if threshold is None else threshold_of(scorer, threshold)
 
 
 def found(
