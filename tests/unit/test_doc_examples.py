@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import doctest
 import inspect
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 from unittest.mock import create_autospec
 
@@ -23,10 +23,11 @@ def test_the_doctests_of_a_page_hold(page: str, least: int) -> None:
     assert found.failed == 0
 
 
-def test_the_loading_of_docs_gpu_md_has_options_that_there_are() -> None:
+def test_the_loading_of_docs_gpu_md_has_options_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     load = create_autospec(crossrank.load)
     (code,) = blocks(DOCS / "gpu.md")
-    exec(compile(code, "gpu.md", "exec"), {"crossrank": SimpleNamespace(load=load)})
+    monkeypatch.setattr(crossrank, "load", load)
+    exec(compile(code, "gpu.md", "exec"), {})
     assert load.call_count == 3
 
 
@@ -57,6 +58,19 @@ def test_the_tuning_of_docs_tuning_md_has_options_that_there_are(
     made = create_autospec(tuning.tune, return_value=Outcome(Verdict("base", ("too few queries",)), ()))
     monkeypatch.setattr(tuning, "tune", made)
     monkeypatch.setattr(reading, "read", create_autospec(reading.read))
-    (code,) = blocks(DOCS / "tuning.md")
+    code, _ = blocks(DOCS / "tuning.md")
     exec(compile(code, "tuning.md", "exec"), {})
     assert capsys.readouterr().out == "base ('too few queries',) None\n"
+
+
+def test_three_samples_are_refused_as_docs_tuning_md_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("crossrank.training.tuning", reason="needs the extra train")
+    monkeypatch.chdir(tmp_path)
+    _, code = blocks(DOCS / "tuning.md")
+    exec(compile(code, "tuning.md", "exec"), {})
+    out = capsys.readouterr().out
+    print(out)
+    assert out.startswith("base (")
+    assert not (tmp_path / "my-model").exists()

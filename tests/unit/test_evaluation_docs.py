@@ -15,9 +15,9 @@ pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="docs/ is not in this 
 def run(page: str) -> None:
     code = blocks(DOCS / page)
     assert code
-    names: dict[str, object] = {}
     for block in code:
-        exec(compile(block, page, "exec"), names)
+        # Each by itself: a reader copies one.
+        exec(compile(block, page, "exec"), {})
 
 
 def test_runs_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
