@@ -448,3 +448,23 @@ def test_one_model_is_told_as_the_list_tells_it(service: Service) -> None:
         refused = ask(service, "GET", path)
         assert (refused.status_code, refused.json()["error"]["param"]) == (404, "model"), path
         assert refused.json()["error"]["message"].startswith("no such model is served")
+
+
+def test_who_asks_and_how_soon_is_not_read_and_named(service: Service) -> None:
+    body = {"query": QUERY, "documents": ["paris"], "priority": 7, "user": "x"}
+    assert ask(service, "POST", "/v2/rerank", json=body).headers["x-crossrank-unread"] == "priority, user"
+
+
+def test_two_numbers_of_documents_are_one_or_refused(service: Service) -> None:
+    body = {"query": QUERY, "documents": ["paris", "bread"], "top_k": 1}
+    assert len(ask(service, "POST", "/v1/rerank", json={**body, "top_n": 1}).json()["data"]) == 1
+    refused = ask(service, "POST", "/v1/rerank", json={**body, "top_n": 2})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "top_n")
+
+
+def test_the_version_in_the_path_decides(service: Service) -> None:
+    body = {"query": QUERY, "documents": ["paris"], "rank_fields": ["text"]}
+    for path, version in (("/v2/rerank", "2"), ("/cohere/v2/rerank", "2"), ("/v1/rerank", "1"), ("/rerank", "1")):
+        reply = ask(service, "POST", path, json=body)
+        assert reply.json()["meta"]["api_version"]["version"] == version
+        assert reply.headers.get("x-crossrank-unread") == ("rank_fields" if version == "2" else None)

@@ -29,8 +29,8 @@ def of(path: str, body: Mapping[str, Any]) -> Dialect:
     """The dialect of a request to a rerank path.
 
     First a product's name in the path decides. Then fields: `texts` is TEI's; `top_k` or `truncation` Voyage's;
-    `raw_scores` infinity's; vLLM's own fields vLLM's. What is left is Cohere's: version 1 on `/v1/rerank` and where
-    only version 1 has the fields, else version 2.
+    `raw_scores` infinity's; vLLM's own fields vLLM's. What is left is Cohere's: the version that the path
+    names, and else version 1 where only it has the fields, or version 2.
 
     >>> of("/rerank", {"query": "x", "texts": []}).name, of("/jina/v1/rerank", {}).name, of("/v2/rerank", {}).name
     ('tei', 'jina', 'cohere')
@@ -54,6 +54,8 @@ def _by_fields(path: str, body: Mapping[str, Any]) -> Dialect:
 
 
 def _cohere(path: str, body: Mapping[str, Any]) -> Dialect:
+    if path.endswith("/v2/rerank"):
+        return cohere.V2
     v1 = path.endswith("/v1/rerank") or "rank_fields" in body or "max_chunks_per_doc" in body
     return cohere.V1 if v1 else cohere.V2
 

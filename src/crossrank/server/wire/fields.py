@@ -10,8 +10,8 @@ from crossrank.server.refusals import invalid
 Body = Mapping[str, Any]
 # What an object may call its text. vLLM's clients send lists of parts as content, which may be images.
 TEXTS = ("text", "content")
-# Of clients that ask for no other answer by them: what is served, for whom and how soon.
-_IDLE = ("model", "user", "priority", "request_id", "cache_salt")
+# What a client is served by is told in the reply.
+_IDLE = ("model",)
 
 
 def text(body: Body, name: str) -> str:
@@ -66,10 +66,10 @@ def _text_of(value: Mapping[str, Any], name: str) -> Any:
 
 
 def unread(body: Body, known: Collection[str]) -> tuple[str, ...]:
-    """Fields with a value that are not among the known ones; null asks for nothing, nor do those that change no score.
+    """Fields with a value that are not among the known ones; null asks for nothing.
 
-    >>> unread({"query": "tea", "threshold": 0.5, "user": None}, ["query"])
-    ('threshold',)
+    >>> unread({"query": "tea", "threshold": 0.5, "priority": 7, "user": None}, ["query"])
+    ('threshold', 'priority')
     """
     read = {*known, *_IDLE}
     return tuple(name for name, value in body.items() if value is not None and name not in read)
