@@ -121,3 +121,10 @@ def test_no_token_comes_into_a_hosts_files() -> None:
     with pytest.raises(InputError, match=r"HF_TOKEN or run `hf auth login`") as said:
         lists.Model("small", {"token": "hf_SECRET"})
     assert "SECRET" not in str(said.value)
+
+
+def test_a_blank_text_has_a_score_that_json_has(small: crossrank.CrossEncoder) -> None:
+    # -inf is no JSON, and a host that writes its documents failed on them.
+    *_, blank = best(small, QUERY, ["Paris is a city.", " "], None)
+    assert blank.told is None
+    assert json.loads(json.dumps(blank.told, allow_nan=False)) is None

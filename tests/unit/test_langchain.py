@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import pickle
 import shutil
 import threading
@@ -303,3 +304,9 @@ def test_a_retriever_takes_what_the_host_gives_every_retriever(pipeline: crossra
     assert (name, tags, metadata["part"]) == ("docs", ["x"], "faq")
     with pytest.raises(TypeError, match="tag"):
         CrossrankRetriever(pipeline, tag=["x"])
+
+
+def test_a_blank_document_has_no_score_and_the_result_is_json() -> None:
+    found = CrossrankCompressor(top_n=None).compress_documents([Document(" "), Document("Tea is hot.")], "tea?")
+    assert found[-1].metadata["relevance_score"] is None
+    json.dumps([document.metadata for document in found], allow_nan=False)

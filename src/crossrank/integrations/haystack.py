@@ -41,7 +41,7 @@ class CrossrankRanker:
             "small".
 
     Documents are copied; in `score` larger is better. Logits have no fixed range. A document without content is read
-    as a blank one and comes last, with a logit of -inf, which JSON does not have. What the model did not read whole is
+    as a blank one and comes last, without a logit (None). What the model did not read whole is
     told in `meta["rerank_read"]`, and of the query in `meta["rerank_query_read"]`. The model is loaded by `warm_up`, or
     when the first query comes. To read a pipeline from a file the host wants the module named: `Pipeline.load(file,
     allowed_modules=["crossrank.integrations.*"])`.
@@ -126,7 +126,7 @@ class CrossrankRanker:
         texts = [self._text(document) for document in documents]
         kept = best(self.model.ready, query, texts, k, self.scores, self.threshold)
         made = [
-            replace(documents[one.position], score=one.score, meta={**documents[one.position].meta, **one.notes})
+            replace(documents[one.position], score=one.told, meta={**documents[one.position].meta, **one.notes})
             for one in kept
         ]
         return {"documents": made}

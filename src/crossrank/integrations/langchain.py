@@ -44,8 +44,8 @@ class CrossrankCompressor(BaseDocumentCompressor):
             takes the model's own. Like `scores="probability"` it needs a model that gives probabilities, such as
             "small".
 
-    The score is in `metadata["relevance_score"]` of the copy: larger is better. Logits have no fixed range; that of a
-    blank document is -inf, which JSON does not have. What the model did not read whole is told in
+    The score is in `metadata["relevance_score"]` of the copy: larger is better. Logits have no fixed range; a blank
+    document has none (None), and comes last. What the model did not read whole is told in
     `metadata["rerank_read"]`, and of the query in `metadata["rerank_query_read"]`.
 
     Raises:
@@ -117,7 +117,7 @@ class CrossrankCompressor(BaseDocumentCompressor):
         kept = best(wanted(self).ready, query, texts, self.top_n, self.scores, self.threshold)
         return [
             documents[one.position].model_copy(
-                update={"metadata": {**documents[one.position].metadata, SCORE: one.score, **one.notes}}
+                update={"metadata": {**documents[one.position].metadata, SCORE: one.told, **one.notes}}
             )
             for one in kept
         ]
@@ -139,7 +139,7 @@ class CrossrankCrossEncoder(BaseCrossEncoder):
         self._model = Model(model, load_options)
 
     def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
-        """Raw scores of (query, text) pairs, in their order."""
+        """Raw scores of (query, text) pairs, in their order; -inf for a blank text, because the host sorts numbers."""
         return [float(score) for score in self._model.ready.score(text_pairs)]
 
 

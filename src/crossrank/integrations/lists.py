@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,20 @@ class Best:
     position: int
     score: float
     notes: Mapping[str, str]
+
+    @property
+    def told(self) -> float | None:
+        """The score as hosts are told it, see `told`."""
+        return told(self.score)
+
+
+def told(score: float) -> float | None:
+    """A score for a host, whose documents are written as JSON: None in place of -inf, which JSON does not have.
+
+    >>> told(2.5), told(float("-inf"))
+    (2.5, None)
+    """
+    return score if math.isfinite(score) else None
 
 
 class Model:
@@ -251,14 +266,14 @@ def best(
 
 def found(
     pipeline: Pipeline, query: str, k: int, where: Sequence[str] | None = None
-) -> list[tuple[Passage, float, dict[str, float]]]:
+) -> list[tuple[Passage, float | None, dict[str, float]]]:
     """The `k` best passages of a pipeline with the score that orders them, a mix of the steps', and beside it
     `probability` where the last model that read the passage is calibrated. `where`: filters of this query.
     """
     answer = pipeline.search(query, k, where=where)
     chances = pipeline.relevance(answer).probabilities
     more = [{} if chance is None else {PROBABILITY: chance} for chance in chances]
-    return list(zip(answer.passages, answer.ranking.scores.tolist(), more, strict=True))
+    return list(zip(answer.passages, map(told, answer.ranking.scores.tolist()), more, strict=True))
 
 
 def facts(passage: Passage, **more: Any) -> dict[str, Any]:

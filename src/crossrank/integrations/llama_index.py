@@ -60,7 +60,7 @@ class CrossrankRerank(BaseNodePostprocessor):
             the model's own. Like `scores="probability"` it needs a model that gives probabilities, such as "small".
 
     Scores of the returned nodes are the model's raw logits (larger is better, no fixed range), best first; equal
-    scores keep their incoming order. crossrank's models read no blank node: its logit is -inf. A long node is read
+    scores keep their incoming order. crossrank's models read no blank node: it has no logit (None). A long node is read
     in windows; what was not read at all is told in `metadata["rerank_read"]` of the copy ("25000 of 31000 tokens"), and
     for the query in `metadata["rerank_query_read"]`.
 
@@ -176,9 +176,9 @@ class CrossrankRerank(BaseNodePostprocessor):
     def _best(self, scorer: Scorer, query: str, nodes: Sequence[NodeWithScore]) -> list[NodeWithScore]:
         texts = [node.node.get_content(metadata_mode=self.metadata_mode) for node in nodes]
         kept = best(scorer, query, texts, self.top_n, self.scores, self.threshold)
-        return [self._copy(nodes[one.position], one.score, one.notes) for one in kept]
+        return [self._copy(nodes[one.position], one.told, one.notes) for one in kept]
 
-    def _copy(self, scored: NodeWithScore, score: float, notes: Mapping[str, str]) -> NodeWithScore:
+    def _copy(self, scored: NodeWithScore, score: float | None, notes: Mapping[str, str]) -> NodeWithScore:
         """A node with its own metadata: the caller's node may live in a store that other queries read."""
         kept = {RETRIEVAL_SCORE: scored.score} if self.keep_retrieval_score else {}
         added: dict[str, Any] = {**kept, **notes}
