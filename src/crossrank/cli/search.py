@@ -52,8 +52,8 @@ Examples:
 @click.option("--queries", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help='Search for all of these instead: lines of {"_id", "text"}, or of id, tab and text.')  # fmt: skip
 @click.option("--to", type=click.Path(dir_okay=False, path_type=Path), metavar="RUN",
-              help="Where their rankings go: a TREC run of documents, each at its best passage.  - is "
-              "stdout.")  # fmt: skip
+              help="Where their rankings go: a TREC run of documents, each at its best passage. Its scores only state "
+              "the order: those of what a stage read and of what it left do not compare.  - is stdout.")  # fmt: skip
 @click.option("-k", type=click.IntRange(min=1), metavar="N",
               help="Passages to print, or documents of a run.  [default: 10; 100 with --queries]")  # fmt: skip
 @click.option(
