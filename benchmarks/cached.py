@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.crossencoder import CrossEncoder
-from crossrank.lateinteraction import PairScorer
+from crossrank.scorers import PairScorer
 
 
 @dataclass(frozen=True, slots=True)

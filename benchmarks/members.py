@@ -20,8 +20,8 @@ from crossrank.evaluation.folding import documents_of
 from crossrank.evaluation.measures import per_query
 from crossrank.evaluation.reliability import of as reliability
 from crossrank.evaluation.significance import holm, randomization
-from crossrank.lateinteraction import PairScorer, load_scorer
 from crossrank.pipeline import MIX
+from crossrank.scorers import PairScorer, load_scorer
 from crossrank.types import Passage, Ranking
 
 MEASURE = "nDCG@10"

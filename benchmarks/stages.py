@@ -44,8 +44,8 @@ def main() -> None:
     from cached import CachedScorer
     from crossrank.cascade import Stage
     from crossrank.evaluation import difference_over_sets, mean_over_sets
-    from crossrank.lateinteraction import load_scorer
     from crossrank.pipeline import MIX
+    from crossrank.scorers import load_scorer
     from members import DEPTH, MEASURE, Gain, Table, reranked, values
 
     models = [load_scorer(name, threads=options.threads) for name in (options.late, options.model)]

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from crossrank.cost import Pace
 from crossrank.errors import InputError
-from crossrank.lateinteraction import LateInteraction, PairScorer
+from crossrank.lateinteraction import LateInteraction
 from crossrank.packed import offsets_of
+from crossrank.scorers import PairScorer
 from crossrank.stopping import Stopping
 from crossrank.tokenvectors import TokenVectors, VectorStore
 from crossrank.types import NotingScorer, Passage, Ranking, Scorer, Tokens, TokenStore, Truncation

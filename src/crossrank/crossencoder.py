@@ -136,11 +136,10 @@ class CrossEncoder:
     def score(self, pairs: Pairs, *, progress: Progress | None = None) -> NDArray[np.float32]:
         """Raw logits of (query, passage) pairs, shape (n,), in their order; larger is more relevant.
 
-        Two-label models give the log-odds of their second label. A blank passage gets -inf. Equal pairs are scored
-        once. A pair is a tuple or a list of two.
+        Two-label models give the log-odds of their second label. A blank passage gets -inf. Equal pairs count once.
 
         Args:
-            pairs: texts; the second may be a `Passage`, whose title is read, too.
+            pairs: tuples or lists of two texts; the second may be a `Passage`, whose title is read, too.
             progress: called after each batch with how many distinct pairs are scored, about, and how many there are
                 (those with a blank passage left out); the last call has the two equal.
 
@@ -378,8 +377,7 @@ def load(
         calibration: what `probability` rests on in place of the model's own, such as `crossrank.Platt.fit(scores,
             relevant)` gives, or the same as {"slope": 2.0, "intercept": -1.0}. It goes with the model's threshold,
             which was chosen for other probabilities; `crossrank.checkpoint.export(scorer.checkpoint, folder)` keeps it.
-        revision: branch, tag or commit of a hub model; the newest when absent. Models in the wheel, folders and files
-            have none.
+        revision: branch, tag or commit of a hub model, which others do not have; the newest when absent.
         token: of the hub, for models that are not public; the one that is stored on this machine when absent. A model
             that is here needs neither it nor the next, and is the same with them.
         cache_dir: the hub's local cache; where HF_HOME says when absent.

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from crossrank.cascade import Stage
 from crossrank.fusion import RRF, Fusion
-from crossrank.lateinteraction import name_of, scorer_of
 from crossrank.pipeline import MIX, Pipeline
 from crossrank.retrieval.remote.function import FunctionRetriever, VectorRetriever
 from crossrank.retrieval.remote.store import Store
+from crossrank.scorers import name_of, scorer_of
 from crossrank.types import Embedder, Scorer
 
 

@@ -22,11 +22,11 @@ from crossrank.errors import CrossrankError, InputError
 from crossrank.evidence import Evidence, find
 from crossrank.fusion import RRF, Fusion, fusion_of
 from crossrank.index import one_version
-from crossrank.lateinteraction import counter_of, name_of, scorer_of
 from crossrank.planner import Memory, depths, paced, plan
 from crossrank.relevance import Relevance, check_stages, kept, last_read, relevance_of, unused
 from crossrank.retrieval import retrieved
 from crossrank.retrieval.where import Where, among, once
+from crossrank.scorers import counter_of, name_of, scorer_of
 from crossrank.types import (
     Embedder,
     Passage,

@@ -12,7 +12,7 @@ from crossrank.calibration import Threshold, check_threshold, irrelevant, least,
 from crossrank.cascade import Stage, Trace, Unavailable
 from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
-from crossrank.lateinteraction import name_of
+from crossrank.scorers import name_of
 from crossrank.types import Ranking, Scorer
 
 

@@ -21,7 +21,7 @@ import tiny
 from crossrank import backends, extras
 from crossrank.checkpoint import export, read, weights
 from crossrank.errors import CheckpointError, InputError
-from crossrank.lateinteraction import load_scorer
+from crossrank.scorers import load_scorer
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from crossrank.errors import CheckpointError, InputError, ScoreError
 from crossrank.evaluation import candidates
 from crossrank.evaluation.reliability import reliability
 from crossrank.evaluation.systems import Owners
-from crossrank.lateinteraction import LateInteraction, load_scorer
+from crossrank.lateinteraction import LateInteraction
 from crossrank.models import catalog
+from crossrank.scorers import load_scorer
 from crossrank.tokenvectors import TokenVectors
 from crossrank.types import Passage, Ranking, Tokens, Truncation
 

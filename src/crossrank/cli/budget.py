@@ -14,10 +14,10 @@ from crossrank import __version__
 from crossrank.cli import options, terminal
 
 if TYPE_CHECKING:
-    from crossrank.lateinteraction import PairScorer
     from crossrank.pipeline import Answer
     from crossrank.planner import Memory
     from crossrank.ranked import Ranked
+    from crossrank.scorers import PairScorer
     from crossrank.types import Passage
 
 Trouble = Literal["failed", "hurried", "late", "cut"]

@@ -76,7 +76,7 @@ def _model(name: str | None, engine: options.Engine) -> dict[str, Any]:
 
 def _tested(name: str, kind: str, engine: options.Engine) -> dict[str, Any]:
     import crossrank
-    from crossrank.lateinteraction import load_scorer
+    from crossrank.scorers import load_scorer
 
     backend, device, dtype, threads = engine
     if kind != "bi-encoder":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from crossrank.evaluation.moves import Move
     from crossrank.evaluation.outcome import Outcome
     from crossrank.evaluation.systems import System
-    from crossrank.lateinteraction import PairScorer
+    from crossrank.scorers import PairScorer
 
 
 @click.command(

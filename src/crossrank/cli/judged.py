@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from crossrank.embedder import TextEmbedder
     from crossrank.evaluation.beir import JudgedSet
     from crossrank.evaluation.setting import Setting
-    from crossrank.lateinteraction import PairScorer
     from crossrank.remoteembedder import RemoteEmbedder
+    from crossrank.scorers import PairScorer
     from crossrank.types import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -215,7 +215,7 @@ def scorers(asked: Asked) -> dict[str, PairScorer]:
     Raises:
         click.UsageError: as `labels`.
     """
-    from crossrank.lateinteraction import load_scorer
+    from crossrank.scorers import load_scorer
 
     return {label: load_scorer(name, **asked.engine) for label, name in labels(asked.models).items()}
 

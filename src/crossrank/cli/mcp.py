@@ -38,8 +38,8 @@ def command(
     The agent speaks the Model Context Protocol over stdin and stdout; notes for people go to stderr.
     """
     from crossrank.integrations.mcp import build
-    from crossrank.lateinteraction import load_scorer
     from crossrank.pipeline import open_pipeline
+    from crossrank.scorers import load_scorer
 
     if folder is None:
         if embedder is not None:

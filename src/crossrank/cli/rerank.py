@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from crossrank.calibration import Threshold
     from crossrank.cli.rows import Layout, Row
     from crossrank.evidence import Evidence
-    from crossrank.lateinteraction import PairScorer
     from crossrank.ranked import Ranked
+    from crossrank.scorers import PairScorer
     from crossrank.types import Passage, Truncation
     from crossrank.windows import Fold
 

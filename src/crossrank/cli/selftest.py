@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from crossrank.embedder import TextEmbedder
-    from crossrank.lateinteraction import PairScorer
+    from crossrank.scorers import PairScorer
 
 QUERY = "What is the capital of France?"
 # Lengths differ on purpose: a padding fault shows only in a batch of unequal rows.

@@ -13,8 +13,8 @@ import numpy as np
 
 from crossrank.cascade import Stage, Trace, mixed, rerank
 from crossrank.errors import InputError
-from crossrank.lateinteraction import PairScorer
 from crossrank.pipeline import Pipeline
+from crossrank.scorers import PairScorer
 from crossrank.types import Passage, Ranking, Run, Scorer, TokenStore
 from crossrank.unicode import is_blank
 

@@ -21,8 +21,8 @@ from crossrank.evaluation.comparison import Latency
 from crossrank.evaluation.measures import per_query
 from crossrank.evaluation.outcome import interval_fields, latency_fields
 from crossrank.evaluation.systems import Owners, System
-from crossrank.lateinteraction import PairScorer
 from crossrank.pipeline import Pipeline
+from crossrank.scorers import PairScorer
 from crossrank.types import Qrels, Ranking
 
 # Milliseconds for which reports say what fits: those that people ask about.

@@ -16,10 +16,10 @@ from crossrank.calibration import Platt, check_threshold
 from crossrank.cascade import Stage, rerank
 from crossrank.crossencoder import CrossEncoder, load
 from crossrank.errors import InputError
-from crossrank.lateinteraction import check_scorer, load_scorer, name_of
 from crossrank.models import named
 from crossrank.pipeline import Pipeline
 from crossrank.relevance import threshold_of
+from crossrank.scorers import check_scorer, load_scorer, name_of
 from crossrank.types import Passage, Ranking, Scorer, check_k
 
 READ = "rerank_read"
