@@ -89,15 +89,19 @@ class Platt:
 
     @classmethod
     def fit(cls, logits: NDArray[np.float32], relevant: NDArray[np.bool_]) -> Platt:
-        """Maximum likelihood on judged pairs, by Newton's method, with Platt's smoothed targets.
+        """Maximum likelihood on judged pairs, with Platt's smoothed targets.
+
+        By Newton's method with a line search (Lin, Lin and Weng 2007, "A note on Platt's probabilistic outputs for
+        support vector machines"), on standardized logits: those of a large language model may lie around 20 with a
+        spread of 0.1, where slope and intercept in their own units trade off against each other.
 
         Args:
             logits: shape (n,). Pairs with -inf, which blank passages have, are left out.
             relevant: shape (n,).
 
         Raises:
-            InputError: other shapes, a logit that is NaN or inf, judgments of one class only, or logits that do not
-                rise with relevance.
+            InputError: other shapes, a logit that is NaN or inf, judgments of one class only, logits that do not
+                rise with relevance, or a fit that does not converge.
 
         >>> rng = np.random.default_rng(0)
         >>> logits = rng.normal(size=4000).astype(np.float32)
@@ -116,19 +120,39 @@ class Platt:
             raise InputError("a calibration needs pairs of both kinds, relevant and not")
         # Smoothed targets keep the fit finite when the classes separate perfectly.
         target = np.where(y, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-        design = np.stack([x, np.ones_like(x)], axis=1)
-        beta = np.array([0.0, np.log((positives + 1) / (negatives + 1))])
-        for _ in range(100):
-            p = 1.0 / (1.0 + np.exp(-np.clip(design @ beta, -60, 60)))
-            hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-9 * np.eye(2)
-            step = np.linalg.solve(hessian, design.T @ (target - p))
-            # Half steps far from the optimum: the full Newton step can diverge on separable data.
-            beta += step / max(1.0, float(np.abs(step).max()))
-            if np.abs(step).max() < 1e-9:
-                break
-        if beta[0] <= 0:
+        centre, spread = float(x.mean()), float(x.std())
+        slope, intercept = _newton((x - centre) / spread if spread > 0 else np.zeros_like(x), target)
+        if slope <= 0:
             raise InputError("these scores do not rise with relevance, so there is nothing to calibrate")
-        return cls(float(beta[0]), float(beta[1]))
+        return cls(slope / spread, intercept - slope / spread * centre)
+
+
+def _newton(x: NDArray[np.float64], target: NDArray[np.float64]) -> tuple[float, float]:
+    """Slope and intercept of least cross entropy, which is convex: steps that do not lower it enough are halved."""
+    design = np.stack([x, np.ones_like(x)], axis=1)
+    share = float(target.mean())
+    beta = np.array([0.0, np.log(share / (1 - share))])
+    loss = _cross_entropy(design @ beta, target)
+    for _ in range(100):
+        p = 1.0 / (1.0 + np.exp(-np.clip(design @ beta, -60, 60)))
+        gradient = design.T @ (p - target)
+        # In units of pairs: so much of one pair in all of them.
+        if np.abs(gradient).max() < 1e-9 * len(x):
+            break
+        hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-12 * np.eye(2)
+        step = -np.linalg.solve(hessian, gradient)
+        size, fall = 1.0, float(gradient @ step)
+        while size > 1e-10 and _cross_entropy(design @ (beta + size * step), target) > loss + 1e-4 * size * fall:
+            size /= 2
+        beta = beta + size * step
+        loss = _cross_entropy(design @ beta, target)
+    if not np.abs(gradient).max() < 1e-5 * len(x):
+        raise InputError("no calibration could be fitted to these scores: a few of them lie far from all others")
+    return float(beta[0]), float(beta[1])
+
+
+def _cross_entropy(logits: NDArray[np.float64], target: NDArray[np.float64]) -> float:
+    return float(np.sum(np.logaddexp(0.0, logits) - target * logits))
 
 
 def expected_calibration_error(
@@ -136,13 +160,33 @@ def expected_calibration_error(
 ) -> float:
     """Mean distance between predicted and observed relevance over equal-count bins. Source: Naeini et al. 2015.
 
+    It does not depend on the order of the pairs, see `equal_count_bins`.
+
     >>> expected_calibration_error(np.float32([0.0, 1.0]), np.array([False, True]), bins=2)
     0.0
     """
+    parts = equal_count_bins(probabilities, bins)
+    total = sum(abs(float(probabilities[p].mean()) - float(relevant[p].mean())) * len(p) for p in parts)
+    return total / max(1, len(probabilities))
+
+
+def equal_count_bins(probabilities: NDArray[np.float32], bins: int) -> list[NDArray[np.int64]]:
+    """Places of the pairs of each bin, by rising probability; none is empty, and there may be fewer than `bins`.
+
+    Pairs of one probability are in one bin, which may make it larger than others: where a border would part them, it
+    moves to the nearer end of theirs. Otherwise the order of the pairs would tell which of them are in which bin.
+
+    >>> [part.tolist() for part in equal_count_bins(np.float32([0.5, 0.1, 0.5, 0.5, 0.9]), 2)]
+    [[1, 0, 2, 3], [4]]
+    """
     order = np.argsort(probabilities, kind="stable")
-    parts = np.array_split(order, min(bins, max(1, len(order))))
-    total = sum(abs(float(probabilities[p].mean()) - float(relevant[p].mean())) * len(p) for p in parts if len(p))
-    return total / max(1, len(order))
+    found = probabilities[order]
+    borders = set()
+    for place in np.cumsum([len(part) for part in np.array_split(order, max(1, min(bins, len(order))))])[:-1]:
+        low = int(np.searchsorted(found, found[place], "left"))
+        high = int(np.searchsorted(found, found[place], "right"))
+        borders.add(low if place - low <= high - place else high)
+    return [part for part in np.split(order, sorted(borders)) if len(part)]
 
 
 def check_threshold(threshold: float | str | None) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossrank.calibration import Platt, expected_calibration_error, sigmoid
+from crossrank.calibration import Platt, equal_count_bins, expected_calibration_error, sigmoid
 from crossrank.errors import InputError
 
 logits = st.lists(st.floats(-(2.0**99), 2.0**99, width=32), min_size=1, max_size=20)
@@ -62,3 +64,37 @@ def test_hopeless_data_is_refused():
         Platt.fit(x, x < 0)
     with pytest.raises(InputError, match="positive slope"):
         Platt(-1.0, 0.0)
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.1, 1.0, 10.0, 100.0])
+@pytest.mark.parametrize("shift", [-50.0, 0.0, 10.0, 200.0])
+@pytest.mark.parametrize("apart", [0.5, 2.0, 20.0])
+def test_a_fit_is_the_best_wherever_the_logits_lie(scale, shift, apart):
+    optimize = pytest.importorskip("scipy.optimize", reason="the judge")
+    rng = np.random.default_rng(0)
+    y = rng.random(200) < 0.3
+    x = ((rng.normal(size=200) + apart * y) * scale + shift).astype(np.float32)
+    target = np.where(y, (y.sum() + 1) / (y.sum() + 2), 1 / ((~y).sum() + 2))
+
+    def loss(beta, at):
+        z = beta[0] * at + beta[1]
+        return np.sum(np.logaddexp(0, z) - target * z)
+
+    wide = x.astype(np.float64)
+    best = optimize.minimize(loss, [0, 0], ((wide - wide.mean()) / wide.std(),), "BFGS", options={"gtol": 1e-8})
+    fitted = Platt.fit(x, y)
+    assert loss((fitted.slope, fitted.intercept), wide) == pytest.approx(best.fun, abs=1e-5)
+
+
+def test_equal_probabilities_are_never_parted():
+    half = np.full(100, 0.5, np.float32)
+    for relevant in (np.arange(100) < 50, np.arange(100) % 2 == 0):
+        assert expected_calibration_error(half, relevant) == 0.0
+    rng = np.random.default_rng(0)
+    p = np.round(rng.random(500), 1).astype(np.float32)
+    y, order = rng.random(500) < p, rng.permutation(500)
+    assert expected_calibration_error(p, y, 7) == pytest.approx(expected_calibration_error(p[order], y[order], 7))
+    parts = equal_count_bins(p, 7)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(500))
+    assert all(p[low].max() < p[high].min() for low, high in pairwise(parts))
+    assert equal_count_bins(np.zeros(0, np.float32), 7) == []

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.calibration import expected_calibration_error
+from crossrank.calibration import equal_count_bins, expected_calibration_error
 from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
 from crossrank.evaluation.candidates import Reading
@@ -96,14 +96,13 @@ def of(
     >>> round(found.error, 3), [(round(b.predicted, 3), b.observed, b.pairs) for b in found.bins]
     (0.1, [(0.1, 0.0, 2), (0.9, 1.0, 2)])
     """
-    order = np.argsort(predicted, kind="stable")
     made = []
-    for part in np.array_split(order, min(bins, len(order))):
+    for part in equal_count_bins(predicted, bins):
         hits, n = int(relevant[part].sum()), len(part)
         low, high = wilson(hits, n)
         made.append(Bin(float(predicted[part].mean()), hits / n, low, high, n))
     error = expected_calibration_error(predicted, relevant, bins)
-    return Reliability(model, tuple(made), error, len(order), int(relevant.sum()), judged_only, least)
+    return Reliability(model, tuple(made), error, len(predicted), int(relevant.sum()), judged_only, least)
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
