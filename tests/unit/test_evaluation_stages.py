@@ -263,9 +263,25 @@ def test_few_queries_cannot_tell() -> None:
     assert found.answer == "unclear"
     assert found.headline.startswith("It cannot be told with 4 queries: mix 0 gives +0.188")
     details = " ".join(found.details)
-    assert "only differences beyond about" in details
+    assert "So few queries can show nothing, whatever they are: at least 6 must change." in details
     assert "four times in five takes about" in details
-    assert "covers about 93 %" in details
+    assert "Only 3 of 4 queries changed, so the interval is Student's" in details
+    assert "of so few it is a guess" in details
+
+
+def test_what_so_many_queries_can_show_counts_the_comparisons() -> None:
+    gains = [0.5] * 4 + [-0.25] * 3 + [0.0] * 33
+    one, four = (verdict(judged(gains, ("mix",) * count)).details for count in (1, 4))
+    moved = np.array(gains)
+    error = moved.std(ddof=1) / np.sqrt(40)
+    # Quantiles of the normal distribution for 0.05 and for 0.05 / 4; and 0.842 for four times in five.
+    assert one[0] == f"With these 40 queries only differences beyond about {1.960 * error:.3f} would show."
+    said = f"With these 40 queries only differences beyond about {2.498 * error:.3f} would show"
+    assert four[0] == f"{said}, for 4 systems were compared."
+    for z, said in ((1.960, one[1]), (2.498, four[1])):
+        takes = int(said.split("takes about ")[1].split(" ")[0].replace(",", ""))
+        assert takes == pytest.approx(40 * ((z + 0.842) * error / moved.mean()) ** 2, rel=0.05)
+    assert "at least 8 must change, for 4 systems were compared" in verdict(judged(gains[:7], ("mix",) * 4)).details[0]
 
 
 def test_what_is_surely_worse_is_said_beside_a_yes() -> None:
@@ -391,6 +407,17 @@ def test_the_cheapest_that_cannot_be_told_from_the_best() -> None:
         "cheap, nDCG@10 0.500 in 5 ms, is the cheapest that cannot be told from the best with 20 queries: best, "
         "nDCG@10 0.505 in 50 ms."
     )
+
+
+def test_a_frontier_keeps_to_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+    real = frontier.difference
+    monkeypatch.setattr(frontier, "difference", lambda *a, seed=0: seeds.append(seed) or real(*a, seed=seed))
+    points = [point("fusion", 1, [0.0] * 20), point("best", 50, [0.0, 1.0] * 10)]
+    seeds.clear()
+    made = frontier.Frontier("nDCG@10", points[0], tuple(frontier.marked(points, 7)), 20, 10, True, seed=7)
+    assert made.cheapest.name == "best"
+    assert set(seeds) == {7}
 
 
 def test_what_fits_into_a_time_is_the_best_of_what_is_fast_enough() -> None:

@@ -1,22 +1,43 @@
-"""How far can a mean over queries be trusted? Percentile bootstrap intervals, seeded, in plain NumPy.
+"""How far can a mean over queries be trusted? Percentile bootstrap intervals, seeded, in plain NumPy; Student's of few.
 
 Source: B. Efron and R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. Queries are drawn with
 replacement; the interval runs between the percentiles of the resampled means. Two systems are compared on the same
 queries, by the differences, because most of the spread of a measure is between easy and hard queries and cancels.
 
-Percentile intervals of few queries are a little too narrow: at 20 queries a stated 95 % covers about 93 %.
+What counts is how many queries changed, not how many there are. Where under 30 did, percentile intervals are too
+narrow, and a difference has Student's instead, with one degree of freedom less than there are changed queries.
+Simulated (1,500 samples each; normal differences in all queries, or in 15 of 100 and 0 in the others; in all, skewed),
+a stated 95 % covers, bootstrap and then Student's:
+
+    queries    normal     15 of 100 changed    skewed
+          8    89, 95               48, 73     85, 90
+         12    92, 95               64, 86     89, 91
+         20    92, 94               79, 95     90, 91
+         30    94, 96               83, 98     92, 93
+         50    94, 95               89, 98     94, 94
+
+What is missing at 8 and 12 are samples in which no query changed, or one: they know nothing of the spread. In such data
+BCa intervals cover less than the percentiles, and studentized bootstraps as much, in intervals 100 times as wide.
+Sources: Student 1908; M. Abramowitz and I. Stegun 1964, 26.7.3 and 26.7.4, for the distribution.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crossrank.errors import InputError
 
+# Differences in fewer queries have Student's interval.
+FEW_CHANGED = 30
+# Of fewer changed queries, all in one direction, the paired randomization test gives 0.06 at best.
+LEAST_CHANGED = 6
+# Values nearer than this are the same.
+_SAME = 1e-9
 # Bounds the memory of one step of resampling: 2 million float64 are 16 MB.
 _STEP = 2_000_000
 
@@ -30,19 +51,26 @@ class Interval:
         low: lower end.
         high: upper end.
         queries: how many values the mean is of.
+        changed: how many of the differences are not 0; None for a mean of something else.
     """
 
     mean: float
     low: float
     high: float
     queries: int
+    changed: int | None = None
 
     def __str__(self) -> str:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
     @property
     def excludes_zero(self) -> bool:
-        """Is 0 outside the interval? For a difference: do the systems differ at this confidence?"""
+        """Is 0 outside the interval? For a difference: do the systems differ at this confidence?
+
+        A difference in fewer than `LEAST_CHANGED` queries can be chance, wherever its interval lies.
+        """
+        if self.changed is not None and self.changed < LEAST_CHANGED:
+            return False
         return self.low > 0.0 or self.high < 0.0
 
 
@@ -67,13 +95,45 @@ def difference(
 ) -> Interval:
     """The mean of `values - baseline` over the queries, paired by query id, with its interval.
 
+    Where fewer than `FEW_CHANGED` queries changed it is Student's, else the bootstrap's.
+
     Raises:
         InputError: the two have different queries; else as `mean`.
 
     >>> print(difference({"q1": 0.75, "q2": 0.5}, {"q1": 0.5, "q2": 0.25}))
     0.250 [0.250, 0.250]
     """
-    return mean(paired(values, baseline), confidence, resamples, seed)
+    found = paired(values, baseline)
+    changed = int(np.sum(np.abs(found) > _SAME))
+    interval = replace(mean(found, confidence, resamples, seed), changed=changed)
+    if not 0 < changed < FEW_CHANGED or len(found) < 2:
+        return interval
+    half = student(confidence, max(1, changed - 1)) * float(found.std(ddof=1)) / math.sqrt(len(found))
+    return replace(interval, low=interval.mean - half, high=interval.mean + half)
+
+
+def student(confidence: float, freedom: int) -> float:
+    """What Student's t stays under, in absolute value, with this probability.
+
+    >>> [round(student(0.95, freedom), 3) for freedom in (1, 2, 9, 1000)]
+    [12.706, 4.303, 2.262, 1.962]
+    """
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        angle = (low + high) / 2
+        low, high = (angle, high) if _student_within(angle, freedom) < confidence else (low, angle)
+    return math.sqrt(freedom) * math.tan(low)
+
+
+def _student_within(angle: float, freedom: int) -> float:
+    """The probability of an absolute t under sqrt(freedom) * tan(angle): a finite sum of powers of the cosine."""
+    odd, cosine = freedom % 2, math.cos(angle)
+    total, term = 0.0, cosine if odd else 1.0
+    for factor in range(1 + odd, freedom, 2):
+        total += term
+        term *= factor / (factor + 1) * cosine * cosine
+    total *= math.sin(angle)
+    return 2 / math.pi * (angle + total) if odd else total
 
 
 def mean_over_sets(

@@ -49,7 +49,7 @@ class Contrast:
     """A system against the baseline, paired by query.
 
     Attributes:
-        difference: mean and 95 % interval of system minus baseline.
+        difference: mean and 95 % interval of system minus baseline, see `bootstrap.difference`.
         p: of the randomization test, two-sided.
         corrected: that p after Holm's correction for all systems compared on this measure.
         better: ids of the queries that gained, largest gain first.

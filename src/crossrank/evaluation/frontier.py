@@ -15,7 +15,7 @@ import numpy as np
 
 from crossrank.cascade import Stage, rerank
 from crossrank.errors import InputError
-from crossrank.evaluation.bootstrap import Interval, difference, mean
+from crossrank.evaluation.bootstrap import FEW_CHANGED, Interval, difference, mean
 from crossrank.evaluation.candidates import Candidates, Progress, Reading
 from crossrank.evaluation.comparison import Latency
 from crossrank.evaluation.measures import per_query
@@ -76,6 +76,7 @@ class Frontier:
         queries: judged queries that quality is measured on.
         timed: queries that every configuration was timed on.
         whole: whether times hold the first stage.
+        seed: of the bootstrap.
     """
 
     measure: str
@@ -84,6 +85,7 @@ class Frontier:
     queries: int
     timed: int
     whole: bool
+    seed: int = 0
 
     @property
     def best(self) -> Point:
@@ -94,10 +96,17 @@ class Frontier:
     def cheapest(self) -> Point:
         """The fastest configuration whose difference to the best cannot be told from 0."""
         best = self.best
-        return next(p for p in self.points if p is best or not difference(best.values, p.values).excludes_zero)
+        return next(p for p in self.points if p is best or not self._told_from_best(p))
+
+    def _told_from_best(self, point: Point) -> bool:
+        return difference(self.best.values, point.values, seed=self.seed).excludes_zero
 
     def within(self, ms: float) -> Point | None:
-        """The best that answers 95 of 100 queries in so many milliseconds, the faster of equal ones; None for none."""
+        """The best whose 95th percentile is within so many milliseconds, the faster of equal ones; None for none.
+
+        The percentile is that of the timed queries, interpolated: of ten it lies between the two slowest, so what it
+        says of 95 of 100 others is an estimate. `timed` says of how many it is.
+        """
         fit = [point for point in self.points if point.latency.p95 * 1e3 <= ms]
         return max(fit, key=lambda point: (point.quality.mean, -point.latency.median), default=None)
 
@@ -122,9 +131,10 @@ class Frontier:
         held = "whole queries" if self.whole else "the stages alone, without the first stage, which is a file"
         also = "; BM25 and dense search alone were timed on all" if self.whole else ""
         return (
-            f"Means over {self.queries} queries with 95 % paired bootstrap intervals, not corrected for the number of "
-            f"configurations: the best of {len(self.points)} was picked on these very queries. Times are measured, "
-            f"{held}: {self.timed} queries through every configuration, which took turns{also}."
+            f"Means over {self.queries} queries with 95 % bootstrap intervals (Student's for differences that rest on "
+            f"under {FEW_CHANGED} queries), not corrected for the number of configurations: the best of "
+            f"{len(self.points)} was picked on these very queries. Times are measured, {held}: {self.timed} queries "
+            f"through every configuration, which took turns{also}; a 95th percentile of so many is an estimate."
         )
 
 
@@ -198,9 +208,9 @@ def sweep(
         points.append(_point(name_of(plan), _family(plan), plan, found, base_values, latency, seed))
     base = replace(base, change=None)
     listed = [base if point.name == base.name and not point.steps else point for point in points]
-    ordered = marked(sorted(listed, key=lambda point: point.latency.median))
+    ordered = marked(sorted(listed, key=lambda point: point.latency.median), seed)
     base = next(point for point in ordered if not point.steps and point.change is None)
-    return Frontier(measure, base, tuple(ordered), len(base_values), base.latency.queries, candidates.timed)
+    return Frontier(measure, base, tuple(ordered), len(base_values), base.latency.queries, candidates.timed, seed)
 
 
 def replayed(query: str, ranking: Ranking, plan: Sequence[Step], readings: Mapping[str, Reading]) -> Ranking:
@@ -256,11 +266,12 @@ def _untold(plan: tuple[Step, ...]) -> tuple[Step, ...]:
     return (*plan[:-1], replace(plan[-1], weight=1.0)) if plan else ()
 
 
-def marked(points: Sequence[Point]) -> list[Point]:
+def marked(points: Sequence[Point], seed: int = 0) -> list[Point]:
     """The same points with the Pareto set marked and its gains measured.
 
     Args:
         points: in the order of their median latency.
+        seed: of the bootstrap.
     """
     made: list[Point] = []
     last: Point | None = None
@@ -269,7 +280,7 @@ def marked(points: Sequence[Point]) -> list[Point]:
     best = {}
     for i in order:
         if last is None or points[i].quality.mean > last.quality.mean:
-            gain = None if last is None else difference(points[i].values, last.values)
+            gain = None if last is None else difference(points[i].values, last.values, seed=seed)
             best[i] = last = replace(points[i], pareto=True, gain=gain)
     for i, point in enumerate(points):
         made.append(best.get(i, point))

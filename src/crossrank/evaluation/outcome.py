@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from crossrank.evaluation.bootstrap import Interval
+from crossrank.evaluation.bootstrap import FEW_CHANGED, Interval
 from crossrank.evaluation.candidates import Reading, Texts
 from crossrank.evaluation.comparison import MEASURES, Comparison, Contrast, Latency, Standing, compare
 from crossrank.evaluation.moves import Moves, moves
@@ -127,9 +127,9 @@ def evaluation_foot(compared: Comparison) -> str:
     count = len(compared.standings) - 1
     return (
         f"Means over {compared.queries} queries with 95 % bootstrap intervals (10,000 resamples); differences are "
-        f"paired by query. p: two-sided paired randomization test, Holm's correction for {count} "
-        f"{'comparison' if count == 1 else 'comparisons'} a measure. The measures are trec_eval's; a query without an "
-        "answer counts as 0."
+        f"paired by query, with Student's intervals where under {FEW_CHANGED} queries changed. p: two-sided paired "
+        f"randomization test, Holm's correction for {count} {'comparison' if count == 1 else 'comparisons'} a measure. "
+        "The measures are trec_eval's; a query without an answer counts as 0."
     )
 
 

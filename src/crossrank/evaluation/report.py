@@ -77,8 +77,8 @@ def write_frontier(path: Path, found: Frontier, about: Mapping[str, Any], notes:
     )
     fits = _section(
         "In the time you have",
-        f"The best that answered 95 % of the {found.timed} timed queries in time. Within a budget (--budget-ms) each "
-        "query reads what it has time for.",
+        f"The best whose 95th percentile over the {found.timed} timed queries, interpolated between the slowest, is in "
+        "time. Within a budget (--budget-ms) each query reads what it has time for.",
         table(
             "The best configuration by the time there is",
             ("ms", "configuration", found.measure, "ms, median", "95th"),

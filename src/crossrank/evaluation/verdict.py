@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
-from crossrank.evaluation.bootstrap import Interval
+from crossrank.evaluation.bootstrap import FEW_CHANGED, LEAST_CHANGED, Interval, paired
 from crossrank.evaluation.comparison import Comparison, Contrast, Standing
 
 LEVEL = 0.05
-# Below this many queries a percentile interval is noticeably too narrow (see bootstrap.py).
-FEW = 30
 # Differences smaller than this interest nobody, and the queries that would prove them are no sensible number.
 _NOTHING = 0.002
-# Half an interval is 1.96 standard errors; to find a difference four times in five it must be 2.80.
-_POWER = 2.80 / 1.96
+# A difference is found four times in five when it lies so many standard errors beyond what is significant.
+_POWER = NormalDist().inv_cdf(0.8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,8 @@ def verdict(comparison: Comparison) -> Verdict:
         best_of = "" if len(tried) == 1 else f"of {len(tried)} tried the best, "
         answer = "unclear"
         headline = f"It cannot be told with {count}: {_finding(comparison, best, best_of)}."
-    details = (*_details(comparison, best, tried, answer), *_harm(comparison, tried, best))
+    missing = _missing(comparison, best, len(others)) if answer == "unclear" else []
+    details = (*missing, *_details(comparison, best, tried, answer), *_harm(comparison, tried, best))
     return Verdict(question, answer, headline, best.system.name, details)  # type: ignore[arg-type]
 
 
@@ -102,19 +103,35 @@ def _finding(comparison: Comparison, standing: Standing, best_of: str = "") -> s
     )
 
 
+def _missing(comparison: Comparison, best: Standing, compared: int) -> list[str]:
+    """What would have to be so for the difference of the best to be told from chance, of so many systems compared.
+
+    Of m systems the test of one counts at 0.05 / m (Holm's correction, for the largest difference), and with n queries
+    that all change in one direction its p is 2 ** (1 - n).
+    """
+    n, values = comparison.queries, best.values[comparison.main]
+    moved = paired(values, comparison.of(comparison.baseline).values[comparison.main])
+    error = float(moved.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+    beyond, seen = NormalDist().inv_cdf(1 - LEVEL / compared / 2), abs(float(moved.mean()))
+    least = math.floor(1 + math.log2(compared / LEVEL)) + 1
+    said = []
+    counted = "" if compared == 1 else f", for {compared} systems were compared"
+    if n < least:
+        said.append(f"So few queries can show nothing, whatever they are: at least {least} must change{counted}.")
+    elif error > 0:
+        said.append(f"With these {n} queries only differences beyond about {beyond * error:.3f} would show{counted}.")
+    needed = max(least, n * ((beyond + _POWER) * error / seen) ** 2) if seen > _NOTHING else 0
+    if needed > n and error > 0:
+        many = f"about {_round(needed)}" if needed < 100_000 else "more than anybody judges"
+        said.append(
+            f"To find a difference of {seen:.3f}, were it real, four times in five takes {many} judged queries."
+        )
+    return said
+
+
 def _details(comparison: Comparison, best: Standing, tried: Sequence[Standing], answer: str) -> list[str]:
     contrast, said = _contrast(comparison, best), []
-    half = (contrast.difference.high - contrast.difference.low) / 2
-    seen, n = abs(contrast.difference.mean), comparison.queries
-    if answer == "unclear" and half > 0:
-        said.append(f"With these {n} queries only differences beyond about {half:.3f} would show.")
-        if seen > _NOTHING:
-            needed = n * (_POWER * half / seen) ** 2
-            many = f"about {_round(needed)}" if needed < 100_000 else "more than anybody judges"
-            if needed > n:
-                said.append(
-                    f"To find a difference of {seen:.3f}, were it real, four times in five takes {many} judged queries."
-                )
+    n = comparison.queries
     if answer == "unclear" and contrast.difference.excludes_zero:
         said.append("The interval leaves out 0, but the test that counts all comparisons made does not.")
     better = f"{len(contrast.better)} {'query' if len(contrast.better) == 1 else 'queries'} got better"
@@ -124,8 +141,12 @@ def _details(comparison: Comparison, best: Standing, tried: Sequence[Standing], 
         said.append(
             f"{best.system.name} is the best of {len(tried)} on these very queries, so expect a little less elsewhere."
         )
-    if n < FEW:
-        said.append("So few queries make a 95 % interval a little too narrow: it covers about 93 %.")
+    changed = contrast.difference.changed or 0
+    if 0 < changed < FEW_CHANGED:
+        said.append(
+            f"Only {changed} of {n} queries changed, so the interval is Student's, which is wider than a bootstrap's: "
+            + ("of so few it is a guess." if changed < LEAST_CHANGED else "it still takes them for typical.")
+        )
     if best.ceiling and best.recall is not None:
         said.append(
             f"Its candidates hold {best.recall:.0%} of the relevant documents; a perfect order of them would reach "
