@@ -22,7 +22,7 @@ import crossrank
 import tiny
 from crossrank import extras
 from crossrank.cli import root
-from crossrank.distributed import RowSource, RunSource, Workers, parts, processes, rerank, scoring, workfolder
+from crossrank.distributed import RowSource, RunSource, Workers, database, parts, processes, rerank, scoring, workfolder
 from crossrank.distributed.leading import lead
 from crossrank.distributed.parts import Part
 from crossrank.distributed.work import Do
@@ -180,8 +180,9 @@ def test_a_run_with_its_texts_gives_what_rows_give(tmp_path: Path, cross_encoder
     rows = some_rows()
     corpus = {row["document_id"]: row["text"] for row in rows} | {"unasked": "the cat"}
     queries = {row["query_id"]: row["query"] for row in rows} | {"unasked": " "}
-    for name, texts in (("corpus", corpus), ("queries", queries)):
-        lines = [json.dumps({"_id": id_, "text": text}) + "\n" for id_, text in texts.items()]
+    # The one as BEIR names ids, the other as most other tools do.
+    for name, key, texts in (("corpus", "_id", corpus), ("queries", "id", queries)):
+        lines = [json.dumps({key: id_, "text": text}) + "\n" for id_, text in texts.items()]
         (tmp_path / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
     lines = [f"{row['query_id']} Q0 {row['document_id']} 1 0.5 first\n" for row in rows]
     (tmp_path / "first.run").write_text("".join(lines), encoding="utf-8")
@@ -246,6 +247,13 @@ def test_going_on_scores_only_what_is_missing(
     assert not list((tmp_path / "work").rglob("*.part"))
 
 
+def test_a_database_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
+    for error, told in ((sqlite3.OperationalError("disk I/O error"), InputError), (ReadError("a part"), ReadError)):
+        with pytest.raises(told), database.made(tmp_path / "ranked.sqlite", "CREATE TABLE ranked (score REAL)"):
+            raise error
+        assert not list(tmp_path.iterdir())
+
+
 def test_a_damaged_part_names_its_cure_and_the_cure_works(tmp_path: Path, cross_encoder_folder: Path) -> None:
     source = write_rows(tmp_path / "pairs.jsonl", some_rows())
     before = rerank(source, tmp_path / "work", cross_encoder_folder, **SMALL).ranking.read_bytes()
@@ -253,7 +261,13 @@ def test_a_damaged_part_names_its_cure_and_the_cure_works(tmp_path: Path, cross_
     part.write_bytes(part.read_bytes()[:-40])
     with pytest.raises(ReadError, match=f"{part.name} is damaged: delete it"):
         rerank(source, tmp_path / "work", cross_encoder_folder, **SMALL)
+    other = sorted((tmp_path / "work" / "parts").iterdir())[1]
+    other.write_bytes(b"")
+    # All at once, and not one a call.
+    with pytest.raises(ReadError, match=f"2 parts are damaged .*{part.name}, .*{other.name}"):
+        rerank(source, tmp_path / "work", cross_encoder_folder, **SMALL)
     part.unlink()
+    other.unlink()
     assert rerank(source, tmp_path / "work", cross_encoder_folder, **SMALL).ranking.read_bytes() == before
     (tmp_path / "work" / "input.sqlite").write_bytes(b"not a database" * 100)
     with pytest.raises(ReadError, match=r"input.sqlite is damaged \(.*\): delete it"):

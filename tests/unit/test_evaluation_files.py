@@ -120,6 +120,8 @@ def test_a_run_of_scores_is_written(tmp_path: Path) -> None:
 def test_qrels_in_both_formats(tmp_path: Path) -> None:
     beir = write(tmp_path / "a.tsv", "query-id\tcorpus-id\tscore\r\nq 1\td\t-1\r\n\r\n")
     assert read_qrels(beir) == {"q 1": {"d": -1}}
+    loose = write(tmp_path / "e.tsv", " q 1\t d \t1 \nq 1\td\t1\n")
+    assert read_qrels(loose) == {"q 1": {"d": 1}}
     trec = write(tmp_path / "b.txt", "q1 0 d 1\nq1\t0\te\t2\nq1 0 d 1\n")
     assert read_qrels(trec) == {"q1": {"d": 1, "e": 2}}
     spaced = write(tmp_path / "d.txt", "q 1\t0\tmy file.md\t2\nq 1\t 0\t e \t3.0\n")

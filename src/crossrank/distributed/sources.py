@@ -41,8 +41,8 @@ class RunSource:
 
     Attributes:
         run: six columns; its scores are not read, its order decides between equal new ones.
-        queries: lines of `{"_id", "text"}`.
-        corpus: lines of `{"_id", "title", "text"}`.
+        queries: as `evaluation.read_queries` reads them: lines of `{"_id", "text"}`.
+        corpus: as `evaluation.read_corpus` does: lines of `{"_id", "title", "text"}`.
     """
 
     run: Path
@@ -66,10 +66,7 @@ class RunSource:
     def fill(self, into: Filling) -> None:
         """See `Source`."""
         into.pairs((query, document, f"{self.run}") for query, document, _, _ in trec.run_rows(self.run))
-        texts = ((n, beir.field(self.queries, n, row, "_id"), row) for n, row in beir.objects(self.queries))
-        _texts(
-            into, "query", self.queries, ((n, id_, beir.field(self.queries, n, row, "text")) for n, id_, row in texts)
-        )
+        _texts(into, "query", self.queries, beir.asked(self.queries))
         corpus = ((n, passage.id, passage.scored_text) for n, passage in beir.passages(self.corpus))
         _texts(into, "document", self.corpus, corpus)
         into.check_whole("add them to the queries or the corpus, or take their lines out of the run")

@@ -56,14 +56,24 @@ class WorkFolder:
         """The parts that are not done; the files of the others are read and checked.
 
         Raises:
-            ReadError: one is damaged.
+            ReadError: some are damaged; all of them are named, so that they can be deleted at once.
         """
-        found = []
+        found, damaged = [], []
         for part in all_parts:
-            if self.file(part).exists():
-                parts.read(self.file(part))
-            else:
+            if not self.file(part).exists():
                 found.append(part)
+                continue
+            try:
+                parts.read(self.file(part))
+            except ReadError as error:
+                damaged.append((self.file(part), error))
+        if len(damaged) == 1:
+            raise damaged[0][1]
+        if damaged:
+            raise ReadError(
+                f"{len(damaged)} parts are damaged or cannot be read: {', '.join(str(path) for path, _ in damaged)}. "
+                "Check the disk, delete them, and run the same command again, which makes only these parts anew"
+            )
         return found
 
     def keep(self, part: Part, result: bytes) -> None:

@@ -65,9 +65,9 @@ def read_set(folder: str | Path, split: str = "test") -> JudgedSet:
         ReadError: a file is missing, damaged or empty, or a judged query has no text.
     """
     folder = Path(folder)
-    judgments, asked = existing(folder / "qrels", f"{split}.tsv", f"{split}.txt"), existing(folder, "queries.jsonl")
+    judgments, questions = existing(folder / "qrels", f"{split}.tsv", f"{split}.txt"), existing(folder, "queries.jsonl")
     qrels = filled(judgments, read_qrels(judgments), "judgments")
-    texts = filled(asked, read_queries(asked), "queries")
+    texts = filled(questions, read_queries(questions), "queries")
     if missing := [query for query in qrels if query not in texts]:
         raise ReadError(
             f"{folder}: query {missing[0]} ({len(missing)} in all) is judged but has no text in queries.jsonl"
@@ -114,16 +114,24 @@ def read_queries(path: str | Path) -> dict[str, str]:
         ReadError: a line is neither, or an id comes twice.
     """
     queries: dict[str, str] = {}
-    found = lines(path)
-    # The first line is put back and not read again: a pipe gives each byte once.
-    first = list(islice(found, 1))
-    told_apart = any("\t" in line and not line.lstrip().startswith("{") for _, line in first)
-    rows = (_tabbed if told_apart else _asked)(path, chain(first, found))
-    for number, query, text in rows:
+    for number, query, text in asked(path):
         if query in queries:
             raise ReadError(f"{path}, line {number}: the id {query} comes twice")
         queries[query] = text
     return queries
+
+
+def asked(path: str | Path) -> Iterator[tuple[int, str, str]]:
+    """(line number, id, text) of each query that `read_queries` reads; nothing is held.
+
+    Raises:
+        ReadError: as there, but an id may come twice.
+    """
+    found = lines(path)
+    # The first line is put back and not read again: a pipe gives each byte once.
+    first = list(islice(found, 1))
+    told_apart = any("\t" in line and not line.lstrip().startswith("{") for _, line in first)
+    yield from (_tabbed if told_apart else _asked)(path, chain(first, found))
 
 
 def _asked(path: str | Path, found: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str, str]]:

@@ -65,10 +65,10 @@ def _grade(path: str | Path, number: int, text: str) -> int:
 
 
 def _judgment(path: str | Path, number: int, line: str) -> tuple[str, str, str]:
-    tabbed = line.split("\t")
-    if len(tabbed) == 3:
-        return tabbed[0], tabbed[1], tabbed[2]
-    columns = [column.strip() for column in tabbed]
+    # As four columns and queries are read: an id with a space behind it is in no run.
+    columns = [column.strip() for column in line.split("\t")]
+    if len(columns) == 3:
+        return columns[0], columns[1], columns[2]
     if len(columns) != 4 or not all(columns):
         columns = line.split()
     if len(columns) == 4:
