@@ -194,9 +194,11 @@ def standardized(rankings: Mapping[str, Ranking], weights: Mapping[str, float]) 
 
     A document that a ranking lacks has at most the score of its last one, and gets that; or 0, if that is less, from a
     ranking shorter than the longest: it was not cut, so it did not find the document, as BM25 does with a rare word in
-    a few passages. Where all scores of a ranking are equal, what it lacks gets less. Unlike ranks, scores tell a
-    clear first place from a narrow one: Bruch, Gai and Ingber, TOIS 2023, "An Analysis of Fusion Functions for Hybrid
-    Retrieval", find convex combinations of scores better than RRF in and out of domain. Ties keep the order of first
+    a few passages. That holds for rankings of one depth, as a `Pipeline` asks all its retrievers for: what a ranking
+    lacks that was cut shorter than another would stand at 0, far below its cosines, so cut all at the shortest, or use
+    `rrf`. Where all scores of a ranking are equal, what it lacks gets less. Unlike ranks, scores tell a clear first
+    place from a narrow one: Bruch, Gai and Ingber, TOIS 2023, "An Analysis of Fusion Functions for Hybrid Retrieval",
+    find convex combinations of scores better than RRF in and out of domain. Ties keep the order of first
     appearance. A ranking that is empty, or whose scores are all equal and which lacks none, says nothing.
 
     Raises:

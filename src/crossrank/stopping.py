@@ -26,6 +26,12 @@ class Stopping:
     into a fused one, 68 % of the scoring is saved, 99.9 % of nDCG@10 kept, and in 4 % of the queries an unread document
     belonged among the ten; with a stage that trusts its scorer alone only 16 % is saved.
 
+    Where logits have heavier tails than the normal, more is missed: with residuals of Student's t with 3 degrees of
+    freedom 0.25 documents a query were, where `error` is 0.05 (a scorer of weight 0.3 that hardly follows the scores
+    before), and 0.00 to 0.03 with normal ones. Tails of a t with 4 in place of the normal's miss 0.08 there, and read
+    52 of 100 documents instead of 36 whatever the logits are like, so the measured saving would go; a smaller `error`
+    buys the same.
+
     Attributes:
         k: places that matter. A search puts the number of documents that it returns here.
         error: how many unread documents may be expected among them.
