@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from crossrank.cli import root
+from crossrank.cli import label, root
 from crossrank.cli.exits import Exit
-from crossrank.errors import InputError
+from crossrank.errors import IndexFileError, InputError
+from crossrank.training.judgments import Judged, Judgments
 
 pytest.importorskip("httpx", reason="needs the extra train")
 
@@ -320,6 +321,37 @@ def test_a_file_that_begins_with_a_byte_order_mark_is_read(grader: grading.Grade
         assert grading.graded([("q", "d")], grader, tmp_path / "g.jsonl").asked == 0
 
 
+def test_two_calls_on_one_file_do_not_pay_twice(chat: Chat, grader: grading.Grader, tmp_path: Path) -> None:
+    pairs, refused = [("q", "d"), ("q", "e")], []
+
+    def meanwhile(done: int, total: int) -> None:
+        with pytest.raises(IndexFileError, match=r"another process is writing to the file .*g\.jsonl: wait"):
+            grading.graded([*pairs, ("q", "f")], grader, tmp_path / "g.jsonl")
+        refused.append(done)
+
+    grading.graded(pairs, grader, tmp_path / "g.jsonl", parallel=1, report=meanwhile)
+    assert (refused, len(chat.asked), len((tmp_path / "g.jsonl").read_text().splitlines())) == ([1, 2], 2, 2)
+    assert grading.graded(pairs, grader, tmp_path / "g.jsonl").asked == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["g.jsonl"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_a_full_disk_is_told_with_the_file_and_what_is_there_is_gone_on_with(
+    grader: grading.Grader, tmp_path: Path
+) -> None:
+    import resource
+
+    pairs, before = [("q", f"document {n}") for n in range(4)], resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"g\.jsonl cannot be written to \(File too large\): make room"):
+            grading.graded(pairs, grader, tmp_path / "g.jsonl", parallel=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert grading.graded(pairs, grader, tmp_path / "g.jsonl").asked == 2
+    assert len((tmp_path / "g.jsonl").read_text().splitlines()) == 4
+
+
 @pytest.mark.parametrize("name", ["out.csv", "out", "out.jsonl.gz"])
 def test_grades_are_not_written_into_what_tune_does_not_read(
     chat: Chat, grader: grading.Grader, tmp_path: Path, name: str
@@ -393,3 +425,10 @@ def test_the_command_says_what_was_cut_left_out_and_not_asked(
 
 
 # Agreement
+
+
+def test_grades_are_brought_to_the_labels_by_halves_up() -> None:
+    rows = [Judged("q", f"d{grade}", float(grade >= 5)) for grade in range(11)]
+    found = [grading.Grade(row.query, row.document, grade) for grade, row in enumerate(rows)]
+    kappa, _ = label._agreement(grading.Grading(tuple(found), 11, (), 0, 0), Judgments(tuple(rows), "labels"))
+    assert kappa == 1.0

@@ -406,6 +406,11 @@ def test_a_full_folder_is_refused_before_any_work(tmp_path: Path, cross_encoder_
         tune(Judgments(rows(30), "labels"), tmp_path / "tuned", model=cross_encoder_folder)
     with pytest.raises(InputError, match="--force"):
         tune(Judgments(rows(30), "labels"), tmp_path / "new", refused=tmp_path / "tuned", model=cross_encoder_folder)
+    (tmp_path / "file").touch()
+    for to, refused in (("file", None), ("new", "file")):
+        aside = None if refused is None else tmp_path / refused
+        with pytest.raises(InputError, match="is a file, and a model is a folder"):
+            tune(Judgments(rows(30), "labels"), tmp_path / to, refused=aside, overwrite=True)
     for nameless in (".", "..", "/"):
         with pytest.raises(InputError, match="a folder of its own"):
             tune(Judgments(rows(30), "labels"), nameless, model=cross_encoder_folder, overwrite=True)
@@ -546,7 +551,9 @@ def test_interrupted_anywhere_it_ends_with_the_same_model(
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def test_other_settings_do_not_go_on_with_it(tmp_path: Path, cross_encoder_folder: Path) -> None:
+def test_other_settings_do_not_go_on_with_it(
+    tmp_path: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stopped(now: Progress) -> None:
         if now.stage == "training":
             raise KeyboardInterrupt
@@ -556,3 +563,9 @@ def test_other_settings_do_not_go_on_with_it(tmp_path: Path, cross_encoder_folde
         tune(data, tmp_path / "a", model=cross_encoder_folder, settings=QUICK, engine=ONE, report=stopped)
     with pytest.raises(InputError, match="--restart"):
         tune(data, tmp_path / "a", model=cross_encoder_folder, settings=replace(QUICK, seed=1), engine=ONE)
+    # Scores of the base in one number format and of the tuned model in another would be a difference of formats.
+    with pytest.raises(InputError, match="backend"):
+        tune(data, tmp_path / "a", model=cross_encoder_folder, settings=QUICK, engine=replace(ONE, backend="torch"))
+    monkeypatch.setattr(prepared, "version", lambda name: "0.0.1")
+    with pytest.raises(InputError, match="another version"):
+        tune(data, tmp_path / "a", model=cross_encoder_folder, settings=QUICK, engine=ONE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossrank import extras
-from crossrank.errors import InputError, ReadError
+from crossrank.errors import IndexFileError, InputError, ReadError
 from crossrank.evaluation import mean
 from crossrank.training import checks, folds, gate, general, measuring, negatives, reading
 from crossrank.training.judgments import Group, Judged, Judgments, query_key
@@ -304,6 +305,19 @@ def test_contradictions_of_several_models_are_told_from_others() -> None:
     found = checks.check(Judgments((*rows, *graded), "labels")).findings[0]
     assert (found.name, found.count) == ("contradictions", 2)
     assert "; 1 of them by several: one, two. Keep the rows of one" in found.message
+
+
+def test_who_judges_a_pair_twice_does_not_contradict_himself() -> None:
+    # As two `crossrank label` runs on one file left it.
+    first = [replace(row, label=float(n % 2), by="m") for n, row in enumerate(judged(30))]
+    second = [replace(row, label=float((n + 1) % 2), by="m") for n, row in enumerate(judged(30))]
+    found = checks.check(Judgments((*first, *second), "labels"))
+    assert (names(found), found.fatal) == ({"judged again": 120}, ())
+    alone = checks.check(Judgments(tuple(second), "labels"))
+    assert [group.labels for group in found.groups] == [group.labels for group in alone.groups]
+    others = [replace(row, by="n") for row in first]
+    told = names(checks.check(Judgments((*first, *second, *others), "labels")))
+    assert (told["judged again"], told["contradictions"]) == (120, 120)
 
 
 def test_documents_in_which_nothing_shows_are_blank() -> None:
@@ -669,17 +683,45 @@ def test_a_loss_for_teachers_needs_scores() -> None:
 
 
 def test_work_is_gone_on_with_only_when_nothing_changed(tmp_path: Path) -> None:
-    work = Work(tmp_path / "w", "key")
     arrays = [np.float32([1, 2]), np.float32([]), np.float32([3])]
-    assert not work.resumed
-    work.once("a", lambda: arrays)
-    again = Work(tmp_path / "w", "key")
-    assert again.resumed
-    assert [a.tolist() for a in again.once("a", lambda: pytest.fail("made twice"))] == [[1, 2], [], [3]]
+    with Work(tmp_path / "w", "key") as work:
+        assert not work.resumed
+        work.once("a", lambda: arrays)
+    with Work(tmp_path / "w", "key") as again:
+        assert again.resumed
+        assert [a.tolist() for a in again.once("a", lambda: pytest.fail("made twice"))] == [[1, 2], [], [3]]
     with pytest.raises(InputError, match="--restart"):
         Work(tmp_path / "w", "other")
-    assert not Work(tmp_path / "w", "other", restart=True).resumed
+    with Work(tmp_path / "w", "other", restart=True) as other:
+        assert not other.resumed
+        assert {path.name for path in other.folder.iterdir()} == {"lock", "tuning.json"}
+        other.close()
+    assert not (tmp_path / "w").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").touch()
     with pytest.raises(InputError, match="holds no tuning"):
         Work(tmp_path / "mine", "key")
+
+
+def test_two_tunings_in_one_folder_do_not_share_it(tmp_path: Path) -> None:
+    with Work(tmp_path / "w", "key") as first:
+        first.once("a", lambda: [np.float32([1])])
+        for restart in (False, True):
+            with pytest.raises(IndexFileError, match="another process is writing to the tuning"):
+                Work(tmp_path / "w", "key", restart)
+        assert (tmp_path / "w" / "a.npz").exists()
+    # What was refused holds no lock.
+    with pytest.raises(InputError, match="--restart"):
+        Work(tmp_path / "w", "other")
+    with Work(tmp_path / "w", "key") as again:
+        assert again.resumed
+
+
+def test_a_tuning_killed_while_it_began_is_begun_again(tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "lock").touch()
+    (tmp_path / "w" / "tuning.json.part").write_text('{"ke')
+    with Work(tmp_path / "w", "key") as work:
+        assert not work.resumed
+    with Work(tmp_path / "w", "key") as work:
+        assert work.resumed

@@ -131,7 +131,11 @@ def _facts(found: Grading, judgments: Judgments, price: tuple[float, float] | No
 
 
 def _agreement(found: Grading, judgments: Judgments) -> tuple[float | None, float | None]:
-    """Kappa on the people's scale, and tau; None where people said nothing."""
+    """Kappa on the people's scale, and tau; None where people said nothing.
+
+    The grader's 0 to 10 are brought to it by their share of the highest label, halves up: a 5 stands on the side of
+    "relevant" where people said 0 and 1, as a label of 0.5 does for `crossrank tune`.
+    """
     from crossrank.agreement import kendall, weighted_kappa
     from crossrank.training.grading import HIGHEST
 
@@ -141,7 +145,7 @@ def _agreement(found: Grading, judgments: Judgments) -> tuple[float | None, floa
         return None, None
     theirs, grades = [label for label, _ in both], [score for _, score in both]
     highest = max(*theirs, 1.0)
-    return weighted_kappa(theirs, [round(score / HIGHEST * highest) for score in grades]), kendall(theirs, grades)
+    return weighted_kappa(theirs, [int(score / HIGHEST * highest + 0.5) for score in grades]), kendall(theirs, grades)
 
 
 @contextmanager

@@ -12,22 +12,28 @@ from crossrank.errors import IndexFileError
 
 
 @contextmanager
-def exclusive(file: Path, what: str = "the index") -> Iterator[None]:
+def exclusive(file: Path, what: str = "the index", of: Path | None = None) -> Iterator[None]:
     """Hold the lock of a folder's writer. The file stays; it is the lock on it that counts.
 
+    Args:
+        file: what the lock lies on; made when there is none, and never changed.
+        what: kind of thing that is written, for messages.
+        of: the thing itself; the file's folder when absent. The file may be that thing.
+
     Raises:
-        IndexFileError: another process or thread holds it, or the folder cannot be written to.
+        IndexFileError: another process or thread holds it, or it cannot be written to.
     """
+    of = of or file.parent
     try:
         handle = file.open("a+b")
     except OSError as error:
-        raise IndexFileError(f"{file.parent} cannot be written to ({error.strerror}): check its permissions") from error
+        raise IndexFileError(f"{of} cannot be written to ({error.strerror}): check its permissions") from error
     with handle:
         try:
             _take(handle)
         except OSError as error:
             raise IndexFileError(
-                f"another process is writing to {what} {file.parent}: wait until it is done, then run this again"
+                f"another process is writing to {what} {of}: wait until it is done, then run this again"
             ) from error
         yield
 
@@ -36,7 +42,8 @@ def _take(handle: IO[bytes]) -> None:
     if sys.platform == "win32":
         import msvcrt
 
-        handle.seek(0)
+        # Far behind the end: a byte that is locked there can be neither read nor written.
+        handle.seek(1 << 30)
         msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
     else:
         import fcntl

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from crossrank.training.judgments import Group, Judgments, document_key, query_key, threshold
+from crossrank.training.judgments import Group, Judged, Judgments, document_key, query_key, threshold
 from crossrank.unicode import is_blank
 
 # Below this many queries with an answer no held-out difference of a useful size is significant: with a spread of 0.3
@@ -62,7 +62,8 @@ def check(judgments: Judgments, fewest: int = FEWEST_QUERIES) -> Checked:
     """Group rows by query, leave out what cannot be used, and say so.
 
     Rows with equal query and document (see `query_key`, `document_key`) are one pair: equal labels count once,
-    different labels are a contradiction, and the pair is left out. Queries that differ in case, white space or final
+    different labels are a contradiction, and the pair is left out. Who judged a pair twice, by the name in the rows,
+    does not contradict himself: his last word counts. Queries that differ in case, white space or final
     punctuation are one query, so that no fold can hold the answer to another.
 
     >>> from crossrank.training.judgments import Judged
@@ -127,6 +128,21 @@ def overlap(
     return kept, (finding,)
 
 
+def _last_words(rows: Sequence[Judged], findings: list[Finding]) -> list[Judged]:
+    """The rows without those that the same judge, where a row names one, took back in a later one."""
+    keys = [(query_key(row.query), document_key(row.document), row.by) if row.by else None for row in rows]
+    last = {key: row.label for key, row in zip(keys, rows, strict=True) if key}
+    kept, again = [], dict[tuple[str, str, str], str]()
+    for key, row in zip(keys, rows, strict=True):
+        if key is None or row.label == last[key]:
+            kept.append(row)
+        else:
+            again[key] = row.query
+    said = f"pairs that one judge gave another label later: {len(again)}; the last one counts"
+    _add(findings, "judged again", list(again.values()), said)
+    return kept
+
+
 Pairs = dict[str, tuple[str, set[float]]]
 
 
@@ -137,7 +153,7 @@ def pairs(judgments: Judgments, findings: list[Finding]) -> dict[str, tuple[str,
     repeated: list[str] = []
     other: dict[str, None] = {}
     graders: dict[tuple[str, str], set[str]] = {}
-    for row in judgments.rows:
+    for row in _last_words(judgments.rows, findings):
         if not query_key(row.query) or is_blank(row.query) or is_blank(row.document):
             blank.append(row.query or row.document)
             continue

@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import IO
 
 from crossrank.errors import CrossrankError, InputError, RemoteError
+from crossrank.index.lock import exclusive
 from crossrank.judging import UnreadableError, read_score, spent, text_of
 from crossrank.remote import CURES, Address, at_once
 from crossrank.unicode import is_blank, valid_text
@@ -197,21 +198,23 @@ def graded(
     Args:
         pairs: (query, document); equal ones are asked about once, blank ones not at all.
         grader: who grades.
-        path: a .jsonl file, appended to.
+        path: a .jsonl file, appended to, by one call at a time: two would pay twice for the same pairs.
         parallel: questions under way at a time.
         report: told (done, to do) after each answer.
 
     Raises:
-        InputError: the file holds something else, or is called so.
+        InputError: the file holds something else, or is called so, or its disk is full.
+        IndexFileError: another call writes to the file.
     """
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
         raise InputError(f"grades are rows of JSON: {path} must be called .jsonl, or `crossrank tune` cannot read it")
-    known, others = _kept(path, grader.model)
     distinct = list(dict.fromkeys(pairs))
     told = [pair for pair in distinct if not any(map(is_blank, pair))]
-    missing = [pair for pair in told if pair not in known]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    # Unbuffered: what a full disk did not take would be written once more, and fail once more, when the file is closed.
+    with exclusive(path, "the file", path), path.open("ab", buffering=0) as file:
+        known, others = _kept(path, grader.model)
+        missing = [pair for pair in told if pair not in known]
         call = _Call(grader, file, known, len(missing), max(3, 2 * parallel), report)
         try:
             at_once([partial(call.ask, pair) for pair in missing], parallel)
@@ -237,7 +240,7 @@ class _Call:
     def __init__(
         self,
         grader: Grader,
-        file: TextIO,
+        file: IO[bytes],
         known: dict[Pair, Grade],
         total: int,
         most: int,
@@ -283,9 +286,8 @@ class _Call:
         self.answer_tokens += answer.answer_tokens
         if isinstance(answer, Grade):
             self._in_a_row = 0
+            self._write(_line(answer, self._grader.model).encode())
             self._known[pair] = answer
-            self._file.write(_line(answer, self._grader.model))
-            self._file.flush()
         else:
             self.failed.append((pair, str(answer)))
             if why := self._hopeless(pair, answer):
@@ -294,6 +296,18 @@ class _Call:
         self._done += 1
         if self._report:
             self._report(self._done, self._total)
+
+    def _write(self, line: bytes) -> None:
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self._stop.set()
+            raise InputError(
+                f"{self._file.name} cannot be written to ({error.strerror}): make room on its disk. The grades before "
+                "are kept, and the same command asks for the rest"
+            ) from error
 
     def _hopeless(self, pair: Pair, error: GraderError) -> str:
         """Why thousands of other pairs would fail as well, one by one; "" when they may not."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,9 +58,14 @@ class Prepared:
         self.remembered = _plain(general.questions(REMEMBERED, part=1))
 
     def key(self) -> str:
-        """Of everything that the result depends on."""
+        """Of everything that the result depends on.
+
+        That the backend's name tells tier and number format: the scores of the base and of the tuned model must come
+        from one, or their difference is that of two formats.
+        """
         told = [
             *(self.read.fingerprint, asdict(self.settings), self.engine.device, self.material.scale),
+            *(self.scorer(self.read).backend.name, _version()),
             [[one.query, one.documents, one.labels.tolist(), one.judged.tolist()] for one in self.material.shown],
             self.material.fold.tolist(),
             [[one.query, one.documents] for sets in self.general.values() for one in sets],
@@ -175,6 +181,14 @@ class Prepared:
         depth = net.depth_of(self.read)
         plan = planned(self.settings, self.material.scale, self.material.high, queries, 1.25 * share * sum(each), depth)
         return replace(plan, repeats=plan.repeats if self.settings.repeats or parts > 1 else 2)
+
+
+def _version() -> str:
+    """Of crossrank; "" where it runs without being installed."""
+    try:
+        return version("crossrank")
+    except PackageNotFoundError:
+        return ""
 
 
 def _tokens(encoder: PairEncoder, one: Shown) -> Tokens:

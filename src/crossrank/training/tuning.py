@@ -73,8 +73,9 @@ def tune(
         report: told about every step.
 
     Raises:
-        InputError: a setting is wrong, the folder holds something, or an unfinished tuning of other things; or the
-            judgments are something else, such as the name of a file.
+        InputError: a setting is wrong, the folder holds something, is a file, or an unfinished tuning of other things;
+            or the judgments are something else, such as the name of a file.
+        IndexFileError: another process is tuning into this folder.
         CheckpointError: the base model cannot be loaded or trained.
     """
     began = time.monotonic()
@@ -85,13 +86,7 @@ def tune(
                 "crossrank.training.reading.read(path), and rows of a program with reading.rows(rows)"
             )
     target, aside = Path(to), None if refused is None else Path(refused)
-    for folder in (target, aside):
-        if folder is not None and folder.name in ("", ".."):
-            raise InputError(f"a model needs a folder of its own, which {folder} cannot be: give it a name")
-        if folder is not None and not overwrite and folder.is_dir() and any(folder.iterdir()):
-            raise InputError(f"{folder} is not empty: give a new folder, or say so with --force (overwrite=True)")
-    if aside is not None and aside.resolve() == target.resolve():
-        raise InputError(f"{target} is for a model that is kept: give another folder for one that is refused")
+    _check_folders(target, aside, overwrite)
     settings, engine = settings or Settings(), engine or Engine()
     tell = report or (lambda progress: None)
     tell(Progress("checking"))
@@ -113,6 +108,19 @@ def tune(
         prepared = Prepared(named.read(model, "small"), material, settings, engine, general_sets or {}, tell)
         outcome = _run(prepared, target, aside, judgments.source, findings, restart)
     return replace(outcome, seconds=time.monotonic() - began)
+
+
+def _check_folders(target: Path, aside: Path | None, overwrite: bool) -> None:
+    """Before hours of training, whether their model can be put there."""
+    for folder in (target, *([] if aside is None else [aside])):
+        if folder.name in ("", ".."):
+            raise InputError(f"a model needs a folder of its own, which {folder} cannot be: give it a name")
+        if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
+            raise InputError(f"{folder} is a file, and a model is a folder: give another name")
+        if not overwrite and folder.is_dir() and any(folder.iterdir()):
+            raise InputError(f"{folder} is not empty: give a new folder, or say so with --force (overwrite=True)")
+    if aside is not None and aside.resolve() == target.resolve():
+        raise InputError(f"{target} is for a model that is kept: give another folder for one that is refused")
 
 
 def _checked(
@@ -156,14 +164,28 @@ def _run(
     }
     if telling < gate.FEWEST_HELD_OUT:
         return Outcome(gate.decide(np.zeros(telling), np.zeros(telling), [], chosen=False), findings, counts=counts)
-    work = Work(target.with_name(target.name + ".tuning"), prepared.key(), restart)
+    with Work(target.with_name(target.name + ".tuning"), prepared.key(), restart) as work:
+        outcome = _trained(prepared, work, target, aside, source, findings, counts)
+        work.close()
+    return outcome
+
+
+def _trained(
+    prepared: Prepared,
+    work: Work,
+    target: Path,
+    aside: Path | None,
+    source: str,
+    findings: tuple[Finding, ...],
+    counts: dict[str, int],
+) -> Outcome:
     rows = prepared.hold_out()
     prepared.score_base(work, rows)
     prepared.encode()
     doubtful = sum(int(one.doubtful.sum()) for one in prepared.material.shown)
     distractors = sum(int((one.distractor > 0).sum()) for one in prepared.material.shown)
-    counts |= {"doubtful": doubtful, "distractors": distractors}
-    counts |= {"measured": len(rows), "folds": len(prepared.material.parts)}
+    counts = {**counts, "doubtful": doubtful, "distractors": distractors, "measured": len(rows)}
+    counts["folds"] = len(prepared.material.parts)
     plan = prepared.plan()
     network = net.Network(prepared.read, plan.layers, prepared.engine.device)
     trainings = Trainings(prepared, work, network, plan, rows)
@@ -180,7 +202,6 @@ def _run(
         network.write(trainings.mean(point), made)
         card.write(made, prepared.read, source, prepared.settings, outcome, prepared.length)
         _place(made, to)
-    work.close()
     return outcome
 
 

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.errors import InputError
+from crossrank.errors import IndexFileError, InputError
+from crossrank.index.lock import exclusive
 from crossrank.writing import whole
 
-MANIFEST = "tuning.json"
+MANIFEST, LOCK = "tuning.json", "lock"
+_UNFINISHED = f"{MANIFEST}.part"
+# What a tuning that died before it began may leave.
+_OWN = {LOCK, _UNFINISHED}
 
 
 class Work:
     """A folder for one tuning, known by a key of everything that its result depends on.
+
+    It is locked until the context ends: of two tunings in one folder, the first to end would delete the other's.
 
     Args:
         folder: made when there is none.
@@ -26,26 +34,42 @@ class Work:
 
     Raises:
         InputError: the folder holds another tuning, or something else.
+        IndexFileError: another process works in it.
     """
 
     def __init__(self, folder: Path, key: str, restart: bool = False) -> None:
         self.folder = folder
         manifest = folder / MANIFEST
-        held = _key(manifest)
-        if folder.exists() and held is None and any(folder.iterdir()):
+        # Nothing is made in a folder that is somebody's own. A process that died early leaves a lock, and nothing else.
+        if folder.exists() and _key(manifest) is None and {file.name for file in folder.iterdir()} - _OWN:
             raise InputError(f"{folder} is not empty and holds no tuning; give another --to, or remove it")
-        if held is not None and held != key:
-            if not restart:
-                raise InputError(
-                    f"{folder} holds an unfinished tuning with other data, model or settings. Give those again to "
-                    "finish it, or --restart to throw it away"
-                )
-            shutil.rmtree(folder)
-        self.resumed = held == key and not restart
-        if restart and folder.exists():
-            shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        manifest.write_text(json.dumps({"key": key}) + "\n", encoding="utf-8")
+        self._open = ExitStack()
+        self._open.enter_context(exclusive(folder / LOCK, "the tuning", folder))
+        try:
+            if not (folder / LOCK).exists():  # whoever held it was done, and removed the folder
+                raise IndexFileError(f"another process ended its tuning in {folder} just now: run this again")
+            held = _key(manifest)
+            if held is not None and held != key and not restart:
+                raise InputError(
+                    f"{folder} holds an unfinished tuning with other data, model, settings or backend, or of another "
+                    "version of crossrank. Give those again to finish it, or --restart to throw it away"
+                )
+            self.resumed = held == key and not restart
+            if not self.resumed:
+                _empty(folder)
+                part = folder / _UNFINISHED
+                part.write_text(json.dumps({"key": key}) + "\n", encoding="utf-8")
+                part.replace(manifest)
+        except BaseException:
+            self._open.close()
+            raise
+
+    def __enter__(self) -> Work:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
 
     def once(self, name: str, made: Callable[[], Sequence[NDArray[np.float32]]]) -> list[NDArray[np.float32]]:
         """The arrays that were kept under a name, or those that `made` gives, which are kept then."""
@@ -63,8 +87,21 @@ class Work:
         return arrays
 
     def close(self) -> None:
-        """Remove the folder: the tuning is finished."""
+        """Remove the folder: the tuning is finished. The lock goes last, so that nobody else begins before."""
+        _empty(self.folder)
+        if sys.platform == "win32":  # which removes no file that is open
+            self._open.close()
         shutil.rmtree(self.folder)
+        self._open.close()
+
+
+def _empty(folder: Path) -> None:
+    """Remove everything but the lock, which is held. The manifest goes last: until then it tells whose the rest is."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == MANIFEST):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 def _key(manifest: Path) -> str | None:
