@@ -10,8 +10,8 @@ from crossrank.server.refusals import invalid
 Body = Mapping[str, Any]
 # What an object may call its text. vLLM's clients send lists of parts as content, which may be images.
 TEXTS = ("text", "content")
-# What a client is served by is told in the reply.
-_IDLE = ("model",)
+# What served a client is told in the reply, and priority 0 is what everybody has.
+_USUAL = ("priority", 0)
 
 
 def text(body: Body, name: str) -> str:
@@ -66,13 +66,15 @@ def _text_of(value: Mapping[str, Any], name: str) -> Any:
 
 
 def unread(body: Body, known: Collection[str]) -> tuple[str, ...]:
-    """Fields with a value that are not among the known ones; null asks for nothing.
+    """Fields with a value that are not among the known ones; null asks for nothing, nor does the usual priority.
 
     >>> unread({"query": "tea", "threshold": 0.5, "priority": 7, "user": None}, ["query"])
     ('threshold', 'priority')
     """
-    read = {*known, *_IDLE}
-    return tuple(name for name, value in body.items() if value is not None and name not in read)
+    read = {*known, "model"}
+    return tuple(
+        name for name, value in body.items() if value is not None and name not in read and (name, value) != _USUAL
+    )
 
 
 def whole(body: Body, name: str, least: int = 0) -> int | None:
