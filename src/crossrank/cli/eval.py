@@ -84,7 +84,7 @@ def command(
     SOURCE is an index (with --queries and --qrels) or a folder laid out as BEIR does. Without SOURCE, runs are
     compared: --qrels and at least one --run.
 
-    Differences to the fusion are paired by query, with 95 % bootstrap intervals and a randomization test, corrected for
+    Differences to the fusion are paired by query, with 95 % intervals and a randomization test, corrected for
     the number of systems (Holm). In a pipe, the columns are system, measure, mean, low, high, difference, low, high,
     corrected p, better, worse, and milliseconds of the whole query: median and 95th percentile. The verdict and what
     must be known of the figures go to stderr.
