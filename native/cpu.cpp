@@ -27,6 +27,14 @@ bool may_use_tiles() {
 #endif
 }
 
+// Whether tiles have the shape that tiles.h configures, 8 of 16 rows of 64 bytes: to configure another than the
+// processor's is an error that ends the process.
+bool tiles_fit() {
+  uint32_t a, b, c, d;
+  if (!__get_cpuid_count(0x1d, 0, &a, &b, &c, &d) || a < 1) return false;  // a: the last palette there is
+  return __get_cpuid_count(0x1d, 1, &a, &b, &c, &d) && (b & 0xffff) == 64 && b >> 16 >= 8 && (c & 0xffff) >= 16;
+}
+
 Cpu ask() {
   Cpu found;
   uint32_t a, b, c, d;
@@ -44,7 +52,8 @@ Cpu ask() {
 #ifdef CROSSRANK_EMULATE_TILES
   found.amx_bf16 = found.avx512_bf16;
 #else
-  found.amx_bf16 = found.avx512_bf16 && tile && tile_bf16 && (state & 0x60000) == 0x60000 && may_use_tiles();
+  found.amx_bf16 = found.avx512_bf16 && tile && tile_bf16 && (state & 0x60000) == 0x60000 && tiles_fit() &&
+                   may_use_tiles();
 #endif
   return found;
 }

@@ -12,10 +12,17 @@ namespace {
 
 constexpr int64_t DEPTH = 16, GRAIN = 16;
 
+// GCC's headers do not say what tile instructions read: 8 bytes of a configuration's 64 (GCC 12), and nothing of what
+// tiles are loaded from. So stores before them would be dead or late: the other 56 bytes were missing in the library,
+// and every machine with AMX died of it. To what has been handed out, this is a reader of all memory.
+INLINE void settle(const void *handed_out) { __asm__ volatile("" : : "r"(handed_out) : "memory"); }
+
 template <bool both>
 void tile_block(int64_t words, const uint32_t *a, int64_t a_stride, const uint32_t *panel, float *sums,
                 int64_t stride) {
   const int64_t row_bytes = a_stride * 4, column_bytes = COLUMNS * 4;
+  settle(a);
+  settle(panel);
   _tile_zero(0);
   _tile_zero(1);
   if (both) {
@@ -59,6 +66,7 @@ inline void enter_tiles() {
     uint16_t column_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
     uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
   } config;
+  settle(&config);
   _tile_loadconfig(&config);
 }
 inline void leave_tiles() { _tile_release(); }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 import sys
@@ -15,15 +16,7 @@ from crossrank.backends.cpu import library
 
 SOURCES = Path(__file__).parents[2] / "native"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not SOURCES.is_dir(), reason="the native sources are not here"),
-    pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed"),
-    pytest.mark.skipif(
-        "avx512" not in library.tiers() or not library.has_bfloat16("avx512"),
-        reason="the rest of the AMX tier is AVX512-BF16, which this machine has not",
-    ),
-]
+pytestmark = pytest.mark.skipif(not SOURCES.is_dir(), reason="the native sources are not here")
 
 COMPARE = """
 import sys
@@ -58,6 +51,12 @@ for heads, size, inner in [(4, 32, 200), (2, 64, 65), (3, 24, 96), (1, 2, 7)]:
 """
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
+@pytest.mark.skipif(
+    "avx512" not in library.tiers() or not library.has_bfloat16("avx512"),
+    reason="the rest of the AMX tier is AVX512-BF16, which this machine has not",
+)
 def test_emulated_tiles_compute_what_avx512_computes(tmp_path: Path) -> None:
     build = tmp_path / "build"
     configure = ["cmake", "-S", str(SOURCES), "-B", str(build), "-DCROSSRANK_EMULATE_TILES=ON"]
@@ -72,3 +71,14 @@ def test_emulated_tiles_compute_what_avx512_computes(tmp_path: Path) -> None:
         command, capture_output=True, text=True, timeout=120, env={"PYTHONPATH": str(package.parent), "PATH": ""}
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="tiles are an x86's")
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+@pytest.mark.parametrize("level", ["-O1", "-O2", "-O3"])
+def test_what_tile_instructions_read_is_in_memory(tmp_path: Path, level: str) -> None:
+    program = tmp_path / "tiles"
+    command = ["c++", "-std=c++17", level, f"-I{SOURCES}", str(Path(__file__).with_name("tiles.cpp")), "-o", program]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    done = subprocess.run([program], capture_output=True, text=True, timeout=10)
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stdout
