@@ -164,7 +164,9 @@ int64_t crossrank_bytes(const crossrank_engine *engine) { return engine->engine.
 int32_t crossrank_forward(crossrank_engine *engine, const int32_t *ids, const int32_t *types, const int64_t *offsets,
                           const int64_t *seen, int64_t n, int32_t output, int32_t threads, float *result) {
   try {
-    return engine->engine.forward({ids, types, offsets, seen, n}, output, threads, result) ? 0 : -1;
+    const Sequences sequences{ids, types, offsets, seen, n};
+    if (!engine->engine.holds(sequences)) return -2;
+    return engine->engine.forward(sequences, output, threads, result) ? 0 : -1;
   } catch (const std::exception &) {
     return -1;
   }

@@ -89,10 +89,10 @@ CROSSRANK_API void crossrank_destroy(crossrank_engine *engine);
 // Bytes of packed weights.
 CROSSRANK_API int64_t crossrank_bytes(const crossrank_engine *engine);
 
-// Sequences `i` of `n` are ids[offsets[i] .. offsets[i + 1]), none empty; ids and kinds are checked by the caller.
+// Sequences `i` of `n` are ids[offsets[i] .. offsets[i + 1]), none empty.
 // Attention sees the first `seen[i]` tokens of a sequence, at least one; all where `seen` is NULL. A token that has none of
 // them in a layer's window attends to nothing there. At most `threads` threads work on this call, the calling one included.
-// 0, or -1 when memory ran out.
+// 0, or -1 when memory ran out, or -2 when a table has no row for an id, a type or the length of a sequence.
 CROSSRANK_API int32_t crossrank_forward(crossrank_engine *engine, const int32_t *ids, const int32_t *types,
                                         const int64_t *offsets, const int64_t *seen, int64_t n, int32_t output,
                                         int32_t threads, float *result);

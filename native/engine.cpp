@@ -36,6 +36,8 @@ Engine::Engine(const crossrank_model &m, const Kernels &kernels, const Kernels &
       inner_(m.inner),
       labels_(m.labels),
       width_(m.width),
+      vocabulary_(m.vocabulary),
+      rows_of_types_(m.kinds),
       places_(m.positions),
       padding_(m.padding),
       eps_(m.eps),
@@ -117,6 +119,18 @@ std::vector<Unit> Engine::units(const int64_t *offsets, int64_t n, int threads) 
   }
   if (first < n) found.push_back({first, n});
   return found;
+}
+
+bool Engine::holds(const Sequences &s) const {
+  const int64_t longest = padding_ >= 0 ? places_ - padding_ - 1 : places_;
+  for (int64_t i = 0; i < s.n; i++) {
+    const int64_t length = s.offsets[i + 1] - s.offsets[i];
+    if (length < 1 || length > longest) return false;
+  }
+  for (int64_t t = s.offsets[0]; t < s.offsets[s.n]; t++)
+    if (s.ids[t] < 0 || s.ids[t] >= vocabulary_ || (kinds_ && (s.types[t] < 0 || s.types[t] >= rows_of_types_)))
+      return false;
+  return true;
 }
 
 Workspace *Engine::take() {

@@ -42,7 +42,9 @@ class Engine {
   Engine(const Engine &) = delete;
   Engine &operator=(const Engine &) = delete;
 
-  // False when memory ran out.
+  // Whether the tables have a row for every token: reading outside them could end the process.
+  bool holds(const Sequences &sequences) const;
+  // False when memory ran out. The tables hold the sequences.
   bool forward(const Sequences &sequences, int32_t output, int32_t threads, float *result);
   int64_t bytes() const;
 
@@ -57,7 +59,7 @@ class Engine {
 
   const Kernels &kernels_;  // of the layers
   const Kernels &exact_;    // float32, of the head
-  int64_t hidden_, heads_, size_, inner_, labels_, width_, places_;
+  int64_t hidden_, heads_, size_, inner_, labels_, width_, vocabulary_, rows_of_types_, places_;
   int64_t padding_;
   float eps_;
   int activation_;

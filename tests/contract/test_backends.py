@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -163,6 +164,20 @@ def test_what_the_model_has_no_row_for_is_refused(scorer: Backend, kind: str) ->
         scorer.forward(Tokens.of([[2, -1]]))
     with pytest.raises(InputError, match="token types must lie in"):
         scorer.forward(Tokens.of([[2, 3]], [[0, 2]]))
+
+
+def test_a_config_that_states_no_types_means_two(tmp_path: Path, kind: str) -> None:
+    if kind == "fake":
+        pytest.skip("the fake has no tables")
+    folder = tiny.cross_encoder(tmp_path / "model")
+    stated = json.loads((folder / "config.json").read_text())
+    del stated["type_vocab_size"]
+    (folder / "config.json").write_text(json.dumps(stated))
+    scorer = opened(kind, folder)
+    assert scorer.forward(Tokens.of([[2, 3]], [[0, 1]])).shape == (1,)
+    for wrong in (2, 5000, -1):
+        with pytest.raises(InputError, match="token types must lie in"):
+            scorer.forward(Tokens.of([[2, 3]], [[0, wrong]]))
 
 
 def test_a_bi_encoder_does_not_score(embedder: Backend, kind: str) -> None:

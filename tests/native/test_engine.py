@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import tiny
 from crossrank import backends
 from crossrank.backends.cpu import Native, library
+from crossrank.backends.limits import Limits
 from crossrank.checkpoint import read
 from crossrank.errors import InputError
 from crossrank.types import Tokens
@@ -109,6 +110,19 @@ def test_offsets_that_reach_beyond_the_ids_are_refused(cross_encoder_folder: Pat
             native.forward(Tokens(tokens.ids, tokens.types, np.array(offsets, dtype=np.int64)))
     with pytest.raises(InputError, match="offsets of tokens"):
         native.forward(Tokens(tokens.ids, tokens.types[:5], tokens.offsets))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [Tokens.of([[2, 1 << 30]]), Tokens.of([[2, -1]]), Tokens.of([[2]], [[1 << 30]]), tiny.random_tokens([2, 65])],
+    ids=["id", "negative id", "type", "length"],
+)
+def test_the_library_itself_reads_no_row_that_is_not_there(
+    cross_encoder_folder: Path, wrong: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Limits, "admit", lambda limits, tokens: tokens)
+    with pytest.raises(InputError, match="has no row for"):
+        scorer(cross_encoder_folder, "portable", "float32").forward(wrong)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 16])

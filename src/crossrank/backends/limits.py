@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from crossrank.asking import check_whole
 from crossrank.checkpoint import Checkpoint
-from crossrank.checkpoint.settings import positions, whole
+from crossrank.checkpoint.settings import TYPES, positions, whole
 from crossrank.errors import CheckpointError, InputError
 from crossrank.types import Pooling, Tokens
 
@@ -40,7 +40,7 @@ class Limits:
             where=where,
             head=checkpoint.kind == "cross-encoder",
             vocabulary=whole(config, "vocab_size", where),
-            types=whole(config, "type_vocab_size", where) if checkpoint.token_types else 0,
+            types=whole(config, "type_vocab_size", where, TYPES) if checkpoint.token_types else 0,
             positions=positions(config, checkpoint.architecture, where),
         )
 

@@ -17,6 +17,8 @@ MAX_JSON = 64_000_000
 OFFSET_POSITIONS = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "mpnet", "xmod"}
 )
+# Rows of the token type table of a model that states none, as in transformers.
+TYPES = 2
 ACTIVATIONS: Mapping[str, Activation] = {"Identity": "identity", "Sigmoid": "sigmoid", "Softmax": "softmax"}
 
 
@@ -120,7 +122,7 @@ def token_types(vocabulary: Path, config: Mapping[str, Any]) -> bool:
     else:
         # The class of transformers 5 for a tokenizer made by hand gives none unless it is told to.
         told = stated.get("tokenizer_class") != "TokenizersBackend"
-    return told and config.get("type_vocab_size", 2) != 1
+    return told and config.get("type_vocab_size", TYPES) != 1
 
 
 def max_length(folder: Path, vocabulary: Path, architecture: str, config: Mapping[str, Any]) -> int:

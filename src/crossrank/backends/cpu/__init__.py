@@ -177,6 +177,8 @@ class Native:
             self.threads,
             result.ctypes.data_as(library.Floats),
         )
+        if failed == library.OUTSIDE:  # a second look, by those who read: `admit` goes by config.json
+            raise InputError(f"{self._limits.where} has no row for an id, a type or the length of these tokens")
         if failed:
             raise MemoryError(
                 f"not enough memory to compute {len(tokens.ids)} tokens; shorten the passages or use fewer threads"

@@ -16,6 +16,7 @@ ABI = 2
 TIERS = ("portable", "avx2", "avx512", "amx_bf16")
 DTYPES = ("float32", "bfloat16")
 LOGITS, MEAN, FIRST, STATES = range(4)
+OUTSIDE = -2  # of crossrank_forward: a table of the model has no row for what it was given
 NAMES = ("libcrossrank.so", "libcrossrank.dylib", "crossrank.dll")
 
 Floats = POINTER(c_float)

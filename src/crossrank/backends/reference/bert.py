@@ -13,6 +13,7 @@ from crossrank.backends.reference import ops
 from crossrank.backends.reference.attention import Group, attend, attend_first
 from crossrank.backends.reference.ops import Floats, Scratch
 from crossrank.backends.reference.parameters import Parameters, number
+from crossrank.checkpoint.settings import TYPES
 from crossrank.errors import CheckpointError
 from crossrank.types import Tokens
 
@@ -50,7 +51,7 @@ class Bert:
         width = config.get("embedding_size", self.hidden) if architecture == "electra" else self.hidden
         self.vocabulary = number(config, "vocab_size", where)
         self.positions = number(config, "max_position_embeddings", where)
-        self.kinds = number({"type_vocab_size": 2, **config}, "type_vocab_size", where)
+        self.kinds = number({"type_vocab_size": TYPES, **config}, "type_vocab_size", where)
         get = parameters.encoder
         self.words = get("embeddings.word_embeddings.weight", self.vocabulary, width)
         self.places = get("embeddings.position_embeddings.weight", self.positions, width)
