@@ -19,6 +19,24 @@ constexpr int64_t TEAM_UNITS = 16;
 constexpr double UNEVEN = 1.15;
 constexpr int64_t LEAST_ROWS = 6;
 
+// Bytes of a workspace that waits for the next request. What needs more computes for seconds, and to the pages of new
+// memory goes a hundredth of that; kept, one long document would hold its memory as long as the model lives.
+constexpr int64_t KEPT = 64 << 20;
+
+// Which of the `count` sets of a part's own buffers are free. At most `count` threads ask at once: there always is one.
+class Slots {
+ public:
+  explicit Slots(int64_t count) : taken_(static_cast<size_t>(count)) {}
+  int64_t take(int64_t first) {
+    for (size_t i = static_cast<size_t>(first) % taken_.size();; i = (i + 1) % taken_.size())
+      if (!taken_[i].exchange(true, std::memory_order_acquire)) return static_cast<int64_t>(i);
+  }
+  void give(int64_t slot) { taken_[static_cast<size_t>(slot)].store(false, std::memory_order_release); }
+
+ private:
+  std::vector<std::atomic<bool>> taken_;
+};
+
 }  // namespace
 
 int64_t stride_of(int64_t width, int64_t element) {
@@ -141,6 +159,7 @@ Workspace *Engine::take() {
 }
 
 void Engine::give(Workspace *workspace) {
+  if (workspace->memory.bytes > KEPT) workspace->memory = Aligned();
   for (auto &slot : spare_) {
     Workspace *empty = nullptr;
     if (slot.compare_exchange_strong(empty, workspace)) return;
@@ -164,15 +183,21 @@ bool Engine::together(const Sequences &sequences, int32_t output, int32_t thread
   const int64_t rounds = (total + threads * kernels_.unit - 1) / (threads * kernels_.unit);
   const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(rounds * threads, total / LEAST_ROWS));
   std::unique_ptr<Workspace> workspace(take());
-  Pass pass(*this, *workspace, sequences, {0, sequences.n}, parts, output, result);
+  // Threads and not parts decide how many buffers there are: of three documents of 8,192 tokens on 16 threads, 192 parts
+  // would take 880 MB for their keys and values, and 16 threads take 74.
+  const int64_t slots = std::min<int64_t>(threads, parts);
+  Slots free(slots);
+  Pass pass(*this, *workspace, sequences, {0, sequences.n}, parts, slots, output, result);
   // Tickets are taken in order, so whoever waits waits for parts that others already compute: no deadlock, also when
   // only one thread ever comes.
   std::atomic<int64_t> done{0};
   const bool whole = run_parallel(pass.steps() * parts, threads, [&](int64_t ticket) {
     wait_until(done, ticket / parts * parts);
+    const int64_t slot = free.take(ticket);
     kernels_.enter();
-    pass.run(ticket / parts, ticket % parts);
+    pass.run(ticket / parts, ticket % parts, slot);
     kernels_.leave();
+    free.give(slot);
     done.fetch_add(1, std::memory_order_release);
   });
   give(workspace.release());
@@ -184,9 +209,9 @@ bool Engine::forward(const Sequences &sequences, int32_t output, int32_t threads
   if (uneven(work, sequences.offsets, sequences.n, threads)) return together(sequences, output, threads, result);
   return run_parallel(static_cast<int64_t>(work.size()), threads, [&](int64_t i) {
     std::unique_ptr<Workspace> workspace(take());
-    Pass pass(*this, *workspace, sequences, work[static_cast<size_t>(i)], 1, output, result);
+    Pass pass(*this, *workspace, sequences, work[static_cast<size_t>(i)], 1, 1, output, result);
     kernels_.enter();
-    for (int64_t step = 0; step < pass.steps(); step++) pass.run(step, 0);
+    for (int64_t step = 0; step < pass.steps(); step++) pass.run(step, 0, 0);
     kernels_.leave();
     give(workspace.release());
   });

@@ -18,7 +18,8 @@ struct Layer {
   int rotary;
 };
 
-// Buffers of one pass at work. They grow to what the largest unit needs and are kept for the next call.
+// Buffers of one pass at work. They grow to what the largest unit needs, and up to `KEPT` bytes are kept for the next
+// call.
 struct Workspace {
   Aligned memory;
 };

@@ -10,8 +10,8 @@ constexpr int64_t SPARE = 32;
 
 }  // namespace
 
-Pass::Pass(Engine &engine, Workspace &workspace, const Sequences &sequences, Unit unit, int64_t parts, int32_t output,
-           float *result)
+Pass::Pass(Engine &engine, Workspace &workspace, const Sequences &sequences, Unit unit, int64_t parts, int64_t slots,
+           int32_t output, float *result)
     : e_(engine),
       k_(engine.kernels_),
       ids_(sequences.ids),
@@ -49,8 +49,8 @@ Pass::Pass(Engine &engine, Workspace &workspace, const Sequences &sequences, Uni
   // One part is alone: it has read a layer's keys and values before it writes the next's.
   if (parts > 1) plan(key_value_[1], tokens_, 2 * hidden, element);
   chunk_ = std::min<int64_t>(tokens_, k_.chunk);
-  // Of each part the rows and those to spare.
-  plan(inner_, parts * (chunk_ + SPARE), e_.inner_, element);
+  // Of each slot the rows and those to spare.
+  plan(inner_, slots * (chunk_ + SPARE), e_.inner_, element);
   plan(first_, n_, hidden, 4);
   plan(first_operands_, n_, hidden, element);
   plan(first_seen_, n_, hidden, element);
@@ -59,10 +59,11 @@ Pass::Pass(Engine &engine, Workspace &workspace, const Sequences &sequences, Uni
   plan(small_, e_.project_.outputs ? tokens_ : 1, e_.width_, 4);
   const int64_t scratch = needed;
   scratch_bytes_ = (k_.attention_bytes(longest, e_.size_) + 63) / 64 * 64;
-  needed += parts * scratch_bytes_;
+  needed += slots * scratch_bytes_;
   if (workspace.memory.bytes < needed) {
     workspace.memory = Aligned();  // before the new one is taken
-    workspace.memory = Aligned(needed);
+    // Not zeroed: another unit's numbers would be there as well, and what is never used takes no memory.
+    workspace.memory = Aligned(needed, Aligned::ANYTHING);
   }
   for (int64_t b = 0; b < buffers; b++) {
     const Planned &p = planned[b];
@@ -76,11 +77,11 @@ Pass::Pass(Engine &engine, Workspace &workspace, const Sequences &sequences, Uni
   scratch_ = workspace.memory.at + scratch;
 }
 
-Pass::Part Pass::part(int64_t number) const {
+Pass::Part Pass::part(int64_t number, int64_t slot) const {
   // Whole steps of `grain` rows: tiles are loaded in 16 rows, and those behind a part's end may be under another's hand.
   const int64_t steps = (tokens_ + k_.grain - 1) / k_.grain;
   const auto row = [&](int64_t i) { return std::min(tokens_, steps * i / parts_ * k_.grain); };
-  return {number, row(number), row(number + 1), n_ * number / parts_, n_ * (number + 1) / parts_};
+  return {slot, row(number), row(number + 1), n_ * number / parts_, n_ * (number + 1) / parts_};
 }
 
 // The sequence that holds a row.
@@ -189,7 +190,7 @@ void Pass::attend(size_t number, int64_t sequence, const Rows &queries, int64_t 
   p.first = first;
   p.window = e_.layers_[number].window;
   p.out_stride = out.stride;
-  p.scratch = scratch_ + part.number * scratch_bytes_;
+  p.scratch = scratch_ + part.slot * scratch_bytes_;
   for (int64_t head = 0; head < e_.heads_; head++) {
     const int64_t column = head * e_.size_ * k_.element;
     p.queries = queries.row(query_row) + column;
@@ -206,7 +207,7 @@ void Pass::rest(const Layer &layer, const Rows &x, const Rows &operands, const R
   product(k_, layer.out, seen, rows, ADD, -1, x);
   const bool post = !layer.after_attention.weight.empty();
   norm(post ? layer.after_attention : layer.before_inner, x, post ? &x : nullptr, &operands, rows, e_.hidden_);
-  const Rows inner = inner_.from(p.number * (chunk_ + SPARE));
+  const Rows inner = inner_.from(p.slot * (chunk_ + SPARE));
   for (int64_t row = 0; row < rows; row += chunk_) {
     const int64_t count = std::min(chunk_, rows - row);
     product(k_, layer.up, operands.from(row), count, e_.gated_ ? GATE : STORE, e_.activation_, inner);
@@ -315,8 +316,8 @@ void Pass::give(const Part &p) {
 
 int64_t Pass::steps() const { return static_cast<int64_t>(e_.layers_.size()) + 2; }
 
-void Pass::run(int64_t step, int64_t number) {
-  const Part p = part(number);
+void Pass::run(int64_t step, int64_t number, int64_t slot) {
+  const Part p = part(number, slot);
   const auto layers = static_cast<int64_t>(e_.layers_.size());
   const auto layer = static_cast<size_t>(step);
   if (step == layers + 1) {

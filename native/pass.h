@@ -17,18 +17,19 @@ struct Rows {
 
 // A unit in steps and parts. A part is a range of the unit's tokens; in one step all parts may run at once, each on one
 // thread, but every part of a step must have ended before one of the next begins: attention reads what all parts wrote.
+// A part at work needs a slot: buffers that no other part uses meanwhile. There are `slots` of them.
 struct Pass {
-  Pass(Engine &engine, Workspace &workspace, const Sequences &sequences, Unit unit, int64_t parts, int32_t output,
-       float *result);
+  Pass(Engine &engine, Workspace &workspace, const Sequences &sequences, Unit unit, int64_t parts, int64_t slots,
+       int32_t output, float *result);
   int64_t steps() const;
-  void run(int64_t step, int64_t part);
+  void run(int64_t step, int64_t part, int64_t slot);
 
  private:
   // Rows [begin, end) of the unit, and the sequences [first, last) of it that this part finishes; counted from 0.
   struct Part {
-    int64_t number, begin, end, first, last;
+    int64_t slot, begin, end, first, last;
   };
-  Part part(int64_t number) const;
+  Part part(int64_t number, int64_t slot) const;
 
   void embed(const Part &p);
   // Queries, keys and values of a layer.
@@ -69,7 +70,7 @@ struct Pass {
   Rows x_, operands_, queries_, key_value_[2];
   Rows first_, first_operands_, first_seen_;  // of first tokens
   Rows head_in_, head_out_, small_;           // float32, of the head and of the embeddings
-  Rows inner_;                                // `chunk_` rows a part
+  Rows inner_;                                // `chunk_` rows a slot
   int64_t chunk_ = 0, scratch_bytes_ = 0;
-  char *scratch_ = nullptr;  // `scratch_bytes_` a part
+  char *scratch_ = nullptr;  // `scratch_bytes_` a slot
 };

@@ -4,9 +4,9 @@
 #include <new>
 #include <utility>
 
-Aligned::Aligned(int64_t size) : bytes(size) {
+Aligned::Aligned(int64_t size, Begin begin) : bytes(size) {
   at = static_cast<char *>(::operator new(static_cast<size_t>(size), std::align_val_t(64)));
-  std::memset(at, 0, static_cast<size_t>(size));
+  if (begin == ZEROS) std::memset(at, 0, static_cast<size_t>(size));
 }
 Aligned::Aligned(Aligned &&other) noexcept { *this = std::move(other); }
 Aligned &Aligned::operator=(Aligned &&other) noexcept {

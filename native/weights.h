@@ -8,10 +8,11 @@
 #include "crossrank.h"
 #include "kernels.h"
 
-// Memory that begins on a cache line, zeroed.
+// Memory that begins on a cache line.
 struct Aligned {
+  enum Begin { ZEROS, ANYTHING };
   Aligned() = default;
-  explicit Aligned(int64_t bytes);
+  explicit Aligned(int64_t bytes, Begin begin = ZEROS);
   Aligned(Aligned &&other) noexcept;
   Aligned &operator=(Aligned &&other) noexcept;
   Aligned(const Aligned &) = delete;

@@ -207,6 +207,37 @@ def test_the_steady_state_takes_no_more_memory(cross_encoder_folder: Path) -> No
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2000
 
 
+LONG = """
+import sys
+import numpy as np
+from pathlib import Path
+from crossrank.backends.cpu import Native, tiers
+from crossrank.checkpoint import read
+from crossrank.types import Tokens
+
+def resident(key):
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(key + ":")[1].split()[0]) // 1024
+
+native = Native(read(Path(sys.argv[1])), "float32", tiers()[-1], 16)
+before = resident("VmRSS")
+native.pool(Tokens.of([[3] * 4096] * 4), "cls")
+print(resident("VmHWM") - before, resident("VmRSS") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_long_documents_take_memory_by_threads_and_give_it_back(tmp_path: Path) -> None:
+    shape = {"hidden_size": 64, "num_attention_heads": 1, "num_hidden_layers": 1, "max_position_embeddings": 4096}
+    folder = tiny.modern(tmp_path / "model", **shape)
+    done = subprocess.run(
+        [sys.executable, "-c", LONG, str(folder)], capture_output=True, text=True, check=True, timeout=120
+    )
+    most, kept = (int(number) for number in done.stdout.split())
+    assert most < 150  # 300 with buffers for each of 128 parts
+    assert kept < 40
+
+
 def test_many_models_come_and_go(cross_encoder_folder: Path) -> None:
     checkpoint, tokens = read(cross_encoder_folder), tiny.random_tokens([7, 30])
     scores = {Native(checkpoint, "float32").forward(tokens).tobytes() for _ in range(40)}
