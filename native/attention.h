@@ -96,6 +96,10 @@ float softmax_row(float *scores, int64_t from, int64_t to, int64_t width, typena
     total = total + share;
     T::put(shares + i, share);
   }
+  // e^-87 is not nothing: it makes products with values into denormals, which are slow, and brings in large values that
+  // are out of sight. In the sum it is lost beside the 1 of the largest score.
+  for (int64_t i = 0; i < from; i++) T::put1(shares + i, 0.0f);
+  for (int64_t i = to; i < width; i++) T::put1(shares + i, 0.0f);
   return sum(total);
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from crossrank.types import Tokens
 
 pytestmark = pytest.mark.skipif(library.obstacle() is not None, reason=f"no native library: {library.obstacle()}")
 
+SOURCES = Path(__file__).parents[2] / "native"
 TIERS = library.tiers()
 # (tier, dtype) -> how far a logit may be from the reference backend's, in units of the logits' spread.
 TOLERANCE = {(tier, "float32"): 1e-4 for tier in TIERS}
@@ -246,3 +248,13 @@ def test_many_models_come_and_go(cross_encoder_folder: Path) -> None:
 
 def test_the_peak_is_a_rate() -> None:
     assert library.peak(TIERS[0], "float32", 0.02) > 0.1
+
+
+@pytest.mark.skipif(not SOURCES.is_dir(), reason="the native sources are not here")
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+def test_what_is_outside_a_window_weighs_nothing(tmp_path: Path) -> None:
+    program, source = tmp_path / "attention", Path(__file__).with_name("attention.cpp")
+    command = ["c++", "-std=c++17", "-O2", "-ffp-contract=fast", f"-I{SOURCES}", str(source), "-o", program]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    done = subprocess.run([program], capture_output=True, text=True, timeout=10)
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stdout
