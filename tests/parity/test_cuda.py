@@ -232,6 +232,18 @@ def test_fused_kernels_agree_with_torch_in_tritons_interpreter() -> None:
     assert out.strip() == "[True, True, True]"
 
 
+@pytest.mark.skipif(not extras.available("triton"), reason="Triton is not installed; it comes with torch's CUDA builds")
+def test_no_fused_activation_hides_a_damaged_number() -> None:
+    program = (
+        "import torch; from crossrank.backends.cuda import kernels\n"
+        "wide = torch.tensor([[float('nan')] * 4 + [1.0] * 4])\n"
+        "print([bool(kernels.Fused().gate(wide, one).isnan().all()) for one in kernels.CODES])"
+    )
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    out = subprocess.check_output([sys.executable, "-c", program], text=True, env=environment)
+    assert out.strip() == "[True, True, True, True, True, True]"
+
+
 # --- on a card ---------------------------------------------------------------------------------------------------
 
 

@@ -107,7 +107,7 @@ def _gate(wide, out, width, BLOCK: tl.constexpr, CODE: tl.constexpr):  # type: i
     elif CODE == 3:
         left = left * tl.sigmoid(left)
     elif CODE == 4:
-        left = tl.maximum(left, 0.0)
+        left = tl.where(left < 0.0, 0.0, left)  # a maximum would hide NaN
     else:
         left = 2.0 * tl.sigmoid(2.0 * left) - 1.0
     tl.store(out + row * width + column, (left * right).to(out.dtype.element_ty), mask=inside)
