@@ -32,6 +32,8 @@ BATCH = 32_768  # tokens: enough to fill a large card, and 0.3 GB of activations
 STATES = 8_192  # tokens of a batch whose every state goes back to the host
 MOST = 4_096  # sequences of a batch
 CALL = 8 * BATCH  # tokens that a caller should give at once, so that batches can follow each other
+LEAST = 1_024  # tokens of a batch that memory which ran out never goes under: less leaves a card idle
+RAISED = 1_000  # batches without an error after which there is tried twice as much again
 LANES = 4
 AHEAD = 2  # batches of one call in flight: while the card computes one, the host makes the next
 
@@ -89,7 +91,7 @@ class Card:
             self._fitted = Graphs(self._model, device, self._stream, self._ladder)
         self._lanes = Lanes(LANES, pinned=cuda)
         self._turn = Lock()
-        self._room = BATCH
+        self._room, self._fitting = BATCH, 0
         ways = (self._model.attention.name, self._model.fusing.name)
         self.name = f"cuda ({device}, {str(dtype).removeprefix('torch.')}, {', '.join(ways)})"
 
@@ -100,7 +102,7 @@ class Card:
 
     @property
     def room(self) -> int:
-        """Tokens of a batch. Halved whenever the card runs out of memory, and never raised again."""
+        """Tokens of a batch. Halved when one twice runs out of memory; doubled after RAISED that fitted."""
         return self._room
 
     def forward(self, tokens: Tokens) -> NDArray[np.float32]:
@@ -151,6 +153,7 @@ class Card:
         out = np.empty((rows, self._model.width(output)), dtype=np.float32)
         waiting = deque(self._planned(tokens, np.arange(len(tokens)), output))
         flying: deque[Flight] = deque()
+        failed: Rows | None = None
         try:
             while waiting or flying:
                 ready = waiting and len(flying) < AHEAD
@@ -165,32 +168,47 @@ class Card:
                     continue
                 while flying:  # what they hold is needed
                     self._land(flying.popleft(), tokens, out, output)
-                waiting.extendleft(reversed(self._smaller(tokens, batch, output)))
+                with self._turn:
+                    (self._fitted or self._direct).forget()
+                    self._fitting = 0
+                if failed is not batch:
+                    # Others may have held the memory for a moment, or a cache did: that says nothing of the batch.
+                    failed = batch
+                    waiting.appendleft(batch)
+                else:
+                    waiting.extendleft(reversed(self._smaller(tokens, batch, output)))
         finally:
             for flight in flying:  # only after an error: the card may still write there
                 flight.lane.wait()
                 self._lanes.give(flight.lane)
         return out
 
-    def _planned(self, tokens: Tokens, rows: Rows, output: Output) -> list[Rows]:
-        """Batches of the given sequences, longest first."""
-        room = min(self._room, STATES) if output == "states" else self._room
+    def _planned(self, tokens: Tokens, rows: Rows, output: Output, most: int = BATCH) -> list[Rows]:
+        """Batches of the given sequences of at most `most` tokens, longest first."""
+        room = min(self._room, STATES, most) if output == "states" else min(self._room, most)
         batches = plan(tokens.lengths[rows], room, self._model.attention.padded)
         return [rows[part[i : i + MOST]] for part in batches for i in range(0, len(part), MOST)]
 
     def _smaller(self, tokens: Tokens, batch: Rows, output: Output) -> list[Rows]:
-        """The batch that did not fit in memory, cut anew; every later one is smaller, too."""
+        """The batch that did not fit in memory though all was free, cut anew; later ones are smaller, too."""
         if len(batch) == 1:
             raise MemoryError(
                 f"{self._device} has not enough memory for one sequence of {tokens.lengths[batch[0]]} tokens. See with "
                 "nvidia-smi who holds it, shorten the passages, or use another card: device='cuda:1'."
             )
+        # Not the mere half of the room: a small batch may have failed, and others may have halved it meanwhile.
+        padded = int(tokens.lengths[batch].max()) * len(batch) if self._model.attention.padded else 0
+        half = max(1, max(padded, int(tokens.lengths[batch].sum())) // 2)
         with self._turn:
-            (self._fitted or self._direct).forget()
-            # Not the mere half of the room: a small batch may have failed, and others may have halved it meanwhile.
-            cost = int(tokens.lengths[batch].max()) * len(batch) if self._model.attention.padded else 0
-            self._room = min(self._room, max(1, max(cost, int(tokens.lengths[batch].sum())) // 2))
-        return self._planned(tokens, batch, output)
+            self._room = min(self._room, max(LEAST, half))
+        return self._planned(tokens, batch, output, half)
+
+    def _fitted_one(self) -> None:
+        """Count a batch that fitted: what others held when the room was halved, they may have given back since."""
+        with self._turn:
+            self._fitting += 1
+            if self._fitting >= RAISED:
+                self._room, self._fitting = min(BATCH, 2 * self._room), 0
 
     def _launched(self, lane: Lane, rows: Rows, tokens: Tokens, output: Output, seen: Rows | None) -> Flight | None:
         """Hand a batch to the card; None when it has not enough memory, and the lane is free again."""
@@ -209,6 +227,7 @@ class Card:
             if _out_of_memory(error):
                 return None
             raise
+        self._fitted_one()
         return Flight(rows, tokens, lane, result)
 
     def _land(self, flight: Flight, tokens: Tokens, out: NDArray[np.float32], output: Output) -> None:
