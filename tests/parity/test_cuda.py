@@ -217,6 +217,26 @@ def test_flash_attention_is_for_cards_and_formats_that_have_it(monkeypatch: pyte
     assert isinstance(attention.best(cuda, torch.float16, 32), Padded)
 
 
+def test_sequences_that_are_padded_are_planned_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window over part of a sequence pads: one long sequence among short ones would take its length for each."""
+    checkpoint = read(architectures.make("modernbert", tmp_path))
+    got = with_flash(checkpoint, monkeypatch)
+    monkeypatch.setattr(card, "STATES", 200)
+    costs: list[int] = []
+    plain = Padded.every
+
+    def every(self: Padded, qkv: Any, batch: Any, window: int | None) -> Any:
+        lengths = batch.offsets.diff()
+        costs.append(int(lengths.max() * (lengths > 0).sum()))
+        return plain(self, qkv, batch, window)
+
+    monkeypatch.setattr(Padded, "every", every)
+    tokens = some_tokens(checkpoint, [96] + [4] * 20)
+    got.states(tokens, np.maximum(1, tokens.lengths - 1))
+    assert costs
+    assert max(costs) <= 200
+
+
 # --- fused kernels -----------------------------------------------------------------------------------------------
 
 

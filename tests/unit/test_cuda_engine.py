@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from crossrank import backends
 from crossrank.backends.cuda import card as engine
 from crossrank.backends.cuda import cards, devices, fusing, ladder, model
 from crossrank.backends.cuda.batch import Batch
+from crossrank.backends.cuda.capturing import capturing
 from crossrank.backends.cuda.card import AHEAD, LANES, Card
 from crossrank.backends.cuda.cards import Cards
-from crossrank.backends.cuda.graphs import Direct
+from crossrank.backends.cuda.graphs import Direct, Graphs
 from crossrank.backends.cuda.ladder import Ladder
 from crossrank.backends.cuda.lanes import Lane
-from crossrank.backends.cuda.layers import ACTIVATIONS, Linear, mean
+from crossrank.backends.cuda.layers import ACTIVATIONS, Linear, Place, mean
 from crossrank.checkpoint import read
 from crossrank.errors import InputError
 from crossrank.types import Tokens
@@ -163,6 +165,86 @@ def test_an_error_gives_every_lane_back(cross_encoder_folder: Path, small_batche
             card.forward(tiny.random_tokens([64] * 4))
         assert free_lanes(card) == LANES
         calls[0] = 0
+
+
+def test_a_lane_is_given_back_only_when_the_card_is_done(
+    cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = opened(cross_encoder_folder)
+    events: list[str] = []
+
+    def broken(shape: Any) -> None:
+        raise RuntimeError("an error after the copy began")
+
+    class Stream:
+        def synchronize(self) -> None:
+            events.append("card is done")
+
+    Runner(card, broken)
+    monkeypatch.setattr(card, "_stream", Stream())
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(card._lanes, "give", lambda lane: events.append("given back"))
+    with pytest.raises(RuntimeError, match="after the copy"):
+        card.forward(tiny.random_tokens([5]))
+    assert events == ["card is done", "given back"]
+
+
+def test_pinned_memory_is_neither_taken_nor_freed_during_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[bool] = []
+    plain = torch.empty
+
+    def empty(*sizes: int, dtype: Any, pin_memory: bool = False) -> Any:
+        taken.append(capturing.locked())
+        return plain(*sizes, dtype=dtype)
+
+    lane = Lane(False, 100)
+    monkeypatch.setattr(torch, "empty", empty)
+    lane.numbers(100)
+    assert not taken, "it had that much from the beginning"
+    lane.numbers(101)
+    lane.receive(torch.ones(3))
+    assert taken == [True, True]
+
+
+def test_loading_waits_for_no_more_than_its_own_copies(
+    cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[str] = []
+
+    class Pretended(Place):
+        def tensor(self, array: Any) -> Any:
+            return torch.tensor(array)
+
+        def exact(self) -> Place:
+            return self
+
+    class Stream:
+        def synchronize(self) -> None:
+            waited.append("stream")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: waited.append("card"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+    monkeypatch.setattr(fusing, "best", lambda device, dtype: fusing.Plain())
+    model.Model(read(cross_encoder_folder), Pretended(torch.device("cuda", 0), torch.float32))
+    assert waited == ["stream"]
+
+
+def test_the_graphs_buffer_is_filled_on_the_stream_that_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[Any] = []
+
+    @contextmanager
+    def stream(one: Any) -> Iterator[None]:
+        current.append(one)
+        yield
+        current.pop()
+
+    filled: list[Any] = []
+    plain = torch.zeros
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
+    monkeypatch.setattr(torch, "zeros", lambda *sizes, **more: (filled.append(list(current)), plain(*sizes, **more))[1])
+    Graphs(None, CPU, "its own", Ladder(256, 8))  # type: ignore[arg-type]
+    assert filled == [["its own"]]
 
 
 # --- memory ------------------------------------------------------------------------------------------------------

@@ -32,6 +32,8 @@ class Layer:
 class Bert:
     """The encoder and, for a cross-encoder, its head. Read-only after construction."""
 
+    local = False  # every token sees its whole sequence
+
     def __init__(self, source: reference.Bert, labels: int, place: Place, attention: Attention, fusing: Fusing) -> None:
         self.hidden, self.heads = source.hidden, source.heads
         self.attention, self.fusing = attention, fusing

@@ -89,7 +89,7 @@ class Card:
         self._fitted: Runner | None = self._direct if rounded else None
         if self._stream is not None and graphs:
             self._fitted = Graphs(self._model, device, self._stream, self._ladder)
-        self._lanes = Lanes(LANES, pinned=cuda)
+        self._lanes = Lanes(LANES, cuda, self._ladder.numbers)
         self._turn = Lock()
         self._room, self._fitting = BATCH, 0
         ways = (self._model.attention.name, self._model.fusing.name)
@@ -151,7 +151,7 @@ class Card:
         check_seen(tokens, seen)
         rows = len(tokens.ids) if output == "states" else len(tokens)
         out = np.empty((rows, self._model.width(output)), dtype=np.float32)
-        waiting = deque(self._planned(tokens, np.arange(len(tokens)), output))
+        waiting = deque(self._planned(tokens, np.arange(len(tokens)), output, seen is not None))
         flying: deque[Flight] = deque()
         failed: Rows | None = None
         try:
@@ -176,20 +176,20 @@ class Card:
                     failed = batch
                     waiting.appendleft(batch)
                 else:
-                    waiting.extendleft(reversed(self._smaller(tokens, batch, output)))
+                    waiting.extendleft(reversed(self._smaller(tokens, batch, output, seen is not None)))
         finally:
             for flight in flying:  # only after an error: the card may still write there
                 flight.lane.wait()
                 self._lanes.give(flight.lane)
         return out
 
-    def _planned(self, tokens: Tokens, rows: Rows, output: Output, most: int = BATCH) -> list[Rows]:
+    def _planned(self, tokens: Tokens, rows: Rows, output: Output, partly: bool, most: int = BATCH) -> list[Rows]:
         """Batches of the given sequences of at most `most` tokens, longest first."""
         room = min(self._room, STATES, most) if output == "states" else min(self._room, most)
-        batches = plan(tokens.lengths[rows], room, self._model.attention.padded)
+        batches = plan(tokens.lengths[rows], room, self._model.padded(partly))
         return [rows[part[i : i + MOST]] for part in batches for i in range(0, len(part), MOST)]
 
-    def _smaller(self, tokens: Tokens, batch: Rows, output: Output) -> list[Rows]:
+    def _smaller(self, tokens: Tokens, batch: Rows, output: Output, partly: bool) -> list[Rows]:
         """The batch that did not fit in memory though all was free, cut anew; later ones are smaller, too."""
         if len(batch) == 1:
             raise MemoryError(
@@ -197,11 +197,11 @@ class Card:
                 "nvidia-smi who holds it, shorten the passages, or use another card: device='cuda:1'."
             )
         # Not the mere half of the room: a small batch may have failed, and others may have halved it meanwhile.
-        padded = int(tokens.lengths[batch].max()) * len(batch) if self._model.attention.padded else 0
+        padded = int(tokens.lengths[batch].max()) * len(batch) if self._model.padded(partly) else 0
         half = max(1, max(padded, int(tokens.lengths[batch].sum())) // 2)
         with self._turn:
             self._room = min(self._room, max(LEAST, half))
-        return self._planned(tokens, batch, output, half)
+        return self._planned(tokens, batch, output, partly, half)
 
     def _fitted_one(self) -> None:
         """Count a batch that fitted: what others held when the room was halved, they may have given back since."""
@@ -222,8 +222,12 @@ class Card:
             with self._turn, torch.inference_mode(), on_stream:
                 result = lane.receive(runner.run(numbers, shape, output, seen is not None))
         except BaseException as error:
-            lane.wait()
-            self._lanes.give(lane)
+            try:
+                if self._stream is not None:
+                    # Copies may be on their way from the lane, and no event says when they end: recording comes last.
+                    self._stream.synchronize()
+            finally:
+                self._lanes.give(lane)
             if _out_of_memory(error):
                 return None
             raise

@@ -7,11 +7,11 @@ launch.
 from __future__ import annotations
 
 from collections import OrderedDict
-from threading import Lock
 from typing import Any, Protocol
 
 from crossrank import extras
 from crossrank.backends.cuda.batch import Batch
+from crossrank.backends.cuda.capturing import capturing
 from crossrank.backends.cuda.ladder import Ladder, Shape
 from crossrank.backends.cuda.model import Model, Output
 
@@ -20,9 +20,6 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 MOST_GRAPHS = 256  # of one engine; the one replayed longest ago goes first
-
-_capturing = Lock()
-"""Held while any engine of the process captures: capturing waits for the whole card, which a second capture forbids."""
 
 
 class Runner(Protocol):
@@ -51,7 +48,8 @@ class Direct:
     def forget(self) -> None:
         """See `Runner.forget`."""
         if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+            with capturing:
+                torch.cuda.empty_cache()
 
 
 class Graphs:
@@ -62,7 +60,9 @@ class Graphs:
 
     def __init__(self, model: Model, device: torch.device, stream: torch.cuda.Stream, ladder: Ladder) -> None:
         self._model, self._stream = model, stream
-        self._numbers = torch.zeros(ladder.numbers, dtype=torch.int32, device=device)
+        # Filled on the stream that reads and overwrites it: another would be free to fill it later.
+        with torch.cuda.stream(stream):
+            self._numbers = torch.zeros(ladder.numbers, dtype=torch.int32, device=device)
         self._pool: Any = torch.cuda.graph_pool_handle()
         self._held: OrderedDict[tuple[Shape, Output, bool], tuple[torch.cuda.CUDAGraph, Tensor]] = OrderedDict()
 
@@ -84,8 +84,11 @@ class Graphs:
     def forget(self) -> None:
         """See `Runner.forget`."""
         self._stream.synchronize()
-        self._held.clear()
-        torch.cuda.empty_cache()
+        with capturing:
+            self._held.clear()
+            # What a pool without graphs holds is given back only when nobody names the pool any more.
+            self._pool = torch.cuda.graph_pool_handle()
+            torch.cuda.empty_cache()
 
     def _captured(
         self, numbers: Tensor, shape: Shape, output: Output, partly: bool
@@ -94,7 +97,7 @@ class Graphs:
         self._model.compute(Batch.of(numbers, shape, partly), output)
         graph = torch.cuda.CUDAGraph()
         with (
-            _capturing,
+            capturing,
             torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
         ):
             result = self._model.compute(Batch.of(numbers, shape, partly), output)

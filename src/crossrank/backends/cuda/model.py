@@ -35,8 +35,13 @@ class Model:
         parts: Any = (source, checkpoint.labels, place, self.attention, self.fusing)
         self._network = Bert(*parts) if isinstance(source, ReferenceBert) else ModernBert(*parts)
         if place.device.type == "cuda":
-            # Copies run on this thread's stream; engines compute on others.
-            torch.cuda.synchronize(place.device)
+            # Copies run on this thread's stream; engines compute on others. To wait for the whole card would fail while
+            # another engine captures there.
+            torch.cuda.current_stream(place.device).synchronize()
+
+    def padded(self, partly: bool) -> bool:
+        """Does a batch cost its longest sequence times their number, where attention sees `partly` of a sequence?"""
+        return self.attention.padded or (partly and self._network.local)
 
     def width(self, output: Output) -> int:
         """Numbers in a row of the output."""

@@ -45,6 +45,8 @@ class ModernBert:
     ) -> None:
         self.hidden, self.heads = source.hidden, source.heads
         self.attention, self.fusing = attention, fusing
+        # Has it windows? Those over part of a sequence take the padded way (`attention.Varlen.every`).
+        self.local = any(layer.kind == "sliding_attention" for layer in source.layers)
         self._dtype = place.dtype
         self._words = place.tensor(source.words)
         self._norm = place.exact().norm(source.norm, source.eps)
