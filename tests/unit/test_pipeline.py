@@ -12,7 +12,7 @@ import pytest
 import crossrank
 import spies
 import tiny
-from crossrank import lateinteraction, pipeline
+from crossrank import pipeline, scorers
 from crossrank.errors import InputError
 from crossrank.fusion import Scores
 from crossrank.relevance import last_read
@@ -118,7 +118,7 @@ def test_both_models_are_opened_as_asked(
     folder: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[tuple[str, dict[str, Any]]] = []
-    for module, name in ((lateinteraction, "load_scorer"), (pipeline, "load_embedder")):
+    for module, name in ((scorers, "load_scorer"), (pipeline, "load_embedder")):
         real = getattr(module, name)
 
         def spied(model: Any, real: Any = real, name: str = name, **how: Any) -> Any:
