@@ -13,23 +13,14 @@ from numpy.typing import NDArray
 
 from crossrank.asking import check_list, check_pairs
 from crossrank.errors import InputError, RemoteError
-from crossrank.judging import (
-    Messages,
-    UnreadableError,
-    ask_for_order,
-    ask_for_score,
-    check_prompt,
-    filled,
-    in_place,
-    spent,
-    text_of,
-)
-from crossrank.judging import read_order as order_in
-from crossrank.judging import read_score as score_in
+from crossrank.judging import Messages, ask_for_order, ask_for_score, check_prompt, filled, in_place
 from crossrank.ranked import Ranked
 from crossrank.remote import CURES, Address, at_once
 from crossrank.types import order_of
 from crossrank.unicode import is_blank, valid_text
+from crossrank.verdicts import UnreadableError, spent, text_of
+from crossrank.verdicts import read_order as order_in
+from crossrank.verdicts import read_score as score_in
 
 _HOPELESS = CURES.keys() - {403}
 """Refusals that no other document would fare better with. A 403 may be a filter's, of one document."""

@@ -39,6 +39,7 @@ LAYERS = {
     "stopping": 1,
     "scored": 1,
     "judging": 1,
+    "verdicts": 1,
     "remote": 1,
     "checkpoint": 1,
     "models": 1,

@@ -23,8 +23,9 @@ from crossrank import CachedScorer, Stage, rerank
 from crossrank.cli import root
 from crossrank.cli.exits import Exit
 from crossrank.errors import InputError, RemoteError
-from crossrank.judging import UnreadableError, ask_for_order, ask_for_score, filled, in_place, read_order, read_score
+from crossrank.judging import ask_for_order, ask_for_score, filled, in_place
 from crossrank.types import NotingScorer, Passage, Ranking, order_of
+from crossrank.verdicts import UnreadableError, read_order, read_score
 
 pytest.importorskip("httpx", reason="needs the llm extra")
 
@@ -500,7 +501,9 @@ def test_doc_0_is_document_0():
         'The list is [0, 1, 2] at first. Doc 2 is best.</think>\n{"order": [2, 0]}',
         '<think>{"order": [0, 1, 2]}</think>[2, 0]',
         'From [0, 1, 2] I make {"order": [2, 0]}',
-        'Not {"order": [0, 1, 2]} but {"order": [2, 0]}, without [1, 1]',
+        'By name: {"order": [2, 0]}, or again {"order": [2, 0]}, without [1, 1]',
+        '{"order": [2.0, 0.0]}',
+        " > ".join(f"[{n}]" for n in (2, 0, *range(3, 203))),
         '["Doc ' + "1" * 400 + '", "Doc 2", "Doc 0"]',
         '{"order": [' + "1" * 400 + ", 2, 0]}",
         "Doc " + "1" * 5000 + ", Doc 2, Doc 0",

@@ -19,9 +19,9 @@ from typing import IO
 
 from crossrank.errors import CrossrankError, InputError, RemoteError
 from crossrank.index.lock import exclusive
-from crossrank.judging import UnreadableError, read_score, spent, text_of
 from crossrank.remote import CURES, Address, at_once
 from crossrank.unicode import is_blank, valid_text
+from crossrank.verdicts import UnreadableError, read_score, spent, text_of
 
 HIGHEST = 10
 # Characters of a document that a grader reads: about 2,000 tokens.
