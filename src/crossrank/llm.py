@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.asking import check_list, check_pairs
+from crossrank.credentials import without_secrets
 from crossrank.errors import InputError, RemoteError
 from crossrank.judging import Messages, ask_for_order, ask_for_score, check_prompt, filled, in_place
 from crossrank.ranked import Ranked
-from crossrank.remote import CURES, Address, at_once
+from crossrank.remote import CURES, RETRIED, Address, at_once
 from crossrank.types import order_of
 from crossrank.unicode import is_blank, valid_text
 from crossrank.verdicts import UnreadableError, spent, text_of
@@ -24,6 +26,10 @@ from crossrank.verdicts import read_score as score_in
 
 _HOPELESS = CURES.keys() - {403}
 """Refusals that no other document would fare better with. A 403 may be a filter's, of one document."""
+_OWN = frozenset({400, 413}) | RETRIED
+"""Refusals that one document may get and the next one not. Any other that `_PATIENCE` of them get, and none an answer,
+all would get."""
+_PATIENCE = 5
 _UNWANTED = frozenset({400, 422})
 """How servers refuse a parameter they do not know."""
 
@@ -183,7 +189,7 @@ class LanguageModel:
         """
         url, _, model = name.partition("#")
         if not model:
-            raise InputError(f"{name!r} is no address of a language model: write URL#MODEL")
+            raise InputError(f"{without_secrets(name)!r} is no address of a language model: write URL#MODEL")
         return cls(url, model, key, **options)
 
     def rank(self, query: str, documents: Iterable[str], k: int | None = None) -> Ranked:
@@ -280,6 +286,7 @@ class _Call:
         self.questions = self.requests = self.answers = 0
         self.prompt_tokens = self.completion_tokens = self.uncounted = 0
         self.refused: RemoteError | None = None
+        self.refusals: Counter[int] = Counter()
 
     def text(self, messages: Messages) -> str:
         """The text of the answer to one question.
@@ -294,11 +301,13 @@ class _Call:
         try:
             body, tries = self._ask(messages, self.stop)
         except RemoteError as error:
-            if error.status in _HOPELESS:
-                raise
             with self._lock:
                 self.refused = self.refused or error
                 self.requests += error.tries - 1
+                self.refusals[error.status] += 1
+                alike = 0 if self.answers or error.status in _OWN else self.refusals[error.status]
+            if error.status in _HOPELESS or (error.status and alike >= _PATIENCE):
+                raise
             raise UnreadableError(str(error)) from error
         prompt, completion = spent(body)
         with self._lock:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import random
 import re
+import socket
+import ssl
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
+from urllib.parse import SplitResult, urlsplit
 
+from crossrank.credentials import authorization, public_query, without_secrets
 from crossrank.errors import InputError, RemoteError
 from crossrank.extras import require
 
@@ -25,8 +30,11 @@ RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Answers after which the same request may succeed."""
 CURES = {
     401: "the key is missing or wrong",
+    402: "the account has no credit left",
     403: "the key does not allow this",
     404: "no such model or path: the address usually ends in /v1",
+    405: "no such path: the address usually ends in /v1",
+    410: "this model or path is no more",
 }
 """Answers that no other request would fare better with, and what may help."""
 LONGEST_WAIT = 60.0
@@ -56,7 +64,9 @@ class Address:
     key goes to this address alone.
 
     Args:
-        url: up to the version, such as `https://api.openai.com/v1` or `http://localhost:8000/v1`.
+        url: up to the version, such as `https://api.openai.com/v1` or `http://localhost:8000/v1`. A query, such as
+            `?api-version=1`, goes with every request. `user:password@` is sent in place of the key. Neither this nor
+            what looks like a secret in the query is in `Address.url`, errors or logs.
         key: sent as a bearer token, without white space around it; "" sends none.
         timeout: seconds of one try, from the connection to the last byte.
         tries: requests for one answer, at most.
@@ -80,17 +90,23 @@ class Address:
         most_bytes: int = 8 * 2**20,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        if not _is_address(url):
-            raise InputError(f"{url!r} is no address of an API: give it as https://api.openai.com/v1")
+        parts = _parts(url)
+        if parts is None:
+            raise InputError(f"{without_secrets(url)!r} is no address of an API: give it as https://api.openai.com/v1")
         if timeout <= 0 or tries < 1 or pause < 0 or most_bytes < 1:
             raise InputError("timeout, tries and most_bytes must be positive, and the pause not negative")
-        self.url = url.rstrip("/")
-        key = _checked_key(key)
-        self._headers = httpx.Headers({"Authorization": f"Bearer {key}"} if key else {})
+        self._base = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
+        self._query = parts.query
+        self._shown_query = public_query(parts.query)
+        self.url = self._shown("")
+        self._headers = httpx.Headers(authorization(_checked_key(key), parts))
         self._headers.update(_checked_headers(headers or {}))
         self._timeout, self._tries, self._pause, self._most = timeout, tries, pause, most_bytes
-        self._client: httpx.Client | None = None
+        self._idle: list[_Line] = []
+        self._tls: ssl.SSLContext | None = None
         self._lock = threading.Lock()
+        # Connections are kept open between calls, and end with this object.
+        weakref.finalize(self, _close, self._idle)
 
     def __repr__(self) -> str:
         return f"Address({self.url!r})"
@@ -98,9 +114,7 @@ class Address:
     def close(self) -> None:
         """Close idle connections; the next request opens new ones."""
         with self._lock:
-            if self._client is not None:
-                self._client.close()
-            self._client = None
+            _close(self._idle)
 
     def post(self, path: str, body: Mapping[str, Any], stop: threading.Event | None = None) -> Reply:
         """The answer to one request.
@@ -123,47 +137,125 @@ class Address:
                     raise RemoteError(f"{retry} ({number} tries)", retry.status, number) from retry
         raise AssertionError("unreachable")
 
+    def _shown(self, path: str) -> str:
+        """The address of a request as it may be told to anyone."""
+        return f"{self._base}{path}{'?' if self._shown_query else ''}{self._shown_query}"
+
     def _once(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        end = time.monotonic() + self._timeout
+        response, content = self._response(path, body)
+        made, status = _parsed(content), response.status_code
+        if status == 200 and made is not None:
+            status = _status_within(made)
+            if status == 200:
+                return made
+        told = f"{self._shown(path)} answered {status or 'with an error'}"
+        if status in RETRIED:
+            raise _RetryError(f"{told}: {_told(content)}", status, _asked_wait(response.headers.get("retry-after", "")))
+        if status == 200:
+            raise _RetryError(f"{self._shown(path)} answered with no JSON object: {_told(content)}", 200)
+        raise RemoteError(f"{told}{f' ({CURES[status]})' if status in CURES else ''}: {_told(content)}", status)
+
+    def _response(self, path: str, body: Mapping[str, Any]) -> tuple[httpx.Response, bytes]:
+        """One try, which ends in time whatever the server does."""
+        url, line = self._shown(path), self._line()
+        extensions: dict[str, Any] = {"trace": line.noticed}
+        if self._query != self._shown_query:
+            # httpx logs the address of a request, and not what is sent in its place.
+            extensions["target"] = httpx.URL(f"{self._base}{path}?{self._query}").raw_path
+        asked: dict[str, Any] = {"json": body, "headers": self._headers, "extensions": extensions}
         try:
-            with self._ready().stream("POST", self.url + path, json=body, headers=self._headers) as response:
-                content = self._content(response, end)
-        except httpx.TimeoutException as error:
-            raise _RetryError(f"{self.url}{path} did not answer in {self._timeout:g} s") from error
+            with line.watched(self._timeout), line.client.stream("POST", url, **asked) as response:
+                content = self._content(response)
         except httpx.HTTPError as error:
+            line.client.close()
+            if line.late or isinstance(error, httpx.TimeoutException):
+                raise _RetryError(f"{url} did not answer in {self._timeout:g} s") from error
             # Names of classes tell more than their messages, which are often empty.
-            raise _RetryError(f"{self.url}{path} cannot be reached ({type(error).__name__}: {error})") from error
-        if response.status_code in RETRIED:
-            told = f"{self.url}{path} answered {response.status_code}: {_shown(content)}"
-            raise _RetryError(told, response.status_code, _asked_wait(response.headers.get("retry-after", "")))
-        if response.status_code != 200:
-            raise RemoteError(_refusal(self.url + path, response.status_code, content), response.status_code)
-        try:
-            made = json.loads(content)
-        except (ValueError, RecursionError):
-            made = None
-        if not isinstance(made, dict):
-            raise _RetryError(f"{self.url}{path} answered with no JSON object: {_shown(content)}", 200)
-        return made
-
-    def _ready(self) -> httpx.Client:
+            raise _RetryError(f"{url} cannot be reached ({type(error).__name__}: {error})") from error
+        except BaseException:
+            line.client.close()
+            raise
         with self._lock:
-            if self._client is None:
-                self._client = httpx.Client(timeout=self._timeout)
-                # Connections are kept open between calls, and end with this object.
-                weakref.finalize(self, self._client.close)
-            return self._client
+            self._idle.append(line)
+        return response, content
 
-    def _content(self, response: httpx.Response, end: float) -> bytes:
+    def _line(self) -> _Line:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+            if self._tls is None:
+                # Reading certificates takes long, and httpx would do it for each connection.
+                self._tls = httpx.create_ssl_context()
+            one = httpx.Limits(max_connections=1)
+            return _Line(httpx.Client(timeout=self._timeout, verify=self._tls, limits=one))
+
+    def _content(self, response: httpx.Response) -> bytes:
         found = bytearray()
         for part in response.iter_bytes():
             found += part
             if len(found) > self._most:
                 raise RemoteError(f"{self.url} answered with more than {self._most:,} bytes", response.status_code)
-            # The client's own limit is for each read: a server that drips would never end.
-            if time.monotonic() > end:
-                raise httpx.ReadTimeout("too slow")
         return bytes(found)
+
+
+class _Line:
+    """A client with one connection, for one request at a time, so that this one can be cut when its time is up.
+
+    The client's own limits are for each read: a server that drips, in its headers or after them, would never end.
+    """
+
+    def __init__(self, client: httpx.Client) -> None:
+        self.client = client
+        self.late = False
+        self._busy = False
+        self._stream: Any = None
+        self._lock = threading.Lock()
+
+    def noticed(self, event: str, info: Mapping[str, Any]) -> None:
+        """What the client does; for its extension `trace`."""
+        if not event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            return
+        with self._lock:
+            self._stream = info["return_value"]
+            if self.late:
+                self._stream.close()
+                raise httpx.ConnectTimeout("too slow")
+
+    @contextmanager
+    def watched(self, seconds: float) -> Iterator[None]:
+        """Cut the connection when this takes longer.
+
+        Raises:
+            httpx.ReadTimeout: it was cut, and what was read until then may look whole.
+        """
+        watch = threading.Timer(seconds, self._cut)
+        watch.daemon, self._busy = True, True
+        watch.start()
+        try:
+            yield
+        finally:
+            watch.cancel()
+            with self._lock:
+                self._busy = False
+        if self.late:
+            raise httpx.ReadTimeout("too slow")
+
+    def _cut(self) -> None:
+        with self._lock:
+            if not self._busy:
+                return
+            self.late = True
+            connection = None if self._stream is None else self._stream.get_extra_info("socket")
+            if connection is not None:
+                # Closing it would wake nobody, and its number might be another connection's by then. Not the method of
+                # `ssl`, which takes the cipher from under the thread that reads.
+                with suppress(OSError):
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+def _close(idle: list[_Line]) -> None:
+    while idle:
+        idle.pop().client.close()
 
 
 def at_once(jobs: Sequence[Callable[[], T]], most: int, stop: threading.Event | None = None) -> list[T]:
@@ -223,14 +315,15 @@ class _RetryError(Exception):
         self.wait = wait
 
 
-def _is_address(url: str) -> bool:
-    """Whether a request to it can be made at all: what is wrong with an address shows before anything is sent."""
+def _parts(url: object) -> SplitResult | None:
+    """What an address consists of; None where no request to it can be made, which shows before anything is sent."""
     try:
-        parts = httpx.URL(url)
+        parts = httpx.URL(url)  # type: ignore[arg-type]
         parts.raw_host.decode().encode("idna")  # as the resolver will
-        return parts.scheme in ("http", "https") and bool(parts.host) and 0 <= (parts.port or 0) <= 65535
+        good = parts.scheme in ("http", "https") and bool(parts.host) and 0 <= (parts.port or 0) <= 65535
+        return urlsplit(str(url)) if good and not parts.fragment else None
     except (httpx.InvalidURL, ValueError, TypeError):
-        return False
+        return None
 
 
 def _checked_key(key: str | None) -> str:
@@ -276,10 +369,23 @@ def _asked_wait(header: str) -> float:
         return 0.0
 
 
-def _refusal(url: str, status: int, content: bytes) -> str:
-    return f"{url} answered {status}{f' ({CURES[status]})' if status in CURES else ''}: {_shown(content)}"
+def _parsed(content: bytes) -> dict[str, Any] | None:
+    try:
+        made = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return made if isinstance(made, dict) else None
 
 
-def _shown(content: bytes) -> str:
+def _status_within(made: Mapping[str, Any]) -> int:
+    """The status that an answer with status 200 should have had: gateways pass on errors of models so; 0 is unknown."""
+    error = made.get("error")
+    if not error or made.get("choices") or made.get("data"):
+        return 200
+    code = str(error.get("code") or error.get("status")) if isinstance(error, dict) else ""
+    return int(code) if re.fullmatch("[45][0-9][0-9]", code) else 0
+
+
+def _told(content: bytes) -> str:
     """The beginning of an answer on one line."""
     return " ".join(content[: 4 * _TOLD].decode("utf-8", "replace").split())[:_TOLD] or "nothing"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from crossrank.addresses import is_address
 from crossrank.asking import check_texts
+from crossrank.credentials import without_secrets
 from crossrank.errors import InputError, RemoteError
 from crossrank.remote import Address, at_once
 from crossrank.unicode import is_blank, valid_text
@@ -81,13 +82,14 @@ class RemoteEmbedder:
         asked = parse_qs(options, keep_blank_values=True)
         dimensions = asked.pop("dimensions", [None])[0]
         if not (is_address(name) and "#" in name) or asked or not (dimensions is None or dimensions.isdecimal()):
-            raise InputError(f"{name!r} is no address of an embedder: write URL#MODEL or URL#MODEL?dimensions=512")
+            shown = without_secrets(name)
+            raise InputError(f"{shown!r} is no address of an embedder: write URL#MODEL or URL#MODEL?dimensions=512")
         numbers = None if dimensions is None else int(dimensions)
         return cls(name.split("#")[0], model, key, dimensions=numbers, timeout=timeout, tries=tries)
 
     @property
     def name(self) -> str:
-        """As `named` takes it; an index keeps it, and never the key."""
+        """As `named` takes it; an index keeps it, and never the key, a password or what looks like one."""
         options = f"?dimensions={self.dimensions}" if self.dimensions is not None else ""
         return f"{self.address.url}#{self.model}{options}"
 
@@ -132,27 +134,46 @@ class RemoteEmbedder:
         for place, text in enumerate(texts):
             if text in rows:
                 out[place] = rows[text]
+        # Theirs are unit vectors already; that of a blank text is not.
         norms = np.linalg.norm(out, axis=1, keepdims=True)
-        return np.asarray(out / np.maximum(norms, 1e-12), dtype=np.float32)
+        return np.asarray(out / norms, dtype=np.float32)
 
     def _asked(self, batch: Sequence[str], stop: threading.Event | None = None) -> list[NDArray[np.float32]]:
-        """Vectors of one request, as they come."""
+        """Unit vectors of one request."""
         body: dict[str, Any] = {"model": self.model, "input": list(batch), "encoding_format": "float"}
         if self.dimensions is not None:
             body["dimensions"] = self.dimensions
         rows = self.address.post("/embeddings", body, stop).body.get("data")
         try:
-            placed = {int(row["index"]): np.asarray(row["embedding"], dtype=np.float32) for row in rows or ()}
+            placed = {int(row["index"]): _unit(row["embedding"]) for row in rows or ()}
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise RemoteError(f"{self.address.url} gave no vectors that can be read ({error!r})", 200) from error
         if sorted(placed) != list(range(len(batch))):
             raise RemoteError(f"{self.address.url} gave {len(placed)} vectors for {len(batch)} texts", 200)
-        width = self._width or len(placed[0])
-        if any(vector.shape != (width,) or not np.isfinite(vector).all() for vector in placed.values()):
-            raise RemoteError(f"{self.address.url} gave vectors that are not of {width} finite numbers", 200)
+        # Of requests at once, the first to be read decides, and the others must agree.
         with self._lock:
-            self._width = self._width or width
+            width = self._width = self._width or len(placed[0])
+        if any(len(vector) != width for vector in placed.values()):
+            raise RemoteError(f"{self.address.url} gave vectors that are not of {width} finite numbers", 200)
         return [placed[place] for place in range(len(batch))]
+
+
+def _unit(numbers: Any) -> NDArray[np.float32]:
+    """A vector at length 1.
+
+    Raises:
+        ValueError: there is none of that direction.
+    """
+    given = np.asarray(numbers)
+    if given.ndim != 1 or not given.size or given.dtype.kind not in "iuf":
+        raise ValueError(f"not a list of numbers: {numbers!r:.60}")
+    # In double precision and with a largest number of 1, so that no square is beyond what a number can hold.
+    vector = given.astype(np.float64)
+    largest = np.abs(vector).max()
+    if not (np.isfinite(largest) and largest > 0):
+        raise ValueError("a vector that is not of finite numbers, or of zeros alone")
+    vector /= largest
+    return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
 
 
 def _batches(texts: Sequence[str]) -> list[list[str]]:

@@ -26,6 +26,7 @@ LAYERS = {
     "addresses": 0,
     "unicode": 0,
     "tokenvectors": 0,
+    "credentials": 0,
     "writing": 0,
     "agreement": 1,
     "asking": 1,
@@ -160,6 +161,8 @@ OPTIONAL: dict[str, tuple[str, set[str]]] = {
     "llama_index": ("llama-index", {"integrations/llama_index.py"}),
     "langchain_core": ("langchain", {"integrations/langchain.py"}),
     "mcp": ("mcp", {"integrations/mcp.py"}),
+    # The SDK's own dependency.
+    "anyio": ("mcp", {"integrations/mcp.py"}),
     # Comes with LangChain and with the protocol's SDK, so any extra will do.
     "pydantic": ("", {"integrations/langchain.py", "integrations/mcp.py"}),
     "httpx": ("llm", {"remote.py"}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -166,7 +167,7 @@ def test_nothing_is_connected_before_the_first_question():
     made = LanguageModel("http://127.0.0.1:9", "m")
     assert "127.0.0.1:9" in repr(made)
     assert made.score([]).tolist() == []
-    assert "secret" not in repr(LanguageModel("https://x.example", "m", "secret"))
+    assert "secret" not in repr(LanguageModel("https://me:secret@x.example/v1?api-key=secret", "m", "secret"))
 
 
 # --- injection ---------------------------------------------------------------------------------------------------
@@ -370,7 +371,76 @@ def test_a_slow_answer_is_not_waited_for():
     assert judged.seconds < 1.0
 
 
-@pytest.mark.parametrize(("status", "cure"), [(401, "the key is missing"), (404, "ends in /v1")])
+@pytest.mark.parametrize("within", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"])
+def test_a_server_that_drips_is_cut_off(within: bytes) -> None:
+    """The time of a try was looked at after the headers, which may come one by one without end."""
+    stop = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(9999)
+                connection.sendall(within)
+                while not stop.wait(0.1):
+                    connection.sendall(b"x-a: b\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=[listener], daemon=True)
+        thread.start()
+        address = remote.Address(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", timeout=0.5, tries=1)
+        began = time.perf_counter()
+        with pytest.raises(RemoteError, match=r"did not answer in 0\.5 s"):
+            address.post("/chat/completions", {})
+        took = time.perf_counter() - began
+        stop.set()
+    thread.join(10)
+    assert took < 5
+
+
+def test_connections_are_kept_and_the_end_of_a_try_is_its_own() -> None:
+    clients: set[int] = set()
+
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        clients.add(threading.get_ident())  # of the server's thread for one connection
+        return {"tea": "hot"}
+
+    with serving(answer) as api:
+        address = remote.Address(api.url, tries=1)
+        for _ in range(2):
+            assert address.post("/x", {}).body == {"tea": "hot"}
+            (line,) = address._idle
+            line._cut()  # as a timer does that fires a moment too late
+        assert len(clients) == 1
+        address.close()
+
+
+def test_an_error_that_a_gateway_passes_on_as_an_answer() -> None:
+    """It was not tried again, and a call of nothing else gave every document 0, without a word."""
+    busy = {"error": {"message": "overloaded", "code": 429}, "choices": None}
+    answers = iter([busy, {"error": {"message": "busy", "code": "503"}}, completion('{"score": 4}')])
+    with serving(lambda path, body: next(answers)) as api:
+        judged = model(api.url).judged(pairs("x"))
+    assert (judged.scores.tolist(), judged.retries) == ([4], 2)
+    for told, message in ((busy, "answered 429: .*overloaded"), ({"error": "no luck"}, "with an error: .*no luck")):
+        with serving(lambda path, body, told=told: told) as api, pytest.raises(RemoteError, match=message):
+            model(api.url, tries=2).rank(QUERY, ["a", "b"])
+    with serving(lambda path, body: {**completion('{"score": 4}'), "error": None}) as api:
+        assert model(api.url).score(pairs("x")).tolist() == [4]
+
+
+@pytest.mark.parametrize("status", [403, 422, 451])
+def test_a_refusal_that_all_get_is_asked_for_no_more(status: int) -> None:
+    """Forty documents were refused one by one."""
+    with serving(lambda path, body: (status, {"error": "no"}, {})) as api, pytest.raises(RemoteError) as told:
+        model(api.url, concurrency=2).score(pairs(*map(str, range(40))))
+    assert told.value.status == status
+    assert 5 <= len(api.requests) <= 7
+
+
+@pytest.mark.parametrize(
+    ("status", "cure"), [(401, "the key is missing"), (402, "no credit left"), (404, "ends in /v1"), (410, "no more")]
+)
 def test_what_no_other_document_would_cure_is_an_error(status, cure):
     with (
         serving(lambda path, body: (status, {"error": "no"}, {})) as api,

@@ -108,6 +108,10 @@ def test_a_name_that_is_none(name):
         ({"data": [{"index": 0, "embedding": [1, 2]}, {"index": 1, "embedding": [1]}]}, "2 finite numbers"),
         ({"data": [{"index": 0, "embedding": [1, 2]}, {"index": 1, "embedding": [1, float("nan")]}]}, "finite"),
         ({"data": [{"index": 0, "embedding": "AAAA"}, {"index": 1}]}, "no vectors that can be read"),
+        *(
+            ({"data": [{"index": 0, "embedding": odd}, {"index": 1, "embedding": odd}]}, "no vectors that can be read")
+            for odd in ([], 5.0, [0.0, 0.0], [[1.0]], ["1.5"], None, [10**400])
+        ),
         ({"data": 3}, "no vectors that can be read"),
         ((200, b'{"data": [{"index": 1e999, "embedding": [1]}]}', {}), "no vectors that can be read"),
         ((400, {"error": {"message": "input too long"}}, {}), "input too long"),
@@ -130,6 +134,55 @@ def test_it_tries_again():
     with api_serving(answer) as api:
         assert embedder(api.url).embed(["a"]).shape == (1, 8)
     assert len(api.requests) == 3
+
+
+def test_large_and_small_numbers_have_a_direction() -> None:
+    """Of 3e38 the squares were more than float32 holds, and the vector became one of zeros."""
+    for numbers in ([3e38, 3e38], [1e308, 1e308], [1e-300, 1e-300]):
+        rows = [{"index": 0, "embedding": numbers}]
+        with api_serving(lambda path, body, rows=rows: {"data": rows}) as api:
+            np.testing.assert_allclose(embedder(api.url).embed(["a"]), [[0.5**0.5, 0.5**0.5]], rtol=1e-6)
+
+
+def test_requests_at_once_that_disagree_about_the_width() -> None:
+    """Both were the first, and the vectors did not fit into one array: a ValueError of NumPy."""
+    both = threading.Barrier(2)
+
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        both.wait(20)
+        width = 3 if "0" in body["input"] else 1
+        return {"data": [{"index": n, "embedding": [1.0] * width} for n in range(len(body["input"]))]}
+
+    with api_serving(answer) as api, pytest.raises(RemoteError, match=r"not of [13] finite numbers"):
+        embedder(api.url, tries=1).embed([str(number) for number in range(256)])
+
+
+def test_secrets_of_an_address_are_sent_and_told_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """An index kept `user:password@`, and a query stood before the path."""
+    caplog.set_level("DEBUG")
+    with api_serving(honest) as api:
+        host = api.url.removeprefix("http://")
+        url = f"http://me:s3cr%40t@{host}/?api-version=1&api-key=s3cret&deployment=a"
+        made = RemoteEmbedder(url, "m", "key", pause=0.001)
+        assert made.embed(["a"]).shape == (1, 8)
+        assert api.paths == ["/v1/embeddings?api-version=1&api-key=s3cret&deployment=a"]
+        assert api.headers[0]["authorization"] == "Basic bWU6czNjckB0"
+        assert api.headers[0]["host"] == host.removesuffix("/v1")
+        plain = RemoteEmbedder.named(f"{api.url}?api-version=1&deployment=a#m")
+        assert plain.embed(["a"]).shape == (1, 8)
+        assert api.paths[1] == "/v1/embeddings?api-version=1&deployment=a"
+    assert made.name == plain.name == f"{api.url}?api-version=1&deployment=a#m"
+    assert made.fingerprint == plain.fingerprint
+    with api_serving(lambda path, body: (500, {}, {})) as api, pytest.raises(RemoteError) as failed:
+        RemoteEmbedder(f"http://me:s3cret@{api.url[7:]}?code=s3cret", "m", tries=1).embed(["a"])
+    said = [repr(made), str(failed.value), *(record.getMessage() for record in caplog.records)]
+    for wrong in ("http://me:s3cret@h:x/v1?sig=s3cret", "http://me:s3cret@h/v1#x"):
+        with pytest.raises(InputError) as refused:
+            RemoteEmbedder(wrong, "m")
+        said.append(str(refused.value))
+    with pytest.raises(InputError) as refused:
+        RemoteEmbedder.named("http://me:s3cret@h/v1?key=s3cret")
+    assert not [one for one in (*said, str(refused.value)) if "s3cr" in one]
 
 
 def test_a_key_that_is_not_set_is_none() -> None:

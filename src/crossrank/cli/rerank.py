@@ -10,6 +10,7 @@ import click
 from crossrank.addresses import is_address
 from crossrank.cli import budget, options, terminal
 from crossrank.cli.exits import Exit
+from crossrank.credentials import without_secrets
 from crossrank.errors import InputError
 
 if TYPE_CHECKING:
@@ -180,19 +181,20 @@ def _ask(model: str, query: str, given: Sequence[Row], k: int | None, budget_ms:
         raise click.UsageError(
             "a language model goes without --budget-ms (or CROSSRANK_BUDGET_MS): what it takes cannot be planned"
         )
+    shown = without_secrets(model)
     local = ("probability", "threshold", "explain", *READS, "backend", "device", "dtype", "threads")
     if options.typed("cache"):
         raise InputError(
-            f"{model} is a language model behind an address, which may answer otherwise next time, so no score is "
+            f"{shown} is a language model behind an address, which may answer otherwise next time, so no score is "
             "kept: leave --cache out. In crossrank search, --cache keeps the scores of the cross-encoder before --llm"
         )
     if unknown := options.given(local):
-        raise InputError(f"{model} is a language model behind an address, which knows no {unknown}: leave it out")
+        raise InputError(f"{shown} is a language model behind an address, which knows no {unknown}: leave it out")
     asked = Counted(options.language_model(model))
     scores = asked.score([(query, row.passage.scored_text) for row in given])
     order = order_of(scores)[:k]
     if given:
-        terminal.note(f"{model}: {asked.note}.")
+        terminal.note(f"{shown}: {asked.note}.")
     _print(Ranked(tuple(order.tolist()), scores[order], ()), None, given, None, None, as_json)
     return Exit.SOME_FAILED if asked.failed else Exit.OK
 
