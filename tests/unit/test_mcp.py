@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -289,3 +290,67 @@ def test_an_agent_that_left_is_no_error(cross_encoder_folder: Path) -> None:
         running.stdin.close()
         assert running.wait(30) == 0
         assert "Traceback" not in running.stderr.read()
+
+
+SLOW = """
+import sys, time
+import numpy as np
+from crossrank.integrations.mcp import build
+
+class Slow:
+    def score(self, pairs):
+        pairs = list(pairs)
+        print("scored", len(pairs), file=sys.stderr, flush=True)
+        time.sleep(0.2 if len(pairs[0][1]) > 1000 else 0)
+        return np.array([len(text) for _, text in pairs], np.float32)
+
+build(Slow()).run()
+"""
+
+
+def test_what_is_no_request_is_answered_too() -> None:
+    """The SDK drops what it cannot read, and whoever had asked waited for ever: half of a surrogate pair was enough."""
+    asked = {"name": "rerank", "arguments": {"query": "te\ud800a", "documents": ["\ud800 lone", "tea"]}}
+    call = {"jsonrpc": "2.0", "id": "b", "method": "tools/call", "params": asked}
+    ping = {"jsonrpc": "2.0", "id": 7, "method": "ping"}
+    lines = [[call, ping, {"jsonrpc": "1.0", "id": 8, "method": "ping"}], {"id": 9, "method": "ping"}, [], {}, 3]
+    text = requests(asked) + "".join(f"{json.dumps(line)}\n" for line in lines) + "no JSON\n\n" + "[" * 9999 + "\n"
+    done = subprocess.run([sys.executable, "-c", SLOW], input=text, capture_output=True, text=True, timeout=300)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    known = {one["id"]: one for one in answers if one["id"] is not None}
+    for id_ in (1, "b"):
+        found = known[id_]["result"]["structuredContent"]["result"]
+        assert [one["text"] for one in found] == ["\ufffd lone", "tea"]
+    assert known[7]["result"] == {}
+    assert [known[id_]["error"]["code"] for id_ in (8, 9)] == [-32600, -32600]
+    assert sorted(one["error"]["code"] for one in answers if one["id"] is None) == [-32700] * 2 + [-32600] * 3
+
+
+def test_a_request_that_is_cancelled_is_worked_on_no_more() -> None:
+    """All documents were scored, and without stdin the process stayed until they were."""
+    asked = {"name": "rerank", "arguments": {"query": "tea", "documents": ["w" * 4_000] * 900}}
+    gone = json.dumps({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
+    with subprocess.Popen([sys.executable, "-c", SLOW], stdin=-1, stdout=-1, stderr=-1, text=True) as running:
+        assert running.stdin is not None
+        assert running.stderr is not None
+        running.stdin.write(requests(asked))
+        running.stdin.flush()
+        assert running.stderr.readline() == "scored 8\n"
+        running.stdin.write(f"{gone}\n")
+        running.stdin.close()
+        scored = running.stderr.read().count("scored")
+        assert running.wait(300) == 0
+    assert scored < 90
+
+
+def test_documents_that_are_scored_in_parts_are_ordered_as_one() -> None:
+    class Length:
+        def score(self, pairs: Any) -> Any:
+            return np.array([len(text) % 50 for _, text in pairs], np.float32)
+
+    texts = ["w" * (number % 70) + "a" for number in range(150)] + ["x" * 40_000, " ", "y" * 31_999, "z"]
+    found = call(build(Length()), "rerank", query="q", documents=texts, k=100).structured_content["result"]
+    want = sorted(range(len(texts)), key=lambda place: (-(len(texts[place]) % 50), place))
+    assert [one["position"] for one in found] == want[:100]
+    assert all(one["text"] == texts[one["position"]] for one in found)
+    assert call(build(Length()), "rerank", query="q", documents=[]).structured_content["result"] == []

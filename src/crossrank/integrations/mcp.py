@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
-from collections.abc import Callable, Iterator
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from crossrank import __version__
@@ -14,22 +18,37 @@ from crossrank.answer import Answer
 from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import CrossrankError, InputError
 from crossrank.extras import require
-from crossrank.integrations.lists import best
+from crossrank.integrations.lists import Best, best
 from crossrank.pipeline import Pipeline
 from crossrank.relevance import threshold_of
 from crossrank.types import Scorer
+from crossrank.unicode import valid_text
 
 require("mcp", extra="mcp")
 
+import anyio  # noqa: E402
 from mcp.server.mcpserver import MCPServer  # noqa: E402
 from mcp.server.mcpserver.exceptions import ToolError  # noqa: E402
 from mcp.server.stdio import stdio_server  # noqa: E402
 from mcp.shared.message import SessionMessage  # noqa: E402
-from mcp.types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse  # noqa: E402
+from mcp.types import (  # noqa: E402
+    ErrorData,
+    JSONRPCError,
+    JSONRPCNotification,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    jsonrpc_message_adapter,
+)
 from pydantic import Field, ValidationError  # noqa: E402
 
 MOST_DOCUMENTS, MOST_CHARACTERS = 1_000, 4_000_000
 """What one `rerank` may bring: an agent waits for the answer."""
+_DOCUMENTS, _CHARACTERS = 64, 32_000
+"""What is scored before the next look at whether anybody waits for it: about a second."""
+_NO_JSON, _NO_REQUEST = -32700, -32600
+_NOTHING: tuple[Any, ...] = ()
+_STOP: ContextVar[threading.Event] = ContextVar("_STOP")
+"""Set when the request that is worked on was cancelled; threads of tools inherit it."""
 
 Query = Annotated[str, Field(description="A question or key words, in plain language.")]
 Wanted = Annotated[int, Field(ge=1, le=100, description="How many to return.")]
@@ -78,18 +97,33 @@ class _Server(MCPServer):
         if unknown := next((one for one in arguments if one not in known.get(name, arguments)), None):
             raise ToolError(f"{name} has no argument {unknown!r}; there are {', '.join(known[name])}")
         try:
-            return await super().call_tool(name, arguments, context)
+            return await self._unless_cancelled(name, arguments, context)
         except ToolError as error:
             if not isinstance(error.__cause__, ValidationError):
                 raise
             wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.__cause__.errors()]
             raise ToolError("; ".join(wrong)) from error
 
+    async def _unless_cancelled(self, name: str, arguments: dict[str, Any], context: Any) -> Any:
+        """As the SDK's, which does not tell a tool's thread that nobody waits for it any more."""
+        stop, failed, made = threading.Event(), None, None
+        _STOP.set(stop)
+        async with anyio.create_task_group() as group:
+            group.start_soon(_set_at_the_end, stop)
+            try:
+                made = await super().call_tool(name, arguments, context)
+            except Exception as error:  # raised below: the group would wrap it
+                failed = error
+            group.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
+        return made
+
     async def run_stdio_async(self) -> None:
         """As the SDK's, which drops what is under way when stdin ends: `crossrank mcp < requests` must answer all."""
         try:
             async with stdio_server() as (read, write):
-                requests = _Requests(read)
+                requests = _Requests(read, write)
                 server = self._lowlevel_server
                 await server.run(requests, _Replies(write, requests), server.create_initialization_options())
         except Exception as error:
@@ -99,10 +133,12 @@ class _Server(MCPServer):
 
 
 class _Requests:
-    """The SDK's stream of requests, which ends only when each is answered."""
+    """The SDK's stream of requests, which ends only when each is answered, what is none among them."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, write: Any) -> None:
         self._stream = stream
+        self._write = write
+        self._read: deque[SessionMessage] = deque()
         self._waiting: set[str | int] = set()
         self._changed = asyncio.Event()
 
@@ -110,13 +146,11 @@ class _Requests:
         return self
 
     async def __anext__(self) -> SessionMessage | Exception:
-        try:
-            message: SessionMessage | Exception = await self._stream.__anext__()
-        except StopAsyncIteration:
-            while self._waiting:
-                self._changed.clear()
-                await self._changed.wait()
-            raise
+        while True:
+            message = self._read.popleft() if self._read else await self._next()
+            if not isinstance(message, ValidationError):
+                break
+            await self._read_again(message)
         if isinstance(message, SessionMessage):
             said = message.message
             if isinstance(said, JSONRPCRequest):
@@ -125,6 +159,39 @@ class _Requests:
                 # Such a request gets no answer.
                 self.answered((said.params or {}).get("requestId"))
         return message
+
+    async def _next(self) -> SessionMessage | Exception:
+        try:
+            message: SessionMessage | Exception = await self._stream.__anext__()
+        except StopAsyncIteration:
+            while self._waiting:
+                self._changed.clear()
+                await self._changed.wait()
+            raise
+        return message
+
+    async def _read_again(self, error: ValidationError) -> None:
+        """Read what the SDK could not, or answer that nobody can: it drops such lines, and the agent would wait."""
+        try:
+            given = _given(error)
+        except (ValueError, RecursionError):
+            await self._refuse(None, _NO_JSON, "this line is no JSON")
+            return
+        # A batch, as the protocol of 2025-03-26 has it, is its messages.
+        for one in given if given is _NOTHING or (isinstance(given, list) and given) else [given]:
+            try:
+                self._read.append(SessionMessage(jsonrpc_message_adapter.validate_python(one, by_name=False)))
+            except ValidationError:
+                id_ = one.get("id") if isinstance(one, dict) else None
+                known = id_ if isinstance(id_, str | int) and not isinstance(id_, bool) else None
+                about = (
+                    'a request is {"jsonrpc": "2.0", "id": ..., "method": ..., "params": {...}}, id a text or number'
+                )
+                await self._refuse(known, _NO_REQUEST, about)
+
+    async def _refuse(self, id_: str | int | None, code: int, message: str) -> None:
+        error = JSONRPCError(jsonrpc="2.0", id=id_, error=ErrorData(code=code, message=message))
+        await self._write.send(SessionMessage(error))
 
     def answered(self, request: str | int | None) -> None:
         """A request needs to be waited for no more."""
@@ -191,6 +258,7 @@ def build(
     def search(query: Query, k: Wanted = 5, threshold: Threshold = None) -> list[Hit]:
         assert pipeline is not None
         with _told():
+            _go_on()
             limit = _limit(pipeline, threshold)
             refresh()
             answer = pipeline.search(query, k)
@@ -202,7 +270,7 @@ def build(
         with _told():
             if len(documents) > MOST_DOCUMENTS or sum(map(len, documents)) > MOST_CHARACTERS:
                 raise InputError(f"at most {MOST_DOCUMENTS:,} documents and {MOST_CHARACTERS:,} characters at once")
-            found = best(scorer, query, documents, k)
+            found = _best(scorer, query, documents, k)
         return [Place(one.position, _finite(one.score), documents[one.position], dict(one.notes)) for one in found]
 
     if pipeline is not None:
@@ -235,6 +303,61 @@ def _hits(pipeline: Pipeline, answer: Answer) -> list[Hit]:
         file, line = (passage.place.file, passage.place.line) if passage.place is not None else ("", 0)
         made.append(Hit(rank, _finite(score), chance, passage.text, passage.title, passage.document, file, line))
     return made
+
+
+def _best(scorer: Scorer, query: str, documents: Sequence[str], k: int) -> list[Best]:
+    """As `best`, unless the request is cancelled meanwhile. A model's score of a document does not depend on others."""
+    if getattr(scorer, "listwise", False) or not documents:
+        return best(scorer, query, documents, k)
+    found: list[Best] = []
+    start, room = 0, _CHARACTERS
+    for place, text in enumerate([*documents, ""]):
+        room -= len(text)
+        if place == len(documents) or place - start == _DOCUMENTS or (room < 0 and place > start):
+            _go_on()
+            part = best(scorer, query, documents[start:place], None) if place > start else []
+            found += [replace(one, position=start + one.position) for one in part]
+            start, room = place, _CHARACTERS - len(text)
+    return sorted(found, key=lambda one: (-one.score, one.position))[:k]
+
+
+def _go_on() -> None:
+    """Raise what ends a tool where nobody waits for its answer any more."""
+    stop = _STOP.get(None)
+    if stop is not None and stop.is_set():
+        raise ToolError("cancelled")
+
+
+async def _set_at_the_end(stop: threading.Event) -> None:
+    try:
+        await anyio.sleep_forever()
+    finally:
+        stop.set()
+
+
+def _given(error: ValidationError) -> Any:
+    """The JSON that the SDK refused, halves of surrogate pairs in its texts replaced.
+
+    Raises:
+        ValueError: it is none.
+        RecursionError: it nests too deep.
+    """
+    for one in error.errors(include_url=False):
+        if one["type"] == "json_invalid":
+            # An empty line asks nothing.
+            return _valid(json.loads(one["input"])) if one["input"].strip() else _NOTHING
+        # Of each kind of message the SDK tells what is wrong: at its top, or that one of its fields is missing.
+        if len(one["loc"]) < 2 or (len(one["loc"]) == 2 and one["type"] == "missing"):
+            return one["input"]
+    return None
+
+
+def _valid(value: Any) -> Any:
+    if isinstance(value, str):
+        return valid_text(value)
+    if isinstance(value, dict):
+        return {valid_text(name): _valid(inner) for name, inner in value.items()}
+    return [_valid(inner) for inner in value] if isinstance(value, list) else value
 
 
 @contextmanager
