@@ -534,6 +534,7 @@ def test_a_retriever_over_an_index(pipeline, tmp_path):
     answer = pipeline.search("the cat", 2)
     assert [node.node_id for node in nodes] == list(answer.ranking.ids)
     assert [node.score for node in nodes] == answer.ranking.scores.tolist()
+    assert [node.node.ref_doc_id for node in nodes] == [passage.document for passage in answer.passages]
     (cat,) = (node for node in nodes if node.node_id == "cat.txt")
     assert (cat.metadata["file"], cat.metadata["line"]) == (str(tmp_path / "cat.txt"), 3)
     assert str(tmp_path) not in cat.get_content(MetadataMode.LLM)

@@ -32,7 +32,14 @@ from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayloa
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]  # noqa: E402
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent  # noqa: E402
 from llama_index.core.postprocessor.types import BaseNodePostprocessor  # noqa: E402
-from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode  # noqa: E402
+from llama_index.core.schema import (  # noqa: E402
+    MetadataMode,
+    NodeRelationship,
+    NodeWithScore,
+    QueryBundle,
+    RelatedNodeInfo,
+    TextNode,
+)
 
 RETRIEVAL_SCORE = "retrieval_score"  # the host's own rerankers use this key too
 
@@ -202,11 +209,11 @@ class CrossrankRetriever(BaseRetriever):
         k: nodes to return.
         callback_manager: for the legacy callbacks.
 
-    A node has the passage's id, text and metadata, and `document`, `title`, and where it begins (`file`, `start`,
-    `line`); of these a model is given the title and the document alone. `probability` is there too, where the reranker
-    read the passage and is calibrated; the node's score is a mix of the first stage's score and the reranker's logit,
-    which orders and nothing else. Where the passage's metadata have such a name themselves, ours is
-    `crossrank_document` and so on.
+    A node has the passage's id, text and metadata, its document as the host's `ref_doc_id`, `document`, `title`, and
+    where it begins (`file`, `start`, `line`); of these a model is given the title and the document alone. `probability`
+    is there too, where the reranker read the passage and is calibrated; the node's score is a mix of the first stage's
+    score and the reranker's logit, which orders and nothing else. Where the passage's metadata have such a name
+    themselves, ours is `crossrank_document` and so on.
     """
 
     def __init__(self, pipeline: Pipeline, k: int = 10, callback_manager: CallbackManager | None = None) -> None:
@@ -232,6 +239,8 @@ def _node(passage: Passage, more: Mapping[str, float]) -> TextNode:
         id_=passage.id,
         text=passage.text,
         metadata=facts(passage, **more),
+        # The host's `ref_doc_id`, by which others group nodes and cite.
+        relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=passage.document)} if passage.document else {},
         excluded_embed_metadata_keys=hidden,
         excluded_llm_metadata_keys=list(hidden),
     )
