@@ -215,7 +215,8 @@ def test_copies_of_a_used_retriever_read_the_same_index(folder, cross_encoder_fo
             CrossrankRetriever(wrong)
 
 
-def test_filters_of_the_host_are_those_of_the_index(folder, cross_encoder_folder):
+def test_filters_of_the_host_are_those_of_the_index(folder, cross_encoder_folder, caplog):
+    caplog.set_level("WARNING", "crossrank")
     made = CrossrankRetriever(crossrank.open_pipeline(folder, cross_encoder_folder, backend="fake"))
 
     def years(*parts):
@@ -227,6 +228,10 @@ def test_filters_of_the_host_are_those_of_the_index(folder, cross_encoder_folder
     assert years(("meta.year", ">=", 2021)) == [2021]
     assert years(("meta.year", "<", 2021), ("said", "==", 'a "b"')) == [2020, 2020]
     assert years(("meta.year", "not in", [2020, 2021])) == years(("meta.said", "!=", 'a "b"')) == []
+    assert caplog.messages == []
+    assert years(("meta.yaer", "==", 2020)) == []
+    (told,) = caplog.messages
+    assert "no passage has a value in the field 'yaer'" in told, "an empty list said nothing of a mistyped field"
     assert conditions({"field": "meta.on", "operator": "==", "value": True}) == ['"on"==true']
 
 

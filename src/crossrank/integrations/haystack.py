@@ -238,7 +238,8 @@ class CrossrankRetriever:
             query: what the user asks.
             top_k: instead of the component's.
             filters: the host's, beside those that the pipeline was opened with: comparisons, `not in`, and `AND` of
-                them. `OR`, `NOT` and `in` are refused.
+                them. `OR`, `NOT` and `in` are refused. Where nothing meets them, a warning in the log of
+                `crossrank.integrations.lists` says what is likely wrong, such as a field that no passage has.
 
         Raises:
             InputError: a blank query, a `top_k` under 1, or filters that crossrank does not have.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
@@ -31,6 +32,7 @@ Threshold = float | Literal["model"] | None
 
 # What every model is loaded with; the other keywords of `crossrank.load` are for cross-encoders.
 _COMMON = {"backend", "device", "dtype", "threads", "revision", "token", "cache_dir"}
+_log = logging.getLogger(__name__)
 # One lock for all: it is held only while a model loads, and what holds a model can be copied and pickled without it.
 _loading = threading.Lock()
 
@@ -268,12 +270,23 @@ def found(
     pipeline: Pipeline, query: str, k: int, where: Sequence[str] | None = None
 ) -> list[tuple[Passage, float | None, dict[str, float]]]:
     """The `k` best passages of a pipeline with the score that orders them, a mix of the steps', and beside it
-    `probability` where the last model that read the passage is calibrated. `where`: filters of this query.
+    `probability` where the last model that read the passage is calibrated. `where`: filters of this query; what is
+    likely wrong with those that leave nothing is logged as a warning.
     """
     answer = pipeline.search(query, k, where=where)
+    if where and not answer.passages:
+        _tell_why_nothing(pipeline, where)
     chances = pipeline.relevance(answer).probabilities
     more = [{} if chance is None else {PROBABILITY: chance} for chance in chances]
     return list(zip(answer.passages, map(told, answer.ranking.scores.tolist()), more, strict=True))
+
+
+def _tell_why_nothing(pipeline: Pipeline, where: Sequence[str]) -> None:
+    """Most often a field's name was mistyped. No error: a field may be there tomorrow, and then the filter is right."""
+    from crossrank.index import Index, filters
+
+    if isinstance(pipeline.store, Index) and (why := filters.mistake(where, pipeline.store.has_field)):
+        _log.warning("nothing was found with the filters %s: %s", list(where), why)
 
 
 def facts(passage: Passage, **more: Any) -> dict[str, Any]:
