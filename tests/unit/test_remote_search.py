@@ -212,3 +212,15 @@ def test_hybrid_and_reranked(make: Make) -> None:
         answer = hybrid(index, Fixed(), mix=1.0).search("how do I retry a failed upload?", k=2)
     assert [len(trace.ranking) for trace in answer.traces] == [1, 2, 2, 2]
     assert [passage.text for passage in answer.passages] == [texts["faq"], texts["bread"]]
+
+
+@both
+def test_an_alias_of_indices_that_share_ids_is_told(make: Make) -> None:
+    """A ranking refused the id that came twice, and named no cure."""
+    hits = [{"_index": name, "_id": "1", "_score": 1.0, "_source": {"body": name}} for name in ("old", "new")]
+    answer = {"timed_out": False, "_shards": {"failed": 0}, "hits": {"hits": hits}}
+    with apiserver.serving(lambda path, body: (200, answer, HEADERS[make.__name__])) as api:
+        store = make(api.url)
+        for ask in (lambda: store.words("tea", 5), lambda: store.nearest(VECTOR, 5), lambda: store.passages(["1"])):
+            with pytest.raises(InputError, match=r"several indices.*_id '1': name one index"):
+                ask()

@@ -65,7 +65,7 @@ class SearchIndex(ABC):
         A `multi_match` query: any word counts, the better of text and title, and no character has a meaning.
 
         Raises:
-            InputError: a depth under 1 or over `DEEPEST`.
+            InputError: a depth under 1 or over `DEEPEST`, or an alias of indices whose documents share ids.
             RemoteError: the server refuses, does not answer, or answers for a part of the index only.
         """
         check_depth(depth)
@@ -83,7 +83,8 @@ class SearchIndex(ABC):
             depth: passages, at most.
 
         Raises:
-            InputError: no field of vectors, no row of finite numbers, or a depth under 1 or over `DEEPEST`.
+            InputError: no field of vectors, no row of finite numbers, a depth under 1 or over `DEEPEST`, or an alias of
+                indices whose documents share ids.
             RemoteError: the server refuses, does not answer, or answers for a part of the index only.
         """
         check_depth(depth)
@@ -118,11 +119,23 @@ class SearchIndex(ABC):
             if answer.get("timed_out") or failed:
                 why = f"{failed} of its shards failed" if failed else f"its server gave up after {self._timeout:g} s"
                 raise RemoteError(f"{self!r} answered in part: {why}. Look at the server's log, or raise timeout", 200)
-            return [read(hit) for hit in answer["hits"]["hits"]]
+            hits = answer["hits"]["hits"]
+            ids, made = [_id(hit) for hit in hits], [read(hit) for hit in hits]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RemoteError(
                 f"{self!r} gave no hits that can be read: is the client's address a search server?"
             ) from error
+        self._check_ids(ids)
+        return made
+
+    def _check_ids(self, ids: Sequence[str]) -> None:
+        """Raise where two documents have one id, which in one index cannot be: nobody could tell which was found."""
+        if len(set(ids)) < len(ids):
+            twice = next(id_ for place, id_ in enumerate(ids) if id_ in ids[:place])
+            raise InputError(
+                f"{self!r} is a name of several indices, and more than one has a document with the _id {twice!r}: name "
+                "one index, or give their documents ids that differ"
+            )
 
     def _refused(self, status: int, said: object) -> RemoteError:
         cures = {
