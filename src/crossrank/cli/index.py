@@ -80,7 +80,7 @@ def command(
     folders, a .tsv file without a column of texts is passed over.
     """
     from crossrank.index import Index, readers
-    from crossrank.index.table import TABLE
+    from crossrank.index.folders import TABLE
     from crossrank.lateinteraction import load_late
 
     # pypdf reports every oddity of a PDF by logging; what matters arrives as a failure with its reason.

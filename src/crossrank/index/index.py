@@ -16,11 +16,12 @@ from crossrank.errors import IndexFileError, InputError
 from crossrank.index import fitting
 from crossrank.index.build import Callback, Changes, Update
 from crossrank.index.documents import KINDS, Document, Kind, Limits
+from crossrank.index.folders import LOCK, has_version, make_folder
 from crossrank.index.lock import exclusive
 from crossrank.index.oneversion import held, lost
 from crossrank.index.passages import Cut, check_sizes, passages_of, usual_size
 from crossrank.index.records import FORMAT, Info, Settings, Where, language_named
-from crossrank.index.table import LOCK, TABLE, Table, make_folder
+from crossrank.index.table import Table
 from crossrank.tokenvectors import TokenEmbedder, TokenVectors
 from crossrank.types import Embedder, Passage, Ranking, Tokens
 
@@ -112,7 +113,7 @@ class Index:
         settings = Settings(embedder.fingerprint, embedder.width, cut, model, size, overlap, language, *stored)
         make_folder(path)
         with exclusive(path / LOCK):
-            exists = any((path / TABLE / "_versions").glob("*.manifest"))
+            exists = has_version(path)
             if exists and not rebuild:
                 raise IndexFileError(f"{path} holds an index already: open it, or replace it with rebuild=True")
             return cls(Table.create(path, settings, replace=exists))
@@ -137,7 +138,7 @@ class Index:
         Raises:
             IndexFileError: as `open` and `create`; also when the index was made with other settings.
         """
-        if rebuild or not any((Path(folder).expanduser() / TABLE / "_versions").glob("*.manifest")):
+        if rebuild or not has_version(Path(folder).expanduser()):
             return cls.create(
                 folder,
                 embedder,
@@ -173,7 +174,7 @@ class Index:
             if not table.gone:
                 return read(table)
         except IndexFileError:
-            if not table.behind:  # A version goes file by file, but at the newest an error is damage.
+            if not table.outdated():  # A version goes file by file, but at the newest an error is damage.
                 raise
         self._table = table.now()
         lost(table.folder)  # What a query has found at one version it must not read at another.

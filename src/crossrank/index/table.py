@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from crossrank.errors import CrossrankError, IndexFileError, InputError
 from crossrank.index import layout
 from crossrank.index.documents import Kind
 from crossrank.index.filters import has_value, one_of, parse, to_sql
+from crossrank.index.folders import TABLE, Mark, has_version, place_of
 from crossrank.index.records import ANY_LANGUAGE, FORMAT, Known, Row, Settings, Where
+from crossrank.index.ties import ranking_of, through_ties
 from crossrank.tokenvectors import TokenVectors
 from crossrank.types import Passage, Ranking, Tokens, check_k
 from crossrank.unicode import valid_text
@@ -33,8 +35,6 @@ import lance  # noqa: E402
 import lance.query  # noqa: E402
 import pyarrow as pa  # noqa: E402
 
-TABLE = "passages.lance"
-LOCK = "writer.lock"
 _BM25 = "bm25"
 _IDS = "ids"
 _MODELS = ("embedder", "width", "tokenizer", "late")
@@ -44,8 +44,8 @@ _READ_FOR = 600.0
 """Seconds that a version is kept after another has replaced it: whoever began a query on it can end it."""
 _LONGEST_WORD = 128
 """Bytes of a word that BM25 reads: a SHA-512 in hexadecimal is found, longer blobs would be words of one place each."""
-_TIES = 16_384
-"""How far ties at the cut are followed to order them by id."""
+_TRIES = 3
+"""How often a folder is opened that is replaced each time meanwhile, or that has no lasting place on its disk."""
 
 
 @contextmanager
@@ -74,10 +74,11 @@ def _storage(folder: Path, doing: str) -> Iterator[None]:
 class Table:
     """The rows of one index at one version; reading is safe from many threads."""
 
-    def __init__(self, folder: Path, dataset: Any, settings: Settings) -> None:
+    def __init__(self, folder: Path, dataset: Any, settings: Settings, mark: Mark | None = None) -> None:
         self.folder = folder
         self.settings = settings
         self._data = dataset
+        self._mark = mark or Mark(folder, self.version)
 
     @classmethod
     def open(cls, folder: Path) -> Table:
@@ -88,13 +89,13 @@ class Table:
         """
         if not (folder / TABLE).is_dir():
             raise IndexFileError(f"no index in {folder}: make one with `crossrank index PATHS --to {folder}`")
-        if not any((folder / TABLE / "_versions").glob("*.manifest")):
+        if not has_version(folder):
             raise IndexFileError(
                 f"the index {folder} holds nothing yet: making it was cut short, or its files are damaged. Run "
                 f"`crossrank index PATHS --to {folder}`"
             )
         with _storage(folder, "opening"):
-            dataset = lance.dataset(str(folder / TABLE))
+            dataset, mark = _opened(folder)
             stored = (dataset.schema.metadata or {}).get(layout.KEY)
         if stored is None:
             raise IndexFileError(f"{folder} holds a Lance table that crossrank did not make: use another folder")
@@ -104,7 +105,7 @@ class Table:
                 f"the index {folder} has format {fields.get('format')}, and this version of crossrank reads {FORMAT}: "
                 "make it anew with `crossrank index PATHS --to DIR --rebuild`"
             )
-        return cls(folder, dataset, Settings(**fields))
+        return cls(folder, dataset, Settings(**fields), mark)
 
     @classmethod
     def create(cls, folder: Path, settings: Settings, replace: bool) -> Table:
@@ -122,13 +123,12 @@ class Table:
 
         They are made while the table is empty: rows that come later are found by a scan until the index takes them in.
         """
-        with _storage(self.folder, "making"):
+        with self._writing("making"):
             names = {index.name for index in self._data.describe_indices()}
             if _BM25 not in names:
                 self._index_text()
             if _IDS not in names:
                 self._data.create_scalar_index("id", "BTREE", name=_IDS)
-            self._data.checkout_latest()
 
     def __len__(self) -> int:
         with _storage(self.folder, "reading"):
@@ -141,17 +141,20 @@ class Table:
 
     @property
     def behind(self) -> bool:
-        """Whether somebody has committed since."""
+        """Whether somebody has committed since, or put another index in this one's place."""
+        if self.gone:
+            return True
         with _storage(self.folder, "reading"):  # 0.01 ms: the newest manifest is looked for, nothing is read.
             return bool(self._data.latest_version != self._data.version)
 
     @property
     def gone(self) -> bool:
-        """Whether an update has tidied this version away, so that its files may be missing."""
-        # 0.01 ms; Lance names a manifest by the version, or by what is left to the largest one.
-        folder, version = self.folder / TABLE / "_versions", self.version
-        names = (f"{2**64 - 1 - version:020}.manifest", f"{version}.manifest")
-        return not any((folder / name).exists() for name in names) and self.behind
+        """Whether this version is no longer in the folder, so that its files may be missing: see `Mark.there`."""
+        return not self._mark.there()
+
+    def outdated(self) -> bool:
+        """As `behind`, told from contents: for whoever could not read what he expects in the folder."""
+        return not self._mark.there(surely=True) or self.behind
 
     def now(self) -> Table:
         """The last committed version, for whoever goes on reading there instead of here.
@@ -176,7 +179,7 @@ class Table:
         if layout.SHOWN in self._data.schema.names:
             text = layout.as_words(text, self.settings.language)
         if not text.strip():
-            return _ranking([], [], depth)
+            return ranking_of([], [], depth)
 
         def fetch(limit: int) -> pa.Table:
             return self._data.to_table(
@@ -189,7 +192,7 @@ class Table:
 
         with _storage(self.folder, "searching"):
             found = through_ties(fetch, depth, "_score")
-        return _ranking(found["id"].to_pylist(), found["_score"].to_numpy(), depth)
+        return ranking_of(found["id"].to_pylist(), found["_score"].to_numpy(), depth)
 
     def dense(self, vector: NDArray[np.float32], depth: int, where: Where) -> Ranking:
         """See `Index.dense`."""
@@ -212,7 +215,7 @@ class Table:
 
         with _storage(self.folder, "searching"):
             found = through_ties(fetch, depth, "_distance")
-        return _ranking(found["id"].to_pylist(), 1 - found["_distance"].to_numpy(), depth)
+        return ranking_of(found["id"].to_pylist(), 1 - found["_distance"].to_numpy(), depth)
 
     def has_field(self, name: str, kinds: Iterable[Kind]) -> bool:
         """See `Index.has_field`."""
@@ -289,6 +292,16 @@ class Table:
 
     # Writing: one commit each. The caller holds the lock.
 
+    @contextmanager
+    def _writing(self, doing: str = "writing to") -> Iterator[None]:
+        """Change the index, and go on to what was committed."""
+        if self.gone:  # In another index the rows of this one are not there.
+            raise IndexFileError(f"the index {self.folder} was replaced while it was updated: run this again")
+        with _storage(self.folder, doing):
+            yield
+            self._data.checkout_latest()
+        self._mark = Mark(self.folder, self.version)
+
     def put(
         self,
         rows: Sequence[Row],
@@ -301,7 +314,7 @@ class Table:
         `late` are their token vectors, where the table holds some.
         """
         gone = list(replaced)
-        with _storage(self.folder, "writing to"):
+        with self._writing():
             table = layout.table_of(rows, vectors, self.settings, self._data.schema, late)
             if not gone:
                 lance.write_dataset(table, self._data, mode="append")
@@ -313,13 +326,11 @@ class Table:
                     .when_not_matched_by_source_delete(one_of("document", gone))
                     .execute(table)
                 )
-            self._data.checkout_latest()
 
     def delete(self, documents: Sequence[str]) -> None:
         """Remove all rows of the given documents."""
-        with _storage(self.folder, "writing to"):
+        with self._writing():
             self._data.delete(one_of("document", documents))
-            self._data.checkout_latest()
 
     def unindexed(self) -> int:
         """Rows that BM25 still finds by scanning."""
@@ -328,9 +339,8 @@ class Table:
 
     def take_in(self) -> None:
         """Bring the indexes up to date with the rows."""
-        with _storage(self.folder, "writing to"):
+        with self._writing():
             self._data.optimize.optimize_indices()
-            self._data.checkout_latest()
 
     def tidy(self) -> None:
         """After an update: join small files, bring the indexes up to date, and drop what old versions left behind.
@@ -338,7 +348,7 @@ class Table:
         Deleted rows stay in the statistics of BM25 until its index is made again, which is cheap up to 20,000 rows;
         above that it waits until a tenth of the rows were deleted.
         """
-        with _storage(self.folder, "writing to"):
+        with self._writing():
             fragments = self._data.get_fragments()
             rows = sum(fragment.count_rows() for fragment in fragments)
             deleted = sum(fragment.num_deletions for fragment in fragments)
@@ -366,35 +376,12 @@ class Table:
         self._data.create_scalar_index("content", "INVERTED", name=_BM25, replace=True, **words)
 
 
-def through_ties(fetch: Callable[[int], pa.Table], depth: int, column: str) -> pa.Table:
-    """At least the best `depth` rows, and those that tie with the last of them: which of them Lance leaves out is
-    chance, and an answer must not be."""
-    limit = depth + 1
-    while True:
-        found = fetch(limit)
-        scores = found[column].to_numpy()
-        if len(scores) < limit or scores[depth - 1] != scores[-1] or limit > max(_TIES, depth):
-            return found
-        limit *= 4
-
-
-def _ranking(ids: Sequence[str], scores: Sequence[float] | NDArray[np.floating[Any]], depth: int) -> Ranking:
-    """The best `depth`; equal scores in the order of their ids."""
-    values = np.asarray(scores, dtype=np.float32)
-    by_id = sorted(range(len(ids)), key=ids.__getitem__)
-    return Ranking.sorted([ids[place] for place in by_id], values[by_id]).cut(depth)
-
-
-def make_folder(path: Path) -> None:
-    """A folder for an index; refused where something else is."""
-    if path.exists() and (not path.is_dir() or _is_foreign(path)):
-        raise IndexFileError(f"{path} is neither empty nor an index: choose another folder for the index")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise IndexFileError(f"{path} cannot be made ({error.strerror}): choose another folder") from error
-
-
-def _is_foreign(folder: Path) -> bool:
-    """Whether a folder holds things but no index, nor the beginnings of one."""
-    return any(True for _ in folder.iterdir()) and not any((folder / name).exists() for name in (TABLE, LOCK))
+def _opened(folder: Path) -> tuple[Any, Mark]:
+    """The newest version and its mark: of one index, though another may be put in its place meanwhile."""
+    for _ in range(_TRIES):
+        place = place_of(folder)
+        dataset = lance.dataset(str(folder / TABLE))
+        mark = Mark(folder, int(dataset.version))
+        if place_of(folder) == place:
+            break
+    return dataset, mark

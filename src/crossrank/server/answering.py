@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from crossrank.errors import CrossrankError, InputError, RemoteError
+from crossrank.errors import CrossrankError, IndexFileError, InputError, RemoteError
 from crossrank.server import bodies, searching
 from crossrank.server.limits import Gate, Reach, estimate
 from crossrank.server.metrics import Metrics
@@ -34,6 +34,7 @@ _MILLISECONDS = re.compile("[0-9]{1,12}")
 _READABLE = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 # Texts that were not read whole of which a reply tells; the header counts all.
 _MOST_WARNINGS = 20
+_UNREADABLE = "the index cannot be read, or is of another embedder now; ask again later, and see the server's log"
 # Characters of a field's name that are told.
 _LONGEST_NAME = 64
 _ESCAPED = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
@@ -136,6 +137,11 @@ class Answering:
             # Its message quotes the address's own words, which may hold the query.
             _LOG.error("request %s failed: the index's embedder gave status %d (0: none)", call.id, error.status)
             return self._refused(call, leaving("the index's embedder does not answer; ask again in a moment"))
+        except IndexFileError as error:
+            self.service.searchable = False
+            # Its message names the folder.
+            _LOG.error("request %s failed: %s", call.id, error)
+            return self._refused(call, leaving(_UNREADABLE))
         except MemoryError:
             return self._refused(call, RefusedError("out of memory; send fewer documents", 503, "UnavailableError"))
         except Exception as error:

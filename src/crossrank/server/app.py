@@ -78,6 +78,8 @@ def build(service: Service, door: Door | None = None, traces: Traces | None = No
     door = door or Door()
     metrics, gate = counting.Metrics(), Gate(service.limits, service.scheduler)
     metrics.watch(gate, service.scheduler)
+    if service.index is not None:
+        metrics.watch_index(lambda: service.searchable)
     service.scheduler.on_batch = metrics.computed
     answering, about = Answering(service, gate, metrics), About(service)
     state = {"leaving": False}

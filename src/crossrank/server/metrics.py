@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from crossrank import __version__, extras
 from crossrank.server.limits import Gate
 from crossrank.server.scheduler import Batch, Scheduler
@@ -58,6 +60,11 @@ class Metrics:
         }
         for name, (about, read) in gauges.items():
             Gauge(name, about, registry=self._registry).set_function(read)
+
+    def watch_index(self, searchable: Callable[[], bool]) -> None:
+        """Report whether searches can read the index. A server that reranks is of use without one: it stays ready."""
+        about = "1 when the last search could read the index, else 0."
+        Gauge("crossrank_index_readable", about, registry=self._registry).set_function(searchable)
 
     def answered(self, route: str, dialect: str, status: int, timing: Timing) -> None:
         """A request got its answer, whatever it was."""

@@ -23,7 +23,7 @@ _ERRORS = {
     422: "A field is wrong, as TEI and infinity say it.",
     429: "No room now; Retry-After says when.",
     500: "The server failed; its log says where.",
-    503: "Not ready, shutting down, the deadline passed, or the index's embedder does not answer.",
+    503: "Not ready, shutting down, the deadline passed, the index cannot be read, or its embedder does not answer.",
 }
 _ERROR_REPLY = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
 

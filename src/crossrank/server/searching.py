@@ -116,13 +116,16 @@ def search(service: Service, asked: Search, ticket: Ticket) -> Found:
 
     Raises:
         InputError: no index.
+        IndexFileError: it cannot be read, or is of another embedder now.
         RefusedError: a filter that cannot be understood, too late, too many tokens, or a threshold that the
             cross-encoder has no probabilities for.
         CancelledRequestError: the client left.
     """
     began, limit = time.monotonic(), _limit(service, asked.threshold)
     with working(ticket):
-        return one_version(lambda: _search(service, asked, ticket, began, limit))
+        found = one_version(lambda: _search(service, asked, ticket, began, limit))
+    service.searchable |= asked.documents is None
+    return found
 
 
 def _search(service: Service, asked: Search, ticket: Ticket, began: float, limit: float | None) -> Found:

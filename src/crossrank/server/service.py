@@ -80,6 +80,8 @@ class Service:
         self.model = _public(scorer.checkpoint.name)
         self.embedding_model = _public(embedder.checkpoint.name) if embedder is not None else None
         self.ready = False
+        # Whether the last search could read the index.
+        self.searchable = index is not None
         self.fingerprint = scorer.fingerprint
         self._tokenizer: Tokenizer = scorer.checkpoint.tokenizer()
 

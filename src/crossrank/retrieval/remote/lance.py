@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from crossrank.errors import CrossrankError, InputError, RemoteError
 from crossrank.extras import require
 from crossrank.index.filters import literal
-from crossrank.index.table import through_ties
+from crossrank.index.ties import through_ties
 from crossrank.retrieval.remote.store import TIMEOUT, Fields, Found, check_depth, check_timeout, in_order, numbers
 from crossrank.types import Passage
 from crossrank.unicode import valid_text
