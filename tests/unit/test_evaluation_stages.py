@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from crossrank.cascade import Stage, Trace, rerank
 from crossrank.embedder import load_embedder
-from crossrank.errors import InputError
+from crossrank.errors import IndexFileError, InputError
 from crossrank.evaluation.folding import Identity, folded
 from crossrank.types import Passage, Qrels, Ranking, Truncation
 
@@ -197,6 +197,28 @@ def test_blank_documents_are_left_out_of_an_index_and_said(tmp_path: Path, bi_en
     # One that became blank since the index was made goes.
     now = replace(judged, corpus=corpus | {"c": Passage("c", " ")})
     assert indexing.kept(now, tmp_path, embedder, tmp_path / "cache").documents() == ["a"]
+
+
+def test_an_evaluation_is_of_one_version_of_its_index(
+    tmp_path: Path, bi_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its texts are read long after its searches, and an update in between gave those of another version."""
+    indexing = pytest.importorskip("crossrank.evaluation.indexing", reason="needs the search extra")
+    from crossrank.index import Document, Index, table
+
+    embedder = load_embedder(bi_encoder_folder, backend="fake")
+    judged = JudgedSet("set", "test", {"a": Passage("a", "bread")}, {"q": "bread"}, {"q": {"a": 1}})
+    index = indexing.kept(judged, tmp_path, embedder, tmp_path / "cache")
+    candidates = indexing.over_index(index, judged, embedder, 5, None).candidates
+    index.add([Document("a", "new bread")], embedder, embedder.tokenizer)
+    assert index.passages(["a"])[0].text == "new bread"
+    assert candidates.texts(["a"])[0].text == "bread"
+    monkeypatch.setattr(table, "_READ_FOR", 0.0)
+    Index.open(index._table.folder).add([Document("b", "more")], embedder, embedder.tokenizer)
+    for read in (candidates.texts, candidates.store.tokens):
+        with pytest.raises(IndexFileError, match="version that is read here was removed: begin again"):
+            read(["a"])
+    assert index.ids(), "others go on"
 
 
 def test_cuts_are_counted_and_said() -> None:

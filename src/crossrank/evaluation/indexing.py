@@ -78,10 +78,14 @@ def kept(
 def over_index(index: Index, judged: JudgedSet, embedder: Embedder, depth: int, progress: Progress | None) -> Setting:
     """Search the index for every judged query. A corpus that the set brings must be in it, but for blank documents.
 
+    All of the evaluation is of the version that the index is at, also what is read later, such as texts. An update more
+    than ten minutes after that version was replaced removes it.
+
     Raises:
         InputError: the judgments are of another collection.
-        IndexFileError: the index was made with another embedder.
+        IndexFileError: the index was made with another embedder; or its version was removed, now or later.
     """
+    index = index.staying()
     passages, documents = index.ids(), index.documents()
     identity = Identity.of(judged.qrels, documents, passages)
     blank = len(judged.corpus.keys() - set(documents))

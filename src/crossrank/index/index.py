@@ -52,8 +52,9 @@ class Index:
     >>> folder.cleanup()
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, stays: bool = False) -> None:
         self._table = table
+        self._stays = stays
 
     def __repr__(self) -> str:
         return f"Index({str(self._table.folder)!r}, passages={len(self)})"
@@ -176,8 +177,8 @@ class Index:
         except IndexFileError:
             if not table.outdated():  # A version goes file by file, but at the newest an error is damage.
                 raise
-        self._table = table.now()
-        lost(table.folder)  # What a query has found at one version it must not read at another.
+        self._table = self._table if self._stays else table.now()
+        lost(table.folder, self._stays)  # What a query has found at one version it must not read at another.
         return self._read(read)
 
     @property
@@ -215,6 +216,10 @@ class Index:
         Whoever holds this one goes on reading the version that it was opened at, as long as that is kept.
         """
         return Index(Table.open(self._table.folder)) if self._table.behind else self
+
+    def staying(self) -> Index:
+        """The index at the version that this one is at, for work of hours; an `IndexFileError` when that is removed."""
+        return Index(self._table, stays=True)
 
     def check_embedder(self, embedder: Embedder) -> None:
         """Refuse an embedder whose vectors cannot be compared with those of the index.

@@ -86,12 +86,21 @@ def held(index: object, now: V) -> V:
     return version
 
 
-def lost(folder: Path) -> None:
+def lost(folder: Path, stays: bool = False) -> None:
     """A version that was read is gone: end the running query, if there is one, so that all of it is asked again.
 
+    Args:
+        folder: of the index.
+        stays: no other version will do, so that nothing is asked again.
+
     Raises:
-        IndexFileError: a query runs.
+        IndexFileError: a query runs, or `stays`.
     """
+    if stays:
+        raise IndexFileError(
+            f"the index {folder} was updated or replaced, and the version that is read here was removed: begin again, "
+            "while nobody writes to it, or with a copy of it"
+        )
     query = _QUERY.get()
     if query is not None:
         query.lost = IndexFileError(
