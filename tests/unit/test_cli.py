@@ -549,7 +549,14 @@ def test_index_names_the_kinds_of_files_that_it_passes_over(documents: Path, be:
     for name in ("a.docx", "b.docx", "c.png", ".hidden.gif"):
         (documents / name).write_bytes(b"x")
     told = run("index", str(documents), "--to", "i", "-m", be).stderr
-    assert "such files are not read: 2 .docx, 1 .png." in told
+    assert "such files or folders are not read: 2 .docx, 1 .png." in told
+    # Also its own index, when it lies among the documents.
+    (documents / "node_modules").mkdir()
+    run("index", str(documents), "--to", str(documents / "own"), "-m", be)
+    told = run("index", str(documents), "--to", str(documents / "own"), "-m", be).stderr
+    assert "not read: 1 index or Lance table, 1 node_modules folder, 2 .docx, 1 .png." in told
+    shutil.rmtree(documents / "own")
+    (documents / "node_modules").rmdir()
     assert rows(run("index", str(documents), "--to", "i", "--json"))[0]["passed_over"] == {".docx": 2, ".png": 1}
     assert "of a kind that cannot be indexed" in run("index", str(documents / "c.png"), "--to", "i", code=1).stderr
 

@@ -608,7 +608,7 @@ def test_what_a_walk_does_not_meet_is_deleted_only_when_it_is_gone(
     for name in ("a.txt", "b.txt"):
         write(tmp_path / "docs" / name, name)
     update(index, tmp_path / "docs")
-    monkeypatch.setattr(readers, "find", lambda paths: readers.Found((), ()))
+    monkeypatch.setattr(readers, "find", lambda paths, known: readers.Found((), ()))
     unreachable.add(tmp_path / "docs/a.txt")
     done = index.update([tmp_path / "docs"], EMBEDDER, TOKENIZER)
     assert (done.deleted, [failure.source for failure in done.failed]) == (1, [str(tmp_path / "docs/a.txt")])
@@ -872,6 +872,24 @@ def test_fields_that_are_left_out_are_counted(tmp_path: Path, index: Index) -> N
     assert index.update([path], EMBEDDER, TOKENIZER).omitted == {"vector": 3}
     assert index.update([path], EMBEDDER, TOKENIZER).omitted == {}
     assert index.passages(["a"])[0].metadata == {"tags": '["x"]'}
+
+
+def test_rows_of_a_table_that_loses_its_column_of_texts_are_kept(tmp_path: Path, index: Index) -> None:
+    """A .tsv file without one is passed over, and what had been indexed of it went without a word."""
+    docs = tmp_path / "docs"
+    for name in ("rows.tsv", "rows.csv"):
+        write(docs / name, f"id\ttext\n{name}\tThe login fails.\n")
+    assert update(index, docs)[:4] == (2, 0, 0, 0)
+    for name in ("rows.tsv", "rows.csv"):
+        write(docs / name, f"id\tgrade\n{name}\t1\n")
+    write(docs / "grades.tsv", "id\tgrade\n1\t1\n")
+    *counts, failed = update(index, docs)
+    assert counts == [0, 0, 0, 0]
+    assert [("no text column" in reason, "stays in the index" in reason) for reason in failed] == [(True, True)] * 2
+    assert sorted(index.ids()) == ["rows.csv", "rows.tsv"]
+    (docs / "rows.tsv").unlink()
+    assert update(index, docs)[2] == 1, "a file that is gone is a deletion"
+    assert index.ids() == ["rows.csv"]
 
 
 def test_rows_behind_a_quote_that_is_not_closed_are_kept(tmp_path: Path, index: Index) -> None:

@@ -300,6 +300,24 @@ def test_tsv_is_indexed_where_it_names_a_column_of_texts(tmp_path: Path) -> None
             collect(tmp_path / name)
 
 
+def test_folders_of_programs_and_indexes_are_left_out_and_counted(tmp_path: Path) -> None:
+    """A project's own README would stand beside those of all that it installs."""
+    for name in (
+        "a.md", "web/node_modules/left-pad/README.md", "src/node_modules/x.md", "src/__pycache__/notes.txt",
+        ".git/description.txt", "docs.index/passages.lance/data/a.lance", "docs.index/passages.lance/x.txt",
+        "docs.index/writer.lock", "old/writer.lock", "table.lance/_versions/1.manifest", "a.png", "b.png",
+    ):  # fmt: skip
+        write(tmp_path / name, "words")
+    found = find([tmp_path])
+    assert [source.name for source in found.sources] == [f"{tmp_path.name}/a.md"]
+    assert list(found.passed_over.items()) == [
+        ("index or Lance table", 2), ("node_modules folder", 2), ("__pycache__ folder", 1), (".png", 2), (".lock", 1),
+    ]  # fmt: skip
+    # Whoever names such a folder means it; an index has nothing to read in any case.
+    assert [source.name for source in find([tmp_path / "src/node_modules"]).sources] == ["node_modules/x.md"]
+    assert find([tmp_path / "docs.index"]).sources == ()
+
+
 def test_pdf(tmp_path: Path) -> None:
     pytest.importorskip("pypdf", reason="needs the search extra")
     (document,), _ = collect(write(tmp_path / "a.pdf", pdf(["First page.", "", "Third page."])))

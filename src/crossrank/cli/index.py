@@ -283,7 +283,7 @@ def print_summary(folder: Path, passages: int, changes: Changes, seconds: float)
             f"{count:,} {terminal.shown(suffix, 30) or 'without a suffix'}"
             for suffix, count in changes.passed_over.items()
         ]
-        terminal.note(f"Not indexed, because such files are not read: {terminal.list_of(kinds, 5)}.")
+        terminal.note(f"Not indexed, because such files or folders are not read: {terminal.list_of(kinds, 5)}.")
     if changes.omitted:
         fields = [f"{terminal.shown(name, 40)} (of {count:,})" for name, count in changes.omitted.items()]
         terminal.note(

@@ -151,7 +151,7 @@ class Update:
             for path, root in zip(paths, roots, strict=True)
             if not readers.is_gone(path) or not any(readers.within(source, root) for source in self._by_source)
         ]
-        found = readers.find(given)
+        found = readers.find(given, self._by_source.keys())
         self._failed += found.failures
         self._passed_over = found.passed_over
         there = self._meet(found.sources)

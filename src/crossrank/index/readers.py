@@ -7,13 +7,14 @@ import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from crossrank.errors import InputError, ReadError
 from crossrank.index import sevenbit
 from crossrank.index.documents import Document, Failure, Limits, Markup
+from crossrank.index.folders import LOCK, TABLE
 from crossrank.index.headings import front_title
 from crossrank.index.html import declared_encoding, decoded
 from crossrank.index.html import to_text as html_to_text
@@ -30,6 +31,10 @@ MARKUP: dict[str, Markup] = {
 SUFFIXES = (*MARKUP, ".pdf", *ROW_SUFFIXES)
 TSV_WITHOUT_TEXT = ".tsv without a text column"
 """What a walk passes over and why: judgments, runs and tables of numbers are kept in .tsv files, too."""
+LEFT_OUT = ("node_modules", "__pycache__")
+"""Folders that programs fill: their README files and licences would be found before what people wrote."""
+AN_INDEX = "index or Lance table"
+_LANCE = Path(TABLE).suffix
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,8 @@ class Found:
         sources: what can be read.
         failures: what could not be reached.
         passed_over: how many files there are of kinds that are not read, by suffix ("" for names without one), the most
-            frequent first; `TSV_WITHOUT_TEXT` is a kind. Hidden ones and those below hidden folders are not counted.
+            frequent first; `TSV_WITHOUT_TEXT` is a kind. Before them folders that are not walked: `AN_INDEX`, and those
+            of `LEFT_OUT` as in "node_modules folder". Hidden ones and those below hidden folders are not counted.
     """
 
     sources: tuple[Source, ...]
@@ -147,7 +153,7 @@ def check(paths: Sequence[str | Path]) -> None:
             raise InputError(f"{given} is of a kind that cannot be indexed; these can: {', '.join(SUFFIXES)}")
 
 
-def find(paths: Sequence[str | Path]) -> Found:
+def find(paths: Sequence[str | Path], known: Container[str] = ()) -> Found:
     """The files below `paths` that can be read.
 
     Folders are walked to the bottom. Hidden files and folders (whose names begin with a dot) are passed over, and files
@@ -155,6 +161,14 @@ def find(paths: Sequence[str | Path]) -> Found:
     A folder in the BEIR layout (`corpus.jsonl` beside `queries.jsonl`, also `.gz` or `.tsv`) gives its corpus, not its
     queries; and its judgments, as every .tsv file whose first line names no column of texts, are counted as of another
     kind. Given by its own path, such a file is a failure.
+
+    What lies in a folder of `LEFT_OUT`, or in the table of an index, is nobody's document: these folders are passed
+    over and counted. Given by its own path, a folder of `LEFT_OUT` is walked.
+
+    Args:
+        paths: files and folders.
+        known: files that were read before, as `written`: such a .tsv file without a column of texts is a source, so
+            that reading it fails and its documents stay.
 
     Raises:
         InputError: as `check`.
@@ -171,10 +185,12 @@ def find(paths: Sequence[str | Path]) -> Found:
         elif path.is_dir():
             # A folder that was walked as a part of another has nothing new.
             if _is_new(path, seen, failures):
-                _walk(path, seen, sources, failures, others)
+                _walk(path, seen, sources, failures, others, known)
         elif _is_new(path, seen, failures):
             sources.append(Source(path, written(path.name)))
-    return Found(tuple(sources), tuple(failures), dict(sorted(others.items(), key=lambda kind: (-kind[1], kind[0]))))
+    # A folder is one thing and much that is left out, so it comes before suffixes.
+    order = sorted(others.items(), key=lambda kind: (kind[0][:1] in ("", "."), -kind[1], kind[0]))
+    return Found(tuple(sources), tuple(failures), dict(order))
 
 
 def _walk(
@@ -183,12 +199,15 @@ def _walk(
     sources: list[Source],
     failures: list[Failure],
     others: Counter[str],
+    known: Container[str],
 ) -> None:
     def report(error: OSError) -> None:
         failures.append(Failure(written(error.filename), f"cannot be entered: {error.strerror}"))
 
     base = root.name or root.anchor
     for folder, subfolders, files in os.walk(root, onerror=report, followlinks=True):
+        files, kinds = _without_foreign(subfolders, files)
+        others.update(kinds)
         subfolders[:] = sorted(
             name for name in subfolders if not name.startswith(".") and _is_new(Path(folder, name), seen, failures)
         )
@@ -199,10 +218,18 @@ def _walk(
                 continue
             if suffix_of(path) not in SUFFIXES:
                 others[written(suffix_of(path))] += 1
-            elif suffix_of(path) == ".tsv" and not has_texts(path):
+            elif suffix_of(path) == ".tsv" and written(path) not in known and not has_texts(path):
                 others[TSV_WITHOUT_TEXT] += 1
             elif _is_new(path, seen, failures):
                 sources.append(Source(path, written((Path(base) / path.relative_to(root)).as_posix())))
+
+
+def _without_foreign(subfolders: list[str], files: list[str]) -> tuple[list[str], list[str]]:
+    """Take out the subfolders that are not walked; the files without those of an index, and the kinds of what went."""
+    indexes = [name for name in subfolders if name.endswith(_LANCE)]
+    kinds = [AN_INDEX for _ in indexes] + [f"{name} folder" for name in subfolders if name in LEFT_OUT]
+    subfolders[:] = [name for name in subfolders if name not in LEFT_OUT and not name.endswith(_LANCE)]
+    return [name for name in files if name != LOCK or TABLE not in indexes], kinds
 
 
 def _of_beir(name: str) -> set[str]:
