@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossrank.errors import InputError, ReadError
+from crossrank.index import sevenbit
 from crossrank.index.documents import Document, Failure, Limits, plain_metadata
 from crossrank.index.headings import sections
 from crossrank.index.html import to_text
@@ -265,6 +267,22 @@ def test_letters_that_only_windows_has_in_iso_2022_jp(tmp_path: Path) -> None:
     assert collect(write(tmp_path / "a.txt", raw))[0][0].text == "日本①ｱ end"
 
 
+@pytest.mark.parametrize("unit", ["\x1b(I!", "\x1b$B!!", "\x1b$B!!\x1b(B", "\x1b$B!!\n", "\x1b(B"])
+def test_letters_that_only_windows_has_take_linear_time_and_memory(unit: str) -> None:
+    raw = unit.encode() * (2**21 // len(unit)) + b"\x1b$B-!"
+    began = time.process_time()
+    tracemalloc.start()
+    try:
+        text = sevenbit.decoded(raw)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert text is not None
+    assert text.endswith("①")
+    assert most < 12 * 2**20
+    assert time.process_time() - began < 5
+
+
 def test_what_is_no_seven_bit_encoding_is_left_alone(tmp_path: Path) -> None:
     colours = "\x1b[31mred\x1b[0m \x1b(B\x1b(0"
     assert collect(write(tmp_path / "log.txt", colours.encode()))[0][0].text == colours
@@ -316,6 +334,104 @@ def test_folders_of_programs_and_indexes_are_left_out_and_counted(tmp_path: Path
     # Whoever names such a folder means it; an index has nothing to read in any case.
     assert [source.name for source in find([tmp_path / "src/node_modules"]).sources] == ["node_modules/x.md"]
     assert find([tmp_path / "docs.index"]).sources == ()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "id\ttext\n1\tGrüße\n".encode("utf-16"),
+        "id\ttext\n1\tGrüße\n".encode("utf-16-le"),
+        "id\tgröße\n1\tx\n".encode("latin-1"),
+        "id\t本文\n1\tx\n".encode("iso2022_jp"),
+        "".join(f"column{number}\t" for number in range(20_000)) + "text\n1\n",
+        "".join(f"column{number}\t" for number in range(200_000)) + "text\n1\n",
+        "id\ttext\r1\ttea\r",
+        "id\rof it\ttext\n1\ttea\n",
+        'id\t"text\n1\ttea\n',
+        '"id\nof it"\ttext\n1\ttea\n',
+        'id\t"title\tnotes\n1\t2"\n',
+    ],
+)
+def test_a_tsv_whose_columns_are_uncertain_is_not_passed_over(tmp_path: Path, content: str | bytes) -> None:
+    """What is passed over leaves an index, so it must be sure that nothing is there to read."""
+    write(tmp_path / "a.tsv", content)
+    assert ([len(found := find([tmp_path]).sources), found[0].path.name], find([tmp_path]).passed_over) == (
+        [1, "a.tsv"],
+        {},
+    )
+
+
+def test_a_tsv_is_opened_once_and_only_where_it_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody writes into the pipe, so whoever opens it waits for ever."""
+    judged = write(tmp_path / "a/judged.tsv", "q\td\t1\n")
+    os.mkfifo(tmp_path / "a/pipe.tsv")
+    (tmp_path / "a/device.tsv").symlink_to("/dev/zero")
+    (tmp_path / "a/same.tsv").symlink_to(judged)
+    opened: list[Path] = []
+    monkeypatch.setattr("crossrank.index.readers.has_texts", lambda path: opened.append(path) or False)
+    found = find([tmp_path / "a", tmp_path])
+    assert (opened, found.passed_over) == ([judged], {".tsv without a text column": 1})
+    assert [source.path for source in find([tmp_path, judged, judged]).sources] == [judged], "it was named"
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_a_table_in_iso_2022_is_refused(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    separator = "," if name == "a.csv" else "\t"
+    raw = f"id,text\n1,{'x' * 90}日本の猫\n".replace(",", separator).encode("iso2022_jp")
+    path = write(tmp_path / name, raw)
+    for size in (1, 2, 3, 2**20):
+        monkeypatch.setattr("crossrank.index.readers._BYTES_AT_ONCE", size)
+        with pytest.raises(ReadError, match=rf"{name} is written in ISO-2022, as its escape sequences say"):
+            collect(path)
+    (document,), _ = collect(write(path, raw + "ü".encode()))
+    assert "\x1b$B" in document.text, "UTF-8 with an escape sequence is UTF-8"
+
+
+@pytest.mark.parametrize(
+    ("lines", "texts"),
+    [
+        (['"Hello," he said\ta', 'b\t"'], ['"Hello," he said', "b"]),
+        (['"Reset the token\ta', "Bread\tb", 'say "x"\tc'], ['"Reset the token', "Bread", 'say "x"']),
+        (['a\t"open', 'b\tclosed"'], ["a", "b"]),
+        (['"one\ttab"\ta', '"Bo ""B"" Day"\tb'], ["one\ttab", 'Bo "B" Day']),
+        (['"two', "", 'lines"\ta', 'c\t"more', 'lines"', "d\te"], ["two\n\nlines", "c", "d"]),
+        (['"never closed\ta', *["b\tc"] * 9], ['"never closed', *"b" * 9]),
+        (['"a"b"\ta', '""\tb', '""x\tc', '"\td'], ['"a"b"', "", '""x', '"']),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_quotes_of_tsv(tmp_path: Path, lines: list[str], texts: list[str], end: str) -> None:
+    """Corpora in .tsv files know no quotes, and spreadsheets put them around cells that hold tabs or line ends."""
+    documents, failures = collect(write(tmp_path / "a.tsv", end.join(["text\tmore", *lines])))
+    assert ([document.text for document in documents], failures) == ([text.replace("\n", end) for text in texts], [])
+
+
+def test_rows_of_tsv(tmp_path: Path) -> None:
+    content = "\ufeff\n id \ttext\tyear\n\n1\t one \t2020\n2\ttoo few\n3\tthree\t007\n"
+    documents, (failure,) = collect(write(tmp_path / "a.tsv", content))
+    assert [(found.id, found.text, found.metadata, found.row) for found in documents] == [
+        ("1", "one", {"year": 2020}, "row 1"),
+        ("3", "three", {"year": "007"}, "row 3"),
+    ]
+    assert failure == Failure(f"{tmp_path}/a.tsv, row 2", "has 2 cells, but the header names 3 columns")
+    for bad, cure in (
+        ("\n\n", "nothing to index"),
+        ("a\tb\n1\t2\n", "name it one of text"),
+        ("text\ttext\n1\t2\n", "rename one"),
+        (b"text\ncaf\xe9\n", "not UTF-8"),
+        ("id\ttext\n1\tx\n".encode("utf-16-le"), "not UTF-8"),
+        ("text\n" + "x" * 5000 + "\n", "raise Limits.row_bytes"),
+    ):
+        with pytest.raises(ReadError, match=cure):
+            collect(write(tmp_path / "a.tsv", bad), Limits(row_bytes=1000))
+
+
+@pytest.mark.parametrize("row", ['1\t"open "" and\tx', 'b"\t"c\t"d', '"\t"\t"', '"""\tb\tc'])
+def test_quotes_of_tsv_take_linear_time(tmp_path: Path, row: str) -> None:
+    began = time.process_time()
+    documents, _ = collect(write(tmp_path / "a.tsv", "\n".join(["id\ttext\tmore", *[row] * 20_000])))
+    assert len(documents) == 20_000
+    assert time.process_time() - began < 10
 
 
 def test_pdf(tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from crossrank import extras
 from crossrank.errors import ReadError
+from crossrank.index import tsv
 from crossrank.index.documents import Document, Value
 from crossrank.index.rows import ID_FIELDS, TEXT_FIELDS, TITLE_FIELD, Rows
 
@@ -46,8 +47,7 @@ def cell(text: str) -> Value:
 
 
 def read_csv(path: Path, rows: Rows) -> Iterator[Document]:
-    """One document a row. The first line names the columns; commas, semicolons and tabs separate them, in a .tsv
-    file tabs alone.
+    """One document a row. The first line names the columns; commas, semicolons or tabs separate them.
 
     Raises:
         ReadError: not UTF-8, no text column, a row larger than `Limits.row_bytes`, a quote that is not closed, or not a
@@ -58,15 +58,12 @@ def read_csv(path: Path, rows: Rows) -> Iterator[Document]:
     def skip(row: pyarrow.csv.InvalidRow) -> str:
         number = (row.number or 1) - 1
         skipped.add(number)
-        rows.refuse(number, f"has {row.actual_columns} cells, but the header names {row.expected_columns} columns")
+        rows.refuse(number, _uneven(row.actual_columns, row.expected_columns))
         return "skip"
 
     try:
         header, separator = _header(path)
-        names = [_bare(name) for name in header]
-        # "id, text": then the spaces behind the commas are no part of the values either.
-        spaced = names != header
-        _check_text_column(names, path)
+        columns = _Columns(header, path)
         with path.open("rb") as file:
             reader = pyarrow.csv.open_csv(
                 file,
@@ -79,24 +76,66 @@ def read_csv(path: Path, rows: Rows) -> Iterator[Document]:
                     column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False
                 ),
             )
-            text_columns = {*TEXT_FIELDS, *ID_FIELDS, TITLE_FIELD}
             number = 0
             for batch in reader:
                 for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     number += 1
                     while number in skipped:
                         number += 1
-                    cells = [_bare(value) for value in values] if spaced else values
-                    row = {
-                        name: value if name.lower() in text_columns else cell(value)
-                        for name, value in zip(names, cells, strict=True)
-                    }
-                    document = rows.document(row, number)
+                    document = rows.document(columns.row(values), number)
                     if document is not None:
                         yield document
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ReadError(_csv_cure(path, error, rows.limits.row_bytes)) from error
     rows.close()
+
+
+def read_tsv(path: Path, rows: Rows) -> Iterator[Document]:
+    """One document a row. The first line names the columns; tabs separate them, and `tsv.records` says what quotes do.
+
+    Raises:
+        ReadError: not UTF-8, no text column, or a row larger than `Limits.row_bytes`.
+    """
+    limit = rows.limits.row_bytes
+    try:
+        with tsv.opened(path) as file:
+            held = tsv.records(tsv.whole_lines(file, path, limit), limit)
+            _, header = next(held, (0, []))
+            if not header:
+                raise ReadError(f"{path} is empty: nothing to index")
+            if any("\0" in name for name in header):
+                raise ReadError(f"{path} is not UTF-8: save it as UTF-8 (`iconv -f ENCODING -t UTF-8`)")
+            columns = _Columns(header, path)
+            for number, (_, cells) in enumerate(held, start=1):
+                if len(cells) != len(header):
+                    rows.refuse(number, _uneven(len(cells), len(header)))
+                elif document := rows.document(columns.row(cells), number):
+                    yield document
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReadError(_csv_cure(path, error, limit)) from error
+    rows.close()
+
+
+def _uneven(cells: int | None, columns: int | None) -> str:
+    return f"has {cells} cells, but the header names {columns} columns"
+
+
+class _Columns:
+    """The columns of a table by the names in its first line, which are refused when none holds texts."""
+
+    def __init__(self, header: Sequence[str], path: Path) -> None:
+        self.names = [_bare(name) for name in header]
+        # "id, text": then the spaces behind the commas are no part of the values either.
+        self._spaced = self.names != list(header)
+        _check_text_column(self.names, path)
+        self._texts = {name for name in self.names if name.lower() in (*TEXT_FIELDS, *ID_FIELDS, TITLE_FIELD)}
+
+    def row(self, values: Sequence[str]) -> dict[str, Value]:
+        """A row by the names of its columns; what is neither text nor id as a value that filters compare."""
+        cells = [_bare(value) for value in values] if self._spaced else values
+        return {
+            name: value if name in self._texts else cell(value) for name, value in zip(self.names, cells, strict=True)
+        }
 
 
 def _bare(value: str) -> str:
@@ -191,7 +230,7 @@ def _header(path: Path) -> tuple[list[str], str]:
             if raw.strip() and (raw.count(b'"') % 2 == 0 or len(raw) >= _HEADER_BYTES):
                 break
     first = raw.lstrip(b"\r\n").decode()
-    separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
+    separator = tsv.separator(path, first)
     if not first.strip():
         raise ReadError(f"{path} is empty: nothing to index")
     _check_quotes(path, separator)

@@ -29,6 +29,7 @@ MARKUP: dict[str, Markup] = {
     **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
 }
 SUFFIXES = (*MARKUP, ".pdf", *ROW_SUFFIXES)
+_BYTES_AT_ONCE = 2**20
 TSV_WITHOUT_TEXT = ".tsv without a text column"
 """What a walk passes over and why: judgments, runs and tables of numbers are kept in .tsv files, too."""
 LEFT_OUT = ("node_modules", "__pycache__")
@@ -178,6 +179,7 @@ def find(paths: Sequence[str | Path], known: Container[str] = ()) -> Found:
     failures: list[Failure] = []
     others: Counter[str] = Counter()
     seen: set[tuple[int, int]] = set()
+    bare: set[tuple[int, int] | None] = set()
     for given in paths:
         path = Path(os.path.abspath(given))
         if failure := unreachable(path):
@@ -185,8 +187,10 @@ def find(paths: Sequence[str | Path], known: Container[str] = ()) -> Found:
         elif path.is_dir():
             # A folder that was walked as a part of another has nothing new.
             if _is_new(path, seen, failures):
-                _walk(path, seen, sources, failures, others, known)
-        elif _is_new(path, seen, failures):
+                _walk(path, seen, sources, failures, others, known, bare)
+        # What a walk passed over and a path names is to be read, and fails.
+        elif _is_new(path, seen, failures) or identity(path) in bare:
+            bare.discard(identity(path))
             sources.append(Source(path, written(path.name)))
     # A folder is one thing and much that is left out, so it comes before suffixes.
     order = sorted(others.items(), key=lambda kind: (kind[0][:1] in ("", "."), -kind[1], kind[0]))
@@ -200,6 +204,7 @@ def _walk(
     failures: list[Failure],
     others: Counter[str],
     known: Container[str],
+    bare: set[tuple[int, int] | None],
 ) -> None:
     def report(error: OSError) -> None:
         failures.append(Failure(written(error.filename), f"cannot be entered: {error.strerror}"))
@@ -218,10 +223,13 @@ def _walk(
                 continue
             if suffix_of(path) not in SUFFIXES:
                 others[written(suffix_of(path))] += 1
-            elif suffix_of(path) == ".tsv" and written(path) not in known and not has_texts(path):
-                others[TSV_WITHOUT_TEXT] += 1
+            # Only what is new and an ordinary file may be opened: a pipe would never answer.
             elif _is_new(path, seen, failures):
-                sources.append(Source(path, written((Path(base) / path.relative_to(root)).as_posix())))
+                if suffix_of(path) == ".tsv" and written(path) not in known and not has_texts(path):
+                    others[TSV_WITHOUT_TEXT] += 1
+                    bare.add(identity(path))
+                else:
+                    sources.append(Source(path, written((Path(base) / path.relative_to(root)).as_posix())))
 
 
 def _without_foreign(subfolders: list[str], files: list[str]) -> tuple[list[str], list[str]]:
@@ -281,9 +289,10 @@ def read(source: Source | str | Path, limits: Limits | None = None, report: Repo
     if source.has_rows:
         rows = Rows(source.name, written(source.path), limits, report or _raise)
         if suffix in (".csv", ".tsv"):
-            from crossrank.index.arrow import read_csv
+            from crossrank.index.arrow import read_csv, read_tsv
 
-            yield from read_csv(source.path, rows)
+            _check_table(source.path)
+            yield from (read_tsv if suffix == ".tsv" else read_csv)(source.path, rows)
         elif suffix == ".parquet":
             from crossrank.index.arrow import read_parquet
 
@@ -346,13 +355,27 @@ def _decode(raw: bytes, path: Path, page: bool) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def _check_table(path: Path) -> None:
+    """Refuse a table whose bytes are UTF-8 by chance alone: its parser reads nothing else."""
+    try:
+        with path.open("rb") as file:
+            if sevenbit.proven(iter(lambda: file.read(_BYTES_AT_ONCE), b"")):
+                raise ReadError(_seven_bit_cure(path, "with rows that"))
+    except OSError as error:
+        raise ReadError(f"{path} cannot be read: {error.strerror}") from error
+
+
 def _seven_bit(raw: bytes, path: Path, page: bool) -> str | None:
     """The text of bytes that are UTF-8 by chance alone; None when they are not."""
-    proven = sevenbit.proven(raw)
+    proven = sevenbit.proven([raw])
     text = sevenbit.decoded(raw, declared_encoding(raw) if page else None)
     if proven and text is None:
-        raise ReadError(
-            f"{path} is written in ISO-2022, as its escape sequences say, with letters that are not read here: save it "
-            "as UTF-8 (`iconv -f ENCODING -t UTF-8`)"
-        )
+        raise ReadError(_seven_bit_cure(path, "with letters that"))
     return text
+
+
+def _seven_bit_cure(path: Path, what: str) -> str:
+    return (
+        f"{path} is written in ISO-2022, as its escape sequences say, {what} are not read here: save it as UTF-8 "
+        "(`iconv -f ENCODING -t UTF-8`)"
+    )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from crossrank.errors import InputError, ReadError
+from crossrank.index import tsv
 from crossrank.index.documents import Document, Failure, Limits, left_out, plain_metadata
 from crossrank.unicode import valid_text
 
@@ -151,14 +152,22 @@ def count_lines(path: Path) -> int:
 
 
 def has_texts(path: Path) -> bool:
-    """Whether the first line of a .tsv file names a column of texts. True also where nobody can tell: reading will."""
+    """Whether a .tsv file names a column of texts, as its reader understands it.
+
+    True also where that is uncertain, so that reading it says what is wrong: bytes that are not UTF-8, names of another
+    encoding, a quote that nobody closed, or more than one way to see where the first line ends.
+    """
     try:
-        with path.open("rb") as file:
-            first = next((line for line in iter(lambda: file.readline(2**16), b"") if line.strip()), b"")
-    except OSError:
+        with tsv.opened(path) as file:
+            names = tsv.header(file, path)
+            ends = file.newlines
+    except (OSError, UnicodeDecodeError, ReadError):
         return True
-    names = first.decode("utf-8-sig", "replace").split("\t")
-    return not {name.strip().strip('"').strip().lower() for name in names}.isdisjoint(TEXT_FIELDS)
+    together = "\t".join(names)
+    odd = together.count('"') % 2 == 1 or any(letter in together for letter in "\0\x1b\r\n")
+    if odd or "\r" in (ends if isinstance(ends, tuple) else [ends]):
+        return True
+    return not {name.strip().lower() for name in names}.isdisjoint(TEXT_FIELDS)
 
 
 def _open(path: Path) -> BufferedReader:
