@@ -200,6 +200,20 @@ def test_rerank_reads_tables_as_rows_and_not_their_headers(ce: str) -> None:
     assert [row["id"] for row in rows(run("rerank", "tea", "a.csv", "-m", ce, "--json"))] == ["a.csv:4"]
 
 
+@pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz"])
+def test_rerank_reads_tsv_as_an_index_does(ce: str, name: str) -> None:
+    """More commas than tabs stand in the first line, and a cell that begins with a quote is not quoted for that."""
+    table = '\nid\tname, first, last\ttext\n1\tx\t"Tea," he said.\n\ty\t"Bread\tand ""jam""."\n'
+    with gzip.open(name, "wt") if name.endswith(".gz") else open(name, "w") as file:
+        file.write(table)
+    found = sorted(rows(run("rerank", "tea", name, "-m", ce, "--json")), key=itemgetter("position"))
+    assert [(row["id"], row["text"]) for row in found] == [
+        ("1", '"Tea," he said.'),
+        (f"{name}:4", 'Bread\tand "jam".'),
+    ]
+    assert len(rows(run("rerank", "tea", name, "--input", "lines", "-m", ce, "--json"))) == 4
+
+
 def test_rerank_reads_no_title_and_no_id_from_a_column_without_a_name(ce: str) -> None:
     Path("a.csv").write_text(",text\n7,Tea.\n", encoding="utf-8")  # As df.to_csv() of pandas writes.
     (row,) = rows(run("rerank", "tea", "a.csv", "-m", ce, "--json"))

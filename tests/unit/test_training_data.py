@@ -115,6 +115,16 @@ def test_names_and_separators_of_columns(tmp_path: Path, heading: str) -> None:
     assert (found.scale, found.rows) == ("labels", (Judged("q", "d", 1.0), Judged("q", "e", 0.0)))
 
 
+def test_tsv_is_read_as_an_index_reads_it(tmp_path: Path) -> None:
+    rows = ['"Tea," he said\td, e, f\t1', "", 'q\t"two\nlines"\t0', '"q\td\t0']
+    (tmp_path / "a.TSV").write_text("\n".join(["query\tdocument\tlabel", *rows]), encoding="utf-8")
+    assert reading.read(tmp_path / "a.TSV").rows == (
+        Judged('"Tea," he said', "d, e, f", 1.0),
+        Judged("q", "two\nlines", 0.0),
+        Judged('"q', "d", 0.0),
+    )
+
+
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "A.JSONL.GZ"])
 def test_packed_rows(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(gzip.compress(b'{"query": "q", "document": "d", "label": 1}\n'))

@@ -63,7 +63,7 @@ Examples:
 @options.cache
 @click.option(
     "--input", "layout", type=click.Choice(["lines", "jsonl", "csv"]),
-    help="What the rows are.  [default: jsonl for *.jsonl and *.ndjson, csv for *.csv, lines for others and stdin]",
+    help="What the rows are.  [default: jsonl for *.jsonl, *.ndjson, csv for *.csv, *.tsv, lines for others, stdin]",
 )  # fmt: skip
 @click.option("--encoding", default="utf-8", show_default=True, help="Encoding of the passages.")
 @click.option(
@@ -109,8 +109,8 @@ def command(
     """Print passages in the order in which they answer QUERY, the best first.
 
     FILES hold one passage a line; *.jsonl hold one object a row: {"text": ..., "title": ..., "id": ...}, of which only
-    the text is needed, and *.csv name these columns in their first line. The text may also be called content, contents,
-    body or passage. Without FILES, or for -, passages are read from stdin. *.gz are decompressed.
+    the text is needed; *.csv and *.tsv name these columns in their first line. The text may also be called content,
+    contents, body or passage. Without FILES, or for -, passages are read from stdin. *.gz are decompressed.
 
     With --threshold nothing is printed when no passage is so probable, and stderr says so. It needs a model that gives
     probabilities.

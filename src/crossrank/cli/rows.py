@@ -19,12 +19,13 @@ import click
 
 from crossrank.cli import terminal
 from crossrank.errors import ReadError
+from crossrank.index import tsv
 from crossrank.index.rows import ID_FIELDS, TEXT_FIELDS, TITLE_FIELD, filled, keys_of
 from crossrank.types import Passage, check_query
 from crossrank.unicode import valid_text
 
 Layout = Literal["lines", "jsonl", "csv"]
-_LAYOUTS: dict[str, Layout] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+_LAYOUTS: dict[str, Layout] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
 
 # One passage is a paragraph, at most a long article. A longer line is a file without line ends, read by mistake; the
 # limit keeps it out of memory. 16 MiB is more text than any model reads of one passage.
@@ -231,23 +232,33 @@ def _table(found: Iterable[str], name: str, fields: bool) -> Iterator[Row]:
     above, first = next(((n, line) for n, line in enumerate(texts) if line.strip()), (0, ""))
     if not first:
         return
-    cells = csv.reader(_ended(first, texts), delimiter=max(",;\t", key=first.count), strict=True)
     header: list[str] = []
+    for number, row in _cells(_ended(first, texts), name, tsv.separator(name, first), above):
+        where = f"{name}:{number}"
+        if not header:
+            header = row
+            _check_header(header, name)
+        elif len(row) == len(header):
+            yield _row(dict(zip(header, row, strict=True)), where, name, fields)
+        elif row:
+            raise ReadError(
+                f"{where} has {terminal.count(len(row), 'cell')}, but the first line names "
+                f"{terminal.count(len(header), 'column')}: put quotes around "
+                "cells that hold a separator, or add --input lines"
+            )
+
+
+def _cells(lines: Iterator[str], name: str, separator: str, above: int) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a table, each with the number of its first line in a file that has so many lines above it."""
+    if tsv.is_tsv(name):
+        yield from ((above + number, row) for number, row in tsv.records(lines, MOST_BYTES))
+        return
+    cells = csv.reader(lines, delimiter=separator, strict=True)
     end = above
     try:
         for row in cells:
-            where, end = f"{name}:{end + 1}", above + cells.line_num
-            if not header:
-                header = row
-                _check_header(header, name)
-            elif len(row) == len(header):
-                yield _row(dict(zip(header, row, strict=True)), where, name, fields)
-            elif row:
-                raise ReadError(
-                    f"{where} has {terminal.count(len(row), 'cell')}, but the first line names "
-                    f"{terminal.count(len(header), 'column')}: put quotes around "
-                    "cells that hold a separator, or add --input lines"
-                )
+            begin, end = end + 1, above + cells.line_num
+            yield begin, row
     except csv.Error as error:
         raise ReadError(
             f"{name}:{end + 1} is not a row of a table ({error}): check separators and quotes, or add --input lines"

@@ -15,6 +15,7 @@ from crossrank.evaluation import read_set
 from crossrank.evaluation.beir import objects
 from crossrank.evaluation.files import LINE_BYTES, lines
 from crossrank.evaluation.trec import HIGHEST_GRADE
+from crossrank.index import tsv
 from crossrank.training.judgments import Judged, Judgments, Scale
 
 # Names of columns, in any case. Of several that a row holds, the first counts.
@@ -63,7 +64,7 @@ def read(path: str | Path, *, split: str = "train", clicks: bool = False) -> Jud
     if kind in ("jsonl", "ndjson"):
         found = _made(path, list(_jsonl(path)), clicks)
     elif kind in ("csv", "tsv"):
-        found = _made(path, list(_csv(path, "\t" if kind == "tsv" else None)), clicks)
+        found = _made(path, list(_csv(path)), clicks)
     else:
         raise ReadError(f"{path}: judgments are read from .jsonl, .csv or .tsv files or a BEIR folder, not .{kind}")
     return _clicked(found, clicks)
@@ -133,28 +134,37 @@ def _jsonl(path: Path) -> Iterator[_Row]:
         yield where, _folded(where, row.items())
 
 
-def _csv(path: Path, delimiter: str | None) -> Iterator[_Row]:
-    """Rows of a table, after one with the names of its columns; what separates them is told as `rerank` tells it."""
+def _csv(path: Path) -> Iterator[_Row]:
+    """Rows of a table, after one with the names of its columns; what separates them is told as an index tells it."""
     held: list[str] = []
     for number, line in lines(path):
         # `lines` leaves out blank ones, which are text between quotes.
         held += [""] * (number - len(held) - 1)
         held.append(line)
     first = next(filter(None, held), "")
-    csv.field_size_limit(max(csv.field_size_limit(), LINE_BYTES))  # the module's own limit is 128 KiB
-    text = io.StringIO("\n".join(held), newline="")
-    cells = csv.reader(text, delimiter=delimiter or max(",;\t", key=first.count), strict=True)
     header: list[str] = []
+    for number, row in _cells(path, held, tsv.separator(path, first)):
+        where = f"{path}, line {number}"
+        if not header:
+            header = row
+        elif len(row) > len(header):
+            raise ReadError(f"{where}: more fields than the heading has; put texts with commas between quotes")
+        elif row:
+            yield where, _folded(where, zip(header, row, strict=False))
+
+
+def _cells(path: Path, held: Sequence[str], separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a table, each with the number of its first line."""
+    if tsv.is_tsv(path):
+        yield from tsv.records((line + "\n" for line in held), LINE_BYTES)
+        return
+    csv.field_size_limit(max(csv.field_size_limit(), LINE_BYTES))  # the module's own limit is 128 KiB
+    cells = csv.reader(io.StringIO("\n".join(held), newline=""), delimiter=separator, strict=True)
     end = 0
     try:
         for row in cells:
-            where, end = f"{path}, line {end + 1}", cells.line_num
-            if not header:
-                header = row
-            elif len(row) > len(header):
-                raise ReadError(f"{where}: more fields than the heading has; put texts with commas between quotes")
-            elif row:
-                yield where, _folded(where, zip(header, row, strict=False))
+            begin, end = end + 1, cells.line_num
+            yield begin, row
     except csv.Error as error:
         raise ReadError(
             f"{path}, line {end + 1}: not CSV ({error}). Put texts that hold commas or line ends between quotes"
