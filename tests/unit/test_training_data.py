@@ -557,12 +557,6 @@ def test_orders_with_ties_agree_with_themselves() -> None:
 
 
 @pytest.mark.skipif(not extras.available("bm25s"), reason="needs the extra train")
-def test_models_agree_on_documents_without_a_score() -> None:
-    blank = np.float32([1, -np.inf, -np.inf])
-    assert measuring.agreement([blank], [blank]) == pytest.approx(2 / 3)
-    assert measuring.agreement([blank], [np.float32([3, 2, 1])]) == pytest.approx(2 / 3)
-
-
 def test_words_find_nothing_for_unknown_words_and_no_texts() -> None:
     from crossrank.training.words import Words
 
