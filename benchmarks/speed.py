@@ -188,7 +188,7 @@ def one(
         raise LookupError(worker.ready["missing"])
     stack.callback(worker.close)
     found = kendall(work["expected"], worker.ask({"scores": "check"})["scores"])
-    if found < AGREEMENT:
+    if not found >= AGREEMENT:  # NaN, too
         raise LookupError(f"it orders only {found:.3f} of the passages as the reference backend does")
     print(f"ready: {name}: {worker.ready['about']}", file=sys.stderr)
     return Run(worker, worker.ready, found)

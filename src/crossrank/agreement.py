@@ -43,7 +43,7 @@ def kendall(first: ArrayLike, second: ArrayLike) -> float:
 
     Source: M. Kendall 1945, "The treatment of ties in ranking problems". Where both tie everything, which the formula
     leaves open, the orders are equal: 1. Where only one does, it says nothing of the other's: 0. Of more than `MOST`
-    judgments a sample is compared (seed 0).
+    judgments a sample is compared (seed 0). NaN has no place in an order: where any is, tau is NaN.
 
     Args:
         first: scores or grades, shape (n,); infinite ones are like any other.
@@ -56,6 +56,8 @@ def kendall(first: ArrayLike, second: ArrayLike) -> float:
     (1.0, -1.0, 0.0)
     """
     a, b = _both(first, second)
+    if np.isnan(a).any() or np.isnan(b).any():
+        return math.nan
     if len(a) > MOST:
         drawn = np.random.default_rng(0).permutation(len(a))[:MOST]
         a, b = a[drawn], b[drawn]

@@ -67,3 +67,13 @@ def test_judges_judged_the_same() -> None:
     for first, second in (([1], [1, 2]), ([], []), ([[1, 2]], [[1, 2]])):
         with pytest.raises(InputError):
             kendall(first, second)
+
+
+@pytest.mark.parametrize("count", [2, 100, 2 * MOST])
+def test_tau_of_what_is_no_number_is_none(count: int) -> None:
+    """It was taken for a tie, so that a model that gives NaN agreed to 0.98 and was taken for right."""
+    a = np.arange(float(count))
+    b = a.copy()
+    b[count // 2] = np.nan
+    assert np.isnan([kendall(a, b), kendall(b, a), kendall(b, b)]).all()
+    assert not kendall(a, b) >= -1
