@@ -11,6 +11,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,9 @@ def test_search_says_how_probable_and_takes_a_threshold(folder: Path, cross_enco
     assert call(server, "search", query=query, threshold=None).structured_content["result"] == found
     assert "no threshold of its own" in call(server, "search", query=query, threshold="model").content[0].text
     assert call(server, "search", query=query, threshold=2).is_error
+    switched = call(server, "search", query=query, threshold=True)
+    assert switched.is_error, "it was taken for 1.0"
+    assert "from 0 to 1 or 'model', not true or false" in switched.content[0].text
     plain = build(None, crossrank.open_pipeline(folder, cross_encoder_folder, backend="fake"))
     assert [one["probability"] for one in call(plain, "search", query=query).structured_content["result"]] == [None] * 2
     refused = call(plain, "search", query=query, threshold=0.5)
@@ -120,6 +124,32 @@ def test_search_says_how_probable_and_takes_a_threshold(folder: Path, cross_enco
             return dict(tool.input_schema["properties"])
 
     assert "'model' takes the model's own" in asyncio.run(listed())["threshold"]["description"]
+
+
+def test_a_threshold_on_what_was_not_read_is_refused(
+    folder: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list was empty, which tells an agent that nothing in the documents answers."""
+    scorer = crossrank.load(cross_encoder_folder, backend="fake", calibration={"slope": 1.0, "intercept": 0.0})
+    query = "what is the cat?"
+    pipeline = crossrank.open_pipeline(folder, scorer)
+    deep = build(None, replace(pipeline, stages=tuple(replace(stage, depth=1) for stage in pipeline.stages)))
+    refused = call(deep, "search", query=query, threshold=0.0)
+    assert refused.is_error
+    assert "did not read them all" in refused.content[0].text
+    assert "k of at most 1" in refused.content[0].text
+    assert len(call(deep, "search", query=query, k=1, threshold=0.0).structured_content["result"]) == 1
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("broken")
+
+    keeps = build(None, crossrank.open_pipeline(folder, scorer, on_error="keep"))
+    assert len(call(keeps, "search", query=query, threshold=0.0).structured_content["result"]) == 2
+    monkeypatch.setattr(type(scorer.backend), "forward", broken)
+    assert len(call(keeps, "search", query=query).structured_content["result"]) == 2
+    refused = call(keeps, "search", query=query, threshold=0.0)
+    assert (refused.is_error, "the model failed" in refused.content[0].text) == (True, True)
+    assert "broken" in refused.content[0].text
 
 
 def test_search_goes_on_when_the_index_is_updated(

@@ -39,7 +39,7 @@ from mcp.types import (  # noqa: E402
     JSONRPCResponse,
     jsonrpc_message_adapter,
 )
-from pydantic import Field, ValidationError  # noqa: E402
+from pydantic import BeforeValidator, Field, ValidationError  # noqa: E402
 
 MOST_DOCUMENTS, MOST_CHARACTERS = 1_000, 4_000_000
 """What one `rerank` may bring: an agent waits for the answer."""
@@ -52,12 +52,21 @@ _STOP: ContextVar[threading.Event] = ContextVar("_STOP")
 
 Query = Annotated[str, Field(description="A question or key words, in plain language.")]
 Wanted = Annotated[int, Field(ge=1, le=100, description="How many to return.")]
+
+
+def _no_switch(value: Any) -> Any:
+    """Whoever says `true` means "with a threshold", and not one of 1.0, which nothing reaches."""
+    if isinstance(value, bool):
+        raise ValueError("a threshold is a probability from 0 to 1 or 'model', not true or false")
+    return value
+
+
 Threshold = Annotated[
-    Annotated[float, Field(ge=0, le=1)] | Literal["model"] | None,
+    Annotated[float, Field(ge=0, le=1), BeforeValidator(_no_switch)] | Literal["model"] | None,
     Field(
         description="Of the k passages return only those with at least this probability to be relevant; 'model' takes "
-        "the model's own choice. One whose probability is null is left out. An empty list then means that nothing "
-        "found is likely to answer. Null returns all."
+        "the model's own choice. An empty list then means that nothing found is likely to answer. That the model "
+        "could not read them all is an error. Null returns all."
     ),
 ]
 
@@ -262,8 +271,8 @@ def build(
             limit = _limit(pipeline, threshold)
             refresh()
             answer = pipeline.search(query, k)
-        hits = _hits(pipeline, answer)
-        return [hit for hit in hits if limit is None or (hit.probability is not None and hit.probability >= limit)]
+            hits = _hits(pipeline, answer)
+            return hits if limit is None else _probable(answer, hits, limit)
 
     def rerank(query: Query, documents: list[str], k: Wanted = 10) -> list[Place]:
         assert scorer is not None
@@ -294,6 +303,20 @@ def _limit(pipeline: Pipeline, threshold: float | Literal["model"] | None) -> fl
     if not isinstance(scorer, CrossEncoder) or not scorer.calibrated:
         raise InputError("the model of this search gives no probabilities, so there is no threshold; leave it out")
     return threshold_of(scorer, threshold)
+
+
+def _probable(answer: Answer, hits: list[Hit], limit: float) -> list[Hit]:
+    """Those that are so probable. An empty list says that nothing answers, so all must have been read for it."""
+    unread = sum(hit.probability is None for hit in hits)
+    if answer.failed or unread:
+        wrong = f"the model failed ({', '.join(answer.failed)})" if answer.failed else "the model did not read them all"
+        cure = f"ask for k of at most {len(hits) - unread}, " if 0 < unread < len(hits) and not answer.failed else ""
+        why = f" ({'; '.join(answer.notes)})" if answer.notes else ""
+        raise InputError(
+            f"how probable the passages are is not known, because {wrong}{why}: {cure}search again, or leave the "
+            "threshold out"
+        )
+    return [hit for hit in hits if hit.probability is not None and hit.probability >= limit]
 
 
 def _hits(pipeline: Pipeline, answer: Answer) -> list[Hit]:
