@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 UNFINISHED = ".part"
 """How the name of a file ends that is being written, or that a process left which was killed meanwhile."""
+
+_OURS = ".crossrank-"
+"""How it begins. The name is as long for every target: one of 255 bytes has no room for more beside it."""
+_ABANDONED = 86_400.0
+"""Seconds since anything was written to a file after which nobody goes on with it, unless its process still runs."""
+_UNABLE = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""What file systems say that cannot put a file on the disk when they are told to."""
+_tidied: set[Path] = set()
+"""Folders in which this process has looked for leftovers: one may hold a hundred thousand files, each made here."""
 
 
 @contextmanager
@@ -18,11 +30,15 @@ def whole(path: Path) -> Iterator[Path]:
 
     So whoever reads `path` finds what was there before or all of the new file, whatever dies meanwhile: the file is on
     the disk before it gets its name, and the name before this returns, where the system can promise that. After an
-    exception nothing is left. No two writers ever share a name, so that the last to finish has the file. A link at
-    `path` is replaced, and not what it points to.
+    exception nothing is left. No two writers ever share a name, so that the last to finish has the file. A file that
+    is replaced hands on its permissions, and nobody else can read the new one before; the block finds it there, empty.
+    A link at `path` is replaced, and not what it points to.
+
+    A process that is killed leaves what it wrote. The first `whole` of a process in the same folder removes what has
+    lain there for a day, unless the process that wrote it still runs.
 
     Raises:
-        OSError: the block wrote no file, or `path` cannot be replaced.
+        OSError: the block wrote no file where none was before, or `path` cannot be replaced.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -31,11 +47,17 @@ def whole(path: Path) -> Iterator[Path]:
     ...     [(file.name, file.read_text()) for file in Path(folder).iterdir()]
     [('note.txt', 'Cats purr.')]
     """
+    mode = _permissions(path)
+    _tidy(path.parent)
     part = _beside(path)
     try:
+        if mode is not None:
+            part.touch(0o600, exist_ok=False)
         yield part
         with part.open("rb+") as stream:
-            os.fsync(stream.fileno())
+            _to_disk(stream.fileno())
+        if mode is not None:
+            part.chmod(mode)
         os.replace(part, path)
     except BaseException:
         with suppress(OSError):
@@ -55,10 +77,57 @@ def check(path: Path) -> None:
     Raises:
         OSError: it cannot.
     """
+    if path.is_dir() and not path.is_symlink():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    _permissions(path)
     part = _beside(path)
     part.touch(exist_ok=False)
     part.unlink()
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    return path.parent / f"{_OURS}{os.getpid()}-{secrets.token_hex(4)}{UNFINISHED}"
+
+
+def _permissions(path: Path) -> int | None:
+    """Those of a file that is there, None where there is none; a name that is too long is found before the work."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    return stat.S_IMODE(found.st_mode) & 0o777 if stat.S_ISREG(found.st_mode) else None
+
+
+def _to_disk(number: int) -> None:
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in _UNABLE:
+            raise
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what killed processes left. The age decides, because a process may be of another machine or container."""
+    with suppress(OSError):
+        folder = folder.resolve()
+        if folder in _tidied:
+            return
+        _tidied.add(folder)
+        before = time.time() - _ABANDONED
+        for file in folder.glob(f"{_OURS}*{UNFINISHED}*"):
+            with suppress(OSError):
+                if file.lstat().st_mtime < before and not _runs(file.name[len(_OURS) :].partition("-")[0]):
+                    file.unlink()
+
+
+def _runs(process: str) -> bool:
+    """Whether there is a process of this number here, as of a writer that slept with its machine."""
+    if os.name == "nt" or not process.isascii() or not process.isdigit():
+        return False  # On Windows `os.kill` would end it, and an open file cannot be removed anyway.
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True

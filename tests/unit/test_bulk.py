@@ -235,6 +235,9 @@ def test_going_on_scores_only_what_is_missing(
     # A process that was killed while it wrote leaves such files.
     (tmp_path / "work" / "parts" / "x.part").touch()
     (tmp_path / "work" / "ranked.sqlite.part").touch()
+    for folder in ("work", "work/parts"):
+        (tmp_path / folder / ".crossrank-1-0123abcd.part").touch()
+    (tmp_path / "work" / ".crossrank-1-0123abcd.part-journal").touch()
     scored: list[Part] = []
     real = scoring._scored
     monkeypatch.setattr(
@@ -244,7 +247,7 @@ def test_going_on_scores_only_what_is_missing(
     assert [part.name for part in scored] == [files[1].name.rpartition("-")[0]]
     assert (again.scored, again.kept) == (len(scored[0]), 18 - len(scored[0]))
     assert again.ranking.read_bytes() == before
-    assert not list((tmp_path / "work").rglob("*.part"))
+    assert not list((tmp_path / "work").rglob("*.part*"))
 
 
 def test_a_database_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import time
 from dataclasses import replace
@@ -363,6 +364,7 @@ def test_what_was_measured_is_kept_and_checked(
     assert len(calls) == 3
     ratio = 1.0
     file = tmp_path / "costs" / "costs.json"
+    assert os.name == "nt" or file.stat().st_mode & 0o777 == 0o600, "nobody else's"
     assert len(json.loads(file.read_text(encoding="utf-8"))) == 2
     for damaged in ("{", "[]", '{"a": 1}', json.dumps({key: {"call": -1} for key in json.loads(file.read_text())})):
         file.write_text(damaged, encoding="utf-8")

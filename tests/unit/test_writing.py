@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -98,3 +102,82 @@ def test_checking_leaves_nothing(tmp_path: Path) -> None:
     assert held(tmp_path) == {}
     with pytest.raises(OSError, match="gone"):
         writing.check(tmp_path / "gone" / "a.txt")
+    with pytest.raises(OSError, match="directory"):
+        writing.check(tmp_path)
+    with pytest.raises(OSError, match="too long"):
+        writing.check(tmp_path / ("a" * 256))
+
+
+def test_a_name_as_long_as_names_may_be(tmp_path: Path) -> None:
+    """The name of the unfinished file was longer than the file's own, so that those of 242 bytes or more failed."""
+    file = tmp_path / ("a" * 255)
+    for text in ("one", "two"):
+        with whole(file) as part:
+            part.write_text(text)
+    assert held(tmp_path) == {file.name: "two"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@pytest.mark.parametrize("mode", [0o600, 0o444, 0o664])
+def test_a_file_that_is_replaced_hands_on_its_permissions(tmp_path: Path, mode: int) -> None:
+    """A private file was readable for all afterwards."""
+    file = tmp_path / "a.txt"
+    file.write_text("before")
+    file.chmod(mode)
+    with whole(file) as part:
+        part.write_text("after")
+        assert stat.S_IMODE(part.stat().st_mode) == 0o600, "also while it is written"
+    assert (stat.S_IMODE(file.stat().st_mode), file.read_text()) == (mode, "after")
+
+
+@pytest.mark.parametrize(("number", "fails"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])
+def test_a_file_system_that_promises_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, fails: bool
+) -> None:
+    def sync(_: int) -> None:
+        raise OSError(number, "no")
+
+    def write() -> None:
+        with whole(tmp_path / "a.txt") as part:
+            part.write_text("text")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    if fails:
+        with pytest.raises(OSError, match="no"):
+            write()
+    else:
+        write()
+    assert held(tmp_path) == ({} if fails else {"a.txt": "text"})
+
+
+KILLED = """
+import os, pathlib, sys
+from crossrank.writing import whole
+with whole(pathlib.Path(sys.argv[1])) as part:
+    part.write_text("half")
+    os._exit(9)
+"""
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file of every process that was killed lay there for ever."""
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "a.txt")], check=False)
+    (left,) = tmp_path.iterdir()
+    # Not the newest: it may be of a process on another machine. And not that of one that runs, however old.
+    sleeping = left.with_name(f".crossrank-{os.getpid()}-0{writing.UNFINISHED}")
+    others = [sleeping, tmp_path / f"a{writing.UNFINISHED}"]
+    for file in others:
+        file.touch()
+
+    def names(age: float) -> set[str]:
+        monkeypatch.setattr(writing, "_tidied", set())
+        for file in (left, *others):
+            if file.exists():
+                os.utime(file, (time.time() - age,) * 2)
+        with whole(tmp_path / "a.txt") as part:
+            part.write_text("text")
+        return {file.name for file in tmp_path.iterdir()}
+
+    kept = {"a.txt", *(file.name for file in others)} if os.name != "nt" else {"a.txt", others[1].name}
+    assert names(3600) == {*kept, left.name, sleeping.name}
+    assert names(90_000) == kept

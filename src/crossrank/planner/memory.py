@@ -68,6 +68,7 @@ class Memory:
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with whole(self._file) as part:
+                part.touch(0o600)  # It tells of a user's machine and models, and is nobody else's.
                 part.write_text(json.dumps(kept, indent=1), encoding="utf-8")
         except OSError:
             return
