@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import pickle
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +28,12 @@ from crossrank.types import Ranking, Retriever
 pytest.importorskip("lance", reason="needs the search extra")
 
 from crossrank.index import Document, Index, Progress, one_version, table
-from crossrank.index.oneversion import held
+from crossrank.index.oneversion import held, kept, lost
 from crossrank.retrieval.bm25 import BM25Retriever
 from crossrank.retrieval.dense import DenseRetriever
 from crossrank.server import searching
+from crossrank.server.refusals import CancelledRequestError
+from crossrank.server.tickets import Ticket
 
 Change = Callable[[Index], object]
 
@@ -254,6 +258,160 @@ def test_a_query_within_a_query_is_a_part_of_it(index: Index, embedder: TextEmbe
     assert held(index, "now") == "now", "nothing is kept when a query is over"
 
 
+def test_what_has_nothing_to_do_with_the_loss_is_not_asked_again(index: Index, tidied: Change) -> None:
+    """An answer may cost money, and a client that has left wants none."""
+    asked: list[int] = []
+
+    def ask() -> None:
+        asked.append(1)
+        ids = index.ids()
+        tidied(index)
+        with suppress(IndexFileError):
+            index.passages(ids)
+        raise ValueError("the client left")
+
+    with pytest.raises(ValueError, match="the client left"):
+        one_version(ask)
+    assert len(asked) == 1
+
+
+def test_a_consequence_of_the_loss_is_asked_again(index: Index, tidied: Change) -> None:
+    asked: list[int] = []
+
+    def ask() -> list[str]:
+        asked.append(1)
+        ids = index.ids()
+        if len(asked) == 1:
+            tidied(index)
+        try:
+            return [passage.text.split()[0] for passage in index.passages(ids)]
+        except IndexFileError as error:
+            raise RuntimeError("a library's own") from error
+
+    assert (one_version(ask), len(asked)) == (["new"], 2)
+
+
+def test_a_version_that_was_gone_before_the_first_read_is_no_loss(index: Index, tidied: Change) -> None:
+    """The whole query was asked twice, though nothing had been read."""
+    asked: list[int] = []
+    tidied(Index.open(index._table.folder))
+
+    def ask() -> list[str]:
+        asked.append(1)
+        index.check_embedder(crossrank.load_embedder(index.info().model or "", backend="fake"))
+        return [passage.text.split()[0] for passage in index.passages(index.ids())]
+
+    assert (one_version(ask), len(asked)) == (["new"], 1)
+
+
+def test_a_thread_that_reads_late_goes_where_the_query_has_gone() -> None:
+    """Else what it had read of the old version would stand beside the newer."""
+
+    def ask() -> tuple[bool, bool, str]:
+        assert held("index", "old") == "old"
+        lost("index", "old", "new", Path("x"))
+        lost("index", "old", "newer", Path("x"))
+        return kept("index", "old"), kept("index", "new"), held("index", "newest")
+
+    assert one_version(ask) == (False, True, "new")
+
+
+def test_a_copied_context_is_of_no_query_that_is_over(index: Index, embedder: TextEmbedder, tidied: Change) -> None:
+    """A task that a query started saw the old version for ever, and failed for good when that was removed."""
+    made: list[contextvars.Context] = []
+
+    def ask() -> list[str]:
+        made.append(contextvars.copy_context())
+        return index.ids()
+
+    one_version(ask)
+    put(index, embedder, "new", "d")
+    assert sorted(made[0].run(index.ids)) == sorted(made[0].run(one_version, index.ids)) == list("abcd")
+    tidied(index)
+    index.refresh()
+    assert made[0].run(index.ids) == made[0].run(one_version, index.ids) == ["a", "d"]
+
+
+def test_a_task_that_outlives_its_query(index: Index, embedder: TextEmbedder) -> None:
+    async def later() -> list[str]:
+        await asyncio.sleep(0)
+        return await asyncio.to_thread(one_version, index.ids)
+
+    async def main() -> list[str]:
+        tasks: list[asyncio.Task[list[str]]] = []
+        one_version(lambda: (index.ids(), tasks.append(asyncio.create_task(later()))))
+        put(index, embedder, "new", "d")
+        return await tasks[0]
+
+    assert sorted(asyncio.run(main())) == list("abcd")
+
+
+def test_what_reads_only_later_is_refused(index: Index) -> None:
+    """Its reads came after the query, each at the version of its moment, and nothing said so."""
+
+    async def later() -> list[str]:
+        return index.ids()
+
+    def some() -> Iterator[str]:
+        yield from index.ids()
+
+    async def both() -> AsyncIterator[str]:
+        yield index.ids()[0]
+
+    for ask in (later, some, both, lambda: later(), lambda: one_version(some)):
+        with pytest.raises(InputError, match="plain function"):
+            one_version(ask)
+
+
+def test_an_index_that_cannot_be_seen_again_takes_no_place_of_what_an_update_says(
+    index: Index, embedder: TextEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Index) -> None:
+        raise IndexFileError("damaged")
+
+    def documents() -> Iterator[Document]:
+        yield Document("d", "bread")
+        raise RuntimeError("the real cause")
+
+    monkeypatch.setattr(Index, "refresh", broken)
+    with pytest.raises(RuntimeError, match="the real cause"):
+        index.add(documents(), embedder, embedder.tokenizer)
+    assert index.add([Document("e", "bread")], embedder, embedder.tokenizer).added == 1
+
+
+def test_an_update_within_a_query_is_of_the_newest_version(
+    index: Index, embedder: TextEmbedder, bi_encoder_folder: Path
+) -> None:
+    """What is asked of models goes by the version that the query reads, what an update checks by the one it changes."""
+
+    class Another(TextEmbedder):
+        fingerprint = "another"
+
+    other = crossrank.load_embedder(bi_encoder_folder, backend="fake")
+    other.__class__ = Another
+
+    def ask() -> int:
+        index.ids()
+        Index.create(index._table.folder, other, other.tokenizer, size=40, rebuild=True)
+        index.check_embedder(embedder)
+        with pytest.raises(IndexFileError, match="another embedder"):
+            index.check_embedder(other)
+        with pytest.raises(IndexFileError, match="another embedder"):
+            index.add([Document("d", "bread")], embedder, embedder.tokenizer)
+        return index.add([Document("d", "bread")], other, other.tokenizer).added
+
+    assert one_version(ask) == 1
+
+
+def test_opening_an_index_within_a_query_holds_no_version(index: Index, embedder: TextEmbedder) -> None:
+    def ask() -> list[str]:
+        made = Index.open_or_create(index._table.folder, embedder, embedder.tokenizer)
+        put(made, embedder, "new", "d")
+        return made.ids()
+
+    assert sorted(one_version(ask)) == list("abcd")
+
+
 def test_a_running_update_does_not_move_its_readers(
     index: Index, embedder: TextEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,6 +467,24 @@ def test_a_search_of_the_server(service: Any, monkeypatch: pytest.MonkeyPatch, s
     assert reply.status_code == 200, reply.text
     assert [result["text"] for result in reply.json()["results"]] == ["New paris."]
     assert len(asked) == 2
+
+
+def test_a_client_that_left_is_not_searched_for_again(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search began again, and embedded the query for nobody."""
+    ticket, asked = Ticket.lasting(60.0), list[int]()
+    real = BM25Retriever.retrieve
+
+    def left(self: BM25Retriever, queries: Sequence[str], depth: int) -> list[Ranking]:
+        asked.append(1)
+        found = real(self, queries, depth)
+        shrink(service, monkeypatch)
+        ticket.cancelled = True
+        return found
+
+    monkeypatch.setattr(BM25Retriever, "retrieve", left)
+    with pytest.raises(CancelledRequestError):
+        searching.search(service, searching.Search("paris"), ticket)
+    assert len(asked) == 1
 
 
 def test_why_a_search_of_the_server_found_nothing(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Do these models fit an index? Its vectors and token ids mean nothing to others than those that made them."""
+"""Do these models and settings fit an index? Its vectors and token ids mean nothing to others than those that made them."""
 
 from __future__ import annotations
 
@@ -46,3 +46,20 @@ def check_late(folder: Path, made: Settings, late: TokenEmbedder | None) -> None
             given = "none" if late is None else f"another ({late.fingerprint[:12]})"
             told = f"holds token vectors of {model}; this update has {given}: give the same with --late (late=...)"
         raise IndexFileError(f"the index {folder} {told}, or {_ANEW}")
+
+
+def check_settings(folder: Path, made: Settings, size: int | None, overlap: int | None, language: str | None) -> None:
+    """Refuse what is asked for, None for nothing, where an index was made otherwise.
+
+    Raises:
+        IndexFileError: it was.
+    """
+    for name, asked, has in (
+        ("passages of at most {} tokens", size, made.size),
+        ("an overlap of {} tokens", overlap, made.overlap),
+        ("the language {}", language, made.language),
+    ):
+        if asked is not None and asked != has:
+            raise IndexFileError(
+                f"the index {folder} was made with {name.format(has)}, not {asked}: leave that out, or {_ANEW}"
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from crossrank.checkpoint import vocabulary
-from crossrank.errors import IndexFileError, InputError
+from crossrank.errors import CrossrankError, IndexFileError, InputError
 from crossrank.index import fitting
 from crossrank.index.build import Callback, Changes, Update
 from crossrank.index.documents import KINDS, Document, Kind, Limits
 from crossrank.index.folders import LOCK, has_version, make_folder
 from crossrank.index.lock import exclusive
-from crossrank.index.oneversion import held, lost
-from crossrank.index.passages import Cut, check_sizes, passages_of, usual_size
+from crossrank.index.oneversion import held, kept, lost, removed
+from crossrank.index.passages import Cut, check_sizes, cut_by, usual_size
 from crossrank.index.records import FORMAT, Info, Settings, Where, language_named
 from crossrank.index.table import Table
 from crossrank.tokenvectors import TokenEmbedder, TokenVectors
@@ -154,31 +154,28 @@ class Index:
             )
         index = cls.open(folder)
         made = index._table.settings
-        for name, asked, has in (
-            ("passages of at most {} tokens", size, made.size),
-            ("an overlap of {} tokens", overlap, made.overlap),
-            ("the language {}", None if language is None else language_named(language), made.language),
-        ):
-            if asked is not None and asked != has:
-                raise IndexFileError(
-                    f"the index {folder} was made with {name.format(has)}, not {asked}: leave that out, or make the "
-                    "index anew with --rebuild (rebuild=True)"
-                )
-        index.check_embedder(embedder)
-        index.check_late(late)
+        fitting.check_settings(folder, made, size, overlap, None if language is None else language_named(language))
+        # Not by the index, which a running query would hold to the version of this first look.
+        fitting.check_embedder(index._table.folder, made, embedder)
+        fitting.check_late(index._table.folder, made, late)
         return index
 
     def _read(self, read: Callable[[Table], T]) -> T:
         """What `read` gives; from the newest version when an update has removed the one that this index is at."""
         table = self._at
         try:
-            if not table.gone:
-                return read(table)
+            made = () if table.gone else (read(table),)
         except IndexFileError:
             if not table.outdated():  # A version goes file by file, but at the newest an error is damage.
                 raise
-        self._table = self._table if self._stays else table.now()
-        lost(table.folder, self._stays)  # What a query has found at one version it must not read at another.
+            made = ()
+        if made and kept(self, table):
+            return made[0]
+        if not made:
+            if self._stays:
+                raise removed(table.folder)
+            self._table = now = table.now()
+            lost(self, table, now, table.folder)  # What a query has found at one version it must not read at another.
         return self._read(read)
 
     @property
@@ -227,7 +224,7 @@ class Index:
         Raises:
             IndexFileError: its fingerprint or width is another.
         """
-        fitting.check_embedder(self._table.folder, self._table.settings, embedder)
+        fitting.check_embedder(self._at.folder, self._at.settings, embedder)
 
     def check_late(self, late: TokenEmbedder | None) -> None:
         """Refuse a late-interaction model other than the one whose token vectors are stored, or one too few or many.
@@ -235,7 +232,7 @@ class Index:
         Raises:
             IndexFileError: its fingerprint is another.
         """
-        fitting.check_late(self._table.folder, self._table.settings, late)
+        fitting.check_late(self._at.folder, self._at.settings, late)
 
     def update(
         self,
@@ -308,17 +305,22 @@ class Index:
         writing = Table.open(self._table.folder)
         writing.complete()
         self._table = Table.open(self._table.folder)
-        stack.callback(self.refresh)
-        self.check_embedder(embedder)
+        stack.callback(self._follow)
+        fitting.check_embedder(writing.folder, writing.settings, embedder)
         fitting.check_tokenizer(writing.folder, writing.settings, tokenizer)
         if adds:
-            self.check_late(late)
-        return Update(writing, embedder, cut or self.cutter(tokenizer), progress, late)
+            fitting.check_late(writing.folder, writing.settings, late)
+        return Update(writing, embedder, cut or cut_by(tokenizer, writing.settings), progress, late)
+
+    def _follow(self) -> None:
+        """See what an update has committed, failed or not."""
+        # An error would take the place of the update's own, or of its `Changes`; whoever reads next meets it again.
+        with suppress(CrossrankError):
+            self.refresh()
 
     def cutter(self, tokenizer: Tokenizer) -> Cut:
         """How documents of this index become passages."""
-        plain, made = vocabulary.plain(tokenizer), self._table.settings
-        return lambda document, file: passages_of(document, plain, made.size, made.overlap, file)
+        return cut_by(tokenizer, self._at.settings)
 
     def passages(self, ids: Sequence[str]) -> list[Passage]:
         """Passages by id, in the order of the ids.

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from crossrank.checkpoint import vocabulary
 from crossrank.errors import InputError
 from crossrank.index.documents import Document, Markup
 from crossrank.index.headings import Section, sections
+from crossrank.index.records import Settings
 from crossrank.types import Embedder, Passage, Place, ReportingEmbedder
 
 SIZE = 200
@@ -120,6 +122,12 @@ def split(
 
 Cut = Callable[[Document, str], list[tuple[Passage, NDArray[np.int32]]]]
 """What `passages_of` gives for a document and its file, when tokenizer and sizes are settled."""
+
+
+def cut_by(tokenizer: Tokenizer, made: Settings) -> Cut:
+    """How documents become passages of an index that was made so."""
+    plain = vocabulary.plain(tokenizer)
+    return lambda document, file: passages_of(document, plain, made.size, made.overlap, file)
 
 
 def passages_of(

@@ -129,6 +129,7 @@ def search(service: Service, asked: Search, ticket: Ticket) -> Found:
 
 
 def _search(service: Service, asked: Search, ticket: Ticket, began: float, limit: float | None) -> Found:
+    ticket.check()  # It is asked again where its version is gone, and by then the client may be, too.
     texts, ranking, traces, why = (
         _first_stage(service, asked) if asked.documents is None else _candidates(service, asked, ticket)
     )
