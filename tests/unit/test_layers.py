@@ -160,11 +160,11 @@ OPTIONAL: dict[str, tuple[str, set[str]]] = {
     "opentelemetry": ("telemetry", {"server/traces.py"}),
     "llama_index": ("llama-index", {"integrations/llama_index.py"}),
     "langchain_core": ("langchain", {"integrations/langchain.py"}),
-    "mcp": ("mcp", {"integrations/mcp.py"}),
+    "mcp": ("mcp", {"integrations/mcp.py", "integrations/mcp_lines.py"}),
     # The SDK's own dependency.
     "anyio": ("mcp", {"integrations/mcp.py"}),
     # Comes with LangChain and with the protocol's SDK, so any extra will do.
-    "pydantic": ("", {"integrations/langchain.py", "integrations/mcp.py"}),
+    "pydantic": ("", {"integrations/langchain.py", "integrations/mcp.py", "integrations/mcp_lines.py"}),
     "httpx": ("llm", {"remote.py"}),
     "ray": ("ray", {"distributed/ray.py"}),
     "haystack": ("haystack", {"integrations/haystack.py"}),

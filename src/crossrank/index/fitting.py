@@ -1,4 +1,4 @@
-"""Do these models and settings fit an index? Its vectors and token ids mean nothing to others than those that made them."""
+"""Do these models and settings fit an index? Its vectors and token ids mean nothing to others than its own models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 
 from crossrank.checkpoint import vocabulary
 from crossrank.errors import IndexFileError
-from crossrank.index.records import Settings
+from crossrank.index.records import Settings, language_named
 from crossrank.tokenvectors import TokenEmbedder
 from crossrank.types import Embedder
 
@@ -57,7 +57,7 @@ def check_settings(folder: Path, made: Settings, size: int | None, overlap: int 
     for name, asked, has in (
         ("passages of at most {} tokens", size, made.size),
         ("an overlap of {} tokens", overlap, made.overlap),
-        ("the language {}", language, made.language),
+        ("the language {}", None if language is None else language_named(language), made.language),
     ):
         if asked is not None and asked != has:
             raise IndexFileError(

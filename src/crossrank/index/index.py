@@ -154,7 +154,7 @@ class Index:
             )
         index = cls.open(folder)
         made = index._table.settings
-        fitting.check_settings(folder, made, size, overlap, None if language is None else language_named(language))
+        fitting.check_settings(index._table.folder, made, size, overlap, language)
         # Not by the index, which a running query would hold to the version of this first look.
         fitting.check_embedder(index._table.folder, made, embedder)
         fitting.check_late(index._table.folder, made, late)

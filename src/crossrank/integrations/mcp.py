@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import math
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,10 +16,10 @@ from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import CrossrankError, InputError
 from crossrank.extras import require
 from crossrank.integrations.lists import Best, best
+from crossrank.integrations.mcp_lines import Replies, Requests
 from crossrank.pipeline import Pipeline
 from crossrank.relevance import threshold_of
 from crossrank.types import Scorer
-from crossrank.unicode import valid_text
 
 require("mcp", extra="mcp")
 
@@ -30,23 +27,12 @@ import anyio  # noqa: E402
 from mcp.server.mcpserver import MCPServer  # noqa: E402
 from mcp.server.mcpserver.exceptions import ToolError  # noqa: E402
 from mcp.server.stdio import stdio_server  # noqa: E402
-from mcp.shared.message import SessionMessage  # noqa: E402
-from mcp.types import (  # noqa: E402
-    ErrorData,
-    JSONRPCError,
-    JSONRPCNotification,
-    JSONRPCRequest,
-    JSONRPCResponse,
-    jsonrpc_message_adapter,
-)
 from pydantic import BeforeValidator, Field, ValidationError  # noqa: E402
 
 MOST_DOCUMENTS, MOST_CHARACTERS = 1_000, 4_000_000
 """What one `rerank` may bring: an agent waits for the answer."""
 _DOCUMENTS, _CHARACTERS = 64, 32_000
 """What is scored before the next look at whether anybody waits for it: about a second."""
-_NO_JSON, _NO_REQUEST = -32700, -32600
-_NOTHING: tuple[Any, ...] = ()
 _STOP: ContextVar[threading.Event] = ContextVar("_STOP")
 """Set when the request that is worked on was cancelled; threads of tools inherit it."""
 
@@ -132,119 +118,13 @@ class _Server(MCPServer):
         """As the SDK's, which drops what is under way when stdin ends: `crossrank mcp < requests` must answer all."""
         try:
             async with stdio_server() as (read, write):
-                requests = _Requests(read, write)
+                requests = Requests(read, write)
                 server = self._lowlevel_server
-                await server.run(requests, _Replies(write, requests), server.create_initialization_options())
+                await server.run(requests, Replies(write, requests), server.create_initialization_options())
         except Exception as error:
             # The agent has left, and nobody is there to be answered.
             if not _broken_pipe(error):
                 raise
-
-
-class _Requests:
-    """The SDK's stream of requests, which ends only when each is answered, what is none among them."""
-
-    def __init__(self, stream: Any, write: Any) -> None:
-        self._stream = stream
-        self._write = write
-        self._read: deque[SessionMessage] = deque()
-        self._waiting: set[str | int] = set()
-        self._changed = asyncio.Event()
-
-    def __aiter__(self) -> _Requests:
-        return self
-
-    async def __anext__(self) -> SessionMessage | Exception:
-        while True:
-            message = self._read.popleft() if self._read else await self._next()
-            if not isinstance(message, ValidationError):
-                break
-            await self._read_again(message)
-        if isinstance(message, SessionMessage):
-            said = message.message
-            if isinstance(said, JSONRPCRequest):
-                self._waiting.add(said.id)
-            elif isinstance(said, JSONRPCNotification) and said.method == "notifications/cancelled":
-                # Such a request gets no answer.
-                self.answered((said.params or {}).get("requestId"))
-        return message
-
-    async def _next(self) -> SessionMessage | Exception:
-        try:
-            message: SessionMessage | Exception = await self._stream.__anext__()
-        except StopAsyncIteration:
-            while self._waiting:
-                self._changed.clear()
-                await self._changed.wait()
-            raise
-        return message
-
-    async def _read_again(self, error: ValidationError) -> None:
-        """Read what the SDK could not, or answer that nobody can: it drops such lines, and the agent would wait."""
-        try:
-            given = _given(error)
-        except (ValueError, RecursionError):
-            await self._refuse(None, _NO_JSON, "this line is no JSON")
-            return
-        # A batch, as the protocol of 2025-03-26 has it, is its messages.
-        for one in given if given is _NOTHING or (isinstance(given, list) and given) else [given]:
-            try:
-                self._read.append(SessionMessage(jsonrpc_message_adapter.validate_python(one, by_name=False)))
-            except ValidationError:
-                id_ = one.get("id") if isinstance(one, dict) else None
-                known = id_ if isinstance(id_, str | int) and not isinstance(id_, bool) else None
-                about = (
-                    'a request is {"jsonrpc": "2.0", "id": ..., "method": ..., "params": {...}}, id a text or number'
-                )
-                await self._refuse(known, _NO_REQUEST, about)
-
-    async def _refuse(self, id_: str | int | None, code: int, message: str) -> None:
-        error = JSONRPCError(jsonrpc="2.0", id=id_, error=ErrorData(code=code, message=message))
-        await self._write.send(SessionMessage(error))
-
-    def answered(self, request: str | int | None) -> None:
-        """A request needs to be waited for no more."""
-        self._waiting -= {request}
-        self._changed.set()
-
-    async def receive(self) -> SessionMessage | Exception:
-        """As the SDK's."""
-        message: SessionMessage | Exception = await self._stream.receive()
-        return message
-
-    async def aclose(self) -> None:
-        """As the SDK's."""
-        await self._stream.aclose()
-
-    async def __aenter__(self) -> _Requests:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
-
-
-class _Replies:
-    """The SDK's stream of replies, which tells what is answered."""
-
-    def __init__(self, stream: Any, requests: _Requests) -> None:
-        self._stream = stream
-        self._requests = requests
-
-    async def send(self, item: SessionMessage, /) -> None:
-        """As the SDK's."""
-        await self._stream.send(item)
-        if isinstance(item.message, JSONRPCResponse | JSONRPCError):
-            self._requests.answered(item.message.id)
-
-    async def aclose(self) -> None:
-        """As the SDK's."""
-        await self._stream.aclose()
-
-    async def __aenter__(self) -> _Replies:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
 
 def build(
@@ -356,31 +236,6 @@ async def _set_at_the_end(stop: threading.Event) -> None:
         await anyio.sleep_forever()
     finally:
         stop.set()
-
-
-def _given(error: ValidationError) -> Any:
-    """The JSON that the SDK refused, halves of surrogate pairs in its texts replaced.
-
-    Raises:
-        ValueError: it is none.
-        RecursionError: it nests too deep.
-    """
-    for one in error.errors(include_url=False):
-        if one["type"] == "json_invalid":
-            # An empty line asks nothing.
-            return _valid(json.loads(one["input"])) if one["input"].strip() else _NOTHING
-        # Of each kind of message the SDK tells what is wrong: at its top, or that one of its fields is missing.
-        if len(one["loc"]) < 2 or (len(one["loc"]) == 2 and one["type"] == "missing"):
-            return one["input"]
-    return None
-
-
-def _valid(value: Any) -> Any:
-    if isinstance(value, str):
-        return valid_text(value)
-    if isinstance(value, dict):
-        return {valid_text(name): _valid(inner) for name, inner in value.items()}
-    return [_valid(inner) for inner in value] if isinstance(value, list) else value
 
 
 @contextmanager
