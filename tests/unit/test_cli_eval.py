@@ -204,8 +204,8 @@ def test_a_given_run_is_reranked_without_an_index(models: dict[str, str]) -> Non
         (["eval", "set", "--run", "file.trec"], "NAME=FILE"),
         (["eval", "set", "--models", ","], "--models names none"),
         (["eval", "set", "--html", "nowhere/page.html"], "there is no folder nowhere"),
-        (["eval", "set", "--html", f"{'x' * 250}.html"], "cannot be written: File name too long"),
-        (["frontier", "set", "--html", f"{'x' * 250}.html"], "cannot be written: File name too long"),
+        (["eval", "set", "--html", f"{'x' * 251}.html"], "cannot be written: File name too long"),
+        (["frontier", "set", "--html", f"{'x' * 251}.html"], "cannot be written: File name too long"),
         (["eval", "set", "--no-rerank", "--baseline", "RRF"], "there are: BM25, dense, fusion"),
         (["eval", "empty"], "is no BEIR folder"),
         (["eval", "set", "--split", "test", "--qrels", "set/qrels/test.tsv"], "--split and --qrels both name"),
@@ -245,6 +245,7 @@ def test_a_name_of_two_systems_is_refused_before_the_work(name: str) -> None:
 def test_a_pipe_gets_the_notes_and_a_full_disk_costs_only_the_page(
     command: str, models: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from crossrank import writing
     from crossrank.evaluation import page
 
     def full(path: Path, title: str, parts: object) -> None:
@@ -261,7 +262,7 @@ def test_a_pipe_gets_the_notes_and_a_full_disk_costs_only_the_page(
     assert "No space left on device: page.html" in result.stderr
     assert not list(Path().glob("page.html*"))
     page.write(Path("page.html"), "kept", ["as it was"])
-    page.check(Path("page.html"))
+    writing.check(Path("page.html"))
     assert "as it was" in Path("page.html").read_text(encoding="utf-8")
 
 
