@@ -9,8 +9,11 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,12 @@ import pytest
 from click.testing import CliRunner
 
 from crossrank.cli import serve
+from crossrank.errors import InputError
 from crossrank.server import descriptors, listening
 from crossrank.server.limits import Limits
 from crossrank.server.lines import Line, Seldom
-from crossrank.server.listening import Listener, bound
+from crossrank.server.listening import Listener
+from crossrank.server.places import bound
 from serving import request, serving, until
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -175,3 +180,113 @@ def test_nobody_connects_before_it_listens() -> None:
             socket.create_connection(place.getsockname(), 5)
         listener = Listener(None, "127.0.0.1", 0, Limits(), place=place)
         socket.create_connection(("127.0.0.1", listener.port), 5).close()
+
+
+def test_two_servers_that_are_started_together_do_not_both_get_the_place() -> None:
+    # With SO_REUSEADDR both had it, and the second learned of it when its models were loaded.
+    with bound("127.0.0.1", 0) as first, pytest.raises(InputError, match="choose another --host or --port"):
+        bound("127.0.0.1", first.getsockname()[1])
+
+
+def test_a_server_that_is_started_again_gets_its_place() -> None:
+    place = bound("127.0.0.1", 0)
+    port = place.getsockname()[1]
+    for _ in range(3):
+        listener = Listener(None, "127.0.0.1", port, Limits(), place=place)
+        with socket.create_connection(("127.0.0.1", port), 5) as client:
+            # The side that closes first is remembered for a minute.
+            listener._socket.accept()[0].close()
+            assert client.recv(1) == b""
+        listener._socket.close()
+        place = bound("127.0.0.1", port)
+        with pytest.raises(InputError):
+            bound("127.0.0.1", port)
+    place.close()
+
+
+# A toy that reads no bodies, with few connections.
+
+
+@contextmanager
+def toy(monkeypatch: pytest.MonkeyPatch, most: int) -> Iterator[Listener]:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            for _ in range(2):
+                await send({"type": (await receive())["type"] + ".complete"})
+            return
+        if scope["path"] == "/slow":
+            await asyncio.sleep(3)
+        if scope["path"] == "/block":
+            time.sleep(0.2)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    monkeypatch.setattr(listening, "fitting", lambda connections: most)
+    listener = Listener(app, "127.0.0.1", 0, Limits())
+    thread = threading.Thread(target=listener.run)
+    thread.start()
+    try:
+        until(lambda: listener._server.started)
+        yield listener
+    finally:
+        listener.stop()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+def test_a_burst_while_all_connections_are_in_use_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Connections of one turn closed each other before they were read from: 25 of 30 whole requests were lost.
+    with toy(monkeypatch, most=20) as listener, ExitStack() as opened:
+
+        def asking(path: str) -> socket.socket:
+            made = opened.enter_context(socket.create_connection(("127.0.0.1", listener.port), 30))
+            made.sendall(get(path))
+            return made
+
+        slow = [asking("/slow") for _ in range(20)]
+        until(lambda: len(listener._server.server_state.tasks) == 20)
+        for _ in range(2):
+            told = [one.recv(4096).lower() for one in [asking("/") for _ in range(30)]]
+            assert [one[9:12] for one in told] == [b"503"] * 30
+            assert all(b"retry-after: 1" in one for one in told)
+            # And when the loop is busy while they come.
+            asking("/block")
+        assert {one.recv(4096)[9:12] for one in slow} == {b"200"}
+
+
+def test_who_said_nothing_for_a_second_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "_SILENT_SECONDS", 0.3)
+    with toy(monkeypatch, most=5) as listener, ExitStack() as opened:
+        address = ("127.0.0.1", listener.port)
+        kept = [opened.enter_context(socket.create_connection(address, 30)) for _ in range(8)]
+        until(lambda: len(listener._server.config.http.silent) == 8)
+        kept[0].sendall(get("/"))
+        assert kept[0].recv(4096)[9:12] == b"200"
+        time.sleep(0.5)
+        # This one is the sixth, and all that are too many go for it.
+        kept.append(opened.enter_context(socket.create_connection(address, 30)))
+        kept[-1].sendall(get("/"))
+        assert kept[-1].recv(4096)[9:12] == b"200"
+        assert [one.recv(1) for one in kept[1:5]] == [b""] * 4
+        for one in (kept[0], *kept[5:]):
+            one.sendall(get("/"))
+            assert one.recv(4096)[9:12] == b"200"
+
+
+def test_a_half_sent_body_that_nobody_reads_gets_503(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # It was a 500 with a traceback in the log.
+    monkeypatch.setattr(listening, "_DRAIN_BODY_SECONDS", 0.2)
+    with toy(monkeypatch, most=5) as listener, socket.create_connection(("127.0.0.1", listener.port), 30) as half:
+        half.sendall(b"POST /slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc")
+        until(lambda: len(listener._server.server_state.tasks) == 1)
+        listener.stop()
+        told = half.recv(4096).lower()
+    assert told.startswith(b"http/1.1 503")
+    assert b"retry-after: 1" in told
+    assert not any(record.exc_info for record in caplog.records)

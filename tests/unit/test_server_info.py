@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +18,20 @@ from crossrank.server.about import About
 from crossrank.server.app import build
 from crossrank.server.service import Service
 from serving import searching
+
+PROJECT = Path(__file__).resolve().parents[2]
+HANGING = """
+import asyncio, time
+from crossrank.server import about
+
+class Service:
+    index = True
+    def latest(self):
+        time.sleep(60)
+
+about._info = lambda service: {}
+print(asyncio.run(about.About(Service(), patience=0.05).told()))
+"""
 
 
 @pytest.fixture
@@ -70,10 +87,33 @@ def test_a_folder_that_does_not_answer_holds_up_nothing(service: Service, monkey
 
     async def asked() -> list[dict[str, Any]]:
         about = About(service, patience=0.05)
-        try:
-            return list(await asyncio.gather(*(about.told() for _ in range(20))))
-        finally:
-            about.close()
+        return list(await asyncio.gather(*(about.told() for _ in range(20))))
 
     assert {told["index_error"] for told in asyncio.run(asked())} == {"the index did not answer within 0.05 s"}
     assert len(looks) == 1
+
+
+def test_a_folder_that_does_not_answer_does_not_hold_up_the_end() -> None:
+    # The interpreter waited for the thread.
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src")}
+    done = subprocess.run([sys.executable, "-c", HANGING], env=environment, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "did not answer" in done.stdout
+
+
+def test_an_index_that_fails_again_is_logged_again(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    well = service.latest
+
+    def fail() -> Any:
+        raise OSError("the disk is away")
+
+    async def asked() -> None:
+        about = About(service)
+        for look in (fail, fail, well, fail, fail):
+            monkeypatch.setattr(service, "latest", look)
+            assert ("index_error" in await about.told()) == (look is fail)
+
+    asyncio.run(asked())
+    assert len(caplog.records) == 2

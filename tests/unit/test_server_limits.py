@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,6 +24,7 @@ from crossrank.server.scheduler import Batch, Scheduler
 from crossrank.server.service import Service
 from crossrank.server.tickets import Ticket
 from crossrank.server.wire import openai
+from serving import Slow
 
 
 @pytest.fixture
@@ -99,6 +101,19 @@ def test_an_embedder_that_has_embedded_nothing_is_as_fast_as_the_cross_encoder(g
     assert gate._scheduler.embed_rate > 990
 
 
+def test_the_embedder_is_measured_at_the_start(tmp_path: Path) -> None:
+    # By the cross-encoder's speed, large requests for embeddings were refused until it had embedded for a while.
+    backend = Slow(rate=20_000.0)
+    scorer = crossrank.CrossEncoder(
+        crossrank.load(tiny.cross_encoder(tmp_path / "ce"), backend="fake").checkpoint, backend
+    )
+    made = Service(scorer, crossrank.load_embedder(tiny.bi_encoder(tmp_path / "be"), backend="fake"))
+    made.start()
+    made.stop()
+    assert made.scheduler.rate <= 20_000.0
+    assert made.scheduler.embed_rate > 5 * made.scheduler.rate
+
+
 def test_time_that_is_left_is_not_called_the_deadline(gate: Gate) -> None:
     # A deadline of 50 ms was reported as one of 0.0395 s, which is what the body had left of it.
     with pytest.raises(RefusedError, match=r"and 0\.0395 s of the deadline are left"), gate.admitted(1000, 0.0395):
@@ -133,7 +148,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     scorer = crossrank.load(tiny.cross_encoder(folder / "reranker"), backend="fake")
     made = Service(scorer, embedder, index, batch_tokens=1024)
     made.start()
-    made.scheduler.rate = 1000.0
+    made.scheduler.rate = made.scheduler.embed_rate = 1000.0
     yield made
     made.stop()
 

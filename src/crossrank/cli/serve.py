@@ -111,7 +111,8 @@ def command(
     from crossrank.server.descriptors import ask_for
     from crossrank.server.guard import Door, on_loopback
     from crossrank.server.limits import Limits
-    from crossrank.server.listening import Listener, bound
+    from crossrank.server.listening import Listener
+    from crossrank.server.places import bound
 
     limits = Limits(
         body=max_body, reply=max(max_body, Limits().reply), bytes=max(8 * max_body, Limits().bytes),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from contextlib import suppress
 from typing import Any
 
 from crossrank import __version__
@@ -16,7 +17,8 @@ _PATIENCE = 5.0
 
 
 class About:
-    """What a service is. The index is looked at in a thread, one at a time, so that a folder that hangs holds no more.
+    """What a service is. The index is looked at in a thread, one at a time, so that a folder that hangs holds no more:
+    not the end of the process either, which would wait for the thread of a pool.
 
     Args:
         service: what is told about.
@@ -26,13 +28,8 @@ class About:
     def __init__(self, service: Service, patience: float = _PATIENCE) -> None:
         self._service = service
         self._patience = patience
-        self._threads = ThreadPoolExecutor(1, "crossrank-info")
         self._looking: asyncio.Future[dict[str, Any]] | None = None
         self._logged = ""
-
-    def close(self) -> None:
-        """End the thread; nobody waits for it."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def told(self) -> dict[str, Any]:
         """Models, limits, and the index at its last commit; null and the reason where it cannot be read."""
@@ -40,23 +37,38 @@ class About:
         if self._service.index is None:
             return made
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.get_running_loop().run_in_executor(self._threads, self._index)
+            self._looking = asyncio.get_running_loop().create_future()
+            threading.Thread(target=self._look, args=(self._looking,), name="crossrank-info", daemon=True).start()
         try:
             return made | await asyncio.wait_for(asyncio.shield(self._looking), self._patience)
         except asyncio.TimeoutError:
             return made | {"index_error": f"the index did not answer within {self._patience:.3g} s"}
 
+    def _look(self, looking: asyncio.Future[dict[str, Any]]) -> None:
+        found = self._index()
+        # The loop may have ended meanwhile, and then nobody waits.
+        with suppress(RuntimeError):
+            looking.get_loop().call_soon_threadsafe(_settle, looking, found)
+
     def _index(self) -> dict[str, Any]:
         try:
-            return {"index": {"passages": len(self._service.latest()[0])}}
+            found = {"index": {"passages": len(self._service.latest()[0])}}
+            self._logged = ""
+            return found
         except Exception as error:
-            # Its message names the folder, which is for the log alone; and there once, however often somebody asks.
+            # Its message names the folder, which is for the log alone; and there once until the index is well again,
+            # however often somebody asks.
             if str(error) != self._logged:
                 self._logged = str(error)
                 _LOG.error("the index cannot be told about: %s", error)
             return {
                 "index_error": "the index cannot be read, or is of another embedder now; the server's log says more"
             }
+
+
+def _settle(looking: asyncio.Future[dict[str, Any]], found: dict[str, Any]) -> None:
+    if not looking.done():
+        looking.set_result(found)
 
 
 def _info(service: Service) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def build(service: Service, door: Door | None = None, traces: Traces | None = No
     # address of the user's: /metrics and the like keep one spelling, which a rule of a proxy may be about.
     star = Starlette(
         routes=routes,
-        lifespan=_lifespan(service, answering, about, traces),
+        lifespan=_lifespan(service, answering, traces),
         exception_handlers={HTTPException: _no_route},
     )
     star.router.redirect_slashes = False
@@ -118,7 +118,7 @@ def build(service: Service, door: Door | None = None, traces: Traces | None = No
     return Built(guarded, gate, leave)
 
 
-def _lifespan(service: Service, answering: Answering, about: About, traces: Traces | None) -> Callable[[Any], Any]:
+def _lifespan(service: Service, answering: Answering, traces: Traces | None) -> Callable[[Any], Any]:
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
         if traces is not None:
@@ -130,7 +130,6 @@ def _lifespan(service: Service, answering: Answering, about: About, traces: Trac
         await asyncio.wait({warming})
         await asyncio.to_thread(service.stop)
         await asyncio.to_thread(answering.close)
-        about.close()
         if traces is not None:
             await asyncio.to_thread(traces.stop)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import signal
@@ -15,15 +16,16 @@ from types import FrameType
 from typing import Any
 
 from crossrank import extras
-from crossrank.errors import InputError
 from crossrank.server.descriptors import fitting
 from crossrank.server.limits import Limits
+from crossrank.server.places import bound, told
 
 extras.require("uvicorn", extra="server")
 
 import uvicorn  # noqa: E402
 from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: E402
 
+_LOG = logging.getLogger("crossrank.server")
 _HEAD_BYTES = 32 * 1024
 _BACKLOG = 2048
 # Connections that asyncio takes in one turn of its loop, before the first of them is looked at. Where descriptors ran
@@ -32,16 +34,18 @@ _AT_ONCE = 32
 # Seconds that requests under way have for the rest of their bodies when a drain begins. Who has not sent it by then
 # would hold up the end for all, and is told to ask another replica.
 _DRAIN_BODY_SECONDS = 3.0
-
-
+# Seconds after which a connection without a request may be closed for another. Who connects says what for at once.
+_SILENT_SECONDS = 1.0
 # Where a request's scope has the task that answers it.
 _TASK = "crossrank.task"
 
 
 class _Bounded(H11Protocol):
     """uvicorn's protocol, which closes a connection whose headers do not come within `head_seconds`, and drops one
-    whose reply is not taken within `reply_seconds`. When more than `most` are open, the one is closed that has been
-    without a request for longest: whoever says nothing keeps nobody out.
+    whose reply is not taken within `reply_seconds`. When more than `most` are open, those are closed that have been
+    without a request for longest: whoever says nothing keeps nobody out. Not before `_SILENT_SECONDS`: asyncio takes
+    many connections before it reads from the first of them, and what that one has sent already would be lost. Only
+    where even `2 * _AT_ONCE` more are open are they closed before, lest the descriptors run out.
 
     uvicorn itself waits for ever for the headers of a connection's first request, and of a later one once its first
     byte is there, and for a client that does not read: a few thousand such connections would fill the server, and
@@ -52,8 +56,11 @@ class _Bounded(H11Protocol):
     reply_seconds = 30.0
     drain_body_seconds = _DRAIN_BODY_SECONDS
     most = 2048
-    # Of one server: its connections without a request, the one that has been so for longest first.
-    silent: dict[_Bounded, None]
+    # Of one server: its connections with a request, or with a reply that is not taken yet.
+    busy: set[_Bounded]
+    # And those that were read from and have no request, the one that has been so for longest first, and since when.
+    silent: dict[_Bounded, float]
+    _settling: asyncio.Handle | None = None
     _impatient: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
     _leaving: asyncio.TimerHandle | None = None
@@ -64,26 +71,23 @@ class _Bounded(H11Protocol):
         # Writing is paused as long as anything waits for the client.
         self.transport.set_write_buffer_limits(high=0)
         self._wait_for_head()
-        self.silent[self] = None
-        if len(self.connections) > self.most:
-            longest = next(iter(self.silent))
-            # Where all others have a request, this one may have something to say as well.
-            if longest is not self:
-                del self.silent[longest]
-                longest.transport.close()
+        self._fall_silent()
+        self._make_room()
 
     def data_received(self, data: bytes) -> None:
         """A complete head stops the clock; the first byte of a later request starts it again."""
         super().data_received(data)
         if not self._idle():
-            self.silent.pop(self, None)
+            self._speak()
+            self.busy.add(self)
             self._stop_waiting()
         elif self._impatient is None and self.timeout_keep_alive_task is None:
             self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """No clock outlives its connection."""
-        self.silent.pop(self, None)
+        self._speak()
+        self.busy.discard(self)
         self._stop_waiting()
         self._stop_unread()
         if self._leaving is not None:
@@ -107,6 +111,7 @@ class _Bounded(H11Protocol):
         super().resume_writing()
         if self._idle():
             self._stop_unread()
+            self._rest()
 
     def on_response_complete(self) -> None:
         """No clock for a reply that has gone."""
@@ -114,8 +119,8 @@ class _Bounded(H11Protocol):
             self._stop_unread()
         super().on_response_complete()
         # Unless the next request was there already.
-        if self._idle() and not self.transport.is_closing():
-            self.silent[self] = None
+        if self._idle() and not self.flow.write_paused:
+            self._rest()
 
     def _unsupported_upgrade_warning(self) -> None:
         # uvicorn advises to install a WebSocket library; here the request is answered as if it had not asked for one.
@@ -124,13 +129,45 @@ class _Bounded(H11Protocol):
     def _idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
+    def _rest(self) -> None:
+        self.busy.discard(self)
+        if not self.transport.is_closing():
+            self._fall_silent()
+
+    def _fall_silent(self, turns: int = 2) -> None:
+        # The loop reads from this connection in its next turn, after what was asked for before that: so what it had
+        # sent by now has been read in the turn after the next.
+        if turns:
+            self._speak()
+            self._settling = self.loop.call_soon(self._fall_silent, turns - 1)
+        else:
+            self._settling = None
+            self.silent[self] = self.loop.time()
+
+    def _speak(self) -> None:
+        self.silent.pop(self, None)
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
+
+    def _make_room(self) -> None:
+        latest = self.loop.time() - _SILENT_SECONDS
+        while (over := len(self.connections) - self.most) > 0 and self.silent:
+            longest, since = next(iter(self.silent.items()))
+            if since > latest and over <= 2 * _AT_ONCE:
+                return
+            del self.silent[longest]
+            longest.transport.close()
+            # It has nothing left to send, so its descriptor is free in a moment, and it need not be counted.
+            self.connections.discard(longest)
+
     def _half_sent(self) -> bool:
         return not self._idle() and self.cycle.more_body and not self.cycle.response_started
 
     def _give_up(self) -> None:
         if self._half_sent():
             scope: Any = self.cycle.scope
-            # As at the end of the drain: who reads the body answers with 503.
+            # As at the end of the drain: it is answered with 503.
             scope[_TASK].cancel()
 
     def _wait_for_head(self) -> None:
@@ -221,7 +258,7 @@ class Listener:
         limits: of connections and of time.
         linger: seconds to go on after SIGTERM, while `/ready` says 503.
         on_leaving: called when SIGTERM or SIGINT comes.
-        place: what `bound` gave for this host and port, where somebody wanted to know early that they are free.
+        place: what `places.bound` gave for this host and port, where somebody wanted to know early that they are free.
 
     Raises:
         InputError: the address cannot be bound.
@@ -238,18 +275,25 @@ class Listener:
         place: socket.socket | None = None,
     ) -> None:
         self._socket = bound(host, port) if place is None else place
-        with _told(self._socket, host, port):
+        with told(self._socket, host, port):
+            # For who wants the place when this server has ended, see `places.bound`: connections that are closed, and
+            # that the kernel remembers for a minute, have this from here.
+            if os.name == "posix":
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._socket.listen(_BACKLOG)
         self.most = fitting(limits.connections)
+        busy: set[_Bounded] = set()
         own = {
             "head_seconds": limits.head_seconds,
             "reply_seconds": limits.reply_seconds,
             "drain_body_seconds": min(_DRAIN_BODY_SECONDS, limits.body_seconds),
             "most": self.most,
+            "busy": busy,
             "silent": {},
         }
         config = uvicorn.Config(
-            _with_task(app),
+            # Not uvicorn's `limit_concurrency`: it counts who says nothing too, and does not say when to ask again.
+            _answered(app, lambda: len(busy) > self.most),
             http=type("Bounded", (_Bounded,), own),
             ws="none",
             lifespan="on",
@@ -259,8 +303,6 @@ class Listener:
             proxy_headers=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=math.ceil(limits.drain_seconds),
-            # Above `most` only while all have a request; those that were closed just now are counted for a moment.
-            limit_concurrency=self.most + 2 * _AT_ONCE,
             h11_max_incomplete_event_size=_HEAD_BYTES,
             backlog=_AT_ONCE,
         )
@@ -285,38 +327,39 @@ class Listener:
         self._server.handle_exit(0, None)
 
 
-def _with_task(app: Any) -> Any:
+def _answered(app: Any, full: Callable[[], bool]) -> Any:
+    """The application, with 503 for requests while it is full, and for those that are cancelled before their reply."""
+
     async def run(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        if full():
+            _LOG.warning("a request got 503: all connections have requests under way")
+            await _refuse(send)
+            return
         scope[_TASK] = asyncio.current_task()
-        await app(scope, receive, send)
+        started = False
+
+        async def watched(message: Any) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await app(scope, receive, watched)
+        except asyncio.CancelledError:
+            # Whoever reads bodies has answered in the words of its dialect; the others are told here.
+            if started:
+                raise
+            await _refuse(send)
 
     return run
 
 
-def bound(host: str, port: int) -> socket.socket:
-    """A socket that has this place, and does not listen yet: whoever connects meanwhile is refused, and does not wait.
-
-    Raises:
-        InputError: it cannot be had.
-    """
-    with _told(None, host, port):
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        # The protocol must be named: asyncio sets TCP_NODELAY only on sockets that say they are TCP, and without it
-        # each reply waits 40 ms for the client's delayed acknowledgement of its headers (measured).
-        made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    with _told(made, host, port):
-        if os.name == "posix":
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind((host, port))
-    return made
-
-
-@contextmanager
-def _told(made: socket.socket | None, host: str, port: int) -> Iterator[None]:
-    """Say what to do about a place that cannot be had, and give the socket back."""
-    try:
-        yield
-    except (OSError, OverflowError) as error:
-        if made is not None:
-            made.close()
-        raise InputError(f"cannot listen on {host} port {port} ({error}): choose another --host or --port") from error
+async def _refuse(send: Any) -> None:
+    body = b"the server cannot answer this now; ask again in a moment, or another replica\n"
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body)),
+               (b"retry-after", b"1"), (b"connection", b"close")]  # fmt: skip
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

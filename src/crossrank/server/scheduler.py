@@ -133,8 +133,12 @@ class Scheduler:
 
     @property
     def embed_rate(self) -> float:
-        """As `rate`, of the embedder; the cross-encoder's until it has computed something."""
+        """As `rate`, of the embedder; the cross-encoder's while nothing is known of it."""
         return self.rates.get(EMBED, self.rate)
+
+    @embed_rate.setter
+    def embed_rate(self, speed: float) -> None:
+        self.rates[EMBED] = speed
 
     def seconds(self, tokens: float, embedded: float = 0.0) -> float:
         """How long so many tokens take, of which the embedder reads this share; 0 while nothing is known."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _CHARACTERS, _DOCUMENTS = 400_000, 512
 # How long one batch should take: the longest that a new request waits for the one under way.
 BATCH_SECONDS = 0.02
-# The start measures the backend this often, and begins no other measurement after so long.
+# The start measures each backend this often, and begins no other measurement after so long.
 _MOST_MEASUREMENTS, _MEASURING_SECONDS = 5, 0.1
 _WARM_QUERY = "which way does the river run?"
 _WARM_TEXT = "The quick brown fox jumps over the lazy dog while the river carries the boats down to the sea. " * 4
@@ -72,6 +72,7 @@ class Service:
         self.cutter = Cutter(self.scorer)
         self.embedder = copy.copy(embedder) if embedder is not None else None
         if self.embedder is not None:
+            self._bare_embedder = self.embedder.backend
             self.embedder.backend = Shared(self.embedder.backend, self.scheduler)
         self.index = index
         # As many as there were at the last search: to count them reads the folder, and the event loop must not.
@@ -91,23 +92,15 @@ class Service:
         return tuple(name for name in (self.model, self.embedding_model) if name)
 
     def start(self) -> None:
-        """Start the scheduler, warm the models up, and choose the size of a batch by how fast they are here."""
+        """Start the scheduler, warm the models up, measure how fast they are here, and choose the size of a batch."""
         self.scheduler.start()
-        tokens = self._warm_tokens()
-        best, end = 0.0, time.perf_counter() + _MEASURING_SECONDS
-        for _ in range(_MOST_MEASUREMENTS):
-            began = time.perf_counter()
-            self._bare.forward(tokens)
-            best = max(best, len(tokens.ids) / (time.perf_counter() - began))
-            # A restarted server is missed: where one pass is slow it is measured once, and batches teach the rest.
-            if time.perf_counter() > end:
-                break
-        self.scheduler.rate = best
+        best = self.scheduler.rate = _speed(self._bare.forward, self._warm_tokens())
         if self._measure:
             self.scheduler.batch_tokens = int(np.clip(best * BATCH_SECONDS, LEAST_TOKENS, MOST_TOKENS))
         with working(Ticket.lasting(60.0)):
             self.scorer.score([(_WARM_QUERY, _WARM_TEXT)])
             if self.embedder is not None:
+                self.scheduler.embed_rate = self._embedding_speed(self.embedder)
                 self.embedder.embed([_WARM_TEXT])
         self.ready = True
 
@@ -118,7 +111,15 @@ class Service:
 
     def _warm_tokens(self) -> Tokens:
         ids = self._tokenizer.encode(_WARM_QUERY, _WARM_TEXT).ids[: self.scorer.checkpoint.max_length]
-        return Tokens.of([ids] * max(1, LEAST_TOKENS // len(ids)))
+        return _many(ids)
+
+    def _embedding_speed(self, embedder: TextEmbedder) -> float:
+        # Of its own: by the cross-encoder's, which is often much slower, large requests were refused until it had
+        # embedded for a while.
+        pooling = embedder.checkpoint.pooling
+        assert pooling is not None, "a bi-encoder has one"
+        ids = embedder.tokenizer.encode(_WARM_TEXT).ids[: embedder.max_length]
+        return _speed(lambda tokens: self._bare_embedder.pool(tokens, pooling), _many(ids))
 
     # Scoring -----------------------------------------------------------------------------------------------------
 
@@ -210,6 +211,23 @@ class Service:
             index.check_embedder(self.asker)
             self.index, self.passages = index, len(index)
         return index, self.asker
+
+
+def _many(ids: list[int]) -> Tokens:
+    return Tokens.of([ids] * max(1, LEAST_TOKENS // len(ids)))
+
+
+def _speed(compute: Callable[[Tokens], object], tokens: Tokens) -> float:
+    """Tokens a second, the best of a few measurements."""
+    best, end = 0.0, time.perf_counter() + _MEASURING_SECONDS
+    for _ in range(_MOST_MEASUREMENTS):
+        began = time.perf_counter()
+        compute(tokens)
+        best = max(best, len(tokens.ids) / (time.perf_counter() - began))
+        # A restarted server is missed: where one pass is slow it is measured once, and batches teach the rest.
+        if time.perf_counter() > end:
+            break
+    return best
 
 
 def _public(name: str) -> str:
