@@ -261,20 +261,27 @@ def test_a_burst_while_all_connections_are_in_use_is_answered(monkeypatch: pytes
 def test_who_said_nothing_for_a_second_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listening, "_SILENT_SECONDS", 0.3)
     with toy(monkeypatch, most=5) as listener, ExitStack() as opened:
-        address = ("127.0.0.1", listener.port)
-        kept = [opened.enter_context(socket.create_connection(address, 30)) for _ in range(8)]
-        until(lambda: len(listener._server.config.http.silent) == 8)
-        kept[0].sendall(get("/"))
-        assert kept[0].recv(4096)[9:12] == b"200"
-        time.sleep(0.5)
-        # This one is the sixth, and all that are too many go for it.
-        kept.append(opened.enter_context(socket.create_connection(address, 30)))
-        kept[-1].sendall(get("/"))
-        assert kept[-1].recv(4096)[9:12] == b"200"
-        assert [one.recv(1) for one in kept[1:5]] == [b""] * 4
-        for one in (kept[0], *kept[5:]):
+
+        def connected() -> socket.socket:
+            return opened.enter_context(socket.create_connection(("127.0.0.1", listener.port), 30))
+
+        def answered(one: socket.socket) -> bool:
             one.sendall(get("/"))
-            assert one.recv(4096)[9:12] == b"200"
+            told = b""
+            while not told.endswith(b"ok"):
+                told += one.recv(4096)
+            return told.startswith(b"HTTP/1.1 200")
+
+        kept = [connected() for _ in range(8)]
+        until(lambda: len(listener._server.server_state.connections) == 8)
+        time.sleep(0.1)
+        assert answered(kept[0])
+        time.sleep(0.5)
+        # This one is the ninth, and all that are too many go for it.
+        kept.append(connected())
+        assert answered(kept[-1])
+        assert [one.recv(1) for one in kept[1:5]] == [b""] * 4
+        assert all(answered(one) for one in (kept[0], *kept[5:]))
 
 
 def test_a_half_sent_body_that_nobody_reads_gets_503(
