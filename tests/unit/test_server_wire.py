@@ -217,7 +217,7 @@ def test_a_failing_index_is_told_to_the_log_alone(
     monkeypatch.setattr(service, "latest", fail)
     with caplog.at_level(logging.ERROR, "crossrank.server"):
         reply = ask(service, "POST", "/search", json={"query": QUERY})
-    assert reply.status_code == 500
+    assert reply.status_code == 503
     assert "secret" not in reply.text
     assert "/secret-folder failed; make it anew" in caplog.text
     assert "secret-text" not in caplog.text
