@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Literal, Protocol
@@ -244,3 +244,31 @@ def left_out(under: int, unread: int, threshold: float) -> str:
     told = [(under, f"under the threshold of {threshold:g}"), (unread, "that the last stage did not read")]
     parts = [f"{count:,} passage{'s' if count > 1 else ''} {what}" for count, what in told if count]
     return f"left out: {', '.join(parts)}" if parts else ""
+
+
+UNREAD = "the threshold was not used: no stage that gives probabilities has read a passage"
+"""What is said where a budget or a failure left nothing read."""
+
+
+def above(chances: Sequence[float | None], threshold: float) -> tuple[list[int], tuple[str, ...]]:
+    """Which passages of an answer a threshold leaves, and what is to be said of the others.
+
+    The rule of every list that a threshold is held against. Where nothing was read, for want of time or because a stage
+    failed, all stay and it is said: an answer is not empty because of its budget.
+
+    Args:
+        chances: the probability of each passage; None for one that was not read, which is left out if others were.
+        threshold: the least probability that is left.
+
+    >>> above([0.9, 0.2, None], 0.5)
+    ([0], ('left out: 1 passage under the threshold of 0.5, 1 passage that the last stage did not read',))
+    >>> above([None, None], 0.5)
+    ([0, 1], ('the threshold was not used: no stage that gives probabilities has read a passage',))
+    """
+    read = [chance for chance in chances if chance is not None]
+    if not read:
+        return list(range(len(chances))), (UNREAD,) if chances else ()
+    rows = [row for row, chance in enumerate(chances) if chance is not None and chance >= threshold]
+    nothing = "" if rows else irrelevant(max(read), threshold)
+    others = left_out(len(read) - len(rows), len(chances) - len(read), threshold)
+    return rows, tuple(filter(None, [nothing, others]))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.calibration import irrelevant, left_out
+from crossrank.calibration import above
 from crossrank.evidence import Evidence, Scores, find
 from crossrank.scored import Scored
 from crossrank.types import Passage, Truncation, order_of
@@ -56,19 +56,18 @@ class Ranked:
         Args:
             chances: probabilities of these documents, in their order; before evidence is sought.
             least: of them.
-            read: how many of them were read; the others have no probability and are left out. All when absent.
+            read: how many of them were read, all when absent. The others have no probability and are left out, unless
+                none was read: then all stay, see `crossrank.calibration.above`.
 
         >>> ranked = Ranked((2, 0), np.array([4.5, -1.0], dtype=np.float32), ())
         >>> left, said = ranked.above(np.array([0.9, 0.2], dtype=np.float32), 0.5)
         >>> left.positions, said
         ((2,), 'left out: 1 passage under the threshold of 0.5')
         """
-        told = chances[:read]
-        rows = np.flatnonzero(told >= least)
+        told = chances[:read].tolist()
+        rows, said = above([*told, *[None] * (len(chances) - len(told))], least)
         left = replace(self, positions=tuple(self.positions[row] for row in rows), scores=self.scores[rows])
-        nothing = irrelevant(float(told.max()), least) if len(told) and not len(rows) else ""
-        others = left_out(len(told) - len(rows), len(chances) - len(told), least)
-        return left, "; ".join(filter(None, [nothing, others]))
+        return left, "; ".join(said)
 
     def explained(self, query: str, documents: Sequence[str | Passage], score: Scores) -> Ranked:
         """With the sentence of each that answers best: of a passage in its text, without its title."""

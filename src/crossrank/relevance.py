@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from crossrank.answer import Answer
-from crossrank.calibration import Threshold, check_threshold, irrelevant, least, left_out
+from crossrank.calibration import UNREAD, Threshold, above, check_threshold, least
 from crossrank.cascade import Stage, Trace, Unavailable
 from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
@@ -125,34 +125,28 @@ def unused(probability: float | None, limit: float | None) -> str:
     A budget or a failure is behind it: where no stage gives probabilities the threshold is refused.
     """
     if probability is None:
-        return "the threshold was not used: no stage that gives probabilities has read a passage"
+        return UNREAD
     return "the threshold was not used: the last stage that read has no threshold of its own" if limit is None else ""
 
 
 def kept(stages: Sequence[Stage], answer: Answer, threshold: Threshold) -> Answer:
     """The passages of an answer that are at least as probable as a threshold, with a note of what was left out.
 
-    A passage that the last stage did not read has no probability and is left out. Where nothing was read, for want of
-    time or because a stage failed, all stay and the note says so: an answer is not empty because of its budget.
+    Where the last stage that read has no threshold of its own for "model", all stay, as where nothing was read, see
+    `crossrank.calibration.above`.
     """
     found = relevance_of(stages, answer.traces, answer.ranking.ids, asked=True)
     limit = found.threshold if threshold == "model" else threshold
     if not answer.passages:
         return answer
-    if limit is None or found.best is None:
+    if limit is None:
         return replace(answer, thresholded=(unused(found.best, limit),))
-    chances = [-1.0 if one is None else one for one in found.probabilities]
-    rows = [row for row, chance in enumerate(chances) if chance >= limit]
-    unread = found.probabilities.count(None)
-    said = (
-        irrelevant(found.best, limit) if not rows else "",
-        left_out(len(chances) - len(rows) - unread, unread, limit),
-    )
+    rows, said = above(found.probabilities, limit)
     ranking = answer.ranking
     head = sum(row < ranking.head for row in rows)
     return replace(
         answer,
         ranking=Ranking(tuple(ranking.ids[row] for row in rows), ranking.scores[rows], head),
         passages=tuple(answer.passages[row] for row in rows),
-        thresholded=tuple(filter(None, said)),
+        thresholded=said,
     )

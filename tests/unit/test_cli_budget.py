@@ -49,6 +49,10 @@ def test_rerank_out_of_time_keeps_the_order_given(ce: str, monkeypatch: pytest.M
     assert "the time was enough for 0 of 3 passages; the others follow in the order given" in result.stderr
     lines = run("rerank", "cat", "texts.txt", "-m", ce, "--budget-ms", "5").stdout.splitlines()
     assert lines[0] == "1\t-\tthe cat"
+    # A threshold emptied the answer of which nothing was read, with code 0.
+    held = run("rerank", "cat", "texts.txt", "-m", ce, "--budget-ms", "5", "-k", "2", "--threshold", "0.0")
+    assert held.stdout.splitlines() == lines[:2]
+    assert "Warning: the threshold was not used: no stage that gives probabilities has read" in held.stderr
 
 
 def test_rerank_of_nothing_within_a_budget(ce: str) -> None:

@@ -135,12 +135,24 @@ def test_a_threshold_leaves_out_what_is_less_probable(small: Service) -> None:
         kept = [result for result in every if result["probability"] >= least]
         assert [result["id"] for result in reply["results"]] == [result["id"] for result in kept]
         left = len(every) - len(kept)
-        said = [f"passages left out: {left} under the threshold of {least:g}"] if left else []
-        assert (reply["warnings"], reply["read"]) == (said, 3)
+        said = [f"left out: {left} passage{'s' * (left > 1)} under the threshold of {least:g}"] if left else []
+        assert (reply["warnings"][bool(left and not kept) :], reply["read"]) == (said, 3)
+        assert [one for one in reply["warnings"] if "nothing is relevant" in one] == reply["warnings"][: not kept]
     own = ask(small, **asked, threshold="model").json()["results"]
     assert [result["id"] for result in own] == ["2"]
     unread = ask(small, **asked, threshold=0.0, depth=1).json()["warnings"]
-    assert unread[-1] == "passages left out: 2 that the cross-encoder did not read"
+    assert unread[-1] == "left out: 2 passages that the last stage did not read"
+
+
+def test_a_threshold_where_nothing_was_read_leaves_all(small: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A budget that was enough for no passage gave an empty answer, as if nothing were relevant.
+    monkeypatch.setattr(type(small.scheduler), "rate", 1e-6)
+    reply = ask(small, query="capital of France?", documents=TEXTS, budget_ms=1, threshold=0.9).json()
+    assert ([result["id"] for result in reply["results"]], reply["read"]) == (["1", "2", "3"], 0)
+    assert reply["warnings"] == [
+        "the budget was enough for 0 of 3 passages",
+        "the threshold was not used: no stage that gives probabilities has read a passage",
+    ]
 
 
 def test_a_threshold_that_cannot_be_held_is_refused(service: Service, small: Service) -> None:

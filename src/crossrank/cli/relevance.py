@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from crossrank.cli import terminal
@@ -23,9 +24,15 @@ def kept(pipeline: Pipeline, answer: Answer, threshold: Threshold | None) -> tup
     if threshold is None:
         return answer, pipeline.relevance(answer).probabilities
     left = relevance.kept(pipeline.stages, answer, threshold)
-    # With something to say and nothing left out, the threshold could not be used.
-    say = terminal.warn if len(left.passages) == len(answer.passages) else terminal.note
-    for said in left.thresholded:
-        say(f"{said[0].upper()}{said[1:]}." if say is terminal.note else f"{said}.")
+    tell(left.thresholded, len(left.passages) == len(answer.passages))
     found = relevance.relevance_of(pipeline.stages, left.traces, left.ranking.ids, asked=True)
     return left, found.probabilities
+
+
+def tell(notes: Iterable[str], whole: bool) -> None:
+    """Say on stderr what a threshold left out; with nothing left out (`whole`) it could not be used: a warning."""
+    for said in filter(None, notes):
+        if whole:
+            terminal.warn(f"{said}.")
+        else:
+            terminal.note(f"{said[0].upper()}{said[1:]}.")

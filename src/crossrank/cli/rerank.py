@@ -125,7 +125,7 @@ def command(
     JSON gives the other fields of a row back as they were, "metadata" too; without those named rank, position, score,
     probability, truncation, query_truncation, read or evidence, which are this command's own, printed or not.
     """
-    from crossrank.cli import rows
+    from crossrank.cli import relevance, rows
 
     query = rows.query(query)
     given = rows.read(files or ("-",), rows.checked(encoding), layout, fields=as_json)
@@ -154,8 +154,9 @@ def command(
     if ranked.note:
         terminal.warn(f"{ranked.note}.")
     if least is not None and isinstance(scorer, crossrank.CrossEncoder):
-        ranked, said = ranked.above(scorer.probability(ranked.scores), least, read)
-        terminal.note(f"{said[0].upper()}{said[1:]}.") if said else None
+        whole = ranked
+        ranked, said = whole.above(scorer.probability(whole.scores), least, read)
+        relevance.tell([said], len(ranked) == len(whole))
     evidence = _evidence(query, ranked, passages, scorer) if explain else None
     chances = None
     if isinstance(scorer, crossrank.CrossEncoder) and (probability or (as_json and scorer.calibrated)):

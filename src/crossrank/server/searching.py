@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from crossrank import evidence
+from crossrank.calibration import above
 from crossrank.cascade import Trace, mixed
 from crossrank.errors import InputError
 from crossrank.fusion import Scores
@@ -172,15 +173,10 @@ def _limit(service: Service, threshold: float | Literal["model"] | None) -> floa
 def _probable(
     service: Service, final: Ranking, logits: Mapping[str, float], limit: float
 ) -> tuple[Ranking, tuple[str, ...]]:
-    """The passages that are at least so probable, and what is told of the others; one that was not read is none."""
-    chances = [service.chance(logits[id_]) if id_ in logits else None for id_ in final.ids]
-    rows = [row for row, chance in enumerate(chances) if chance is not None and chance >= limit]
-    unread = chances.count(None)
-    under = len(chances) - len(rows) - unread
-    told = [f"{under:,} under the threshold of {limit:g}"] if under else []
-    told += [f"{unread:,} that the cross-encoder did not read"] if unread else []
-    kept = Ranking(tuple(final.ids[row] for row in rows), final.scores[rows], sum(row < final.head for row in rows))
-    return kept, (f"passages left out: {', '.join(told)}",) if told else ()
+    """The passages that are at least so probable, or all where none was read, and what is told of the others."""
+    rows, said = above([service.chance(logits[id_]) if id_ in logits else None for id_ in final.ids], limit)
+    head = sum(row < final.head for row in rows)
+    return Ranking(tuple(final.ids[row] for row in rows), final.scores[rows], head), said
 
 
 def _first_stage(service: Service, asked: Search) -> First:
