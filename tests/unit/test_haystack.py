@@ -21,6 +21,7 @@ with warnings.catch_warnings():
     # The host's own imports may warn of what it deprecates in itself or its libraries; ours must not.
     warnings.simplefilter("ignore")
     from haystack import Document, Pipeline
+    from haystack.components.joiners import DocumentJoiner
     from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
     from haystack.document_stores.in_memory import InMemoryDocumentStore
 
@@ -135,8 +136,18 @@ def test_which_text_is_read_and_what_is_not():
     ranker = CrossrankRanker(load_options={"max_windows": 1})
     long, blank = ranker.run(QUERY, [Document(content=None), Document(content="bees " * 900)])["documents"]
     assert long.meta["rerank_read"].endswith("of 900 tokens")
-    assert (blank.content, blank.score) == (None, None)
+    assert (blank.content, blank.score) == (None, long.score - 1)
     assert ranker.run(QUERY, [])["documents"] == []
+
+
+def test_a_joiner_leaves_a_blank_document_last():
+    # It takes a score of None for 0, which is above negative logits.
+    documents = [Document(content=" "), Document(content="Bread."), Document(content="Yeast.")]
+    found = CrossrankRanker().run("capital of France?", documents)["documents"]
+    assert found[0].score < 0
+    for mode in ("merge", "concatenate"):
+        joined = DocumentJoiner(join_mode=mode).run([found, []])["documents"]
+        assert joined[-1].content == " "
 
 
 def test_what_means_nothing_is_refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, get_args
 
@@ -125,6 +126,10 @@ def test_no_token_comes_into_a_hosts_files() -> None:
 
 def test_a_blank_text_has_a_score_that_json_has(small: crossrank.CrossEncoder) -> None:
     # -inf is no JSON, and a host that writes its documents failed on them.
-    *_, blank = best(small, QUERY, ["Paris is a city.", " "], None)
-    assert blank.told is None
-    assert json.loads(json.dumps(blank.told, allow_nan=False)) is None
+    # Of None hosts made 0, which stands above every negative logit.
+    *found, blank = best(small, QUERY, [" ", "Bread needs yeast.", "Paris is a city."], None)
+    assert (blank.position, blank.score, [one.told for one in found]) == (0, -math.inf, [one.score for one in found])
+    assert blank.told == found[-1].score - 1 < 0
+    json.dumps(blank.told, allow_nan=False)
+    assert [one.told for one in best(small, QUERY, [" ", "Tea."], None, "probability")][-1] == 0
+    assert [one.told for one in best(small, QUERY, [" "], None)] == [0]

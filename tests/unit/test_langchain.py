@@ -306,7 +306,8 @@ def test_a_retriever_takes_what_the_host_gives_every_retriever(pipeline: crossra
         CrossrankRetriever(pipeline, tag=["x"])
 
 
-def test_a_blank_document_has_no_score_and_the_result_is_json() -> None:
-    found = CrossrankCompressor(top_n=None).compress_documents([Document(" "), Document("Tea is hot.")], "tea?")
-    assert found[-1].metadata["relevance_score"] is None
+def test_a_blank_document_has_the_lowest_score_and_the_result_is_json() -> None:
+    found = CrossrankCompressor(top_n=None).compress_documents([Document(" "), Document("Bread.")], "tea?")
+    first, last = [document.metadata["relevance_score"] for document in found]
+    assert (found[-1].page_content, last) == (" ", first - 1)
     json.dumps([document.metadata for document in found], allow_nan=False)

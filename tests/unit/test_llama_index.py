@@ -589,3 +589,11 @@ def test_the_retriever_works_off_the_event_loop(pipeline, monkeypatch):
     monkeypatch.setattr(type(pipeline), "search", spied)
     asyncio.run(CrossrankRetriever(pipeline).aretrieve("the cat"))
     assert threading.get_ident() not in threads
+
+
+def test_a_blank_node_is_below_the_others_for_the_host() -> None:
+    # The host's `get_score` makes 0 of None, which is above negative logits.
+    nodes = [NodeWithScore(node=TextNode(text=text)) for text in (" ", "Bread.")]
+    bread, blank = CrossrankRerank(top_n=None).postprocess_nodes(nodes, query_str="capital of France?")
+    assert (blank.text, blank.get_score()) == (" ", bread.get_score() - 1)
+    assert blank.get_score() < bread.get_score() < 0

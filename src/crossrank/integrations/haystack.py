@@ -41,7 +41,8 @@ class CrossrankRanker:
             "small".
 
     Documents are copied; in `score` larger is better. Logits have no fixed range. A document without content is read
-    as a blank one and comes last, without a logit (None). What the model did not read whole is
+    as a blank one and comes last: it has no logit, and its score is the lowest other one less 1, because the host's
+    joiners take None for 0, above negative logits. What the model did not read whole is
     told in `meta["rerank_read"]`, and of the query in `meta["rerank_query_read"]`. The model is loaded by `warm_up`, or
     when the first query comes. To read a pipeline from a file the host wants the module named: `Pipeline.load(file,
     allowed_modules=["crossrank.integrations.*"])`.

@@ -45,7 +45,7 @@ class CrossrankCompressor(BaseDocumentCompressor):
             "small".
 
     The score is in `metadata["relevance_score"]` of the copy: larger is better. Logits have no fixed range; a blank
-    document has none (None), and comes last. What the model did not read whole is told in
+    document has none, and comes last with the lowest other score less 1. What the model did not read whole is told in
     `metadata["rerank_read"]`, and of the query in `metadata["rerank_query_read"]`.
 
     Raises:

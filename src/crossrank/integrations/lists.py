@@ -44,26 +44,27 @@ class Best:
     Attributes:
         position: in the list.
         score: the model's, raw, or the probability where that was asked for; of a blank text -inf, or 0.
+        told: the score as hosts are told it, see `finite`.
         notes: what people should know of how it was read, for the metadata of a host; mostly empty.
     """
 
     position: int
     score: float
+    told: float
     notes: Mapping[str, str]
 
-    @property
-    def told(self) -> float | None:
-        """The score as hosts are told it, see `told`."""
-        return told(self.score)
 
+def finite(scores: Sequence[float]) -> list[float]:
+    """Scores of one list for a host, in their order: in place of -inf, of blank texts, the lowest other less 1.
 
-def told(score: float) -> float | None:
-    """A score for a host, whose documents are written as JSON: None in place of -inf, which JSON does not have.
+    A host's documents are written as JSON, which has no -inf, and a host that joins or fuses lists takes a score of
+    None for 0, which is above every negative logit. With nothing but blank texts it is 0.
 
-    >>> told(2.5), told(float("-inf"))
-    (2.5, None)
+    >>> finite([2.5, -3.0, float("-inf")]), finite([float("-inf")])
+    ([2.5, -3.0, -4.0], [0.0])
     """
-    return score if math.isfinite(score) else None
+    lowest = min(filter(math.isfinite, scores), default=1.0) - 1.0
+    return [score if math.isfinite(score) else lowest for score in scores]
 
 
 class Model:
@@ -256,19 +257,20 @@ def best(
     chances = np.ones(len(final), np.float32)
     if asked and isinstance(scorer, CrossEncoder):
         chances = scorer.probability(final.scores)
-    told = chances if scores == "probability" else final.scores
+    rows = np.flatnonzero(chances >= limit).tolist()
+    left = (chances if scores == "probability" else final.scores)[rows].tolist()
     cut = {t.position: t.told for t in trace.truncations if t.lost}
     made = []
-    for row in np.flatnonzero(chances >= limit):
+    for row, score, told in zip(rows, left, finite(left), strict=True):
         position = int(final.ids[row])
         notes = {READ: cut.get(position), QUERY_READ: cut.get(-1), NOTE: trace.note}
-        made.append(Best(position, float(told[row]), {key: note for key, note in notes.items() if note}))
+        made.append(Best(position, score, told, {key: note for key, note in notes.items() if note}))
     return made
 
 
 def found(
     pipeline: Pipeline, query: str, k: int, where: Sequence[str] | None = None
-) -> list[tuple[Passage, float | None, dict[str, float]]]:
+) -> list[tuple[Passage, float, dict[str, float]]]:
     """The `k` best passages of a pipeline with the score that orders them, a mix of the steps', and beside it
     `probability` where the last model that read the passage is calibrated. `where`: filters of this query; what is
     likely wrong with those that leave nothing is logged as a warning.
@@ -278,7 +280,7 @@ def found(
         _tell_why_nothing(pipeline, where)
     chances = pipeline.relevance(answer).probabilities
     more = [{} if chance is None else {PROBABILITY: chance} for chance in chances]
-    return list(zip(answer.passages, map(told, answer.ranking.scores.tolist()), more, strict=True))
+    return list(zip(answer.passages, finite(answer.ranking.scores.tolist()), more, strict=True))
 
 
 def _tell_why_nothing(pipeline: Pipeline, where: Sequence[str]) -> None:

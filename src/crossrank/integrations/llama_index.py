@@ -67,8 +67,9 @@ class CrossrankRerank(BaseNodePostprocessor):
             the model's own. Like `scores="probability"` it needs a model that gives probabilities, such as "small".
 
     Scores of the returned nodes are the model's raw logits (larger is better, no fixed range), best first; equal
-    scores keep their incoming order. crossrank's models read no blank node: it has no logit (None). A long node is read
-    in windows; what was not read at all is told in `metadata["rerank_read"]` of the copy ("25000 of 31000 tokens"), and
+    scores keep their incoming order. crossrank's models read no blank node: it has no logit, and its score is the
+    lowest other one less 1, because the host takes None for 0, above negative logits. A long node is read in windows;
+    what was not read at all is told in `metadata["rerank_read"]` of the copy ("25000 of 31000 tokens"), and
     for the query in `metadata["rerank_query_read"]`.
 
     Raises:
@@ -185,7 +186,7 @@ class CrossrankRerank(BaseNodePostprocessor):
         kept = best(scorer, query, texts, self.top_n, self.scores, self.threshold)
         return [self._copy(nodes[one.position], one.told, one.notes) for one in kept]
 
-    def _copy(self, scored: NodeWithScore, score: float | None, notes: Mapping[str, str]) -> NodeWithScore:
+    def _copy(self, scored: NodeWithScore, score: float, notes: Mapping[str, str]) -> NodeWithScore:
         """A node with its own metadata: the caller's node may live in a store that other queries read."""
         kept = {RETRIEVAL_SCORE: scored.score} if self.keep_retrieval_score else {}
         added: dict[str, Any] = {**kept, **notes}
