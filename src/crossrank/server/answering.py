@@ -235,7 +235,7 @@ class Answering:
         """A body of a dialect that scores."""
         call.facts |= {"dialect": dialect.name, "refuse": dialect.refuse}
         request = dialect.read(body)
-        unread = fields.unread(body, dialect.fields)
+        unread = (*fields.unread(body, dialect.fields), *request.unread)
         warnings = (_unread(unread, dialect.fields),) if unread else ()
         reach = self.service.reach(request.caps)
         self.gate.limits.check_documents(len(request.pairs), "documents")

@@ -24,6 +24,7 @@ class Rerank:
         documents: what comes back, as the client wrote it.
         caps: how much of the texts is read.
         whole: refuse the request when something of a text would not be read.
+        unread: fields that the dialect knows and that others of this request overrule.
     """
 
     pairs: tuple[tuple[str, str], ...]
@@ -34,6 +35,7 @@ class Rerank:
     documents: tuple[Any, ...] = ()
     caps: Caps = field(default_factory=Caps)
     whole: bool = False
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

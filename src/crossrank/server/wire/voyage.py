@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from crossrank.server.refusals import invalid
 from crossrank.server.wire import fields, schemas
 from crossrank.server.wire.shapes import Dialect, Outcome, Rerank
 
 
 def read(body: fields.Body) -> Rerank:
-    """`truncation: false` asks for an error when something would not be read."""
+    """`truncation: false` asks for an error when something would not be read. Of two numbers `top_k` is taken."""
     k, other = fields.count(body, "top_k"), fields.count(body, "top_n")
-    if body.get("top_k") is not None and body.get("top_n") is not None and k != other:
-        # Whichever of the two were taken, the other would be passed over in silence.
-        raise invalid("top_k and top_n ask for different numbers of documents; keep one", "top_n")
+    overruled = body.get("top_k") is not None and body.get("top_n") is not None and k != other
     query, documents = fields.text(body, "query"), fields.texts(body, "documents")
     return Rerank(
         pairs=tuple((query, document) for document in documents),
@@ -22,6 +19,8 @@ def read(body: fields.Body) -> Rerank:
         echo=fields.flag(body, "return_documents", False),
         documents=documents,
         whole=not fields.flag(body, "truncation", True),
+        # No error: the schema that this server publishes takes both. Named, or it would be passed over in silence.
+        unread=("top_n",) if overruled else (),
     )
 
 
