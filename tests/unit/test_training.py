@@ -566,6 +566,6 @@ def test_other_settings_do_not_go_on_with_it(
     # Scores of the base in one number format and of the tuned model in another would be a difference of formats.
     with pytest.raises(InputError, match="backend"):
         tune(data, tmp_path / "a", model=cross_encoder_folder, settings=QUICK, engine=replace(ONE, backend="torch"))
-    monkeypatch.setattr(prepared, "version", lambda name: "0.0.1")
+    monkeypatch.setattr(prepared, "__version__", "0.0.1")
     with pytest.raises(InputError, match="another version"):
         tune(data, tmp_path / "a", model=cross_encoder_folder, settings=QUICK, engine=ONE)

@@ -6,12 +6,11 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank import backends
+from crossrank import __version__, backends
 from crossrank.checkpoint import Checkpoint
 from crossrank.crossencoder import CrossEncoder
 from crossrank.encoder import PairEncoder, Windows
@@ -65,7 +64,7 @@ class Prepared:
         """
         told = [
             *(self.read.fingerprint, asdict(self.settings), self.engine.device, self.material.scale),
-            *(self.scorer(self.read).backend.name, _version()),
+            *(self.scorer(self.read).backend.name, __version__),
             [[one.query, one.documents, one.labels.tolist(), one.judged.tolist()] for one in self.material.shown],
             self.material.fold.tolist(),
             [[one.query, one.documents] for sets in self.general.values() for one in sets],
@@ -181,14 +180,6 @@ class Prepared:
         depth = net.depth_of(self.read)
         plan = planned(self.settings, self.material.scale, self.material.high, queries, 1.25 * share * sum(each), depth)
         return replace(plan, repeats=plan.repeats if self.settings.repeats or parts > 1 else 2)
-
-
-def _version() -> str:
-    """Of crossrank; "" where it runs without being installed."""
-    try:
-        return version("crossrank")
-    except PackageNotFoundError:
-        return ""
 
 
 def _tokens(encoder: PairEncoder, one: Shown) -> Tokens:
