@@ -226,6 +226,18 @@ def least(scorer: Telling, threshold: Threshold, name: str) -> float:
     return scorer.threshold
 
 
+def without_probabilities(name: str, asked: str = "the threshold") -> str:
+    """What is said where `asked`, an option, needs the probabilities of a model of another kind.
+
+    >>> without_probabilities("late", "--probability").partition(", or")[0]
+    'late gives scores and no probabilities: leave out --probability'
+    """
+    return (
+        f"{name} gives scores and no probabilities: leave out {asked}, or take a cross-encoder that is calibrated, "
+        'such as "small"'
+    )
+
+
 def irrelevant(probability: float, threshold: float) -> str:
     """What is said when the best passage is less probable than the threshold.
 

@@ -20,7 +20,7 @@ from crossrank import backends, checkpoint
 from crossrank.asking import check_list, check_pairs, check_queries, check_texts
 from crossrank.backends.maxsim import maxsim
 from crossrank.batching import budget_of, plan, slices
-from crossrank.calibration import Threshold
+from crossrank.calibration import Threshold, without_probabilities
 from crossrank.checkpoint.late import PROJECTION
 from crossrank.crossencoder import CHARACTERS, FIRST_SLICE, SLICE
 from crossrank.errors import CheckpointError, InputError, ScoreError
@@ -222,10 +222,7 @@ class LateInteraction:
                 threshold.
         """
         if threshold is not None:
-            raise InputError(
-                f"{self.checkpoint.name} gives MaxSim scores and no probabilities: leave the threshold out, or take a "
-                'cross-encoder that is calibrated, such as "small"'
-            )
+            raise InputError(without_probabilities(self.checkpoint.name))
         given = check_list(query, documents, k)
         return Ranked.of(scored_by(self.scored, [(query, document) for document in given], progress), k)
 

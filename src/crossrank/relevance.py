@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from crossrank.answer import Answer
-from crossrank.calibration import UNREAD, Threshold, above, check_threshold, least
+from crossrank.calibration import UNREAD, Threshold, above, check_threshold, least, without_probabilities
 from crossrank.cascade import Stage, Trace, Unavailable
 from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
@@ -49,10 +49,7 @@ def threshold_of(scorer: Scorer, threshold: Threshold, name: str = "") -> float:
     check_threshold(threshold)
     called = name or name_of(scorer)
     if not isinstance(scorer, CrossEncoder):
-        raise InputError(
-            f"{called} gives scores and no probabilities: leave the threshold out, or take a cross-encoder that is "
-            'calibrated, such as "small"'
-        )
+        raise InputError(without_probabilities(called))
     return least(scorer, threshold, called)
 
 

@@ -277,7 +277,7 @@ def test_rerank_with_a_late_interaction_model(ce: str, tmp_path: Path) -> None:
     assert [row["score"] for row in found[:2]] == pytest.approx(ranked.scores[:2].tolist())
     assert {row["probability"] for row in found} == {None}
     assert rows(run(*args, "--json", "--explain", stdin=TEXTS))[0]["evidence"]["sentences"] == 1
-    assert "leave --probability out" in run(*args, "--probability", stdin=TEXTS, code=1).stderr
+    assert "leave out --probability" in run(*args, "--probability", stdin=TEXTS, code=1).stderr
     assert (
         "leave --max-length, --fold out" in run(*args, "--fold", "max", "--max-length", "9", stdin="x", code=1).stderr
     )

@@ -64,6 +64,14 @@ def test_a_model_without_probabilities_is_refused_before_it_reads(tmp_path: Path
         for options in ({"scores": "probability"}, {"threshold": 0.5}, {"threshold": "model"}):
             with pytest.raises(InputError, match=cure):
                 best(scorer, QUERY, TEXTS, None, **options)
+    # It told whoever asked for probabilities to leave out a threshold that was not given.
+    for options, named in (
+        ({"scores": "probability"}, "scores"),
+        ({"threshold": 0.5}, "threshold"),
+        ({"scores": "probability", "threshold": 0.5}, "scores and threshold"),
+    ):
+        with pytest.raises(InputError, match=f"no probabilities: leave out {named}, or take a cross-encoder"):
+            best(Unread(), QUERY, TEXTS, None, **options)
     with pytest.raises(InputError, match="give a probability"):
         best(crossrank.load("fast"), QUERY, TEXTS, None, threshold="model")
 

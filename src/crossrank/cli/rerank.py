@@ -137,11 +137,12 @@ def command(
     import crossrank
 
     reads = {"max_length": max_length, "window": window, "overlap": _overlap(window, overlap), "fold": fold}
+    from crossrank.calibration import without_probabilities
     from crossrank.relevance import threshold_of
 
     scorer = _scorer(model, {"backend": backend, "device": device, "dtype": dtype, "threads": threads}, reads)
     if probability and not isinstance(scorer, crossrank.CrossEncoder):
-        raise InputError(f"{scorer.checkpoint.name} gives MaxSim scores and no probabilities: leave --probability out")
+        raise InputError(without_probabilities(scorer.checkpoint.name, "--probability"))
     least = None if threshold is None else threshold_of(scorer, threshold)
     if cache is not None:
         scorer = crossrank.CachedScorer(scorer, cache)

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from crossrank.calibration import Platt, check_threshold
+from crossrank.calibration import Platt, check_threshold, without_probabilities
 from crossrank.cascade import Stage, rerank
 from crossrank.crossencoder import CrossEncoder, load
 from crossrank.errors import InputError
@@ -251,6 +251,9 @@ def best(
     passages = {str(position): Passage(str(position), text) for position, text in enumerate(texts)}
     arrived = Ranking(tuple(passages), np.zeros(len(texts), np.float32), head=0)
     asked = scores == "probability" or threshold is not None
+    if asked and not isinstance(scorer, CrossEncoder):
+        options = {"scores": scores == "probability", "threshold": threshold is not None}
+        raise InputError(without_probabilities(name_of(scorer), " and ".join(one for one in options if options[one])))
     limit = threshold_of(scorer, 0.0 if threshold is None else threshold) if asked else 0.0
     ranking, (trace,) = rerank(query, arrived, [Stage(scorer, len(texts))], lambda ids: [passages[i] for i in ids])
     final = ranking if k is None else ranking.cut(k)
