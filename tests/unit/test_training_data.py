@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from crossrank import extras
 from crossrank.errors import IndexFileError, InputError, ReadError
 from crossrank.evaluation import mean
 from crossrank.training import checks, folds, gate, general, measuring, negatives, reading
+from crossrank.training import work as work_module
 from crossrank.training.judgments import Group, Judged, Judgments, query_key
 from crossrank.training.material import gathered
 from crossrank.training.settings import Settings, fitting, planned
@@ -719,6 +722,44 @@ def test_two_tunings_in_one_folder_do_not_share_it(tmp_path: Path) -> None:
         Work(tmp_path / "w", "other")
     with Work(tmp_path / "w", "key") as again:
         assert again.resumed
+
+
+def test_a_lock_on_a_file_that_is_gone_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "w"
+    first = Work(folder, "key")
+    others: list[Work] = []
+
+    @contextmanager
+    def late(file: Path, *args: Any) -> Iterator[Any]:
+        """Opened while the first held it, locked when it was done and a third had made the folder anew."""
+        with file.open("a+b") as handle:
+            first.close()
+            monkeypatch.undo()
+            others.append(Work(folder, "third"))
+            yield handle
+
+    monkeypatch.setattr(work_module, "exclusive", late)
+    with pytest.raises(IndexFileError, match=r"ended its tuning in .* just now"):
+        Work(folder, "third")
+    with others.pop() as third:
+        third.close()
+
+
+def test_a_folder_that_is_removed_while_it_is_listed_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "w"
+    folder.mkdir()
+    listed = Path.iterdir
+
+    def gone(path: Path) -> Iterator[Path]:
+        monkeypatch.undo()
+        path.rmdir()
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", gone)
+    with Work(folder, "key") as work:
+        assert not work.resumed
 
 
 def test_a_tuning_killed_while_it_began_is_begun_again(tmp_path: Path) -> None:

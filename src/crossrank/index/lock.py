@@ -12,8 +12,8 @@ from crossrank.errors import IndexFileError
 
 
 @contextmanager
-def exclusive(file: Path, what: str = "the index", of: Path | None = None) -> Iterator[None]:
-    """Hold the lock of a folder's writer. The file stays; it is the lock on it that counts.
+def exclusive(file: Path, what: str = "the index", of: Path | None = None) -> Iterator[IO[bytes]]:
+    """Hold the lock of a folder's writer, the open file. The file stays; it is the lock on it that counts.
 
     Args:
         file: what the lock lies on; made when there is none, and never changed.
@@ -35,7 +35,7 @@ def exclusive(file: Path, what: str = "the index", of: Path | None = None) -> It
             raise IndexFileError(
                 f"another process is writing to {what} {of}: wait until it is done, then run this again"
             ) from error
-        yield
+        yield handle
 
 
 def _take(handle: IO[bytes]) -> None:

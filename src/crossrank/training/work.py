@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,13 +43,15 @@ class Work:
         self.folder = folder
         manifest = folder / MANIFEST
         # Nothing is made in a folder that is somebody's own. A process that died early leaves a lock, and nothing else.
-        if folder.exists() and _key(manifest) is None and {file.name for file in folder.iterdir()} - _OWN:
+        if _key(manifest) is None and _names(folder) - _OWN:
             raise InputError(f"{folder} is not empty and holds no tuning; give another --to, or remove it")
         folder.mkdir(parents=True, exist_ok=True)
         self._open = ExitStack()
-        self._open.enter_context(exclusive(folder / LOCK, "the tuning", folder))
+        handle = self._open.enter_context(exclusive(folder / LOCK, "the tuning", folder))
         try:
-            if not (folder / LOCK).exists():  # whoever held it was done, and removed the folder
+            # Whoever held it was done and removed the folder, and a third process may have made it anew: a lock on the
+            # file that is gone is none.
+            if not _same(handle, folder / LOCK):
                 raise IndexFileError(f"another process ended its tuning in {folder} just now: run this again")
             held = _key(manifest)
             if held is not None and held != key and not restart:
@@ -102,6 +106,22 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(path)
         elif path.name != LOCK:
             path.unlink()
+
+
+def _names(folder: Path) -> set[str]:
+    """Of the files in a folder; none where it is not there, or is removed just now by the tuning that ended in it."""
+    try:
+        return {file.name for file in folder.iterdir()}
+    except FileNotFoundError:
+        return set()
+
+
+def _same(handle: IO[bytes], path: Path) -> bool:
+    """Whether a path still leads to the file that is open."""
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _key(manifest: Path) -> str | None:
