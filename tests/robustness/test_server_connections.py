@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from crossrank.cli import serve
+from crossrank.cli import root, serve
 from crossrank.errors import InputError
 from crossrank.server import descriptors, listening
 from crossrank.server.limits import Limits
@@ -169,7 +169,7 @@ def test_a_taken_port_is_told_before_the_models_are_loaded(monkeypatch: pytest.M
     monkeypatch.setattr(serve, "_service", lambda *_: pytest.fail("the models were loaded"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = CliRunner().invoke(serve.command, ["--port", str(port)])
+        done = CliRunner().invoke(root, ["serve", "--port", str(port)])
     assert "choose another --host or --port" in str(done.exception)
 
 
