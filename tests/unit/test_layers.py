@@ -126,6 +126,9 @@ WITHIN_A_LAYER = {
     ("cli", "integrations"),
 }
 
+# What needs nothing of the package but `__version__`, which is set before anything else is there.
+FOR_THE_VERSION = {"training/prepared.py"}
+
 # What the base install brings: any file may import it.
 BASE = {"numpy", "tokenizers", "safetensors", "huggingface_hub", "click", "rich"}
 
@@ -266,6 +269,8 @@ def test_imports_go_down_only():
         if found.module.split(".")[0] != "crossrank" or name(found.file) == "__init__.py":
             continue
         here, there = name(found.file).split("/")[0].removesuffix(".py"), unit(found.module)
+        if there is None and name(found.file) in FOR_THE_VERSION:
+            continue
         below = LAYERS.get(there or "", PUBLIC_LAYER) < LAYERS[here]
         if not (below or here == there or (here, there) in WITHIN_A_LAYER):
             wrong.append(f"{found} (layer {LAYERS[here]} from layer {LAYERS.get(there or '', PUBLIC_LAYER)})")

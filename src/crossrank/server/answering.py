@@ -139,8 +139,8 @@ class Answering:
             return self._refused(call, leaving("the index's embedder does not answer; ask again in a moment"))
         except IndexFileError as error:
             self.service.searchable = False
-            # Its message names the folder.
-            _LOG.error("request %s failed: %s", call.id, error)
+            # Its message names the folder, and may hold what was asked.
+            _LOG.error("request %s failed: %s", call.id, _said(error))
             return self._refused(call, leaving(_UNREADABLE))
         except MemoryError:
             return self._refused(call, RefusedError("out of memory; send fewer documents", 503, "UnavailableError"))
