@@ -30,11 +30,28 @@ _NO_JSON, _NO_REQUEST = -32700, -32600
 _NOTHING: tuple[Any, ...] = ()
 
 
-class Requests:
+class _Around:
+    """A stream of the SDK's, closed as it is."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    async def aclose(self) -> None:
+        """As the SDK's."""
+        await self._stream.aclose()
+
+    async def __aenter__(self) -> Any:  # itself; typing.Self is of Python 3.11
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class Requests(_Around):
     """The SDK's stream of requests, which ends only when each is answered, what is none among them."""
 
     def __init__(self, stream: Any, write: Any) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._write = write
         self._read: deque[SessionMessage] = deque()
         self._waiting: set[str | int] = set()
@@ -101,22 +118,12 @@ class Requests:
         message: SessionMessage | Exception = await self._stream.receive()
         return message
 
-    async def aclose(self) -> None:
-        """As the SDK's."""
-        await self._stream.aclose()
 
-    async def __aenter__(self) -> Requests:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
-
-
-class Replies:
+class Replies(_Around):
     """The SDK's stream of replies, which tells what is answered."""
 
     def __init__(self, stream: Any, requests: Requests) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._requests = requests
 
     async def send(self, item: SessionMessage, /) -> None:
@@ -124,16 +131,6 @@ class Replies:
         await self._stream.send(item)
         if isinstance(item.message, JSONRPCResponse | JSONRPCError):
             self._requests.answered(item.message.id)
-
-    async def aclose(self) -> None:
-        """As the SDK's."""
-        await self._stream.aclose()
-
-    async def __aenter__(self) -> Replies:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
 
 def _given(error: ValidationError) -> Any:
