@@ -25,7 +25,7 @@ from crossrank.index import one_version
 from crossrank.planner import Memory, depths, paced, plan
 from crossrank.relevance import Relevance, check_stages, kept, last_read, relevance_of, unused
 from crossrank.retrieval import retrieved
-from crossrank.retrieval.where import Where, among, once
+from crossrank.retrieval.where import Where, among
 from crossrank.scorers import counter_of, name_of, scorer_of
 from crossrank.types import (
     Embedder,
@@ -344,8 +344,7 @@ def open_pipeline(
         MissingExtraError: the search extra is not installed.
     """
     from crossrank.index import Index
-    from crossrank.retrieval.bm25 import BM25Retriever
-    from crossrank.retrieval.dense import DenseRetriever
+    from crossrank.retrieval.first import first_stage
 
     if isinstance(coarse, (str, Path)):
         raise InputError(f"coarse is a list of models, so one is coarse=[{str(coarse)!r}]")
@@ -353,12 +352,7 @@ def open_pipeline(
     check_real("mix", mix)
     index: Index = Index.open(folder)
     made = _embedder(index, folder, embedder, (backend, device, dtype, threads))
-    # Read once: both retrievers ask for all of them, for every query.
-    kept = once(where)
-    retrievers: dict[str, Retriever] = {
-        "bm25": BM25Retriever(index, kept),
-        "dense": DenseRetriever(index, made, kept),
-    }
+    retrievers = first_stage(index, made, where)
     models = (*coarse, model) if rerank else ()
     how = {"backend": backend, "device": device, "dtype": dtype, "threads": threads}
     reads = depths(depth, len(models))

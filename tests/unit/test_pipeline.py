@@ -14,7 +14,7 @@ import spies
 import tiny
 from crossrank import pipeline, scorers
 from crossrank.errors import InputError
-from crossrank.fusion import Scores
+from crossrank.fusion import SHARES, Scores
 from crossrank.relevance import last_read
 from crossrank.types import Ranking
 
@@ -22,6 +22,7 @@ pytest.importorskip("lance", reason="needs the search extra")
 
 from crossrank.index import Document, Index
 from crossrank.retrieval.dense import DenseRetriever
+from crossrank.retrieval.first import first_stage
 from crossrank.retrieval.remote.function import FunctionRetriever
 
 TEXTS = {
@@ -38,6 +39,16 @@ def folder(tmp_path: Path, bi_encoder_folder: Path) -> Path:
     index = Index.create(tmp_path / "index", embedder, embedder.tokenizer, model=str(bi_encoder_folder), size=40)
     index.add([Document(id_, text) for id_, text in TEXTS.items()], embedder, embedder.tokenizer)
     return tmp_path / "index"
+
+
+def test_the_first_stage_has_the_names_that_fusion_has_shares_for(folder: Path) -> None:
+    """They are given in one place, and read in another: fusion by scores refuses a name without a share."""
+    made = crossrank.open_pipeline(folder, rerank=False)
+    assert list(made.retrievers) == list(SHARES)
+    assert made.fusion == Scores()
+    conditions = (f"{name}=acme" for name in ("tenant",))
+    filtered = first_stage(Index.open(folder), made.retrievers["dense"]._embedder, conditions)  # type: ignore[attr-defined]
+    assert all("where=('tenant=acme',)" in repr(retriever) for retriever in filtered.values())
 
 
 def test_filters_of_a_generator_hold_for_every_step_and_query(folder: Path, bi_encoder_folder: Path) -> None:
