@@ -13,6 +13,11 @@ from numpy.typing import NDArray
 from crossrank.asking import check_real
 from crossrank.errors import InputError
 
+# Outliers are few, and lie so many times as far from the median as all other logits.
+_FEW, _FAR = 0.05, 10.0
+# What the other logits must tell of relevance for outliers to be to blame, in nats: less may be chance.
+_TELLING = 3.0
+
 Threshold = float | Literal["model"]
 """The least probability that is taken for relevant, or "model" for the one that a model has of its own."""
 
@@ -101,7 +106,8 @@ class Platt:
 
         Raises:
             InputError: other shapes, a logit that is NaN or inf, judgments of one class only, logits that do not
-                rise with relevance, or a fit that does not converge.
+                rise with relevance, a few logits so far from all others that these get nearly one probability (the
+                message names them), or a fit that does not converge.
 
         >>> rng = np.random.default_rng(0)
         >>> logits = rng.normal(size=4000).astype(np.float32)
@@ -112,19 +118,78 @@ class Platt:
         x, y = np.asarray(logits, np.float64), np.asarray(relevant, bool)
         if x.ndim != 1 or x.shape != y.shape:
             raise InputError(f"a calibration needs one judgment a logit, not shapes {x.shape} and {y.shape}")
-        x, y = x[x != -np.inf], y[x != -np.inf]
+        rows = np.flatnonzero(x != -np.inf)
+        x, y = x[rows], y[rows]
         if not np.isfinite(x).all():
             raise InputError(f"logit {x[~np.isfinite(x)][0]} cannot be calibrated: score with dtype='float32'")
-        positives, negatives = int(y.sum()), int((~y).sum())
-        if not positives or not negatives:
+        if y.all() or not y.any():
             raise InputError("a calibration needs pairs of both kinds, relevant and not")
-        # Smoothed targets keep the fit finite when the classes separate perfectly.
-        target = np.where(y, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-        centre, spread = float(x.mean()), float(x.std())
-        slope, intercept = _newton((x - centre) / spread if spread > 0 else np.zeros_like(x), target)
+        _check_outliers(x, y, rows)
+        slope, intercept = _fitted(x, y)
         if slope <= 0:
             raise InputError("these scores do not rise with relevance, so there is nothing to calibrate")
-        return cls(slope / spread, intercept - slope / spread * centre)
+        return cls(slope, intercept)
+
+
+def _fitted(x: NDArray[np.float64], y: NDArray[np.bool_]) -> tuple[float, float]:
+    """Slope and intercept of finite logits with judgments of both classes; a slope of 0 where all are equal."""
+    centre, spread = float(x.mean()), float(x.std())
+    if spread == 0:
+        return 0.0, float(np.log(y.mean() / (1 - y.mean())))
+    slope, intercept = _newton((x - centre) / spread, _smoothed(y))
+    return slope / spread, intercept - slope / spread * centre
+
+
+def _smoothed(y: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Platt's targets, which keep the fit finite when the classes separate perfectly."""
+    positives, negatives = int(y.sum()), int((~y).sum())
+    return np.where(y, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+
+
+def _check_outliers(x: NDArray[np.float64], y: NDArray[np.bool_], rows: NDArray[np.int64]) -> None:
+    """Refuse a few far logits that spoil the fit of all others.
+
+    Targets are smoothed, so that no pair is certain, and one logit of 1e6 costs more than a flat fit does: all others
+    would get nearly one probability. Far logits alone are no harm, such as the few relevant ones of a model whose
+    other scores lie close together. They are to blame only where the others tell their classes apart without them, and
+    lose half of that with them.
+
+    Args:
+        x: finite logits, shape (n,).
+        y: whether each is relevant, shape (n,).
+        rows: their places among all that were given, for the message.
+    """
+    far = _far(x)
+    rest = ~far
+    if not far.any() or y[rest].all() or not y[rest].any():
+        return
+    target = _smoothed(y[rest])
+
+    def gained(slope: float, intercept: float) -> float:
+        """How much less the others cost than with one probability for all."""
+        flat = np.full(len(target), np.log(target.mean() / (1 - target.mean())))
+        return _cross_entropy(flat, target) - _cross_entropy(slope * x[rest] + intercept, target)
+
+    without = gained(*_fitted(x[rest], y[rest]))
+    try:
+        together = gained(*_fitted(x, y))
+    except InputError:
+        together = 0.0
+    if without > _TELLING and together < without / 2:
+        shown = ", ".join(f"{x[i]:g} (pair {rows[i] + 1:,})" for i in np.flatnonzero(far)[:3])
+        raise InputError(
+            f"{int(far.sum())} of {len(x):,} logits lie far from all others and spoil the calibration of these: "
+            f"{shown}. Look why these pairs score so, and leave them out if that is a mistake"
+        )
+
+
+def _far(x: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which few logits lie `_FAR` times as far from the median as all others, if any do, shape (n,)."""
+    distance = np.abs(x - np.median(x))
+    order = np.sort(distance)[::-1]
+    most = max(1, int(_FEW * len(x)))
+    gaps = np.flatnonzero(order[:most] > _FAR * order[1 : most + 1])
+    return distance >= (order[gaps[-1]] if len(gaps) else np.inf)
 
 
 def _newton(x: NDArray[np.float64], target: NDArray[np.float64]) -> tuple[float, float]:
@@ -147,7 +212,7 @@ def _newton(x: NDArray[np.float64], target: NDArray[np.float64]) -> tuple[float,
         beta = beta + size * step
         loss = _cross_entropy(design @ beta, target)
     if not np.abs(gradient).max() < 1e-5 * len(x):
-        raise InputError("no calibration could be fitted to these scores: a few of them lie far from all others")
+        raise InputError("no calibration could be fitted to these scores: some of them lie far from all others")
     return float(beta[0]), float(beta[1])
 
 

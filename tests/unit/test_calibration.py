@@ -86,6 +86,38 @@ def test_a_fit_is_the_best_wherever_the_logits_lie(scale, shift, apart):
     assert loss((fitted.slope, fitted.intercept), wide) == pytest.approx(best.fun, abs=1e-5)
 
 
+@pytest.mark.parametrize("far", [[1e6], [-1e6], [1e30], [1e6, 3e8], [1e6, -1e6]])
+@pytest.mark.parametrize("relevant", [True, False])
+def test_outliers_that_spoil_a_fit_are_named(far, relevant):
+    """One logit of 1e6 among ordinary ones gave all others nearly one probability, without a word."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, 500)
+    judged = rng.random(500) < sigmoid(logits)
+    x, y = np.float32([-np.inf, *logits, *far]), np.array([False, *judged, *[relevant] * len(far)])
+    named = ", ".join(rf"{value:g} \(pair {502 + place}\)" for place, value in enumerate(far)).replace("+", r"\+")
+    with pytest.raises(InputError, match=rf"^{len(far)} of {500 + len(far)} logits lie far .*: {named}\. Look why"):
+        Platt.fit(x, y)
+    assert abs(Platt.fit(x[: -len(far)], y[: -len(far)]).slope - 1) < 0.3
+
+
+def test_far_logits_that_fit_the_others_are_no_outliers():
+    rng = np.random.default_rng(0)
+    together, few = rng.normal(-11, 0.05, 100), np.array([8, 7.5, 8.2])
+    # The few relevant ones of a model that gives all else one score; also where one relevant passage is among these.
+    for relevant in ([], [-11.01]):
+        x = np.float32([*together, *few, *relevant])
+        fitted = Platt.fit(x, np.arange(len(x)) >= 100)
+        assert fitted.probability(np.float32([8.0]))[0] > 0.7
+        assert fitted.probability(np.float32([-11.0]))[0] < 0.1
+    # A certain mistake or a certain success, ten times as far as all others, costs the fit little.
+    logits = rng.normal(0, 3, 1000)
+    judged = rng.random(1000) < sigmoid(logits)
+    usual = Platt.fit(logits.astype(np.float32), judged).slope
+    for value, relevant in ((1e3, True), (100.0, False)):
+        found = Platt.fit(np.float32([*logits, value]), np.array([*judged, relevant]))
+        assert usual / 2 < found.slope <= usual
+
+
 def test_equal_probabilities_are_never_parted():
     half = np.full(100, 0.5, np.float32)
     for relevant in (np.arange(100) < 50, np.arange(100) % 2 == 0):

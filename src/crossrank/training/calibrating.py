@@ -83,10 +83,10 @@ def calibrated(
     half = assign(list(queries), 2, seed)[[place[query] for query, _, _ in judged]][read]
     logits, relevant = logits[read], relevant[read]
     name = scorer.checkpoint.name
+    # First: what is wrong with all of them is not due to the halves.
+    fitted = Platt.fit(logits, relevant)
     after = reliability.of(name, _held_out(logits, relevant, half), relevant)
-    return Calibrated(
-        Platt.fit(logits, relevant), _before(scorer, logits, relevant), after, len(queries), tuple(findings)
-    )
+    return Calibrated(fitted, _before(scorer, logits, relevant), after, len(queries), tuple(findings))
 
 
 def _held_out(logits: NDArray[np.float32], relevant: NDArray[np.bool_], half: NDArray[np.int64]) -> NDArray[np.float32]:
