@@ -134,6 +134,21 @@ def test_packed_rows(tmp_path: Path, name: str) -> None:
     assert reading.read(tmp_path / name).rows == (Judged("q", "d", 1.0),)
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_a_table_whose_rows_lack_their_labels_holds_no_clicks(tmp_path: Path, name: str) -> None:
+    """All of its rows were read as relevant."""
+    between = "," if name == "a.csv" else "\t"
+    path = tmp_path / name
+    path.write_text("\n".join(map(between.join, [("query", "document", "label"), ("q", "d"), ("q", "e")])))
+    with pytest.raises(ReadError, match="line 2: label must be a number, not None"):
+        reading.read(path)
+    # What need not be there may be left out at the end.
+    path.write_text(
+        "\n".join(map(between.join, [("query", "document", "label", "by"), ("q", "d", "1"), ("q", "e", "0")]))
+    )
+    assert [row.label for row in reading.read(path).rows] == [1.0, 0.0]
+
+
 def test_csv_with_blank_lines_and_long_texts(tmp_path: Path) -> None:
     text = f"one\n\n\ntwo {'x' * 200_000}"
     (tmp_path / "a.csv").write_text(f'\nquery,document,label\n\nq,"{text}",1\nq,d,0\nq,e,f,0\n', encoding="utf-8")

@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,8 @@ def _csv(path: Path) -> Iterator[_Row]:
         elif len(row) > len(header):
             raise ReadError(f"{where}: more fields than the heading has; put texts with commas between quotes")
         elif row:
-            yield where, _folded(where, zip(header, row, strict=False))
+            # What a short row lacks is there and empty: where all lack their labels, they are no clicks.
+            yield where, _folded(where, zip_longest(header, row))
 
 
 def _cells(path: Path, held: Sequence[str], separator: str) -> Iterator[tuple[int, list[str]]]:
