@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -118,6 +119,22 @@ def test_a_part_that_ends_every_worker_is_an_error_and_the_others_are_kept(tmp_p
             lead(work, all_parts, Workers(1), "", lambda *_: None)
         assert len(list(folder.path.glob("died-*"))) == workfolder.MOST_TRIES
         assert all_parts[0] not in folder.missing(all_parts)
+
+
+class Unborn(Killing):
+    """A work that ends each process that is to do it, before it is there."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (1,)
+
+
+def test_workers_that_do_not_come_up_end_the_work(tmp_path: Path) -> None:
+    """They were replaced for ever, as in a script that starts them wherever it is read: each worker reads it, too."""
+    with (
+        workfolder.opened(tmp_path / "work", {}) as folder,
+        pytest.raises(InputError, match=r"end before they begin to work.*if __name__ == \"__main__\":"),
+    ):
+        lead(Unborn(folder, at=0, times=0), list(parts.cut([1] * 2, 1)), Workers(1), "", lambda *_: None)
 
 
 def test_workers_are_counted() -> None:
@@ -409,6 +426,7 @@ def test_wrong_arguments_are_refused(tmp_path: Path, cross_encoder_folder: Path)
         ("work/my.part.run", "is a file of the work itself"),
         ("other/../work/parts/out.run", "is a file of the work itself"),
         ("work", "is a folder"),
+        (f"other/{'x' * 300}.run", "cannot be written"),
     ],
 )
 def test_rankings_take_no_place_of_what_is_read_or_of_the_work(
@@ -430,6 +448,25 @@ def test_rankings_take_no_place_of_what_is_read_or_of_the_work(
     assert {name: (tmp_path / name).read_text(encoding="utf-8") for name in contents} == contents
     done = rerank(source, tmp_path / "work", cross_encoder_folder, ranking=tmp_path / "work" / "out.run")
     assert list(read_run(done.ranking)) == ["q"]
+
+
+def test_a_folder_that_rankings_cannot_be_written_to_is_found_before_scoring(
+    tmp_path: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was found when all was scored."""
+    source = write_rows(tmp_path / "pairs.jsonl", some_rows())
+    (tmp_path / "read-only").mkdir()
+    touch = Path.touch
+
+    def refused(path: Path, *args: Any, **more: Any) -> None:
+        if path.parent.name == "read-only":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        touch(path, *args, **more)
+
+    monkeypatch.setattr(Path, "touch", refused)
+    with pytest.raises(InputError, match=r"ranked\.run cannot be written \(Permission denied\): name another file"):
+        rerank(source, tmp_path / "work", cross_encoder_folder, ranking=tmp_path / "read-only" / "ranked.run")
+    assert not (tmp_path / "work").exists()
 
 
 # The command

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from crossrank.distributed.parts import Part
 from crossrank.distributed.work import Work, Worker, file_of
+from crossrank.distributed.workfolder import MOST_TRIES
+from crossrank.errors import InputError
 
 
 def run(work: Work, parts: Sequence[Part], workers: int) -> Iterator[tuple[Part, bytes]]:
@@ -22,7 +24,7 @@ def run(work: Work, parts: Sequence[Part], workers: int) -> Iterator[tuple[Part,
         workers: processes; with 0 this one does the work. They end with this process, however it ends.
 
     Raises:
-        CrossrankError: whatever the work raises; also when a part has ended several workers.
+        CrossrankError: whatever the work raises; also when a part has ended several workers, or these do not come up.
     """
     if not workers:
         worker = Worker(work)
@@ -42,6 +44,7 @@ class _Pool:
         self._work = work
         self._waiting = deque(parts)
         self._busy: dict[Connection, tuple[BaseProcess, Part]] = {}
+        self._died: Counter[Part] = Counter()
         # A fork would copy the threads' locks of whatever the caller has loaded.
         self._context = multiprocessing.get_context("spawn")
 
@@ -73,8 +76,7 @@ class _Pool:
                 except (EOFError, OSError):
                     connection.close()
                     process.join()
-                    self._waiting.appendleft(part)
-                    self.start()
+                    self._again(part)
                     continue
                 if self._waiting:
                     self._give(connection, process)
@@ -82,6 +84,22 @@ class _Pool:
                     connection.close()
                     process.join()
                 yield part, file_of(answer)
+
+    def _again(self, part: Part) -> None:
+        """Give a part whose worker has died to a new one.
+
+        A worker that begins counts itself (`WorkFolder.begin`), and the one too many says so. One that dies before it
+        can begin would be replaced for ever.
+        """
+        self._died[part] += 1
+        if self._died[part] > MOST_TRIES:
+            raise InputError(
+                "worker processes end before they begin to work, see their own messages. A script that asks for them "
+                'has to do so below `if __name__ == "__main__":`, because each of them reads it, too; without workers '
+                "(0) this process works alone"
+            )
+        self._waiting.appendleft(part)
+        self.start()
 
     def close(self) -> None:
         """End the workers that are left, whatever they do."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crossrank import writing
 from crossrank.crossencoder import load
 from crossrank.distributed import database, merging, pairs, workfolder
 from crossrank.distributed.leading import PART_TOKENS, Progress, Workers, lead
@@ -131,8 +132,13 @@ def _check_target(target: Path, to: Path, source: Source) -> None:
     """Refuse a file that could not be written, or whose place is taken, before hours are spent."""
     if target.parent != to and not target.parent.is_dir():
         raise InputError(f"there is no folder {target.parent} for the rankings: make it, or name another file")
-    if target == to or target.is_dir():
-        raise InputError(f"{target} is a folder: name a file in it for the rankings")
+    try:
+        if target == to or target.is_dir():
+            raise InputError(f"{target} is a folder: name a file in it for the rankings")
+        if target.parent.is_dir():
+            writing.check(target)
+    except OSError as error:
+        raise InputError(f"{target} cannot be written ({error.strerror}): name another file") from error
     for file in source.files:
         # By what it is and not by its name: links lead to the same file, and some disks do not tell a from A.
         if target.resolve() == file.resolve() or (target.exists() and file.exists() and target.samefile(file)):
