@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ pytest.importorskip("ir_measures", reason="needs the extra eval")
 
 from crossrank.evaluation import frontier
 from crossrank.evaluation.beir import JudgedSet
-from crossrank.evaluation.candidates import Candidates, Reading
+from crossrank.evaluation.candidates import Candidates, Reading, found
 from crossrank.evaluation.candidates import given as given_run
 from crossrank.evaluation.comparison import Comparison, Latency, compare, ideal
 from crossrank.evaluation.measures import per_query
@@ -30,6 +31,7 @@ from crossrank.evaluation.outcome import cut_lines
 from crossrank.evaluation.reliability import of
 from crossrank.evaluation.systems import Cuts, Owners, System, first_stages, reranked
 from crossrank.evaluation.verdict import verdict
+from crossrank.pipeline import Pipeline
 
 IDS = [f"p{i}" for i in range(8)]
 
@@ -221,6 +223,42 @@ def test_an_evaluation_is_of_one_version_of_its_index(
     assert index.ids(), "others go on"
 
 
+def test_an_evaluation_of_a_users_own_pipeline_is_of_one_version(tmp_path: Path, bi_encoder_folder: Path) -> None:
+    """Each query was of its own version, so that figures were means over two collections."""
+    indexing = pytest.importorskip("crossrank.evaluation.indexing", reason="needs the search extra")
+    from crossrank.index import Document, one_version
+    from crossrank.retrieval.bm25 import BM25Retriever
+
+    embedder = load_embedder(bi_encoder_folder, backend="fake")
+    queries = {"q": "bread", "r": "bread is"}
+    judged = JudgedSet("set", "test", {"a": Passage("a", "bread")}, queries, {"q": {"a": 1}})
+    index = indexing.kept(judged, tmp_path, embedder, tmp_path / "cache")
+
+    numbers = itertools.count()
+
+    class Between(BM25Retriever):
+        """One after whose searches the index is updated."""
+
+        def retrieve(self, queries: Sequence[str], depth: int) -> list[Ranking]:
+            """As the retriever's."""
+            found = super().retrieve(queries, depth)
+            index.add([Document(f"b{next(numbers)}", "new bread")], embedder, embedder.tokenizer)
+            return found
+
+    pipeline = Pipeline({"mine": Between(index)}, index.passages, store=index)
+    candidates = found(queries, pipeline)
+    assert [ranking.ids for ranking in candidates.run.values()] == [("a",)] * 2
+    assert len(index) == 4, "one more after each search, that for warming up among them"
+
+    def searched_and_read() -> list[str]:
+        candidates = found(queries, pipeline)
+        index.add([Document("a", "another bread")], embedder, embedder.tokenizer)
+        return [passage.text for passage in candidates.texts(["a"])]
+
+    assert one_version(searched_and_read) == ["bread"]
+    assert index.passages(["a"])[0].text == "another bread"
+
+
 def test_cuts_are_counted_and_said() -> None:
     candidates, _ = scored(2)
     whole = Truncation(0, 600, 600, 2)
@@ -261,6 +299,13 @@ def test_yes_only_when_it_is_significant() -> None:
     assert found.headline.startswith("Yes: mix 0 gives +0.300 [")
     assert "RR over fusion (p < 0.001)" in found.headline
     assert "12 queries got better, 0 worse, 8 stayed." in found.details
+
+
+def test_one_query_has_no_interval_and_that_is_said() -> None:
+    """It was said to be Student's, which needs two."""
+    details = " ".join(verdict(judged([0.5])).details)
+    assert "One query has no interval" in details
+    assert "Student" not in details
 
 
 def test_no_when_fusion_alone_is_better() -> None:

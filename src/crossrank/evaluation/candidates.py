@@ -13,6 +13,7 @@ import numpy as np
 
 from crossrank.cascade import Stage, Trace, mixed, rerank
 from crossrank.errors import InputError
+from crossrank.index import one_version
 from crossrank.pipeline import Pipeline
 from crossrank.scorers import PairScorer
 from crossrank.types import Passage, Ranking, Run, Scorer, TokenStore
@@ -86,6 +87,11 @@ class Reading:
 def found(queries: Mapping[str, str], pipeline: Pipeline, progress: Progress | None = None) -> Candidates:
     """Search for each query without stages, timing every step.
 
+    All searches read one version of an index, whoever updates it meanwhile: `crossrank.index.one_version`. Where that
+    is removed, all are asked once more. What reads the candidates afterwards, such as `read`, is of that version only
+    within a call of `one_version` around both: the retrievers and `texts` of a pipeline may be anybody's functions, so
+    nobody else knows which indexes they read.
+
     Args:
         queries: text by id.
         pipeline: its stages are left out.
@@ -93,9 +99,14 @@ def found(queries: Mapping[str, str], pipeline: Pipeline, progress: Progress | N
 
     Raises:
         InputError: a query has no text.
+        IndexFileError: the version was removed twice.
     """
     check_texts(queries)
     first = Pipeline(pipeline.retrievers, pipeline.texts, (), pipeline.depth, pipeline.fusion, store=pipeline.store)
+    return one_version(lambda: _found(queries, first, progress))
+
+
+def _found(queries: Mapping[str, str], first: Pipeline, progress: Progress | None) -> Candidates:
     if queries:
         # The first search opens files; it would be the slowest.
         first.search(next(iter(queries.values())))
@@ -104,8 +115,8 @@ def found(queries: Mapping[str, str], pipeline: Pipeline, progress: Progress | N
         traces[query] = first.search(text).traces
         if progress:
             progress("searching", number, len(queries))
-    names = [*pipeline.retrievers, *(["fused"] if len(pipeline.retrievers) > 1 else [])]
-    return Candidates(queries, names[-1], traces, pipeline.texts, pipeline.store)
+    names = [*first.retrievers, *(["fused"] if len(first.retrievers) > 1 else [])]
+    return Candidates(queries, names[-1], traces, first.texts, first.store)
 
 
 def given(queries: Mapping[str, str], name: str, run: Run, corpus: Mapping[str, Passage]) -> Candidates:

@@ -142,7 +142,9 @@ def _details(comparison: Comparison, best: Standing, tried: Sequence[Standing], 
             f"{best.system.name} is the best of {len(tried)} on these very queries, so expect a little less elsewhere."
         )
     changed = contrast.difference.changed or 0
-    if 0 < changed < FEW_CHANGED:
+    if n == 1:
+        said.append("One query has no interval: both ends are the difference itself, which says nothing of others.")
+    elif 0 < changed < FEW_CHANGED:
         said.append(
             f"Only {changed} of {n} queries changed, so the interval is Student's, which is wider than a bootstrap's: "
             + ("of so few it is a guess." if changed < LEAST_CHANGED else "it still takes them for typical.")
