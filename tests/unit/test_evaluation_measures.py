@@ -13,6 +13,7 @@ from crossrank.types import Ranking
 
 pytest.importorskip("ir_measures", reason="needs the extra eval")
 from crossrank.evaluation.measures import check, per_query
+from crossrank.evaluation.trec import run_lines
 
 
 def ranked(*ids: str) -> Ranking:
@@ -139,6 +140,15 @@ def test_ids_that_would_end_the_process_are_refused(bad: str) -> None:
         with pytest.raises(InputError, match=r"surrogate|NUL"):
             per_query(qrels, run)
     assert per_query({"q": {"é": 1}}, {"q": ranked("é")})["nDCG@10"]["q"] == 1.0
+
+
+def test_a_document_that_a_ranking_holds_twice_is_refused() -> None:
+    """The lower of its two places counted, and a file of such a run could not be read again."""
+    twice = {"q": Ranking(("a", "b", "a"), np.float32([3, 2, 1]), 3)}
+    with pytest.raises(InputError, match="query 'q' ranks document 'a' twice"):
+        per_query({"q": {"a": 1}}, twice)
+    with pytest.raises(InputError, match="query 'q' ranks document 'a' twice"):
+        list(run_lines(twice.items()))
 
 
 def test_a_query_with_nothing_but_junk_ends_and_counts_as_zero() -> None:

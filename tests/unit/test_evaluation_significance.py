@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossrank.errors import InputError
+from crossrank.evaluation.bootstrap import difference
 from crossrank.evaluation.significance import holm, randomization
 
 values = st.lists(st.sampled_from([-0.5, -0.25, 0.0, 0.1, 0.3, 0.7]), min_size=1, max_size=11)
@@ -63,3 +64,11 @@ def test_holm_only_raises_and_keeps_the_order(p: dict[str, float]) -> None:
     assert all(corrected[a] <= corrected[b] for a, b in pairwise(by_p))
     if p:
         assert corrected[by_p[0]] == pytest.approx(min(1.0, len(p) * p[by_p[0]]))
+
+
+def test_a_value_that_is_none_is_refused() -> None:
+    """NaN was significant: p of 0.0."""
+    values = {"a": 1.0, "b": float("nan")}
+    for test in (randomization, difference):
+        with pytest.raises(InputError, match="the difference of query 'b' is not finite"):
+            test(values, {"a": 0.0, "b": 0.0})

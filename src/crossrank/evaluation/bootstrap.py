@@ -175,14 +175,18 @@ def paired(values: Mapping[str, float], baseline: Mapping[str, float]) -> NDArra
     """`values - baseline` for each query, shape (n,), in the order of `values`.
 
     Raises:
-        InputError: the two have different queries.
+        InputError: the two have different queries, or a difference is not finite.
     """
     if values.keys() != baseline.keys():
         odd = sorted(values.keys() ^ baseline.keys())
         raise InputError(
             f"a paired difference needs the same queries on both sides; {len(odd)} differ, such as {odd[0]!r}"
         )
-    return np.array([value - baseline[query] for query, value in values.items()], dtype=np.float64)
+    found = np.array([value - baseline[query] for query, value in values.items()], dtype=np.float64)
+    # NaN is neither larger nor smaller than what was observed, so that a test would find it most significant.
+    if len(wrong := np.flatnonzero(~np.isfinite(found))):
+        raise InputError(f"the difference of query {list(values)[wrong[0]]!r} is not finite: give each query its value")
+    return found
 
 
 def _resampled(array: NDArray[np.float64], resamples: int, random: np.random.Generator) -> NDArray[np.float64]:

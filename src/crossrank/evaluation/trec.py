@@ -139,12 +139,16 @@ def ranking_of(query: str, given: Ranking | Scored) -> Ranking:
     """A ranking as it is, and scores by document as `Ranking.sorted` orders them: equal ones as they come.
 
     Raises:
-        InputError: neither, or a score that is no number.
+        InputError: neither, a score that is no number, or a ranking that holds a document twice.
 
     >>> ranking_of("q", {"a": 1.0, "b": 2.0}).ids
     ('b', 'a')
     """
     if isinstance(given, Ranking):
+        # Only `Ranking.sorted` looks. Measures would count the lower place, and a file would not be read again.
+        if len(set(given.ids)) != len(given.ids):
+            twice = next(id_ for id_ in given.ids if given.ids.count(id_) > 1)
+            raise InputError(f"query {query!r} ranks document {twice!r} twice: leave it out where it stands lower")
         return given
     if not isinstance(given, Mapping):
         raise InputError(
