@@ -36,7 +36,10 @@ def _quota(process: Path) -> float:
     token vectors asks, and in some sandboxes it takes milliseconds. Sources: the Linux kernel's "Control Group v2"
     (cpu.max) and "CFS Bandwidth Control" (cpu.cfs_quota_us).
     """
-    return min(map(_granted, _groups(process)), default=math.inf)
+    try:
+        return min(map(_granted, _groups(process)), default=math.inf)
+    except ValueError:  # a /proc of a sandbox that writes its lines otherwise
+        return math.inf
 
 
 def _groups(process: Path) -> Iterator[Path]:
@@ -45,10 +48,10 @@ def _groups(process: Path) -> Iterator[Path]:
     A container may see its own group as the root, or the host's path to it below a mount that begins there.
     """
     paths: dict[str, str] = {}
-    for line in _lines(process / "cgroup"):
+    for line in filter(None, _lines(process / "cgroup")):
         _, controllers, path = line.split(":", 2)
         paths |= dict.fromkeys(controllers.split(","), path)
-    for line in _lines(process / "mountinfo"):
+    for line in filter(None, _lines(process / "mountinfo")):
         mount, _, system = line.partition(" - ")
         root, point = (_ESCAPED.sub(lambda code: chr(int(code[1], 8)), field) for field in mount.split(" ")[3:5])
         kind, *_, options = system.split(" ")
@@ -87,6 +90,6 @@ def _numbers(group: Path, *names: str) -> tuple[int, int]:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        return file.read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n").split("\n")
     except OSError:
         return []

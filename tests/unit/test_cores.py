@@ -107,3 +107,18 @@ def test_shares_are_rounded_up_to_whole_cores(
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(4)), raising=False)
     monkeypatch.setattr(cores, "_PROCESS", machine(tmp_path, "0::/\n", [V2], {"sys/cpu.max": granted}))
     assert cores.available() == count
+
+
+@pytest.mark.parametrize("groups", ["", "\n", "nothing that is known\n", "0::/a\n\n"])
+def test_what_is_written_otherwise_limits_nothing(tmp_path: Path, groups: str) -> None:
+    process = machine(tmp_path, groups, [V2], {})
+    assert cores._quota(process) == math.inf
+    (process / "mountinfo").write_text("31 23 0:28 /\n")
+    cores._quota.cache_clear()
+    assert cores._quota(process) == math.inf
+
+
+def test_a_line_ends_where_the_kernel_ends_it(tmp_path: Path) -> None:
+    place = "sys\u2028here"
+    process = machine(tmp_path, "0::/\n", [("/", place, V2[2])], {f"{place}/cpu.max": "100000 100000"})
+    assert cores._quota(process) == 1.0
