@@ -283,7 +283,11 @@ def least(scorer: Telling, threshold: Threshold, name: str) -> float:
     (0.5, 0.1)
     """
     check_threshold(threshold)
-    scorer.probability(np.zeros(0, np.float32))
+    try:
+        scorer.probability(np.zeros(0, np.float32))
+    except InputError as error:
+        # An agent, or who sends requests to a server, cannot choose another model.
+        raise InputError(f"{error}, or leave out the threshold") from error
     if threshold != "model":
         return threshold
     if scorer.threshold is None:

@@ -92,7 +92,9 @@ def test_search_leads_back_to_the_file(folder: Path, cross_encoder_folder: Path)
     assert (cat["file"], cat["line"], cat["text"]) == (str(folder.parent / "cat.txt"), 3, "The cat is a planet.")
 
 
-def test_search_says_how_probable_and_takes_a_threshold(folder: Path, cross_encoder_folder: Path) -> None:
+def test_search_says_how_probable_and_takes_a_threshold(
+    folder: Path, cross_encoder_folder: Path, plain_folder: Path
+) -> None:
     """A rank says which passage is best, and an agent has to know whether any answers."""
     scorer = crossrank.load(cross_encoder_folder, backend="fake", calibration={"slope": 1.0, "intercept": 0.0})
     pipeline = crossrank.open_pipeline(folder, scorer)
@@ -102,19 +104,26 @@ def test_search_says_how_probable_and_takes_a_threshold(folder: Path, cross_enco
     assert [one["probability"] for one in found] == pytest.approx(chances)
     limit = max(one["probability"] for one in found)
     kept = call(server, "search", query=query, threshold=limit).structured_content["result"]
-    assert kept == [one for one in found if one["probability"] >= limit]
+    left = [one for one in found if one["probability"] >= limit]
+    assert kept == [{**one, "rank": rank} for rank, one in enumerate(left, start=1)]
     assert len(kept) < len(found)
-    assert call(server, "search", query=query, threshold=1).structured_content["result"] == []
+    nothing = call(server, "search", query=query, threshold=1).structured_content
+    assert (nothing["result"], "nothing is relevant: the best passage" in nothing["notes"][0]) == ([], True)
     assert call(server, "search", query=query, threshold=None).structured_content["result"] == found
     assert "no threshold of its own" in call(server, "search", query=query, threshold="model").content[0].text
     assert call(server, "search", query=query, threshold=2).is_error
     switched = call(server, "search", query=query, threshold=True)
     assert switched.is_error, "it was taken for 1.0"
     assert "from 0 to 1 or 'model', not true or false" in switched.content[0].text
-    plain = build(None, crossrank.open_pipeline(folder, cross_encoder_folder, backend="fake"))
+    # Its authors trained it to give probabilities, which count where they are asked for by name.
+    trained = build(None, crossrank.open_pipeline(folder, cross_encoder_folder, backend="fake"))
+    found = call(trained, "search", query=query, threshold=0).structured_content["result"]
+    assert all(one["probability"] is not None for one in found)
+    plain = build(None, crossrank.open_pipeline(folder, plain_folder, backend="fake"))
     assert [one["probability"] for one in call(plain, "search", query=query).structured_content["result"]] == [None] * 2
     refused = call(plain, "search", query=query, threshold=0.5)
-    assert (refused.is_error, "no probabilities" in refused.content[0].text) == (True, True)
+    assert (refused.is_error, "uncalibrated logits" in refused.content[0].text) == (True, True)
+    assert refused.content[0].text.endswith("or leave out the threshold"), "an agent can cure nothing else"
 
     async def listed() -> dict[str, Any]:
         async with Client(server) as client:
@@ -126,30 +135,29 @@ def test_search_says_how_probable_and_takes_a_threshold(folder: Path, cross_enco
     assert "'model' takes the model's own" in asyncio.run(listed())["threshold"]["description"]
 
 
-def test_a_threshold_on_what_was_not_read_is_refused(
+def test_what_a_threshold_could_not_be_held_against_is_told(
     folder: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The list was empty, which tells an agent that nothing in the documents answers."""
+    """As `Pipeline.search` has it: an agent must not take what was not read for what does not answer."""
     scorer = crossrank.load(cross_encoder_folder, backend="fake", calibration={"slope": 1.0, "intercept": 0.0})
     query = "what is the cat?"
     pipeline = crossrank.open_pipeline(folder, scorer)
-    deep = build(None, replace(pipeline, stages=tuple(replace(stage, depth=1) for stage in pipeline.stages)))
-    refused = call(deep, "search", query=query, threshold=0.0)
-    assert refused.is_error
-    assert "did not read them all" in refused.content[0].text
-    assert "k of at most 1" in refused.content[0].text
-    assert len(call(deep, "search", query=query, k=1, threshold=0.0).structured_content["result"]) == 1
+    shallow = replace(pipeline, stages=tuple(replace(stage, depth=1) for stage in pipeline.stages))
+    found = call(build(None, shallow), "search", query=query, threshold=0.0).structured_content
+    assert len(found["result"]) == 1
+    assert found["notes"] == ["left out: 1 passage that the last stage did not read"]
 
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("broken")
 
     keeps = build(None, crossrank.open_pipeline(folder, scorer, on_error="keep"))
-    assert len(call(keeps, "search", query=query, threshold=0.0).structured_content["result"]) == 2
+    assert call(keeps, "search", query=query, threshold=0.0).structured_content["notes"] == []
     monkeypatch.setattr(type(scorer.backend), "forward", broken)
-    assert len(call(keeps, "search", query=query).structured_content["result"]) == 2
-    refused = call(keeps, "search", query=query, threshold=0.0)
-    assert (refused.is_error, "the model failed" in refused.content[0].text) == (True, True)
-    assert "broken" in refused.content[0].text
+    for threshold in (None, 0.0):
+        found = call(keeps, "search", query=query, threshold=threshold).structured_content
+        assert len(found["result"]) == 2
+        assert "broken" in found["notes"][0]
+        assert any("threshold was not used" in note for note in found["notes"]) == (threshold is not None)
 
 
 def test_search_goes_on_when_the_index_is_updated(

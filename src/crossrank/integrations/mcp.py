@@ -12,13 +12,12 @@ from typing import Annotated, Any, Literal
 
 from crossrank import __version__
 from crossrank.answer import Answer
-from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import CrossrankError, InputError
 from crossrank.extras import require
 from crossrank.integrations.lists import Best, best
 from crossrank.integrations.mcp_lines import Replies, Requests
 from crossrank.pipeline import Pipeline
-from crossrank.relevance import threshold_of
+from crossrank.relevance import relevance_of
 from crossrank.types import Scorer
 
 require("mcp", extra="mcp")
@@ -51,16 +50,17 @@ Threshold = Annotated[
     Annotated[float, Field(ge=0, le=1), BeforeValidator(_no_switch)] | Literal["model"] | None,
     Field(
         description="Of the k passages return only those with at least this probability to be relevant; 'model' takes "
-        "the model's own choice. An empty list then means that nothing found is likely to answer. That the model "
-        "could not read them all is an error. Null returns all."
+        "the model's own choice. An empty list then means that nothing found is likely to answer. Notes tell what was "
+        "left out, or that the model read none of them, so that all are returned. Null returns all."
     ),
 ]
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A passage that was found; score: larger is more relevant, null for one without text. It orders this list and says
-    no more; probability: that the passage is relevant, null where nothing says so. Line 0 is unknown.
+    """A passage that was found; rank: in this list, from 1; score: larger is more relevant, null for one without text.
+    It orders this list and says no more; probability: that the passage is relevant, null where nothing says so. Line 0
+    is unknown.
     """
 
     rank: int
@@ -71,6 +71,17 @@ class Hit:
     document: str
     file: str
     line: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """The passages, best first, and notes: what a threshold left out or could not be held against, what failed.
+
+    The passages are called as the protocol calls a list that a tool gives, which is what this tool gave before notes.
+    """
+
+    result: list[Hit]
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -144,15 +155,13 @@ def build(
     about = "Find and order passages by how well they answer a question."
     server = _Server("crossrank", instructions=about, version=__version__)
 
-    def search(query: Query, k: Wanted = 5, threshold: Threshold = None) -> list[Hit]:
+    def search(query: Query, k: Wanted = 5, threshold: Threshold = None) -> Found:
         assert pipeline is not None
         with _told():
             _go_on()
-            limit = _limit(pipeline, threshold)
             refresh()
-            answer = pipeline.search(query, k)
-            hits = _hits(pipeline, answer)
-            return hits if limit is None else _probable(answer, hits, limit)
+            answer = pipeline.search(query, k, threshold=threshold)
+            return Found(_hits(pipeline, answer, asked=threshold is not None), list(answer.notes))
 
     def rerank(query: Query, documents: list[str], k: Wanted = 10) -> list[Place]:
         assert scorer is not None
@@ -166,7 +175,7 @@ def build(
         about = (
             "Search the user's indexed documents for the passages that answer a question, best first. Each has the "
             "probability that it is relevant, where the model gives one: a low one says that the documents hardly "
-            "answer, which a rank does not."
+            "answer, which a rank does not. Notes tell what could not be done as it should."
         )
         server.tool(description=about)(search)
     if scorer is not None:
@@ -175,32 +184,10 @@ def build(
     return server
 
 
-def _limit(pipeline: Pipeline, threshold: float | Literal["model"] | None) -> float | None:
-    """The probability that a threshold is; whoever asks for one must not get an answer without it."""
-    if threshold is None:
-        return None
-    scorer = pipeline.stages[-1].scorer if pipeline.stages else None
-    if not isinstance(scorer, CrossEncoder) or not scorer.calibrated:
-        raise InputError("the model of this search gives no probabilities, so there is no threshold; leave it out")
-    return threshold_of(scorer, threshold)
-
-
-def _probable(answer: Answer, hits: list[Hit], limit: float) -> list[Hit]:
-    """Those that are so probable. An empty list says that nothing answers, so all must have been read for it."""
-    unread = sum(hit.probability is None for hit in hits)
-    if answer.failed or unread:
-        wrong = f"the model failed ({', '.join(answer.failed)})" if answer.failed else "the model did not read them all"
-        cure = f"ask for k of at most {len(hits) - unread}, " if 0 < unread < len(hits) and not answer.failed else ""
-        why = f" ({'; '.join(answer.notes)})" if answer.notes else ""
-        raise InputError(
-            f"how probable the passages are is not known, because {wrong}{why}: {cure}search again, or leave the "
-            "threshold out"
-        )
-    return [hit for hit in hits if hit.probability is not None and hit.probability >= limit]
-
-
-def _hits(pipeline: Pipeline, answer: Answer) -> list[Hit]:
-    chances, scores = pipeline.relevance(answer).probabilities, answer.ranking.scores.tolist()
+def _hits(pipeline: Pipeline, answer: Answer, asked: bool) -> list[Hit]:
+    """The passages of an answer; `asked`: with a threshold, see `relevance_of`."""
+    chances = relevance_of(pipeline.stages, answer.traces, answer.ranking.ids, asked).probabilities
+    scores = answer.ranking.scores.tolist()
     made = []
     for rank, (passage, score, chance) in enumerate(zip(answer.passages, scores, chances, strict=True), start=1):
         file, line = (passage.place.file, passage.place.line) if passage.place is not None else ("", 0)
