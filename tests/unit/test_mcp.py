@@ -352,6 +352,12 @@ def test_what_is_no_request_is_answered_too() -> None:
     call = {"jsonrpc": "2.0", "id": "b", "method": "tools/call", "params": asked}
     ping = {"jsonrpc": "2.0", "id": 7, "method": "ping"}
     lines = [[call, ping, {"jsonrpc": "1.0", "id": 8, "method": "ping"}], {"id": 9, "method": "ping"}, [], {}, 3]
+    # The SDK takes these for notifications.
+    lines += [{**ping, "id": id_} for id_ in (None, 1.5, True, [1])] + [[{**ping, "id": None}]]
+    # It ended at the first, and forgot request 1 at the others.
+    lines += [{**ping, "method": "notifications/cancelled", "params": {"requestId": id_}} for id_ in ([1], True, 1.0)]
+    for line in lines[-3:]:
+        del line["id"]
     text = requests(asked) + "".join(f"{json.dumps(line)}\n" for line in lines) + "no JSON\n\n" + "[" * 9999 + "\n"
     done = subprocess.run([sys.executable, "-c", SLOW], input=text, capture_output=True, text=True, timeout=300)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
@@ -361,7 +367,7 @@ def test_what_is_no_request_is_answered_too() -> None:
         assert [one["text"] for one in found] == ["\ufffd lone", "tea"]
     assert known[7]["result"] == {}
     assert [known[id_]["error"]["code"] for id_ in (8, 9)] == [-32600, -32600]
-    assert sorted(one["error"]["code"] for one in answers if one["id"] is None) == [-32700] * 2 + [-32600] * 3
+    assert sorted(one["error"]["code"] for one in answers if one["id"] is None) == [-32700] * 2 + [-32600] * 8
 
 
 def test_a_request_that_is_cancelled_is_worked_on_no_more() -> None:

@@ -27,6 +27,7 @@ from mcp.types import (  # noqa: E402
 from pydantic import ValidationError  # noqa: E402
 
 _NO_JSON, _NO_REQUEST = -32700, -32600
+_ABOUT = 'a request is {"jsonrpc": "2.0", "id": ..., "method": ..., "params": {...}}, id a text or a whole number'
 _NOTHING: tuple[Any, ...] = ()
 
 
@@ -63,9 +64,12 @@ class Requests(_Around):
     async def __anext__(self) -> SessionMessage | Exception:
         while True:
             message = self._read.popleft() if self._read else await self._next()
-            if not isinstance(message, ValidationError):
+            if isinstance(message, ValidationError):
+                await self._read_again(message)
+            elif isinstance(message, SessionMessage) and _has_no_id(message.message):
+                await self._refuse(None, _NO_REQUEST, _ABOUT)
+            else:
                 break
-            await self._read_again(message)
         if isinstance(message, SessionMessage):
             said = message.message
             if isinstance(said, JSONRPCRequest):
@@ -98,20 +102,19 @@ class Requests(_Around):
                 self._read.append(SessionMessage(jsonrpc_message_adapter.validate_python(one, by_name=False)))
             except ValidationError:
                 id_ = one.get("id") if isinstance(one, dict) else None
-                known = id_ if isinstance(id_, str | int) and not isinstance(id_, bool) else None
-                about = (
-                    'a request is {"jsonrpc": "2.0", "id": ..., "method": ..., "params": {...}}, id a text or number'
-                )
-                await self._refuse(known, _NO_REQUEST, about)
+                known = id_ if _is_id(id_) else None
+                await self._refuse(known, _NO_REQUEST, _ABOUT)
 
     async def _refuse(self, id_: str | int | None, code: int, message: str) -> None:
         error = JSONRPCError(jsonrpc="2.0", id=id_, error=ErrorData(code=code, message=message))
         await self._write.send(SessionMessage(error))
 
-    def answered(self, request: str | int | None) -> None:
-        """A request needs to be waited for no more."""
-        self._waiting -= {request}
-        self._changed.set()
+    def answered(self, request: Any) -> None:
+        """A request needs to be waited for no more; what is no id is none's."""
+        # True is 1 to a set, and a list would end the server.
+        if _is_id(request):
+            self._waiting -= {request}
+            self._changed.set()
 
     async def receive(self) -> SessionMessage | Exception:
         """As the SDK's."""
@@ -131,6 +134,18 @@ class Replies(_Around):
         await self._stream.send(item)
         if isinstance(item.message, JSONRPCResponse | JSONRPCError):
             self._requests.answered(item.message.id)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+def _has_no_id(said: Any) -> bool:
+    """Whether this is a request whose id is missing, null, or no id, which the SDK takes for a notification.
+
+    The protocol's notifications all have such names, and whoever sent anything else waits for its answer.
+    """
+    return isinstance(said, JSONRPCNotification) and not said.method.startswith("notifications/")
 
 
 def _given(error: ValidationError) -> Any:
