@@ -106,6 +106,8 @@ function fill() {
 }
 
 // Asks what the address asks, where all is there: candidates are in no address, and a missing key is asked for first.
+// Whoever is sent a link expects what it found. A search changes nothing, and what fetches links ahead or for a preview
+// runs no script, so it costs no search.
 function begin() {
   const whole = source() === "index" || candidates().length;
   const query = read().q ?? "";
