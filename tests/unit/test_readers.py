@@ -771,3 +771,12 @@ def test_find_refuses_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="these can"):
         find([write(tmp_path / "a.exe", "x")])
     assert find([]).sources == ()
+
+
+@pytest.mark.parametrize(("name", "place"), [("a.csv", "row 4"), ("a.tsv", "line 5")])
+def test_a_row_of_a_table_that_is_too_large_is_named(tmp_path: Path, name: str, place: str) -> None:
+    """It refuses the file, and to find it in a million rows was left to the reader."""
+    text = "text\tby\n" + "tea\tme\nuneven\ntea\tme\n" + "x" * 999 + "\tme\ntea\tme\n"
+    text = text if name == "a.tsv" else text.replace("\t", ",")
+    with pytest.raises(ReadError, match=rf"{name}, {place} is larger than 200 bytes: .*Limits.row_bytes"):
+        collect(write(tmp_path / name, text), Limits(row_bytes=200))

@@ -54,6 +54,7 @@ def read_csv(path: Path, rows: Rows) -> Iterator[Document]:
             table.
     """
     skipped: set[int] = set()
+    number = 0
 
     def skip(row: pyarrow.csv.InvalidRow) -> str:
         number = (row.number or 1) - 1
@@ -76,7 +77,6 @@ def read_csv(path: Path, rows: Rows) -> Iterator[Document]:
                     column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False
                 ),
             )
-            number = 0
             for batch in reader:
                 for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     number += 1
@@ -86,7 +86,8 @@ def read_csv(path: Path, rows: Rows) -> Iterator[Document]:
                     if document is not None:
                         yield document
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ReadError(_csv_cure(path, error, rows.limits.row_bytes)) from error
+        # The rows before one that is too large were all read.
+        raise ReadError(_csv_cure(path, error, rows.limits.row_bytes, max([number, *skipped]) + 1)) from error
     rows.close()
 
 
@@ -112,7 +113,7 @@ def read_tsv(path: Path, rows: Rows) -> Iterator[Document]:
                 elif document := rows.document(columns.row(cells), number):
                     yield document
     except (OSError, UnicodeDecodeError) as error:
-        raise ReadError(_csv_cure(path, error, limit)) from error
+        raise ReadError(_csv_cure(path, error, limit, 0)) from error
     rows.close()
 
 
@@ -290,9 +291,9 @@ def _quote_cure(path: Path, line: int) -> str:
     )
 
 
-def _csv_cure(path: Path, error: Exception, limit: int) -> str:
+def _csv_cure(path: Path, error: Exception, limit: int, row: int) -> str:
     if "straddling" in str(error):
-        return f"{path} has a row larger than {limit:,} bytes: split the document, or raise Limits.row_bytes"
+        return f"{path}, row {row} is larger than {limit:,} bytes: split the document, or raise Limits.row_bytes"
     if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
         return f"{path} is not UTF-8: save it as UTF-8 (`iconv -f ENCODING -t UTF-8`)"
     return f"{path} is not a table that can be read ({error}): check its separators and quotes"

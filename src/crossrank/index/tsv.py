@@ -90,10 +90,12 @@ def whole_lines(file: TextIO, path: Path, limit: int) -> Iterator[str]:
     Raises:
         ReadError: one is longer than the limit.
     """
+    number = 0
     while line := file.readline(limit + 1):
+        number += 1
         if len(line) > limit:
             raise ReadError(
-                f"{path} has a row larger than {limit:,} bytes: split the document, or raise Limits.row_bytes"
+                f"{path}, line {number} is larger than {limit:,} bytes: split the document, or raise Limits.row_bytes"
             )
         yield line
 
