@@ -205,7 +205,7 @@ class Passage:
         text: what is read, without the title.
         title: read before the text when it is not empty.
         document: id of the document (often a file) that holds the passage.
-        metadata: the user's own fields: strings, numbers, booleans or None; of an index, lists and mappings as JSON.
+        metadata: the user's own fields: strings, numbers, booleans, None, or lists and mappings of these.
         place: where it begins; None when that is not known. Not compared.
 
     >>> Passage("7", "Up to 5 MB.", title="Uploads").scored_text
@@ -216,7 +216,7 @@ class Passage:
     text: str
     title: str = ""
     document: str = ""
-    metadata: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    metadata: Mapping[str, str | int | float | bool | list[Any] | dict[str, Any] | None] = field(default_factory=dict)
     place: Place | None = field(default=None, compare=False)
 
     @property

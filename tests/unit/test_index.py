@@ -27,7 +27,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from crossrank.errors import IndexFileError, InputError
 from crossrank.index import Document, Index, build, commits, readers, table
-from crossrank.index.filters import Condition, mistake, parse
+from crossrank.index.filters import Condition, decode_metadata, mistake, parse
+from crossrank.index.folders import TABLE
 from crossrank.index.lock import exclusive
 from crossrank.pipeline import Pipeline
 from crossrank.retrieval.bm25 import BM25Retriever
@@ -428,6 +429,25 @@ def test_backslashes_in_filters() -> None:
         value('"C:\\"')  # The quote is a part of the value, and nothing closes it.
 
 
+def test_lists_and_mappings_come_back_as_they_were(index: Index) -> None:
+    """They were text, which nobody could tell from text that looks like a list."""
+    nested = {"tags": ["x", 1, None, float("nan")], "by": {"name": "é", 1: [True]}, "empty": [], "text": '["x"]'}
+    add(index, Document("a", "w", metadata=nested))  # type: ignore[arg-type]
+    want = {"tags": ["x", 1, None, None], "by": {"name": "é", "1": [True]}, "empty": [], "text": '["x"]'}
+    assert index.passages(["a"])[0].metadata == want
+    for where in ("tags='[\"x\", 1, null, null]'", "empty=[]", "text='[\"x\"]'"):
+        assert index.bm25("w", 5, where).ids == ("a",), where
+    assert not index.bm25("w", 5, "tags=x").ids
+
+
+def test_lists_in_indexes_and_readers_of_before(tmp_path: Path, index: Index) -> None:
+    assert decode_metadata('{"n:year": 2020, "s:tags": "[\\"x\\"]"}') == {"year": 2020, "tags": '["x"]'}
+    add(index, Document("a", "w", metadata={"tags": ["x"]}))
+    (stored,) = lance.dataset(str(tmp_path / "index" / TABLE)).to_table(columns=["metadata"])["metadata"].to_pylist()
+    # As `decode_metadata` was.
+    assert {key[2:]: value for key, value in json.loads(stored).items()} == {"tags": '["x"]'}
+
+
 def test_why_a_filter_finds_nothing(index: Index) -> None:
     add(index, Document("a", "w", metadata={"year": 2020, "price": "9.50", "tags": ["x", "y"], "ok": True}))
 
@@ -442,7 +462,7 @@ def test_why_a_filter_finds_nothing(index: Index) -> None:
     assert why('year="2020"') == "no value of 'year' is text, so leave out the quotes: year=2020"
     assert why("ok='true'") == "no value of 'ok' is text, so leave out the quotes: ok=true"
     assert why("tags=x") == (
-        'perhaps no passage has tags=x as a whole; a list is one value, kept as text such as ["a", "b"]'
+        'perhaps no passage has tags=x as a whole; a list is one value, compared as text such as ["a", "b"]'
     )
     assert why("year=2021") is None
     assert why('tags!=\'["x", "y"]\'') is None
@@ -871,7 +891,7 @@ def test_fields_that_are_left_out_are_counted(tmp_path: Path, index: Index) -> N
     path = write(tmp_path / "rows.jsonl", "\n".join(map(json.dumps, rows)))
     assert index.update([path], EMBEDDER, TOKENIZER).omitted == {"vector": 3}
     assert index.update([path], EMBEDDER, TOKENIZER).omitted == {}
-    assert index.passages(["a"])[0].metadata == {"tags": '["x"]'}
+    assert index.passages(["a"])[0].metadata == {"tags": ["x"]}
 
 
 def test_rows_of_a_table_that_loses_its_column_of_texts_are_kept(tmp_path: Path, index: Index) -> None:

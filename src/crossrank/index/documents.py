@@ -14,14 +14,14 @@ import numpy as np
 from crossrank.errors import InputError
 from crossrank.unicode import valid_text
 
-Value = str | int | float | bool | None
-# What a value but None is: a string, a number, a boolean.
+Value = str | int | float | bool | list[Any] | dict[str, Any] | None
+# What a filter can compare: a string, a number, a boolean; lists and mappings as their JSON text.
 Kind = Literal["s", "n", "b"]
 KINDS: tuple[Kind, ...] = ("s", "n", "b")
 Markup = Literal["plain", "markdown", "rst", "html"]
 
 NESTED_CHARACTERS = 1_000
-"""A list or mapping in a row's fields is kept as JSON text up to this length; longer ones (vectors) are left out."""
+"""A list or mapping in a row's fields is kept up to this length as JSON; longer ones (vectors) are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Document:
         id: unique in its index.
         text: the body.
         title: read before the text when it is not empty.
-        metadata: the user's own fields, which filters see; values are strings, numbers, booleans or None. Others are
-            kept as `plain_metadata` says: a list or mapping becomes JSON text.
+        metadata: the user's own fields, which filters see; values are strings, numbers, booleans, None, or lists and
+            mappings of these. Others are kept as `plain_metadata` says.
         markup: how headings are written in the text; "plain" has none, "html" is text whose headings became `# lines`.
         row: where a row stands in its file, as failures name it: "line 7"; "" for all else. No part of the content.
         omitted: fields that were left out of the metadata. No part of the content.
@@ -89,15 +89,15 @@ def plain_metadata(fields: Mapping[Any, Any]) -> dict[str, Value]:
     """Fields as an index can hold and filter them.
 
     Strings, booleans, None, finite floats and integers of 64 bits stay as they are; larger integers become strings, NaN
-    and infinities None, decimals integers or floats, dates ISO text, lists and mappings JSON text (left out above
-    `NESTED_CHARACTERS`); bytes are left out. NumPy's scalars and subclasses of plain types, such as members of an
-    `IntEnum`, become the plain value.
+    and infinities None, decimals integers or floats, dates ISO text; bytes are left out. NumPy's scalars and subclasses
+    of plain types, such as members of an `IntEnum`, become the plain value. Lists and mappings become what JSON makes
+    of them (a tuple is a list, a key text) and are left out above `NESTED_CHARACTERS`.
 
     Raises:
         InputError: a list or mapping that JSON cannot hold.
 
     >>> plain_metadata({"year": 2020, "tags": ["a", "b"], "score": float("nan"), "raw": b"..."})
-    {'year': 2020, 'tags': '["a", "b"]', 'score': None}
+    {'year': 2020, 'tags': ['a', 'b'], 'score': None}
     """
     kept: dict[str, Value] = {}
     for key, value in fields.items():
@@ -113,7 +113,8 @@ def plain_metadata(fields: Mapping[Any, Any]) -> dict[str, Value]:
         elif isinstance(value, (list, tuple, dict)):
             nested = _json(name, value)
             if len(nested) <= NESTED_CHARACTERS:
-                kept[name] = valid_text(nested)
+                # A reply over HTTP has no NaN, which JSON does not know.
+                kept[name] = json.loads(valid_text(nested), parse_constant=lambda _: None)
         elif hasattr(value, "isoformat"):
             kept[name] = str(value.isoformat())
         elif not isinstance(value, (bytes, bytearray, memoryview)):
@@ -178,4 +179,4 @@ def _json(name: str, value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, default=plain)
     except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"the metadata field {name!r} cannot be kept as JSON text: {error}") from error
+        raise InputError(f"the metadata field {name!r} cannot be kept as JSON: {error}") from error

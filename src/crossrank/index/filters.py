@@ -9,6 +9,10 @@ themselves.
 
 A metadata field is stored under a key that begins with its type (`n:year`, `s:lang`), because the store's typed readers
 fail on a value of another type. A filter therefore asks for the types its value could have, and compares within each.
+
+A list or mapping is stored as its JSON text under `s:`, which filters compare as a whole, beside a true under `j:` that
+says what the text stands for. Versions of crossrank that know no `j:` read the text; what they indexed is text until it
+is indexed again.
 """
 
 from __future__ import annotations
@@ -151,7 +155,7 @@ def mistake(where: str | Sequence[str], has_field: Callable[[str, Iterable[Kind]
             return f"numbers in {field!r} are compared without the quotes: {asked}{condition.value}"
     if len(conditions) == 1 and conditions[0].op == "=" and has_field(conditions[0].field, ("s",)):
         whole = f"{conditions[0].field}={conditions[0].value}"
-        return f'perhaps no passage has {whole} as a whole; a list is one value, kept as text such as ["a", "b"]'
+        return f'perhaps no passage has {whole} as a whole; a list is one value, compared as text such as ["a", "b"]'
     return None
 
 
@@ -223,17 +227,30 @@ def one_of(column: str, values: Sequence[str]) -> str:
 # The store's typed reader for each kind of value.
 _READERS: dict[Kind, str] = {"s": "string", "n": "float", "b": "bool"}
 _TAGS = {str: "s", bool: "b", int: "n", float: "n", type(None): "z"}
+_NESTED = "j:"
+"""Before "s:" in order: a version that does not know it takes the last value that it reads of a field."""
 
 
 def encode_metadata(metadata: Mapping[str, Value]) -> str:
     """Metadata as the store holds it: JSON, each key tagged with the type of its value.
 
-    >>> encode_metadata({"year": 2020, "lang": "en"})
-    '{"n:year": 2020, "s:lang": "en"}'
+    >>> encode_metadata({"year": 2020, "tags": [1]})
+    '{"n:year": 2020, "j:tags": true, "s:tags": "[1]"}'
     """
-    return json.dumps({f"{_TAGS[type(value)]}:{key}": value for key, value in metadata.items()}, ensure_ascii=False)
+    stored: dict[str, Value] = {}
+    for key, value in metadata.items():
+        if isinstance(value, (list, dict)):
+            stored[f"{_NESTED}{key}"] = True
+            value = json.dumps(value, ensure_ascii=False)
+        stored[f"{_TAGS[type(value)]}:{key}"] = value
+    return json.dumps(stored, ensure_ascii=False)
 
 
 def decode_metadata(stored: str) -> dict[str, Value]:
     """What `encode_metadata` was given; the keys come back in the order of their types and names."""
-    return {key[2:]: value for key, value in json.loads(stored).items()}
+    held = json.loads(stored)
+    return {
+        key[2:]: json.loads(value) if f"{_NESTED}{key[2:]}" in held else value
+        for key, value in held.items()
+        if not key.startswith(_NESTED)
+    }

@@ -75,7 +75,7 @@ class Fields:
         return list(dict.fromkeys(name for name in (self.text, self.title, self.document, *self.metadata) if name))
 
     def passage(self, id_: str, row: Mapping[str, Any]) -> Passage:
-        """The passage of a row; an empty text stays empty, and metadata that are no plain values become text.
+        """The passage of a row; an empty text stays empty, and metadata are kept as an index keeps them.
 
         Raises:
             InputError: the row has no such field for the text, or something else than text in it.
