@@ -1111,6 +1111,9 @@ def test_doctor_tests_a_model(ce: str, be: str) -> None:
         assert report["model"]["problem"] is None
         assert all(check["ok"] is not False for check in report["model"]["checks"])
         assert report["crossrank"]["version"] == crossrank.__version__
+        # Only the native engine packs weights: how much memory a model takes is no other number's copy.
+        native = report["model"]["backend"].startswith("cpu (")
+        assert (report["model"].get("weights", "").endswith(" MiB in memory")) == native
     shown = run("doctor", ce).stdout
     assert "self test" in shown
     assert "alone equals in a batch" in shown

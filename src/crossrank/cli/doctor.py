@@ -76,18 +76,21 @@ def _model(name: str | None, engine: options.Engine) -> dict[str, Any]:
 
 def _tested(name: str, kind: str, engine: options.Engine) -> dict[str, Any]:
     import crossrank
+    from crossrank.backends.cpu import Native
     from crossrank.scorers import load_scorer
 
     backend, device, dtype, threads = engine
     if kind != "bi-encoder":
         scorer = load_scorer(name, backend=backend, device=device, dtype=dtype, threads=threads)
-        runs, checks = scorer.backend.name, selftest.of_scorer(scorer, dtype)
+        runs, checks = scorer.backend, selftest.of_scorer(scorer, dtype)
     else:
         embedder = crossrank.load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)
-        runs, checks = embedder.backend.name, selftest.of_embedder(embedder, dtype)
+        runs, checks = embedder.backend, selftest.of_embedder(embedder, dtype)
     failed = [check.name for check in checks if check.ok is False]
+    weights = {"weights": f"{runs.weight_bytes / 2**20:.1f} MiB in memory"} if isinstance(runs, Native) else {}
     return {
-        "backend": runs,
+        "backend": runs.name,
+        **weights,
         "checks": [{"name": check.name, "ok": check.ok, "detail": check.detail} for check in checks],
         "problem": f"the self test failed: {', '.join(failed)}" if failed else None,
     }

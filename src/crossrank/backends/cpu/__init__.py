@@ -116,7 +116,7 @@ class Native:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of packed weights and embedding tables."""
+        """Bytes of packed weights and embedding tables; all backends over the same ones share them."""
         return self._engine.bytes
 
     def forward(self, tokens: Tokens) -> NDArray[np.float32]:
