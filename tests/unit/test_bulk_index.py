@@ -15,10 +15,10 @@ pytest.importorskip("lance", reason="needs the search extra")
 import crossrank
 import tiny
 from crossrank.cli import root
-from crossrank.distributed import Workers, embedding, indexing, workfolder
+from crossrank.distributed import Workers, documents, embedding, indexing, workfolder
 from crossrank.distributed.parts import Part
 from crossrank.errors import CheckpointError, IndexFileError, InputError
-from crossrank.index import Index
+from crossrank.index import Index, readers
 from crossrank.index.lock import exclusive
 from crossrank.lateinteraction import load_late
 
@@ -236,3 +236,12 @@ def test_the_command_says_what_changed(
     assert (json.loads(again.stdout)["unchanged"], Index.open("my.index").info().model) == (13, str(bi_encoder_folder))
     wide = CliRunner().invoke(root, [*asked, "--passage-tokens", "999"])
     assert "use --passage-tokens" in wide.output
+
+
+def test_metadata_that_nest_deep_are_staged(tmp_path: Path) -> None:
+    """They were text before, and a copy of what they are ended with a RecursionError."""
+    deep = json.loads("[" * 490 + "]" * 490)
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "tea", "deep": deep}), encoding="utf-8")
+    documents.stage(tmp_path / "staged.sqlite", readers.find([tmp_path / "a.jsonl"]).sources, (), 100)
+    ((_, document),) = documents.read(tmp_path / "staged.sqlite", Part(0, 9))
+    assert document.metadata == {"deep": deep}

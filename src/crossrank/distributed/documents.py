@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from crossrank.crossencoder import CHARACTERS
 from crossrank.distributed import database
@@ -27,13 +28,18 @@ def stage(path: Path, sources: Sequence[readers.Source], known: Collection[str],
     with database.made(path, _SCHEMA) as connection:
         found = ((str(source.path), document) for source in sources for document in _documents(source))
         fresh = (
-            (where, json.dumps(asdict(document), ensure_ascii=False))
+            (where, json.dumps(_as_mapping(document), ensure_ascii=False))
             for where, document in found
             if digest_of(document) not in known
         )
         connection.executemany("INSERT INTO document (number, path, body) VALUES (?, ?, ?)", _numbered(fresh))
         lengths = connection.execute("SELECT length(body) FROM document ORDER BY number")
         database.keep_parts(connection, (length for (length,) in lengths), tokens * CHARACTERS)
+
+
+def _as_mapping(document: Document) -> dict[str, Any]:
+    """`dataclasses.asdict` would copy metadata two calls deeper for each level of a list, and end at 490 of them."""
+    return {field.name: getattr(document, field.name) for field in fields(document)}
 
 
 def read(path: Path, part: Part) -> list[tuple[str, Document]]:
