@@ -68,8 +68,9 @@ class Limits:
     Attributes:
         file_bytes: a file that is one document (text, Markdown, HTML, PDF) larger than this is refused.
         row_bytes: a row of a .jsonl file larger than this is refused, and the rows after it are read. In a .csv or .tsv
-            file, where only its quotes would tell where such a row ends, it is an error that names the row and refuses
-            the file; rows of too few or too many cells are refused alone. A .csv row up to twice as large may be read.
+            file, where only its quotes would tell where such a row ends, it is an error that names the row: those
+            before it are read, and none after it. Rows of too few or too many cells are refused alone. A .csv row up to
+            twice as large may be read.
         text_characters: text taken out of one PDF, whose compression could hide any amount.
         bad_rows: bad rows reported one by one for each file; the others are counted.
     """
