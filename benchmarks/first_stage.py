@@ -13,8 +13,7 @@ from crossrank.evaluation import JudgedSet
 from crossrank.fusion import Scores, rrf
 from crossrank.index import Document, Index
 from crossrank.pipeline import Pipeline
-from crossrank.retrieval.bm25 import BM25Retriever
-from crossrank.retrieval.dense import DenseRetriever
+from crossrank.retrieval.first import first_stage
 from crossrank.types import Passage, Ranking
 
 # No document is longer: judged documents stay whole, as the sets' published figures have them.
@@ -46,8 +45,7 @@ def search(
 ) -> Found:
     """Search for every query of the set in an index that is made once, for each embedder, and kept in `cache`."""
     index = index_of(judged, embedder, cache, size or WHOLE, note)
-    retrievers = {"bm25": BM25Retriever(index), "dense": DenseRetriever(index, embedder)}
-    pipeline = Pipeline(retrievers, index.passages, depth=depth, fusion=Scores())
+    pipeline = Pipeline(first_stage(index, embedder), index.passages, depth=depth, fusion=Scores())
     # The first search opens files; it would be the slowest.
     pipeline.search("warm up")
     runs: dict[str, dict[str, Ranking]] = {"bm25": {}, "dense": {}, "rrf": {}, "fused": {}}

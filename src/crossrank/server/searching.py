@@ -17,13 +17,12 @@ from crossrank.fusion import Scores
 from crossrank.index import one_version
 from crossrank.pipeline import MIX, Pipeline
 from crossrank.relevance import threshold_of
-from crossrank.retrieval.bm25 import BM25Retriever
-from crossrank.retrieval.dense import DenseRetriever
+from crossrank.retrieval.first import first_stage
 from crossrank.server.limits import Reach, estimate
 from crossrank.server.refusals import invalid
 from crossrank.server.service import Service
 from crossrank.server.tickets import Ticket, working
-from crossrank.types import Passage, Ranking, Retriever, Truncation
+from crossrank.types import Passage, Ranking, Truncation
 
 if TYPE_CHECKING:
     from crossrank.index import Index
@@ -182,11 +181,7 @@ def _probable(
 def _first_stage(service: Service, asked: Search) -> First:
     index, embedder = service.latest()
     _check(asked.where)
-    retrievers: dict[str, Retriever] = {
-        "bm25": BM25Retriever(index, asked.where),
-        "dense": DenseRetriever(index, embedder, asked.where),
-    }
-    texts = index.passages
+    texts, retrievers = index.passages, first_stage(index, embedder, asked.where)
     answer = Pipeline(retrievers, texts, (), asked.depth, Scores()).search(asked.query, k=2 * asked.depth)
     why = (_why_nothing(index, asked.where),) if asked.where and not len(answer.ranking) else ()
     return texts, answer.ranking, answer.traces, why
