@@ -5,7 +5,8 @@
     given       each model alone over trec_dl19's BM25 top 100
     mixed       each model in the product's mix over the fused top 100, and its gain over reciprocal rank fusion
     alone       each model alone over the same candidates, and the share of the first model's mean that it keeps
-    cascade     --coarse over the top 500, then the first model over the top 100, against the first over all 500
+    cascade     --coarse over the top 500, then the first model over the best --handed of them, against the first model
+                over all 500
     calibrated  expected calibration error over those candidates
     abstaining  how often "nothing here is relevant" is right and wrong: each query once with its candidates and once
                 without its relevant ones; the answer is "nothing" where the best probability is under a threshold
@@ -31,6 +32,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--mix", type=float, default=None, help="weight of the cross-encoder; default: the product's")
     parser.add_argument("--coarse", help="model of the cascade's first stage; default: the last of --models")
     parser.add_argument("--coarse-mix", type=float, default=None, help="its weight; default: that of the others")
+    parser.add_argument("--handed", type=int, default=100, help="of its 500, what it hands to the first model")
     parser.add_argument("--deep-queries", type=int, default=15, help="of these, so many for the cascade; 0 for none")
     return parser.parse_args()
 

@@ -26,8 +26,6 @@ from crossrank.types import Passage, Ranking
 
 MEASURE = "nDCG@10"
 DEPTH, DEEP = 100, 500
-# Documents that the cascade's first stage hands to its second.
-HANDED = 100
 # Abstaining is told for these probabilities of the best passage.
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 Values = Mapping[str, float]
@@ -175,7 +173,7 @@ class Family:
         found = first_stage.search(judged, self.embedder, self.options.cache, DEEP, None, note)
         accurate = next(iter(self.scorers.values()))
         one = [Stage(accurate, DEEP, self.mix)]
-        two = [Stage(self.coarse, DEEP, self.coarse_mix), Stage(accurate, HANDED, self.mix)]
+        two = [Stage(self.coarse, DEEP, self.coarse_mix), Stage(accurate, self.options.handed, self.mix)]
         base = found.runs["fused"]
         return {
             "first over all": values(judged, reranked(judged, base, one, found.texts), found.texts),
@@ -238,8 +236,8 @@ class Family:
 
     def _cascade(self, measured: Sequence[Measured]) -> Table:
         names, coarse = list(self.models), self.coarse.scorer.checkpoint
-        full = layers_of(self.models[names[0]])
-        share = (layers_of(self.coarse.scorer) * DEEP + full * HANDED) / (full * DEEP)
+        full, handed = operations_of(self.models[names[0]]), self.options.handed
+        share = (operations_of(self.coarse.scorer) * DEEP + full * handed) / (full * DEEP)
         rows: list[tuple[Any, ...]] = []
         for one in measured:
             cells = [np.mean(list(one.deep[system].values())) for system in ("first over all", "cascade")]
@@ -253,7 +251,7 @@ class Family:
         )
         stored = "" if coarse.late is None else " (token vectors from the index)"
         title = (
-            f"{coarse.name}{stored} over {DEEP}, then {names[0]} over {HANDED}: {share:.0%} of one stage's operations"
+            f"{coarse.name}{stored} over {DEEP}, then {names[0]} over {handed}: {share:.0%} of one stage's operations"
         )
         return Table(title, ("set", "queries", f"{names[0]} over {DEEP}", "cascade", "difference"), rows)
 
@@ -280,13 +278,20 @@ class Family:
         )
 
 
-def layers_of(model: PairScorer) -> int:
-    """Layers that a passage goes through when it is scored.
+def operations_of(model: PairScorer) -> int:
+    """Multiplications that the layers' weights take for a token, attention's own not counted.
 
-    None for late interaction over token vectors from an index: MaxSim of 16 by 150 vectors of 96 numbers takes 0.2
-    million multiplications where six layers take 1,700 million, and the query is read once for all 500.
+    Of the last layer only keys and values: the rest is computed for [CLS] alone. 0 for late interaction over token
+    vectors from an index: MaxSim of 16 by 150 vectors of 96 numbers takes 0.2 million multiplications a passage where
+    `small` takes 1,400 million, and the query is read once for all 500.
     """
-    return 0 if model.checkpoint.late is not None else int(model.checkpoint.config["num_hidden_layers"])
+    checkpoint = model.checkpoint
+    if checkpoint.late is not None:
+        return 0
+    layers, hidden, inner = (
+        int(checkpoint.config[key]) for key in ("num_hidden_layers", "hidden_size", "intermediate_size")
+    )
+    return (layers - 1) * (4 * hidden + 2 * inner) * hidden + 2 * hidden * hidden
 
 
 def reranked(
