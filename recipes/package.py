@@ -30,6 +30,7 @@ from transformers import BertForSequenceClassification
 import start
 from crossrank.calibration import Platt, expected_calibration_error
 from crossrank.models.catalog import LAYERS_OF
+from crossrank.writing import whole
 from train_reranker import SEED, logits_of, pair_ids
 
 TARGET = Path(__file__).resolve().parent.parent / "src" / "crossrank" / "models" / "weights"
@@ -75,14 +76,16 @@ def halve(source: Path, target: Path, base: Path | None = None) -> None:
     if base is not None:
         stored = load_file(base)
         tensors = {name: tensor for name, tensor in tensors.items() if not torch.equal(tensor, stored[name])}
-    save_file(tensors, target, metadata={"format": "pt"})
+    with whole(target) as part:
+        save_file(tensors, part, metadata={"format": "pt"})
 
 
 def shared(folder: Path) -> None:
     """Word embeddings and tokenizer of all models."""
     folder.mkdir(parents=True, exist_ok=True)
     words = start.encoder().embeddings.word_embeddings.weight.detach().to(torch.float16)
-    save_file({WORDS: words}, folder / "word_embeddings.safetensors", metadata={"format": "pt"})
+    with whole(folder / "word_embeddings.safetensors") as part:
+        save_file({WORDS: words}, part, metadata={"format": "pt"})
     start.tokenizer().save(str(folder / "tokenizer.json"))
     text = json.dumps(start.TOKENIZER_SETTINGS, indent=2) + "\n"
     (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")

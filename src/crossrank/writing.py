@@ -32,7 +32,8 @@ def whole(path: Path) -> Iterator[Path]:
     the disk before it gets its name, and the name before this returns, where the system can promise that. After an
     exception nothing is left. No two writers ever share a name, so that the last to finish has the file. A file that
     is replaced hands on its permissions, and nobody else can read the new one before; the block finds it there, empty.
-    A link at `path` is replaced, and not what it points to.
+    A new one has those that the system gives to new files, whoever writes it: safetensors 0.8 leaves its files to their
+    owner alone, and a model that root had tuned could not be served by another user. A link at `path` is replaced, and not what it points to.
 
     A process that is killed leaves what it wrote. The first `whole` of a process in the same folder removes what has
     lain there for a day, unless the process that wrote it still runs.
@@ -53,11 +54,12 @@ def whole(path: Path) -> Iterator[Path]:
     try:
         if mode is not None:
             part.touch(0o600, exist_ok=False)
+        else:
+            mode = _of_new_files(part)
         yield part
         with part.open("rb+") as stream:
             _to_disk(stream.fileno())
-        if mode is not None:
-            part.chmod(mode)
+        part.chmod(mode)
         os.replace(part, path)
     except BaseException:
         with suppress(OSError):
@@ -96,6 +98,14 @@ def _permissions(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     return stat.S_IMODE(found.st_mode) & 0o777 if stat.S_ISREG(found.st_mode) else None
+
+
+def _of_new_files(path: Path) -> int:
+    """The permissions that a file gets where there is none yet; only to make one tells, without changing the umask."""
+    path.touch(exist_ok=False)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    path.unlink()
+    return mode
 
 
 def _to_disk(number: int) -> None:

@@ -224,6 +224,12 @@ def test_an_export_names_what_its_tokenizer_gives(folder: Path, tmp_path: Path) 
         assert stated["model_input_names"] == ["input_ids", *types, "attention_mask"]
 
 
+def test_who_may_read_an_export_may_read_all_of_it(folder: Path, tmp_path: Path) -> None:
+    # safetensors 0.8 leaves what it writes to its owner alone: a server of another user could not load it.
+    export(read(folder), tmp_path / "to")
+    assert len({path.stat().st_mode for path in (tmp_path / "to").iterdir()}) == 1
+
+
 def test_an_export_overwrites_only_when_told(folder: Path, tmp_path: Path) -> None:
     bi, out = read(tiny.bi_encoder(tmp_path / "in")), tmp_path / "out"
     out.mkdir()

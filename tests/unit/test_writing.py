@@ -70,6 +70,14 @@ def test_permissions_are_those_of_any_file_and_a_link_is_replaced(tmp_path: Path
     assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
 
 
+def test_a_new_file_has_the_permissions_of_new_files_whoever_writes_it(tmp_path: Path) -> None:
+    path, other = tmp_path / "new.bin", tmp_path / "other"
+    other.touch()
+    with whole(path) as part:
+        os.close(os.open(part, os.O_CREAT | os.O_WRONLY, 0o600))  # as safetensors 0.8 does
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(other.stat().st_mode)
+
+
 def test_writers_at_one_time_do_not_mix(tmp_path: Path) -> None:
     ready = threading.Barrier(4)
 

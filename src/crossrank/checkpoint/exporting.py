@@ -15,6 +15,7 @@ from crossrank.checkpoint import settings
 from crossrank.checkpoint.late import PROJECTION, Late, late_files
 from crossrank.checkpoint.record import Checkpoint
 from crossrank.errors import CheckpointError
+from crossrank.writing import whole
 
 CLASSES = {
     "bert": "Bert",
@@ -56,7 +57,8 @@ def export(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = False) -> 
     _write_json(target / "config.json", _config(checkpoint))
     if checkpoint.late is not None:
         _pylate(checkpoint.late, target, tensors)
-    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+    with whole(target / "model.safetensors") as part:
+        save_file(tensors, part, metadata={"format": "pt"})
     _tokenizer(checkpoint, target)
     if checkpoint.kind == "bi-encoder":
         _sentence_transformer(checkpoint, target, checkpoint.width)
@@ -124,7 +126,8 @@ def _pylate(late: Late, target: Path, tensors: dict[str, NDArray[np.float32]]) -
     """PyLate's files of a late-interaction model; its linear map is taken out of `tensors`."""
     mapped = {name: tensors.pop(name) for name in list(tensors) if name.startswith(f"{PROJECTION}.")}
     (target / "1_Dense").mkdir(exist_ok=True)
-    save_file(mapped, target / "1_Dense" / "model.safetensors", metadata={"format": "pt"})
+    with whole(target / "1_Dense" / "model.safetensors") as part:
+        save_file(mapped, part, metadata={"format": "pt"})
     width, hidden = mapped[f"{PROJECTION}.weight"].shape
     for name, value in late_files(late, hidden, width, f"{PROJECTION}.bias" in mapped).items():
         _write_json(target / name, value)

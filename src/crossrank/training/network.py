@@ -107,10 +107,11 @@ class Network:
     def write(self, weights: Weights, folder: Path) -> None:
         """An ordinary checkpoint folder with these weights in place of the base model's; over what is there."""
         checkpoint.export(self.read, folder, overwrite=True)
-        whole = {name: tensor.float().cpu() for name, tensor in self._model.state_dict().items()}
-        whole.update({name: tensor.float() for name, tensor in weights.items()})
-        arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in whole.items()}
-        save_file(arrays, folder / "model.safetensors", metadata={"format": "pt"})
+        every = {name: tensor.float().cpu() for name, tensor in self._model.state_dict().items()}
+        every.update({name: tensor.float() for name, tensor in weights.items()})
+        arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in every.items()}
+        with whole(folder / "model.safetensors") as part:
+            save_file(arrays, part, metadata={"format": "pt"})
 
 
 def _widths(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
