@@ -124,8 +124,12 @@ class Platt:
             raise InputError(f"logit {x[~np.isfinite(x)][0]} cannot be calibrated: score with dtype='float32'")
         if y.all() or not y.any():
             raise InputError("a calibration needs pairs of both kinds, relevant and not")
-        _check_outliers(x, y, rows)
-        slope, intercept = _fitted(x, y)
+        try:
+            slope, intercept = fit = _fitted(x, y)
+        except InputError:
+            _check_outliers(x, y, rows, None)
+            raise
+        _check_outliers(x, y, rows, fit)
         if slope <= 0:
             raise InputError("these scores do not rise with relevance, so there is nothing to calibrate")
         return cls(slope, intercept)
@@ -146,36 +150,40 @@ def _smoothed(y: NDArray[np.bool_]) -> NDArray[np.float64]:
     return np.where(y, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
 
-def _check_outliers(x: NDArray[np.float64], y: NDArray[np.bool_], rows: NDArray[np.int64]) -> None:
+def _told(x: NDArray[np.float64], y: NDArray[np.bool_], slope: float, intercept: float) -> float:
+    """What a fit tells of relevance: how much less these pairs cost than with one probability for all, in nats."""
+    target = _smoothed(y)
+    flat = np.full(len(target), np.log(target.mean() / (1 - target.mean())))
+    return _cross_entropy(flat, target) - _cross_entropy(slope * x + intercept, target)
+
+
+def _check_outliers(
+    x: NDArray[np.float64], y: NDArray[np.bool_], rows: NDArray[np.int64], fit: tuple[float, float] | None
+) -> None:
     """Refuse a few far logits that spoil the fit of all others.
 
     Targets are smoothed, so that no pair is certain, and one logit of 1e6 costs more than a flat fit does: all others
     would get nearly one probability. Far logits alone are no harm, such as the few relevant ones of a model whose
-    other scores lie close together. They are to blame only where the others tell their classes apart without them, and
-    lose half of that with them.
+    other scores lie close together: what the fit tells of these counts, too. They are to blame only where the others
+    rise with relevance without them, and the fit of all tells less than half of that, of the others and of all.
 
     Args:
         x: finite logits, shape (n,).
         y: whether each is relevant, shape (n,).
         rows: their places among all that were given, for the message.
+        fit: slope and intercept of all; None where there is none.
     """
     far = _far(x)
     rest = ~far
     if not far.any() or y[rest].all() or not y[rest].any():
         return
-    target = _smoothed(y[rest])
-
-    def gained(slope: float, intercept: float) -> float:
-        """How much less the others cost than with one probability for all."""
-        flat = np.full(len(target), np.log(target.mean() / (1 - target.mean())))
-        return _cross_entropy(flat, target) - _cross_entropy(slope * x[rest] + intercept, target)
-
-    without = gained(*_fitted(x[rest], y[rest]))
     try:
-        together = gained(*_fitted(x, y))
+        slope, intercept = _fitted(x[rest], y[rest])
     except InputError:
-        together = 0.0
-    if without > _TELLING and together < without / 2:
+        return
+    without = _told(x[rest], y[rest], slope, intercept)
+    together = max(_told(x[rest], y[rest], *fit), _told(x, y, *fit)) if fit else 0.0
+    if slope > 0 and without > _TELLING and together < without / 2:
         shown = ", ".join(f"{x[i]:g} (pair {rows[i] + 1:,})" for i in np.flatnonzero(far)[:3])
         raise InputError(
             f"{int(far.sum())} of {len(x):,} logits lie far from all others and spoil the calibration of these: "

@@ -109,6 +109,11 @@ def test_far_logits_that_fit_the_others_are_no_outliers():
         fitted = Platt.fit(x, np.arange(len(x)) >= 100)
         assert fitted.probability(np.float32([8.0]))[0] > 0.7
         assert fitted.probability(np.float32([-11.0]))[0] < 0.1
+    # The same where scores within the crowd tell a little of relevance, which the few would cost.
+    crowd = np.array([*rng.normal(-11.0, 0.1, 83), *rng.normal(-10.9, 0.1, 13)])
+    fitted = Platt.fit(np.float32([*crowd, 8.0, 8.1, 7.9, 8.2]), np.arange(100) >= 83)
+    assert fitted.probability(np.float32([8.0]))[0] > 0.7
+    assert fitted.probability(np.float32([-11.0]))[0] < 0.2
     # A certain mistake or a certain success, ten times as far as all others, costs the fit little.
     logits = rng.normal(0, 3, 1000)
     judged = rng.random(1000) < sigmoid(logits)
@@ -116,6 +121,16 @@ def test_far_logits_that_fit_the_others_are_no_outliers():
     for value, relevant in ((1e3, True), (100.0, False)):
         found = Platt.fit(np.float32([*logits, value]), np.array([*judged, relevant]))
         assert usual / 2 < found.slope <= usual
+
+
+def test_outliers_are_not_to_blame_where_the_others_fall_with_relevance():
+    """Without them there would be nothing to calibrate, either."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 0.1, 100)
+    x, y = np.float32([*logits, 9, 9.1]), np.array([*(logits < -0.05), True, True])
+    with pytest.raises(InputError, match="do not rise with relevance"):
+        Platt.fit(x[:-2], y[:-2])
+    assert Platt.fit(x, y).slope > 0
 
 
 def test_equal_probabilities_are_never_parted():
