@@ -33,7 +33,8 @@ def whole(path: Path) -> Iterator[Path]:
     exception nothing is left. No two writers ever share a name, so that the last to finish has the file. A file that
     is replaced hands on its permissions, and nobody else can read the new one before; the block finds it there, empty.
     A new one has those that the system gives to new files, whoever writes it: safetensors 0.8 leaves its files to their
-    owner alone, and a model that root had tuned could not be served by another user. A link at `path` is replaced, and not what it points to.
+    owner alone, and a model that root had tuned could not be served by another user. A link at `path` is replaced, and
+    not what it points to.
 
     A process that is killed leaves what it wrote. The first `whole` of a process in the same folder removes what has
     lain there for a day, unless the process that wrote it still runs.
