@@ -1,6 +1,6 @@
 """What the models in the wheel are worth: against BM25, fusion and each other, in a cascade, and when nothing answers.
 
-    python benchmarks/family.py DATA_FOLDER --cache FOLDER [--models small fast] [--queries 60] [--out FILE.json]
+    python benchmarks/family.py DATA_FOLDER --cache FOLDER [--models small fast tiny] [--queries 60] [--out FILE.json]
 
     given       each model alone over trec_dl19's BM25 top 100
     mixed       each model in the product's mix over the fused top 100, and its gain over reciprocal rank fusion
@@ -27,7 +27,7 @@ import machine
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     machine.judged_options(parser, queries=60)
-    parser.add_argument("--models", nargs="+", default=["small", "fast"], help="the accurate one first")
+    parser.add_argument("--models", nargs="+", default=["small", "fast", "tiny"], help="the accurate one first")
     parser.add_argument("--embedder", default="embed")
     parser.add_argument("--mix", type=float, default=None, help="weight of the cross-encoder; default: the product's")
     parser.add_argument("--coarse", help="model of the cascade's first stage; default: the last of --models")

@@ -1,12 +1,14 @@
 """Step 2b: a cross-encoder that has learned from another and from the start model, with all layers or with fewer.
 
     python recipes/distil.py WORK_FOLDER --teacher MODEL --layers 0 3 --to CHECKPOINT_FOLDER
+    python recipes/distil.py WORK_FOLDER --teacher small --begin fast --units 384 --to CHECKPOINT_FOLDER
 
-The student starts as those layers of the teacher (Sajjad et al. 2023, "On the effect of dropping layers"). What it
-learns from is the teacher's score, plus SIMILARITY times the start model's cosine, plus --late times the score of the
-package's late-interaction model: on the dev sets that sum ranks better than any of the three (LOG.md), for the start
-model has seen a billion pairs, and the late model compares its token vectors one by one. Loss for one query with
-candidates c (the judged passage first), s of the student and t of that sum:
+The student starts as those layers of the teacher, or of --begin (Sajjad et al. 2023, "On the effect of dropping
+layers"), with --units in their feed-forward parts (narrow.py). What it learns from is the teacher's score, plus
+SIMILARITY times the start model's cosine, plus --late times the score of the package's late-interaction model: on the
+dev sets that sum ranks better than any of the three (LOG.md), for the start model has seen a billion pairs, and the
+late model compares its token vectors one by one. Loss for one query with candidates c (the judged passage first), s of
+the student and t of that sum:
 
     cross entropy((1 - T) * onehot + T * softmax(t), softmax(s)) + 0.2 * BCE
       + MARGIN * mean over c of ((s - mean s) - (t - mean t))^2
@@ -32,6 +34,7 @@ from transformers import BertForSequenceClassification
 
 import crossrank
 import loop
+import narrow
 import start
 from crossrank import backends
 from crossrank.encoder import Windows
@@ -50,8 +53,12 @@ QUERY_TOKENS = 32
 MARGIN = 0.05
 # Shallow models forget little of what they never knew: they take, and need, a higher rate than the 6-layer one.
 LEARNING_RATE = 2e-4
+# A group, and what its teachers say of each passage.
+Taught = tuple[dict, list[float]]
 # Groups that are scored between two writes.
 SCORED = 200
+# Groups whose pairs tell which units can be spared: 2,400 pairs, some 200,000 tokens, for 1,536 units.
+NARROWED_BY = 400
 
 
 def groups_of(work: Path, queries: int, topical: int) -> list[dict]:
@@ -126,16 +133,21 @@ def finished(file: Path) -> list[list[float]]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
-def student(teacher: Path, layers: list[int]) -> BertForSequenceClassification:
-    """The teacher with these of its layers only."""
-    model = fresh(teacher)
+def student(begin: Path, layers: list[int]) -> BertForSequenceClassification:
+    """A model with these of its layers only."""
+    model = fresh(begin)
     model.bert.encoder.layer = torch.nn.ModuleList(model.bert.encoder.layer[i] for i in layers)
     model.config.num_hidden_layers = len(layers)
     return model
 
 
+def some_pairs(tokenizer: object, groups: list[dict], tokens: int) -> list[tuple[list[int], int]]:
+    """Pairs of the first groups, to narrow a model by."""
+    return [pair for row in groups[:NARROWED_BY] for pair in pair_ids(tokenizer, row["query"], row["passages"], tokens)]
+
+
 def step_loss(
-    model: BertForSequenceClassification, tokenizer: object, rows: list[tuple[dict, list[float]]], tokens: int
+    model: BertForSequenceClassification, tokenizer: object, rows: list[Taught], tokens: int
 ) -> tuple[torch.Tensor, int]:
     """Mean loss over the queries of a step, and the tokens it took."""
     pairs = [pair for row, _ in rows for pair in pair_ids(tokenizer, row["query"], row["passages"], tokens)]
@@ -151,6 +163,11 @@ def step_loss(
     return torch.stack(losses).mean(), sum(len(ids) for ids, _ in pairs)
 
 
+def repeated(rows: list[Taught], epochs: int) -> list[Taught]:
+    """The rows as they are, then again in other orders: a student reads a group faster than its teacher does."""
+    return [row for n in range(epochs) for row in (random.Random(SEED + n).sample(rows, len(rows)) if n else rows)]
+
+
 def options(parser: argparse.ArgumentParser) -> None:
     """What every training takes that learns from `taught`."""
     parser.add_argument("--teacher", default="small", help="a cross-encoder's name, or its folder")
@@ -163,7 +180,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep", type=int, default=0, help="keep the model of every N steps, to choose or average")
 
 
-def taught(args: argparse.Namespace, late: float = 0.0) -> list[tuple[dict, list[float]]]:
+def taught(args: argparse.Namespace, late: float = 0.0) -> list[Taught]:
     """Groups, and what the teachers together say of their passages: `late` is the weight of the package's `late`."""
     groups = groups_of(args.work, args.queries, args.topical)
     told = [[args.similarity * near for near in row["teacher"]] for row in groups]
@@ -179,20 +196,31 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     options(parser)
     parser.add_argument("--late", type=float, default=LATE, help="weight of the late-interaction model in the package")
-    parser.add_argument("--layers", type=int, nargs="+", required=True, help="of the teacher, counted from 0")
+    parser.add_argument("--begin", default=None, help="whose layers the student starts with (default: the teacher's)")
+    parser.add_argument("--layers", type=int, nargs="+", default=None, help="counted from 0 (default: all)")
+    parser.add_argument("--units", type=int, default=0, help="of each feed-forward part; 0 for all")
     parser.add_argument("--rate", type=float, default=LEARNING_RATE, help="peak learning rate")
+    parser.add_argument("--epochs", type=int, default=1, help="how often each group is read by the student")
     args = parser.parse_args()
-    depth = int(named.read(args.teacher, default="small").config["num_hidden_layers"])
+    args.begin = args.begin or args.teacher
+    depth = int(named.read(args.begin, default="small").config["num_hidden_layers"])
+    args.layers = args.layers or list(range(depth))
     if not all(0 <= layer < depth for layer in args.layers):
-        parser.error(f"--layers are of the teacher's {depth}: 0 to {depth - 1}")
+        parser.error(f"--layers are 0 to {depth - 1} for {args.begin}")
     if args.threads:
         torch.set_num_threads(args.threads)
-    rows = taught(args, args.late)
+    rows = repeated(taught(args, args.late), args.epochs)
     steps = loop.steps_of(parser, len(rows), QUERIES_A_STEP)
-    # One folder a student: trainings may run side by side.
-    exported = args.to / "teacher"
-    crossrank.checkpoint.export(crossrank.load(args.teacher).checkpoint, exported, overwrite=True)
-    model, tokenizer = student(exported, args.layers), start.tokenizer()
+    tokenizer = start.tokenizer()
+    # One folder a student: trainings may run side by side. One that goes on has it from the first time.
+    begun = args.to / "begin"
+    if not (args.to / loop.STATE).exists():
+        crossrank.checkpoint.export(crossrank.load(args.begin).checkpoint, begun, overwrite=True)
+        model = student(begun, args.layers)
+        if args.units:
+            narrow.units(model, args.units, some_pairs(tokenizer, [row for row, _ in rows], args.tokens))
+        loop.write(model, begun)
+    model = fresh(begun)
 
     def loss_of(step: int) -> tuple[torch.Tensor, int]:
         part = rows[step * QUERIES_A_STEP : (step + 1) * QUERIES_A_STEP]

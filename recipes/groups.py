@@ -93,9 +93,12 @@ def main() -> None:
     parser.add_argument("train", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--passages", type=int, default=0, help="mine in at most so many of a set (default: all)")
+    parser.add_argument("--sets", nargs="+", default=None, metavar="SET", help="folders of TRAIN to use (default: all)")
     args = parser.parse_args()
     if not args.train.is_dir():
         parser.error(f"there is no folder {args.train}")
+    if missing := [name for name in args.sets or [] if not (args.train / name).is_dir()]:
+        parser.error(f"there is no {', no '.join(missing)} in {args.train}")
     args.work.mkdir(parents=True, exist_ok=True)
     rng = random.Random(SEED)
     # The native engine packs what torch pads: mining is mostly the embedding of 200,000 passages.
@@ -104,7 +107,7 @@ def main() -> None:
 
     written = 0
     with writing.whole(args.work / "groups.jsonl") as part, part.open("w", encoding="utf-8") as out:
-        for whole in load(args.train, SEED):
+        for whole in load(args.train, SEED, args.sets):
             if not whole.queries:
                 print(f"{whole.name}: no queries, left out", flush=True)
                 continue

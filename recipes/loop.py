@@ -19,6 +19,8 @@ from crossrank.writing import whole
 WARMUP = 0.05
 # Steps between two checkpoints, and between two lines of the log.
 SAVED, TOLD = 200, 25
+# The file of a checkpoint's state.
+STATE = "state.pt"
 # Options that change nothing of what is trained.
 FREE = ("work", "to", "threads", "keep")
 
@@ -77,7 +79,7 @@ def train(
         keep: leave a model of its own every so many steps, to choose from or to average; 0 for none.
         of: the `digest` of this training; a checkpoint of another one is refused.
     """
-    first, state_file = 0, to / "state.pt"
+    first, state_file = 0, to / STATE
     state = begun(to, state_file, of)
     if state is not None and state["step"] == steps:
         print(f"already finished: {to}")

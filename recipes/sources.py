@@ -10,6 +10,7 @@ import gzip
 import json
 import random
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -154,13 +155,19 @@ def _answers(row: dict[str, object]) -> tuple[str, ...]:
     return tuple(str(a).lower() for a in found.get("answers", ())) if isinstance(found, dict) else ()
 
 
-def load(folder: Path, seed: int) -> list[TrainingSet]:
-    """All licensed sets under `folder`, sampled to QUERIES, in name order; the same seed gives the same sample."""
+def load(folder: Path, seed: int, only: Collection[str] | None = None) -> list[TrainingSet]:
+    """Licensed sets under `folder`, sampled to QUERIES, in name order; the same seed gives the same sample.
+
+    Args:
+        folder: one set a subfolder.
+        seed: of what is drawn.
+        only: names of the subfolders to read; None for all.
+    """
     sets = []
     for path in sorted(p for p in folder.iterdir() if p.is_dir()):
         name = path.name
         limit = QUERIES.get(name, DEFAULT_QA if name.startswith("qa_") else 0)
-        if EXCLUDED.fullmatch(name) or not limit:
+        if EXCLUDED.fullmatch(name) or not limit or (only is not None and name not in only):
             continue
         rng = random.Random(f"{seed} {name}")
         corpus = [row for row in read_jsonl(path / "corpus.jsonl.gz") if _licensed(name, str(row["_id"]))]

@@ -43,13 +43,10 @@ SEED = 20261123
 def fresh(folder: Path | None = None) -> BertForSequenceClassification:
     """The start model with a one-logit head, or the model in `folder`; word embeddings frozen either way."""
     torch.manual_seed(SEED)
-    config = BertConfig.from_pretrained(
-        start.FOLDER, num_labels=1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
-    )
+    begin = folder or start.FOLDER
+    config = BertConfig.from_pretrained(begin, num_labels=1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     config.architectures = ["BertForSequenceClassification"]
-    model = BertForSequenceClassification.from_pretrained(
-        folder or start.FOLDER, config=config, attn_implementation="eager"
-    )
+    model = BertForSequenceClassification.from_pretrained(begin, config=config, attn_implementation="eager")
     model.bert.embeddings.word_embeddings.weight.data.copy_(start.encoder().embeddings.word_embeddings.weight)
     model.bert.embeddings.word_embeddings.weight.requires_grad_(False)
     return model

@@ -40,7 +40,7 @@ DOCUMENTS = [
 ]
 
 
-@pytest.mark.parametrize("name", ["small", "fast"])
+@pytest.mark.parametrize("name", ["small", "fast", "tiny"])
 @pytest.mark.parametrize("backend", ["reference", "torch", *(f"cpu:{tier}" for tier in library.tiers())])
 def test_the_rerankers_give_the_logits_and_order_of_sentence_transformers(
     backend: str, name: str, tmp_path: Path

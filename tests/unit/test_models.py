@@ -87,7 +87,7 @@ def test_an_empty_name_is_refused() -> None:
         named.read(" ", default="small")
 
 
-@pytest.mark.parametrize("name", ["small", "fast", "embed", "late"])
+@pytest.mark.parametrize("name", ["small", "fast", "tiny", "embed", "late"])
 def test_the_catalog_says_of_the_wheel_what_its_files_say(name: str) -> None:
     if not Path(catalog.locate(name, default=name).source).is_dir():
         pytest.skip("no model in this tree")

@@ -157,8 +157,8 @@ def test_make_models_names_the_thresholds_that_ship() -> None:
     from crossrank.models import named
 
     makefile = ROOT / "Makefile"
-    thresholds = {name: named.read(name, default=name).threshold for name in ("small", "fast")}
-    assert thresholds == {"small": 0.1, "fast": None}
+    thresholds = {name: named.read(name, default=name).threshold for name in ("small", "fast", "tiny")}
+    assert thresholds == {"small": 0.1, "fast": None, "tiny": None}
     if makefile.exists():
         assert "--thresholds small=0.1\n" in makefile.read_text(encoding="utf-8")
 
@@ -346,10 +346,66 @@ def test_a_student_learns_from_its_teacher(
     given = [work, "--teacher", teacher, "--to", tmp_path / "to", "--layers", 1, "--late", 0, "--threads", 1]
     with pytest.raises(SystemExit):
         run(monkeypatch, "distil", *given, "--layers", 0, 2)
-    assert "--layers are of the teacher's 2: 0 to 1" in refusal(capsys)
+    assert f"--layers are 0 to 1 for {teacher}" in refusal(capsys)
     run(monkeypatch, "distil", *given)
     assert json.loads((tmp_path / "to" / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"] == 1
     assert len(list(tmp_path.glob("scores-*.jsonl"))) == 1
+
+
+def test_a_narrower_student_goes_on_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import distil
+    import loop
+    import narrow
+    import start
+
+    monkeypatch.setattr(loop, "SAVED", 1)
+    work, teacher = groups(tmp_path, 48), cross_encoder(tmp_path / "teacher")
+    start.tokenizer().save(str(teacher / "tokenizer.json"))
+
+    def distilled(to: str) -> dict[str, Any]:
+        given = [work, "--teacher", teacher, "--units", 9, "--epochs", 2, "--late", 0, "--threads", 1]
+        run(monkeypatch, "distil", *given, "--to", work / to)
+        return weights_of(work / to)
+
+    whole = distilled("whole")
+    assert json.loads((work / "whole" / "config.json").read_text(encoding="utf-8"))["intermediate_size"] == 9
+    step_loss, calls = distil.step_loss, []
+
+    def stopped(*given: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return step_loss(*given)
+
+    monkeypatch.setattr(distil, "step_loss", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        distilled("cut")
+    # Which units stay was decided when it began.
+    monkeypatch.setattr(narrow, "units", None)
+    assert same(distilled("cut"), whole)
+    # 48 groups are three steps, and each is read twice.
+    assert len(calls) == 7
+
+
+def test_units_that_others_tell_cost_nothing(tmp_path: Path) -> None:
+    import distil
+    import narrow
+    import start
+    from train_reranker import fresh, logits_of
+
+    model = fresh(cross_encoder(tmp_path / "model")).eval()
+    for layer in model.bert.encoder.layer:
+        inner = layer.intermediate.dense
+        half = inner.out_features // 2
+        inner.weight.data[half:], inner.bias.data[half:] = inner.weight.data[:half], inner.bias.data[:half]
+    rows = [json.loads(line) for line in (groups(tmp_path, 20) / "groups.jsonl").read_text().splitlines()]
+    pairs = distil.some_pairs(start.tokenizer(), rows, 64)
+    with torch.inference_mode():
+        before = logits_of(model, pairs)
+        narrow.units(model, half, pairs)
+        after = logits_of(model, pairs)
+    assert model.config.intermediate_size == half
+    assert torch.allclose(before, after, atol=1e-2 * float(before.std()))
 
 
 # choose.py

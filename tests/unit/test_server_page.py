@@ -11,7 +11,7 @@ import crossrank
 from crossrank.server import page
 
 
-@pytest.mark.parametrize("model", ["small", "fast"])
+@pytest.mark.parametrize("model", ["small", "fast", "tiny"])
 def test_the_example_shows_what_reranking_is_for(model: str) -> None:
     # Its right answer stood third, under a text about leather.
     script = page.files()["/page/page.js"][0].decode()
