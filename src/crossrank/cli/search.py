@@ -39,7 +39,7 @@ Examples:
   crossrank search docs.index "retry policy" --filter "year>=2020" --filter "lang=en"
   crossrank search docs.index "retry policy" --explain
   crossrank search docs.index "retry policy" --budget-ms 100
-  crossrank search docs.index "retry policy" --coarse fast --depth 500 --budget-ms 50
+  crossrank search docs.index "retry policy" --coarse tiny --depth 500 --budget-ms 50
   crossrank search docs.index "retry policy" -k 3 --json | jq -r .text
   crossrank search docs.index "retry policy" --threshold model
   crossrank search docs.index "retry policy" --llm "http://localhost:8000/v1#qwen3" --llm-depth 5
