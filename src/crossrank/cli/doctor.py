@@ -76,7 +76,6 @@ def _model(name: str | None, engine: options.Engine) -> dict[str, Any]:
 
 def _tested(name: str, kind: str, engine: options.Engine) -> dict[str, Any]:
     import crossrank
-    from crossrank.backends.cpu import Native
     from crossrank.scorers import load_scorer
 
     backend, device, dtype, threads = engine
@@ -87,7 +86,8 @@ def _tested(name: str, kind: str, engine: options.Engine) -> dict[str, Any]:
         embedder = crossrank.load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)
         runs, checks = embedder.backend, selftest.of_embedder(embedder, dtype)
     failed = [check.name for check in checks if check.ok is False]
-    weights = {"weights": f"{runs.weight_bytes / 2**20:.1f} MiB in memory"} if isinstance(runs, Native) else {}
+    size = getattr(runs, "weight_bytes", None)  # the native engine alone tells
+    weights = {} if size is None else {"weights": f"{size / 2**20:.1f} MiB in memory"}
     return {
         "backend": runs.name,
         **weights,
