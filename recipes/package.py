@@ -76,7 +76,7 @@ def halve(source: Path, target: Path, base: Path | None = None) -> None:
     if base is not None:
         stored = load_file(base)
         tensors = {name: tensor for name, tensor in tensors.items() if not torch.equal(tensor, stored[name])}
-    with whole(target) as part:
+    with whole(target, usual=True) as part:
         save_file(tensors, part, metadata={"format": "pt"})
 
 
@@ -84,7 +84,7 @@ def shared(folder: Path) -> None:
     """Word embeddings and tokenizer of all models."""
     folder.mkdir(parents=True, exist_ok=True)
     words = start.encoder().embeddings.word_embeddings.weight.detach().to(torch.float16)
-    with whole(folder / "word_embeddings.safetensors") as part:
+    with whole(folder / "word_embeddings.safetensors", usual=True) as part:
         save_file({WORDS: words}, part, metadata={"format": "pt"})
     start.tokenizer().save(str(folder / "tokenizer.json"))
     text = json.dumps(start.TOKENIZER_SETTINGS, indent=2) + "\n"

@@ -25,19 +25,23 @@ _tidied: set[Path] = set()
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, usual: bool = False) -> Iterator[Path]:
     """A name beside `path` for the block to write a file under; at the block's end that file takes the place of `path`.
 
     So whoever reads `path` finds what was there before or all of the new file, whatever dies meanwhile: the file is on
     the disk before it gets its name, and the name before this returns, where the system can promise that. After an
     exception nothing is left. No two writers ever share a name, so that the last to finish has the file. A file that
     is replaced hands on its permissions, and nobody else can read the new one before; the block finds it there, empty.
-    A new one has those that the system gives to new files, whoever writes it: safetensors 0.8 leaves its files to their
-    owner alone, and a model that root had tuned could not be served by another user. A link at `path` is replaced, and
-    not what it points to.
+    A link at `path` is replaced, and not what it points to.
 
     A process that is killed leaves what it wrote. The first `whole` of a process in the same folder removes what has
     lain there for a day, unless the process that wrote it still runs.
+
+    Args:
+        path: the file's.
+        usual: give a new file the permissions that the system gives to new files, whatever the block gave it.
+            safetensors 0.8 leaves its files to their owner alone, and a model that root had tuned could not be served
+            by another user.
 
     Raises:
         OSError: the block wrote no file where none was before, or `path` cannot be replaced.
@@ -55,12 +59,13 @@ def whole(path: Path) -> Iterator[Path]:
     try:
         if mode is not None:
             part.touch(0o600, exist_ok=False)
-        else:
+        elif usual:
             mode = _of_new_files(part)
         yield part
         with part.open("rb+") as stream:
             _to_disk(stream.fileno())
-        part.chmod(mode)
+        if mode is not None:
+            part.chmod(mode)
         os.replace(part, path)
     except BaseException:
         with suppress(OSError):

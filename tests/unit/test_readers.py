@@ -463,7 +463,7 @@ def test_jsonl_rows(tmp_path: Path) -> None:
         ("8", "", "generic"),
         ("rows.jsonl#5", "", "no id"),
     ]
-    assert documents[0].metadata == {"lang": "en", "year": 2020, "tags": '["a"]'}
+    assert documents[0].metadata == {"lang": "en", "year": 2020, "tags": ["a"]}
     assert [d.text for d in collect(write(tmp_path / "a.ndjson", path.read_bytes()))[0]] == ["body", "generic", "no id"]
     packed = write(tmp_path / "rows.jsonl.gz", gzip.compress(path.read_bytes()))
     assert [d.text for d in collect(packed)[0]] == ["body", "generic", "no id"]

@@ -70,12 +70,13 @@ def test_permissions_are_those_of_any_file_and_a_link_is_replaced(tmp_path: Path
     assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
 
 
-def test_a_new_file_has_the_permissions_of_new_files_whoever_writes_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("usual", [True, False])
+def test_a_private_file_stays_so_unless_the_usual_permissions_are_asked_for(tmp_path: Path, usual: bool) -> None:
     path, other = tmp_path / "new.bin", tmp_path / "other"
     other.touch()
-    with whole(path) as part:
+    with whole(path, usual=usual) as part:
         os.close(os.open(part, os.O_CREAT | os.O_WRONLY, 0o600))  # as safetensors 0.8 does
-    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(other.stat().st_mode)
+    assert stat.S_IMODE(path.stat().st_mode) == (stat.S_IMODE(other.stat().st_mode) if usual else 0o600)
 
 
 def test_writers_at_one_time_do_not_mix(tmp_path: Path) -> None:

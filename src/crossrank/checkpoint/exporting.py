@@ -57,7 +57,7 @@ def export(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = False) -> 
     _write_json(target / "config.json", _config(checkpoint))
     if checkpoint.late is not None:
         _pylate(checkpoint.late, target, tensors)
-    with whole(target / "model.safetensors") as part:
+    with whole(target / "model.safetensors", usual=True) as part:
         save_file(tensors, part, metadata={"format": "pt"})
     _tokenizer(checkpoint, target)
     if checkpoint.kind == "bi-encoder":
@@ -126,7 +126,7 @@ def _pylate(late: Late, target: Path, tensors: dict[str, NDArray[np.float32]]) -
     """PyLate's files of a late-interaction model; its linear map is taken out of `tensors`."""
     mapped = {name: tensors.pop(name) for name in list(tensors) if name.startswith(f"{PROJECTION}.")}
     (target / "1_Dense").mkdir(exist_ok=True)
-    with whole(target / "1_Dense" / "model.safetensors") as part:
+    with whole(target / "1_Dense" / "model.safetensors", usual=True) as part:
         save_file(mapped, part, metadata={"format": "pt"})
     width, hidden = mapped[f"{PROJECTION}.weight"].shape
     for name, value in late_files(late, hidden, width, f"{PROJECTION}.bias" in mapped).items():

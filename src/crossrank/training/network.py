@@ -110,7 +110,7 @@ class Network:
         every = {name: tensor.float().cpu() for name, tensor in self._model.state_dict().items()}
         every.update({name: tensor.float() for name, tensor in weights.items()})
         arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in every.items()}
-        with whole(folder / "model.safetensors") as part:
+        with whole(folder / "model.safetensors", usual=True) as part:
             save_file(arrays, part, metadata={"format": "pt"})
 
 
