@@ -14,6 +14,7 @@ import torch
 from transformers import BertForSequenceClassification
 
 import start
+from train_reranker import padded_pairs
 
 # Pairs that are read together.
 BATCH = 64
@@ -101,12 +102,10 @@ def activations(
     hook = layer.intermediate.register_forward_hook(lambda module, given, out: seen.append(out))
     try:
         for begin in range(0, len(pairs), BATCH):
-            part = pairs[begin : begin + BATCH]
-            ids, mask = start.padded([row for row, _ in part])
-            types = (torch.arange(ids.shape[1])[None] >= torch.tensor([[n] for _, n in part])).long() * mask
+            given = padded_pairs(pairs[begin : begin + BATCH])
             with torch.inference_mode(), start.autocast():
-                model(input_ids=ids, attention_mask=mask, token_type_ids=types)
+                model(**given)
             states = seen.pop().float()
-            yield states[:, 0] if first_only else states[mask.bool()]
+            yield states[:, 0] if first_only else states[given["attention_mask"].bool()]
     finally:
         hook.remove()

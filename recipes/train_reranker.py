@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -59,6 +60,13 @@ def pair_ids(tokenizer: object, query: str, passages: list[str], most: int = MAX
     return [([*head, *ids[: most - len(head) - 1], 102], len(head)) for ids in encoded[1:]]
 
 
+def padded_pairs(pairs: Sequence[tuple[list[int], int]]) -> dict[str, torch.Tensor]:
+    """What the model is given of pairs as `pair_ids` makes them, by its arguments' names."""
+    ids, mask = start.padded([row for row, _ in pairs])
+    types = (torch.arange(ids.shape[1])[None] >= torch.tensor([[n] for _, n in pairs])).long() * mask
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+
+
 def logits_of(model: BertForSequenceClassification, pairs: list[tuple[list[int], int]]) -> torch.Tensor:
     """Raw logits, (n,), computed in microbatches of like length so that little is padding."""
     order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]))
@@ -67,11 +75,9 @@ def logits_of(model: BertForSequenceClassification, pairs: list[tuple[list[int],
         end = begin + 1
         while end < len(order) and len(pairs[order[end]][0]) * (end + 1 - begin) <= MICROBATCH_TOKENS:
             end += 1
-        rows = [pairs[i] for i in order[begin:end]]
-        ids, mask = start.padded([row for row, _ in rows])
-        types = (torch.arange(ids.shape[1])[None] >= torch.tensor([[n] for _, n in rows])).long() * mask
+        given = padded_pairs([pairs[i] for i in order[begin:end]])
         with start.autocast():
-            parts.append(model(input_ids=ids, attention_mask=mask, token_type_ids=types).logits[:, 0].float())
+            parts.append(model(**given).logits[:, 0].float())
         begin = end
     return torch.cat(parts)[torch.argsort(torch.tensor(order))]
 

@@ -48,10 +48,10 @@ def _groups(process: Path) -> Iterator[Path]:
     A container may see its own group as the root, or the host's path to it below a mount that begins there.
     """
     paths: dict[str, str] = {}
-    for line in filter(None, _lines(process / "cgroup")):
+    for line in _lines(process / "cgroup"):
         _, controllers, path = line.split(":", 2)
         paths |= dict.fromkeys(controllers.split(","), path)
-    for line in filter(None, _lines(process / "mountinfo")):
+    for line in _lines(process / "mountinfo"):
         mount, _, system = line.partition(" - ")
         root, point = (_ESCAPED.sub(lambda code: chr(int(code[1], 8)), field) for field in mount.split(" ")[3:5])
         kind, *_, options = system.split(" ")
@@ -89,7 +89,8 @@ def _numbers(group: Path, *names: str) -> tuple[int, int]:
 
 
 def _lines(file: Path) -> list[str]:
+    """Lines as the kernel ends them: a path may hold what `str.splitlines` takes for an end."""
     try:
-        return file.read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n").split("\n")
+        return [line for line in file.read_text(encoding="utf-8", errors="surrogateescape").split("\n") if line]
     except OSError:
         return []

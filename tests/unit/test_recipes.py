@@ -191,6 +191,20 @@ def trained(monkeypatch: pytest.MonkeyPatch, work: Path, to: str, *more: object)
     return weights_of(work / to)
 
 
+def stopped_at(monkeypatch: pytest.MonkeyPatch, recipe: ModuleType, call: int) -> list[int]:
+    """Stop a training as Ctrl-C does when it wants its loss for this time; the list grows with each time it asks."""
+    step_loss, calls = recipe.step_loss, list[int]()
+
+    def stopped(*given: Any) -> Any:
+        calls.append(1)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return step_loss(*given)
+
+    monkeypatch.setattr(recipe, "step_loss", stopped)
+    return calls
+
+
 def test_a_resumed_training_ends_as_an_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,15 +214,7 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(
     monkeypatch.setattr(loop, "SAVED", 1)
     work = groups(tmp_path, 48)
     whole = trained(monkeypatch, work, "whole")
-    step_loss, calls = train_reranker.step_loss, []
-
-    def stopped(*given: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return step_loss(*given)
-
-    monkeypatch.setattr(train_reranker, "step_loss", stopped)
+    calls = stopped_at(monkeypatch, train_reranker, 3)
     with pytest.raises(KeyboardInterrupt):
         trained(monkeypatch, work, "cut")
     assert not same(weights_of(work / "cut"), whole)
@@ -369,15 +375,7 @@ def test_a_narrower_student_goes_on_as_it_began(tmp_path: Path, monkeypatch: pyt
 
     whole = distilled("whole")
     assert json.loads((work / "whole" / "config.json").read_text(encoding="utf-8"))["intermediate_size"] == 9
-    step_loss, calls = distil.step_loss, []
-
-    def stopped(*given: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-        return step_loss(*given)
-
-    monkeypatch.setattr(distil, "step_loss", stopped)
+    calls = stopped_at(monkeypatch, distil, 5)
     with pytest.raises(KeyboardInterrupt):
         distilled("cut")
     # Which units stay was decided when it began.

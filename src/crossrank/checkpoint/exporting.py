@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,7 @@ def export(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = False) -> 
     _write_json(target / "config.json", _config(checkpoint))
     if checkpoint.late is not None:
         _pylate(checkpoint.late, target, tensors)
-    with whole(target / "model.safetensors", usual=True) as part:
-        save_file(tensors, part, metadata={"format": "pt"})
+    write_weights(tensors, target / "model.safetensors")
     _tokenizer(checkpoint, target)
     if checkpoint.kind == "bi-encoder":
         _sentence_transformer(checkpoint, target, checkpoint.width)
@@ -122,12 +122,17 @@ def _tokenizer(checkpoint: Checkpoint, target: Path) -> None:
     _write_json(path, {**stated, "model_max_length": checkpoint.max_length})
 
 
+def write_weights(tensors: Mapping[str, NDArray[np.float32]], path: Path) -> None:
+    """A file of weights that transformers reads, and whoever may read the files beside it."""
+    with whole(path, usual=True) as part:
+        save_file(dict(tensors), part, metadata={"format": "pt"})
+
+
 def _pylate(late: Late, target: Path, tensors: dict[str, NDArray[np.float32]]) -> None:
     """PyLate's files of a late-interaction model; its linear map is taken out of `tensors`."""
     mapped = {name: tensors.pop(name) for name in list(tensors) if name.startswith(f"{PROJECTION}.")}
     (target / "1_Dense").mkdir(exist_ok=True)
-    with whole(target / "1_Dense" / "model.safetensors", usual=True) as part:
-        save_file(mapped, part, metadata={"format": "pt"})
+    write_weights(mapped, target / "1_Dense" / "model.safetensors")
     width, hidden = mapped[f"{PROJECTION}.weight"].shape
     for name, value in late_files(late, hidden, width, f"{PROJECTION}.bias" in mapped).items():
         _write_json(target / name, value)

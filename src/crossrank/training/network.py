@@ -18,6 +18,7 @@ from crossrank import checkpoint
 from crossrank.backends.torch import model_of
 from crossrank.batching import plan
 from crossrank.checkpoint import Checkpoint
+from crossrank.checkpoint.exporting import write_weights
 from crossrank.errors import CheckpointError
 from crossrank.extras import require
 from crossrank.types import Tokens
@@ -110,8 +111,7 @@ class Network:
         every = {name: tensor.float().cpu() for name, tensor in self._model.state_dict().items()}
         every.update({name: tensor.float() for name, tensor in weights.items()})
         arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in every.items()}
-        with whole(folder / "model.safetensors", usual=True) as part:
-            save_file(arrays, part, metadata={"format": "pt"})
+        write_weights(arrays, folder / "model.safetensors")
 
 
 def _widths(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
