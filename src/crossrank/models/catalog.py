@@ -77,7 +77,9 @@ CATALOG: tuple[Entry, ...] = (
     Entry(
         "fast", "cross-encoder", "wheel", "Apache-2.0", 17.4, 512, "calibrated", "half of small's operations; English"
     ),
-    Entry("tiny", "cross-encoder", "wheel", "Apache-2.0", 14.7, 512, "calibrated", "a quarter of small's; English"),
+    Entry(
+        "tiny", "cross-encoder", "wheel", "Apache-2.0", 14.7, 512, "calibrated", "a quarter of small's work; English"
+    ),
     Entry("embed", "bi-encoder", "wheel", "Apache-2.0", 22.6, 256, "none", "the first stage of search; English"),
     Entry("late", "late-interaction", "wheel", "Apache-2.0", 22.6, 256, "none", "a vector a token; English"),
     _hub("cross-encoder/ms-marco-TinyBERT-L-2-v2", "Apache-2.0", 4.4, 512, "identity", "low latency, for a cascade"),
