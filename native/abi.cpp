@@ -20,7 +20,7 @@ struct Trial {
   Trial(const Kernels &kernels, const std::vector<float> &weights, const std::vector<float> &rows, int64_t m,
         int64_t n, int64_t k)
       : kernels(kernels),
-        packed(pack({weights.data(), nullptr}, 0, n, k, false, kernels)),
+        packed(pack({weights.data(), nullptr}, {0, n, k}, kernels)),
         a((m + 32) * k * kernels.element) {
     NormRows copy{};
     copy.from = rows.data();
@@ -179,7 +179,7 @@ int32_t crossrank_maxsim(int32_t tier, const float *query, int64_t tokens, int64
   // Documents of one ticket: enough that taking it costs nothing beside them.
   constexpr int64_t TICKET = 16;
   try {
-    const Packed packed = pack({query, nullptr}, 0, tokens, width, false, *kernels);
+    const Packed packed = pack({query, nullptr}, {0, tokens, width}, *kernels);
     const auto *panels = reinterpret_cast<const uint32_t *>(packed.panels.at);
     return run_parallel((n + TICKET - 1) / TICKET, threads, [&](int64_t ticket) {
       for (int64_t i = ticket * TICKET; i < std::min(n, (ticket + 1) * TICKET); i++) {

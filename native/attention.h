@@ -39,6 +39,34 @@ template <class T> int64_t attention_bytes(int64_t n, int64_t size) {
   return attention_layout<T>(n, size, nullptr, nullptr);
 }
 
+#if LANES == 16 && defined(__AVX512F__)
+// 16 rows of 16 words become 16 columns, in four rounds of shuffles that double what lies together.
+INLINE void transpose(const uint32_t *rows, int64_t stride, uint32_t *to, int64_t to_stride) {
+  __m512i a[16], b[16];
+  UNROLL for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(rows + i * stride);
+  UNROLL for (int i = 0; i < 16; i += 2) {
+    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+  }
+  UNROLL for (int i = 0; i < 16; i += 4) {
+    a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+    a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+    a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+    a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+  }
+  // a[4 g + j] holds column 4 l + j of rows 4 g .. 4 g + 3 in its lane l.
+  UNROLL for (int j = 0; j < 4; j++) {
+    __m512i even = _mm512_shuffle_i32x4(a[j], a[4 + j], 0x88), odd = _mm512_shuffle_i32x4(a[j], a[4 + j], 0xdd);
+    __m512i even2 = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0x88);
+    __m512i odd2 = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0xdd);
+    _mm512_storeu_si512(to + j * to_stride, _mm512_shuffle_i32x4(even, even2, 0x88));
+    _mm512_storeu_si512(to + (8 + j) * to_stride, _mm512_shuffle_i32x4(even, even2, 0xdd));
+    _mm512_storeu_si512(to + (4 + j) * to_stride, _mm512_shuffle_i32x4(odd, odd2, 0x88));
+    _mm512_storeu_si512(to + (12 + j) * to_stride, _mm512_shuffle_i32x4(odd, odd2, 0xdd));
+  }
+}
+#endif
+
 // panel[word][token] = row[token][word]: tokens are the outputs of queries x keys. Head sizes fill whole words, and on
 // tiles whole steps (table.h sends others elsewhere).
 template <class T> void pack_keys(const Attention *p, uint32_t *to) {
@@ -46,12 +74,19 @@ template <class T> void pack_keys(const Attention *p, uint32_t *to) {
   const uint32_t *rows = (const uint32_t *)p->keys;
   for (int64_t begin = 0; begin < p->n; begin += COLUMNS, to += words * COLUMNS) {
     int64_t count = p->n - begin < COLUMNS ? p->n - begin : COLUMNS;
-    for (int64_t t = 0; t < count; t++) {
+    int64_t t = 0;
+#if LANES == 16 && defined(__AVX512F__)
+    if (words % 16 == 0)
+      for (; t + 16 <= count; t += 16)
+        for (int64_t w = 0; w < words; w += 16)
+          transpose(rows + (begin + t) * stride + w, stride, to + w * COLUMNS + t, COLUMNS);
+#endif
+    for (; t < count; t++) {
       const uint32_t *row = rows + (begin + t) * stride;
       for (int64_t w = 0; w < words; w++) to[w * COLUMNS + t] = row[w];
     }
     // The last panel is filled with a token that exists: its scores are finite and are overwritten.
-    for (int64_t t = count; t < COLUMNS; t++)
+    for (t = count; t < COLUMNS; t++)
       for (int64_t w = 0; w < words; w++) to[w * COLUMNS + t] = to[w * COLUMNS];
   }
 }
@@ -92,7 +127,7 @@ float softmax_row(float *scores, int64_t from, int64_t to, int64_t width, typena
   float top = largest(most);
   Vector total{};
   for (int64_t i = 0; i < width; i += LANES) {
-    Vector share = exponential(load(scores + i) - top);
+    Vector share = T::e(load(scores + i) - top);
     total = total + share;
     T::put(shares + i, share);
   }

@@ -52,6 +52,7 @@ Engine::Engine(const crossrank_model &m, const Kernels &kernels, const Kernels &
       heads_(m.heads),
       size_(m.hidden / m.heads),
       inner_(m.inner),
+      slice_(kernels.slice ? std::min<int64_t>(kernels.slice, m.inner) : m.inner),
       labels_(m.labels),
       width_(m.width),
       vocabulary_(m.vocabulary),
@@ -70,11 +71,11 @@ Engine::Engine(const crossrank_model &m, const Kernels &kernels, const Kernels &
       head_activation_(m.head_activation),
       head_by_mean_(m.head_by_mean != 0) {
   for (auto &slot : spare_) slot.store(nullptr);
-  if (m.project.weight) project_ = pack(m.project, 0, hidden_, width_, false, kernels_);
+  if (m.project.weight) project_ = pack(m.project, {0, hidden_, width_}, kernels_);
   if (labels_ > 0) {
     // The head is a 500th of the work and decides the score: it is float32 in every tier.
-    head_dense_ = pack(m.head_dense, 0, hidden_, hidden_, false, exact_);
-    classifier_ = pack(m.classifier, 0, labels_, hidden_, false, exact_);
+    head_dense_ = pack(m.head_dense, {0, hidden_, hidden_}, exact_);
+    classifier_ = pack(m.classifier, {0, labels_, hidden_}, exact_);
   }
   layers_.reserve(static_cast<size_t>(m.layers));
   for (int32_t i = 0; i < m.layers; i++) {
@@ -85,11 +86,19 @@ Engine::Engine(const crossrank_model &m, const Kernels &kernels, const Kernels &
     layer.before_inner = Norm(from.before_inner, hidden_);
     layer.after_inner = Norm(from.after_inner, hidden_);
     // Apart, because the last layer needs the queries of first tokens only.
-    layer.query = pack(from.qkv, 0, hidden_, hidden_, false, kernels_);
-    layer.key_value = pack(from.qkv, hidden_, 2 * hidden_, hidden_, false, kernels_);
-    layer.out = pack(from.out, 0, hidden_, hidden_, false, kernels_);
-    layer.up = pack(from.up, 0, inner_, hidden_, gated_, kernels_);
-    layer.down = pack(from.down, 0, hidden_, inner_, false, kernels_);
+    layer.query = pack(from.qkv, {0, hidden_, hidden_}, kernels_);
+    layer.key_value = pack(from.qkv, {hidden_, 2 * hidden_, hidden_}, kernels_);
+    layer.out = pack(from.out, {0, hidden_, hidden_}, kernels_);
+    for (int64_t unit = 0; unit < inner_; unit += slice_) {
+      const int64_t units = std::min(slice_, inner_ - unit);
+      Part up{unit, units, hidden_}, down{0, hidden_, units};
+      if (gated_) up.gates = inner_ + unit;
+      down.first_input = unit;
+      down.row = inner_;
+      // What is added to the sum of all slices is added with the first of them.
+      const crossrank_linear later{from.down.weight, nullptr};
+      layer.inner.push_back({pack(from.up, up, kernels_), pack(unit ? later : from.down, down, kernels_)});
+    }
     layer.window = from.window;
     layer.rotary = from.rotary;
     layers_.push_back(std::move(layer));
@@ -114,8 +123,10 @@ Engine::~Engine() {
 
 int64_t Engine::bytes() const {
   int64_t total = project_.bytes() + head_dense_.bytes() + classifier_.bytes();
-  for (const Layer &l : layers_)
-    total += l.query.bytes() + l.key_value.bytes() + l.out.bytes() + l.up.bytes() + l.down.bytes();
+  for (const Layer &l : layers_) {
+    total += l.query.bytes() + l.key_value.bytes() + l.out.bytes();
+    for (const Slice &slice : l.inner) total += slice.up.bytes() + slice.down.bytes();
+  }
   return total;
 }
 

@@ -11,9 +11,15 @@
 #include "kernels.h"
 #include "weights.h"
 
+// Some units of the inner layer: what computes them, and what they add.
+struct Slice {
+  Packed up, down;
+};
+
 struct Layer {
   Norm before_attention, after_attention, before_inner, after_inner;
-  Packed query, key_value, out, up, down;
+  Packed query, key_value, out;
+  std::vector<Slice> inner;
   int64_t window;
   int rotary;
 };
@@ -60,7 +66,7 @@ class Engine {
 
   const Kernels &kernels_;  // of the layers
   const Kernels &exact_;    // float32, of the head
-  int64_t hidden_, heads_, size_, inner_, labels_, width_, vocabulary_, rows_of_types_, places_;
+  int64_t hidden_, heads_, size_, inner_, slice_, labels_, width_, vocabulary_, rows_of_types_, places_;
   int64_t padding_;
   float eps_;
   int activation_;

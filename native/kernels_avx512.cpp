@@ -3,6 +3,8 @@
 #define VECTORS 2
 #define ROWS 12
 
+#include <immintrin.h>
+
 #include "simd.h"
 #include "operand.h"
 #include "product.h"

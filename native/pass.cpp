@@ -50,7 +50,7 @@ Pass::Pass(Engine &engine, Workspace &workspace, const Sequences &sequences, Uni
   if (parts > 1) plan(key_value_[1], tokens_, 2 * hidden, element);
   chunk_ = std::min<int64_t>(tokens_, k_.chunk);
   // Of each slot the rows and those to spare.
-  plan(inner_, slots * (chunk_ + SPARE), e_.inner_, element);
+  plan(inner_, slots * (chunk_ + SPARE), e_.slice_, element);
   plan(first_, n_, hidden, 4);
   plan(first_operands_, n_, hidden, element);
   plan(first_seen_, n_, hidden, element);
@@ -210,8 +210,10 @@ void Pass::rest(const Layer &layer, const Rows &x, const Rows &operands, const R
   const Rows inner = inner_.from(p.slot * (chunk_ + SPARE));
   for (int64_t row = 0; row < rows; row += chunk_) {
     const int64_t count = std::min(chunk_, rows - row);
-    product(k_, layer.up, operands.from(row), count, e_.gated_ ? GATE : STORE, e_.activation_, inner);
-    product(k_, layer.down, inner, count, ADD, -1, x.from(row));
+    for (const Slice &slice : layer.inner) {
+      product(k_, slice.up, operands.from(row), count, e_.gated_ ? GATE : STORE, e_.activation_, inner);
+      product(k_, slice.down, inner, count, ADD, -1, x.from(row));
+    }
   }
 }
 

@@ -56,34 +56,54 @@ template <class T> INLINE int64_t words_of(int64_t numbers) {
   return up((numbers + T::PER_WORD - 1) / T::PER_WORD, DEPTH);
 }
 
-// Bias, activation and conversion of a block of sums: work that hides behind the next block's multiplications.
-template <class T>
-INLINE void finish(const Product *p, const float *sums, int64_t row, int64_t rows, int64_t panel) {
+// An activation that is not known when the product is compiled.
+constexpr int ANY = -2;
+
+// Bias, activation and conversion of R rows of a block of sums.
+
+template <class T, int epilogue, int activation, int R>
+INLINE void finish_rows(const Product *p, const float *sums, int64_t row, int64_t panel) {
+  const int kind = activation == ANY ? p->activation : activation;
   const float *bias = p->bias + panel * COLUMNS;
-  for (int64_t r = 0; r < rows; r++) {
-    const float *from = sums + r * COLUMNS;
-    if (p->epilogue == ADD) {
-      float *x = p->x + (row + r) * p->x_stride + panel * COLUMNS;
-      UNROLL for (int v = 0; v < VECTORS; v++)
-        store(x + v * LANES, load(x + v * LANES) + (load(from + v * LANES) + load(bias + v * LANES)));
-    } else if (p->epilogue == GATE) {
-      // Panels alternate LANES activated columns with LANES of their gates.
-      typename T::Number *out = (typename T::Number *)p->out + (row + r) * p->out_stride + panel * (COLUMNS / 2);
+  // Panels of GATE alternate LANES activated columns with LANES of their gates.
+  constexpr int step = epilogue == GATE ? 2 : 1;
+  Vector x[R * VECTORS / step];
+  UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < VECTORS; v += step)
+    x[(r * VECTORS + v) / step] = load(sums + r * COLUMNS + v * LANES) + load(bias + v * LANES);
+  if (epilogue != ADD) activate<T>(x, kind);
+  UNROLL for (int r = 0; r < R; r++, row++) {
+    if (epilogue == ADD) {
+      float *to = p->x + row * p->x_stride + panel * COLUMNS;
+      UNROLL for (int v = 0; v < VECTORS; v++) store(to + v * LANES, load(to + v * LANES) + x[r * VECTORS + v]);
+    } else if (epilogue == GATE) {
+      typename T::Number *out = (typename T::Number *)p->out + row * p->out_stride + panel * (COLUMNS / 2);
       UNROLL for (int v = 0; v < VECTORS; v += 2) {
-        Vector inner = activate(load(from + v * LANES) + load(bias + v * LANES), p->activation);
-        T::put(out + v / 2 * LANES, inner * (load(from + (v + 1) * LANES) + load(bias + (v + 1) * LANES)));
+        Vector gate = load(sums + r * COLUMNS + (v + 1) * LANES) + load(bias + (v + 1) * LANES);
+        T::put(out + v / 2 * LANES, x[(r * VECTORS + v) / 2] * gate);
       }
     } else {
-      typename T::Number *out = (typename T::Number *)p->out + (row + r) * p->out_stride + panel * COLUMNS;
-      UNROLL for (int v = 0; v < VECTORS; v++) {
-        Vector x = load(from + v * LANES) + load(bias + v * LANES);
-        T::put(out + v * LANES, p->activation < 0 ? x : activate(x, p->activation));
-      }
+      typename T::Number *out = (typename T::Number *)p->out + row * p->out_stride + panel * COLUMNS;
+      UNROLL for (int v = 0; v < VECTORS / 2 * 2; v += 2)
+        T::put2(out + v * LANES, x[r * VECTORS + v], x[r * VECTORS + v + 1]);
+      if (VECTORS % 2) T::put(out + (VECTORS - 1) * LANES, x[(r + 1) * VECTORS - 1]);
     }
   }
 }
 
-template <class T> void product(const Product *p) {
+template <class T, int epilogue, int activation>
+INLINE void finish(const Product *p, const float *sums, int64_t row, int64_t rows, int64_t panel) {
+  int64_t r = 0;
+  for (; r + 2 <= rows; r += 2) finish_rows<T, epilogue, activation, 2>(p, sums + r * COLUMNS, row + r, panel);
+  if (r < rows) finish_rows<T, epilogue, activation, 1>(p, sums + r * COLUMNS, row + r, panel);
+}
+
+#ifdef TILES
+}  // namespace
+#include "tile_product.h"
+namespace {
+#else
+
+template <class T, int epilogue, int activation> void product_as(const Product *p) {
   alignas(64) float sums[ROWS * COLUMNS];
   int64_t words = words_of<T>(p->k);
   int64_t stride = p->a_stride / T::PER_WORD;
@@ -93,9 +113,20 @@ template <class T> void product(const Product *p) {
     for (int64_t row = 0; row < p->m; row += ROWS) {
       int64_t rows = p->m - row < ROWS ? p->m - row : ROWS;
       rows_block<T>(rows, words, (const uint32_t *)p->a + row * stride, stride, weights, sums, COLUMNS);
-      finish<T>(p, sums, row, rows, panel);
+      finish<T, epilogue, activation>(p, sums, row, rows, panel);
     }
   }
+}
+
+#endif  // TILES
+
+template <class T> void product(const Product *p) {
+  if (p->epilogue == ADD) product_as<T, ADD, -1>(p);
+  else if (p->epilogue == GATE && p->activation == 0) product_as<T, GATE, 0>(p);
+  else if (p->epilogue == GATE) product_as<T, GATE, ANY>(p);
+  else if (p->activation == -1) product_as<T, STORE, -1>(p);
+  else if (p->activation == 0) product_as<T, STORE, 0>(p);
+  else product_as<T, STORE, ANY>(p);
 }
 
 }  // namespace

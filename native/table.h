@@ -7,7 +7,7 @@ namespace {
 
 inline void nothing() {}
 
-template <class T> Kernels tier_table(int tier, int dtype, int unit, int chunk) {
+template <class T> Kernels tier_table(int tier, int dtype, int unit, int chunk, int slice = 0) {
   Kernels k;
   k.tier = tier;
   k.dtype = dtype;
@@ -16,6 +16,7 @@ template <class T> Kernels tier_table(int tier, int dtype, int unit, int chunk) 
   k.depth = (int)DEPTH;
   k.unit = unit;
   k.chunk = chunk;
+  k.slice = slice;
   k.grain = (int)GRAIN;
   k.product = product<T>;
   k.norm = norm<T>;

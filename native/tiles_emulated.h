@@ -38,12 +38,14 @@ inline void emulated_multiply(int c, int a, int b) {
 
 #undef _tile_zero
 #undef _tile_loadd
+#undef _tile_stream_loadd
 #undef _tile_stored
 #undef _tile_dpbf16ps
 #undef _tile_loadconfig
 #undef _tile_release
 #define _tile_zero(t) emulated_zero(t)
 #define _tile_loadd(t, from, stride) emulated_load(t, from, stride)
+#define _tile_stream_loadd(t, from, stride) emulated_load(t, from, stride)
 #define _tile_stored(t, to, stride) emulated_store(t, to, stride)
 #define _tile_dpbf16ps(c, a, b) emulated_multiply(c, a, b)
 #define _tile_loadconfig(config) (void)(config)

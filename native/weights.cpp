@@ -43,33 +43,30 @@ void pack_row(const float *row, int64_t inputs, uint32_t *panel, int64_t columns
 
 }  // namespace
 
-Packed pack(const crossrank_linear &linear, int64_t first, int64_t outputs, int64_t inputs, bool gated,
-            const Kernels &kernels) {
+Packed pack(const crossrank_linear &linear, const Part &part, const Kernels &kernels) {
   // AMX reads 32 bfloat16 of the inputs at once; the other tiers 1 or 2.
-  const int64_t words = (inputs * kernels.element + 4 * kernels.depth - 1) / (4 * kernels.depth) * kernels.depth;
+  const int64_t words = (part.inputs * kernels.element + 4 * kernels.depth - 1) / (4 * kernels.depth) * kernels.depth;
+  const bool gated = part.gates != 0;
   // A gated panel holds half as many columns of either kind, in groups of `lanes`.
   const int64_t group = gated ? kernels.columns / 2 : kernels.columns;
-  const int64_t panels = (outputs + group - 1) / group;
+  const int64_t panels = (part.outputs + group - 1) / group;
+  const int64_t numbers = part.row ? part.row : part.inputs;
   Packed made;
-  made.outputs = outputs;
-  made.inputs = inputs;
+  made.outputs = part.outputs;
+  made.inputs = part.inputs;
   made.gated = gated;
   made.panels = Aligned(panels * words * kernels.columns * 4);
   made.bias = Aligned(panels * kernels.columns * 4);
   auto *to = reinterpret_cast<uint32_t *>(made.panels.at);
   auto *bias = reinterpret_cast<float *>(made.bias.at);
   const auto place = [&](int64_t source, int64_t panel, int64_t column) {
-    pack_row(linear.weight + (first + source) * inputs, inputs, to + panel * words * kernels.columns + column,
-             kernels.columns, kernels.element);
-    if (linear.bias) bias[panel * kernels.columns + column] = linear.bias[first + source];
+    pack_row(linear.weight + source * numbers + part.first_input, part.inputs,
+             to + panel * words * kernels.columns + column, kernels.columns, kernels.element);
+    if (linear.bias) bias[panel * kernels.columns + column] = linear.bias[source];
   };
-  for (int64_t i = 0; i < outputs; i++) {
-    if (!gated) {
-      place(i, i / kernels.columns, i % kernels.columns);
-    } else {
-      place(i, i / group, i % group);
-      place(outputs + i, i / group, group + i % group);
-    }
+  for (int64_t i = 0; i < part.outputs; i++) {
+    place(part.first + i, i / group, i % group);
+    if (gated) place(part.gates + i, i / group, group + i % group);
   }
   return made;
 }

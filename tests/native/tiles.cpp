@@ -23,6 +23,7 @@ volatile uint32_t row[16];  // the first of the last tile that was loaded
 #define _tile_loadd(tile, base, stride)                                                                  \
   __asm__ volatile("movq %0, %%rsi\n\tmovq %1, %%rdi\n\t" COPY ::"r"(base), "r"(row), "r"(stride) \
                    : "rsi", "rdi", "rcx")
+#define _tile_stream_loadd(tile, base, stride) _tile_loadd(tile, base, stride)
 #define _tile_stored(tile, base, stride) (void)(base), (void)(stride)
 #define _tile_dpbf16ps(c, a, b) (void)0
 #define _tile_zero(tile) (void)0
