@@ -91,7 +91,7 @@ Engine::Engine(const crossrank_model &m, const Kernels &kernels, const Kernels &
     layer.out = pack(from.out, {0, hidden_, hidden_}, kernels_);
     for (int64_t unit = 0; unit < inner_; unit += slice_) {
       const int64_t units = std::min(slice_, inner_ - unit);
-      Part up{unit, units, hidden_}, down{0, hidden_, units};
+      Piece up{unit, units, hidden_}, down{0, hidden_, units};
       if (gated_) up.gates = inner_ + unit;
       down.first_input = unit;
       down.row = inner_;

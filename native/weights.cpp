@@ -43,30 +43,30 @@ void pack_row(const float *row, int64_t inputs, uint32_t *panel, int64_t columns
 
 }  // namespace
 
-Packed pack(const crossrank_linear &linear, const Part &part, const Kernels &kernels) {
+Packed pack(const crossrank_linear &linear, const Piece &piece, const Kernels &kernels) {
   // AMX reads 32 bfloat16 of the inputs at once; the other tiers 1 or 2.
-  const int64_t words = (part.inputs * kernels.element + 4 * kernels.depth - 1) / (4 * kernels.depth) * kernels.depth;
-  const bool gated = part.gates != 0;
+  const int64_t words = (piece.inputs * kernels.element + 4 * kernels.depth - 1) / (4 * kernels.depth) * kernels.depth;
+  const bool gated = piece.gates != 0;
   // A gated panel holds half as many columns of either kind, in groups of `lanes`.
   const int64_t group = gated ? kernels.columns / 2 : kernels.columns;
-  const int64_t panels = (part.outputs + group - 1) / group;
-  const int64_t numbers = part.row ? part.row : part.inputs;
+  const int64_t panels = (piece.outputs + group - 1) / group;
+  const int64_t numbers = piece.row ? piece.row : piece.inputs;
   Packed made;
-  made.outputs = part.outputs;
-  made.inputs = part.inputs;
+  made.outputs = piece.outputs;
+  made.inputs = piece.inputs;
   made.gated = gated;
   made.panels = Aligned(panels * words * kernels.columns * 4);
   made.bias = Aligned(panels * kernels.columns * 4);
   auto *to = reinterpret_cast<uint32_t *>(made.panels.at);
   auto *bias = reinterpret_cast<float *>(made.bias.at);
   const auto place = [&](int64_t source, int64_t panel, int64_t column) {
-    pack_row(linear.weight + source * numbers + part.first_input, part.inputs,
+    pack_row(linear.weight + source * numbers + piece.first_input, piece.inputs,
              to + panel * words * kernels.columns + column, kernels.columns, kernels.element);
     if (linear.bias) bias[panel * kernels.columns + column] = linear.bias[source];
   };
-  for (int64_t i = 0; i < part.outputs; i++) {
-    place(part.first + i, i / group, i % group);
-    if (gated) place(part.gates + i, i / group, group + i % group);
+  for (int64_t i = 0; i < piece.outputs; i++) {
+    place(piece.first + i, i / group, i % group);
+    if (gated) place(piece.gates + i, i / group, group + i % group);
   }
   return made;
 }

@@ -31,13 +31,13 @@ struct Packed {
 };
 
 // What of a layer is packed: `outputs` rows from row `first` on, of which `inputs` numbers from `first_input` on.
-struct Part {
+struct Piece {
   int64_t first, outputs, inputs;
   int64_t gates = 0;  // the row of the first gate, `outputs` of them; 0 where nothing is gated
   int64_t first_input = 0;
   int64_t row = 0;    // numbers in a row; 0 for `inputs`
 };
-Packed pack(const crossrank_linear &linear, const Part &part, const Kernels &kernels);
+Packed pack(const crossrank_linear &linear, const Piece &piece, const Kernels &kernels);
 
 // A norm's own copy; `weight` is empty where there is no norm.
 struct Norm {

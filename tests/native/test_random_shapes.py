@@ -24,10 +24,10 @@ pytestmark = pytest.mark.skipif(library.obstacle() is not None, reason=f"no nati
 FIRST = int(os.environ.get("CROSSRANK_FIRST", "0"))
 REQUESTS = int(os.environ.get("CROSSRANK_REQUESTS", "300"))
 MOST = 500
-# (heads, head size, inner size): whole and broken panels, one head and many. Then the most tokens of a sequence and of
-# a request.
-BERT = [(2, 8, 32), (4, 16, 100), (1, 34, 7), (3, 10, 65)], 512, MOST * 512
-MODERN = [(2, 8, 32), (3, 10, 33)], 8192, 8192
+# (heads, head size, inner size): whole and broken panels, one head and many, heads that fill tiles, several slices of
+# the inner layer. Then the most tokens of a sequence and of a request.
+BERT = [(2, 8, 32), (4, 16, 100), (1, 34, 7), (3, 10, 65), (2, 32, 64), (1, 64, 777)], 512, MOST * 512
+MODERN = [(2, 8, 32), (3, 10, 33), (2, 32, 500)], 8192, 8192
 # The others take several times as long: one request in eight is ModernBERT's, one in four is of the portable tier.
 MODERN_SHARE, PORTABLE_SHARE = 1 / 8, 1 / 4
 

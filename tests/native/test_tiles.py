@@ -29,7 +29,8 @@ from crossrank.checkpoint import read
 
 assert "amx_bf16" in backends.cpu.tiers()
 for heads, size, inner, far in [
-    (4, 32, 200, False), (2, 64, 65, False), (3, 24, 96, False), (1, 2, 7, False), (4, 32, 201, True), (2, 64, 66, True)
+    (4, 32, 200, False), (2, 64, 65, False), (3, 24, 96, False), (1, 2, 7, False), (2, 32, 777, False),
+    (4, 32, 201, True), (2, 64, 66, True)
 ]:
     shape = {"hidden_size": heads * size, "num_attention_heads": heads, "intermediate_size": inner}
     folder = tiny.cross_encoder(Path(sys.argv[1]) / f"{heads}-{inner}", **shape)
