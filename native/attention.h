@@ -144,11 +144,16 @@ template <class T> void attend_to_none(const Attention *p, int64_t begin, int64_
     memset((typename T::Number *)p->out + r * p->out_stride, 0, p->size * sizeof(typename T::Number));
 }
 
-template <class T> void attend(const Attention *p) {
+// The scratch of `p`, with its keys and values packed.
+template <class T> AttentionScratch packed(const Attention *p) {
   AttentionScratch at;
   attention_layout<T>(p->n, p->size, (char *)p->scratch, &at);
   pack_keys<T>(p, at.keys);
   pack_values<T>(p, at.values);
+  return at;
+}
+
+template <class T> void attend_packed(const Attention *p, const AttentionScratch &at) {
   int64_t key_words = words_of<T>(p->size), value_words = words_of<T>(p->n);
   int64_t query_stride = p->query_stride / T::PER_WORD;
   alignas(64) float sums[ROWS * COLUMNS];
@@ -198,5 +203,7 @@ template <class T> void attend(const Attention *p) {
     }
   }
 }
+
+template <class T> void attend(const Attention *p) { attend_packed<T>(p, packed<T>(p)); }
 
 }  // namespace

@@ -85,9 +85,8 @@ void attend_block(const Attention *p, const AttentionScratch &at, int64_t begin,
     Attention row = *p;
     row.queries = (const uint16_t *)p->queries + (begin + r) * p->query_stride;
     row.out = (uint16_t *)p->out + (begin + r) * p->out_stride;
-    row.first = p->first + begin + r;
     row.queries_n = 1;
-    attend<Bfloat16>(&row);
+    attend_packed<Bfloat16>(&row, at);
   }
 }
 
@@ -99,10 +98,7 @@ void attend_tiles(const Attention *p) {
       for (uint32_t &w : word) w = 0x3f803f80u;  // two of them in bfloat16
     }
   } ones;
-  AttentionScratch at;
-  attention_layout<Bfloat16>(p->n, p->size, (char *)p->scratch, &at);
-  pack_keys<Bfloat16>(p, at.keys);
-  pack_values<Bfloat16>(p, at.values);
+  const AttentionScratch at = packed<Bfloat16>(p);
   for (int64_t begin = 0; begin < p->queries_n; begin += ROWS) {
     int64_t rows = p->queries_n - begin < ROWS ? p->queries_n - begin : ROWS;
     if (rows > 16) attend_block<true>(p, at, begin, rows, ones.word);

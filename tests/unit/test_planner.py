@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import time
+import timeit
 from dataclasses import replace
 from pathlib import Path
 
@@ -376,11 +377,16 @@ def test_what_was_measured_is_kept_and_checked(
 
 
 def test_the_model_of_the_wheel_keeps_a_budget() -> None:
-    """Loose: a shared machine may stop this process for a while, so the best of three counts."""
+    """Loose: a shared machine may stop this process for a while, so the best of three counts.
+
+    The budget is half of what this machine needs for all 200: any fixed one is enough for all of them on some machine.
+    """
+    question = "how often is an upload retried?"
     passages = [
         f"Passage {i} says that a hundred and {i} uploads were tried again after an hour. " * 4 for i in range(200)
     ]
     scorer = crossrank.load()
+    whole = min(timeit.repeat(lambda: scorer.rank(question, passages), number=1, repeat=3))
 
     class Given:
         def retrieve(self, queries, depth):
@@ -389,9 +395,9 @@ def test_the_model_of_the_wheel_keeps_a_budget() -> None:
     def fetched(ids):
         return [crossrank.Passage(i, passages[int(i)]) for i in ids]
 
-    held = Pipeline({"given": Given()}, fetched, (Stage(scorer, 200, name="small"),)).within(250)
-    answers: list[Answer] = [held.search("how often is an upload retried?") for _ in range(3)]
-    assert min(answer.seconds for answer in answers) < 0.5
+    held = Pipeline({"given": Given()}, fetched, (Stage(scorer, 200, name="small"),)).within(whole / 2 * 1000)
+    answers: list[Answer] = [held.search(question) for _ in range(3)]
+    assert min(answer.seconds for answer in answers) < whole
     for answer in answers:
         assert len(answer.passages) == 10
         assert len(answer.traces[-1].scores) in range(200)
