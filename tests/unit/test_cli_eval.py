@@ -82,6 +82,13 @@ def found(*args: object) -> dict[str, Any]:
 # --- eval --------------------------------------------------------------------------------------------------------
 
 
+def test_no_two_runs_are_one_file() -> None:
+    """The third of these took the first one's name, and its file."""
+    from crossrank.cli.eval import _stems
+
+    assert _stems(["a-2", "a", "a!", "A", "?", "!"]) == ["a-2", "a", "a-3", "A-4", "system", "system-2"]
+
+
 def test_a_beir_folder_is_indexed_once_and_every_stage_measured(models: dict[str, str]) -> None:
     source = judged_set(Path("set"))
     common = ["eval", source, "--cache", "cache", "--embedder", models["embedder"], "--backend", "fake"]

@@ -397,6 +397,12 @@ def test_clicks_and_a_teachers_scores(tmp_path: Path, cross_encoder_folder: Path
     assert outcome.plan.loss == {"clicks": "listwise", "scores": "distil"}[scale]
     assert outcome.verdict.gain is not None
     assert outcome.verdict.gain.mean > 0.1 or scale == "clicks"
+    if scale == "scores":
+        assert outcome.verdict.kept == "tuned"
+        assert outcome.calibration is None
+        assert outcome.uncalibrated == "the labels are a teacher's scores, which do not say what is relevant"
+        card = (tmp_path / "tuned" / "README.md").read_text(encoding="utf-8")
+        assert f"**Probabilities**: none ({outcome.uncalibrated})" in card
 
 
 def test_a_full_folder_is_refused_before_any_work(tmp_path: Path, cross_encoder_folder: Path) -> None:

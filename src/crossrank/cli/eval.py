@@ -230,14 +230,25 @@ def _write_runs(folder: Path, systems: Sequence[System]) -> None:
     from crossrank.evaluation import write_run
 
     folder.mkdir(parents=True, exist_ok=True)
-    written: dict[str, str] = {}
-    for system in systems:
-        stem = re.sub(r"[^\w.+-]+", "-", system.name).strip("-.") or "system"
-        # Two names may differ only in what a file name cannot hold.
-        name = stem if stem not in written else f"{stem}-{len(written)}"
-        written[name] = system.name
+    for name, system in zip(_stems([system.name for system in systems]), systems, strict=True):
         write_run(folder / f"{name}.trec", system.run, tag=f"crossrank-{name}")
-    terminal.note(f"Wrote {terminal.count(len(written), 'run')} to {folder}.")
+    terminal.note(f"Wrote {terminal.count(len(systems), 'run')} to {folder}.")
+
+
+def _stems(names: Sequence[str]) -> list[str]:
+    """A file name for each, without its ending; no two are one file, also where capitals do not tell files apart."""
+    made: list[str] = []
+    taken: set[str] = set()
+    for name in names:
+        stem = re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "system"
+        # Two names may differ only in what a file name cannot hold.
+        free, n = stem, 1
+        while free.casefold() in taken:
+            n += 1
+            free = f"{stem}-{n}"
+        taken.add(free.casefold())
+        made.append(free)
+    return made
 
 
 def _print(outcome: Outcome, as_json: bool, show: int) -> None:

@@ -248,6 +248,8 @@ def _print(outcome: Outcome, as_json: bool) -> None:
         _print_values(outcome)
     if outcome.folder is not None:
         click.echo(f"The tuned model is better. It is in {click.format_filename(outcome.folder)}.")
+        if outcome.uncalibrated:
+            click.echo(f"  It gives no probabilities: {terminal.shown(outcome.uncalibrated)}.")
     else:
         there = "nothing was written"
         if outcome.refused is not None:

@@ -31,6 +31,7 @@ def facts(outcome: Outcome) -> dict[str, Any]:
         "epoch": None if outcome.point is None else outcome.point[0],
         "share": None if outcome.point is None else outcome.point[1],
         "calibration": None if outcome.calibration is None else asdict(outcome.calibration),
+        "uncalibrated": outcome.uncalibrated,
         "resumed": outcome.resumed,
         "seconds": round(outcome.seconds, 1),
     }
@@ -65,7 +66,7 @@ def _card(base: Checkpoint, source: str, settings: Settings, outcome: Outcome, l
         f"probability = sigmoid({outcome.calibration.slope:.4f} x logit {outcome.calibration.intercept:+.4f}), fitted "
         "on held-out queries with their mined documents: as likely as in such a list"
         if outcome.calibration
-        else "none: give `crossrank.calibration.Platt.fit` judged pairs"
+        else f"none ({outcome.uncalibrated}); `crossrank.calibration.Platt.fit` makes one from judged pairs"
     )
     measured = (
         "The model in this folder is the mean of those trainings: it is what was measured."

@@ -50,6 +50,7 @@ class Outcome:
         plan: what was done; None when nothing was trained.
         point: epoch and share of the tuned weights.
         calibration: slope and intercept on held-out queries; None where it cannot be told.
+        uncalibrated: why a model that was written has none.
         counts: queries, pairs, mined and doubtful documents, distractors, measured queries.
         resumed: whether an interrupted tuning was gone on with.
         seconds: of this call.
@@ -62,6 +63,7 @@ class Outcome:
     plan: Plan | None = None
     point: Point | None = None
     calibration: Platt | None = None
+    uncalibrated: str = ""
     counts: Mapping[str, int] | None = None
     resumed: bool = False
     seconds: float = 0.0

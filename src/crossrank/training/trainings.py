@@ -215,17 +215,18 @@ class Trainings:
         epoch, share = point
         return net.mixed(self.network.begun, [self._weights(*run, epoch) for run in self.runs], share)
 
-    def calibration(self, point: Point) -> Platt | None:
-        """Fitted on held-out queries; None for a teacher's scores, and where scores do not rise with relevance."""
+    def calibration(self, point: Point) -> Platt:
+        """Fitted on held-out queries.
+
+        Raises:
+            InputError: none can be: the labels are a teacher's scores, or scores do not rise with relevance.
+        """
         material = self.prepared.material
         if material.scale == "scores":
-            return None
+            raise InputError("the labels are a teacher's scores, which do not say what is relevant")
         scores, relevant = [], []
         for part in material.parts:
             for row, found in zip(self._rows(part), self._scores(self._repeats(part), part, *point), strict=True):
                 scores.append(found)
                 relevant.append(material.relevant(row))
-        try:
-            return Platt.fit(np.concatenate(scores), np.concatenate(relevant))
-        except InputError:
-            return None
+        return Platt.fit(np.concatenate(scores), np.concatenate(relevant))

@@ -196,8 +196,11 @@ def _trained(
     to = target if kept else aside
     if to is not None and point is not None:
         prepared.tell(Progress("writing"))
-        outcome = replace(outcome, folder=target if kept else None, refused=None if kept else aside,
-                          calibration=trainings.calibration(point))  # fmt: skip
+        outcome = replace(outcome, folder=target if kept else None, refused=None if kept else aside)
+        try:
+            outcome = replace(outcome, calibration=trainings.calibration(point))
+        except InputError as error:
+            outcome = replace(outcome, uncalibrated=str(error))
         made = work.folder / "result"
         network.write(trainings.mean(point), made)
         card.write(made, prepared.read, source, prepared.settings, outcome, prepared.length)
