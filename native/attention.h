@@ -68,7 +68,7 @@ INLINE void transpose(const uint32_t *rows, int64_t stride, uint32_t *to, int64_
 #endif
 
 // panel[word][token] = row[token][word]: tokens are the outputs of queries x keys. Head sizes fill whole words, and on
-// tiles whole steps (table.h sends others elsewhere).
+// tiles whole steps (kernels_amx.cpp sends others elsewhere).
 template <class T> void pack_keys(const Attention *p, uint32_t *to) {
   int64_t words = (p->size + T::PER_WORD - 1) / T::PER_WORD, stride = p->key_stride / T::PER_WORD;
   const uint32_t *rows = (const uint32_t *)p->keys;

@@ -62,7 +62,6 @@ struct MaxSim {
 };
 
 struct Kernels {
-  int tier, dtype;
   int element;    // bytes of an operand
   int columns;    // outputs in a panel
   int depth;      // words of the inputs that packing rounds up to

@@ -78,7 +78,8 @@ Pass::Pass(Engine &engine, Workspace &workspace, const Sequences &sequences, Uni
 }
 
 Pass::Part Pass::part(int64_t number, int64_t slot) const {
-  // Whole steps of `grain` rows: tiles are loaded in 16 rows, and those behind a part's end may be under another's hand.
+  // Whole steps of `grain` rows: tiles are loaded in 16 rows, and a product's never reach into another part. Those of
+  // attention and of the [CLS] rows may, and nothing of such a row is kept.
   const int64_t steps = (tokens_ + k_.grain - 1) / k_.grain;
   const auto row = [&](int64_t i) { return std::min(tokens_, steps * i / parts_ * k_.grain); };
   return {slot, row(number), row(number + 1), n_ * number / parts_, n_ * (number + 1) / parts_};

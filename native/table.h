@@ -7,10 +7,8 @@ namespace {
 
 inline void nothing() {}
 
-template <class T> Kernels tier_table(int tier, int dtype, int unit, int chunk, int slice = 0) {
+template <class T> Kernels tier_table(int unit, int chunk, int slice = 0) {
   Kernels k;
-  k.tier = tier;
-  k.dtype = dtype;
   k.element = (int)sizeof(typename T::Number);
   k.columns = COLUMNS;
   k.depth = (int)DEPTH;

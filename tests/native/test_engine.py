@@ -258,3 +258,43 @@ def test_what_is_outside_a_window_weighs_nothing(tmp_path: Path) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     done = subprocess.run([program], capture_output=True, text=True, timeout=10)
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stdout
+
+
+AT_EXIT = """
+import sys, threading, time
+import crossrank
+from crossrank.types import Tokens
+
+backend = crossrank.load(sys.argv[1], backend="cpu", threads=1).backend
+rows = Tokens.of([[2] + [5] * 60 + [3]] * 20_000)
+threading.Thread(target=backend.forward, args=(rows,), daemon=True).start()
+time.sleep(0.05)
+"""
+
+
+def test_a_process_may_end_while_a_daemon_thread_computes(cross_encoder_folder: Path) -> None:
+    """The engine was freed under it: a segmentation fault."""
+    subprocess.run([sys.executable, "-c", AT_EXIT, str(cross_encoder_folder)], check=True, timeout=60)
+
+
+WITHOUT_MEMORY = """
+import resource, sys
+from crossrank.backends.cpu import library
+
+library.tiers()
+used = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1])
+resource.setrlimit(resource.RLIMIT_AS, (used * 1024 + 300_000,) * 2)
+held = []
+try:
+    while True:
+        held.append(bytearray(60_000))
+except MemoryError:
+    pass
+sys.exit(int(library.peak("portable", "float32", 0.01)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and limits the address space")
+def test_no_exception_leaves_the_library() -> None:
+    """One of C++ ends the process, whoever waits for it."""
+    subprocess.run([sys.executable, "-c", WITHOUT_MEMORY], check=True, timeout=60)

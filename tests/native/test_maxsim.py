@@ -34,6 +34,11 @@ def test_every_tier_computes_the_formula_of_the_paper(tier, tokens, width):
     np.testing.assert_array_equal(scores, alone)
 
 
+def test_an_unknown_tier_is_named_with_those_there_are():
+    with pytest.raises(InputError, match=r"no tier 'avx9' here; there are portable"):
+        cpu.maxsim(np.ones((1, 2)), np.ones((1, 2)), np.array([0, 1]), tier="avx9")
+
+
 def test_numpy_does_as_the_engine(monkeypatch):
     rng = np.random.default_rng(0)
     query = unit(rng, 9, 16)

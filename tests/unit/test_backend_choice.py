@@ -6,6 +6,7 @@ import contextlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -44,6 +45,15 @@ def test_without_the_library_auto_is_the_reference_backend_and_says_why(
         backends.open(checkpoint, "cpu")
     monkeypatch.undo()
     library.handle.cache_clear()
+
+
+def test_a_library_of_another_version_is_known_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was asked for all functions first, and one without `crossrank_maxsim` was an AttributeError."""
+    for old in (SimpleNamespace(crossrank_abi=lambda: 1), SimpleNamespace()):
+        monkeypatch.setattr(library.ctypes, "CDLL", lambda path, old=old: old)
+        monkeypatch.setattr(library, "NAMES", ("__init__.py",))
+        with pytest.raises(library.UnavailableError, match="of another version"):
+            library.handle.__wrapped__()
 
 
 def test_where_there_is_a_compiler_there_is_the_library() -> None:

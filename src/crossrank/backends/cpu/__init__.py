@@ -203,8 +203,10 @@ def maxsim(
         threads: cores that the call may use; all that this process may use when absent.
 
     Raises:
-        InputError: widths differ, or the offsets leave the vectors.
+        InputError: widths differ, the offsets leave the vectors, or there is no such tier here.
     """
+    if tier is not None and tier not in tiers():
+        raise InputError(f"there is no tier {tier!r} here; there are {', '.join(tiers())}")
     if query.ndim != 2 or vectors.ndim != 2 or query.shape[1] != vectors.shape[1]:
         raise InputError(
             f"vectors of shapes {query.shape} and {vectors.shape} have no products; give one width to both"
@@ -225,7 +227,7 @@ def maxsim(
         scores.ctypes.data_as(library.Floats),
     )
     if failed:
-        raise MemoryError(f"not enough memory to compare {len(scores)} documents, or no tier {tier!r}")
+        raise MemoryError(f"not enough memory to compare {len(scores)} documents")
     return scores
 
 

@@ -38,7 +38,9 @@ class Engine:
             raise CheckpointError(f"{checkpoint.folder}: {message.value.decode('ascii', 'replace')}")
         # The library reads the embedding tables in place: they must go after it.
         self._tables = described.tables
-        weakref.finalize(self, _destroy, loaded, self.pointer, self._tables)
+        destroyed = weakref.finalize(self, _destroy, loaded, self.pointer, self._tables)
+        # A daemon thread may still be computing when the interpreter exits, and the process's end frees all memory.
+        destroyed.atexit = False
 
     @property
     def bytes(self) -> int:

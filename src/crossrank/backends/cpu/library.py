@@ -95,9 +95,10 @@ def handle() -> Any:
         found = ctypes.CDLL(str(file))
     except OSError as error:
         raise UnavailableError(f"the native library does not load ({error})") from error
-    _declare(found)
-    if found.crossrank_abi() != ABI:
+    # Before anything else of it is looked up: another version may lack functions of this one.
+    if not hasattr(found, "crossrank_abi") or found.crossrank_abi() != ABI:
         raise UnavailableError(f"the native library {file.name} is of another version; install crossrank again")
+    _declare(found)
     return found
 
 
