@@ -97,12 +97,15 @@ def check_texts(texts: Iterable[str], call: str) -> list[str]:
 
 
 def check_whole(name: str, number: Any) -> None:
-    """Refuse what is no whole number, such as the 2.0 of `os.cpu_count() / 2`, where an option is one.
+    """Refuse what is no whole number, such as the 2.0 of `os.cpu_count() / 2`, where an option is one; also one beyond
+    32 bits, which nothing that is counted here has, and which no array takes.
 
     >>> check_whole("threads", 2)
     """
     if isinstance(number, bool) or not isinstance(number, Integral):
         raise InputError(f"{name} must be a whole number, not {number!r}")
+    if not -(2**31) <= int(number) < 2**31:
+        raise InputError(f"{name} must be less than {2**31:,}, not {number}")
 
 
 def check_real(name: str, number: Any) -> None:

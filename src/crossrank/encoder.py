@@ -69,8 +69,8 @@ class Windows:
 
     @property
     def tokens(self) -> int:
-        """Tokens of one passage that its windows can hold."""
-        return self.size * self.read
+        """Tokens of one passage that its windows can hold, as far as 32 bits count."""
+        return min(self.size * self.read, 2**31 - 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -342,9 +342,12 @@ def tokenized(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
     return _joined_ids(_ids(tokenizer, texts))
 
 
-def beginnings(tokenizer: Tokenizer, texts: Sequence[str], most: int) -> tuple[Tokens, NDArray[np.bool_]]:
-    """Like `tokenized`, for texts of which so many tokens can be read; and which were tokenized to their ends."""
-    rows, exact = begun(texts, most, lambda parts: _ids(tokenizer, parts))
+def beginnings(
+    tokenizer: Tokenizer, texts: Sequence[str], most: int, prompt: str = ""
+) -> tuple[Tokens, NDArray[np.bool_]]:
+    """Like `tokenized`, for texts of which so many tokens can be read, each behind `prompt`; and which were tokenized
+    to their ends."""
+    rows, exact = begun(texts, most, lambda parts: _ids(tokenizer, [prompt + part for part in parts]))
     return _joined_ids(rows), exact
 
 

@@ -1,16 +1,18 @@
 """Queries and documents to token ids as late-interaction models read them: a marker, mask tokens, a list to skip.
 
-    query:     [CLS] marker query [SEP]      then, with query expansion, [MASK] up to the query length
-    document:  [CLS] marker document [SEP]
+    query:     [CLS] marker prompt query [SEP]      then, with query expansion, [MASK] up to the query length
+    document:  [CLS] marker prompt document [SEP]
 
-The marker stands after the first special token of the tokenizer's own frame. What does not fit is cut before the last
-special tokens. `crossrank.checkpoint.late` says where the lengths and markers come from.
+The marker stands after the first special token of the tokenizer's own frame. A prompt, where the model has one, is
+tokenized as one text with what follows it, and its vectors count like those. What does not fit is cut before the last
+special tokens. `crossrank.checkpoint.late` says where lengths, markers and prompts come from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,11 +72,17 @@ class LateEncoder:
         last = len(special) - special[::-1].index(0)
         self._before, self._after = probe.ids[:first], probe.ids[last:]
         self._marks = [self._needed(mark) for mark in (late.query_mark, late.document_mark)]
+        # Some tokenizers read a prompt's last space with the word that follows.
+        self._prompts = [
+            len(tokenized(tokenizer, [one.rstrip()]).ids) for one in (late.query_prompt, late.document_prompt)
+        ]
         self._mask = self._needed(mask)[0] if late.expand else 0
         found = [tokenizer.token_to_id(word) for word in late.skipped]
         self._skipped = np.array([number for number in found if number is not None], dtype=np.int32)
         if min(self.query_room, self.document_room) < 1:
-            raise CheckpointError("the model's query or document length leaves no room for text beside special tokens")
+            raise CheckpointError(
+                "the model's query or document length leaves no room for text beside special tokens and prompt"
+            )
 
     def __reduce__(self) -> tuple[type[LateEncoder], tuple[Tokenizer, Late, str]]:
         # As `PairEncoder` does, and for its reason.
@@ -82,18 +90,29 @@ class LateEncoder:
 
     @property
     def query_room(self) -> int:
-        """Tokens of a query that are read, special tokens and marker left out."""
-        return self.late.query_length - len(self._before) - len(self._after) - len(self._marks[0])
+        """Tokens of a query that are read, special tokens, marker and prompt left out."""
+        return self._room(0) - self._prompts[0]
 
     @property
     def document_room(self) -> int:
         """Those of a document."""
-        return self.late.document_length - len(self._before) - len(self._after) - len(self._marks[1])
+        return self._room(1) - self._prompts[1]
+
+    def _room(self, side: int) -> int:
+        """Tokens that are read of a prompt and its text."""
+        length = (self.late.query_length, self.late.document_length)[side]
+        return length - len(self._before) - len(self._after) - len(self._marks[side])
 
     @property
     def fingerprint(self) -> str:
-        """Equal exactly for tokenizers that cut texts into equal ids: those of an index may then stand in."""
-        return vocabulary.fingerprint(self._tokenizer)
+        """Equal exactly for tokenizers that cut texts into equal ids: those of an index may then stand in.
+
+        It has the prompt of documents in it, which the ids of an index were not cut behind.
+        """
+        plain = vocabulary.fingerprint(self._tokenizer)
+        return (
+            sha256(f"{plain} {self.late.document_prompt}".encode()).hexdigest() if self.late.document_prompt else plain
+        )
 
     def queries(self, texts: Sequence[str]) -> Marked:
         """Queries, with mask tokens where the model expands them; every token's vector counts.
@@ -103,10 +122,10 @@ class LateEncoder:
         Raises:
             InputError: a query has no token.
         """
-        ids, exact = beginnings(self._tokenizer, texts, self.query_room + 1)
-        if not ids.lengths.all():
+        ids, exact, filled = self._begun(texts, 0)
+        if not filled.all():
             raise InputError(NO_TOKEN)
-        rows, cut = self._framed(ids, exact, self.query_room, self._marks[0])
+        rows, cut = self._framed(ids, exact, 0)
         seen = None
         if self.late.expand:
             lengths = np.array([len(row) for row in rows], dtype=np.int64)
@@ -121,30 +140,44 @@ class LateEncoder:
         Of a document without any token no vector counts, not even its marker's. One longer than `document_room` tokens
         is cut there, with a report at its position.
         """
-        return self._documents(*beginnings(self._tokenizer, texts, self.document_room + 1))
+        return self._documents(*self._begun(texts, 1))
 
     def document_tokens(self, passages: Tokens) -> Marked:
         """Like `documents`, for ids without special tokens of a tokenizer whose fingerprint is this one's."""
-        return self._documents(passages, np.ones(len(passages), dtype=np.bool_))
+        return self._documents(passages, np.ones(len(passages), dtype=np.bool_), passages.lengths > 0)
 
-    def _documents(self, ids: Tokens, exact: NDArray[np.bool_]) -> Marked:
-        rows, cut = self._framed(ids, exact, self.document_room, self._marks[1])
+    def _documents(self, ids: Tokens, exact: NDArray[np.bool_], filled: NDArray[np.bool_]) -> Marked:
+        rows, cut = self._framed(ids, exact, 1)
         tokens = Tokens.of(rows)
-        filled = np.repeat(ids.lengths > 0, tokens.lengths)
-        return Marked(tokens, None, filled & ~np.isin(tokens.ids, self._skipped), cut)
+        counts = np.repeat(filled, tokens.lengths) & ~np.isin(tokens.ids, self._skipped)
+        return Marked(tokens, None, counts, cut)
+
+    def _begun(self, texts: Sequence[str], side: int) -> tuple[Tokens, NDArray[np.bool_], NDArray[np.bool_]]:
+        """Ids of prompt and text, which were tokenized to their ends, and which texts have a token of their own."""
+        prompt, most = (self.late.query_prompt, self.late.document_prompt)[side], self._room(side) + 1
+        ids, exact = beginnings(self._tokenizer, texts, most, prompt)
+        filled = ids.lengths > 0
+        if prompt:
+            # A text that adds nothing to its prompt may have no token, or ones that are read together with the prompt.
+            filled = ids.lengths > len(tokenized(self._tokenizer, [prompt]).ids)
+            rest = np.flatnonzero(~filled).tolist()
+            filled[rest] = beginnings(self._tokenizer, [texts[row] for row in rest], most)[0].lengths > 0
+        return ids, exact, filled
 
     def count(self, text: str) -> int:
         """Tokens of a text, however long it is, special tokens left out."""
         return len(tokenized(self._tokenizer, [text]).ids)
 
     def _framed(
-        self, ids: Tokens, exact: NDArray[np.bool_], room: int, mark: list[int]
+        self, ids: Tokens, exact: NDArray[np.bool_], side: int
     ) -> tuple[list[list[int]], tuple[Truncation, ...]]:
-        head = [self._before[0], *mark, *self._before[1:]]
+        room = self._room(side)
+        head = [self._before[0], *self._marks[side], *self._before[1:]]
         rows = [[*head, *ids.row(i)[:room].tolist(), *self._after] for i in range(len(ids))]
         cut = np.flatnonzero((ids.lengths > room) | ~exact).tolist()
-        read = ids.lengths.clip(max=room)
-        return rows, tuple(Truncation(i, int(ids.lengths[i]), int(read[i]), 1, bool(exact[i])) for i in cut)
+        total = ids.lengths - self._prompts[side]
+        read = ids.lengths.clip(max=room) - self._prompts[side]
+        return rows, tuple(Truncation(i, int(total[i]), int(read[i]), 1, bool(exact[i])) for i in cut)
 
     def _needed(self, token: str) -> list[int]:
         """The id of a token, in a list; an empty list for no token."""

@@ -75,12 +75,15 @@ class LateInteraction:
 
     @property
     def fingerprint(self) -> str:
-        """Equal exactly for checkpoints with equal weights, tokenizer and markers."""
+        """Equal exactly for checkpoints with equal weights, tokenizer, markers and prompts."""
         return self.checkpoint.fingerprint
 
     @property
     def tokenizer(self) -> str:
-        """Fingerprint of its tokenizer: `scored_tokens` takes ids of an index whose `tokenizer` equals it."""
+        """Fingerprint of its tokenizer: `scored_tokens` takes ids of an index whose `tokenizer` equals it.
+
+        No index has that of a model with a prompt before documents: a prompt and its text are tokenized as one.
+        """
         return self._encoder.fingerprint
 
     @property
@@ -139,7 +142,7 @@ class LateInteraction:
         Args:
             queries: texts, one for each passage.
             passages: ids without special tokens, made by a tokenizer whose fingerprint is `tokenizer`; one without any
-                id gets -inf.
+                id gets -inf. Those for a model with a prompt before documents begin with it.
 
         Raises:
             InputError: a query is blank or has no token, or the two are not of one length.
@@ -193,8 +196,8 @@ class LateInteraction:
         The query is not among them: it is read once, whatever is compared with it.
         """
         room = self._encoder.document_room
-        specials = self._encoder.late.document_length - room
-        return passages.clip(max=room) + specials, np.ones(len(passages), dtype=np.int64)
+        beside = self._encoder.late.document_length - room
+        return passages.clip(max=room) + beside, np.ones(len(passages), dtype=np.int64)
 
     def rank(
         self,

@@ -35,6 +35,8 @@ SETTINGS = {
     "plain": {"do_query_expansion": False},
     "unskipped": {"skiplist_words": []},
     "unmarked": {"query_prefix": "", "document_prefix": ""},
+    # The query's has the marker in it, as sentence-transformers saves them.
+    "prompted": {"prompts": {"query": "[unused0]what is a ", "document": "the bread: "}},
 }
 
 
@@ -43,6 +45,10 @@ def transcribed(folder: Path, layout: str, settings: dict[str, object]) -> list[
     expand, attend = settings.get("do_query_expansion", True), settings.get("attend_to_expansion_tokens", False)
     words, marks = settings.get("skiplist_words", list(string.punctuation)), ["[unused0]", "[unused1]"]
     marks = [settings.get(f"{side}_prefix", mark) for side, mark in zip(("query", "document"), marks, strict=True)]
+    prompts = settings.get("prompts", {})
+    prompts = [
+        prompts.get(side, "").removeprefix(mark) for side, mark in zip(("query", "document"), marks, strict=True)
+    ]
     bert = transformers.BertModel.from_pretrained(folder, attn_implementation="eager", add_pooling_layer=False).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     number = tokenizer.convert_tokens_to_ids
@@ -62,8 +68,8 @@ def transcribed(folder: Path, layout: str, settings: dict[str, object]) -> list[
         skipped = set() if query else {number(word) for word in words} - {tokenizer.unk_token_id}
         return unit[[i for i, id_ in enumerate(ids) if id_ not in skipped]]
 
-    asked = {text: vectors(text, marks[0], 12, True) for text in QUERIES}
-    read = {text: vectors(text, marks[1], 24, False) for text in DOCUMENTS}
+    asked = {text: vectors(prompts[0] + text, marks[0], 12, True) for text in QUERIES}
+    read = {text: vectors(prompts[1] + text, marks[1], 24, False) for text in DOCUMENTS}
     return [float((asked[query] @ read[document].T).max(1).values.sum()) for query, document in PAIRS]
 
 
@@ -80,22 +86,22 @@ def test_every_backend_scores_as_the_authors_code(tmp_path, layout, name):
         np.testing.assert_allclose(scorer.score(PAIRS), expected, atol=2e-4, err_msg=backend)
 
 
-def test_attention_to_the_masks_matters(tmp_path):
+def test_attention_to_the_masks_and_prompts_matter(tmp_path):
     """Else the test above would hold for a backend that takes no notice of it."""
     scores = [
         crossrank.load_late(made(tmp_path / name, "pylate", SETTINGS[name]), dtype="float32").score(PAIRS)
-        for name in ("expanded", "attended", "plain")
+        for name in ("expanded", "attended", "plain", "prompted")
     ]
-    for one, other in ((0, 1), (0, 2), (1, 2)):
+    for one, other in ((0, 1), (0, 2), (1, 2), (0, 3)):
         assert np.abs(scores[one] - scores[other]).max() > 1e-2
 
 
-@pytest.mark.parametrize("layout", ["pylate", "colbert"])
-def test_sentence_transformers_scores_alike(tmp_path, layout):
+@pytest.mark.parametrize(("layout", "name"), [("pylate", "expanded"), ("pylate", "prompted"), ("colbert", "expanded")])
+def test_sentence_transformers_scores_alike(tmp_path, layout, name):
     sentence_transformers = pytest.importorskip("sentence_transformers")
     if not hasattr(sentence_transformers, "MultiVectorEncoder"):
         pytest.skip("sentence-transformers before 6 has no late interaction")
-    folder = made(tmp_path, layout, {})
+    folder = made(tmp_path, layout, SETTINGS[name])
     theirs = sentence_transformers.MultiVectorEncoder(str(folder), device="cpu", local_files_only=True)
     asked, read = theirs.encode_query(QUERIES), theirs.encode_document(DOCUMENTS)
     expected = [[float((q @ d.T).max(1).sum()) for d in map(np.asarray, read)] for q in map(np.asarray, asked)]

@@ -14,6 +14,7 @@ pytest.importorskip("transformers", reason="the extra torch is not installed")
 import architectures
 import torch
 import transformers
+from safetensors.numpy import save_file
 
 import tiny
 from crossrank import backends, load_embedder
@@ -285,6 +286,27 @@ def test_sharded_and_half_precision_weights(tmp_path: Path) -> None:
     want = logits_of(tmp_path / "sharded", tokens)[:, 0]
     for backend in BACKENDS:
         assert np.abs(backends.open(checkpoint, backend, "cpu", "float32").forward(tokens) - want).max() < TOLERANCE
+
+
+def test_the_weights_are_those_of_the_file_that_is_named(tmp_path: Path) -> None:
+    """Torch scored with model.safetensors whichever file of the folder was named, and tuning began there."""
+    folder = tiny.cross_encoder(tmp_path)
+    save_file(tiny.weights(tiny.CONFIG, 1, seed=7), folder / "model-tuned.safetensors", metadata={"format": "pt"})
+    tokens = some_tokens(read(folder), [3, 40, 17])
+    found = []
+    for named in ("model.safetensors", "model-tuned.safetensors"):
+        checkpoint = read(folder / named)
+        want = backends.open(checkpoint, "reference", "cpu", "float32").forward(tokens)
+        for backend in BACKENDS:
+            got = backends.open(checkpoint, backend, "cpu", "float32").forward(tokens)
+            np.testing.assert_allclose(got, want, atol=TOLERANCE, err_msg=backend)
+        found.append(want)
+    assert np.abs(found[0] - found[1]).max() > 0.1
+    # transformers reads the file that this key names, and the other backends do not.
+    config = json.loads((folder / "config.json").read_text())
+    tiny.write_json(folder / "config.json", {**config, "transformers_weights": "model-tuned.safetensors"})
+    got = backends.open(read(folder), "torch", "cpu", "float32").forward(tokens)
+    np.testing.assert_allclose(got, found[0], atol=TOLERANCE)
 
 
 def test_vocabulary_files_without_tokenizer_json(tmp_path: Path) -> None:

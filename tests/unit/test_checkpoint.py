@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from tokenizers import Tokenizer, models
 import crossrank
 import tiny
 from crossrank import backends, extras
-from crossrank.checkpoint import export, read, weights
+from crossrank.checkpoint import Checkpoint, export, hub, read, reading, weights
 from crossrank.errors import CheckpointError, InputError
 from crossrank.scorers import load_scorer
 
@@ -34,6 +35,39 @@ def change(folder: Path, name: str = "config.json", **changes: Any) -> Path:
     stated = json.loads(path.read_text()) if path.is_file() else {}
     stated.update(changes)
     tiny.write_json(path, {key: value for key, value in stated.items() if value is not None})
+    return folder
+
+
+def chained(folder: Path) -> Path:
+    """A ModernBERT reranker whose head lies in module folders."""
+    tiny.modern(folder, architectures=["ModernBertModel"])
+    kinds = ("Transformer", "Pooling", "Dense", "LayerNorm", "Dense")
+    places = ("", *(f"{i}_{kind}" for i, kind in enumerate(kinds) if i))
+    listed = [{"type": f"sentence_transformers.{kind}", "path": path} for kind, path in zip(kinds, places, strict=True)]
+    tiny.write_json(folder / "modules.json", listed)
+    tiny.write_json(folder / "1_Pooling" / "config.json", {"pooling_mode": "cls"})
+    tiny.write_json(folder / "2_Dense" / "config.json", {"activation_function": "torch.nn.modules.activation.GELU"})
+    plain = {"activation_function": "torch.nn.modules.linear.Identity", "module_output_name": "scores"}
+    tiny.write_json(folder / "4_Dense" / "config.json", plain)
+    for place, name, shape in (
+        ("2_Dense", "linear", (32, 32)),
+        ("3_LayerNorm", "norm", (32,)),
+        ("4_Dense", "linear", (1, 32)),
+    ):
+        (folder / place).mkdir(exist_ok=True)
+        save_file({f"{name}.weight": np.ones(shape, np.float32)}, folder / place / "model.safetensors")
+    return folder
+
+
+def sharded(folder: Path) -> Path:
+    """A cross-encoder in two files."""
+    whole = dict(weights.load(tiny.cross_encoder(folder) / "model.safetensors"))
+    (folder / "model.safetensors").unlink()
+    names = sorted(whole)
+    table = {name: f"model-{1 + i % 2:05}-of-00002.safetensors" for i, name in enumerate(names)}
+    for file in set(table.values()):
+        save_file({name: whole[name] for name in names if table[name] == file}, folder / file)
+    tiny.write_json(folder / "model.safetensors.index.json", {"weight_map": table})
     return folder
 
 
@@ -113,6 +147,14 @@ def test_weights_of_more_layers_than_the_config_are_refused(tmp_path: Path, make
     change(folder, "config.json", num_hidden_layers=count - 1)
     with pytest.raises(CheckpointError, match=f"has {count - 1} layers .* the weights have {count}"):
         read(folder)
+
+
+def test_a_layer_of_a_number_that_none_has_is_no_layer(folder: Path) -> None:
+    # Its 5,000 digits were more than Python makes a number of.
+    whole = dict(weights.load(folder / "model.safetensors"))
+    odd = {f"encoder.layer.{'9' * 5_000}.weight": np.zeros(1, np.float32)}
+    save_file({**whole, **odd}, folder / "model.safetensors")
+    assert read(folder).labels == 1
 
 
 @pytest.mark.parametrize(
@@ -325,6 +367,56 @@ def test_a_hub_model_may_be_of_a_revision_and_in_another_cache(tmp_path: Path, m
         crossrank.load("someone/some-model", revision="v9", cache_dir=tmp_path)
 
 
+def stated(checkpoint: Checkpoint) -> dict[str, Any]:
+    """All that a folder states, without its place."""
+    places = ("name", "folder", "weights", "vocabulary", "modules")
+    names = [name for name in checkpoint.__dataclass_fields__ if name not in places]
+    return {name: getattr(checkpoint, name) for name in names}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        tiny.cross_encoder,
+        tiny.bi_encoder,
+        tiny.modern,
+        tiny.late,
+        lambda folder: tiny.late(folder, "colbert", query_maxlen=9, doc_maxlen=11, mask_punctuation=False),
+        chained,
+        sharded,
+    ],
+)
+def test_a_model_of_the_hub_is_the_whole_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Path]
+) -> None:
+    # A ColBERT model came without artifact.metadata, and was read with the lengths and the skip list of another.
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    whole, part = make(tmp_path / "whole"), tmp_path / "part"
+
+    def snapshot(name: str, *, allow_patterns: list[str], **rest: Any) -> str:
+        names = [str(path.relative_to(whole)) for path in whole.rglob("*") if path.is_file()]
+        for one in filter_repo_objects(names, allow_patterns=allow_patterns):
+            (part / one).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(whole / one, part / one)
+        return str(part)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    here, fetched = read(whole), read("someone/some-model")
+    assert stated(fetched) == stated(here)
+    assert fetched.fingerprint == here.fingerprint
+
+
+def test_every_file_that_is_looked_for_is_fetched_from_the_hub() -> None:
+    from huggingface_hub.utils import filter_repo_objects
+
+    sources = "".join(path.read_text("utf-8") for path in Path(reading.__file__).parent.glob("*.py"))
+    names = set(re.findall(r'/ "(\w[\w./]*\.\w+)"', sources))
+    assert {"config.json", "artifact.metadata", "pytorch_model.bin", "model.safetensors.index.json"} <= names
+    assert set(filter_repo_objects(sorted(names), allow_patterns=hub.SAFE + hub.PICKLE)) == names
+
+
 def test_what_is_of_the_hub_alone_means_nothing_to_models_that_are_here(tmp_path: Path) -> None:
     """A revision says which model, and there is no other here; token and cache say how to fetch one, and none is."""
     folder = tiny.cross_encoder(tmp_path / "model")
@@ -432,6 +524,30 @@ def test_a_missing_head_is_an_error_never_random(folder: Path) -> None:
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize(
+    ("make", "file", "name"),
+    [
+        (tiny.cross_encoder, "model.safetensors", "classifier.weight"),
+        (chained, "4_Dense/model.safetensors", "linear.weight"),
+        (tiny.late, "1_Dense/model.safetensors", "linear.weight"),
+        (lambda folder: tiny.late(folder, "colbert"), "model.safetensors", "linear.weight"),
+    ],
+)
+def test_a_head_that_is_no_matrix_of_numbers_is_refused(
+    tmp_path: Path, make: Callable[[Path], Path], file: str, name: str
+) -> None:
+    path = make(tmp_path / "model") / file
+    whole = dict(weights.load(path))
+    save_file({**whole, name: np.zeros((), np.float32)}, path)
+    with pytest.raises(CheckpointError, match=rf"{name} has shape \[\], and a matrix has two.*Download"):
+        read(tmp_path / "model")
+    save_file({**whole, name: np.zeros(whole[name].shape, np.int32)}, path)  # type: ignore[dict-item]
+    with pytest.raises(
+        CheckpointError, match=rf"{name} has dtype I32, which is no weight's|the weights have no {name}"
+    ):
+        read(tmp_path / "model")
+
+
 def test_a_missing_head_of_an_architecture_only_torch_knows(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="the extra torch is not installed")
     settings_ = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 1}
@@ -478,6 +594,7 @@ def test_an_activation_of_their_own_is_refused(folder: Path, named: str) -> None
         ("modules.json", [{"type": "sentence_transformers.models.Pooling", "path": "../x"}], "not in this folder"),
         ("modules.json", [{"type": "sentence_transformers.models.Pooling", "path": ".."}], "not in this folder"),
         ("modules.json", {"type": 1}, "is damaged"),
+        ("modules.json", [1], "is damaged"),
         ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "neither mean nor cls"),
         ("1_Pooling/config.json", {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "neither"),
         ("1_Pooling/config.json", {"pooling_mode": "lasttoken"}, "neither mean nor cls"),
@@ -499,8 +616,19 @@ def test_a_cross_encoder_with_a_default_prompt_is_refused_with_the_cure(folder: 
     assert read(change(folder, name, default_prompt_name=None)).prompt == ""
 
 
-def test_no_maximum_length_anywhere(folder: Path) -> None:
-    change(folder, "tokenizer_config.json", model_max_length=None)
+def test_a_list_of_modules_is_as_bounded_as_every_settings_file(folder: Path) -> None:
+    for name in ("modules.json", "sentence_bert_config.json"):
+        with (folder / name).open("wb") as file:
+            file.truncate(65_000_000)
+        with pytest.raises(CheckpointError, match=rf"{name} has over 64 MB"):
+            read(folder)
+        (folder / name).unlink()
+
+
+# What transformers writes for a tokenizer without a limit overflowed in the first score.
+@pytest.mark.parametrize("limit", [None, 1e30, int(1e30)])
+def test_no_maximum_length_anywhere(folder: Path, limit: float | None) -> None:
+    change(folder, "tokenizer_config.json", model_max_length=limit)
     with pytest.raises(CheckpointError, match="states no maximum length"):
         read(change(folder, max_position_embeddings=None))
 
@@ -540,6 +668,9 @@ def header_file(path: Path, header: Any, data: bytes = b"") -> Path:
             "x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
             "y": {"dtype": "I8", "shape": [1], "data_offsets": [3, 4]},
         },
+        {"x": {"dtype": "F32", "shape": [1, 0, 10**30], "data_offsets": [0, 0]}},
+        {"x": {"dtype": "F32", "shape": [0, 1 << 40, 1 << 40], "data_offsets": [0, 0]}},
+        {"x": {"dtype": "F32", "shape": [1] * 100, "data_offsets": [0, 4]}},
         {"x": {"dtype": "F32"}},
         {"x": 3},
         [],

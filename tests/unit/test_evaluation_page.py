@@ -145,13 +145,13 @@ def test_an_excerpt_shows_the_sentence_that_answers(start: int) -> None:
     assert len(mark.text or "") == report._EXCERPT
 
 
-def runs(count: int, kind: str = "run") -> Outcome:
+def runs(count: int, kind: str = "run", before: str = "") -> Outcome:
     """So many systems over as many queries as there are hostile texts, nothing known but their rankings."""
     queries = [f"q{number}" for number in range(len(HOSTILE))]
     forth = Ranking(("a", "b"), np.float32([2, 1]), 2)
     back = Ranking(("b", "a"), forth.scores, 2)
-    systems = [System("base", "first" if kind != "run" else "run", dict.fromkeys(queries, forth))]
-    systems += [System(f"other {n}", kind, dict.fromkeys(queries, back)) for n in range(count)]  # type: ignore[arg-type]
+    systems = [System(f"{before}base", "first" if kind != "run" else "run", dict.fromkeys(queries, forth))]
+    systems += [System(f"{before}other {n}", kind, dict.fromkeys(queries, back)) for n in range(count)]  # type: ignore[arg-type]
     return assess(systems, {query: {"b": 1, "a": 0} for query in queries}, {}, {})
 
 
@@ -178,6 +178,13 @@ def test_runs_alone_have_no_columns_about_candidates(tmp_path: Path) -> None:
     read = hostile()
     page, _ = written(tmp_path / "read.html", read)
     assert ("ceiling" in page) == any(standing.ceiling for standing in read.comparison.standings)
+
+
+def test_dollar_signs_in_the_names_of_all_systems_are_no_mathematics(tmp_path: Path) -> None:
+    # That of the baseline is in the label of an axis, where it failed after all the work.
+    page, reader = written(tmp_path / "page.html", runs(2, before="$_{$ "))
+    assert "difference to $_{$ base (95 % interval)" in page
+    assert "$_{$ other 1" in reader.text
 
 
 def test_plots_and_tables_can_be_heard(tmp_path: Path) -> None:

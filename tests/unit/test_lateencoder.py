@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import tiny
 from crossrank import checkpoint
 from crossrank.checkpoint.late import Late
-from crossrank.errors import CheckpointError
+from crossrank.errors import CheckpointError, InputError
 from crossrank.lateencoder import LateEncoder
-from crossrank.types import Truncation
+from crossrank.types import Tokens, Truncation
 
 
 def encoder(tmp_path, **stated):
@@ -43,8 +44,22 @@ def test_what_is_not_stated_is_what_the_authors_software_takes(tmp_path):
     assert (found.skipped, found.attend, found.expand) == ((), True, True)
 
 
-def test_written_settings_are_read_as_they_were(tmp_path):
-    late = Late("[unused1]", "", 9, 11, ("a", "?"), False, True)
+def test_a_colbert_model_without_its_settings_is_refused(tmp_path):
+    folder = tiny.late(tmp_path, "colbert")
+    config = json.loads((folder / "config.json").read_text())
+    tiny.write_json(folder / "config.json", {**config, "max_position_embeddings": 512})
+    (folder / "artifact.metadata").unlink()
+    with pytest.raises(CheckpointError, match=r"without artifact\.metadata.*Copy the whole folder.* write {} into one"):
+        checkpoint.read(folder)
+    tiny.write_json(folder / "artifact.metadata", {})
+    assert checkpoint.read(folder).late == Late("[unused0]", "[unused1]", 32, 180)
+
+
+@pytest.mark.parametrize("prompts", [("", ""), ("what is ", "the cat: ")])
+def test_written_settings_are_read_as_they_were(tmp_path, prompts):
+    late = Late("[unused1]", "", 9, 11, ("a", "?"), False, True, *prompts)
+    # Fingerprints of models without prompts, which indexes keep, have none in them.
+    assert ("prompts" in late.written()) == any(prompts)
     folder = tiny.late(tmp_path)
     tiny.write_json(folder / "config_sentence_transformers.json", late.written())
     assert checkpoint.read(folder).late == late
@@ -118,6 +133,47 @@ def test_special_tokens_written_in_a_text_are_text(tmp_path):
     assert words(made, made.documents(["a [SEP] b"])).count("[SEP]") == 1
 
 
+PROMPTS = {"query": "[unused0]what is ", "document": "the cat, ", "other": "bread"}
+
+
+def test_prompts_stand_between_marker_and_text(tmp_path):
+    # They were left out, and sentence-transformers puts them there.
+    made = encoder(tmp_path, prompts=PROMPTS, default_prompt_name="other")
+    marked = made.queries(["france"])
+    assert words(made, marked) == ["[CLS]", "[unused0]", "what", "is", "france", "[SEP]", *["[MASK]"] * 6]
+    assert marked.seen.tolist() == [6]
+    marked = made.documents(["paris", "\u200b", "\u200bbread"])
+    assert words(made, marked) == ["[CLS]", "[unused1]", "the", "cat", ",", "paris", "[SEP]"]
+    assert [part.sum() for part in np.split(marked.kept, marked.tokens.offsets[1:-1])] == [6, 0, 6]
+    with pytest.raises(InputError, match="the query is empty"):
+        made.queries(["\u200b"])
+
+
+def test_a_prompt_takes_its_room_and_is_not_told_as_text(tmp_path):
+    made = encoder(tmp_path, prompts=PROMPTS)
+    assert (made.query_room, made.document_room) == (7, 18)
+    assert made.queries(["cat " * 10]).truncations == (Truncation(0, 10, 7, 1),)
+    assert made.documents(["bread " * 18, "bread " * 19]).truncations == (Truncation(1, 19, 18, 1),)
+    blank = "\n" * 6300 + "bread"
+    assert made.documents([blank]).tokens.ids.tolist() == made.documents(["bread"]).tokens.ids.tolist()
+    with pytest.raises(CheckpointError, match="no room for text beside special tokens and prompt"):
+        encoder(tmp_path, prompts={"query": "cat " * 9})
+
+
+def test_ids_of_an_index_do_not_stand_in_for_documents_behind_a_prompt(tmp_path):
+    plain = encoder(tmp_path / "plain")
+    asked = encoder(tmp_path / "asked", prompts={"query": "what is "})
+    made = encoder(tmp_path / "made", prompts=PROMPTS)
+    assert plain.fingerprint == asked.fingerprint != made.fingerprint
+    ids = [
+        made._tokenizer.encode(f"the cat, {text}", add_special_tokens=False).ids for text in ("bread " * 30, "paris")
+    ]
+    known, read = made.document_tokens(Tokens.of(ids)), made.documents(["bread " * 30, "paris"])
+    assert known.tokens.ids.tolist() == read.tokens.ids.tolist()
+    assert known.kept.tolist() == read.kept.tolist()
+    assert [(one.read, one.tokens) for one in known.truncations] == [(18, 30)]
+
+
 def test_a_model_without_markers_has_more_room(tmp_path):
     made = encoder(tmp_path, query_prefix="", document_prefix="")
     assert words(made, made.documents(["cat"])) == ["[CLS]", "cat", "[SEP]"]
@@ -133,6 +189,8 @@ def test_a_model_without_markers_has_more_room(tmp_path):
         ({"do_query_expansion": "yes"}, "must be true or false"),
         ({"query_prefix": 3}, "must be a text"),
         ({"skiplist_words": "abc"}, "must be a list of texts"),
+        ({"prompts": ["abc"]}, "prompts must be an object of names and texts"),
+        ({"prompts": {"document": 3}}, "prompts: document must be a text"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path, stated, cure):
@@ -173,6 +231,8 @@ def test_colbert_without_its_map_is_refused(tmp_path):
 def test_settings_and_map_are_part_of_the_fingerprint(tmp_path):
     one = checkpoint.read(tiny.late(tmp_path / "a"))
     other = replace(one, late=replace(one.late, expand=False))
+    prompted = replace(one, late=replace(one.late, query_prompt="what is "))
+    assert prompted.fingerprint != one.fingerprint
     assert checkpoint.read(tiny.late(tmp_path / "b")).fingerprint == one.fingerprint
     assert (
         len({one.fingerprint, other.fingerprint, checkpoint.read(tiny.late(tmp_path / "c", width=4)).fingerprint}) == 3

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 import tiny
 
@@ -101,6 +102,30 @@ def test_only_upper_layers_and_head_move_and_the_folder_gives_the_same_scores(tm
     mine = network.logits(tokens).detach().numpy()
     theirs = load(tmp_path / "made", backend="reference").backend.forward(tokens)
     np.testing.assert_allclose(mine, theirs, atol=0.15)  # bfloat16 under autocast
+
+
+def test_what_is_trained_is_given_the_token_types_that_a_backend_gives_it(tmp_path: Path) -> None:
+    # Of a config that leaves the number of types out, all tokens were trained as the first type.
+    folder = tiny.cross_encoder(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    del config["type_vocab_size"]
+    tiny.write_json(folder / "config.json", config)
+    network = net.Network(checkpoint.read(folder), layers=1, device="cpu")
+    network._low = False  # float32, so that the two can be compared closely
+    tokens = tiny.random_tokens([9, 30, 17])
+    theirs = load(folder, backend="reference").backend.forward(tokens)
+    np.testing.assert_allclose(network.logits(tokens).detach().numpy(), theirs, atol=1e-4)
+
+
+def test_training_begins_with_the_file_that_is_named(tmp_path: Path) -> None:
+    folder = tiny.cross_encoder(tmp_path)
+    save_file(tiny.weights(tiny.CONFIG, 1, seed=7), folder / "model-tuned.safetensors", metadata={"format": "pt"})
+    read = checkpoint.read(folder / "model-tuned.safetensors")
+    network = net.Network(read, layers=2, device="cpu")
+    named = read.tensors()
+    assert network.begun
+    for name, weight in network.begun.items():
+        np.testing.assert_array_equal(weight.numpy(), named[name])
 
 
 def test_what_is_remembered_is_what_the_base_model_says_of_what_is_trained_on(
@@ -327,6 +352,36 @@ def test_where_few_queries_can_be_measured_one_part_is_held_out(
     assert outcome.verdict.kept == "tuned", outcome.verdict.reasons
     said = "it is what was measured" if folds == 1 else "was not itself measured"
     assert said in (tmp_path / "tuned" / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_too_few_queries_within_the_tokens_that_are_measured_end_it_at_once(
+    tmp_path: Path, cross_encoder_folder: Path, held_out: bool
+) -> None:
+    # Every training was done, to be told that nothing was certain.
+    both, stages = rows(64), []
+    data, other = Judgments(both[:128], "labels"), Judgments(both[128:], "labels") if held_out else None
+
+    def tuned(tokens: int) -> Any:
+        settings = replace(QUICK, measured_tokens=tokens)
+        return tune(data, tmp_path / "tuned", model=cross_encoder_folder, held_out=other, settings=settings,
+                    engine=ONE, report=lambda now: stages.append(now.stage))  # fmt: skip
+
+    outcome = tuned(1_600)
+    assert (outcome.verdict.kept, outcome.plan) == ("base", None)
+    assert outcome.counts["measured"] < gate.FEWEST_HELD_OUT
+    assert stages[-1] == "mining negatives"
+    assert not list(tmp_path.iterdir())
+    [reason] = outcome.verdict.reasons
+    found = re.search(r"20 of them take ([\d,]+): .*--effort 0.1 \(measured_tokens=(\d+)\), or judge fewer", reason)
+    assert found is not None, reason
+    needed = int(found[2])
+    assert found[1] == f"{needed:,}"
+    # The cure is one, and no smaller number is.
+    assert tuned(needed - 1).plan is None
+    outcome = tuned(needed)
+    assert outcome.counts["measured"] == gate.FEWEST_HELD_OUT
+    assert outcome.plan is not None
 
 
 @pytest.mark.parametrize("leaked", [25, 10])

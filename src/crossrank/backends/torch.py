@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crossrank import extras
 from crossrank.backends.limits import Limits, check_seen
-from crossrank.checkpoint import Checkpoint
+from crossrank.checkpoint import Checkpoint, settings, weights
 from crossrank.errors import CheckpointError, InputError
 from crossrank.types import Pooling, Tokens
 
@@ -147,24 +147,23 @@ def model_of(checkpoint: Checkpoint, attention: str = "sdpa") -> Any:
         )
     classes = transformers.AutoModelForSequenceClassification, transformers.AutoModel
     auto: Any = classes[checkpoint.kind != "cross-encoder"]
-    ordinary = not checkpoint.shared and all(
-        path.parent == checkpoint.folder and path.name.startswith("model") and path.suffix == ".safetensors"
-        for path in checkpoint.weights
-    )
+    ordinary = _picked(checkpoint)
     try:
         config = transformers.AutoConfig.from_pretrained(
             checkpoint.folder, trust_remote_code=False, local_files_only=True
         )
         config.reference_compile = False  # ModernBERT of transformers 4 would start a compiler
-        settings: dict[str, Any] = {"config": config, "output_loading_info": True, "trust_remote_code": False}
+        options: dict[str, Any] = {"config": config, "output_loading_info": True, "trust_remote_code": False}
         if ordinary:
-            settings |= {"use_safetensors": True, "local_files_only": True}
+            options |= {"use_safetensors": True, "local_files_only": True}
         else:
             with torch.device("meta"):  # only to learn the class that the config asks for
                 auto = type(auto.from_config(config))
-            settings["state_dict"] = {name: torch.from_numpy(array) for name, array in checkpoint.tensors().items()}
+            # Arrays over a file's bytes are read-only, which torch's tensors cannot be.
+            arrays = {name: np.require(array, requirements="W") for name, array in checkpoint.tensors().items()}
+            options["state_dict"] = {name: torch.from_numpy(array) for name, array in arrays.items()}
         with _quiet():
-            model, loaded = _first_that_works(auto, checkpoint.folder if ordinary else None, attention, settings)
+            model, loaded = _first_that_works(auto, checkpoint.folder if ordinary else None, attention, options)
     except CheckpointError:
         raise
     except Exception as error:  # transformers raises ValueError, KeyError, OSError, RuntimeError and its own
@@ -178,13 +177,25 @@ def model_of(checkpoint: Checkpoint, attention: str = "sdpa") -> Any:
     return model
 
 
-def _first_that_works(auto: Any, place: Any, attention: str, settings: dict[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+def _picked(checkpoint: Checkpoint) -> bool:
+    """Whether transformers, given the folder, reads exactly the checkpoint's weights."""
+    folder = checkpoint.folder
+    # It may name other files than those that all backends read.
+    if checkpoint.shared or checkpoint.config.get("transformers_weights") is not None:
+        return False
+    if (folder / "model.safetensors").is_file():
+        return checkpoint.weights == (folder / "model.safetensors",)
+    index = folder / "model.safetensors.index.json"
+    return index.is_file() and checkpoint.weights == weights.shards(folder, settings.load_json(index))
+
+
+def _first_that_works(auto: Any, place: Any, attention: str, options: dict[str, Any]) -> tuple[Any, Mapping[str, Any]]:
     try:
-        model, loaded = auto.from_pretrained(place, attn_implementation=attention, **settings)
+        model, loaded = auto.from_pretrained(place, attn_implementation=attention, **options)
     except ValueError as error:
         if "scaled_dot_product_attention" not in str(error) and "sdpa" not in str(error):
             raise
-        model, loaded = auto.from_pretrained(place, attn_implementation="eager", **settings)
+        model, loaded = auto.from_pretrained(place, attn_implementation="eager", **options)
     return model, loaded
 
 

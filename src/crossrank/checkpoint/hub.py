@@ -10,7 +10,8 @@ from huggingface_hub.utils.tqdm import tqdm
 
 from crossrank.errors import CheckpointError
 
-SAFE = ["*.json", "*.txt", "model.safetensors", "model-*.safetensors", "?_*/model.safetensors"]
+# artifact.metadata is JSON, with the settings of a ColBERT model.
+SAFE = ["*.json", "*.txt", "artifact.metadata", "model.safetensors", "model-*.safetensors", "?_*/model.safetensors"]
 PICKLE = ["pytorch_model.bin"]
 
 

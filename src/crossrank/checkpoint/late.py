@@ -5,11 +5,12 @@ Two layouts are read, and both mean the same: an encoder, and one linear map of 
 - **PyLate**: modules.json lists Transformer and Dense; the map is `linear.weight` (and `linear.bias`) in the Dense
   module's own model.safetensors, without an activation. config_sentence_transformers.json holds query_prefix and
   document_prefix (default "[Q] " and "[D] "; "" for none), query_length (32), document_length (180), skiplist_words
-  (ASCII punctuation), do_query_expansion (true) and attend_to_expansion_tokens (false).
+  (ASCII punctuation), do_query_expansion (true), attend_to_expansion_tokens (false) and prompts, of which "query" and
+  "document" stand between marker and text, as sentence-transformers 6 puts them; a default prompt is for neither.
 - **ColBERTv2**: config.json names the class HF_ColBERT and the map is `linear.weight` among the encoder's weights.
-  artifact.metadata holds query_token_id and doc_token_id ("[unused0]", "[unused1]"), query_maxlen (32), doc_maxlen
-  (180), mask_punctuation (true: ASCII punctuation is skipped) and attend_to_mask_tokens (false). Queries are always
-  expanded.
+  artifact.metadata, which must be there, holds query_token_id and doc_token_id ("[unused0]", "[unused1]"), query_maxlen
+  (32), doc_maxlen (180), mask_punctuation (true: ASCII punctuation is skipped) and attend_to_mask_tokens (false).
+  Queries are always expanded.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Late:
         skipped: tokens of a document whose vectors do not count; they are read all the same.
         expand: is a query filled up to `query_length` with mask tokens, whose vectors count ("query expansion")?
         attend: do other tokens see those mask tokens?
+        query_prompt: what stands before the text of a query, behind the marker; "" for nothing.
+        document_prompt: that of a document.
     """
 
     query_mark: str = "[Q] "
@@ -50,6 +53,8 @@ class Late:
     skipped: tuple[str, ...] = tuple(string.punctuation)
     expand: bool = True
     attend: bool = False
+    query_prompt: str = ""
+    document_prompt: str = ""
 
     def __post_init__(self) -> None:
         for name, length in (("query", self.query_length), ("document", self.document_length)):
@@ -61,7 +66,10 @@ class Late:
         names = {"query_mark": "query_prefix", "document_mark": "document_prefix", "skipped": "skiplist_words",
                  "expand": "do_query_expansion", "attend": "attend_to_expansion_tokens"}  # fmt: skip
         stated = {names.get(name, name): value for name, value in asdict(self).items()}
-        return {"model_type": "ColBERT", "similarity_fn_name": "MaxSim", **stated}
+        prompts = {side: stated.pop(f"{side}_prompt") for side in ("query", "document")}
+        # Fingerprints of models without prompts, which indexes keep, stay what they were before prompts were read.
+        given = {"prompts": prompts} if any(prompts.values()) else {}
+        return {"model_type": "ColBERT", "similarity_fn_name": "MaxSim", **stated, **given}
 
 
 def late_files(late: Late, hidden: int, width: int, bias: bool = False) -> dict[str, Any]:
@@ -130,21 +138,38 @@ def find(folder: Path, config: Mapping[str, Any]) -> Found | None:
 def _pylate(folder: Path, stated: Mapping[str, Any]) -> Late:
     usual = Late()
     where = str(folder / "config_sentence_transformers.json")
+    marks = [_text(stated, f"{side}_prefix", getattr(usual, f"{side}_mark"), where) for side in ("query", "document")]
     return Late(
-        query_mark=_text(stated, "query_prefix", usual.query_mark, where),
-        document_mark=_text(stated, "document_prefix", usual.document_mark, where),
+        query_mark=marks[0],
+        document_mark=marks[1],
         query_length=settings.whole(stated, "query_length", where, usual.query_length) or 0,
         document_length=settings.whole(stated, "document_length", where, usual.document_length) or 0,
         skipped=_texts(stated, "skiplist_words", usual.skipped, where),
         expand=_flag(stated, "do_query_expansion", usual.expand, where),
         attend=_flag(stated, "attend_to_expansion_tokens", usual.attend, where),
+        query_prompt=_prompt(stated, "query", marks[0], where),
+        document_prompt=_prompt(stated, "document", marks[1], where),
     )
+
+
+def _prompt(stated: Mapping[str, Any], side: str, mark: str, where: str) -> str:
+    """The prompt of a side; a marker at its front is the one that stands there in any case."""
+    prompts = stated.get("prompts")
+    if prompts is not None and not isinstance(prompts, dict):
+        raise CheckpointError(f"{where}: prompts must be an object of names and texts, not {prompts!r}")
+    return _text(prompts or {}, side, "", f"{where}, prompts").removeprefix(mark)
 
 
 def _colbert(folder: Path) -> Late:
     usual = Late()
     where = str(folder / "artifact.metadata")
-    stated = settings.optional_json(folder / "artifact.metadata")
+    if not (folder / "artifact.metadata").is_file():
+        raise CheckpointError(
+            f"{folder} is a ColBERT model without artifact.metadata, which says how much it reads of a text and behind "
+            "which marker: guessed, its scores could be wrong. Copy the whole folder; if the model has no such file, "
+            "write {} into one, which means ColBERT's usual settings."
+        )
+    stated = settings.load_json(folder / "artifact.metadata")
     return Late(
         query_mark=_text(stated, "query_token_id", "[unused0]", where),
         document_mark=_text(stated, "doc_token_id", "[unused1]", where),

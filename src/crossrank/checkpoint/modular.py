@@ -67,7 +67,7 @@ def head(folder: Path, architecture: str) -> Head | None:
     }
     file, name = tensors["classifier.weight"]
     return Head(
-        labels=weights.header(file)[name].shape[0],
+        labels=weights.rows(file, name, weights.header(file)[name].shape),
         config={"classifier_pooling": settings.pooling_of(pooling), "classifier_activation": named},
         tensors=tensors,
     )
@@ -77,11 +77,18 @@ def weights_of(place: Path, theirs: str, ours: str) -> dict[str, tuple[Path, str
     """Weight and bias of one module under our name, and the file and name where each is; a bias may be absent.
 
     Raises:
-        CheckpointError: the module's file is missing or damaged, or has no weight.
+        CheckpointError: the module's file is missing or damaged, has no weight, or holds whole numbers, which no
+            backend reads.
     """
     file = place / "model.safetensors"
     names = weights.header(file)
     found = {f"{ours}.{part}": (file, f"{theirs}.{part}") for part in ("weight", "bias") if f"{theirs}.{part}" in names}
     if f"{ours}.weight" not in found:
         raise CheckpointError(f"{file} has no {theirs}.weight. {weights.CURE}")
+    for _, name in found.values():
+        if names[name].dtype not in weights.FLOATS:
+            raise CheckpointError(
+                f"{file}: {name} has dtype {names[name].dtype}, which is no weight's. Save the model in float32, "
+                "float16 or bfloat16."
+            )
     return found

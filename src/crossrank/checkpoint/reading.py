@@ -25,7 +25,7 @@ HEADS = {
     "xlm-roberta": "classifier.out_proj.weight",
 }
 # A tensor of layer number ..., as BERT and its kin, ModernBERT and DistilBERT name it.
-LAYER = re.compile(r"(?:^|\.)(?:encoder\.layer|transformer\.layer|layers)\.(\d+)\.")
+LAYER = re.compile(r"(?:^|\.)(?:encoder\.layer|transformer\.layer|layers)\.(\d{1,9})\.")
 
 RELEVANT = frozenset({"entailment", "relevant", "positive", "true", "yes"})
 
@@ -159,12 +159,13 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
 
 
 def _shapes(files: tuple[Path, ...]) -> Mapping[str, tuple[int, ...]]:
-    """Names and shapes of all tensors, from the headers alone; empty for a pickle, which has no header."""
+    """Names and shapes of what `weights.load` gives, from the headers; empty for a pickle, which has no header."""
     if not all(path.suffix == ".safetensors" for path in files):
         return {}
-    found = {name: entry.shape for path in files for name, entry in weights.header(path).items()}
+    entries = {name: entry for path in files for name, entry in weights.header(path).items()}
+    found = {name: entry.shape for name, entry in entries.items() if entry.dtype in weights.FLOATS}
     if not found:
-        raise CheckpointError(f"{files[0]} holds no tensors. {weights.CURE}")
+        raise CheckpointError(f"{files[0]} holds no tensors of floating-point numbers. {weights.CURE}")
     return found
 
 
@@ -187,9 +188,10 @@ def _labels(folder: Path, config: Mapping[str, Any], architecture: str, shapes: 
                 f"{folder}: config.json names a sequence classifier but the weights have no {head}: the head newly "
                 "initialised would score at random. Use the fine-tuned model's own weight file."
             )
-        if shapes[head][0] != stated:
+        rows = weights.rows(folder, head, shapes[head])
+        if rows != stated:
             raise CheckpointError(
-                f"{folder}: config.json says {stated} labels but {head} has {shapes[head][0]} rows. "
+                f"{folder}: config.json says {stated} labels but {head} has {rows} rows. "
                 "Correct num_labels and id2label in config.json, or use the matching weights."
             )
     names = config.get("id2label")
@@ -205,7 +207,7 @@ def _labels(folder: Path, config: Mapping[str, Any], architecture: str, shapes: 
 
 
 def _prompt(folder: Path, kind: Kind) -> str:
-    """What stands before every text of a bi-encoder.
+    """What stands before every text of a bi-encoder; those of a late-interaction model are in its `Late`.
 
     Raises:
         CheckpointError: see `settings.prompt`; or sentence-transformers would put it before every query of this
@@ -225,7 +227,12 @@ def _prompt(folder: Path, kind: Kind) -> str:
 
 def _check_map(folder: Path, found: late.Found, shapes: Mapping[str, tuple[int, ...]]) -> None:
     weight = f"{late.PROJECTION}.weight"
-    if not found.tensors and shapes and weight not in shapes:
+    if found.tensors:
+        file, name = found.tensors[weight]
+        weights.rows(file, name, weights.header(file)[name].shape)
+    elif weight in shapes:
+        weights.rows(folder, weight, shapes[weight])
+    elif shapes:
         raise CheckpointError(
             f"{folder}: config.json says HF_ColBERT but the weights have no {weight}: newly initialised it would score "
             "at random. Use the fine-tuned model's own weight file."

@@ -17,6 +17,8 @@ MAX_JSON = 64_000_000
 OFFSET_POSITIONS = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "mpnet", "xmod"}
 )
+# A longer maximum is none: transformers writes 1e30 for a tokenizer that states nothing.
+LONGEST = 10**9
 # Rows of the token type table of a model that states none, as in transformers.
 TYPES = 2
 ACTIVATIONS: Mapping[str, Activation] = {"Identity": "identity", "Sigmoid": "sigmoid", "Softmax": "softmax"}
@@ -28,10 +30,18 @@ def load_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: missing, too large, not JSON, or not an object.
     """
+    value = _value(path)
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} is not a JSON object. Download or copy the model again.")
+    return value
+
+
+def _value(path: Path) -> Any:
+    """What a JSON file holds, read only when it is as small as settings are."""
     try:
         if path.stat().st_size > MAX_JSON:
             raise CheckpointError(f"{path} has over {MAX_JSON // 1_000_000} MB, so it is not a model's settings file")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path.parent} has no {path.name}. A model folder holds config.json, tokenizer.json and "
@@ -43,9 +53,6 @@ def load_json(path: Path) -> dict[str, Any]:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} is not valid JSON ({error}). Download or copy the model again.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} is not a JSON object. Download or copy the model again.")
-    return value
 
 
 def optional_json(path: Path) -> dict[str, Any]:
@@ -138,7 +145,7 @@ def max_length(folder: Path, vocabulary: Path, architecture: str, config: Mappin
         whole(optional_json(folder / "sentence_bert_config.json"), "max_seq_length", where),
     ]
     stated.append(positions(config, architecture, where))
-    known = [length for length in stated if length is not None]
+    known = [length for length in stated if length is not None and length <= LONGEST]
     if not known:
         raise CheckpointError(f"{folder} states no maximum length. Add model_max_length to its tokenizer_config.json.")
     if min(known) < 4:
@@ -151,10 +158,12 @@ def modules(folder: Path) -> list[tuple[str, Path]]:
     path = folder / "modules.json"
     if not path.is_file():
         return []
+    listed = _value(path)
+    if not isinstance(listed, list):
+        raise CheckpointError(f"{path} is damaged (not a JSON list). Download or copy the model again.")
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
         found = [(str(entry["type"]).rpartition(".")[2], str(entry["path"])) for entry in listed]
-    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+    except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged ({error!r}). Download or copy the model again.") from error
     for _, name in found:
         if name and (Path(name).name != name or name == ".."):

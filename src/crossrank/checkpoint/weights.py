@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,6 +23,8 @@ from crossrank.errors import CheckpointError
 MAX_HEADER = 100_000_000  # the limit of the safetensors format itself
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+# What NumPy 1 takes; NumPy 2 takes twice as many.
+MAX_DIMENSIONS = 32
 CURE = "Download the model again, or copy the folder again from where it came."
 
 
@@ -76,7 +79,9 @@ def _entry(path: Path, name: str, value: Any, base: int, size: int) -> Entry:
     try:
         dtype, shape = value["dtype"], tuple(value["shape"])
         start, stop = value["data_offsets"]
-        whole = all(type(number) is int and number >= 0 for number in (*shape, start, stop))
+        whole = len(shape) <= MAX_DIMENSIONS and all(
+            type(number) is int and number >= 0 for number in (*shape, start, stop)
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: the entry of tensor {name!r} is damaged. {CURE}") from error
     if not whole or not isinstance(dtype, str):
@@ -86,6 +91,9 @@ def _entry(path: Path, name: str, value: Any, base: int, size: int) -> Entry:
             f"{path}: tensor {name!r} has dtype {dtype}, which crossrank does not read. "
             "Save the model in float32, float16 or bfloat16."
         )
+    # NumPy multiplies the others also where one is 0, and refuses what it could not count.
+    if math.prod(max(1, number) for number in shape) * SIZES[dtype] > sys.maxsize:
+        raise CheckpointError(f"{path}: tensor {name!r} claims shape {list(shape)}, which no tensor has. {CURE}")
     if math.prod(shape) * SIZES[dtype] != stop - start:
         raise CheckpointError(
             f"{path}: tensor {name!r} claims shape {list(shape)} of {dtype} but {stop - start} bytes. {CURE}"
@@ -93,6 +101,17 @@ def _entry(path: Path, name: str, value: Any, base: int, size: int) -> Entry:
     if base + stop > size:
         raise CheckpointError(f"{path} is cut short: tensor {name!r} ends at byte {base + stop} of {size}. {CURE}")
     return Entry(dtype, shape, base + start, base + stop)
+
+
+def rows(place: Path, name: str, shape: tuple[int, ...]) -> int:
+    """Rows of the matrix `name`, whose file or folder is `place`.
+
+    Raises:
+        CheckpointError: it is no matrix.
+    """
+    if len(shape) != 2:
+        raise CheckpointError(f"{place}: {name} has shape {list(shape)}, and a matrix has two dimensions. {CURE}")
+    return shape[0]
 
 
 def load(path: Path, wanted: Container[str] | None = None) -> Iterator[tuple[str, NDArray[np.float32]]]:

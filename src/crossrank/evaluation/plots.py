@@ -39,7 +39,8 @@ def differences(comparison: Comparison) -> str:
         axes.plot([between.mean], [row], "o", color=colour, markersize=7)
     axes.axvline(0, color=INK, linewidth=0.8)
     _rows(axes, [standing.system.name for standing in shown])
-    axes.set_xlabel(f"{comparison.main}, difference to {comparison.baseline} (95 % interval)")
+    base = _short(comparison.baseline, 60)
+    axes.set_xlabel(f"{_short(comparison.main, 30)}, difference to {base} (95 % interval)")
     return _svg(figure, "differences")
 
 
@@ -62,7 +63,7 @@ def per_query(comparison: Comparison, shown: Sequence[Standing]) -> str:
         _plain(axes)
     for axes in panels.flat[len(shown) :]:
         axes.set_visible(False)
-    figure.supylabel(f"{comparison.main}, difference", fontsize=9)
+    figure.supylabel(f"{_short(comparison.main, 30)}, difference", fontsize=9)
     figure.supxlabel(f"{comparison.queries} queries, each panel in its own order", fontsize=9)
     return _svg(figure, "queries")
 
@@ -151,7 +152,7 @@ def frontier(found: Frontier) -> str:
     axes.axhline(found.base.quality.mean, color=TRACE, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
     _logarithmic(axes, [point.latency.median * 1e3 for point in points])
     axes.set_xlabel("milliseconds a query, median; logarithmic")
-    axes.set_ylabel(found.measure)
+    axes.set_ylabel(_short(found.measure, 30))
     figure.legend(frameon=False, fontsize=8.5, loc="outside lower center", ncols=3)
     _plain(axes)
     return _svg(figure, "frontier")

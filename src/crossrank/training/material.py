@@ -54,11 +54,16 @@ class Material:
             most: tokens, at most.
             seed: of the draw.
         """
-        able = np.flatnonzero(self.telling & (self.fold >= 0))
-        if lengths[able].sum() <= most:
-            return able
-        drawn = np.random.default_rng([seed, 7]).permutation(able)
+        drawn = self._drawn(seed)
         return np.sort(drawn[np.cumsum(lengths[drawn]) <= most])
+
+    def needed(self, lengths: NDArray[np.int64], queries: int, seed: int) -> int:
+        """The least `most` with which `measured` gives so many queries."""
+        return int(lengths[self._drawn(seed)[:queries]].sum())
+
+    def _drawn(self, seed: int) -> NDArray[np.int64]:
+        """Held-out queries that can be ranked better or worse, in the order in which they are measured."""
+        return np.random.default_rng([seed, 7]).permutation(np.flatnonzero(self.telling & (self.fold >= 0)))
 
     def holding_out(self, rows: NDArray[np.int64], seed: int) -> Material:
         """The same with the queries in `rows` held out and all others trained on, as with a held-out file."""

@@ -6,6 +6,7 @@ backward pass costs three times all matrix products together. Dropout is off, so
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,9 @@ class Network:
         self._device = torch.device(chosen)
         self._model: Any = model_of(read, "eager").to(self._device, torch.float32).eval()
         self._padding = int(read.config.get("pad_token_id") or 0)
-        self._typed = read.token_types and int(read.config.get("type_vocab_size", 0) or 0) > 1
+        # Not by the config, which may leave out how many types there are: transformers then takes two.
+        takes = inspect.signature(self._model.base_model.forward).parameters
+        self._typed = read.token_types and "token_type_ids" in takes
         self._low = chosen != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512"
         depth = depth_of(read)
         self._model.requires_grad_(True)

@@ -98,12 +98,14 @@ class Prepared:
         """Which queries are measured on, as many as `Settings.measured_tokens` rank, with distractors for what is left.
 
         Where a fold has more of them, these are held out instead of folds: the others would be for nothing.
+        `needed` becomes the tokens that ranking the fewest takes of which anything is certain.
         """
         encoder = PairEncoder(self.read.tokenizer(), self.read.max_length)
         plain = [one.hardest(0) for one in self.material.shown]
         lengths = np.array([_tokens(encoder, one).offsets[-1] for one in plain], dtype=np.int64)
         material, settings = self.material, self.settings
         rows = material.measured(lengths, settings.measured_tokens, settings.seed)
+        self.needed = material.needed(lengths, FEWEST_HELD_OUT, settings.seed)
         used, documents = lengths[rows].sum(), sum(len(plain[row]) for row in rows.tolist())
         # A distractor is taken to be as long as the other documents are.
         left = int((settings.measured_tokens - used) * documents / (used * len(rows))) if len(rows) else 0

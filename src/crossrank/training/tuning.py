@@ -9,6 +9,7 @@ costs no training of its own. Needs the extra `train`.
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from errno import EXDEV
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crossrank import cores
 from crossrank.errors import InputError
@@ -164,34 +166,51 @@ def _run(
     }
     if telling < gate.FEWEST_HELD_OUT:
         return Outcome(gate.decide(np.zeros(telling), np.zeros(telling), [], chosen=False), findings, counts=counts)
-    with Work(target.with_name(target.name + ".tuning"), prepared.key(), restart) as work:
-        outcome = _trained(prepared, work, target, aside, source, findings, counts)
+    key = prepared.key()
+    rows = prepared.hold_out()
+    counts["measured"] = len(rows)
+    if len(rows) < gate.FEWEST_HELD_OUT:
+        return Outcome(_too_long(len(rows), prepared), findings, counts=counts)
+    with Work(target.with_name(target.name + ".tuning"), key, restart) as work:
+        outcome = _trained(prepared, work, rows, target, aside, source, findings, counts)
         work.close()
     return outcome
+
+
+def _too_long(ranked: int, prepared: Prepared) -> Verdict:
+    """The verdict that is certain before any training, where too few queries are ranked with the tokens there are."""
+    allowed = prepared.settings.measured_tokens
+    effort = math.ceil(10 * prepared.needed / Settings().measured_tokens) / 10
+    few = (
+        f"{ranked} held-out queries can be ranked with the {allowed:,} tokens that are measured, and under "
+        f"{gate.FEWEST_HELD_OUT} nothing is certain; {gate.FEWEST_HELD_OUT} of them take {prepared.needed:,}: allow so "
+        f"many with --effort {effort:g} (measured_tokens={prepared.needed}), or judge fewer documents of each query"
+    )
+    return Verdict("base", (few,))
 
 
 def _trained(
     prepared: Prepared,
     work: Work,
+    rows: NDArray[np.int64],
     target: Path,
     aside: Path | None,
     source: str,
     findings: tuple[Finding, ...],
     counts: dict[str, int],
 ) -> Outcome:
-    rows = prepared.hold_out()
     prepared.score_base(work, rows)
     prepared.encode()
     doubtful = sum(int(one.doubtful.sum()) for one in prepared.material.shown)
     distractors = sum(int((one.distractor > 0).sum()) for one in prepared.material.shown)
-    counts = {**counts, "doubtful": doubtful, "distractors": distractors, "measured": len(rows)}
+    counts = {**counts, "doubtful": doubtful, "distractors": distractors}
     counts["folds"] = len(prepared.material.parts)
     plan = prepared.plan()
     network = net.Network(prepared.read, plan.layers, prepared.engine.device)
     trainings = Trainings(prepared, work, network, plan, rows)
     trainings.run()
     verdict, point = trainings.decide()
-    outcome = Outcome(verdict, findings, None, plan, point, None, counts, work.resumed)
+    outcome = Outcome(verdict, findings, plan=plan, point=point, counts=counts, resumed=work.resumed)
     kept = verdict.kept == "tuned"
     to = target if kept else aside
     if to is not None and point is not None:
