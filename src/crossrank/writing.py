@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 import time
@@ -18,6 +19,8 @@ _OURS = ".crossrank-"
 """How it begins. The name is as long for every target: one of 255 bytes has no room for more beside it."""
 _ABANDONED = 86_400.0
 """Seconds since anything was written to a file after which nobody goes on with it, unless its process still runs."""
+_DESCRIPTORS = re.compile(r"/dev/fd|/proc/\d+/(?:task/\d+/)?fd")
+"""Folders whose names stand for what a process has open: that of stdout may lead to a regular file."""
 _UNABLE = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 """What file systems say that cannot put a file on the disk when they are told to."""
 _tidied: set[Path] = set()
@@ -32,7 +35,8 @@ def whole(path: Path, usual: bool = False) -> Iterator[Path]:
     the disk before it gets its name, and the name before this returns, where the system can promise that. After an
     exception nothing is left. No two writers ever share a name, so that the last to finish has the file. A file that
     is replaced hands on its permissions, and nobody else can read the new one before; the block finds it there, empty.
-    A link at `path` is replaced, and not what it points to.
+    A link at `path` is replaced, and not what it points to, unless it leads to what `is_stream` says, which is refused:
+    as root a file took the place of /dev/null.
 
     A process that is killed leaves what it wrote. The first `whole` of a process in the same folder removes what has
     lain there for a day, unless the process that wrote it still runs.
@@ -44,7 +48,7 @@ def whole(path: Path, usual: bool = False) -> Iterator[Path]:
             by another user.
 
     Raises:
-        OSError: the block wrote no file where none was before, or `path` cannot be replaced.
+        OSError: the block wrote no file where none was before, or `path` cannot be replaced, as a pipe or device.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -93,12 +97,44 @@ def check(path: Path) -> None:
     part.unlink()
 
 
+def is_stream(path: Path) -> bool:
+    """Whether a pipe, a device or what a process has open is there, also behind links: /dev/null, /dev/stdout.
+
+    Such a thing is written to as it is; no file can take its place.
+
+    >>> is_stream(Path(os.devnull)), is_stream(Path("no such file"))
+    (True, False)
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # Nothing is there, or who writes there is told why it cannot be reached.
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or _is_descriptor(path)
+
+
+def _is_descriptor(path: Path) -> bool:
+    """Whether links, which end somewhere, lead through a name of something open: where it leads is not its name."""
+    while True:
+        folder = os.path.realpath(path.parent)
+        if _DESCRIPTORS.fullmatch(folder):
+            return True
+        if not path.is_symlink():
+            return False
+        path = Path(folder, os.readlink(path))
+
+
 def _beside(path: Path) -> Path:
     return path.parent / f"{_OURS}{os.getpid()}-{secrets.token_hex(4)}{UNFINISHED}"
 
 
 def _permissions(path: Path) -> int | None:
-    """Those of a file that is there, None where there is none; a name that is too long is found before the work."""
+    """Those of a file that is there, None where there is none; a name that is too long is found before the work.
+
+    Raises:
+        OSError: so, or a pipe or device is there.
+    """
+    if is_stream(path):
+        raise OSError(errno.EINVAL, "a pipe or a device, whose place no file can take: name a file", str(path))
     try:
         found = path.lstat()
     except FileNotFoundError:

@@ -127,6 +127,22 @@ def test_rerank_gives_the_fields_of_a_row_back(ce: str) -> None:
     assert (found["a"], found["b"]) == ([None, None], {"\ufffd": "\ufffd"})
 
 
+def test_rerank_reads_no_number_as_no_title(ce: str) -> None:
+    """Tables have NaN in place of None; an index had the title "nan", and here it was an error."""
+    from crossrank.index.documents import Limits
+    from crossrank.index.rows import Rows
+
+    row = {"text": "Tea.", "title": float("nan")}
+    (found,) = rows(run("rerank", "tea", "--input", "jsonl", "-m", ce, "--json", stdin=json.dumps(row)))
+    assert found["title"] == ""
+    document = Rows("a", "a", Limits(), pytest.fail).document(row, 1)
+    assert document is not None
+    assert document.title == ""
+    wrong = json.dumps({"text": "Tea.", "title": 1.5})
+    told = run("rerank", "tea", "--input", "jsonl", "-m", ce, stdin=wrong, code=1).stderr
+    assert '"title" must be a string, not a number' in told
+
+
 def test_rerank_reads_the_first_field_that_holds_something(ce: str) -> None:
     row = '{"text": "", "content": "Tea.", "_id": null, "id": "t", "body": "more"}\n'
     (found,) = rows(run("rerank", "tea", "--input", "jsonl", "-m", ce, "--json", stdin=row))
@@ -282,6 +298,10 @@ def test_rerank_with_a_late_interaction_model(ce: str, tmp_path: Path) -> None:
         "leave --max-length, --fold out" in run(*args, "--fold", "max", "--max-length", "9", stdin="x", code=1).stderr
     )
     assert "leave the cache out" in run(*args, "--cache", "scores", stdin=TEXTS, code=1).stderr
+    # A variable is for every command, and this one failed by it.
+    same = rows(run(*args, "--json", stdin=TEXTS, env={"CROSSRANK_CACHE": "scores"}))
+    assert same == found
+    assert not Path("scores").exists()
 
 
 def test_what_a_late_interaction_model_is_for_is_said_in_words_of_the_command_line(tmp_path: Path) -> None:
@@ -372,8 +392,28 @@ def test_rerank_reads_the_encoding_it_is_told(ce: str) -> None:
     for alias, written in (("utf16", "utf-16"), ("utf-16-le", "utf-16"), ("U32", "utf-32")):
         found = rows(run(*args, alias, stdin="é\r\nb\r\n".encode(written)))
         assert {row["text"] for row in found} == {"é", "b"}
+    # Letters whose bytes look like a newline's, and the order of bytes that the system has where no mark says it.
+    odd = ["", "\u0a0a\u0a41", "\u4100\u0a00", "\u0041\u0a41", "😀"]
+    for codec in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"):
+        found = rows(run(*args, codec, stdin="\n".join(odd).encode(codec)))
+        assert sorted(row["text"] for row in found) == sorted(odd)
+    for mark in ("utf-16-be", "utf-32-be"):
+        found = rows(run(*args, mark[:6], stdin="\ufeffa\nb\n".encode(mark)))
+        assert sorted(row["text"] for row in found) == ["a", "b"]
+    assert run(*args, "utf-16", stdin=b"").stdout == ""
+    assert "line 2 is not utf-16-le text" in run(*args, "utf-16", stdin=b"a\0\n\0b", code=1).stderr
     assert "NUL" in run("rerank", "q", "-m", ce, stdin=b"a\0b\n", code=1).stderr
     assert rows(run(*args, "utf-8", stdin=b"\xef\xbb\xbfa\r\n"))[0]["text"] == "a"
+
+
+def test_a_limit_of_lines_is_none_of_files(ce: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole file of UTF-16 was held to the limit of one line, and said to be one."""
+    monkeypatch.setattr("crossrank.cli.rows.MOST_BYTES", 2**20)
+    args = ("rerank", "q", "-m", ce, "--backend", "fake", "-k", "1", "--encoding")
+    for codec in ("utf-8", "utf-16", "utf-32-be"):
+        run(*args, codec, stdin=f"{'tea ' * 25_000}\n".encode(codec) * 12)
+        error = run(*args, codec, stdin=f"tea\n{'tea ' * 300_000}\n".encode(codec), code=1).stderr
+        assert "line 2 is longer than 1 MiB" in error
 
 
 def test_model_and_backend_come_from_the_environment(ce: str) -> None:
@@ -468,7 +508,7 @@ def test_index_reads_only_what_changed(documents: Path, be: str) -> None:
     assert "0 added, 0 changed, 0 deleted, 1 unchanged, 0 failed" in run(*args[:-1]).stdout
 
 
-def test_index_keeps_token_vectors(documents: Path, be: str, tmp_path: Path) -> None:
+def test_index_keeps_token_vectors(documents: Path, be: str, ce: str, tmp_path: Path) -> None:
     late = str(tiny.late(tmp_path / "late"))
     run("index", str(documents), "--to", "i", "-m", be, "--late", late)
     # The index knows its late-interaction model, as it knows its embedder.
@@ -476,6 +516,11 @@ def test_index_keeps_token_vectors(documents: Path, be: str, tmp_path: Path) -> 
     assert rows(run("index", str(documents), "--to", "i", "--json"))[0]["added"] == 1
     found = rows(run("search", "i", "a new cat", "-m", late, "--json", "--explain"))
     assert found[0]["steps"][late]["raw_score"] is not None
+    env = {"CROSSRANK_CACHE": "scores"}
+    assert rows(run("search", "i", "a new cat", "-m", late, "--json", env=env))[0]["id"] == found[0]["id"]
+    assert not Path("scores").exists()
+    assert "scores came from the cache" in run("search", "i", "cat", "-m", late, "--coarse", ce, env=env).stderr
+    assert "leave the cache out" in run("search", "i", "cat", "-m", late, "--cache", "scores", code=1).stderr
     assert found[-1]["explain"]["steps"][-1]["note"] == ""
 
 
@@ -549,7 +594,7 @@ def test_index_tells_what_is_left_out_and_what_stays(documents: Path, be: str) -
     (documents / "v.jsonl").write_text(json.dumps(row), encoding="utf-8")
     files = [str(file) for file in sorted(documents.iterdir())]
     told = run("index", *files, "--to", "i", "-m", be).stderr
-    assert "longer than 1,000 characters as JSON: vector (of 1)" in told
+    assert "longer than 1,000 characters as JSON, or beyond the 128,000 characters of a document: vector (of 1)" in told
     Path(files[0]).unlink()
     told = run("index", *files[1:], "--to", "i").stderr
     assert "Elsewhere than in PATHS 1 indexed file is gone" in told
@@ -900,6 +945,32 @@ def test_search_of_many_queries_refuses_what_it_cannot_do(index: str) -> None:
     assert "--json is of one query" in run("search", index, *many, "--json", code=2).stderr
     assert "there is no folder" in run("search", index, *many[:3], "no/run.trec", code=2).stderr
     assert not Path("run.trec").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+def test_search_of_many_queries_writes_to_pipes_and_devices(index: str) -> None:
+    """A file took their place: a pipe's reader waited for ever, and /dev/null was gone."""
+    Path("topics.tsv").write_text("q1\tthe cat\n", encoding="utf-8")
+    many = ["search", index, "--queries", "topics.tsv", "--no-rerank", "--backend", "fake", "--to"]
+    run(*many, "run.trec")
+    found = Path("run.trec").read_bytes()
+    os.mkfifo("pipe")
+    with process(*many, "pipe") as writer, Path("pipe").open("rb") as reader:
+        assert reader.read() == found
+    assert writer.returncode == 0
+    assert Path("pipe").is_fifo()
+    # As /dev/stdout is, which may be a file.
+    link = Path("stdout")
+    link.symlink_to("/dev/fd/1")
+    Path("kept").write_bytes(b"before\n")
+    with Path("kept").open("ab") as kept, process(*many, "stdout", stdout=kept) as writer:
+        assert writer.wait(60) == 0
+    assert Path("kept").read_bytes() == b"before\n" + found
+    assert link.is_symlink()
+    null = Path("null")
+    null.symlink_to(os.devnull)
+    run(*many, "null")
+    assert null.is_symlink()
 
 
 def test_search_of_many_queries_fails_before_the_first_one(

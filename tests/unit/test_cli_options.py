@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from crossrank.cli import root, terminal
+from crossrank.cli.options import Count
 from crossrank.server.lines import Line
 
 
@@ -60,6 +61,27 @@ def test_what_is_not_a_finite_number_is_refused(command: str, option: str) -> No
 @pytest.mark.parametrize("option", ["--deadline", "--drain", "--linger"])
 def test_no_time_of_the_server_is_longer_than_a_day(option: str) -> None:
     assert "1e9 is more than 86,400 seconds, a day" in refused("serve", option, "1e9").output
+
+
+def test_no_count_is_beyond_32_bits() -> None:
+    """A depth was told to be a damaged index, and a window ended in a traceback."""
+    for args in (
+        ("search", "my.index", "q", "--depth", "9223372036854775807"),
+        ("search", "my.index", "q", "-k", "2147483648"),
+        ("rerank", "q", "passages.txt", "--window", "100000000000000000000"),
+        ("rerank", "q", "passages.txt", "--max-length", "100000000000000000000"),
+    ):
+        assert f"{args[-1]} is more than 2,147,483,647" in refused(*args).output
+    # Whatever command has one; a body may have more bytes.
+    groups: list[click.Command] = [root]
+    for command in groups:
+        groups += command.commands.values() if isinstance(command, click.Group) else ()
+        open_ended = {
+            one.name
+            for one in command.params
+            if isinstance(one.type, click.IntRange) and one.type.max is None and not isinstance(one.type, Count)
+        }
+        assert open_ended <= {"max_body"}, command.name
 
 
 def test_a_variable_is_a_number_too() -> None:

@@ -305,6 +305,9 @@ def test_depth_and_empty_index(index: Index) -> None:
     for call in (lambda: index.bm25("x", 0), lambda: index.dense(EMBEDDER.embed(["x"])[0], -1)):
         with pytest.raises(InputError, match="at least 1"):
             call()
+    add(index, Document("a", "x"))
+    for depth in (2**31, 2**63, 10**30):  # Beyond 64 bits it was told to be damage.
+        assert index.bm25("x", depth).ids == index.dense(EMBEDDER.embed(["x"])[0], depth).ids == ("a",)
 
 
 def test_rows_that_no_index_holds_yet_are_found(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -892,6 +895,35 @@ def test_fields_that_are_left_out_are_counted(tmp_path: Path, index: Index) -> N
     assert index.update([path], EMBEDDER, TOKENIZER).omitted == {"vector": 3}
     assert index.update([path], EMBEDDER, TOKENIZER).omitted == {}
     assert index.passages(["a"])[0].metadata == {"tags": ["x"]}
+
+
+def test_metadata_that_all_passages_would_hold_are_bounded(
+    tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row whose copies took 2 GB ended the run, with the advice to make the index anew."""
+    monkeypatch.setattr("crossrank.index.filters._COPIES", 100_000)
+    long = {"id": "long", "text": "x " * 2_000, "note": "n" * 30_000, "html": "h" * 40_000}
+    rows = [long, {"id": "small", "text": "y", "note": "n" * 30_000}]
+    path = write(tmp_path / "rows.jsonl", "\n".join(map(json.dumps, rows)))
+    done = index.update([path], EMBEDDER, TOKENIZER)
+    (failure,) = done.failed
+    assert failure.source.endswith("rows.jsonl, line 1")
+    assert "metadata of 30,014 bytes would be stored with each of its " in failure.reason
+    assert (done.added, done.omitted) == (1, {})
+    assert index.passages(["small"])[0].metadata == {"note": "n" * 30_000}
+    monkeypatch.undo()
+    done = index.update([path], EMBEDDER, TOKENIZER)
+    assert (done.added, done.failed, done.omitted) == (1, (), {"html": 1})
+    assert index.passages(["long#2"])[0].metadata == {"note": "n" * 30_000}
+
+
+def test_an_error_in_making_rows_is_not_called_damage(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    def table_of(*given: object) -> None:
+        raise TypeError("no such rows")
+
+    monkeypatch.setattr("crossrank.index.layout.table_of", table_of)
+    with pytest.raises(TypeError, match="no such rows"):
+        add(index, Document("a", "one"))
 
 
 def test_rows_of_a_table_that_loses_its_column_of_texts_are_kept(tmp_path: Path, index: Index) -> None:

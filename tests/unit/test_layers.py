@@ -153,7 +153,10 @@ OPTIONAL: dict[str, tuple[str, set[str]]] = {
     "triton": ("gpu", {"backends/cuda/kernels.py"}),
     "bm25s": ("train", {"training/words.py"}),
     "lance": ("search", {"index/table.py", "retrieval/remote/lance.py"}),
-    "pyarrow": ("search", {"index/table.py", "index/layout.py", "index/arrow.py", "distributed/parquet.py"}),
+    "pyarrow": (
+        "search",
+        {"index/table.py", "index/layout.py", "index/arrow.py", "index/parquet.py", "distributed/parquet.py"},
+    ),
     "pypdf": ("search", {"index/pdf.py"}),
     "ir_measures": ("eval", {"evaluation/measures.py"}),
     "matplotlib": ("eval", {"evaluation/plots.py"}),

@@ -730,6 +730,18 @@ def test_metadata_that_json_cannot_hold_names_its_field() -> None:
     assert [failure.source for failure in failures] == ["a, row 7"]
 
 
+def test_long_texts_are_no_metadata(tmp_path: Path) -> None:
+    """Every passage holds a copy: one row with the source of its page ended a whole run at 2 GB."""
+    fields = {"html": "<" * 32_001, "note": "é" * 32_000, "year": 2020}
+    assert plain_metadata(fields) == {"note": "é" * 32_000, "year": 2020}
+    assert plain_metadata(fields, copied=False) == fields  # A store of others holds them once.
+    many = {f"{n}": "x" * 30_000 for n in range(9)} | {"year": 2020}
+    assert list(plain_metadata(many)) == ["0", "1", "2", "3", "year"]
+    assert len(plain_metadata({"n" * 1000 + str(n): n for n in range(500)})) == 124
+    (document,), _ = collect(write(tmp_path / "a.jsonl", json.dumps({"text": "x", **fields})))
+    assert document.omitted == ["html"]
+
+
 # Folders.
 
 
@@ -771,6 +783,23 @@ def test_find_refuses_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="these can"):
         find([write(tmp_path / "a.exe", "x")])
     assert find([]).sources == ()
+
+
+def test_limits_are_numbers_that_every_reader_takes() -> None:
+    for name in ("row_bytes", "file_bytes", "text_characters"):
+        with pytest.raises(InputError, match=f"Limits.{name} must be at most 2,147,483,647"):
+            Limits(**{name: 2**63})
+    assert Limits(bad_rows=2**63).bad_rows == 2**63
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+def test_find_refuses_a_pipe_that_is_named(tmp_path: Path) -> None:
+    """It was passed over, and nothing was indexed without a word."""
+    for name in ("pipe.jsonl", "pipe"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(InputError, match=f"{name} is a pipe or device; write it to a file first"):
+            find([tmp_path / name])
+    assert find([tmp_path]).sources == ()
 
 
 @pytest.mark.parametrize(("name", "place"), [("a.csv", "row 4"), ("a.tsv", "line 5")])

@@ -70,6 +70,27 @@ def test_permissions_are_those_of_any_file_and_a_link_is_replaced(tmp_path: Path
     assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pipes and links of POSIX")
+def test_no_file_takes_the_place_of_a_pipe_or_device(tmp_path: Path) -> None:
+    """As root a file took the place of /dev/null."""
+    pipe, null, opened = tmp_path / "pipe", tmp_path / "null", tmp_path / "opened"
+    os.mkfifo(pipe)
+    null.symlink_to(os.devnull)
+    with (tmp_path / "a.txt").open("w") as file:
+        opened.symlink_to(f"/dev/fd/{file.fileno()}")
+        for path in (pipe, null, opened):
+            assert writing.is_stream(path)
+            with pytest.raises(OSError, match="pipe or a device, whose place no file can take: name a file"):
+                writing.check(path)
+            with pytest.raises(OSError, match="pipe or a device"), whole(path) as part:
+                part.write_text("text")
+    assert pipe.is_fifo()
+    assert null.is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "null", "opened", "pipe"]
+    (tmp_path / "link").symlink_to(tmp_path / "a.txt")
+    assert [writing.is_stream(tmp_path / name) for name in ("a.txt", "link", "none")] == [False] * 3
+
+
 @pytest.mark.parametrize("usual", [True, False])
 def test_a_private_file_stays_so_unless_the_usual_permissions_are_asked_for(tmp_path: Path, usual: bool) -> None:
     path, other = tmp_path / "new.bin", tmp_path / "other"

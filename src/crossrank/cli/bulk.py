@@ -26,7 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def _workers(command: F) -> F:
     """Who does the work: `--workers`, `--ray`."""
     count = click.option(
-        "--workers", type=click.IntRange(min=0), metavar="N",
+        "--workers", type=options.Count(min=0), metavar="N",
         help="Processes of this machine, or actors of a cluster, of --threads each; 0 is this process alone.  "
         "[default: one for each core]",
     )  # fmt: skip
@@ -39,7 +39,7 @@ def _workers(command: F) -> F:
 
 
 _part_tokens = click.option(
-    "--part-tokens", type=click.IntRange(min=1), metavar="N", default=500_000, show_default=True,
+    "--part-tokens", type=options.Count(min=1), metavar="N", default=500_000, show_default=True,
     help="Tokens of a part, about: what a killed worker does again.",
 )  # fmt: skip
 
@@ -73,11 +73,11 @@ Killed or interrupted at any moment, the same command goes on: parts that are do
 @click.option("--ranking", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
               help="Where the rankings go; .jsonl and .parquet hold scores, any other name is a TREC run.  "
               "[default: DIR/ranking.jsonl]")  # fmt: skip
-@click.option("-k", type=click.IntRange(min=1), metavar="N", help="Entries of a ranking.  [default: all]")
+@click.option("-k", type=options.Count(min=1), metavar="N", help="Entries of a ranking.  [default: all]")
 @options.model
 @_workers
 @_part_tokens
-@click.option("--max-length", type=click.IntRange(min=5), metavar="N",
+@click.option("--max-length", type=options.Count(min=5), metavar="N",
               help="Tokens in one sequence; longer passages take more windows.  [default: the model's]")  # fmt: skip
 @options.as_json
 @options.engine
@@ -142,7 +142,7 @@ Killed or interrupted at any moment, the same command goes on: parts that are do
               help="The index; DIR.bulk holds the work until the index has it.")  # fmt: skip
 @click.option("--model", "-m", type=options.ModelName(), envvar="CROSSRANK_EMBEDDER", show_envvar=True,
               help="Bi-encoder that makes the vectors.  [default: the index's own, or embed]")  # fmt: skip
-@click.option("--passage-tokens", type=click.IntRange(min=16), metavar="N",
+@click.option("--passage-tokens", type=options.Count(min=16), metavar="N",
               help="Tokens of a passage, at most.  [default: as `crossrank index`]")  # fmt: skip
 @click.option("--language", metavar="NAME", help="Of stemming and stop words in BM25; any for neither.")
 @_workers

@@ -30,7 +30,7 @@ Examples:
 @click.option("--to", "folder", metavar="DIR", required=True, type=click.Path(file_okay=False, path_type=Path),
               help="A new or empty folder for the calibrated copy.")  # fmt: skip
 @click.option("--split", default="train", show_default=True, help="Judgments of a BEIR folder: qrels/SPLIT.tsv.")
-@click.option("--seed", type=click.IntRange(min=0), metavar="N", default=0, show_default=True, help="Of the halves.")
+@click.option("--seed", type=options.Count(min=0), metavar="N", default=0, show_default=True, help="Of the halves.")
 @click.option("--force", is_flag=True, help="Write into a folder that is not empty, over the model that may be there.")
 @options.as_json
 @options.engine

@@ -43,7 +43,7 @@ Examples:
     help='JSON lines: {"query": "...", "documents": ["...", "..."]}.  [default: a built-in sample]',
 )  # fmt: skip
 @click.option(
-    "--pairs", type=click.IntRange(min=1), metavar="N", default=1000, show_default=True,
+    "--pairs", type=options.Count(min=1), metavar="N", default=1000, show_default=True,
     help="Read whole queries of the data until they have so many pairs.",
 )  # fmt: skip
 @click.option("--no-server", is_flag=True, help="Leave out the HTTP server.")

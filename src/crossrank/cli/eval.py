@@ -36,7 +36,7 @@ Examples:
 )
 @click.argument("source", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @judged.collection("A TREC run to compare. Repeat it.")
-@click.option("--depth", type=click.IntRange(min=1), metavar="N", default=100, show_default=True,
+@click.option("--depth", type=options.Count(min=1), metavar="N", default=100, show_default=True,
               help="Passages that BM25 and dense search each return, and that cross-encoders read.")  # fmt: skip
 @click.option("--mix", metavar="A,B", help="Shares of the cross-encoder in the order; 1 trusts it alone.  [default: 1 "
               "and the share of `crossrank search`]")  # fmt: skip
@@ -52,9 +52,9 @@ Examples:
               "first.  [default: nDCG@10, RR@10, R@100]")  # fmt: skip
 @click.option("--baseline", metavar="NAME", help="What differences are taken to.  [default: the fusion, the run of "
               "--over, or the first run]")  # fmt: skip
-@click.option("--relevant", type=click.IntRange(min=1), metavar="GRADE", default=1, show_default=True,
+@click.option("--relevant", type=options.Count(min=1), metavar="GRADE", default=1, show_default=True,
               help="Least grade that counts as relevant in the calibration.")  # fmt: skip
-@click.option("--show", type=click.IntRange(min=0), metavar="N", default=3, show_default=True,
+@click.option("--show", type=options.Count(min=0), metavar="N", default=3, show_default=True,
               help="Worst losses and best gains to show; the HTML page has at least 5.")  # fmt: skip
 @click.option("--write-runs", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help="Write every system's rankings there, as TREC run files.")  # fmt: skip

@@ -34,7 +34,7 @@ Examples:
 @click.option("--cascade", "cascades", multiple=True, metavar="COARSE>FINE",
               help="Two of --models, one after the other, at every pair of depths. Repeat it.")  # fmt: skip
 @click.option("--measure", "-m", metavar="NAME", default="nDCG@10", show_default=True, help="A name of ir-measures.")
-@click.option("--timed", type=click.IntRange(min=1), metavar="N", default=10, show_default=True,
+@click.option("--timed", type=options.Count(min=1), metavar="N", default=10, show_default=True,
               help="Queries that every configuration is timed on.")  # fmt: skip
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Write one self-contained page with the plot.")  # fmt: skip

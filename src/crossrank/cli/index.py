@@ -49,7 +49,7 @@ moment, the index keeps what was committed, and the same command, without --rebu
 @click.option("--model", "-m", type=options.ModelName(), envvar="CROSSRANK_EMBEDDER", show_envvar=True,
               help="Bi-encoder that makes the vectors; URL#MODEL is one behind an OpenAI-compatible address, to which "
               "all texts and OPENAI_API_KEY are sent.  [default: the index's own, or embed]")  # fmt: skip
-@click.option("--passage-tokens", type=click.IntRange(min=16), metavar="N",
+@click.option("--passage-tokens", type=options.Count(min=16), metavar="N",
               help="Tokens of a passage, at most; longer ones are split.  "
               "[default: the index's, or 200, or what the bi-encoder reads where that is less]")  # fmt: skip
 @click.option("--late", type=options.ModelName(), metavar="NAME",
@@ -270,7 +270,7 @@ def print_json(passages: int, changes: Changes, seconds: float) -> None:
 
 def print_summary(folder: Path, passages: int, changes: Changes, seconds: float) -> None:
     """What an update did, for people."""
-    from crossrank.index.documents import NESTED_CHARACTERS
+    from crossrank.index.documents import METADATA_CHARACTERS, NESTED_CHARACTERS, STRING_CHARACTERS
 
     click.echo(
         f"{folder}: {terminal.count(passages, 'passage')}. Documents: {changes.added:,} added, {changes.changed:,} "
@@ -288,8 +288,9 @@ def print_summary(folder: Path, passages: int, changes: Changes, seconds: float)
     if changes.omitted:
         fields = [f"{terminal.shown(name, 40)} (of {count:,})" for name, count in changes.omitted.items()]
         terminal.note(
-            "Left out of the metadata, because they are bytes, or longer than "
-            f"{NESTED_CHARACTERS:,} characters as JSON: {terminal.list_of(fields, 5)}."
+            f"Left out of the metadata, because they are bytes, texts longer than {STRING_CHARACTERS:,} characters, "
+            f"lists or mappings longer than {NESTED_CHARACTERS:,} characters as JSON, or beyond the "
+            f"{METADATA_CHARACTERS:,} characters of a document: {terminal.list_of(fields, 5)}."
         )
     if changes.missing:
         files = terminal.list_of([terminal.shown(path, 100) for path in changes.missing], 3)

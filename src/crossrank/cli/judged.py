@@ -80,8 +80,8 @@ def collection(runs: str) -> Callable[[F], F]:
                      help="Rerank the candidates of this --run, with the texts of a BEIR folder; nothing is indexed."),
         click.option("--models", metavar="A,B", default="small", show_default=True, envvar="CROSSRANK_MODEL",
                      show_envvar=True, help="Cross-encoders or late-interaction models, with commas between them."),
-        click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Only so many queries, by --seed."),
-        click.option("--seed", type=click.IntRange(min=0), metavar="N", default=0, show_default=True,
+        click.option("--sample", type=options.Count(min=1), metavar="N", help="Only so many queries, by --seed."),
+        click.option("--seed", type=options.Count(min=0), metavar="N", default=0, show_default=True,
                      help="Of the sample, the intervals and the tests."),
         click.option("--cache", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
                      help="Where the index of a BEIR folder is kept; the next time takes it from there."),
@@ -89,7 +89,7 @@ def collection(runs: str) -> Callable[[F], F]:
                      help="Bi-encoder, where it is not the one that an index names; URL#MODEL is one behind an "
                      "address, to which all texts of a BEIR folder, or queries to an index, are sent with "
                      "OPENAI_API_KEY.  [default: the index's own, or embed]"),
-        click.option("--passage-tokens", type=click.IntRange(min=0), metavar="N",
+        click.option("--passage-tokens", type=options.Count(min=0), metavar="N",
                      help="Tokens of a passage when a BEIR folder is indexed; 0 keeps documents whole.  [default: as "
                      "`crossrank index`]"),
     )  # fmt: skip

@@ -42,10 +42,10 @@ Interrupted, the same command asks only for what is missing.
 @click.option("--key", envvar="CROSSRANK_GRADER_KEY", show_envvar=True, default="",
               help="API key; better given by the variable, which no process list shows.")  # fmt: skip
 @click.option("--split", default="train", show_default=True, help="Judgments of a BEIR folder: qrels/SPLIT.tsv.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Grade the first N pairs only.")
+@click.option("--limit", type=options.Count(min=1), metavar="N", help="Grade the first N pairs only.")
 @click.option("--parallel", type=click.IntRange(1, 64), default=4, show_default=True, help="Questions at a time.")
 @click.option("--timeout", type=options.Seconds(min=1), default=60.0, show_default=True, help="Seconds for an answer.")
-@click.option("--answer-tokens", type=click.IntRange(min=1), default=16, show_default=True,
+@click.option("--answer-tokens", type=options.Count(min=1), default=16, show_default=True,
               help="Of one answer; a model that thinks aloud needs more.")  # fmt: skip
 @click.option("--price", nargs=2, type=options.Number(min=0), metavar="IN OUT",
               help="Of a million tokens read and written, to show costs.")  # fmt: skip

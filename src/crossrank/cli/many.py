@@ -89,7 +89,9 @@ def check_documents(folder: Path, where: Sequence[str]) -> None:
 
 
 def write(pipeline: Pipeline, texts: Mapping[str, str], to: Path, k: int) -> bool:
-    """Search for every query and write the run, whole or not at all (`-` is stdout); whether a stage failed.
+    """Search for every query and write the run, whole or not at all; whether a stage failed.
+
+    Stdout, which is `-`, pipes and devices get the rankings as they come.
 
     A document stands where its best passage stands, as `crossrank eval` has it.
 
@@ -98,6 +100,7 @@ def write(pipeline: Pipeline, texts: Mapping[str, str], to: Path, k: int) -> boo
         OSError: the file cannot be written, which is known before the first search.
     """
     from crossrank.evaluation.trec import run_lines, write_rankings
+    from crossrank.writing import is_stream
 
     said: Counter[Kind] = Counter()
     reasons: list[str] = []
@@ -106,6 +109,10 @@ def write(pipeline: Pipeline, texts: Mapping[str, str], to: Path, k: int) -> boo
         if str(to) == "-":
             for line in run_lines(rankings):
                 click.echo(line, nl=False)
+        elif is_stream(to):
+            # Opened to append: /dev/stdout may be a file that holds something.
+            with to.open("a", encoding="utf-8", newline="\n") as stream:
+                stream.writelines(run_lines(rankings))
         else:
             write_rankings(to, rankings)
     for kind, what in _SAID.items():

@@ -16,6 +16,8 @@ from crossrank.addresses import is_address
 if TYPE_CHECKING:
     from crossrank.llm import LanguageModel
     from crossrank.remoteembedder import RemoteEmbedder
+    from crossrank.scorecache import CachedScorer
+    from crossrank.types import Scorer
 
     TextType = click.ParamType[str]
 else:
@@ -23,9 +25,11 @@ else:
     TextType = click.ParamType
 
 F = TypeVar("F", bound=Callable[..., Any])
+S = TypeVar("S", bound="Scorer")
 # What the options of `engine` give: backend, device, dtype, threads.
 Engine = tuple[str, str, str, "int | None"]
 _DAY = 86_400
+_MOST = 2**31 - 1
 
 
 class ModelName(TextType):
@@ -51,6 +55,17 @@ class Number(click.FloatRange):
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number", param, ctx)
+        return number
+
+
+class Count(click.IntRange):
+    """A whole number in a range, of 32 bits: libraries below fail by larger ones, each in its own way."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click's."""
+        number = super().convert(value, param, ctx)
+        if number > _MOST:
+            self.fail(f"{value} is more than {_MOST:,}", param, ctx)
         return number
 
 
@@ -101,7 +116,7 @@ llm = click.option(
 )
 llm_depth = click.option(
     "--llm-depth",
-    type=click.IntRange(min=1),
+    type=Count(min=1),
     metavar="N",
     default=10,
     show_default=True,
@@ -109,7 +124,7 @@ llm_depth = click.option(
 )
 llm_window = click.option(
     "--llm-window",
-    type=click.IntRange(min=2),
+    type=Count(min=2),
     metavar="N",
     help="Let --llm order N passages at a time, from the last to the first (RankGPT), instead of judging each alone.",
 )
@@ -121,7 +136,8 @@ cache = click.option(
     metavar="FILE",
     envvar="CROSSRANK_CACHE",
     show_envvar=True,
-    help="Remember scores in FILE, without texts, and look them up there first.  [default: remember nothing]",
+    help="Remember scores of cross-encoders in FILE, without texts, and look them up there first.  [default: remember "
+    "nothing]",
 )
 
 backend = click.option(
@@ -188,6 +204,20 @@ def given(names: Sequence[str]) -> str:
     """Which of these options are on the command line, as they are written there."""
     written = {one.name: max(one.opts, key=len) for one in click.get_current_context().command.params}
     return ", ".join(written[name] for name in names if typed(name))
+
+
+def remembering(scorer: S, cache: str | None) -> S | CachedScorer:
+    """The scorer, with the scores in the file of `--cache`. That of the variable is passed over where none are kept.
+
+    Raises:
+        InputError: the file was typed for what is no cross-encoder, or holds something else.
+    """
+    from crossrank.crossencoder import CrossEncoder
+    from crossrank.scorecache import CachedScorer
+
+    if cache is None or not (typed("cache") or isinstance(scorer, CrossEncoder)):
+        return scorer
+    return CachedScorer(scorer, cache)
 
 
 def engine(command: F) -> F:

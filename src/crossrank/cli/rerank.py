@@ -51,7 +51,7 @@ Examples:
 )
 @click.argument("query")
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
-@click.option("-k", type=click.IntRange(min=1), metavar="N", help="Passages to print.  [default: all]")
+@click.option("-k", type=options.Count(min=1), metavar="N", help="Passages to print.  [default: all]")
 @options.model
 @options.as_json
 @click.option("--probability", is_flag=True, help="Give the probability that a passage is relevant, not the raw score.")
@@ -67,15 +67,15 @@ Examples:
 )  # fmt: skip
 @click.option("--encoding", default="utf-8", show_default=True, help="Encoding of the passages.")
 @click.option(
-    "--max-length", type=click.IntRange(min=5), metavar="N",
+    "--max-length", type=options.Count(min=5), metavar="N",
     help="Tokens in one sequence; longer passages take more windows.  [default: the model's]",
 )  # fmt: skip
 @click.option(
-    "--window", type=click.IntRange(min=1), metavar="N", default=400, show_default=True,
+    "--window", type=options.Count(min=1), metavar="N", default=400, show_default=True,
     help="Tokens in one window of a passage that is too long for the model.",
 )  # fmt: skip
 @click.option(
-    "--overlap", type=click.IntRange(min=0), metavar="N", default=100, show_default=True,
+    "--overlap", type=options.Count(min=0), metavar="N", default=100, show_default=True,
     help="Tokens that neighbour windows share.",
 )  # fmt: skip
 @click.option(
@@ -144,8 +144,7 @@ def command(
     if probability and not isinstance(scorer, crossrank.CrossEncoder):
         raise InputError(without_probabilities(scorer.checkpoint.name, "--probability"))
     least = None if threshold is None else threshold_of(scorer, threshold)
-    if cache is not None:
-        scorer = crossrank.CachedScorer(scorer, cache)
+    scorer = options.remembering(scorer, cache)
     read = None
     if budget_ms is None:
         ranked = _ranked(scorer, query, [passage.scored_text for passage in passages], k)

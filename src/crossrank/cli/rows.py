@@ -20,7 +20,7 @@ import click
 from crossrank.cli import terminal
 from crossrank.errors import ReadError
 from crossrank.index import tsv
-from crossrank.index.rows import ID_FIELDS, TEXT_FIELDS, TITLE_FIELD, filled, keys_of
+from crossrank.index.rows import ID_FIELDS, TEXT_FIELDS, TITLE_FIELD, filled, is_empty, keys_of
 from crossrank.types import Passage, check_query
 from crossrank.unicode import valid_text
 
@@ -31,6 +31,10 @@ _LAYOUTS: dict[str, Layout] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "c
 # limit keeps it out of memory. 16 MiB is more text than any model reads of one passage.
 MOST_BYTES = 16 * 1024 * 1024
 _GZIP = b"\x1f\x8b"
+_ORDERS = {
+    **dict.fromkeys((codecs.BOM_UTF16_LE, codecs.BOM_UTF32_LE), "-le"),
+    **dict.fromkeys((codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE), "-be"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,21 +184,39 @@ def lines(stream: IO[bytes], name: str, encoding: str) -> Iterator[str]:
     Raises:
         ReadError: a line beyond 16 MiB, or what is not text in this encoding.
     """
-    if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")):
-        # A newline is several bytes there, so such a file is decoded whole, within the limit of one line.
-        whole = stream.read(MOST_BYTES + 1)
-        _check_length(whole, name, 1)
-        text = _decoded(whole, name, 1, encoding).removeprefix("\ufeff")
-        yield from (line.removesuffix("\r") for line in text.removesuffix("\n").split("\n"))
-        return
-    number = 0
-    while line := stream.readline(MOST_BYTES + 1):
-        number += 1
+    found = iter(lambda: stream.readline(MOST_BYTES + 1), b"")
+    if (known := codecs.lookup(encoding).name).startswith(("utf-16", "utf-32")):
+        found, encoding = _wide_lines(stream, known)
+    for number, line in enumerate(found, start=1):
         _check_length(line, name, number)
         text = _decoded(line, name, number, encoding)
         if number == 1:
             text = text.removeprefix("\ufeff")
         yield text.removesuffix("\n").removesuffix("\r")
+
+
+def _wide_lines(stream: IO[bytes], encoding: str) -> tuple[Iterator[bytes], str]:
+    """The lines of UTF-16 or UTF-32, whose newline is several bytes, and the encoding with its order of bytes."""
+    start = stream.read(2 if encoding.startswith("utf-16") else 4)
+    if encoding in ("utf-16", "utf-32"):
+        encoding += _ORDERS.get(start, "-le" if sys.byteorder == "little" else "-be")
+    return _split(stream, start, "\n".encode(encoding)), encoding
+
+
+def _split(stream: IO[bytes], start: bytes, newline: bytes) -> Iterator[bytes]:
+    """What follows `start`, cut behind each newline, or where a line is too long."""
+    line = bytearray(start)
+    while True:
+        # A byte of another letter may look like part of a newline, which begins where a letter does.
+        if line.endswith(newline) or len(line) > MOST_BYTES:
+            yield bytes(line)
+            line.clear()
+        piece = stream.readline(MOST_BYTES + 1 - len(line))
+        line += piece + stream.read(-(len(line) + len(piece)) % len(newline))
+        if not piece:
+            break
+    if line:
+        yield bytes(line)
 
 
 def _check_length(line: bytes, name: str, number: int) -> None:
@@ -305,10 +327,11 @@ def _row(row: Mapping[str, Any], where: str, name: str, fields: bool) -> Row:
         raise ReadError(
             f"{where}: a row needs its passage, a string, in one of {', '.join(TEXT_FIELDS)}; this one holds {held}"
         )
-    if not isinstance(title, str | None):
+    title = "" if is_empty(title) else title
+    if not isinstance(title, str):
         raise ReadError(f'{where}: "title" must be a string, not {_kind(title)}')
     unnamed = id_key is None or id_key in no_ids
-    made = Passage(where if unnamed else str(given), text, title or "", name)
+    made = Passage(where if unnamed else str(given), text, title, name)
     try:
         f"{made.id}{text}{title}".encode()
     except UnicodeEncodeError as error:

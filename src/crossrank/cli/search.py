@@ -53,11 +53,12 @@ Examples:
               help='Search for all of these instead: lines of {"_id", "text"}, or of id, tab and text.')  # fmt: skip
 @click.option("--to", type=click.Path(dir_okay=False, path_type=Path), metavar="RUN",
               help="Where their rankings go: a TREC run of documents, each at its best passage. Its scores only state "
-              "the order: those of what a stage read and of what it left do not compare.  - is stdout.")  # fmt: skip
-@click.option("-k", type=click.IntRange(min=1), metavar="N",
+              "the order: those of what a stage read and of what it left do not compare.  - is stdout; pipes are "
+              "written to.")  # fmt: skip
+@click.option("-k", type=options.Count(min=1), metavar="N",
               help="Passages to print, or documents of a run.  [default: 10; 100 with --queries]")  # fmt: skip
 @click.option(
-    "--depth", type=click.IntRange(min=1), metavar="N", default=100, show_default=True,
+    "--depth", type=options.Count(min=1), metavar="N", default=100, show_default=True,
     help="Passages that BM25 and dense search each return, and that the (first) cross-encoder reads.",
 )  # fmt: skip
 @click.option(
@@ -87,7 +88,7 @@ Examples:
 @time_budget.budget_ms
 @time_budget.on_error
 @click.option(
-    "--context", "budget", type=click.IntRange(min=1), metavar="TOKENS",
+    "--context", "budget", type=options.Count(min=1), metavar="TOKENS",
     help="Print one text for a language model instead: the passages that fit so many tokens, as the model's own "
     "tokenizer counts, under numbered sources. -k passages are considered.",
 )  # fmt: skip
@@ -159,6 +160,7 @@ def command(
     alone = {"--context": budget, "--threshold": threshold is not None, "--json": as_json, "--explain": explain}
     many.check(query, queries, to, alone)
     texts = {"": rows.query(query or "")} if queries is None else many.read(queries)
+    typed = cache if options.typed("cache") else None
     began = time.perf_counter()
     pipeline = open_pipeline(
         folder,
@@ -175,8 +177,9 @@ def command(
         dtype=dtype,
         threads=threads,
         on_error=on_error or "raise",
-        cache=cache,
+        cache=typed,
     )
+    pipeline = _remembering(pipeline, None if typed else cache)
     check_stages(pipeline.stages, threshold, any_last=budget_ms is not None)
     if budget_ms is not None:
         pipeline = pipeline.within(budget_ms, memory=time_budget.memory(), on_error=on_error or "keep")
@@ -209,6 +212,12 @@ def command(
         _print_steps(answer, opened, reasons)
     _tell_of_cache(pipeline)
     return code
+
+
+def _remembering(pipeline: Pipeline, cache: str | None) -> Pipeline:
+    """The pipeline, with the file of the environment where a stage can use it."""
+    kept = [replace(stage, scorer=options.remembering(stage.scorer, cache)) for stage in pipeline.stages]
+    return replace(pipeline, stages=tuple(kept))
 
 
 def _warn_of_depth(k: int | None, most: int) -> None:

@@ -54,15 +54,15 @@ Examples:
 )
 @click.option("--max-body", type=click.IntRange(min=1024), metavar="BYTES", default=32 * 1024 * 1024,
               show_default=True, help="Largest body that is read.")  # fmt: skip
-@click.option("--max-documents", type=click.IntRange(min=1), metavar="N", default=10_000, show_default=True,
+@click.option("--max-documents", type=options.Count(min=1), metavar="N", default=10_000, show_default=True,
               help="Documents in one request.")  # fmt: skip
-@click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", default=8_000_000, show_default=True,
+@click.option("--max-tokens", type=options.Count(min=1), metavar="N", default=8_000_000, show_default=True,
               help="Tokens that the model reads for one request.")  # fmt: skip
-@click.option("--max-requests", type=click.IntRange(min=1), metavar="N", default=256, show_default=True,
+@click.option("--max-requests", type=options.Count(min=1), metavar="N", default=256, show_default=True,
               help="Requests under way at once; more get 429.")  # fmt: skip
 @click.option("--deadline", type=options.Seconds(min=0.001), metavar="SECONDS", default=60.0, show_default=True,
               help="Deadline of a request that names none in X-Crossrank-Deadline-Ms.")  # fmt: skip
-@click.option("--batch-tokens", type=click.IntRange(min=64), metavar="N",
+@click.option("--batch-tokens", type=options.Count(min=64), metavar="N",
               help="Tokens of one batch.  [default: what takes about 20 ms here]")  # fmt: skip
 @click.option("--drain", type=options.Seconds(min=0.1), metavar="SECONDS", default=30.0, show_default=True,
               help="Time for requests under way to finish after SIGTERM.")  # fmt: skip

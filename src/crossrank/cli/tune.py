@@ -60,9 +60,9 @@ Interrupted at any moment, the same command goes on and ends with the same model
               help="Of cross-validation.  [default: 3, or one part held out where that is enough]")  # fmt: skip
 @click.option("--repeats", type=click.IntRange(1, 20), help="Trainings of each fold, with seeds of their own.")
 @click.option("--epochs", type=click.IntRange(1, 100), help="Passes over the queries, at most.")
-@click.option("--layers", type=click.IntRange(min=1), help="Upper layers that are trained.")
+@click.option("--layers", type=options.Count(min=1), help="Upper layers that are trained.")
 @click.option("--rate", type=options.Number(0, 1, min_open=True, max_open=True), help="Highest learning rate.")
-@click.option("--max-tokens", type=click.IntRange(min=16),
+@click.option("--max-tokens", type=options.Count(min=16),
               help="Of a sequence in training; when absent, what holds nine of ten pairs, 64 to 320. A tuned model "
               "still reads as much as its base.")  # fmt: skip
 @click.option("--effort", type=options.Number(0.1, 100), default=1.0, show_default=True,
@@ -71,7 +71,7 @@ Interrupted at any moment, the same command goes on and ends with the same model
               show_default=True, help="That the tuned model is better, one-sided.")  # fmt: skip
 @click.option("--most-loss", type=options.Number(0, 1), default=0.02, show_default=True,
               help="What the mean nDCG@10 of general questions may fall by.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything that is drawn.")
+@click.option("--seed", type=options.Count(min=0), default=0, show_default=True, help="Of everything that is drawn.")
 @click.option("--restart", is_flag=True, help="Throw away an unfinished tuning beside DIR.")
 @click.option("--force", is_flag=True, help="Write into a folder that is not empty, over the model that may be there.")
 @options.as_json

@@ -1,4 +1,4 @@
-"""Rows of .csv, .tsv and .parquet files, a block at a time."""
+"""Rows of .csv and .tsv files, a block at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from crossrank import extras
 from crossrank.errors import ReadError
@@ -19,16 +18,13 @@ extras.require("pyarrow", extra="search")
 
 import pyarrow as pa  # noqa: E402
 import pyarrow.csv  # noqa: E402
-import pyarrow.parquet  # noqa: E402
 
 _INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,17})")
 _FLOAT = re.compile(r"-?(?:0|[1-9]\d{0,14})\.\d{1,15}")
 _ODD_QUOTES = re.compile(rb'"(?<!"")(?:"")*(?!")')
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
-_TIME = re.compile(r"(.*T[\d:]{8})(?:\.(\d+))?(.*)")
 _BYTES_AT_ONCE = 2**20
 _HEADER_BYTES = 2**20
-_ROWS_AT_ONCE = 1_000
 
 
 def cell(text: str) -> Value:
@@ -128,7 +124,7 @@ class _Columns:
         self.names = [_bare(name) for name in header]
         # "id, text": then the spaces behind the commas are no part of the values either.
         self._spaced = self.names != list(header)
-        _check_text_column(self.names, path)
+        check_text_column(self.names, path)
         self._texts = {name for name in self.names if name.lower() in (*TEXT_FIELDS, *ID_FIELDS, TITLE_FIELD)}
 
     def row(self, values: Sequence[str]) -> dict[str, Value]:
@@ -149,76 +145,6 @@ def _bare(value: str) -> str:
     if value[:1].isspace() and _QUOTED.fullmatch(bare):
         return bare[1:-1].replace('""', '"')
     return bare
-
-
-def read_parquet(path: Path, rows: Rows) -> Iterator[Document]:
-    """One document a row.
-
-    Raises:
-        ReadError: damaged, or no text column.
-    """
-    try:
-        with path.open("rb") as raw, pyarrow.parquet.ParquetFile(raw) as file:
-            _check_text_column(file.schema_arrow.names, path)
-            number = 0
-            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
-                columns = [_values(column) for column in batch.columns]
-                for values in zip(*columns, strict=True):
-                    number += 1
-                    document = rows.document(dict(zip(batch.schema.names, values, strict=True)), number)
-                    if document is not None:
-                        yield document
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        if isinstance(error, ReadError):
-            raise
-        raise ReadError(f"{path} is not a Parquet file that can be read ({error}): write it again") from error
-    rows.close()
-
-
-def _values(column: pa.Array) -> list[Any]:
-    """The values of a column; a time that Python has no object for (nanoseconds, the year 10000) as ISO text."""
-    try:
-        return list(column.to_pylist())
-    except (ValueError, OverflowError):
-        return [_value(scalar) for scalar in column]
-
-
-def _value(scalar: pa.Scalar) -> Any:
-    try:
-        return scalar.as_py()
-    except (ValueError, OverflowError):
-        if isinstance(scalar, pa.ListScalar):
-            return [_value(inner) for inner in scalar.values]
-        if isinstance(scalar, pa.StructScalar):
-            return {name: _value(inner) for name, inner in scalar.items()}
-        if pa.types.is_duration(scalar.type):
-            return f"{scalar.value} {scalar.type.unit}"
-        return _iso(str(scalar.cast(pa.string())))
-
-
-def _iso(text: str) -> str:
-    """A time of Arrow as `datetime.isoformat` spells the others of its column, so that they compare as texts.
-
-    >>> _iso("10000-01-01 00:00:00.000Z"), _iso("2023-11-14 22:13:20.000000001")
-    ('10000-01-01T00:00:00+00:00', '2023-11-14T22:13:20.000000001')
-    """
-    found = _TIME.fullmatch(text.replace(" ", "T"))
-    if found is None:
-        return text
-    second, digits, zone = found.groups("")
-    digits = digits.ljust(6, "0")
-    fraction = "." + (digits if digits[6:].strip("0") else digits[:6]) if digits.strip("0") else ""
-    zone = "+00:00" if zone == "Z" else re.sub(r"(\d\d)(\d\d)$", r"\1:\2", zone)
-    return second + fraction + zone
-
-
-def count_parquet(path: Path) -> int:
-    """Rows of a Parquet file; 0 when it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return int(pyarrow.parquet.read_metadata(file).num_rows)
-    except (pa.ArrowException, OSError):
-        return 0
 
 
 def _header(path: Path) -> tuple[list[str], str]:
@@ -242,7 +168,12 @@ def _header(path: Path) -> tuple[list[str], str]:
     return list(pyarrow.csv.read_csv(pa.BufferReader(first.encode()), parse_options=options).schema.names), separator
 
 
-def _check_text_column(names: list[str], path: Path) -> None:
+def check_text_column(names: list[str], path: Path) -> None:
+    """Refuse a table in whose columns no texts are, or two of one name.
+
+    Raises:
+        ReadError: so.
+    """
     if not {name.strip().lower() for name in names} & set(TEXT_FIELDS):
         raise ReadError(
             f"{path} has no text column: name it one of {', '.join(TEXT_FIELDS)} (its columns: {', '.join(names[:12])})"

@@ -19,6 +19,7 @@ from crossrank.errors import InputError, ReadError
 from crossrank.index import readers
 from crossrank.index.commits import Commits
 from crossrank.index.documents import Document, Failure, Limits, cleaned
+from crossrank.index.filters import crowded
 from crossrank.index.passages import Cut
 from crossrank.index.records import Row, Unread
 from crossrank.index.rows import Report
@@ -231,7 +232,7 @@ class Update:
         try:
             found = source.path.stat()
         except OSError as error:
-            self._failed.append(_failure(source, error))
+            self._failed.append(readers.failure(source, error))
             return
         # The first path of several stays: documents that go are found by it.
         origin = _Origin(known_by[0] if known_by else path, found.st_size, found.st_mtime_ns)
@@ -281,7 +282,7 @@ class Update:
         try:
             yield from readers.read(source, limits, report)
         except (ReadError, OSError) as error:
-            report(_failure(source, error))
+            report(readers.failure(source, error))
         except Exception:
             self._commits.commit()  # What was read before an error that nobody foresaw is not lost with it.
             raise
@@ -303,18 +304,11 @@ class Update:
             self._unchanged += 1
             return
         made = self._cut(document, origin.path)
-        if not made:
-            self._failed.append(Failure(where, f"document {document.id!r} is blank: nothing to index"))
-            if known:
+        if unfit := self._unfit(document, [passage.id for passage, _ in made]):
+            self._failed.append(Failure(where, unfit))
+            if known and not made:
                 self._doomed.add(document.id)
             return
-        for passage, _ in made:
-            if self._owner.get(passage.id, document.id) != document.id:
-                reason = (
-                    f"its passage {passage.id!r} has the id of a passage of {self._owner[passage.id]!r}: rename one"
-                )
-                self._failed.append(Failure(where, reason))
-                return
         self._owner.update((passage.id, document.id) for passage, _ in made)
         self._omitted.update(document.omitted)
         if known:
@@ -324,6 +318,15 @@ class Update:
             self._added += 1
         rows = [Row(passage, tokens, origin.path, digest, origin.size, origin.modified) for passage, tokens in made]
         self._commits.add(rows, document.id if known else None)
+
+    def _unfit(self, document: Document, passages: Sequence[str]) -> str | None:
+        """Why these passages of a document cannot be stored; None when they can."""
+        if not passages:
+            return f"document {document.id!r} is blank: nothing to index"
+        for id_ in passages:
+            if self._owner.get(id_, document.id) != document.id:
+                return f"its passage {id_!r} has the id of a passage of {self._owner[id_]!r}: rename one"
+        return crowded(document.metadata, len(passages))
 
     def _taken(self, id_: str, digest: str, origin: _Origin) -> str | None:
         """Why a document of this content may not have this id; None when it may."""
@@ -387,11 +390,6 @@ class Update:
         if self._progress is not None:
             expected = max(self._expected, self._documents)
             self._progress(Progress(stage, self._documents, expected, self._passages, self._source))
-
-
-def _failure(source: readers.Source, error: Exception) -> Failure:
-    reason = "went away while this ran: run this again" if readers.is_gone(source.path) else readers.written(str(error))
-    return Failure(readers.written(source.path), reason)
 
 
 def digest_of(document: Document) -> str:

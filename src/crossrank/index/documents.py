@@ -22,6 +22,15 @@ Markup = Literal["plain", "markdown", "rst", "html"]
 
 NESTED_CHARACTERS = 1_000
 """A list or mapping in a row's fields is kept up to this length as JSON; longer ones (vectors) are left out."""
+STRING_CHARACTERS = 32_000
+"""A text in a row's fields is kept up to this length. Longer ones are no metadata but a page's source, say, and every
+passage holds a copy: a field of 400,000 characters beside a text of 1,500 passages took 6 GB."""
+METADATA_CHARACTERS = 128_000
+"""And all fields of a document, their names too, up to this one; what does not fit any more is left out."""
+_MOST = 2**31 - 1
+"""What a limit in bytes or characters may be: columns of a table hold no longer text."""
+_SCALAR, _NEVER = 24, 2**62
+"""Characters of a number, about; of what does not fit into any room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,10 @@ class Limits:
             file, where only its quotes would tell where such a row ends, it is an error that names the row: those
             before it are read, and none after it. Rows of too few or too many cells are refused alone. A .csv row up to
             twice as large may be read.
+            Of a row of a .parquet file the values count as they are without compression, but no column of bytes, which
+            is not read; a larger row is refused alone. Pages are decompressed as a whole, so a file is refused whose
+            pages for one row have more than 256 MiB and 100 times its own size, or 2 GiB. 512 MiB of values are read at
+            once, or one row; but of numbers in lists as many as there are.
         text_characters: text taken out of one PDF, whose compression could hide any amount.
         bad_rows: bad rows reported one by one for each file; the others are counted.
     """
@@ -84,43 +97,63 @@ class Limits:
         for name in self.__slots__:
             if getattr(self, name) < 1:
                 raise InputError(f"Limits.{name} must be at least 1, not {getattr(self, name)}")
+            if getattr(self, name) > _MOST and name != "bad_rows":
+                raise InputError(f"Limits.{name} must be at most {_MOST:,}, not {getattr(self, name)}")
 
 
-def plain_metadata(fields: Mapping[Any, Any]) -> dict[str, Value]:
+def plain_metadata(fields: Mapping[Any, Any], *, copied: bool = True) -> dict[str, Value]:
     """Fields as an index can hold and filter them.
 
     Strings, booleans, None, finite floats and integers of 64 bits stay as they are; larger integers become strings, NaN
-    and infinities None, decimals integers or floats, dates ISO text; bytes are left out. NumPy's scalars and subclasses
-    of plain types, such as members of an `IntEnum`, become the plain value. Lists and mappings become what JSON makes
-    of them (a tuple is a list, a key text) and are left out above `NESTED_CHARACTERS`.
+    and infinities None, decimals integers or floats, dates ISO text. NumPy's scalars and subclasses of plain types,
+    such as members of an `IntEnum`, become the plain value. Lists and mappings become what JSON makes of them (a tuple
+    is a list, a key text).
+
+    Left out are bytes, and lists and mappings above `NESTED_CHARACTERS`. Where passages will hold copies, so are texts
+    above `STRING_CHARACTERS`, and each field that would take those before it above `METADATA_CHARACTERS`.
+
+    Args:
+        fields: by name.
+        copied: whether they are those of a document, whose passages hold copies.
 
     Raises:
         InputError: a list or mapping that JSON cannot hold.
 
-    >>> plain_metadata({"year": 2020, "tags": ["a", "b"], "score": float("nan"), "raw": b"..."})
+    >>> plain_metadata({"year": 2020, "tags": ["a", "b"], "score": float("nan"), "raw": b"...", "html": "<" * 99_999})
     {'year': 2020, 'tags': ['a', 'b'], 'score': None}
     """
+    longest, room = (STRING_CHARACTERS, METADATA_CHARACTERS) if copied else (_NEVER - 1, _NEVER - 1)
     kept: dict[str, Value] = {}
-    for key, value in fields.items():
-        name, value = valid_text(str(key)), _plain(value)
-        if value is None or isinstance(value, bool):
+    for key, given in fields.items():
+        name = valid_text(str(key))
+        value, characters = _held(name, _plain(given), longest)
+        characters += len(name)
+        if characters <= room:
             kept[name] = value
-        elif isinstance(value, int):
-            kept[name] = int(value) if -(2**63) <= value < 2**63 else str(int(value))
-        elif isinstance(value, float):
-            kept[name] = float(value) if math.isfinite(value) else None
-        elif isinstance(value, str):
-            kept[name] = valid_text(str.__str__(value))  # The str() of a member of an enum is its name.
-        elif isinstance(value, (list, tuple, dict)):
-            nested = _json(name, value)
-            if len(nested) <= NESTED_CHARACTERS:
-                # A reply over HTTP has no NaN, which JSON does not know.
-                kept[name] = json.loads(valid_text(nested), parse_constant=lambda _: None)
-        elif hasattr(value, "isoformat"):
-            kept[name] = str(value.isoformat())
-        elif not isinstance(value, (bytes, bytearray, memoryview)):
-            kept[name] = valid_text(str(value))
+            room -= characters
     return kept
+
+
+def _held(name: str, value: Any, longest: int) -> tuple[Value, int]:
+    """The value of a field as an index holds it, and its length in characters, `_NEVER` where it is left out."""
+    if isinstance(value, str):
+        text = valid_text(str.__str__(value))  # The str() of a member of an enum is its name.
+        return text, len(text) if len(text) <= longest else _NEVER
+    if value is None or isinstance(value, bool):
+        return value, _SCALAR
+    if isinstance(value, int):
+        return int(value) if -(2**63) <= value < 2**63 else str(int(value)), _SCALAR
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None, _SCALAR
+    if isinstance(value, (list, tuple, dict)):
+        nested = _json(name, value)
+        if len(nested) > NESTED_CHARACTERS:
+            return None, _NEVER
+        # A reply over HTTP has no NaN, which JSON does not know.
+        return json.loads(valid_text(nested), parse_constant=lambda _: None), len(nested)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return None, _NEVER
+    return _held(name, str(value.isoformat() if hasattr(value, "isoformat") else value), longest)
 
 
 def cleaned(document: Document, position: int) -> Document:

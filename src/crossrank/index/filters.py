@@ -227,6 +227,8 @@ def one_of(column: str, values: Sequence[str]) -> str:
 # The store's typed reader for each kind of value.
 _READERS: dict[Kind, str] = {"s": "string", "n": "float", "b": "bool"}
 _TAGS = {str: "s", bool: "b", int: "n", float: "n", type(None): "z"}
+_COPIES = 2**28
+"""Bytes that the metadata of one document may take in all its passages."""
 _NESTED = "j:"
 """Before "s:" in order: a version that does not know it takes the last value that it reads of a field."""
 
@@ -244,6 +246,20 @@ def encode_metadata(metadata: Mapping[str, Value]) -> str:
             value = json.dumps(value, ensure_ascii=False)
         stored[f"{_TAGS[type(value)]}:{key}"] = value
     return json.dumps(stored, ensure_ascii=False)
+
+
+def crowded(metadata: Mapping[str, Value], passages: int) -> str | None:
+    """Why a document's metadata cannot be stored with each of so many passages; None when they can.
+
+    Passages of one document go in one commit, whose rows are in memory and whose columns end at 2 GB.
+    """
+    size = len(encode_metadata(metadata).encode())
+    if size * passages <= _COPIES:
+        return None
+    return (
+        f"its metadata of {size:,} bytes would be stored with each of its {passages:,} passages: leave out the longest "
+        "fields, or split the document"
+    )
 
 
 def decode_metadata(stored: str) -> dict[str, Value]:

@@ -123,7 +123,10 @@ def table_of(
     offsets = offsets_of([len(row.tokens) for row in rows]).astype(np.int32)
     tokens = np.concatenate([row.tokens for row in rows]).astype(np.int32)
     wanted = schema(settings)
-    metadata = pa.array([encode_metadata(passage.metadata) for passage in passages], pa.string())
+    # Passages of a document share their metadata.
+    distinct = {id(passage.metadata): passage.metadata for passage in passages}
+    encoded = {key: encode_metadata(metadata) for key, metadata in distinct.items()}
+    metadata = pa.array([encoded[id(passage.metadata)] for passage in passages], pa.string())
     table = pa.Table.from_arrays(
         [
             pa.array([passage.id for passage in passages], pa.string()),

@@ -139,7 +139,7 @@ def passages_of(
     none. `file` is where the document was read, for the passages' places.
     """
     pieces = split(document.text, tokenizer, size, overlap, title=document.title.strip(), markup=document.markup)
-    ids = [document.id] if len(pieces) == 1 else [f"{document.id}#{number + 1}" for number in range(len(pieces))]
+    ids = ids_of(document, len(pieces))
     lines = np.fromiter((found.end() for found in _LINE_END.finditer(document.text)), dtype=np.int64)
     passages = [
         Passage(
@@ -158,6 +158,11 @@ def passages_of(
         encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
         tokens += [np.asarray(one.ids, dtype=np.int32) for one in encoded]
     return list(zip(passages, tokens, strict=True))
+
+
+def ids_of(document: Document, passages: int) -> list[str]:
+    """The ids of so many passages that a document became, see `passages_of`."""
+    return [document.id] if passages == 1 else [f"{document.id}#{number + 1}" for number in range(passages)]
 
 
 def _whole(text: str, title: str, parts: list[Section]) -> Piece:

@@ -133,6 +133,12 @@ def identity(path: str | Path) -> tuple[int, int] | None:
     return (found.st_dev, found.st_ino) if found.st_ino else None
 
 
+def failure(source: Source, error: Exception) -> Failure:
+    """A file that could not be read, and why."""
+    reason = "went away while this ran: run this again" if is_gone(source.path) else written(str(error))
+    return Failure(written(source.path), reason)
+
+
 def within(path: str, folder: str) -> bool:
     """Whether a path is this folder's, or of something below it."""
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
@@ -142,7 +148,7 @@ def check(paths: Sequence[str | Path]) -> None:
     """Refuse paths that cannot be indexed, without walking folders: before anything is made or replaced for them.
 
     Raises:
-        InputError: a path does not exist, or is a file of a kind that cannot be read.
+        InputError: a path does not exist, is a pipe or device, or is a file of a kind that cannot be read.
     """
     for given in paths:
         path = Path(os.path.abspath(given))
@@ -150,6 +156,8 @@ def check(paths: Sequence[str | Path]) -> None:
             continue
         if not path.exists():
             raise InputError(f"no such file or folder: {given}")
+        if not path.is_file():  # Nothing can be looked at twice there, and a walk passes over it.
+            raise InputError(f"{given} is a pipe or device; write it to a file first")
         if suffix_of(path) not in SUFFIXES:
             raise InputError(f"{given} is of a kind that cannot be indexed; these can: {', '.join(SUFFIXES)}")
 
@@ -265,7 +273,7 @@ def count(source: Source) -> int:
     """Documents to expect from a file, about: what a progress bar counts towards."""
     suffix = suffix_of(source.path)
     if suffix == ".parquet":
-        from crossrank.index.arrow import count_parquet
+        from crossrank.index.parquet import count_parquet
 
         return count_parquet(source.path)
     return count_lines(source.path) if source.has_rows else 1
@@ -294,7 +302,7 @@ def read(source: Source | str | Path, limits: Limits | None = None, report: Repo
             _check_table(source.path)
             yield from (read_tsv if suffix == ".tsv" else read_csv)(source.path, rows)
         elif suffix == ".parquet":
-            from crossrank.index.arrow import read_parquet
+            from crossrank.index.parquet import read_parquet
 
             yield from read_parquet(source.path, rows)
         else:

@@ -78,9 +78,9 @@ class Rows:
             self.refuse(number, str(error), unit)
             return None
         return Document(
-            id=f"{self.name}#{number}" if _is_empty(identity) else valid_text(str(identity)),
+            id=f"{self.name}#{number}" if is_empty(identity) else valid_text(str(identity)),
             text=valid_text(text or ""),
-            title=valid_text(str(title)) if title is not None else "",
+            title="" if is_empty(title) else valid_text(str(title)),
             metadata=metadata,
             row=f"{unit} {number}",
             omitted=left_out(fields, metadata),
@@ -104,11 +104,11 @@ def filled(row: Mapping[str, Any], by_name: Mapping[str, str], names: Sequence[s
     ('body', ['content'])
     """
     keys = [by_name[name] for name in names if name in by_name]
-    empty = [key for key in keys if _is_empty(row[key])]
+    empty = [key for key in keys if is_empty(row[key])]
     return next((key for key in keys if key not in empty), keys[0] if keys else None), empty
 
 
-def _is_empty(value: Any) -> bool:
+def is_empty(value: Any) -> bool:
     """Whether nothing is there; NaN is what tables have in place of None."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 

@@ -42,6 +42,8 @@ _MODELS = ("embedder", "width", "tokenizer", "late")
 _AT_ONCE = 1_000  # Ids in one predicate.
 _READ_FOR = 600.0
 """Seconds that a version is kept after another has replaced it: whoever began a query on it can end it."""
+_DEEPEST = 2**31 - 1
+"""Passages that a search gives at most. Lance takes 64 bits, and what it says of more is no damage."""
 _LONGEST_WORD = 128
 """Bytes of a word that BM25 reads: a SHA-512 in hexadecimal is found, longer blobs would be words of one place each."""
 _TRIES = 3
@@ -172,6 +174,7 @@ class Table:
     def bm25(self, query: str, depth: int, where: Where) -> Ranking:
         """See `Index.bm25`."""
         check_k(depth, "depth")
+        depth = min(depth, _DEEPEST)
         condition = to_sql(parse(where))
         if not isinstance(query, str):
             raise InputError(f"a query is a string, not {type(query).__name__}")
@@ -197,6 +200,7 @@ class Table:
     def dense(self, vector: NDArray[np.float32], depth: int, where: Where) -> Ranking:
         """See `Index.dense`."""
         check_k(depth, "depth")
+        depth = min(depth, _DEEPEST)
         condition = to_sql(parse(where))
         query = np.asarray(vector, dtype=np.float32)
         if query.shape != (self.settings.width,) or not np.isfinite(query).all():
@@ -314,8 +318,9 @@ class Table:
         `late` are their token vectors, where the table holds some.
         """
         gone = list(replaced)
+        # Outside of what calls an error damage.
+        table = layout.table_of(rows, vectors, self.settings, self._data.schema, late)
         with self._writing():
-            table = layout.table_of(rows, vectors, self.settings, self._data.schema, late)
             if not gone:
                 lance.write_dataset(table, self._data, mode="append")
             else:

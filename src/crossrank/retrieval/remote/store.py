@@ -75,7 +75,7 @@ class Fields:
         return list(dict.fromkeys(name for name in (self.text, self.title, self.document, *self.metadata) if name))
 
     def passage(self, id_: str, row: Mapping[str, Any]) -> Passage:
-        """The passage of a row; an empty text stays empty, and metadata are kept as an index keeps them.
+        """The passage of a row. An empty text stays empty; metadata are kept as an index keeps them, of any length.
 
         Raises:
             InputError: the row has no such field for the text, or something else than text in it.
@@ -84,7 +84,7 @@ class Fields:
         if self.text not in values:
             raise InputError(f"passage {id_} has no field {self.text!r} for its text: name the right one in Fields")
         title, document = values.get(self.title), values.get(self.document)
-        kept = plain_metadata({name: values[name] for name in self.metadata if name in values})
+        kept = plain_metadata({name: values[name] for name in self.metadata if name in values}, copied=False)
         text = self._read(id_, values[self.text])
         return Passage(id_, text, self._read(id_, title), "" if document is None else str(document), kept)
 
