@@ -88,7 +88,7 @@ def find(
     if known is not None and len(known) != len(passages):
         raise InputError(f"{len(known)} known scores were given for {len(passages)} passages")
     everywhere = [spans(passage.text) for passage in passages]
-    asked = [(row, span) for row, own in enumerate(everywhere) if len(own) > 1 for span in own[:most]]
+    asked = [(row, span) for row, own in enumerate(everywhere) for span in _compared(own, most)]
     values = score([(query, _part(passages[row], span)) for row, span in asked]).tolist() if asked else []
     best: dict[int, tuple[float, tuple[int, int]]] = {}
     for (row, span), value in zip(asked, values, strict=True):
@@ -105,6 +105,20 @@ def find(
         else:
             found.append(Evidence(*own[0], None, None, len(own), 1) if own else None)
     return found
+
+
+def pairs(query: str, passage: Passage, most: int = MOST) -> list[tuple[str, str]]:
+    """What `find` has scored to choose a passage's sentence, to tell beforehand what that costs.
+
+    >>> pairs("q", Passage("a", "A short one. A longer sentence here.", title="T")), pairs("q", Passage("b", "One."))
+    ([('q', 'T. A short one.'), ('q', 'T. A longer sentence here.')], [])
+    """
+    return [(query, _part(passage, span)) for span in _compared(spans(passage.text), most)]
+
+
+def _compared(own: Sequence[tuple[int, int]], most: int) -> Sequence[tuple[int, int]]:
+    """Of a passage's sentences those that compete; a single one need not."""
+    return own[:most] if len(own) > 1 else ()
 
 
 def _part(passage: Passage, span: tuple[int, int]) -> str:

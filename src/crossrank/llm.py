@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,20 +15,15 @@ from crossrank.asking import check_list, check_pairs
 from crossrank.credentials import without_secrets
 from crossrank.errors import InputError, RemoteError
 from crossrank.judging import Messages, ask_for_order, ask_for_score, check_prompt, filled, in_place
+from crossrank.questions import Questions
 from crossrank.ranked import Ranked
-from crossrank.remote import CURES, RETRIED, Address, at_once
+from crossrank.remote import Address, at_once
 from crossrank.types import order_of
 from crossrank.unicode import is_blank, valid_text
-from crossrank.verdicts import UnreadableError, spent, text_of
+from crossrank.verdicts import UnreadableError
 from crossrank.verdicts import read_order as order_in
 from crossrank.verdicts import read_score as score_in
 
-_HOPELESS = CURES.keys() - {403}
-"""Refusals that no other document would fare better with. A 403 may be a filter's, of one document."""
-_OWN = frozenset({400, 413}) | RETRIED
-"""Refusals that one document may get and the next one not. Any other that `_PATIENCE` of them get, and none an answer,
-all would get."""
-_PATIENCE = 5
 _UNWANTED = frozenset({400, 422})
 """How servers refuse a parameter they do not know."""
 
@@ -232,11 +226,12 @@ class LanguageModel:
         began = time.perf_counter()
         pairs = check_pairs(pairs)
         lists = _by_query(pairs)
-        call = _Call(self._ask, self._prompt)
         cut = tuple(place for place, (_, text) in enumerate(pairs) if len(text) > self._characters)
         scores = np.full(len(pairs), -np.inf, dtype=np.float32)
         jobs: list[Callable[[], Any]] = []
         found: dict[str, NDArray[np.float32]] = {}
+        together = self._concurrency if self.window is None else min(self._concurrency, len(lists))
+        call = Questions(self._ask, self._prompt, together)
         for query, places in lists.items():
             texts = [valid_text(pairs[place][1][: self._characters]) for place in places]
             asked = valid_text(query)
@@ -272,65 +267,11 @@ class LanguageModel:
         return reply.body, reply.tries + 1
 
 
-class _Call:
-    """What one call has asked, got and spent so far; shared by its threads."""
-
-    def __init__(
-        self, ask: Callable[[Messages, threading.Event], tuple[Mapping[str, Any], int]], prompt: str | None
-    ) -> None:
-        self._ask = ask
-        self.prompt = prompt
-        self._lock = threading.Lock()
-        self.stop = threading.Event()
-        self.reasons: dict[int, str] = {}
-        self.questions = self.requests = self.answers = 0
-        self.prompt_tokens = self.completion_tokens = self.uncounted = 0
-        self.refused: RemoteError | None = None
-        self.refusals: Counter[int] = Counter()
-
-    def text(self, messages: Messages) -> str:
-        """The text of the answer to one question.
-
-        Raises:
-            UnreadableError: it did not come, or has no text.
-            RemoteError: no other question would fare better.
-        """
-        with self._lock:
-            self.questions += 1
-            self.requests += 1
-        try:
-            body, tries = self._ask(messages, self.stop)
-        except RemoteError as error:
-            with self._lock:
-                self.refused = self.refused or error
-                self.requests += error.tries - 1
-                self.refusals[error.status] += 1
-                alike = 0 if self.answers or error.status in _OWN else self.refusals[error.status]
-            if error.status in _HOPELESS or (error.status and alike >= _PATIENCE):
-                raise
-            raise UnreadableError(str(error)) from error
-        prompt, completion = spent(body)
-        with self._lock:
-            self.answers += 1
-            self.requests += tries - 1
-            if prompt is None or completion is None:
-                self.uncounted += 1
-            else:
-                self.prompt_tokens += prompt
-                self.completion_tokens += completion
-        return text_of(body)
-
-    def keep(self, places: Sequence[int], reason: str) -> None:
-        """Note documents that keep their place."""
-        with self._lock:
-            self.reasons.update(dict.fromkeys(places, reason))
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Alone:
     """One document that is judged alone; `rows` are its copies in the list of its query."""
 
-    call: _Call
+    call: Questions
     query: str
     text: str
     rows: list[int]
@@ -348,7 +289,7 @@ class _Alone:
 class _Ordered:
     """All documents of one query, ordered a window at a time."""
 
-    call: _Call
+    call: Questions
     query: str
     texts: list[str]
     places: list[int]
@@ -393,7 +334,7 @@ def _by_query(pairs: Sequence[tuple[str, str]]) -> dict[str, list[int]]:
     return lists
 
 
-def _run(jobs: Sequence[Callable[[], Any]], concurrency: int, call: _Call) -> None:
+def _run(jobs: Sequence[Callable[[], Any]], concurrency: int, call: Questions) -> None:
     """Run the jobs, some at once; the first error that none of them could cure ends all."""
     at_once(jobs, concurrency, call.stop)
     if call.refused is not None and not call.answers:

@@ -28,7 +28,7 @@ from crossrank.distributed.leading import lead
 from crossrank.distributed.parts import Part
 from crossrank.distributed.work import Do
 from crossrank.distributed.workfolder import WorkFolder
-from crossrank.errors import IndexFileError, InputError, MissingExtraError, ReadError
+from crossrank.errors import CrossrankError, IndexFileError, InputError, MissingExtraError, ReadError
 from crossrank.evaluation import read_run
 
 Row = dict[str, Any]
@@ -149,6 +149,23 @@ def test_a_cluster_without_ray_is_refused_at_once(monkeypatch: pytest.MonkeyPatc
         Workers(2, ray="auto")
 
 
+class Unreadable(Killing):
+    """A work that cannot read its files."""
+
+    def do(self, part: Part) -> bytes:
+        raise OSError(errno.ESTALE, "Stale file handle", "/nfs/model.safetensors")
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_worker_that_cannot_read_says_what(count: int, tmp_path: Path) -> None:
+    """It was taken for a connection that had ended: the worker went without a word, and so did three after it."""
+    with (
+        workfolder.opened(tmp_path / "work", {}) as folder,
+        pytest.raises(CrossrankError, match=r"could not do a part \(.*Stale file handle: '/nfs/model.safetensors'\)"),
+    ):
+        lead(Unreadable(folder, at=0, times=0), [Part(0, 1)], Workers(count), "", lambda *_: None)
+
+
 def test_work_without_parts_starts_nothing(tmp_path: Path) -> None:
     with workfolder.opened(tmp_path / "work", {}) as folder:
         assert list(processes.run(Killing(folder, 0, 0), [], 2)) == []
@@ -228,6 +245,18 @@ def test_parquet_goes_in_and_comes_out(tmp_path: Path, cross_encoder_folder: Pat
     parquet.write_table(pa.table({"text": ["a"]}), tmp_path / "bad.parquet")
     with pytest.raises(ReadError, match="has no column query_id; it needs"):
         rerank(RowSource((tmp_path / "bad.parquet",)), tmp_path / "c", cross_encoder_folder)
+
+
+def test_a_folder_whose_name_is_not_utf_8(tmp_path: Path, cross_encoder_folder: Path) -> None:
+    """All was scored, and then the rankings could not be written: SQLite was given the name as text."""
+    folder = tmp_path / os.fsdecode(b"d\xe9 %3f#?")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("no such names on this machine")
+    done = rerank(write_rows(folder / "pairs.jsonl", some_rows()), folder / "work", cross_encoder_folder, **SMALL)
+    other = rerank(RowSource((folder / "pairs.jsonl",)), tmp_path / "work", cross_encoder_folder, **SMALL)
+    assert read_rows(done.ranking) == read_rows(other.ranking)
 
 
 def test_what_was_not_read_is_counted(tmp_path: Path, cross_encoder_folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,30 @@ def test_the_index_is_the_one_that_an_update_makes(
     ]
     assert content(tmp_path / "bulk.index") == content(usual(corpus, tmp_path / "usual.index", bi_encoder_folder))
     assert not (tmp_path / "bulk.index.bulk").exists()
+
+
+def test_documents_of_one_content_have_ids_of_their_own(tmp_path: Path, bi_encoder_folder: Path) -> None:
+    """The second took the passages of the first, ids included, and was refused for them."""
+    texts = {"a": "yeast is bread", "b": "yeast is bread", "c": "the cat is in france. " * 9, "d": "paris"}
+    texts["e"] = texts["c"]
+    rows = [json.dumps({"_id": id_, "text": text}) for id_, text in texts.items()]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    to = tmp_path / "my.index"
+    done = indexing.index([tmp_path / "rows.jsonl"], to, bi_encoder_folder, **SMALL)
+    assert (done.changes.added, done.changes.failed) == (5, ())
+    assert {"a", "b", "c#1", "d", "e#1"} <= {row["id"] for row in content(to)}
+    assert content(to) == content(usual(tmp_path / "rows.jsonl", tmp_path / "usual.index", bi_encoder_folder))
+
+
+def test_files_whose_names_are_not_utf_8(corpus: Path, tmp_path: Path, bi_encoder_folder: Path) -> None:
+    """SQLite was given them as text, and refused."""
+    try:
+        (corpus / os.fsdecode(b"caf\xe9.txt")).write_text("paris", encoding="utf-8")
+    except OSError:
+        pytest.skip("no such names on this machine")
+    done = indexing.index([corpus], tmp_path / "my.index", bi_encoder_folder, **SMALL)
+    assert done.changes.added == 14
+    assert content(tmp_path / "my.index") == content(usual(corpus, tmp_path / "usual.index", bi_encoder_folder))
 
 
 def test_an_update_embeds_only_what_changed(corpus: Path, tmp_path: Path, bi_encoder_folder: Path) -> None:

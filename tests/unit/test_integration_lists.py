@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import crossrank
 import tiny
 from crossrank.errors import InputError
 from crossrank.integrations import lists
 from crossrank.integrations.lists import best
+from crossrank.types import Passage, Ranking
 
 QUERY = "capital of France?"
 
@@ -111,6 +114,24 @@ def test_models_of_the_hub_are_found_as_load_finds_them(tmp_path: Path, monkeypa
     assert isinstance(lists.Model("someone/some-model", late).ready, crossrank.LateInteraction)
     with pytest.raises(InputError, match="leave window out of load_options"):
         _ = lists.Model("someone/some-model", {**late, "window": 9}).ready
+
+
+def test_passages_that_were_not_read_have_scores_under_the_others() -> None:
+    # Those of the first stage stood there as they were, and hosts that sort by score put them first.
+    class First:
+        def retrieve(self, queries: Sequence[str], depth: int) -> list[Ranking]:
+            return [Ranking.sorted(["a", "b", "c", "d"], [9.0, 8.0, 7.5, 6.0]) for _ in queries]
+
+    class Lengths:
+        def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+            return np.array([-len(text) for _, text in pairs], np.float32)
+
+    texts = {"a": "bread", "b": "tea", "c": "yeast", "d": "city"}
+    made = crossrank.Pipeline(
+        {"first": First()}, lambda ids: [Passage(id_, texts[id_]) for id_ in ids], (crossrank.Stage(Lengths(), 2),)
+    )
+    told = [(passage.id, score) for passage, score, _ in lists.found(made, "q", 4)]
+    assert told == [("b", -3.0), ("a", -5.0), ("c", -6.0), ("d", -7.5)]
 
 
 def test_options_are_what_a_host_can_write() -> None:

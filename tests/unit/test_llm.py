@@ -467,6 +467,54 @@ def test_no_answer_at_all_is_an_error():
         model(api.url, tries=2).score(pairs("a"))
 
 
+@pytest.mark.parametrize("options", [{"concurrency": 4}, {"concurrency": 1}, {"concurrency": 4, "window": 2}])
+def test_a_dead_address_is_asked_for_few_documents(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was asked for each of 64 documents, four times with pauses: 23 s until it was told that nobody is there."""
+    asked: list[str] = []
+    once = remote.Address._once
+
+    def counted(self: remote.Address, path: str, body: Any) -> Any:
+        asked.append(path)
+        return once(self, path, body)
+
+    monkeypatch.setattr(remote.Address, "_once", counted)
+    with pytest.raises(RemoteError, match="cannot be reached"):
+        model("http://127.0.0.1:9/v1", tries=2, **options).score(pairs(*map(str, range(64))))
+    assert 2 * 5 <= len(asked) <= 2 * 16
+
+
+def test_a_server_that_has_answered_is_asked_on() -> None:
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        return honest(path, body) if number(document_of(body)) in (0, 9) else (503, b"", {})
+
+    with serving(answer) as api:
+        judged = model(api.url, concurrency=1, tries=1).judged(pairs("#0", *(f"{n} #1" for n in range(38)), "#9"))
+    assert (len(api.requests), len(judged.fallbacks), judged.scores[39]) == (40, 38, 9)
+
+
+def test_a_question_under_way_may_still_be_answered() -> None:
+    """A server may answer one question slowly and refuse the others meanwhile."""
+    refused = threading.Event()
+
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        if number(document_of(body)) == 0:
+            refused.wait(10)
+            return honest(path, body)
+        if number(document_of(body)) == 39:
+            refused.set()
+        return 429, b"", {}
+
+    with serving(answer) as api:
+        judged = model(api.url, concurrency=2, tries=1).judged(pairs(*(f"#{n}" for n in range(40))))
+    assert len(judged.fallbacks) == 39
+
+
+def test_refusals_of_single_documents_end_nothing() -> None:
+    with serving(lambda path, body: (413, b"", {}) if "#1" in str(body) else honest(path, body)) as api:
+        judged = model(api.url, concurrency=1).judged(pairs(*(f"{n} #1" for n in range(30)), "b #9"))
+    assert (len(judged.fallbacks), judged.scores[30]) == (30, 9)
+
+
 def test_an_answer_without_end_is_cut_off():
     with serving(lambda path, body: completion("x" * 10_000)) as api:
         address = remote.Address(api.url, most_bytes=5_000)

@@ -92,6 +92,17 @@ def test_search_leads_back_to_the_file(folder: Path, cross_encoder_folder: Path)
     assert (cat["file"], cat["line"], cat["text"]) == (str(folder.parent / "cat.txt"), 3, "The cat is a planet.")
 
 
+def test_a_passage_that_was_not_read_has_a_score_under_the_others(folder: Path, cross_encoder_folder: Path) -> None:
+    """It had that of the first stage, and an agent that sorts by score put it first."""
+    pipeline = crossrank.open_pipeline(folder, crossrank.load(cross_encoder_folder, backend="fake"))
+    (stage,) = pipeline.stages
+    pipeline = replace(pipeline, stages=(replace(stage, depth=1, weight=1.0),))
+    answer = pipeline.search("what is the cat?", 2)
+    read, unread = call(build(None, pipeline), "search", query="what is the cat?", k=2).structured_content["result"]
+    assert read["score"] == pytest.approx(answer.ranking.scores[0])
+    assert unread["score"] == pytest.approx(read["score"] - 1)
+
+
 def test_search_says_how_probable_and_takes_a_threshold(
     folder: Path, cross_encoder_folder: Path, plain_folder: Path
 ) -> None:

@@ -71,6 +71,23 @@ def test_who_leaves_and_who_is_quick_teach_nothing(gate: Gate) -> None:
     assert gate.slip == 1.0
 
 
+def test_who_is_not_waited_for_has_nothing_left_to_compute(gate: Gate) -> None:
+    with gate.admitted(3000, 60.0) as ticket:
+        assert refused(gate, 1000, 5.0)
+        ticket.cancelled = True
+        assert not refused(gate, 1000, 5.0)
+
+
+def test_memory_is_not_held_for_who_has_left() -> None:
+    # The thread of a request that was answered as late may ask when nobody gives back any more.
+    gate = Gate(Limits(bytes=100), Scheduler())
+    with gate.holding() as grow:
+        grow(60)
+    grow(60)
+    with gate.holding() as other:
+        other(100)
+
+
 def test_a_server_with_nothing_else_to_do_tries(gate: Gate) -> None:
     with gate.admitted(1000, 60.0) as ticket:
         ticket.arrived -= 1000.0

@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 import copy
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import crossrank
 import serving
+from crossrank.evidence import pairs
 from crossrank.server.app import build
+from crossrank.server.limits import Limits, estimate
 from crossrank.server.searching import Search, foreseen
 from crossrank.server.service import Service
+from crossrank.types import Passage
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +122,61 @@ def test_a_field_that_no_passage_has_is_told(service: Service) -> None:
     assert ask(service, query="paris", where=["yaer!=2020"]).json()["warnings"] == []
 
 
+class Waiting:
+    """An embedder elsewhere that answers when it is told to."""
+
+    width, fingerprint = 4, "waiting"
+
+    def __init__(self) -> None:
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        assert self.answers.wait(30)
+        return np.full((len(texts), 4), 0.5, np.float32)
+
+
+def test_a_deadline_holds_while_an_embedder_elsewhere_is_waited_for(tmp_path: Path, cross_encoder_folder: Path) -> None:
+    # The answer came when the embedder had answered, 4 s late, whatever the deadline.
+    pytest.importorskip("lance", reason="the index needs the search extra")
+    from crossrank.index import Document, Index
+
+    far, scorer = Waiting(), crossrank.load(cross_encoder_folder, backend="fake")
+    index = Index.create(tmp_path / "index", far, scorer.checkpoint.tokenizer())
+    index.add([Document("a", "paris is a city.")], far, scorer.checkpoint.tokenizer())
+    service = Service(scorer, None, index, Limits(requests=2), batch_tokens=1024, asker=far)
+    service.start()
+    built = build(service)
+
+    async def replies() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app=built.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+
+            async def search(deadline: int) -> httpx.Response:
+                return await client.post(
+                    "/search", json={"query": "paris"}, headers={"X-Crossrank-Deadline-Ms": f"{deadline}"}
+                )
+
+            made = [await search(30_000)]
+            far.answers.clear()
+            made += await asyncio.gather(search(500), search(500))
+            # Their threads are still there, and a third would wait for one of them.
+            assert [ticket.cancelled for ticket in built.gate.tickets] == [True, True]
+            made.append(await search(30_000))
+            far.answers.set()
+            while built.gate.tickets:
+                await asyncio.sleep(0.01)
+            return [*made, await search(30_000)]
+
+    began = time.monotonic()
+    found = asyncio.run(replies())
+    assert time.monotonic() - began < 20
+    assert [reply.status_code for reply in found] == [200, 503, 503, 429, 200]
+    assert "was not ready within the 0." in found[1].json()["message"]
+    assert built.gate.slip == 1.0
+    service.stop()
+
+
 @pytest.fixture(scope="module")
 def small() -> Iterator[Service]:
     made = Service(crossrank.load("small"))
@@ -144,6 +206,19 @@ def test_a_threshold_leaves_out_what_is_less_probable(small: Service) -> None:
     assert unread[-1] == "left out: 2 passages that the last stage did not read"
 
 
+def test_what_was_not_read_has_a_score_under_what_was(small: Service) -> None:
+    # The first stage's stood there as it was, above the logits: a client that sorted by score put it first.
+    reply = ask(small, query="capital of France?", documents=[*TEXTS, " "], depth=1).json()
+    scores = [result["score"] for result in reply["results"]]
+    assert scores == [scores[0], scores[0] - 1, scores[0] - 2, scores[0] - 3]
+    assert [result["probability"] is None for result in reply["results"]] == [False, True, True, True]
+    given = [result["steps"]["given"]["score"] for result in reply["results"]]
+    assert (given, scores[0] < -2) == ([-1, -2, -3, -4], True)
+    blank = ask(small, query="capital of France?", documents=[" ", *TEXTS], depth=2).json()["results"]
+    assert [result["score"] is None for result in blank] == [False, True, False, False]
+    assert blank[0]["score"] > blank[2]["score"] > blank[3]["score"]
+
+
 def test_a_threshold_where_nothing_was_read_leaves_all(small: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     # A budget that was enough for no passage gave an empty answer, as if nothing were relevant.
     monkeypatch.setattr(type(small.scheduler), "rate", 1e-6)
@@ -170,6 +245,68 @@ def test_a_threshold_that_cannot_be_held_is_refused(service: Service, small: Ser
     plain.scorer = copy.copy(service.scorer)
     plain.scorer.checkpoint = replace(plain.scorer.checkpoint, activation="identity")
     assert "no probabilities" in ask(plain, **asked, threshold=0.5).json()["message"]
+
+
+@pytest.fixture
+def slow(service: Service, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Tokens a second that the service foresees, and goes on to foresee."""
+    monkeypatch.setattr(service.scheduler, "_learn", lambda batch: None)
+    rates = {"score": 1e6, "embed": 1e6}
+    monkeypatch.setattr(service.scheduler, "rates", rates)
+    return rates
+
+
+RIVERS = ["bread is yeast.", *(f"paris is {n} cities. It is in france. Bread is number {n}." for n in range(3))]
+
+
+def test_a_budget_holds_for_the_embedding_of_candidates(service: Service, slow: dict[str, float]) -> None:
+    # All were embedded first, whatever the budget: the answer was late, and the cross-encoder had read nothing.
+    slow["embed"] = 10.0
+    asked: dict[str, Any] = {"query": "paris", "documents": RIVERS}
+    reply = ask(service, **asked, budget_ms=3000).json()
+    assert ([step["name"] for step in reply["steps"]], reply["read"]) == (["given", "reranked"], 4)
+    assert reply["warnings"] == ["the budget was not enough to embed 4 documents: they were taken in the order given"]
+    given = ask(service, **asked, budget_ms=3000, rerank=False).json()
+    assert [result["id"] for result in given["results"]] == ["1", "2", "3", "4"]
+    assert len(given["warnings"]) == 1
+    for budget in (60_000, None):
+        reply = ask(service, **asked, budget_ms=budget).json()
+        assert ([step["name"] for step in reply["steps"]][1], reply["warnings"]) == ("dense", [])
+    # The query is embedded with them, so neither is foreseen.
+    made = Search("paris", budget=3.0, documents=tuple(Passage(f"{n}", text) for n, text in enumerate(RIVERS)))
+    assert foreseen(service, made)[0] == 0
+    assert foreseen(service, replace(made, budget=60.0))[0] > 30
+
+
+def test_a_budget_holds_for_the_evidence(service: Service, slow: dict[str, float]) -> None:
+    # It began as soon as any time was left, and compared up to 16 sentences of 50 passages then.
+    asked: dict[str, Any] = {"query": "paris", "documents": RIVERS, "evidence": True, "rerank": False}
+    every = ask(service, **asked).json()
+    assert all(result["evidence"] for result in every["results"])
+    costs = [estimate(pairs("paris", Passage("", result["text"])), service.reach()) for result in every["results"]]
+    slow["score"] = (sum(costs) - max(costs) / 2) / 20
+    reply = ask(service, **asked, budget_ms=20_000).json()
+    found = [result["evidence"] for result in reply["results"]]
+    left = found.count(None)
+    assert found == [result["evidence"] for result in every["results"]][: 4 - left] + [None] * left
+    assert (1 <= left <= 2, reply["steps"][-1]["passages"]) == (True, 4 - left)
+    assert reply["warnings"] == [f"the budget was enough for the evidence of {4 - left} of 4 passages"]
+    assert (
+        ask(service, **asked, budget_ms=1).json()["warnings"][-1].startswith("the budget was enough for the evidence")
+    )
+
+
+def test_evidence_is_foreseen(service: Service, slow: dict[str, float]) -> None:
+    text = "The river runs past the town, and it carries boats down to the sea. " * 10
+    documents = tuple(Passage(f"{n}", text, title="rivers") for n in range(8))
+    asked = Search("which river carries boats?", documents=documents, k=4)
+    read, more = (foreseen(service, replace(asked, evidence=evidence))[1] for evidence in (False, True))
+    taken = estimate(pairs(asked.query, documents[0]), service.reach())
+    assert more - read == pytest.approx(4 * taken, rel=0.3)
+    index = [foreseen(service, Search("paris", k=k, evidence=True))[1] for k in (1, 2)]
+    assert foreseen(service, Search("paris"))[1] < index[0] < index[1]
+    slow["score"] = 1000.0
+    assert foreseen(service, replace(asked, evidence=True, budget=0.2))[1] <= 200
 
 
 def test_the_event_loop_does_not_read_the_index(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,8 @@ def made(path: Path, schema: str) -> Iterator[sqlite3.Connection]:
         InputError: the disk is full or fails.
     """
     try:
-        with whole(path) as part, closing(sqlite3.connect(part, isolation_level=None)) as connection:
+        # A file is named by an address (`uri`) in every place, so that what is attached may be, too.
+        with whole(path) as part, closing(sqlite3.connect(part.as_uri(), isolation_level=None, uri=True)) as connection:
             # One transaction, no journal: a file that is not finished is thrown away.
             connection.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; BEGIN; {_PARTS}; {schema}")
             yield connection
@@ -39,7 +40,12 @@ def opened(path: Path) -> sqlite3.Connection:
         ReadError: it is missing.
     """
     with damage_told(path):
-        return sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
+        return sqlite3.connect(for_reading(path), uri=True)
+
+
+def for_reading(path: Path) -> str:
+    """The address of a finished database, to open or to attach. Unlike its path it is UTF-8 whatever its name is."""
+    return f"{path.as_uri()}?mode=ro&immutable=1"
 
 
 def parts_of(path: Path) -> list[Part]:

@@ -26,7 +26,7 @@ def stage(path: Path, sources: Sequence[readers.Source], known: Collection[str],
     What cannot be read is passed over here: the update of the index reads again, and reports it.
     """
     with database.made(path, _SCHEMA) as connection:
-        found = ((str(source.path), document) for source in sources for document in _documents(source))
+        found = ((readers.written(source.path), document) for source in sources for document in _documents(source))
         fresh = (
             (where, json.dumps(_as_mapping(document), ensure_ascii=False))
             for where, document in found

@@ -23,7 +23,7 @@ from crossrank.embedder import TextEmbedder, load_embedder
 from crossrank.errors import InputError
 from crossrank.index.build import digest_of
 from crossrank.index.documents import Document
-from crossrank.index.passages import passages_of
+from crossrank.index.passages import ids_of, passages_of
 from crossrank.packed import offsets_of
 from crossrank.types import Embedded, Passage, Place, Truncation
 
@@ -96,7 +96,8 @@ def _made(work: Embedding, embedder: TextEmbedder, part: Part) -> bytes:
 
 def _told(passage: Passage) -> list[Any]:
     assert passage.place is not None
-    return [passage.id, passage.text, passage.title, passage.place.start, passage.place.line]
+    # Without ids: documents of one content share what was made of the first of them.
+    return [passage.text, passage.title, passage.place.start, passage.place.line]
 
 
 def _embedded(embedder: TextEmbedder, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[list[Any]]]:
@@ -198,8 +199,10 @@ class _Made:
         self, place: int, document: Document, file: str
     ) -> list[tuple[Passage, NDArray[np.int32], NDArray[np.float32], Truncation | None]]:
         """Passage, token ids, vector and what was cut of each passage of a document."""
+        told = self._told[place]["passages"]
         made = []
-        for row, (id_, text, title, start, line) in enumerate(self._told[place]["passages"], int(self._first[place])):
+        rows = zip(ids_of(document, len(told)), told, strict=True)
+        for row, (id_, (text, title, start, line)) in enumerate(rows, int(self._first[place])):
             passage = Passage(id_, text, title, document.id, document.metadata, Place(file, start, line))
             ids = self._tokens[self._offsets[row] : self._offsets[row + 1]]
             made.append((passage, ids, self._vectors[row], self._cut.get(row)))

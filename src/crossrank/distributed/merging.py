@@ -67,7 +67,7 @@ def merge(folder: WorkFolder, all_parts: Sequence[Part], target: Path, k: int | 
     joined = folder.ranked
     pairs = blank = unread = queries_cut = tokens = 0
     with database.made(joined, _SCHEMA) as connection:
-        connection.execute("ATTACH ? AS input", (str(folder.input),))
+        connection.execute("ATTACH ? AS input", (database.for_reading(folder.input),))
         for part in all_parts:
             rows, facts = _read(folder.file(part), part)
             connection.executemany(
@@ -80,7 +80,7 @@ def merge(folder: WorkFolder, all_parts: Sequence[Part], target: Path, k: int | 
             queries_cut += facts["queries_cut"]
             tokens += facts["tokens"]
     with closing(database.opened(joined)) as connection:
-        connection.execute("ATTACH ? AS input", (f"{folder.input.as_uri()}?mode=ro&immutable=1",))
+        connection.execute("ATTACH ? AS input", (database.for_reading(folder.input),))
         _write(target, _rankings(connection.execute(_RANKINGS), k))
     joined.unlink()
     return Totals(pairs, blank, unread, queries_cut, tokens)

@@ -114,8 +114,13 @@ def _serve(connection: Connection, work: Work) -> None:
     # Ctrl-C reaches the whole group of processes; the leading one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     worker = Worker(work)
-    try:
-        while True:
-            connection.send(worker.answer(connection.recv()))
-    except (EOFError, OSError):
-        return
+    while True:
+        try:
+            part = connection.recv()
+        except (EOFError, OSError):
+            return
+        answer = worker.answer(part)
+        try:
+            connection.send(answer)
+        except OSError:
+            return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Protocol
 
@@ -56,3 +57,8 @@ class Worker:
             return self._do(part)
         except CrossrankError as error:
             return error
+        except OSError as error:
+            return CrossrankError(
+                f"{socket.gethostname()} could not do a part ({error}): mend that, and run the same command again, "
+                "what is done is kept"
+            )

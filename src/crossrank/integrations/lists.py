@@ -17,6 +17,7 @@ from crossrank.calibration import Platt, check_threshold, without_probabilities
 from crossrank.cascade import Stage, rerank
 from crossrank.crossencoder import CrossEncoder, load
 from crossrank.errors import InputError
+from crossrank.falling import falling
 from crossrank.models import named
 from crossrank.pipeline import Pipeline
 from crossrank.relevance import threshold_of
@@ -275,7 +276,8 @@ def found(
     pipeline: Pipeline, query: str, k: int, where: Sequence[str] | None = None
 ) -> list[tuple[Passage, float, dict[str, float]]]:
     """The `k` best passages of a pipeline with the score that orders them, a mix of the steps', and beside it
-    `probability` where the last model that read the passage is calibrated. `where`: filters of this query; what is
+    `probability` where the last model that read the passage is calibrated. Scores of passages that it did not read are
+    shifted under those of the others, see `falling`. `where`: filters of this query; what is
     likely wrong with those that leave nothing is logged as a warning.
     """
     answer = pipeline.search(query, k, where=where)
@@ -283,7 +285,7 @@ def found(
         _tell_why_nothing(pipeline, where)
     chances = pipeline.relevance(answer).probabilities
     more = [{} if chance is None else {PROBABILITY: chance} for chance in chances]
-    return list(zip(answer.passages, finite(answer.ranking.scores.tolist()), more, strict=True))
+    return list(zip(answer.passages, falling(answer.ranking), more, strict=True))
 
 
 def _tell_why_nothing(pipeline: Pipeline, where: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from crossrank import __version__
 from crossrank.answer import Answer
 from crossrank.errors import CrossrankError, InputError
 from crossrank.extras import require
+from crossrank.falling import published
 from crossrank.integrations.lists import Best, best
 from crossrank.integrations.mcp_lines import Replies, Requests
 from crossrank.pipeline import Pipeline
@@ -59,8 +60,8 @@ Threshold = Annotated[
 @dataclass(frozen=True)
 class Hit:
     """A passage that was found; rank: in this list, from 1; score: larger is more relevant, null for one without text.
-    It orders this list and says no more; probability: that the passage is relevant, null where nothing says so. Line 0
-    is unknown.
+    It orders this list and says no more: passages that the model did not read are put under the others; probability:
+    that the passage is relevant, null where nothing says so. Line 0 is unknown.
     """
 
     rank: int
@@ -187,11 +188,11 @@ def build(
 def _hits(pipeline: Pipeline, answer: Answer, asked: bool) -> list[Hit]:
     """The passages of an answer; `asked`: with a threshold, see `relevance_of`."""
     chances = relevance_of(pipeline.stages, answer.traces, answer.ranking.ids, asked).probabilities
-    scores = answer.ranking.scores.tolist()
+    scores = published(answer.ranking)
     made = []
     for rank, (passage, score, chance) in enumerate(zip(answer.passages, scores, chances, strict=True), start=1):
         file, line = (passage.place.file, passage.place.line) if passage.place is not None else ("", 0)
-        made.append(Hit(rank, _finite(score), chance, passage.text, passage.title, passage.document, file, line))
+        made.append(Hit(rank, score, chance, passage.text, passage.title, passage.document, file, line))
     return made
 
 

@@ -9,15 +9,17 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
-from crossrank.errors import CrossrankError, IndexFileError, InputError, RemoteError
+from crossrank.errors import IndexFileError, InputError, RemoteError
 from crossrank.server import bodies, searching
 from crossrank.server.limits import Gate, Reach, estimate
+from crossrank.server.lines import origin_of, said
 from crossrank.server.metrics import Metrics
 from crossrank.server.refusals import CancelledRequestError, RefusedError, invalid, late, leaving
 from crossrank.server.service import Service
@@ -35,6 +37,8 @@ _READABLE = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",
 # Texts that were not read whole of which a reply tells; the header counts all.
 _MOST_WARNINGS = 20
 _UNREADABLE = "the index cannot be read, or is of another embedder now; ask again later, and see the server's log"
+# Seconds over a deadline in which a thread says itself that it is late; a little more than it waits for the backend.
+_GRACE = 0.6
 # Characters of a field's name that are told.
 _LONGEST_NAME = 64
 _ESCAPED = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
@@ -140,13 +144,13 @@ class Answering:
         except IndexFileError as error:
             self.service.searchable = False
             # Its message names the folder, and may hold what was asked.
-            _LOG.error("request %s failed: %s", call.id, _said(error))
+            _LOG.error("request %s failed: %s", call.id, said(error))
             return self._refused(call, leaving(_UNREADABLE))
         except MemoryError:
             return self._refused(call, RefusedError("out of memory; send fewer documents", 503, "UnavailableError"))
         except Exception as error:
             # Messages name folders, which are none of a stranger's business.
-            _LOG.error("request %s failed: %s at %s", call.id, _said(error), _places(error))
+            _LOG.error("request %s failed: %s at %s", call.id, said(error), origin_of(error))
             return self._refused(
                 call, RefusedError("the server failed; its log says where", 500, "InternalServerError")
             )
@@ -167,27 +171,42 @@ class Answering:
         left = seconds - (time.perf_counter() - call.began)
         if left <= 0:
             raise late(f"the body took longer to arrive than the {seconds:.3g} s until the deadline")
-        with self.gate.admitted(job.estimate, left, job.embedded) as ticket:
-            reply = await self._computed(call, job, ticket, grow)
+        with ExitStack() as admission:
+            ticket = admission.enter_context(self.gate.admitted(job.estimate, left, job.embedded))
+            reply = await self._computed(call, job, ticket, grow, admission)
         self.metrics.scored(call.facts["documents"])
         return reply
 
-    async def _computed(self, call: Call, job: Job, ticket: Ticket, grow: Callable[[int], None]) -> Reply:
-        """Run the job in a thread, and stop it when the client leaves."""
+    async def _computed(
+        self, call: Call, job: Job, ticket: Ticket, grow: Callable[[int], None], admission: ExitStack
+    ) -> Reply:
+        """Run the job in a thread, and stop it when the client leaves or the deadline has passed."""
         work = asyncio.get_running_loop().run_in_executor(self._threads, self._run, call, job, ticket, grow)
         gone = asyncio.ensure_future(_disconnected(call.receive))
         either: set[asyncio.Future[Any]] = {work, gone}
         try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, timeout=max(0.0, ticket.left()) + _GRACE, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done() and not gone.done():
+                # It waits for what looks at no ticket, such as an embedder behind an address.
+                raise ticket.overdue()
             if not work.done():
                 self.service.scheduler.cancel(ticket)
-            return await work
+                await asyncio.wait({work})
+            return work.result()
         finally:
             gone.cancel()
             if not work.done():
-                # This task was cancelled, and nobody waits for what the thread says of that.
+                # It is late, or this task was cancelled. The thread goes on for a while, and fills its place in the
+                # pool: so long the request counts. Nobody waits for what the thread says.
                 self.service.scheduler.cancel(ticket)
-                work.add_done_callback(lambda done: done.cancelled() or done.exception())
+                held = admission.pop_all()
+
+                def ended(done: asyncio.Future[Reply]) -> None:
+                    held.close()
+                    if not done.cancelled():
+                        done.exception()
+
+                work.add_done_callback(ended)
 
     def _run(self, call: Call, job: Job, ticket: Ticket, grow: Callable[[int], None]) -> Reply:
         ticket.check()
@@ -301,8 +320,7 @@ class Answering:
 
         def run(ticket: Ticket) -> tuple[Any, dict[str, str]]:
             found = searching.search(service, asked, ticket)
-            # The embedder reads all that are given; an index holds the vectors of its own.
-            call.facts["documents"] = len(documents) if documents and service.embedder else found.read
+            call.facts["documents"] = searching.counted(asked, found)
             lost = searching.lost(found)
             warnings = [_told(cut, _text_of(step, id_)) for step, id_, cut in lost[:_MOST_WARNINGS]]
             made = search_wire.reply(asked, found, service, call.id, timing_of(call, ticket), warnings)
@@ -374,21 +392,3 @@ def _text_of(step: str, id_: str | None) -> str:
 def _told(cut: Truncation, name: str = "") -> str:
     name = name or ("the query" if cut.position < 0 else f"document {cut.position}")
     return f"{name} was not read whole: {cut.told}"
-
-
-def _said(error: BaseException) -> str:
-    """The kind of an error and crossrank's own words for it, without those of a library, which may quote texts."""
-    if not isinstance(error, CrossrankError):
-        return type(error).__name__
-    said = str(error) if error.__cause__ is None else str(error).partition(" (")[0]
-    return f"{type(error).__name__}: {said}"
-
-
-def _places(error: BaseException) -> str:
-    """Where an error came from, without any of its text."""
-    places, frame = [], error.__traceback__
-    while frame is not None:
-        code = frame.tb_frame.f_code
-        places.append(f"{code.co_filename.rsplit('/', 1)[-1]}:{frame.tb_lineno}")
-        frame = frame.tb_next
-    return " > ".join(places[-8:])

@@ -189,11 +189,13 @@ class Gate:
         Raises:
             RefusedError: 429, by that call, when bodies and replies under way fill the memory set apart for them.
         """
-        held = 0
+        held, left = 0, False
 
         def grow(bytes: int) -> None:
             nonlocal held
             with self._lock:
+                if left:
+                    return  # A thread whose request was answered as late: nobody would give back what it takes.
                 if self._bytes + bytes > self.limits.bytes:
                     raise overloaded("the requests under way and their replies fill the memory set apart for them", 1.0)
                 self._bytes += bytes
@@ -203,6 +205,7 @@ class Gate:
             yield grow
         finally:
             with self._lock:
+                left = True
                 self._bytes -= held
 
     def _learn(self, foreseen: float, took: float) -> None:
@@ -238,7 +241,9 @@ class Gate:
     def _wait(self, ticket: Ticket) -> float:
         """Seconds that are computed before this request's, by the order that the scheduler keeps."""
         large = LARGE_BATCHES * self._scheduler.batch_tokens
-        before = [(self._scheduler.seconds(one.outstanding, one.embedded), one.size <= large) for one in self.tickets]
+        # One that was cancelled has a thread that has not ended, and nothing left to compute.
+        waiting = [one for one in self.tickets if not one.cancelled]
+        before = [(self._scheduler.seconds(one.outstanding, one.embedded), one.size <= large) for one in waiting]
         everyone = sum(seconds for seconds, _ in before)
         if ticket.estimate > large:
             return everyone

@@ -1,4 +1,4 @@
-"""What libraries have to say while a server runs, in lines of JSON as the access log's, and not in a flood of them."""
+"""What the log says of errors, without texts; and what libraries have to say, as lines of JSON and not in a flood."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import logging
 import time
 from collections.abc import Callable
+
+from crossrank.errors import CrossrankError
 
 # Seconds in which one thing is said once, and how many things are remembered.
 _PAUSE, _MOST = 10.0, 256
@@ -58,3 +60,21 @@ def _thing(record: logging.LogRecord) -> tuple[str, ...]:
     error = record.exc_info[1] if record.exc_info else None
     told = "" if error is None else f"{type(error).__name__}: {str(error)[:_LONGEST]}"
     return record.name, record.getMessage().partition("\n")[0][:_LONGEST], told
+
+
+def said(error: BaseException) -> str:
+    """The kind of an error and crossrank's own words for it, without those of a library, which may quote texts."""
+    if not isinstance(error, CrossrankError):
+        return type(error).__name__
+    said = str(error) if error.__cause__ is None else str(error).partition(" (")[0]
+    return f"{type(error).__name__}: {said}"
+
+
+def origin_of(error: BaseException) -> str:
+    """Where an error came from, without any of its text."""
+    places, frame = [], error.__traceback__
+    while frame is not None:
+        code = frame.tb_frame.f_code
+        places.append(f"{code.co_filename.rsplit('/', 1)[-1]}:{frame.tb_lineno}")
+        frame = frame.tb_next
+    return " > ".join(places[-8:])

@@ -53,7 +53,10 @@ class Metrics:
     def watch(self, gate: Gate, scheduler: Scheduler) -> None:
         """Report what is under way, read when somebody asks."""
         gauges = {
-            "crossrank_requests_under_way": ("Requests admitted and not answered.", lambda: len(gate.tickets)),
+            "crossrank_requests_under_way": (
+                "Requests admitted whose thread has not ended.",
+                lambda: len(gate.tickets),
+            ),
             "crossrank_queued_tokens": ("Tokens that wait for the backend.", lambda: scheduler.queued_tokens),
             "crossrank_tokens_per_second": ("How fast the cross-encoder reads lately.", lambda: scheduler.rate),
             "crossrank_embedding_tokens_per_second": ("The same of the embedder.", lambda: scheduler.embed_rate),

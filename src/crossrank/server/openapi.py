@@ -91,7 +91,8 @@ def _posts(service: Service) -> dict[str, Any]:
     made["/search"] = _post(
         limit,
         "Search the index: BM25 and dense retrieval, fused, reranked within the budget. A result's score orders it in "
-        "this reply; probability says how likely it is relevant. Add columns and evidence to see what each step did.",
+        "this reply, with what the cross-encoder did not read under the others; probability says how likely it is "
+        "relevant. Add columns and evidence to see what each step did.",
         _schema(
             search_wire.fields_of(service),
             (("query",),) if service.index is not None else (("query",), ("documents",)),

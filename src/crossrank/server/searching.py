@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -39,6 +39,9 @@ _MOST_EVIDENCE = 50
 _MOST_SENTENCES = 16
 # What is read of an index is not known beforehand; its passages have about 200 tokens at most.
 _PASSAGE = "x" * 600
+# Sentences are not counted beforehand, for the event loop would do it: one has about 80 characters.
+_SENTENCE = "x" * 80
+DENSE = "dense"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,8 @@ class Search:
         k: passages to return.
         depth: passages that each retriever returns, and that the cross-encoder reads at most.
         mix: share of the cross-encoder in the final order; 0 leaves the order of the first stage.
-        budget: seconds for the whole search; None takes what it takes.
+        budget: seconds for the whole search; None takes what it takes. What would take longer than is left, by its
+            estimate, is left out: the dense order of candidates, what of them the cross-encoder reads, their evidence.
         where: filters on metadata.
         columns: entries of each step's ranking to return, 0 for none.
         evidence: find the sentence that answers in each passage.
@@ -79,11 +83,11 @@ class Found:
         ranking: the k best; `ranking.head` of them were read by the cross-encoder.
         passages: by id, for all that `ranking` and the columns name.
         traces: every step in order; the cross-encoder's is called "reranked".
-        evidence: for the k best, where the sentence lies that answers.
+        evidence: for the k best, where the sentence lies that answers; None where it was not looked for.
         read: passages the cross-encoder read.
         seconds: of the evidence.
-        notes: why the cross-encoder read fewer than it might have, why nothing was found, or what a threshold left out,
-            for people.
+        notes: what a budget left out, why the cross-encoder read fewer than it might have, why nothing was found, or
+            what a threshold left out, for people.
     """
 
     ranking: Ranking
@@ -96,19 +100,48 @@ class Found:
 
 
 def foreseen(service: Service, asked: Search) -> tuple[int, int]:
-    """Tokens that a search may take, guessed from lengths: those embedded, and those that the cross-encoder reads, of
-    which a budget allows as much as fits.
+    """Tokens that a search may take, guessed from lengths: those embedded, and those that the cross-encoder reads, also
+    for the evidence. Of each a budget allows what fits.
     """
+    embedded, scheduler = _embedded(service, asked), service.scheduler
     texts: Sequence[str] = [passage.scored_text for passage in asked.documents or ()]
-    embedded = 0
-    if service.embedder is not None:
-        embedded = estimate([("", text) for text in (asked.query, *texts)], Reach(0, service.embedder.max_length))
     if asked.documents is None:
         texts = (_PASSAGE,) * min(asked.depth, service.passages)
     read = estimate([(asked.query, text) for text in texts[: asked.depth]], service.reach()) if asked.mix else 0
-    if asked.budget is not None and service.scheduler.rate > 0:
-        read = min(read, int(asked.budget * service.scheduler.rate))
-    return embedded, read
+    read += _compared(service, asked)
+    if asked.budget is None or scheduler.rate <= 0:
+        return embedded, read
+    left = asked.budget - embedded / scheduler.embed_rate
+    if asked.documents and left < 0:
+        embedded, left = 0, asked.budget
+    return embedded, min(read, int(max(0.0, left) * scheduler.rate))
+
+
+def _embedded(service: Service, asked: Search) -> int:
+    """Tokens that the embedder may read, guessed from lengths."""
+    if service.embedder is None:
+        return 0
+    texts = (asked.query, *(passage.scored_text for passage in asked.documents or ()))
+    return estimate([("", text) for text in texts], Reach(0, service.embedder.max_length))
+
+
+def _compared(service: Service, asked: Search) -> int:
+    """Tokens of the sentences that compete as evidence, guessed from lengths. Which passages are best is not known."""
+    known = (Passage("", _PASSAGE),) if asked.documents is None else asked.documents
+    shown = min(asked.k, _MOST_EVIDENCE, service.passages if asked.documents is None else len(known))
+    if not asked.evidence or not shown:
+        return 0
+    tokens, reach = 0, service.reach()
+    for passage in known:
+        sentences = min(_MOST_SENTENCES, -(-len(passage.text) // len(_SENTENCE)))
+        tokens += sentences * estimate([(asked.query, passage.title + _SENTENCE)], reach) if sentences > 1 else 0
+    return tokens * shown // len(known)
+
+
+def counted(asked: Search, found: Found) -> int:
+    """Documents that a model has read for a search; an index holds the vectors of its own."""
+    embedded = asked.documents is not None and any(trace.name == DENSE for trace in found.traces)
+    return len(asked.documents or ()) if embedded else found.read
 
 
 def search(service: Service, asked: Search, ticket: Ticket) -> Found:
@@ -131,7 +164,7 @@ def search(service: Service, asked: Search, ticket: Ticket) -> Found:
 def _search(service: Service, asked: Search, ticket: Ticket, began: float, limit: float | None) -> Found:
     ticket.check()  # It is asked again where its version is gone, and by then the client may be, too.
     texts, ranking, traces, why = (
-        _first_stage(service, asked) if asked.documents is None else _candidates(service, asked, ticket)
+        _first_stage(service, asked) if asked.documents is None else _candidates(service, asked, ticket, began)
     )
     ticket.check()
     depth, notes = _depth(service, asked, ranking, texts, began)
@@ -147,14 +180,25 @@ def _search(service: Service, asked: Search, ticket: Ticket, began: float, limit
         named.update(dict.fromkeys(trace.ranking.ids[: asked.columns]))
     passages = dict(zip(named, texts(list(named)), strict=True)) if named else {}
     started = time.monotonic()
-    spans: Sequence[tuple[int, int] | None] = [None] * len(final)
-    if asked.evidence and _time_left(asked, began) > 0:
-        shown = [passages[id_] for id_ in final.ids[:_MOST_EVIDENCE]]
-        found = evidence.find(
-            asked.query, shown, lambda pairs: service.score(pairs, ticket).scores, drops=False, most=_MOST_SENTENCES
-        )
-        spans = [None if one is None else (one.start, one.stop) for one in found] + list(spans[len(found) :])
-    return Found(final, passages, traces, spans, depth, time.monotonic() - started, (*why, *notes))
+    spans, short = _evidence(service, asked, [passages[id_] for id_ in final.ids], ticket, began)
+    return Found(final, passages, traces, spans, depth, time.monotonic() - started, (*why, *notes, *short))
+
+
+def _evidence(
+    service: Service, asked: Search, passages: Sequence[Passage], ticket: Ticket, began: float
+) -> tuple[Sequence[tuple[int, int] | None], tuple[str, ...]]:
+    """Where the sentence of each passage lies that answers, as far as the budget reaches; and how far that was."""
+    if not asked.evidence:
+        return [None] * len(passages), ()
+    shown, reach = passages[:_MOST_EVIDENCE], service.reach()
+    costs = (estimate(evidence.pairs(asked.query, passage, _MOST_SENTENCES), reach) for passage in shown)
+    fits = _fitting(service, costs, len(shown), _time_left(asked, began))
+    found = evidence.find(
+        asked.query, shown[:fits], lambda pairs: service.score(pairs, ticket).scores, drops=False, most=_MOST_SENTENCES
+    )
+    spans = [None if one is None else (one.start, one.stop) for one in found] + [None] * (len(passages) - fits)
+    short = f"the budget was enough for the evidence of {fits} of {len(shown)} passages"
+    return spans, (short,) if fits < len(shown) else ()
 
 
 def _limit(service: Service, threshold: float | Literal["model"] | None) -> float | None:
@@ -204,20 +248,30 @@ def _why_nothing(index: Index, where: Sequence[str]) -> str:
     return filters.mistake(where, index.has_field) or "nothing was found with where; try without it"
 
 
-def _candidates(service: Service, asked: Search, ticket: Ticket) -> First:
-    """The request's own documents as given, and by the embedder where there is one."""
+def _candidates(service: Service, asked: Search, ticket: Ticket, began: float) -> First:
+    """The request's own documents as given, and by the embedder where there is one that the budget is enough for."""
     passages = {passage.id: passage for passage in asked.documents or ()}
     ids = list(passages)
     ranking = Ranking.sorted(ids, -np.arange(1, len(ids) + 1, dtype=np.float32))
     traces = [Trace("given", ranking, 0.0, {})]
-    if service.embedder is not None:
-        began = time.perf_counter()
-        made = service.embed([asked.query, *(passage.scored_text for passage in passages.values())], ticket)
-        ranking = Ranking.sorted(ids, made.vectors[1:] @ made.vectors[0])
-        # The query was the first text, and is -1 in a trace.
-        cuts = tuple(replace(cut, position=cut.position - 1) for cut in made.truncations)
-        traces.append(Trace("dense", ranking, time.perf_counter() - began, {}, cuts))
-    return lambda ids: [passages[id_] for id_ in ids], ranking, tuple(traces), ()
+    why: tuple[str, ...] = ()
+    if service.embedder is not None and ids:
+        needed = service.scheduler.queued_seconds + service.scheduler.seconds(_embedded(service, asked), 1.0)
+        if needed > _time_left(asked, began):
+            why = (f"the budget was not enough to embed {len(ids):,} documents: they were taken in the order given",)
+        else:
+            ranking, trace = _dense(service, asked.query, passages, ticket)
+            traces.append(trace)
+    return lambda ids: [passages[id_] for id_ in ids], ranking, tuple(traces), why
+
+
+def _dense(service: Service, query: str, passages: Mapping[str, Passage], ticket: Ticket) -> tuple[Ranking, Trace]:
+    began = time.perf_counter()
+    made = service.embed([query, *(passage.scored_text for passage in passages.values())], ticket)
+    ranking = Ranking.sorted(list(passages), made.vectors[1:] @ made.vectors[0])
+    # The query was the first text, and is -1 in a trace.
+    cuts = tuple(replace(cut, position=cut.position - 1) for cut in made.truncations)
+    return ranking, Trace(DENSE, ranking, time.perf_counter() - began, {}, cuts)
 
 
 def _reranked(
@@ -236,6 +290,20 @@ def _time_left(asked: Search, began: float) -> float:
     return float("inf") if asked.budget is None else asked.budget - (time.monotonic() - began)
 
 
+def _fitting(service: Service, costs: Iterable[int], most: int, left: float) -> int:
+    """How many of these, in their order, the cross-encoder reads in so many seconds, given the tokens of each."""
+    rate = service.scheduler.rate
+    if left == float("inf") or rate <= 0:
+        return most if left > 0 else 0
+    spent, fits = service.scheduler.queued_seconds, 0
+    for cost in costs:
+        spent += cost / rate
+        if spent > left:
+            break
+        fits += 1
+    return fits
+
+
 def _depth(
     service: Service, asked: Search, ranking: Ranking, texts: Texts, began: float
 ) -> tuple[int, tuple[str, ...]]:
@@ -249,15 +317,11 @@ def _depth(
     if asked.documents is not None and most < len(ranking):
         given = len(ranking)
         notes = (f"depth leaves {given - most:,} of {given:,} documents unread: raise it, or leave it out to read all",)
-    rate, left = service.scheduler.rate, _time_left(asked, began)
-    if left == float("inf") or rate <= 0 or not most:
+    if asked.budget is None or not most:
         return most, notes
-    spent, fits, reach = service.scheduler.queued_seconds, 0, service.reach()
-    for passage in texts(ranking.ids[:most]):
-        spent += estimate([(asked.query, passage.scored_text)], reach) / rate
-        if spent > left:
-            break
-        fits += 1
+    reach = service.reach()
+    costs = (estimate([(asked.query, passage.scored_text)], reach) for passage in texts(ranking.ids[:most]))
+    fits = _fitting(service, costs, most, _time_left(asked, began))
     return fits, notes if fits == most else (*notes, f"the budget was enough for {fits} of {most} passages")
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from crossrank.server.refusals import CancelledRequestError, late
+from crossrank.server.refusals import CancelledRequestError, RefusedError, late
 
 
 @dataclass(eq=False)
@@ -25,7 +25,7 @@ class Ticket:
         compute: seconds of the batches that held its sequences.
         blocked: seconds its thread waited for the backend, queue and computing together.
         working: seconds its thread spent on models, waiting included.
-        cancelled: the client has left.
+        cancelled: nobody waits for the answer any more.
     """
 
     deadline: float
@@ -82,12 +82,16 @@ class Ticket:
         if self.cancelled:
             raise CancelledRequestError("the client closed the connection")
         if self.left() <= 0:
-            # A body takes time too, so this is less than the deadline that the client has named.
-            seconds = self.deadline - self.arrived
-            raise late(
-                f"the answer was not ready within the {seconds:.3g} s left of the deadline: send less, or name a later "
-                "deadline in X-Crossrank-Deadline-Ms"
-            )
+            raise self.overdue()
+
+    def overdue(self) -> RefusedError:
+        """What the client is told when the deadline has passed."""
+        # A body takes time too, so this is less than the deadline that the client has named.
+        seconds = self.deadline - self.arrived
+        return late(
+            f"the answer was not ready within the {seconds:.3g} s left of the deadline: send less, or name a later "
+            "deadline in X-Crossrank-Deadline-Ms"
+        )
 
 
 # The ticket whose thread is calling a model: backends have no parameter for it.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from crossrank.cascade import Trace
+from crossrank.falling import published
 from crossrank.pipeline import MIX
 from crossrank.server.refusals import invalid
 from crossrank.server.searching import RERANKED, Found, Search
@@ -163,7 +164,7 @@ def reply(
     """The k best passages with the place each step gave them; the columns and their passages when asked for."""
     places = {trace.name: {id_: row for row, id_ in enumerate(trace.ranking.ids)} for trace in found.traces}
     results = []
-    for row, id_ in enumerate(found.ranking.ids):
+    for row, (id_, score) in enumerate(zip(found.ranking.ids, published(found.ranking), strict=True)):
         passage, span = found.passages[id_], found.evidence[row]
         steps = {
             trace.name: _step(trace, places[trace.name][id_], service)
@@ -178,12 +179,13 @@ def reply(
                 "title": passage.title,
                 "text": passage.text,
                 "metadata": dict(passage.metadata),
-                "score": _finite(float(found.ranking.scores[row])),
+                "score": score,
                 "probability": steps.get(RERANKED, {}).get("probability"),
                 "evidence": None if span is None else list(span),
                 "steps": steps,
             }
         )
+    located = sum(span is not None for span in found.evidence)
     made: dict[str, Any] = {
         "id": id,
         "query": asked.query,
@@ -191,7 +193,7 @@ def reply(
         "results": results,
         "read": found.read,
         "steps": [_summary(trace) for trace in found.traces]
-        + ([{"name": "evidence", "seconds": found.seconds, "passages": len(results)}] if asked.evidence else []),
+        + ([{"name": "evidence", "seconds": found.seconds, "passages": located}] if asked.evidence else []),
         "timing": {name: getattr(timing, name) for name in ("tokenize", "queue", "compute", "total")},
         "warnings": [*found.notes, *warnings],
     }
