@@ -289,12 +289,13 @@ try:
     while True:
         held.append(bytearray(60_000))
 except MemoryError:
-    pass
+    del held[-2:]  # enough for Python, too little for the matrices
 sys.exit(int(library.peak("portable", "float32", 0.01)))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and limits the address space")
+@pytest.mark.skipif("san.so" in os.environ.get("LD_PRELOAD", ""), reason="sanitizers end a process without memory")
 def test_no_exception_leaves_the_library() -> None:
     """One of C++ ends the process, whoever waits for it."""
     subprocess.run([sys.executable, "-c", WITHOUT_MEMORY], check=True, timeout=60)
