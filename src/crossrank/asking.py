@@ -13,6 +13,8 @@ from crossrank.errors import InputError
 from crossrank.types import Passage, check_k, check_query
 
 T = TypeVar("T")
+LARGEST = 2**31 - 1
+"""What is counted here has at most 32 bits; libraries below fail by larger numbers, each in its own way."""
 # Where rows and objects of other libraries have their text.
 _TEXTS = ("text", "content", "contents", "body", "passage", "page_content")
 
@@ -98,14 +100,14 @@ def check_texts(texts: Iterable[str], call: str) -> list[str]:
 
 def check_whole(name: str, number: Any) -> None:
     """Refuse what is no whole number, such as the 2.0 of `os.cpu_count() / 2`, where an option is one; also one beyond
-    32 bits, which nothing that is counted here has, and which no array takes.
+    32 bits.
 
     >>> check_whole("threads", 2)
     """
     if isinstance(number, bool) or not isinstance(number, Integral):
         raise InputError(f"{name} must be a whole number, not {number!r}")
-    if not -(2**31) <= int(number) < 2**31:
-        raise InputError(f"{name} must be less than {2**31:,}, not {number}")
+    if not -LARGEST - 1 <= int(number) <= LARGEST:
+        raise InputError(f"{name} must be less than {LARGEST + 1:,}, not {number}")
 
 
 def check_real(name: str, number: Any) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from crossrank.asking import check_whole
+from crossrank.asking import LARGEST, check_whole
 from crossrank.checkpoint import vocabulary
 from crossrank.errors import CheckpointError, InputError
 from crossrank.packed import offsets_of
@@ -70,7 +70,7 @@ class Windows:
     @property
     def tokens(self) -> int:
         """Tokens of one passage that its windows can hold, as far as 32 bits count."""
-        return min(self.size * self.read, 2**31 - 1)
+        return min(self.size * self.read, LARGEST)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -35,7 +35,7 @@ def test_every_tier_computes_the_formula_of_the_paper(tier, tokens, width):
 
 
 def test_an_unknown_tier_is_named_with_those_there_are():
-    with pytest.raises(InputError, match=r"no tier 'avx9' here; there are portable"):
+    with pytest.raises(InputError, match=r"has no tier 'avx9'; it has portable"):
         cpu.maxsim(np.ones((1, 2)), np.ones((1, 2)), np.array([0, 1]), tier="avx9")
 
 

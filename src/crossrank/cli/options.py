@@ -29,7 +29,6 @@ S = TypeVar("S", bound="Scorer")
 # What the options of `engine` give: backend, device, dtype, threads.
 Engine = tuple[str, str, str, "int | None"]
 _DAY = 86_400
-_MOST = 2**31 - 1
 
 
 class ModelName(TextType):
@@ -59,13 +58,15 @@ class Number(click.FloatRange):
 
 
 class Count(click.IntRange):
-    """A whole number in a range, of 32 bits: libraries below fail by larger ones, each in its own way."""
+    """A whole number in a range, of 32 bits, see `crossrank.asking.LARGEST`."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """As click's."""
+        from crossrank.asking import LARGEST
+
         number = super().convert(value, param, ctx)
-        if number > _MOST:
-            self.fail(f"{value} is more than {_MOST:,}", param, ctx)
+        if number > LARGEST:
+            self.fail(f"{value} is more than {LARGEST:,}", param, ctx)
         return number
 
 

@@ -29,8 +29,8 @@ METADATA_CHARACTERS = 128_000
 """And all fields of a document, their names too, up to this one; what does not fit any more is left out."""
 _MOST = 2**31 - 1
 """What a limit in bytes or characters may be: columns of a table hold no longer text."""
-_SCALAR, _NEVER = 24, 2**62
-"""Characters of a number, about; of what does not fit into any room."""
+_SCALAR = 24
+"""Characters of a number, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,23 +122,22 @@ def plain_metadata(fields: Mapping[Any, Any], *, copied: bool = True) -> dict[st
     >>> plain_metadata({"year": 2020, "tags": ["a", "b"], "score": float("nan"), "raw": b"...", "html": "<" * 99_999})
     {'year': 2020, 'tags': ['a', 'b'], 'score': None}
     """
-    longest, room = (STRING_CHARACTERS, METADATA_CHARACTERS) if copied else (_NEVER - 1, _NEVER - 1)
+    longest, room = (STRING_CHARACTERS, METADATA_CHARACTERS) if copied else (math.inf, math.inf)
     kept: dict[str, Value] = {}
     for key, given in fields.items():
         name = valid_text(str(key))
         value, characters = _held(name, _plain(given), longest)
-        characters += len(name)
-        if characters <= room:
+        if characters is not None and len(name) + characters <= room:
             kept[name] = value
-            room -= characters
+            room -= len(name) + characters
     return kept
 
 
-def _held(name: str, value: Any, longest: int) -> tuple[Value, int]:
-    """The value of a field as an index holds it, and its length in characters, `_NEVER` where it is left out."""
+def _held(name: str, value: Any, longest: float) -> tuple[Value, int | None]:
+    """The value of a field as an index holds it, and its length in characters, None where it is left out."""
     if isinstance(value, str):
         text = valid_text(str.__str__(value))  # The str() of a member of an enum is its name.
-        return text, len(text) if len(text) <= longest else _NEVER
+        return text, len(text) if len(text) <= longest else None
     if value is None or isinstance(value, bool):
         return value, _SCALAR
     if isinstance(value, int):
@@ -148,11 +147,11 @@ def _held(name: str, value: Any, longest: int) -> tuple[Value, int]:
     if isinstance(value, (list, tuple, dict)):
         nested = _json(name, value)
         if len(nested) > NESTED_CHARACTERS:
-            return None, _NEVER
+            return None, None
         # A reply over HTTP has no NaN, which JSON does not know.
         return json.loads(valid_text(nested), parse_constant=lambda _: None), len(nested)
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return None, _NEVER
+        return None, None
     return _held(name, str(value.isoformat() if hasattr(value, "isoformat") else value), longest)
 
 

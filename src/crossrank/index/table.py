@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank import extras
+from crossrank.asking import LARGEST
 from crossrank.errors import CrossrankError, IndexFileError, InputError
 from crossrank.index import layout
 from crossrank.index.documents import Kind
@@ -42,8 +43,6 @@ _MODELS = ("embedder", "width", "tokenizer", "late")
 _AT_ONCE = 1_000  # Ids in one predicate.
 _READ_FOR = 600.0
 """Seconds that a version is kept after another has replaced it: whoever began a query on it can end it."""
-_DEEPEST = 2**31 - 1
-"""Passages that a search gives at most. Lance takes 64 bits, and what it says of more is no damage."""
 _LONGEST_WORD = 128
 """Bytes of a word that BM25 reads: a SHA-512 in hexadecimal is found, longer blobs would be words of one place each."""
 _TRIES = 3
@@ -174,7 +173,7 @@ class Table:
     def bm25(self, query: str, depth: int, where: Where) -> Ranking:
         """See `Index.bm25`."""
         check_k(depth, "depth")
-        depth = min(depth, _DEEPEST)
+        depth = min(depth, LARGEST)
         condition = to_sql(parse(where))
         if not isinstance(query, str):
             raise InputError(f"a query is a string, not {type(query).__name__}")
@@ -200,7 +199,7 @@ class Table:
     def dense(self, vector: NDArray[np.float32], depth: int, where: Where) -> Ranking:
         """See `Index.dense`."""
         check_k(depth, "depth")
-        depth = min(depth, _DEEPEST)
+        depth = min(depth, LARGEST)
         condition = to_sql(parse(where))
         query = np.asarray(vector, dtype=np.float32)
         if query.shape != (self.settings.width,) or not np.isfinite(query).all():

@@ -38,6 +38,18 @@ def obstacle(checkpoint: Checkpoint) -> str | None:
     return reason
 
 
+def _tiers_with(tier: str | None) -> tuple[str, ...]:
+    """The tiers of this machine, the best last.
+
+    Raises:
+        InputError: a named one is not among them.
+    """
+    found = tiers()
+    if tier is not None and tier not in found:
+        raise InputError(f"this machine or build has no tier {tier!r}; it has {', '.join(found)}")
+    return found
+
+
 def choose(tier: str | None, dtype: str, checkpoint: Checkpoint) -> tuple[str, str]:
     """The instruction set and the dtype to compute in: the best of this machine unless they are named.
 
@@ -45,9 +57,7 @@ def choose(tier: str | None, dtype: str, checkpoint: Checkpoint) -> tuple[str, s
         InputError: this machine has no such tier, or the tier no such dtype.
         CheckpointError: the model's sizes make no sense.
     """
-    found = tiers()
-    if tier is not None and tier not in found:
-        raise InputError(f"this machine or build has no tier {tier!r}; it has {', '.join(found)}")
+    found = _tiers_with(tier)
     hidden, heads = (
         number(checkpoint.config, key, str(checkpoint.folder)) for key in ("hidden_size", "num_attention_heads")
     )
@@ -205,19 +215,18 @@ def maxsim(
     Raises:
         InputError: widths differ, the offsets leave the vectors, or there is no such tier here.
     """
-    if tier is not None and tier not in tiers():
-        raise InputError(f"there is no tier {tier!r} here; there are {', '.join(tiers())}")
     if query.ndim != 2 or vectors.ndim != 2 or query.shape[1] != vectors.shape[1]:
         raise InputError(
             f"vectors of shapes {query.shape} and {vectors.shape} have no products; give one width to both"
         )
     if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(vectors) or (np.diff(offsets) < 0).any():
         raise InputError("the offsets must begin at 0, never fall, and end with the vectors; use TokenVectors.of")
+    found = _tiers_with(tier)
     asked, read = (np.ascontiguousarray(array, dtype=np.float32) for array in (query, vectors))
     ends = np.ascontiguousarray(offsets, dtype=np.int64)
     scores = np.empty(len(ends) - 1, dtype=np.float32)
     failed = library.handle().crossrank_maxsim(
-        library.TIERS.index(tier or tiers()[-1]),
+        library.TIERS.index(tier or found[-1]),
         asked.ctypes.data_as(library.Floats),
         *asked.shape,
         read.ctypes.data_as(library.Floats),
