@@ -47,7 +47,9 @@ def test_layer_norm_in_blocks(rows: int, width: int, biased: bool, seed: int) ->
     want = want + bias if biased else want
     out = np.empty_like(x)
     ops.layer_norm(x, weight, bias if biased else None, 1e-5, out=out)
-    np.testing.assert_allclose(out, want, atol=2e-5)
+    # Of numbers that are nearly equal the mean takes away most digits.
+    lost = np.abs(wide).max(1, keepdims=True) / np.sqrt(wide.var(1, keepdims=True) + 1e-5)
+    assert (np.abs(out - want) <= 2e-5 + 1e-6 * lost).all()
     ops.layer_norm(x, weight, bias if biased else None, 1e-5)
     np.testing.assert_array_equal(x, out)
 
