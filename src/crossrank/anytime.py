@@ -98,8 +98,7 @@ def read(
     Raises:
         InputError: the scorer gives scores of another shape, or `texts` leaves a candidate out.
     """
-    hurried = np.isfinite(until.deadline)
-    if not hurried and until.stopping is None:
+    if until.deadline == np.inf and until.stopping is None:
         made = _candidates(scorer, query, head.ids, texts, store, sized=False)
         logits, cut, note, _ = made.score(0, len(head))
         return Reading(logits, cut, "", _joined(made.note, note))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ _HOPE = 0.995
 _USUAL, _SHORT = 128.0, 16
 # Shorter than this, the clock and the scheduler are measured and not the model.
 _LEAST_SECONDS = 3e-4
+# Held for a few operations, so that all paces share it: one of its own would keep a pace from being pickled.
+_learning = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +207,6 @@ class Pace:
         self.hope = 1.0
         self._tokens = _USUAL
         self._sized = False
-        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"Pace({self.model if self.known else None!r}, ratio={self.ratio:.2f})"
@@ -237,7 +239,7 @@ class Pace:
         that of a `Habit`, until a few documents are tried again; `seconds` stays. One measurement ends it, and where
         that is as good as was hoped, the ratio is what was hoped.
         """
-        with self._lock:
+        with _learning:
             self.hope *= _HOPE
 
     def observe(
@@ -251,7 +253,7 @@ class Pace:
         predicted = self.model.seconds(lengths, characters)
         if predicted <= 0 or not np.isfinite(seconds) or seconds < 0:
             return
-        with self._lock:
+        with _learning:
             if documents:
                 size = float(np.sum(lengths)) / documents
                 self._tokens += (_NEWS if self._sized else 1.0) * (size - self._tokens)
@@ -311,3 +313,13 @@ class Habit:
     def most(self) -> float:
         """What it hardly ever exceeds: the mean and three deviations."""
         return self.mean + 3.0 * self.deviation
+
+
+def _unlock() -> None:
+    global _learning
+    _learning = threading.Lock()
+
+
+# A child may be forked while another thread learns, and no thread of the child would ever end that.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from crossrank.asking import LARGEST, check_whole
+from crossrank.asking import LARGEST, check_texts, check_whole
 from crossrank.checkpoint import vocabulary
 from crossrank.errors import CheckpointError, InputError
 from crossrank.packed import offsets_of
@@ -169,7 +169,7 @@ class PairEncoder:
 
     def count(self, text: str) -> int:
         """Tokens of a text, special tokens left out."""
-        return len(tokenized(self._tokenizer, [text]).ids)
+        return len(tokenized(self._tokenizer, check_texts([text], "count")).ids)
 
     def encode(
         self, pairs: Sequence[tuple[str, str]], windows: Windows, query_ids: dict[str, NDArray[np.int32]] | None = None
@@ -224,6 +224,7 @@ class PairEncoder:
         """Tokens of each sequence that passages of so many tokens become with `query`, and how many each becomes."""
         query_ids: dict[str, NDArray[np.int32]] = {}
         self._tokenize_queries([query], query_ids)
+        passages = np.asarray(passages, dtype=np.int64)
         beside = np.full(len(passages), len(query_ids[query]), dtype=np.int64)
         owner, _, lengths, counts = self._spans(beside, passages, windows)
         return beside[owner] + lengths + self.template.specials, counts

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from crossrank.asking import check_texts
 from crossrank.checkpoint import vocabulary
 from crossrank.checkpoint.late import Late
 from crossrank.encoder import NO_TOKEN, beginnings, tokenized
@@ -166,7 +167,7 @@ class LateEncoder:
 
     def count(self, text: str) -> int:
         """Tokens of a text, however long it is, special tokens left out."""
-        return len(tokenized(self._tokenizer, [text]).ids)
+        return len(tokenized(self._tokenizer, check_texts([text], "count")).ids)
 
     def _framed(
         self, ids: Tokens, exact: NDArray[np.bool_], side: int

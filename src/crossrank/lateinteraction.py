@@ -197,7 +197,8 @@ class LateInteraction:
         """
         room = self._encoder.document_room
         beside = self._encoder.late.document_length - room
-        return passages.clip(max=room) + beside, np.ones(len(passages), dtype=np.int64)
+        lengths = np.asarray(passages, dtype=np.int64)
+        return lengths.clip(max=room) + beside, np.ones_like(lengths)
 
     def rank(
         self,

@@ -130,6 +130,8 @@ MODERN = [
     {"classifier_pooling": "mean"},
     {"classifier_bias": True, "norm_bias": True, "attention_bias": True, "mlp_bias": True},
     {"classifier_activation": "silu", "hidden_activation": "gelu_pytorch_tanh"},
+    {"position_embedding_type": "sans_pos"},  # as mmBERT says, and nothing reads
+    {"local_attention": 2**33},
     {"num_hidden_layers": 2},  # the last layer is local: its [CLS] row sees only its window
     {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
     {
@@ -363,10 +365,47 @@ def test_tokens_added_to_vocabulary_files(name: str, place: str, tmp_path: Path)
         assert mine.encode(text, "covid19").ids == theirs(text, "covid19")["input_ids"]
 
 
-@pytest.mark.parametrize("lower", [True, False])
-def test_do_lower_case_beside_a_tokenizer_json(lower: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"do_lower_case": True},
+        {"do_lower_case": False},
+        {"strip_accents": False},
+        {"strip_accents": None},
+        {"tokenize_chinese_chars": False},
+        {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": False, "strip_accents": False},
+    ],
+    ids=str,
+)
+def test_what_is_stated_beside_a_tokenizer_json_of_bert(stated: dict[str, Any], tmp_path: Path) -> None:
     folder = architectures.make("bert", tmp_path)
-    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": lower, "model_max_length": 96}
+    settings = {"tokenizer_class": "BertTokenizer", "model_max_length": 96, **stated}
     tiny.write_json(folder / "tokenizer_config.json", settings)
     theirs, mine = transformers.AutoTokenizer.from_pretrained(folder), read(folder).tokenizer()
-    assert mine.encode("Paris PARIS paris").ids == theirs("Paris PARIS paris")["input_ids"]
+    for text in ("Paris PARIS paris", "p\u00e0ris PAR\u00cdS", "a\u4e2da"):
+        assert mine.encode(text).ids == theirs(text)["input_ids"]
+
+
+@pytest.mark.parametrize("stated", [True, False])
+@pytest.mark.parametrize("named", ["RobertaTokenizer", "RobertaTokenizerFast", "PreTrainedTokenizerFast"])
+def test_a_space_before_texts_that_is_stated_beside_a_tokenizer_json(named: str, stated: bool, tmp_path: Path) -> None:
+    folder = architectures.make("roberta", tmp_path)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    changes = {"tokenizer_class": named, "add_prefix_space": stated}
+    tiny.write_json(folder / "tokenizer_config.json", {**settings, **changes})
+    theirs, mine = transformers.AutoTokenizer.from_pretrained(folder), read(folder).tokenizer()
+    assert mine.encode("paris", "the").ids == theirs("paris", "the")["input_ids"]
+
+
+def test_a_decoder_that_could_score_no_list_is_refused(tmp_path: Path) -> None:
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = transformers.LlamaConfig(vocab_size=len(tiny.VOCABULARY), num_labels=1, max_position_embeddings=64, **size)
+    transformers.LlamaForSequenceClassification(config).save_pretrained(tmp_path)
+    tiny.tokenizer(tmp_path)
+    with pytest.raises(CheckpointError, match=r"names no padding token.*Add pad_token_id to its config.json"):
+        backends.open(read(tmp_path), "torch", "cpu")
+    stated = json.loads((tmp_path / "config.json").read_text())
+    tiny.write_json(tmp_path / "config.json", {**stated, "pad_token_id": 0})
+    tokens = tiny.random_tokens([3, 9, 9])
+    got = backends.open(read(tmp_path), "torch", "cpu", "float32").forward(tokens)
+    assert np.abs(got - logits_of(tmp_path, tokens)[:, 0]).max() < TOLERANCE

@@ -53,7 +53,7 @@ def test_it_uses_the_time_it_has():
     assert len(scorer.calls) < 12
 
 
-@pytest.mark.parametrize("left", [-1.0, 0.0, 0.0005])
+@pytest.mark.parametrize("left", [-np.inf, -1.0, 0.0, 0.0005])
 def test_without_time_the_order_before_stands(left):
     final, (trace,), took, scorer = run(left)
     assert final.ids == start(60).ids

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -133,6 +134,23 @@ def test_reference_refuses_what_it_does_not_compute(tmp_path: Path, change: dict
     with pytest.raises(CheckpointError, match=words):
         backends.open(checkpoint, "reference")
     assert backends.why(checkpoint).startswith("auto picks torch: the native engine and the reference backend cannot")
+
+
+def test_a_key_that_modernbert_does_not_read_is_no_obstacle(tmp_path: Path) -> None:
+    """mmBERT says "sans_pos", and was refused by every backend."""
+    tokens = tiny.random_tokens([9, 4])
+    want = backends.open(read(tiny.modern(tmp_path / "plain")), "reference").forward(tokens)
+    checkpoint = read(tiny.modern(tmp_path / "named", position_embedding_type="sans_pos"))
+    for name in ("auto", "reference"):
+        np.testing.assert_allclose(backends.open(checkpoint, name, "cpu", "float32").forward(tokens), want, atol=1e-5)
+
+
+def test_a_window_beyond_32_bits_is_the_whole_sequence(tmp_path: Path) -> None:
+    tokens = tiny.random_tokens([9, 40])
+    widths = (2**13, 2**33)
+    folders = [tiny.modern(tmp_path / str(width), local_attention=width) for width in widths]
+    one, other = (backends.open(read(folder), "auto", "cpu", "float32").forward(tokens) for folder in folders)
+    np.testing.assert_array_equal(one, other)
 
 
 def test_without_torch_the_cure_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from tokenizers import Tokenizer, models
 import crossrank
 import tiny
 from crossrank import backends, extras
-from crossrank.checkpoint import Checkpoint, export, hub, read, reading, weights
+from crossrank.checkpoint import Checkpoint, export, growth, hub, read, reading, weights
 from crossrank.errors import CheckpointError, InputError
 from crossrank.scorers import load_scorer
 
@@ -235,11 +237,13 @@ def test_token_types_are_left_out_when_the_tokenizer_leaves_them_out(folder: Pat
     [
         ({"tokenizer_class": "TokenizersBackend"}, False),
         ({"tokenizer_class": "TokenizersBackend", "model_input_names": ["input_ids", "token_type_ids"]}, True),
+        ({"tokenizer_class": "DistilBertTokenizer"}, False),
+        ({"tokenizer_class": "DistilBertTokenizerFast"}, False),
         ({"tokenizer_class": "PreTrainedTokenizerFast"}, True),
         ({"tokenizer_class": None}, True),
     ],
 )
-def test_a_generic_tokenizer_of_transformers_5_leaves_token_types_out(
+def test_some_tokenizers_of_transformers_5_leave_token_types_out(
     folder: Path, stated: dict[str, Any], want: bool
 ) -> None:
     assert read(change(folder, "tokenizer_config.json", **stated)).token_types is want
@@ -316,6 +320,28 @@ def test_fingerprints_follow_the_contents(folder: Path, tmp_path: Path) -> None:
     assert read(tmp_path / "copy").fingerprint != first
     save_file(tiny.weights(tiny.CONFIG, 1, seed=1), folder / "model.safetensors")
     assert read(folder).fingerprint != first
+
+
+def test_a_model_in_the_place_of_another_has_its_own_fingerprint(tmp_path: Path) -> None:
+    """Of equal size and time, as after `cp -p` or unpacking: remembered scores were those of the one before."""
+    found = set()
+    for seed in (1, 2):
+        folder = tiny.cross_encoder(tmp_path / str(seed))
+        save_file(tiny.weights(tiny.CONFIG, 1, seed=seed), folder / "model.safetensors")
+        os.utime(folder / "model.safetensors", (1e9, 1e9))
+        (tmp_path / "now").unlink(missing_ok=True)
+        (tmp_path / "now").symlink_to(folder)
+        found.add(read(tmp_path / "now").fingerprint)
+    assert len(found) == 2
+
+
+def test_special_tokens_of_a_vocabulary_file_are_in_the_fingerprint(folder: Path) -> None:
+    before = read(folder).fingerprint
+    same = read(change(folder, "tokenizer_config.json", sep_token="[SEP]", cls_token={"content": "[CLS]"}))
+    assert same.fingerprint == before
+    after = read(change(folder, "tokenizer_config.json", sep_token="[MASK]"))
+    assert after.tokenizer().encode("a", "b").tokens.count("[MASK]") == 2
+    assert after.fingerprint != before
 
 
 # What is refused
@@ -619,10 +645,128 @@ def test_a_cross_encoder_with_a_default_prompt_is_refused_with_the_cure(folder: 
 def test_a_list_of_modules_is_as_bounded_as_every_settings_file(folder: Path) -> None:
     for name in ("modules.json", "sentence_bert_config.json"):
         with (folder / name).open("wb") as file:
-            file.truncate(65_000_000)
-        with pytest.raises(CheckpointError, match=rf"{name} has over 64 MB"):
+            file.truncate(17_000_000)
+        with pytest.raises(CheckpointError, match=rf"{name} has over 16 MB"):
             read(folder)
         (folder / name).unlink()
+
+
+def test_a_settings_file_of_many_small_parts_costs_no_memory(folder: Path) -> None:
+    (folder / "config.json").write_text('{"x": [' + "{}," * 1_000_000 + "{}]}")
+    with pytest.raises(CheckpointError, match=r"config.json has over 1,000,000 objects, lists and names"):
+        read(folder)
+
+
+def test_a_vocabulary_file_is_as_long_as_vocabularies_are(folder: Path) -> None:
+    with (folder / "vocab.txt").open("a") as file:
+        file.writelines(f"{number:x}\n" for number in range(1_000_000))
+    with pytest.raises(CheckpointError, match=r"vocab.txt has over 16 MB or 1,000,000 lines"):
+        read(folder).tokenizer()
+
+
+def test_xlnet_is_refused(folder: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"is an XLNet.*Use it through transformers, or choose another model"):
+        read(change(folder, model_type="xlnet"))
+
+
+def replaced(content: str, **pattern: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def in_turn(*steps: dict[str, Any], kind: str = "normalizers") -> dict[str, Any]:
+    return {"type": "Sequence", kind: list(steps)}
+
+
+def charsmap(*texts: str) -> dict[str, Any]:
+    """What SentencePiece makes of characters, with an empty trie."""
+    raw = (4).to_bytes(4, "little") + bytes(4) + b"".join(text.encode() + b"\0" for text in texts)
+    return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(raw).decode()}
+
+
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+SPACED = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True}
+PHRASE = "\u0635\u0644\u0649 \u0627\u0644\u0644\u0647 \u0639\u0644\u064a\u0647 \u0648\u0633\u0644\u0645"
+
+
+@pytest.mark.parametrize(
+    ("part", "step"),
+    [
+        ("normalizer", replaced("b" * 65, String="a")),
+        ("normalizer", in_turn(replaced("b" * 50_000, String="a"), replaced("c" * 50_000, String="b"))),
+        ("normalizer", in_turn(*[replaced("aa", String="a")] * 20)),
+        ("normalizer", in_turn(in_turn(*[replaced("aa", Regex="a|b")] * 7))),
+        ("normalizer", in_turn(*[replaced("a", String="")] * 7)),
+        ("normalizer", in_turn(*[replaced("a", Regex="(?=a)")] * 7)),
+        ("normalizer", in_turn(*[{"type": "Prepend", "prepend": "ab"}] * 4)),
+        ("normalizer", {"normalizers": [{"pattern": {"String": "a"}, "content": "b" * 65}]}),  # without types
+        ("normalizer", in_turn(*[replaced("\ufdfa", String=" "), {"type": "NFKC"}] * 2)),
+        ("normalizer", in_turn(*[{"type": "ByteLevel"}] * 3)),
+        ("normalizer", charsmap("a", "b" * 65)),
+        ("normalizer", in_turn(*[{"type": "Lowercase"}] * 101)),
+        ("pre_tokenizer", in_turn(*[BYTES] * 3, kind="pretokenizers")),
+        ("pre_tokenizer", in_turn(*[SPACED] * 7, kind="pretokenizers")),
+        ("decoder", in_turn(*[replaced("aa", String="a")] * 7, kind="decoders")),
+    ],
+)
+def test_a_tokenizer_that_multiplies_text_is_refused_before_it_runs(part: str, step: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match=rf"^the {part} of here could make a text over 64 times as long"):
+        growth.check({part: step}, "here")
+
+
+def test_a_frame_without_bounds_is_refused() -> None:
+    def frame(names: str, many: int = 1) -> dict[str, Any]:
+        pieces = [{"Sequence" if name in "AB" else "SpecialToken": {"id": name, "type_id": 0}} for name in names]
+        special = {"id": "s", "ids": [0] * many, "tokens": ["s"] * many}
+        made = {"type": "TemplateProcessing", "single": pieces[:2], "pair": pieces, "special_tokens": {"s": special}}
+        return {"post_processor": {"type": "Sequence", "processors": [{"type": "ByteLevel"}, made]}}
+
+    growth.check(frame("sAsBs"), "here")
+    for wrong in (frame("sAAB"), frame("sA" + "s" * 100)):
+        with pytest.raises(CheckpointError, match="repeats a text, or has over 100 pieces"):
+            growth.check(wrong, "here")
+    with pytest.raises(CheckpointError, match="over 100 special tokens in one place"):
+        growth.check(frame("sA", many=101), "here")
+
+
+@pytest.mark.parametrize("stated", [[], {"normalizer": ["Lowercase"]}, {"decoder": replaced("a", String=3)}])  # type: ignore[arg-type]
+def test_steps_that_cannot_be_read_are_refused(stated: Any) -> None:
+    with pytest.raises(CheckpointError, match="here is damaged"):
+        growth.check(stated, "here")
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"normalizer": None},
+        {"normalizer": {"type": "BertNormalizer", "handle_chinese_chars": True}, "decoder": {"type": "WordPiece"}},
+        {"pre_tokenizer": BYTES, "decoder": BYTES},  # RoBERTa and ModernBERT
+        {
+            "normalizer": in_turn(
+                replaced('"', String="``"), {"type": "NFKD"}, charsmap(PHRASE), replaced(" ", Regex=" {2,}")
+            ),
+            "pre_tokenizer": in_turn({"type": "WhitespaceSplit"}, SPACED, kind="pretokenizers"),
+        },  # ALBERT, XLM-R and others of SentencePiece
+        {
+            "normalizer": in_turn({"type": "Prepend", "prepend": "\u2581"}, replaced("\u2581", String=" ")),
+            "decoder": in_turn(
+                replaced(" ", String="\u2581"),
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+                kind="decoders",
+            ),
+        },  # Llama
+    ],
+)
+def test_the_steps_of_real_tokenizers_are_admitted(stated: dict[str, Any]) -> None:
+    growth.check(stated, "here")
+
+
+def test_a_tokenizer_that_multiplies_text_is_no_tokenizer(folder: Path) -> None:
+    """It ended the process: nothing can catch what happens there."""
+    read(folder).tokenizer().save(str(folder / "tokenizer.json"))
+    assert read(folder).tokenizer().encode("a", "b").ids
+    change(folder, "tokenizer.json", normalizer=in_turn(*[replaced("b" * 50_000, String="a")] * 2))
+    with pytest.raises(CheckpointError, match=r"would take all memory. Use the tokenizer of the model's authors"):
+        crossrank.load(folder, backend="fake")
 
 
 # What transformers writes for a tokenizer without a limit overflowed in the first score.
@@ -697,6 +841,16 @@ def test_a_huge_header_length(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes((1 << 63).to_bytes(8, "little") + b"{}")
     with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+        weights.header(path)
+
+
+@pytest.mark.parametrize("most", ["MAX_HEADER", "MAX_PARTS"])
+def test_a_header_of_too_many_tensors(tmp_path: Path, most: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {f"{number}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for number in range(200)}
+    path = header_file(tmp_path / "model.safetensors", table)
+    assert len(weights.header(path)) == 200
+    monkeypatch.setattr(weights, most, 1000)
+    with pytest.raises(CheckpointError, match="says too much of its tensors, or has over 100,000"):
         weights.header(path)
 
 

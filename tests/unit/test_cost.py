@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -116,6 +119,16 @@ def test_what_reads_nothing_is_hoped_to_be_faster_and_predicted_as_before():
     slow.observe([100], 1.0)  # as slow as ever
     assert slow.ratio == pytest.approx(10.0)
     assert fast.hope == slow.hope == 1.0
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda pace: pickle.loads(pickle.dumps(pace))])
+def test_a_copy_of_a_pace_knows_what_it_has_learned(again):
+    pace = Pace(TRUTH)
+    pace.observe([100], 10 * TRUTH.seconds([100]), documents=1)
+    made = again(pace)
+    assert (made.model, made.ratio, made.usual(3)) == (TRUTH, pace.ratio, pace.usual(3))
+    made.observe([100], 1.0)
+    assert made.ratio != pace.ratio
 
 
 def test_what_cannot_be_fitted():

@@ -283,6 +283,19 @@ def test_a_query_without_any_token_is_refused():
     encoder.check_queries(["w0"], {})
 
 
+def test_what_is_no_text_has_no_count():
+    encoder = PairEncoder(bert_tokenizer(), 64)
+    assert encoder.count("w0 w1") == 2
+    for wrong in (None, b"w0", 3):
+        with pytest.raises(InputError, match=f"{type(wrong).__name__}, not a string"):
+            encoder.count(wrong)
+
+
+def test_lengths_of_passages_may_be_a_list():
+    lengths, counts = PairEncoder(bert_tokenizer(), 64).sequence_lengths("w0", [3, 4], Windows())
+    assert (lengths.tolist(), counts.tolist()) == ([7, 8], [1, 1])
+
+
 def test_a_passage_without_any_token_is_blank():
     encoded = PairEncoder(bert_tokenizer(), 64).encode([("w0", " "), ("w0", text(200)), ("w0", "")], Windows(50, 10))
     assert encoded.blank.tolist() == [True, False, True]

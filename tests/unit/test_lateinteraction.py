@@ -112,6 +112,9 @@ def test_known_token_ids_score_as_their_texts(scorer):
     lengths, counts = scorer.sequence_lengths(QUERY, ids.lengths)
     assert lengths.tolist() == [min(n, 21) + 3 for n in ids.lengths]
     assert counts.tolist() == [1] * 4
+    assert [found.tolist() for found in scorer.sequence_lengths(QUERY, [3, 90])] == [[6, 24], [1, 1]]
+    with pytest.raises(InputError, match="NoneType, not a string"):
+        scorer.count(None)
     with pytest.raises(InputError, match="one query for each"):
         scorer.scored_tokens([QUERY], ids)
 

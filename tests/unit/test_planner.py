@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import pickle
+import subprocess
+import sys
+import threading
 import time
 import timeit
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -303,6 +308,7 @@ def test_a_pipeline_is_not_changed_by_within():
     assert made.budget is None
     assert made.on_error == "raise"
     assert made.stages[0].stopping is None
+    assert copy.deepcopy(made.within(50)).budget == 0.05
 
 
 # measuring
@@ -325,6 +331,69 @@ def test_a_pace_is_measured_once_for_all(scorer: CrossEncoder, monkeypatch: pyte
     pace = measured(scorer, seconds=0.1)
     monkeypatch.setattr(timing, "measure", None)
     assert measured(scorer) is pace
+
+
+def test_who_asks_for_another_scorer_waits_for_no_measurement(
+    scorer: CrossEncoder, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, other = (crossrank.load(cross_encoder_folder, backend="fake") for _ in range(2))
+    pace = measured(known, seconds=0.01)
+    asked: list[CrossEncoder] = []
+    begun, end = threading.Event(), threading.Event()
+
+    def measuring(scorer: CrossEncoder, seconds: float) -> CostModel:
+        asked.append(scorer)
+        if scorer is not other:
+            begun.set()
+            assert end.wait(60)
+        return model(1.0)
+
+    monkeypatch.setattr(timing, "measure", measuring)
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(measured, scorer) for _ in range(2)]
+        assert begun.wait(60)
+        try:
+            assert measured(known) is pace
+            assert measured(other).known
+        finally:
+            end.set()
+        assert waiting[0].result(60) is waiting[1].result(60) is measured(scorer)
+    assert asked == [scorer, other]
+
+
+FORK = """
+import os, threading
+import crossrank
+from crossrank import cost
+from crossrank.planner import measured, timing
+scorer = crossrank.load(backend="fake")
+begun, end = threading.Event(), threading.Event()
+def measuring(scorer, seconds):
+    begun.set()
+    end.wait(60)
+    return cost.CostModel(0.0, 0.0, 0.001, 0.0)
+timing.measure = measuring
+thread = threading.Thread(target=measured, args=(scorer,))
+thread.start()
+begun.wait(60)
+# Held at the fork, as it would be by another thread.
+with cost._learning:
+    child = os.fork()
+    if child == 0:
+        threading.Timer(20, lambda: os._exit(2)).start()
+        end.set()
+        measured(scorer).observe([100], 1.0)
+        os._exit(0)
+end.set()
+thread.join()
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_that_is_forked_during_a_measurement_measures_for_itself() -> None:
+    # In a process of its own: some libraries that other tests load complain about forks.
+    subprocess.run([sys.executable, "-c", FORK], check=True, timeout=120)
 
 
 def test_a_check_notices_that_a_model_no_longer_holds(scorer: CrossEncoder) -> None:

@@ -6,11 +6,11 @@ import json
 import os
 import threading
 from collections.abc import Callable, Hashable
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
 from crossrank.checkpoint import Checkpoint
+from crossrank.checkpoint.record import facts
 
 Held = TypeVar("Held")
 
@@ -22,18 +22,13 @@ def identity(checkpoint: Checkpoint) -> Hashable | None:
     time of the last change of a file's entry cannot be set back. None when a file is gone: opening the model says more.
     """
     try:
-        files = tuple(tuple(map(_facts, paths)) for paths in (checkpoint.weights, checkpoint.shared))
-        modules = tuple((name, held, _facts(path)) for name, (path, held) in sorted(checkpoint.modules.items()))
+        files = tuple(tuple(map(facts, paths)) for paths in (checkpoint.weights, checkpoint.shared))
+        modules = tuple((name, held, facts(path)) for name, (path, held) in sorted(checkpoint.modules.items()))
     except OSError:
         return None
     config = json.dumps(checkpoint.config, sort_keys=True, default=str)
     said = (checkpoint.architecture, checkpoint.kind, checkpoint.labels, checkpoint.token_types)
     return (*said, config, files, modules)
-
-
-def _facts(path: Path) -> tuple[int, int, int, int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 class Table(Generic[Held]):

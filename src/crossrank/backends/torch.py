@@ -39,6 +39,8 @@ class Torch:
         self._model = model_of(checkpoint).to(device=self._device, dtype=DTYPES[chosen]).eval()
         self._encoder = self._model.base_model
         self._typed = "token_type_ids" in inspect.signature(self._encoder.forward).parameters
+        if checkpoint.kind == "cross-encoder":
+            self._check_padding(str(checkpoint.folder))
 
     def forward(self, tokens: Tokens) -> NDArray[np.float32]:
         """Raw logits, shape (n,); a two-label head gives log-odds, logit 1 minus logit 0.
@@ -98,6 +100,21 @@ class Torch:
                 batch["attention_mask"] = torch.from_numpy(shown.astype(np.int64)).to(self._device)
             states = self._encoder(**batch).last_hidden_state[real].float()
             return np.asarray(states.cpu().numpy(), dtype=np.float32)
+
+    def _check_padding(self, where: str) -> None:
+        """Refuse a decoder that could score no list: it finds the last token of a sequence by the padding behind it."""
+        if getattr(self._model.config.get_text_config(), "pad_token_id", None) is not None:
+            return
+        try:
+            with torch.inference_mode():
+                self._model(input_ids=torch.zeros((2, 1), dtype=torch.int64, device=self._device))
+        except ValueError as error:
+            if "padding token" in str(error):
+                raise CheckpointError(
+                    f"{where} names no padding token, by which transformers finds where each of several texts ends. "
+                    "Add pad_token_id to its config.json: the number of the token that stood behind shorter texts in "
+                    "training."
+                ) from error
 
     def _batch(self, tokens: Tokens) -> dict[str, torch.Tensor]:
         lengths = tokens.lengths

@@ -53,8 +53,7 @@ def export(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = False) -> 
     check_target(checkpoint, target, overwrite=overwrite)
     tensors = checkpoint.tensors()
     target.mkdir(parents=True, exist_ok=True)
-    for name in (*OTHERS, *TOKENIZER_FILES):
-        (target / name).unlink(missing_ok=True)
+    clear(target)
     _write_json(target / "config.json", _config(checkpoint))
     if checkpoint.late is not None:
         _pylate(checkpoint.late, target, tensors)
@@ -67,6 +66,12 @@ def export(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = False) -> 
         if checkpoint.threshold is not None:
             stated["threshold"] = checkpoint.threshold
         _write_json(target / "crossrank.json", stated)
+
+
+def clear(folder: Path) -> None:
+    """Remove the files of a model that another one, written over it, may not have, and that would change what it is."""
+    for name in (*OTHERS, *TOKENIZER_FILES):
+        (folder / name).unlink(missing_ok=True)
 
 
 def check_target(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = False) -> None:

@@ -62,6 +62,11 @@ def read(
     architecture = config.get("model_type")
     if not isinstance(architecture, str) or not architecture:
         raise CheckpointError(f"{folder / 'config.json'} has no model_type, so the architecture is unknown")
+    if architecture == "xlnet":
+        raise CheckpointError(
+            f"{folder} is an XLNet: it reads with its padding in front and a token type for its last token alone, which"
+            " crossrank does not give: scores would be wrong. Use it through transformers, or choose another model."
+        )
     files = files or _weight_files(folder)
     shapes = _shapes(files)
     head = modular.head(folder, architecture)

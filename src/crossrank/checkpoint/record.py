@@ -77,7 +77,7 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """SHA-256 over settings, tokenizer and weights: equal for equal files, wherever they lie. 64 hex digits."""
         whole = hashlib.sha256()
-        traits = vocabulary.traits(self.folder, self.vocabulary)
+        traits = vocabulary.traits(self.folder, self.vocabulary, self.architecture)
         stated = [self.config, self.max_length, self.pooling, self.normalize, self.token_types, traits]
         if self.late is not None:
             stated.append(self.late.written())
@@ -88,10 +88,9 @@ class Checkpoint:
         files += sorted({path for path, _ in self.modules.values()})
         for path in files:
             try:
-                facts = path.stat()
+                whole.update(_digest(path, facts(path)))
             except OSError as error:
                 raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
-            whole.update(_digest(path, facts.st_size, facts.st_mtime_ns))
         return whole.hexdigest()
 
     @property
@@ -187,15 +186,26 @@ def prefix_of(names: Mapping[str, Any]) -> str:
 
 def _fill(found: dict[str, NDArray[np.float32]], path: Path) -> None:
     """Add the tensors of a shared file that the model has none of its own for; the others are not even read."""
-    ours, theirs = prefix_of(found), prefix_of(weights.header(path))
-    name_here = {name: ours + name.removeprefix(theirs) for name in weights.header(path)}
+    names = weights.header(path)
+    ours, theirs = prefix_of(found), prefix_of(names)
+    name_here = {name: ours + name.removeprefix(theirs) for name in names}
     wanted = {name for name, here in name_here.items() if here not in found}
     found.update({name_here[name]: tensor for name, tensor in weights.load(path, wanted)})
 
 
+def facts(path: Path) -> tuple[int, int, int, int, int]:
+    """Device, number, size and times of a file: others as soon as another file lies there, or it has been written.
+
+    Raises:
+        OSError: there is none.
+    """
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 @lru_cache(maxsize=256)
-def _digest(path: Path, size: int, modified: int) -> bytes:
-    # Size and time are only keys of the cache: a changed file is read again.
+def _digest(path: Path, key: tuple[int, int, int, int, int]) -> bytes:
+    # The facts are only a key of the cache: a changed file is read again.
     whole = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -12,7 +12,9 @@ from crossrank.types import Pooling
 
 Activation = Literal["identity", "sigmoid", "softmax"]
 
-MAX_JSON = 64_000_000
+MAX_JSON = 16_000_000
+# Bytes of a large file for each object, list and name in it, at the least.
+SPARSE = 16
 # Positions of these start at pad_token_id + 1, so that many rows of the position table are never reached.
 OFFSET_POSITIONS = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "mpnet", "xmod"}
@@ -21,6 +23,9 @@ OFFSET_POSITIONS = frozenset(
 LONGEST = 10**9
 # Rows of the token type table of a model that states none, as in transformers.
 TYPES = 2
+# Classes of tokenizers that give no token types unless they are told to: the one of transformers 5 for a tokenizer made
+# by hand, and DistilBERT's, which distilled BERTs keep.
+UNTYPED = frozenset({"TokenizersBackend", "DistilBertTokenizer"})
 ACTIVATIONS: Mapping[str, Activation] = {"Identity": "identity", "Sigmoid": "sigmoid", "Softmax": "softmax"}
 
 
@@ -39,9 +44,7 @@ def load_json(path: Path) -> dict[str, Any]:
 def _value(path: Path) -> Any:
     """What a JSON file holds, read only when it is as small as settings are."""
     try:
-        if path.stat().st_size > MAX_JSON:
-            raise CheckpointError(f"{path} has over {MAX_JSON // 1_000_000} MB, so it is not a model's settings file")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(bounded(path, MAX_JSON, "a model's settings file").decode("utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path.parent} has no {path.name}. A model folder holds config.json, tokenizer.json and "
@@ -53,6 +56,27 @@ def _value(path: Path) -> Any:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} is not valid JSON ({error}). Download or copy the model again.") from error
+
+
+def bounded(path: Path, largest: int, kind: str) -> bytes:
+    """A file as small as its kind is, to be parsed: two bytes of JSON can be an object that takes 64.
+
+    Raises:
+        CheckpointError: it is larger, or holds too many parts.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        raw = file.read(largest + 1)
+    if len(raw) > largest:
+        raise CheckpointError(f"{path} has over {largest // 1_000_000} MB, so it is not {kind}")
+    if crowded(raw, largest // SPARSE):
+        raise CheckpointError(f"{path} has over {largest // SPARSE:,} objects, lists and names, so it is not {kind}")
+    return raw
+
+
+def crowded(raw: bytes, parts: int) -> bool:
+    """Whether JSON holds more than so many objects, lists and names."""
+    return sum(map(raw.count, (b"{", b"[", b":"))) > parts
 
 
 def optional_json(path: Path) -> dict[str, Any]:
@@ -127,8 +151,7 @@ def token_types(vocabulary: Path, config: Mapping[str, Any]) -> bool:
     if isinstance(names, list):
         told = "token_type_ids" in names
     else:
-        # The class of transformers 5 for a tokenizer made by hand gives none unless it is told to.
-        told = stated.get("tokenizer_class") != "TokenizersBackend"
+        told = str(stated.get("tokenizer_class")).removesuffix("Fast") not in UNTYPED
     return told and config.get("type_vocab_size", TYPES) != 1
 
 

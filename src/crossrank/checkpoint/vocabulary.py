@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from hashlib import sha256
 from pathlib import Path
@@ -9,12 +10,20 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from crossrank.checkpoint.settings import load_json, optional_json
+from crossrank.checkpoint import growth
+from crossrank.checkpoint.settings import bounded, load_json, optional_json
 from crossrank.errors import CheckpointError
 
-MAX_FILE = 512_000_000
+# Bytes of a tokenizer.json, of which real ones have up to 35 million; bytes and lines of a file of words or merges.
+MAX_FILE, MAX_LIST, MAX_LINES = 64_000_000, 16_000_000, 1_000_000
 WORDPIECE = frozenset({"bert", "electra", "distilbert", "mobilebert", "mpnet"})
 BYTE_PAIRS = frozenset({"roberta"})
+# Special tokens of folders without tokenizer.json whose settings name no others.
+BRACKETED = {"cls": "[CLS]", "sep": "[SEP]", "pad": "[PAD]", "unk": "[UNK]", "mask": "[MASK]"}
+ANGLED = {"cls": "<s>", "sep": "</s>", "pad": "<pad>", "unk": "<unk>", "mask": "<mask>"}
+# transformers takes everything from tokenizer.json for these; other classes follow their settings.
+GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
+FOLLOWED = ("add_prefix_space", "do_lower_case", "strip_accents", "tokenize_chinese_chars")
 
 
 def files(folder: Path) -> list[Path]:
@@ -25,34 +34,35 @@ def files(folder: Path) -> list[Path]:
     return [folder / name for name in names if (folder / name).is_file()]
 
 
-def traits(folder: Path, place: Path) -> list[Any]:
-    """The settings outside the tokenizer's files that change what it gives."""
+def traits(folder: Path, place: Path, architecture: str) -> list[Any]:
+    """The settings outside the tokenizer's files that change what it gives. What most leave out is not in the list."""
     settings = optional_json(place / "tokenizer_config.json")
-    keys = ("add_prefix_space", "do_lower_case", "strip_accents", "tokenize_chinese_chars")
-    added = settings.get("added_tokens_decoder") if not (place / "tokenizer.json").is_file() else None
-    return [
-        *(settings.get(key) for key in keys),
-        optional_json(folder / "sentence_bert_config.json").get("do_lower_case"),
-        *([added] if added else []),
-    ]
+    stated = [settings.get(key) for key in FOLLOWED]
+    found = [*stated, optional_json(folder / "sentence_bert_config.json").get("do_lower_case")]
+    if (place / "tokenizer.json").is_file():
+        unread = settings.get("tokenizer_class") in GENERIC and stated.count(None) < len(stated)
+        return [*found, *(["generic"] if unread else [])]
+    names, added = _names(settings, architecture), settings.get("added_tokens_decoder")
+    others = names if names != _names({}, architecture) else None
+    return [*found, *([added] if added else []), *([others] if others else [])]
 
 
 def tokenizer(folder: Path, architecture: str) -> Tokenizer:
-    """A fresh tokenizer without truncation and padding, lower-casing as the folder's settings say.
+    """A fresh tokenizer without truncation and padding, changed as the folder's settings say.
 
     Where `encode_special_tokens` is set, no text gives a special token; see `plain`.
 
     Raises:
-        CheckpointError: no tokenizer that can be read, or a damaged one.
+        CheckpointError: no tokenizer that can be read, a damaged one, or one that could make texts many times as long.
     """
     settings = optional_json(folder / "tokenizer_config.json")
     present = {path.name: path for path in files(folder)}
     for path in present.values():
-        if path.stat().st_size > MAX_FILE:
-            raise CheckpointError(f"{path} is larger than {MAX_FILE // 1_000_000} MB, so it is not a tokenizer")
+        _check_list(path)
     try:
         if "tokenizer.json" in present:
-            made = Tokenizer.from_file(str(present["tokenizer.json"]))
+            made = _whole(present["tokenizer.json"])
+            _follow(made, settings)
         elif "vocab.txt" in present and architecture in WORDPIECE:
             made = _wordpiece(present["vocab.txt"], settings)
             _add(made, folder, settings)
@@ -63,7 +73,7 @@ def tokenizer(folder: Path, architecture: str) -> Tokenizer:
             raise CheckpointError(f"{folder} has no tokenizer.json. {_cure(folder)}")
         made.no_truncation()
         made.no_padding()
-        _lower_case(made, folder, settings)
+        _lower_case(made, folder)
         _unforgeable(made)
         # A hieroglyph: without a token for what is unknown, this fails, and not some text later.
         made.encode("\U00013000")
@@ -72,6 +82,21 @@ def tokenizer(folder: Path, architecture: str) -> Tokenizer:
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
         raise CheckpointError(f"the tokenizer in {folder} is damaged ({error}). Download or copy it again.") from error
     return made
+
+
+def _check_list(path: Path) -> None:
+    """Refuse a file of words or merges that is longer than such files are: each word takes a hundred bytes and more."""
+    if path.suffix == ".txt" and (path.stat().st_size > MAX_LIST or path.read_bytes().count(b"\n") > MAX_LINES):
+        raise CheckpointError(
+            f"{path} has over {MAX_LIST // 1_000_000} MB or {MAX_LINES:,} lines, so it is not a tokenizer's"
+        )
+
+
+def _whole(path: Path) -> Tokenizer:
+    """The tokenizer of a tokenizer.json, none of which has run before it was checked."""
+    raw = bounded(path, MAX_FILE, "a tokenizer")
+    growth.check(json.loads(raw), str(path))
+    return Tokenizer.from_buffer(raw)
 
 
 def mask(folder: Path) -> str:
@@ -139,13 +164,28 @@ def fingerprint(tokenizer: Tokenizer) -> str:
     return sha256(b"special tokens are text\n" + text.encode("utf-8")).hexdigest()
 
 
-def _lower_case(made: Tokenizer, folder: Path, settings: dict[str, Any]) -> None:
-    """Follow do_lower_case as transformers (tokenizer_config) and sentence-transformers (sentence_bert_config) do."""
+def _follow(made: Tokenizer, settings: dict[str, Any]) -> None:
+    """Change what tokenizer_config.json states otherwise than tokenizer.json, as the classes of transformers do."""
+    if settings.get("tokenizer_class") in GENERIC:
+        return
+    current, before = made.normalizer, made.pre_tokenizer
+    if isinstance(current, normalizers.BertNormalizer):
+        for ours, theirs in (("lowercase", "do_lower_case"), ("handle_chinese_chars", "tokenize_chinese_chars")):
+            if isinstance(settings.get(theirs), bool):
+                setattr(current, ours, settings[theirs])
+        # None, which means as it is lower-cased, can be said too.
+        if isinstance(settings.get("strip_accents", ""), (bool, type(None))):
+            current.strip_accents = settings["strip_accents"]
+        made.normalizer = current
+    if isinstance(before, pre_tokenizers.ByteLevel) and isinstance(settings.get("add_prefix_space"), bool):
+        before.add_prefix_space = settings["add_prefix_space"]
+        made.pre_tokenizer = before
+
+
+def _lower_case(made: Tokenizer, folder: Path) -> None:
+    """Lower-case where sentence-transformers is told to (sentence_bert_config.json) and the tokenizer does not."""
     current = made.normalizer
     if isinstance(current, normalizers.BertNormalizer):
-        if isinstance(settings.get("do_lower_case"), bool):
-            current.lowercase = settings["do_lower_case"]
-            made.normalizer = current
         lowers = bool(current.lowercase)
     else:
         lowers = current is not None and "Lowercase" in repr(current)
@@ -184,6 +224,12 @@ def _add(made: Tokenizer, folder: Path, settings: dict[str, Any]) -> None:
             )
 
 
+def _names(settings: dict[str, Any], architecture: str) -> dict[str, str]:
+    """Special tokens of a folder without tokenizer.json, by their kinds."""
+    usual = ANGLED if architecture in BYTE_PAIRS else BRACKETED
+    return {kind: _special(settings, f"{kind}_token", name) for kind, name in usual.items()}
+
+
 def _special(settings: dict[str, Any], key: str, default: str) -> str:
     value = settings.get(key, default)
     value = value.get("content") if isinstance(value, dict) else value
@@ -191,10 +237,10 @@ def _special(settings: dict[str, Any], key: str, default: str) -> str:
 
 
 def _wordpiece(path: Path, settings: dict[str, Any]) -> Tokenizer:
-    unknown = _special(settings, "unk_token", "[UNK]")
+    named = _names(settings, "bert")
     words = path.read_text(encoding="utf-8").split("\n")
     vocabulary = {word.rstrip("\r"): number for number, word in enumerate(words) if word or number + 1 < len(words)}
-    made = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown))
+    made = Tokenizer(models.WordPiece(vocabulary, unk_token=named["unk"]))
     lower = settings.get("do_lower_case", True) is True
     made.normalizer = normalizers.BertNormalizer(
         clean_text=True,
@@ -204,9 +250,9 @@ def _wordpiece(path: Path, settings: dict[str, Any]) -> Tokenizer:
     )
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     made.decoder = decoders.WordPiece()
-    names = [_special(settings, f"{kind}_token", f"[{kind.upper()}]") for kind in ("cls", "sep", "pad", "mask")]
-    made.add_special_tokens([AddedToken(name, special=True) for name in (*names, unknown) if name in vocabulary])
-    begin, end = names[0], names[1]
+    names = (named[kind] for kind in ("cls", "sep", "pad", "mask", "unk"))
+    made.add_special_tokens([AddedToken(name, special=True) for name in names if name in vocabulary])
+    begin, end = named["cls"], named["sep"]
     made.post_processor = processors.TemplateProcessing(
         single=f"{begin}:0 $A:0 {end}:0",
         pair=f"{begin}:0 $A:0 {end}:0 $B:1 {end}:1",
@@ -221,10 +267,10 @@ def _byte_pairs(path: Path, merges: Path, settings: dict[str, Any]) -> Tokenizer
     space = settings.get("add_prefix_space", False) is True
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
     made.decoder = decoders.ByteLevel()
-    begin, end = _special(settings, "cls_token", "<s>"), _special(settings, "sep_token", "</s>")
-    plain = [_special(settings, "pad_token", "<pad>"), _special(settings, "unk_token", "<unk>")]
-    mask = _special(settings, "mask_token", "<mask>")
-    made.add_special_tokens([AddedToken(name, special=True) for name in (begin, end, *plain) if name in vocabulary])
+    named = _names(settings, "roberta")
+    begin, end, mask = named["cls"], named["sep"], named["mask"]
+    usual = (begin, end, named["pad"], named["unk"])
+    made.add_special_tokens([AddedToken(name, special=True) for name in usual if name in vocabulary])
     made.add_special_tokens([AddedToken(mask, lstrip=True, special=True)] if mask in vocabulary else [])
     made.post_processor = processors.TemplateProcessing(
         single=f"{begin} $A {end}",

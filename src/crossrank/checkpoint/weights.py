@@ -18,9 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.checkpoint.settings import crowded
 from crossrank.errors import CheckpointError
 
-MAX_HEADER = 100_000_000  # the limit of the safetensors format itself
+MAX_TENSORS = 100_000
+# Bytes of a header of so many, and its objects, lists and names: the format allows five times the bytes.
+MAX_HEADER, MAX_PARTS = 200 * MAX_TENSORS, 8 * MAX_TENSORS
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 # What NumPy 1 takes; NumPy 2 takes twice as many.
@@ -42,16 +45,20 @@ def header(path: Path) -> dict[str, Entry]:
     """The table of contents of one safetensors file, checked against the file's real size.
 
     Raises:
-        CheckpointError: the file is missing, cut short, not safetensors, or claims more than it holds; or tensors
-            overlap.
+        CheckpointError: the file is missing, cut short, not safetensors, claims more than it holds or has too long a
+            header; or tensors overlap.
     """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(MAX_HEADER, size - 8):
+            if size < 8 or length > size - 8:
                 raise CheckpointError(f"{path} is not a whole safetensors file ({size} bytes). {CURE}")
-            text = file.read(length)
+            text = file.read(min(length, MAX_HEADER + 1))
+        if len(text) > MAX_HEADER or crowded(text, MAX_PARTS):
+            raise CheckpointError(
+                f"{path} says too much of its tensors, or has over {MAX_TENSORS:,}. Save the model again with fewer."
+            )
         table = json.loads(text)
     except OSError as error:
         raise CheckpointError(f"cannot read the weights {path}: {error.strerror or error}. {CURE}") from error

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.backends.sharing import Table
 from crossrank.batching import budget_of
 from crossrank.cost import CostModel, Pace, Sample, fit
 from crossrank.crossencoder import CrossEncoder
@@ -32,7 +32,7 @@ QUERY = "which of these answers the question?"
 _CHARACTERS = 20_000
 
 _paces: WeakKeyDictionary[CrossEncoder, Pace] = WeakKeyDictionary()
-_lock = threading.Lock()
+_measuring: Table[Pace] = Table()
 
 
 def measured(scorer: CrossEncoder, seconds: float = 1.5) -> Pace:
@@ -45,17 +45,16 @@ def measured(scorer: CrossEncoder, seconds: float = 1.5) -> Pace:
     >>> pace is measured(scorer)
     True
     """
-    with _lock:
-        pace = _paces.get(scorer)
-        if pace is None:
-            pace = _paces[scorer] = Pace(measure(scorer, seconds))
+    pace = _paces.get(scorer)
+    if pace is not None:
         return pace
+    # A key that keeps no scorer alive; only who asks for the same one waits.
+    return _measuring.get(ref(scorer), lambda: remember(scorer, measure(scorer, seconds)))
 
 
 def remember(scorer: CrossEncoder, model: CostModel) -> Pace:
     """The pace of a scorer that was measured before: what `measured` gives from now on."""
-    with _lock:
-        return _paces.setdefault(scorer, Pace(model))
+    return _paces.setdefault(scorer, Pace(model))
 
 
 def measure(scorer: CrossEncoder, seconds: float = 1.5, clock: Callable[[], float] = time.perf_counter) -> CostModel:

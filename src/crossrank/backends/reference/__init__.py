@@ -46,7 +46,8 @@ def _obstacle(config: Mapping[str, Any], architecture: str) -> str | None:
     for key in named:
         if config.get(key, "gelu") not in ops.ACTIVATIONS:
             return f"it has no activation {config[key]!r} ({key})"
-    if config.get("position_embedding_type", "absolute") != "absolute":
+    # The code of ModernBERT does not read it; models made from others keep it, such as the "sans_pos" of mmBERT.
+    if model is Bert and config.get("position_embedding_type", "absolute") != "absolute":
         return f"it has no {config['position_embedding_type']!r} position embeddings"
     if config.get("is_decoder") or config.get("add_cross_attention"):
         return "it computes encoders, and config.json says decoder"

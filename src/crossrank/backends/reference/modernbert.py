@@ -85,6 +85,8 @@ class ModernBert:
         if self.window < 0:
             stated = config["local_attention"]
             raise CheckpointError(f"{where}: config.json has local_attention = {stated!r}. Copy the model again.")
+        # No sequence is longer, and the native engine counts with 32 bits.
+        self.window = min(self.window, self.positions)
         self.words = parameters.encoder("embeddings.tok_embeddings.weight", self.vocabulary, h)
         self.norm = self._norm(parameters, "embeddings.norm")
         kinds, size = layer_kinds(config), h // self.heads

@@ -1,0 +1,115 @@
+"""Do texts stay about as long as they are? What is asked of a tokenizer.json before any of it runs.
+
+Each step of a tokenizer may put several characters in the place of one, and the next step several in the place of each
+of these. So a file of two kilobytes can take all memory at its first text, which ends the process: the library that
+runs the steps raises nothing that could be caught.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+from unicodedata import normalize
+
+from crossrank.errors import CheckpointError
+
+# Characters in the place of one. XLM-R's steps have 36: the longest form of one character in NFKC is 18, and a space
+# may be put before it.
+MOST = 64.0
+# Steps of one kind, pieces of a template, tokens in the place of one piece.
+STEPS = 100
+CURE = "Use the tokenizer of the model's authors."
+PARTS = ("normalizer", "pre_tokenizer", "decoder")
+NESTED = ("normalizers", "pretokenizers", "decoders", "processors")
+# A regular expression that surely matches no empty text: one character or class, perhaps several times, as " {2,}".
+SOLID = re.compile(r"(?:[^\\.|()\[\]{}*+?^$]|\\[sSdDwWnrt])(?:\+|\{[1-9][0-9]*,?[0-9]*\})?")
+
+
+def check(stated: Any, where: str) -> None:
+    """Refuse a tokenizer.json whose steps could make a text many times as long, or whose frame has no bounds.
+
+    Args:
+        stated: what the file holds.
+        where: the file, for messages.
+
+    Raises:
+        CheckpointError: it does, or its steps cannot be read.
+
+    >>> check({"normalizer": {"type": "Prepend", "prepend": "_"}}, "tokenizer.json")
+    """
+    try:
+        for part in PARTS:
+            steps = list(_steps(stated.get(part)))
+            if len(steps) > STEPS or math.prod(map(_growth, steps)) > MOST:
+                raise CheckpointError(
+                    f"the {part} of {where} could make a text over {MOST:.0f} times as long, or has over {STEPS} steps:"
+                    f" it would take all memory. {CURE}"
+                )
+        for step in _steps(stated.get("post_processor")):
+            _check_frame(step, where)
+    except CheckpointError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{where} is damaged ({error!r}). Download or copy it again.") from error
+
+
+def _steps(step: Any) -> Iterator[dict[str, Any]]:
+    """A step and those that are nested in it. Kinds are told by their fields, as the library does without a type."""
+    if step is not None:
+        yield step
+        for name in NESTED:
+            for inner in step.get(name, ()):
+                yield from _steps(inner)
+
+
+def _growth(step: dict[str, Any]) -> float:
+    """How many characters may stand in the place of one after this step."""
+    kinds: dict[str, Callable[[Any], float]] = {
+        "content": lambda text: _replaced(step.get("pattern"), text),
+        "prepend": lambda text: 1.0 + _length(text),
+        "precompiled_charsmap": _mapped,
+        # A space to either side of a character.
+        "handle_chinese_chars": lambda _: 3.0,
+        # A space before each word, and words may be characters.
+        "replacement": lambda _: 2.0,
+        "suffix": lambda _: 2.0,
+        "word_delimiter_token": lambda _: 2.0,
+        # A character for each byte, and a space before them.
+        "type": lambda name: 5.0 if name == "ByteLevel" else 1.0,
+    }
+    return math.prod(grows(step[name]) for name, grows in kinds.items() if step.get(name) is not None)
+
+
+def _replaced(pattern: dict[str, str] | None, text: str) -> float:
+    if pattern is None:
+        return 1.0
+    literal, expression = pattern.get("String", ""), pattern.get("Regex", "")
+    if literal or SOLID.fullmatch(expression):
+        return max(1.0, _length(text) / max(1, len(literal)))
+    return 1.0 + _length(text)  # What matches nothing at all matches before every character.
+
+
+def _mapped(charsmap: str) -> float:
+    """The longest text of SentencePiece's table: four bytes of a size, a trie of that size, texts that end with 0."""
+    raw = base64.b64decode(charsmap)
+    texts = raw[4 + int.from_bytes(raw[:4], "little") :].split(b"\0")
+    return float(max(1, *(_length(text.decode("utf-8", "ignore")) for text in texts), 1))
+
+
+def _length(text: str) -> int:
+    """Characters of a text, also after a step that takes them apart."""
+    return len(normalize("NFKD", text))
+
+
+def _check_frame(step: dict[str, Any], where: str) -> None:
+    """Refuse a template of special tokens around texts that is long, or that has a text twice."""
+    for template in (step.get("single", ()), step.get("pair", ())):
+        texts = [piece["Sequence"]["id"] for piece in template if "Sequence" in piece]
+        if len(template) > STEPS or len(set(texts)) < len(texts):
+            raise CheckpointError(f"the post_processor of {where} repeats a text, or has over {STEPS} pieces. {CURE}")
+    special = step.get("special_tokens", {})
+    if any(len(token["ids"]) > STEPS for token in special.values()):
+        raise CheckpointError(f"{where} puts over {STEPS} special tokens in one place. {CURE}")
