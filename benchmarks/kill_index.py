@@ -38,7 +38,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 import machine
 from crossrank.errors import CrossrankError
 from crossrank.index import Index, commits
-from crossrank.index.build import Progress
+from crossrank.index.changes import Progress
 
 WIDTH = 32
 

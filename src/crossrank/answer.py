@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from reprlib import Repr
+from typing import overload
 
 from crossrank.cascade import Trace
 from crossrank.types import Passage, Ranking
 
+_SHORT = Repr()
+_SHORT.maxlist, _SHORT.maxstring = 5, 80
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """What one query found; iterating over it gives its passages, best first.
+    """What one query found; a sequence of its passages, best first.
 
     Attributes:
         query: as asked.
@@ -27,10 +32,14 @@ class Answer:
         budget: seconds that it should take; None for no budget.
         thresholded: what a threshold left out, or why it could not be used, for people; empty where none was asked for
             or nothing was left out.
+        nothing: why nothing was found, most often a mistake in the name of a filter's field; empty where something was
+            found, or no reason stands out.
 
     >>> found = Answer("tea?", Ranking.sorted(["a"], [1.5]), (Passage("a", "Tea is hot."),), (), 0.1, budget=0.2)
     >>> [passage.text for passage in found], found.late
     (['Tea is hot.'], False)
+    >>> found[0].id, found
+    ('a', Answer('tea?', ['a'], passages=1, steps=0, notes=0, seconds=0.1))
     """
 
     query: str
@@ -40,14 +49,34 @@ class Answer:
     seconds: float
     budget: float | None = None
     thresholded: tuple[str, ...] = ()
+    nothing: str = ""
+
+    def __len__(self) -> int:
+        return len(self.passages)
 
     def __iter__(self) -> Iterator[Passage]:
         return iter(self.passages)
 
+    @overload
+    def __getitem__(self, at: int) -> Passage: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> tuple[Passage, ...]: ...
+
+    def __getitem__(self, at: int | slice) -> Passage | tuple[Passage, ...]:
+        return self.passages[at]
+
+    def __repr__(self) -> str:
+        told = {"passages": len(self), "steps": len(self.traces), "notes": len(self.notes)}
+        counts = "".join(f"{name}={count}, " for name, count in told.items())
+        ids = _SHORT.repr(list(self.ranking.ids))
+        return f"Answer({_SHORT.repr(self.query)}, {ids}, {counts}seconds={self.seconds:.3g})"
+
     @property
     def notes(self) -> tuple[str, ...]:
-        """What steps could not do as they should, for people: "name: what"; and what a threshold left out."""
-        return (*(f"{trace.name}: {trace.note}" for trace in self.traces if trace.note), *self.thresholded)
+        """What steps could not do as they should, for people, "name: what"; what a threshold left out; `nothing`."""
+        steps = (f"{trace.name}: {trace.note}" for trace in self.traces if trace.note)
+        return (*steps, *self.thresholded, *filter(None, [self.nothing]))
 
     @property
     def failed(self) -> tuple[str, ...]:

@@ -56,6 +56,8 @@ def _cure(document: Any) -> str:
         how = f'd["{named}"]'
     elif named := next((name for name in _TEXTS if isinstance(getattr(document, name, None), str)), ""):
         how = f"d.{named}"
+    elif isinstance(document, (tuple, list)) and len(document) == 2 and isinstance(document[1], str):
+        return ": pass [text for _, text in documents]; the positions that come back are places in that list"
     else:
         return ""
     return f": pass texts, such as [{how} for d in documents]; the positions that come back are places in that list"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,23 @@ class Telling(Protocol):
     def probability(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Raw scores as probabilities; an error where it has none."""
         ...
+
+
+def numbers(scores: Any) -> NDArray[np.float64]:
+    """Scores as an array; refuse what holds something else, such as a whole `Ranked`.
+
+    >>> numbers([1, 2.5]).tolist()
+    [1.0, 2.5]
+    """
+    if hasattr(scores, "scores"):
+        raise InputError(f"probabilities are made of scores, not of {type(scores).__name__}: pass ranked.scores")
+    try:
+        made = np.asarray(scores)
+    except ValueError:
+        made = np.asarray(None)
+    if made.dtype.kind in "OSUMm":
+        raise InputError(f"probabilities are made of numbers, such as ranked.scores, not of {scores!r:.80}")
+    return made.astype(np.float64)
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -90,7 +107,8 @@ class Platt:
 
     def probability(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities, same shape; -inf gives 0."""
-        return sigmoid((np.asarray(logits, np.float64) * self.slope + self.intercept).astype(np.float32))
+        with np.errstate(over="ignore"):  # inf, as the sigmoid of what is so large says as well
+            return sigmoid((numbers(logits) * self.slope + self.intercept).astype(np.float32))
 
     @classmethod
     def fit(cls, logits: NDArray[np.float32], relevant: NDArray[np.bool_]) -> Platt:
@@ -268,7 +286,9 @@ def check_threshold(threshold: float | str | None) -> None:
     Raises:
         InputError: it is something else.
     """
-    if threshold in (None, "model") or (isinstance(threshold, Real) and 0.0 <= threshold <= 1.0):
+    if threshold in (None, "model"):
+        return
+    if isinstance(threshold, Real) and not isinstance(threshold, bool) and 0.0 <= threshold <= 1.0:
         return
     raise InputError(f'the threshold is a probability, from 0 to 1, or "model", not {threshold!r}')
 
@@ -319,9 +339,10 @@ def irrelevant(probability: float, threshold: float) -> str:
     """What is said when the best passage is less probable than the threshold.
 
     >>> irrelevant(0.03, 0.1)
-    'nothing is relevant: the best passage has a probability of 0.030, under 0.1'
+    'nothing reaches the threshold: the best passage has a probability of 0.030, under 0.1'
     """
-    return f"nothing is relevant: the best passage has a probability of {probability:.3f}, under {threshold:g}"
+    best = f"the best passage has a probability of {probability:.3f}, under {threshold:g}"
+    return f"nothing reaches the threshold: {best}"
 
 
 def left_out(under: int, unread: int, threshold: float) -> str:
@@ -351,6 +372,8 @@ def above(chances: Sequence[float | None], threshold: float) -> tuple[list[int],
 
     >>> above([0.9, 0.2, None], 0.5)
     ([0], ('left out: 1 passage under the threshold of 0.5, 1 passage that the last stage did not read',))
+    >>> above([0.2, 0.1], 0.5)
+    ([], ('nothing reaches the threshold: the best passage has a probability of 0.200, under 0.5',))
     >>> above([None, None], 0.5)
     ([0, 1], ('the threshold was not used: no stage that gives probabilities has read a passage',))
     """
@@ -358,6 +381,7 @@ def above(chances: Sequence[float | None], threshold: float) -> tuple[list[int],
     if not read:
         return list(range(len(chances))), (UNREAD,) if chances else ()
     rows = [row for row, chance in enumerate(chances) if chance is not None and chance >= threshold]
-    nothing = "" if rows else irrelevant(max(read), threshold)
-    others = left_out(len(read) - len(rows), len(chances) - len(read), threshold)
-    return rows, tuple(filter(None, [nothing, others]))
+    unread = len(chances) - len(read)
+    if not rows:
+        return rows, tuple(filter(None, [irrelevant(max(read), threshold), left_out(0, unread, threshold)]))
+    return rows, tuple(filter(None, [left_out(len(read) - len(rows), unread, threshold)]))

@@ -6,7 +6,9 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from functools import wraps
+from inspect import signature
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,8 @@ from crossrank.fusion import check_ranking, zscore
 from crossrank.stopping import Stopping
 from crossrank.types import Passage, Ranking, Scorer, TokenStore, Truncation, check_k
 
+P = ParamSpec("P")
+T = TypeVar("T")
 # What a stage that fails does to the query: end it with the error, or leave the order before it.
 OnError = Literal["raise", "keep"]
 
@@ -155,6 +159,25 @@ def _comparable(ranking: Ranking) -> NDArray[np.float32]:
     return np.concatenate(made)
 
 
+def _leading_on(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, which tells whoever has texts to order, and takes it for that, what does it."""
+    known = signature(function)
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            known.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InputError(
+                "to put texts in order call crossrank.load().rank(query, documents, k=5). crossrank.rerank runs stages "
+                f"over a crossrank.Ranking, rerank(query, ranking, stages, texts): {error}"
+            ) from None
+        return function(*args, **kwargs)
+
+    return called
+
+
+@_leading_on
 def rerank(
     query: str,
     ranking: Ranking,
@@ -187,8 +210,9 @@ def rerank(
         documents below keep the order and the scores of the step before.
 
     Raises:
-        InputError: `ranking` is no `Ranking`, `stages` no list of them, `texts` no function, a `deadline` that is no
-            number, an unknown `on_error`; and what a scorer raises, unless `on_error` keeps.
+        InputError: arguments are missing or unknown, `ranking` is no `Ranking`, `stages` no list of them, `texts` no
+            function, a `deadline` that is no number, an unknown `on_error`; and what a scorer raises, unless `on_error`
+            keeps.
 
     >>> class Longest:
     ...     def score(self, pairs):

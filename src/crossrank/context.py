@@ -26,6 +26,8 @@ _BETWEEN = 2
 three it would, and a passage of it that was not found would be lost in the middle of a source."""
 _SHARED = 32
 """Characters that the end of one passage and the start of another must share where no place tells where they lie."""
+_BEGIN, _END = r"(?:(?!\w)|(?<!\w)(?<!\d[.,]))", r"(?:(?<!\w)|(?!\w)(?![.,]\d))"
+"""Places in a text where no word or number goes on."""
 _WORD = re.compile(r"\w")
 _TOKEN = re.compile(r"(?<![\w.])[-+±]?(?:[$€£¥]\s?)?\.?\d\w*(?:[.,]\d+)*(?:\s?[$€£¥%‰°](?!\s?\d)\w*)?|\w+|[^\w\s]")
 """A number with its sign and what it counts, a word, or one other character."""
@@ -250,12 +252,17 @@ def _join(one: _Block, other: _Block) -> _Block | None:
         # A text that was joined over white space may be some characters off; what is not equal is not joined.
         return _joined(first, second, second.text[shared:]) if first.text.endswith(second.text[:shared]) else None
     for first, second in ((one, other), (other, one)):
-        if second.text in first.text:
+        if _holds(first.text, second.text):
             return _joined(first, second, "")
         shared = _overlap(first.text, second.text)
         if shared >= _SHARED:
             return _joined(first, second, second.text[shared:])
     return None
+
+
+def _holds(text: str, part: str) -> bool:
+    """Whether a text is a part of another: a long one, or one of whole words. "5" is no part of "2015" or "2.5"."""
+    return part in text if len(part) >= _SHARED else re.search(_BEGIN + re.escape(part) + _END, text) is not None
 
 
 def _start(block: _Block) -> int:

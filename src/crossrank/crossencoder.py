@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from crossrank import backends, checkpoint
 from crossrank.asking import check_list, check_pairs, check_queries, check_whole
 from crossrank.batching import budget_of, plan, slices
-from crossrank.calibration import Platt, Threshold, least, sigmoid
+from crossrank.calibration import Platt, Threshold, least, numbers, sigmoid
 from crossrank.encoder import CHARACTERS_A_TOKEN, Encoded, PairEncoder, Windows
 from crossrank.errors import CheckpointError, InputError, ScoreError
 from crossrank.lookahead import lookahead
@@ -307,8 +307,8 @@ class CrossEncoder:
         >>> ranked.positions[0]
         1
         >>> none = crossrank.load().rank("Which planet is the largest?", ["Bread needs yeast."], threshold="model")
-        >>> len(none), none.note[:19]
-        (0, 'nothing is relevant')
+        >>> len(none), none.note.partition(":")[0]
+        (0, 'nothing reaches the threshold')
         """
         limit = None if threshold is None else least(self, threshold, self.checkpoint.name)
         given = check_list(query, documents, k)
@@ -323,7 +323,7 @@ class CrossEncoder:
         """Raw scores as probabilities that a passage is relevant, same shape and order.
 
         Raises:
-            InputError: the model has no calibration and its authors did not train it to give probabilities.
+            InputError: no scores, or the model has no calibration and its authors trained it to give no probabilities.
 
         >>> import crossrank
         >>> crossrank.load().probability(np.array([-np.inf, 20], dtype=np.float32)).round(2).tolist()
@@ -333,7 +333,7 @@ class CrossEncoder:
             return self._calibration.probability(scores)
         if self.checkpoint.activation in ("sigmoid", "softmax"):
             # Log-odds of a two-label head and logits of a one-label head share the sigmoid.
-            return sigmoid(np.asarray(scores, dtype=np.float32))
+            return sigmoid(numbers(scores).astype(np.float32))
         raise InputError(
             f"{self.checkpoint.name} gives uncalibrated logits, and a sigmoid over them would not be a probability. "
             "Fit one on judged pairs with `crossrank calibrate`, or give crossrank.load(..., calibration=Platt.fit("

@@ -113,11 +113,11 @@ def rrf(rankings: Sequence[Ranking], k: int = 60) -> Ranking:
     >>> rrf([first, second]).ids
     ('b', 'a', 'c')
     """
+    if isinstance(rankings, Ranking):
+        raise InputError("rrf takes a list of rankings, not one: rrf([a, b])")
     check_real("the constant of reciprocal rank fusion", k)
     if k < 0:
         raise InputError(f"the constant of reciprocal rank fusion must be at least 0, not {k}")
-    if isinstance(rankings, Ranking):
-        raise InputError("rrf takes a list of rankings, not one")
     scores: dict[str, float] = {}
     for ranking in rankings:
         check_ranking(ranking)
@@ -192,14 +192,15 @@ def weighted(rankings: Mapping[str, Ranking], weights: Mapping[str, float]) -> R
 def standardized(rankings: Mapping[str, Ranking], weights: Mapping[str, float]) -> Ranking:
     """Weighted sum of each ranking's standardized scores, over all documents that some ranking holds.
 
-    A document that a ranking lacks has at most the score of its last one, and gets that; or 0, if that is less, from a
-    ranking shorter than the longest: it was not cut, so it did not find the document, as BM25 does with a rare word in
-    a few passages. That holds for rankings of one depth, as a `Pipeline` asks all its retrievers for: what a ranking
-    lacks that was cut shorter than another would stand at 0, far below its cosines, so cut all at the shortest, or use
-    `rrf`. Where all scores of a ranking are equal, what it lacks gets less. Unlike ranks, scores tell a clear first
-    place from a narrow one: Bruch, Gai and Ingber, TOIS 2023, "An Analysis of Fusion Functions for Hybrid Retrieval",
-    find convex combinations of scores better than RRF in and out of domain. Ties keep the order of first
-    appearance. A ranking that is empty, or whose scores are all equal and which lacks none, says nothing.
+    A document that a ranking lacks has at most the score of its last one (but for -inf, which is of blank documents and
+    stays), and gets that; or 0, if that is less, from a ranking shorter than the longest: it was not cut, so it did not
+    find the document, as BM25 does with a rare word in a few passages. That holds for rankings of one depth, as a
+    `Pipeline` asks all its retrievers for: what a ranking lacks that was cut shorter than another would stand at 0, far
+    below its cosines, so cut all at the shortest, or use `rrf`. Where all scores of a ranking are equal, what it lacks
+    gets less. Unlike ranks, scores tell a clear first place from a narrow one: Bruch, Gai and Ingber, TOIS 2023, "An
+    Analysis of Fusion Functions for Hybrid Retrieval", find convex combinations of scores better than RRF in and out of
+    domain. Ties keep the order of first appearance. A ranking that is empty, or whose scores are all equal and which
+    lacks none, says nothing.
 
     Raises:
         InputError: a ranking without a weight, a weight under 0, or a score that is NaN.
@@ -228,7 +229,11 @@ def standardized(rankings: Mapping[str, Ranking], weights: Mapping[str, float]) 
 
 def _missing(ranking: Ranking, longest: int) -> float:
     """The score of what a ranking lacks, see `standardized`."""
-    low = float(ranking.scores.min())
+    # -inf is of a blank document and says nothing of others.
+    scores = ranking.scores[np.isfinite(ranking.scores)]
+    if not len(scores):
+        return 0.0
+    low = float(scores.min())
     if len(ranking) < longest:
         low = min(low, 0.0)
-    return low if low < ranking.scores.max() else low - max(1.0, abs(low))
+    return low if low < scores.max() else low - max(1.0, abs(low))

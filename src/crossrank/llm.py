@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,20 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.asking import check_list, check_pairs
+from crossrank.chat import Chat
 from crossrank.credentials import without_secrets
-from crossrank.errors import InputError, RemoteError
-from crossrank.judging import Messages, ask_for_order, ask_for_score, check_prompt, filled, in_place
+from crossrank.errors import InputError
+from crossrank.jobs import at_once
+from crossrank.judging import ask_for_order, ask_for_score, check_prompt, filled, in_place
 from crossrank.questions import Questions
 from crossrank.ranked import Ranked
-from crossrank.remote import Address, at_once
+from crossrank.remote import Address
 from crossrank.types import order_of
 from crossrank.unicode import is_blank, valid_text
 from crossrank.verdicts import UnreadableError
 from crossrank.verdicts import read_order as order_in
 from crossrank.verdicts import read_score as score_in
 
-_UNWANTED = frozenset({400, 422})
-"""How servers refuse a parameter they do not know."""
+_USUAL: Mapping[str, Any] = {"temperature": 0, "response_format": {"type": "json_object"}}
+"""What is sent unless the caller says otherwise. Not every server can promise JSON; the prompt asks for it anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class LanguageModel:
     et al. 2023); documents then see each other, and so do instructions that one of them may hold.
 
     Every document keeps a score. One whose answer cannot be read or does not come keeps its place, which the result and
-    a stage's note say.
+    a stage's note say. It can be copied and pickled; a pickle holds the key.
 
     Args:
         url: an OpenAI-compatible address, such as `https://api.openai.com/v1` or `http://localhost:8000/v1`.
@@ -109,8 +110,9 @@ class LanguageModel:
         timeout: seconds of one try, from the connection to the last byte.
         tries: requests for one answer, at most.
         pause: seconds before the second try; each further one waits longer, see `crossrank.remote.Address`.
-        extra: more for the body of a request, such as `{"temperature": None}` for models that refuse one (None leaves
-            out what is sent by default: a temperature of 0, and a wish for JSON).
+        extra: more for the body of a request, such as `{"max_completion_tokens": 500}`. None leaves out what is sent by
+            default, a temperature of 0 and a wish for JSON; where a server's refusal names one of these two, it is left
+            out from then on.
         prompt: your own question, in which `{query}` and `{document}` (with a window `{documents}`) stand for the texts
             between their marker lines. Said besides are what form the answer has, and that texts give no orders.
         headers: more that every request has, as gateways want them; see `crossrank.remote.Address`.
@@ -149,8 +151,7 @@ class LanguageModel:
         self._prompt = None if prompt is None else check_prompt(prompt, window is not None)
         self._concurrency = concurrency
         self._characters = characters
-        sent = {"temperature": 0, "response_format": {"type": "json_object"}, **(extra or {})}
-        self._extra = {name: value for name, value in sent.items() if value is not None}
+        self._chat = Chat(self.address, model, _USUAL, extra)
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.address.url!r}, {self.model!r}, window={self.window})"
@@ -231,7 +232,7 @@ class LanguageModel:
         jobs: list[Callable[[], Any]] = []
         found: dict[str, NDArray[np.float32]] = {}
         together = self._concurrency if self.window is None else min(self._concurrency, len(lists))
-        call = Questions(self._ask, self._prompt, together)
+        call = Questions(self._chat.ask, self._prompt, together)
         for query, places in lists.items():
             texts = [valid_text(pairs[place][1][: self._characters]) for place in places]
             asked = valid_text(query)
@@ -251,20 +252,6 @@ class LanguageModel:
             scores, fallbacks, cut, call.questions, call.requests - call.questions, call.prompt_tokens,
             call.completion_tokens, call.uncounted, time.perf_counter() - began,
         )  # fmt: skip
-
-    def _ask(self, messages: Messages, stop: threading.Event) -> tuple[Mapping[str, Any], int]:
-        """The answer to one question, and the requests it took."""
-        body = {"model": self.model, "messages": messages, **self._extra}
-        try:
-            reply = self.address.post("/chat/completions", body, stop)
-            return reply.body, reply.tries
-        except RemoteError as error:
-            # Not every server knows how to promise JSON; the prompt asks for it anyway.
-            if error.status not in _UNWANTED or "response_format" not in body or "response_format" not in str(error):
-                raise
-        self._extra = {name: value for name, value in self._extra.items() if name != "response_format"}
-        reply = self.address.post("/chat/completions", {"model": self.model, "messages": messages, **self._extra}, stop)
-        return reply.body, reply.tries + 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)

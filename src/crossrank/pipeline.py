@@ -25,7 +25,7 @@ from crossrank.index import one_version
 from crossrank.planner import Memory, depths, paced, plan
 from crossrank.relevance import Relevance, check_stages, kept, last_read, relevance_of, unused
 from crossrank.retrieval import retrieved
-from crossrank.retrieval.where import Where, among
+from crossrank.retrieval.where import Where, among, why_nothing
 from crossrank.scorers import counter_of, name_of, scorer_of
 from crossrank.types import (
     Embedder,
@@ -190,7 +190,9 @@ class Pipeline:
         )
         final = ranking.cut(k)
         passages = self._fetch(final)
-        return Answer(query, final, passages, (*traces, *reranked), self.clock() - began, self.budget)
+        nothing = "" if passages else why_nothing(self.retrievers.values())
+        seconds = self.clock() - began
+        return Answer(query, final, passages, (*traces, *reranked), seconds, self.budget, nothing=nothing)
 
     def _retrieve(self, query: str, due: float | None) -> list[Trace]:
         """What each retriever found, and the fused ranking at the end; one that would be late is left out."""
@@ -386,5 +388,5 @@ def _embedder(
     if wanted is not None and not isinstance(wanted, (str, Path)):
         return wanted
     backend, device, dtype, threads = how
-    name = wanted or own_name(index.info().model, folder)
+    name = wanted or own_name(index.settings.model, folder)
     return load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)

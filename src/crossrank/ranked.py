@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from reprlib import Repr
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +15,14 @@ from crossrank.evidence import Evidence, Scores, find
 from crossrank.scored import Scored
 from crossrank.types import Passage, Truncation, order_of
 
+_SHORT = Repr()
+_SHORT.maxlist, _SHORT.maxstring = 10, 80
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranked:
-    """Documents of one query, best first, as positions in the caller's list. Iterates as (position, score).
+    """Documents of one query, best first, as positions in the caller's list. Iterates as (position, score), and has
+    these pairs by their rank: `ranked[0]` is the best, `ranked[:3]` a list of three.
 
     Attributes:
         positions: best first; equal scores keep their incoming order, blank documents come last.
@@ -29,6 +35,8 @@ class Ranked:
     >>> ranked = Ranked((2, 0), np.array([4.5, -1.0], dtype=np.float32), ())
     >>> [(position, score) for position, score in ranked]
     [(2, 4.5), (0, -1.0)]
+    >>> ranked[0], ranked
+    ((2, 4.5), Ranked([(2, 4.5), (0, -1.0)]))
     """
 
     positions: tuple[int, ...]
@@ -43,6 +51,26 @@ class Ranked:
 
     def __iter__(self) -> Iterator[tuple[int, float]]:
         return zip(self.positions, self.scores.tolist(), strict=True)
+
+    @overload
+    def __getitem__(self, at: int) -> tuple[int, float]: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[tuple[int, float]]: ...
+
+    def __getitem__(self, at: int | slice) -> tuple[int, float] | list[tuple[int, float]]:
+        return list(self)[at]
+
+    def __repr__(self) -> str:
+        pairs = _SHORT.repr([(position, round(score, 4)) for position, score in self])
+        told = {
+            "documents": len(self) if len(self) > _SHORT.maxlist else 0,
+            "truncations": len(self.truncations),
+            "evidence": len(self.evidence),
+            "cached": self.cached,
+            "note": self.note,
+        }
+        return f"Ranked({pairs}{''.join(f', {name}={_SHORT.repr(value)}' for name, value in told.items() if value)})"
 
     @classmethod
     def of(cls, scored: Scored, k: int | None) -> Ranked:

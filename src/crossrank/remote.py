@@ -10,11 +10,11 @@ import ssl
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from crossrank.credentials import authorization, public_query, without_secrets
@@ -25,10 +25,10 @@ require("httpx", extra="llm")
 
 import httpx  # noqa: E402
 
-T = TypeVar("T")
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Answers after which the same request may succeed."""
 CURES = {
+    **dict.fromkeys((301, 302, 303, 307, 308), "it has moved, and redirects are not followed: name the new address"),
     401: "the key is missing or wrong",
     402: "the account has no credit left",
     403: "the key does not allow this",
@@ -61,7 +61,8 @@ class Address:
     """One address of an API, for many threads. Nothing is connected before the first request.
 
     Proxies and certificates are those of the environment, as httpx reads it. Redirects are not followed, so that the
-    key goes to this address alone.
+    key goes to this address alone. A copy, or what is read from a pickle, opens connections of its own; a pickle holds
+    the key.
 
     Args:
         url: up to the version, such as `https://api.openai.com/v1` or `http://localhost:8000/v1`. A query, such as
@@ -102,11 +103,21 @@ class Address:
         self._headers = httpx.Headers(authorization(_checked_key(key), parts))
         self._headers.update(_checked_headers(headers or {}))
         self._timeout, self._tries, self._pause, self._most = timeout, tries, pause, most_bytes
+        self._connect()
+
+    def _connect(self) -> None:
         self._idle: list[_Line] = []
         self._tls: ssl.SSLContext | None = None
         self._lock = threading.Lock()
         # Connections are kept open between calls, and end with this object.
         weakref.finalize(self, _close, self._idle)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_idle", "_tls", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._connect()
 
     def __repr__(self) -> str:
         return f"Address({self.url!r})"
@@ -153,7 +164,8 @@ class Address:
             raise _RetryError(f"{told}: {_told(content)}", status, _asked_wait(response.headers.get("retry-after", "")))
         if status == 200:
             raise _RetryError(f"{self._shown(path)} answered with no JSON object: {_told(content)}", 200)
-        raise RemoteError(f"{told}{f' ({CURES[status]})' if status in CURES else ''}: {_told(content)}", status)
+        cure = f" ({CURES[status]})" if status in CURES else ""
+        raise RemoteError(f"{told}{cure}: {_moved(response, path) or _told(content)}", status)
 
     def _response(self, path: str, body: Mapping[str, Any]) -> tuple[httpx.Response, bytes]:
         """One try, which ends in time whatever the server does."""
@@ -258,54 +270,6 @@ def _close(idle: list[_Line]) -> None:
         idle.pop().client.close()
 
 
-def at_once(jobs: Sequence[Callable[[], T]], most: int, stop: threading.Event | None = None) -> list[T]:
-    """Run jobs in threads, at most `most` at once, and give their results in order.
-
-    The first error ends it: jobs that have not begun do not begin, and nobody waits for those under way. So does
-    Ctrl-C; the threads are daemons, because those of `concurrent.futures` would keep the interpreter until their last
-    answer.
-
-    Args:
-        jobs: in the order in which they begin.
-        most: at least 1.
-        stop: set when it ends, so that jobs can stop waiting; set by another thread, it ends it, too.
-
-    >>> at_once([lambda: 1, lambda: 2, lambda: 3], most=2)
-    [1, 2, 3]
-    """
-    stop = stop or threading.Event()
-    made: dict[int, T] = {}
-    errors: list[BaseException] = []
-    todo, lock, finished = iter(enumerate(jobs)), threading.Lock(), threading.Event()
-
-    def work() -> None:
-        try:
-            while not stop.is_set():
-                with lock:
-                    number, job = next(todo, (-1, None))
-                if job is None:
-                    break
-                made[number] = job()
-        except BaseException as error:
-            errors.append(error)
-        if errors or len(made) == len(jobs) or stop.is_set():
-            finished.set()
-
-    try:
-        for number in range(min(most, len(jobs))):
-            threading.Thread(target=work, name=f"crossrank-remote-{number}", daemon=True).start()
-        # Not one long wait, which Ctrl-C could not end on Windows.
-        while jobs and not finished.wait(0.2):
-            pass
-    finally:
-        stop.set()
-    if errors:
-        raise errors[0]
-    if len(made) < len(jobs):
-        raise RemoteError("the call was stopped before all answers had come")
-    return [made[number] for number in range(len(jobs))]
-
-
 class _RetryError(Exception):
     """The same request may succeed later."""
 
@@ -384,6 +348,16 @@ def _status_within(made: Mapping[str, Any]) -> int:
         return 200
     code = str(error.get("code") or error.get("status")) if isinstance(error, dict) else ""
     return int(code) if re.fullmatch("[45][0-9][0-9]", code) else 0
+
+
+def _moved(response: httpx.Response, path: str) -> str:
+    """The address that a redirect leads to, as `Address` takes it and without what may be secret; empty if none."""
+    if not response.has_redirect_location:
+        return ""
+    # httpx has read it before, and calls one that is none a failure.
+    found = response.url.join(response.headers["location"])
+    place = f"{found.scheme}://{found.netloc.decode()}{found.raw_path.partition(b'?')[0].decode()}"
+    return place.removesuffix(path)[:_TOLD]
 
 
 def _told(content: bytes) -> str:

@@ -16,7 +16,8 @@ from crossrank.addresses import is_address
 from crossrank.asking import check_texts
 from crossrank.credentials import without_secrets
 from crossrank.errors import InputError, RemoteError
-from crossrank.remote import Address, at_once
+from crossrank.jobs import at_once
+from crossrank.remote import Address
 from crossrank.unicode import is_blank, valid_text
 
 # What one request may hold: OpenAI takes 2,048 texts and 300,000 tokens, others less.
@@ -26,6 +27,8 @@ _MOST_BYTES = 64 * 2**20
 
 class RemoteEmbedder:
     """Texts to unit vectors, by a model behind an address. One embedder serves many threads.
+
+    It can be copied and pickled; a pickle holds the key.
 
     Args:
         url: an OpenAI-compatible address, such as `https://api.openai.com/v1`.
@@ -66,6 +69,13 @@ class RemoteEmbedder:
         self.dimensions = dimensions
         self._concurrency = concurrency
         self._width = dimensions
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:

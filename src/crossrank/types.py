@@ -94,17 +94,17 @@ class Ranking:
     head: int
 
     @classmethod
-    def sorted(cls, ids: Sequence[str], scores: Sequence[float] | NDArray[np.floating[Any]]) -> Ranking:
-        """Order by score, descending; equal scores keep their incoming order. The one tie rule of crossrank.
-
-        The order is that of the scores as given, also where they are equal once they are float32.
+    def sorted(cls, ids: Sequence[str], scores: Sequence[float] | NDArray[np.floating[Any]] | None = None) -> Ranking:
+        """Order by score as given, not as float32, descending; equal scores keep their order: the one tie rule of all.
 
         Raises:
-            InputError: lengths differ, an id comes twice, or a score is NaN or None.
+            InputError: no scores, lengths differ, an id comes twice, or a score is NaN or None.
 
         >>> Ranking.sorted(["older", "newer"], [1764302693, 1764302753]).ids
         ('newer', 'older')
         """
+        if scores is None or isinstance(ids, Mapping):
+            raise InputError("a ranking has ids and scores; of a dict d: Ranking.sorted(list(d), list(d.values()))")
         values = np.asarray(scores, dtype=np.float64)
         if values.shape != (len(ids),):
             raise InputError(f"{len(ids)} ids but scores of shape {values.shape}")
@@ -113,7 +113,8 @@ class Ranking:
         if len(bad := np.flatnonzero(np.isnan(values))):
             raise InputError(f"the score of {ids[bad[0]]!r} is NaN or None, which has no order; -inf would be the last")
         order = order_of(values)
-        return cls(tuple(ids[i] for i in order), values[order].astype(np.float32), len(ids))
+        with np.errstate(over="ignore"):
+            return cls(tuple(ids[i] for i in order), values[order].astype(np.float32), len(ids))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -312,8 +313,7 @@ class TokenBackend(Backend, Protocol):
     """A backend that also gives the vectors of single tokens, for late interaction."""
 
     def states(self, tokens: Tokens, seen: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """The last hidden state of every token, shape (total, hidden); attention sees the first `seen[i]` tokens of
-        sequence i, all when absent."""
+        """Last hidden states of all tokens, shape (total, hidden); attention sees the first `seen[i]` of sequence i."""
         ...
 
 

@@ -13,20 +13,23 @@ BEST = 10.0
 """The highest score of a document; the lowest is 0."""
 
 _THOUGHT, _THOUGHT_END = "<think>", "</think>"
-_FENCE = re.compile(r"^```\w*\s*(.*?)\s*```$", re.DOTALL)
+_FENCE = "```"
+_LANGUAGE = re.compile(r"\w*")
+# Below no two parts in a row may stand for the same characters, such as white space: there 8,000 spaces took seconds,
+# in which no other thread runs.
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
 _BARE = re.compile(
-    r"[^\w+-]*(?:(?:the\s+)?(?:score|relevance|rating)(?:\s+is)?[^\w+-]*)?([+-]?\d+(?:\.\d+)?)\s*(?:/\s*10)?\W*", re.I
+    r"[^\w+-]*(?:(?:the\s+)?(?:score|relevance|rating)(?:\s+is)?[^\w+-]*)?([+-]?\d+(?:\.\d+)?)(?:\s*/\s*10)?\W*", re.I
 )
 # A score that is said beside JSON. "0 to 10" and "out of 10" are the scale, and "asks me to answer 10" is a quotation.
 _SAID = re.compile(
     r"(?<!to )\b(?:scor|relevance|rat(?:e|ing)|verdict|answer|judge|give|grade)[a-z]*\b[^\d\n{}]{0,30}?"
-    r"(?<!out of )(?<![\d/.])([+-]?\d+(?:\.\d+)?)(?![\d.]*\s*(?:to|-|\u2013)\s*\d)"
+    r"(?<!out of )(?<![\d/.])([+-]?\d+(?:\.\d+)?)(?!\d)(?![\d.]*\s*(?:to|-|\u2013)\s*\d)"
     r"|(?<![\d.])(\d+(?:\.\d+)?)\s*(?:/|out\s+of)\s*10\b",
     re.I,
 )
 _PIECES = re.compile(r"\n|(?<=[.,;:!?])\s")
-_NAMED = re.compile(r"\[\s*([+-]?\d+)\s*\]|\bdoc(?:ument)?\.?\s*#?\s*([+-]?\d+)", re.I)
+_NAMED = re.compile(r"\[\s*([+-]?\d+)\s*\]|\bdoc(?:ument)?\.?\s*(?:#\s*)?([+-]?\d+)", re.I)
 _CHAIN = re.compile(rf"(?:{_NAMED.pattern})\s*>", re.I)
 _BRACKET = re.compile(r"[{\[]")
 # What begins so is an object, or was meant to be one.
@@ -187,8 +190,11 @@ def _read(answer: str) -> _Read:
 
 def _unfenced(text: str) -> str:
     text = text.strip()
-    fenced = _FENCE.match(text)
-    return fenced[1] if fenced else text
+    if len(text) < 2 * len(_FENCE) or not (text.startswith(_FENCE) and text.endswith(_FENCE)):
+        return text
+    language = _LANGUAGE.match(text, len(_FENCE))
+    assert language is not None
+    return text[language.end() : -len(_FENCE)].strip()
 
 
 def _thought_through(text: str) -> str:

@@ -329,6 +329,11 @@ def test_the_api_page_sends_its_examples(page: Any, server: Serving) -> None:
     page.click("summary >> nth=0")
     page.click("details[open] button")
     page.locator("details[open] pre", has_text="relevance_score").first.wait_for()
+    # The name in a path is one of those that are served; it was sent in its braces.
+    page.locator("summary", has_text="GET /v1/models/{name} One of").click()
+    one = page.locator("details[open]", has_text="/v1/models/{name}")
+    one.locator("button").click()
+    one.locator("pre", has_text='"object": "model"').wait_for()
     assert page.locator("h1").count() == 1
     assert page.locator("summary h2").count() == page.locator("details").count()
     assert page.locator("details").count() == len(server.client.get("/openapi.json").json()["paths"])

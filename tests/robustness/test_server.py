@@ -8,8 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
+import apiserver
 import crossrank
 from crossrank.errors import InputError
 from crossrank.server.guard import Door
@@ -324,7 +328,8 @@ def test_a_second_signal_ends_it_soon_and_in_order(
 ) -> None:
     # The application was cancelled, and the log ended with its traceback.
     with serving(cross_encoder_folder, rate=1000.0) as server, ThreadPoolExecutor(1) as pool:
-        sent = pool.submit(server.rerank, ["paris " * 100] * 100)
+        # All different: equal ones cost once, and were computed before the end.
+        sent = pool.submit(server.rerank, [f"{n} " + "paris " * 100 for n in range(30)])
         until(lambda: len(server.backend.calls) > 0)
         server.listener.stop()
         server.listener.stop()
@@ -332,33 +337,94 @@ def test_a_second_signal_ends_it_soon_and_in_order(
     assert not [record for record in caplog.records if record.exc_info]
 
 
+def test_ready_is_not_what_can_compute_nothing(cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(cross_encoder_folder) as server, monkeypatch.context() as patch:
+        patch.setattr(type(server.service.scheduler), "alive", False)
+        assert server.client.get("/ready").status_code == server.rerank(["paris"]).status_code == 503
+
+
+def test_two_lengths_of_one_body_are_refused(cross_encoder_folder: Path) -> None:
+    # A proxy in front may go by the other one, and take what follows for a request that it has let in.
+    content = b'{"query": "paris", "documents": ["paris"]}'
+    head = "POST /v1/rerank HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n"
+    with serving(cross_encoder_folder) as server, server.socket() as connection:
+        connection.sendall(head.encode() + b"%x\r\n%b\r\n0\r\n\r\n" % (len(content), content))
+        reply = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert reply.startswith(b"HTTP/1.1 400 ")
+    assert b"connection: close" in reply.lower()
+
+
+def test_an_embedder_that_hangs_holds_up_no_end(
+    cross_encoder_folder: Path, bi_encoder_folder: Path, tmp_path: Path
+) -> None:
+    # It was waited for after the drain, 10 s, and for an index in a folder that hangs for ever.
+    pytest.importorskip("lance", reason="the index needs the search extra")
+    from crossrank.index import Document, Index
+    from crossrank.remoteembedder import RemoteEmbedder
+
+    free, asked = threading.Event(), threading.Event()
+
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        if body["input"] == ["which?"]:
+            asked.set()
+            free.wait(60)
+        return {"data": [{"index": place, "embedding": [1.0, 2.0]} for place in range(len(body["input"]))]}
+
+    with apiserver.serving(answer) as api:
+        embedder = RemoteEmbedder(api.url, "m")
+        tokenizer = crossrank.load_embedder(bi_encoder_folder, backend="fake").tokenizer
+        index = Index.create(tmp_path / "index", embedder, tokenizer, model=embedder.name)
+        index.add([Document("1", "paris")], embedder, tokenizer)
+        options = ["-m", str(cross_encoder_folder), "--embedder", embedder.name, "--drain", "1"]
+        with (
+            started("serve", str(tmp_path / "index"), "--port", "0", *options) as (process, url),
+            ThreadPoolExecutor(1) as pool,
+        ):
+            with httpx.Client(base_url=url, timeout=60) as client:
+                until(lambda: client.get("/ready").status_code == 200, 60)
+                sent = pool.submit(client.post, "/search", json={"query": "which?"})
+                assert asked.wait(30)
+                began = time.monotonic()
+                process.send_signal(signal.SIGTERM)
+                assert sent.result(30).status_code == 503
+            assert process.wait(30) == 0
+            assert time.monotonic() - began < 8
+            free.set()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="SIGTERM cannot be sent to a process group there")
 def test_sigterm_drains_and_leaves_with_code_0(cross_encoder_folder: Path, tmp_path: Path) -> None:
     keys = tmp_path / "keys.txt"
     keys.write_text(KEY + "\n", encoding="utf-8")
     arguments = ["serve", "--port", "0", "-m", str(cross_encoder_folder), "--no-embed", "--keys", str(keys)]
+    with started(*arguments) as (process, url), ThreadPoolExecutor(4) as pool:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        with httpx.Client(base_url=url, timeout=60, headers=headers) as client:
+            # It said that it serves seconds before it did.
+            assert process.stderr is not None
+            while process.stderr.readline() != "Ready.\n":
+                assert process.poll() is None
+            assert client.get("/ready").status_code == 200
+            body = {"query": "paris", "documents": [f"document {n} " + "of france " * 30 for n in range(200)]}
+            sent = [pool.submit(client.post, "/v2/rerank", json=body) for _ in range(3)]
+            numbers = "crossrank_requests_under_way 3.0"
+            until(lambda: numbers in client.get("/metrics").text)
+            process.send_signal(signal.SIGTERM)
+            assert [len(future.result(60).json()["results"]) for future in sent] == [200] * 3
+        assert process.wait(30) == 0
+        lines = [json.loads(line) for line in process.stderr or () if line.startswith("{")]
+        assert sum(line["status"] == 200 and line["path"] == "/v2/rerank" for line in lines) == 3
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process of the command line that serves, and its address."""
     # A single core computes the reference backend for long enough to be interrupted.
     environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src"), "OPENBLAS_NUM_THREADS": "1"}
-    with (
-        subprocess.Popen(
-            [sys.executable, "-m", "crossrank.cli", *arguments], env=environment, stderr=subprocess.PIPE, text=True
-        ) as process,
-        ThreadPoolExecutor(4) as pool,
-    ):
+    command = [sys.executable, "-m", "crossrank.cli", *arguments]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
-            url = process.stderr.readline().split(" on ")[1].split(". Ctrl")[0]
-            headers = {"Authorization": f"Bearer {KEY}"}
-            with httpx.Client(base_url=url, timeout=60, headers=headers) as client:
-                until(lambda: client.get("/ready").status_code == 200)
-                body = {"query": "paris", "documents": [f"document {n} " + "of france " * 30 for n in range(200)]}
-                sent = [pool.submit(client.post, "/v2/rerank", json=body) for _ in range(3)]
-                numbers = "crossrank_requests_under_way 3.0"
-                until(lambda: numbers in client.get("/metrics").text)
-                process.send_signal(signal.SIGTERM)
-                assert [len(future.result(60).json()["results"]) for future in sent] == [200] * 3
-            assert process.wait(30) == 0
-            lines = [json.loads(line) for line in process.stderr if line.startswith("{")]
-            assert sum(line["status"] == 200 and line["path"] == "/v2/rerank" for line in lines) == 3
+            yield process, process.stderr.readline().removeprefix("Listening on ").partition(",")[0]
         finally:
             process.kill()

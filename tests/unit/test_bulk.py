@@ -237,11 +237,19 @@ def test_parquet_goes_in_and_comes_out(tmp_path: Path, cross_encoder_folder: Pat
     pa = pytest.importorskip("pyarrow", reason="needs the search extra")
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs the search extra")
     rows = some_rows()
-    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
+    for name in ("pairs.parquet", "pairs.PARQUET"):
+        parquet.write_table(pa.Table.from_pylist(rows), tmp_path / name)
     source = RowSource((tmp_path / "pairs.parquet",))
     done = rerank(source, tmp_path / "a", cross_encoder_folder, ranking=tmp_path / "out.parquet", **SMALL)
     other = rerank(write_rows(tmp_path / "pairs.jsonl", rows), tmp_path / "b", cross_encoder_folder, **SMALL)
     assert parquet.read_table(done.ranking).to_pylist() == read_rows(other.ranking)
+    loud = rerank(RowSource((tmp_path / "pairs.PARQUET",)), tmp_path / "d", cross_encoder_folder,
+                  ranking=tmp_path / "out.Parquet", **SMALL)  # fmt: skip
+    assert parquet.read_table(loud.ranking).to_pylist() == read_rows(other.ranking)
+    (tmp_path / "pairs.jsonl").rename(tmp_path / "pairs.JSONL")
+    rerank(RowSource((tmp_path / "pairs.JSONL",)), tmp_path / "e", cross_encoder_folder,
+           ranking=tmp_path / "out.JSONL", **SMALL)  # fmt: skip
+    assert read_rows(tmp_path / "out.JSONL") == read_rows(other.ranking)
     parquet.write_table(pa.table({"text": ["a"]}), tmp_path / "bad.parquet")
     with pytest.raises(ReadError, match="has no column query_id; it needs"):
         rerank(RowSource((tmp_path / "bad.parquet",)), tmp_path / "c", cross_encoder_folder)

@@ -249,6 +249,15 @@ def test_paths_are_checked_before_an_index_is_made(corpus: Path, tmp_path: Path,
     assert list(tmp_path.iterdir()) == [corpus]
 
 
+def test_a_path_that_is_gone_is_a_deletion(corpus: Path, tmp_path: Path, bi_encoder_folder: Path) -> None:
+    indexing.index([corpus], tmp_path / "my.index", bi_encoder_folder, **SMALL)
+    (corpus / "guide.md").unlink()
+    done = indexing.index([corpus / "guide.md"], tmp_path / "my.index", bi_encoder_folder, **SMALL)
+    assert (done.changes.deleted, done.embedded) == (1, 0)
+    with pytest.raises(InputError, match="no such file or folder"):
+        indexing.index([corpus / "guide.md"], tmp_path / "my.index", bi_encoder_folder, **SMALL)
+
+
 def test_the_command_says_what_changed(
     corpus: Path, tmp_path: Path, bi_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,6 +96,7 @@ def test_queries_without_an_answer_count(cross_encoder_folder: Path) -> None:
     ("judged", "scale", "said"),
     [
         (rows(19), "labels", "19 judged queries are too few"),
+        (rows(1), "labels", "1 judged query is too few"),
         ([Judged(row.query, row.document, 1.0) for row in rows()], "clicks", "all 400 judged pairs are relevant"),
         ([Judged(row.query, row.document, 0.0) for row in rows()], "labels", "pairs are not relevant"),
         (rows(), "scores", "give each pair a label"),

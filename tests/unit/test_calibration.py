@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossrank.calibration import Platt, equal_count_bins, expected_calibration_error, sigmoid
+import crossrank
+from crossrank.calibration import Platt, check_threshold, equal_count_bins, expected_calibration_error, sigmoid
 from crossrank.errors import InputError
+from crossrank.ranked import Ranked
 
 logits = st.lists(st.floats(-(2.0**99), 2.0**99, width=32), min_size=1, max_size=20)
 
@@ -145,3 +147,27 @@ def test_equal_probabilities_are_never_parted():
     assert sorted(np.concatenate(parts).tolist()) == list(range(500))
     assert all(p[low].max() < p[high].min() for low, high in pairwise(parts))
     assert equal_count_bins(np.zeros(0, np.float32), 7) == []
+
+
+def test_what_holds_no_scores_is_refused_with_the_cure():
+    ranked = Ranked((1, 0), np.float32([2, 1]), ())
+    scorers = (Platt(1.0, 0.0), crossrank.load())
+    for scorer in scorers:
+        assert scorer.probability(ranked.scores).shape == scorer.probability([2, 1]).shape == (2,)
+        with pytest.raises(InputError, match=r"not of Ranked: pass ranked\.scores"):
+            scorer.probability(ranked)
+        for wrong in ("x", "1.5", None, {"a": 1.0}, [1.0, None], [[1.0], [2.0, 3.0]]):
+            with pytest.raises(InputError, match="made of numbers, such as ranked"):
+                scorer.probability(wrong)
+
+
+def test_the_largest_scores_have_probabilities_too():
+    assert Platt(1e300, 0.0).probability(np.float32([1e10, -1e10])).tolist() == [1.0, 0.0]
+
+
+def test_a_threshold_is_a_number():
+    for wrong in (True, False, 1.5, "0.5"):
+        with pytest.raises(InputError, match="the threshold is a probability"):
+            check_threshold(wrong)
+    for right in (None, "model", 0, 0.5, 1.0, np.float32(0.5)):
+        check_threshold(right)

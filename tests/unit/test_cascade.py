@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import crossrank
 from clocks import Clock, Slow
 from crossrank.cascade import Stage, mixed, rerank
 from crossrank.cost import CostModel
@@ -170,6 +171,12 @@ def test_what_is_no_ranking_is_refused_with_the_cure():
 def test_likely_mistakes_are_told_with_the_cure(stages, given, said):
     with pytest.raises(InputError, match=said):
         rerank("q", START, stages, given)
+
+
+@pytest.mark.parametrize("more", [{}, {"k": 1}, {"top_k": 1}, {"top_n": 1}])
+def test_who_has_texts_to_order_is_led_to_rank(more):
+    with pytest.raises(InputError, match=r"crossrank\.load\(\)\.rank\(query, documents, k=5\)"):
+        crossrank.rerank("tea?", ["Bread.", "Tea is hot."], **more)
 
 
 def test_any_iterable_of_stages_is_a_list():

@@ -377,10 +377,35 @@ def test_an_empty_query_is_refused_before_anything_is_read(query: str) -> None:
 
 
 def test_rerank_usage_errors(ce: str) -> None:
-    assert "nowhere.txt" in run("rerank", "q", "nowhere.txt", "-m", ce, code=2).stderr
     assert "QUERY" in run("rerank", code=2).stderr
     assert "not text" in run("rerank", "caf\udce9", "-m", ce, stdin=TEXTS, code=2).stderr
     assert "unknown encoding" in run("rerank", "q", "-m", ce, "--encoding", "nope", stdin=TEXTS, code=2).stderr
+
+
+def test_what_is_missing_is_an_error_in_the_input(ce: str, index: str) -> None:
+    """Some commands ended with 2, as if the command line was wrong, and others with 1."""
+    Path("p.txt").write_text(TEXTS, encoding="utf-8")
+    said = run("rerank", "capital of france", "nowhere.txt", "-m", ce, code=1).stderr
+    assert "there is no file 'nowhere.txt'\n" in said
+    swapped = run("rerank", "p.txt", "capital of france", "-m", ce, code=1).stderr
+    assert "there is no file 'capital of france', and QUERY is the name of one: QUERY comes first" in swapped
+    for args in (
+        ("index", "nowhere", "--to", index), ("search", "nowhere", "cat"), ("tune", "nowhere", "--to", "tuned"),
+        ("eval", "nowhere"), ("frontier", "nowhere"), ("calibrate", ce, "nowhere", "--to", "m"),
+        ("label", "nowhere", "--to", "g.jsonl", "--url", "http://localhost:9", "--grader", "g"),
+        ("bulk", "rerank", "nowhere", "--to", "made"), ("serve", "--keys", "nowhere"),
+        ("check", ce, "--data", "nowhere"),
+    ):  # fmt: skip
+        assert "nowhere" in run(*args, code=1).stderr
+
+
+def test_names_that_other_tools_have_for_k(ce: str, index: str) -> None:
+    for name in ("-k", "--top-k", "--top-n"):
+        assert len(run("rerank", "capital", "-m", ce, name, "2", stdin=TEXTS).stdout.splitlines()) == 2
+        assert len(run("search", index, "cat", "--no-rerank", name, "1").stdout.splitlines()) == 1
+        assert "-k" in run("rerank", "q", "-m", ce, name, "0", stdin=TEXTS, code=2).stderr
+    for command in (("rerank",), ("search",), ("bulk", "rerank")):
+        assert "--top" not in run(*command, "--help").stdout
 
 
 def test_rerank_reads_the_encoding_it_is_told(ce: str) -> None:
@@ -552,7 +577,7 @@ def test_a_rebuilt_index_keeps_what_is_not_named(
     for manifest in Path("i/passages.lance/_versions").iterdir():
         manifest.write_bytes(b"damaged")
     error = run(*args, "--rebuild", "-m", be, code=1).stderr
-    assert f"delete {Path('i/passages.lance')}, then run this again" in error
+    assert f"delete {Path('i/passages.lance').absolute()}, then run this again" in error
     shutil.rmtree("i/passages.lance")
     run(*args, "--rebuild", "-m", be)
 
@@ -594,7 +619,8 @@ def test_index_tells_what_is_left_out_and_what_stays(documents: Path, be: str) -
     (documents / "v.jsonl").write_text(json.dumps(row), encoding="utf-8")
     files = [str(file) for file in sorted(documents.iterdir())]
     told = run("index", *files, "--to", "i", "-m", be).stderr
-    assert "longer than 1,000 characters as JSON, or beyond the 128,000 characters of a document: vector (of 1)" in told
+    assert "longer than 1,000 characters as JSON, beyond the 128,000 characters of a document, or in" in told
+    assert "has another value: vector (of 1)" in told
     Path(files[0]).unlink()
     told = run("index", *files[1:], "--to", "i").stderr
     assert "Elsewhere than in PATHS 1 indexed file is gone" in told
@@ -774,12 +800,13 @@ def test_a_threshold_leaves_out_what_is_not_relevant(index: str, calibrated: str
     assert "explain" in last
 
 
-def test_a_threshold_says_that_nothing_is_relevant(index: str, plain_folder: Path, calibrated: str) -> None:
+def test_a_threshold_says_that_nothing_reaches_it(index: str, plain_folder: Path, calibrated: str) -> None:
     stated = {"calibration": {"slope": 1.0, "intercept": -100.0}}
     tiny.write_json(Path(calibrated) / "crossrank.json", stated)
     result = run("search", index, "bread", "-m", calibrated, "--threshold", "0.5")
     assert result.stdout == ""
-    assert "Nothing is relevant: the best passage has a probability of 0.000, under 0.5." in result.stderr
+    assert "Nothing reaches the threshold: the best passage has a probability of 0.000, under 0.5." in result.stderr
+    assert "eft out" not in result.stderr
     # A threshold that was passed over, with code 0, would let everything through.
     for model, threshold, said in (
         (str(plain_folder), "0.5", "uncalibrated logits"),
@@ -805,7 +832,7 @@ def test_a_threshold_of_a_plain_list(tmp_path: Path, plain_folder: Path, calibra
     tiny.write_json(Path(calibrated) / "crossrank.json", {"calibration": {"slope": 1.0, "intercept": -100.0}})
     nothing = run("rerank", "bread", str(passages), "-m", calibrated, "--threshold", "0.5")
     assert nothing.stdout == ""
-    assert "Nothing is relevant: the best passage has a probability of 0.000, under 0.5" in nothing.stderr
+    assert "Nothing reaches the threshold: the best passage has a probability of 0.000, under 0.5" in nothing.stderr
     for model, threshold, said in (
         (str(plain_folder), "0.5", "uncalibrated logits"),
         ("late", "0.5", "no probabilities"),
@@ -922,6 +949,20 @@ def test_search_of_many_queries_is_a_run(index: str, ce: str, engine: list[str])
     }
 
 
+def test_a_run_on_stdout_is_utf_8_as_in_a_file(documents: Path, be: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another encoding made another id of a document."""
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    (documents / "rows.jsonl").write_text(json.dumps({"id": "e\U0001f600", "text": "Bread."}), encoding="utf-8")
+    run("index", str(documents), "--to", "my.index", "-m", be)
+    Path("topics.tsv").write_text("q1\tbread\n", encoding="utf-8")
+    many = ["search", "my.index", "--queries", "topics.tsv", "--no-rerank", "--backend", "fake", "--to"]
+    run(*many, "run.trec")
+    with process(*many, "-", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.read() == Path("run.trec").read_bytes()
+    assert "e\U0001f600" in Path("run.trec").read_text(encoding="utf-8")
+
+
 def test_search_of_many_queries_sums_up_what_went_wrong(index: str) -> None:
     Path("topics.tsv").write_text("q1\tthe cat\nq2\tfrance\n", encoding="utf-8")
     many = ["--queries", "topics.tsv", "--to", "run.trec", "--filter", "year>=2020"]
@@ -1006,7 +1047,8 @@ def test_search_filters(index: str) -> None:
     none = run(*args, "year>2021")
     assert none.stdout == ""
     assert "without --filter" in none.stderr
-    assert "no passage has a value in the field 'yaer'" in run(*args, "year>2000", "--filter", "yaer>2000").stderr
+    told = run(*args, "year>2000", "--filter", "yaer>2000").stderr
+    assert told.count("no passage has a value in the field 'yaer'") == 1
     assert "not understood" in run(*args, "year", code=1).stderr
     Path("documents/rows.jsonl").write_text('{"id": "bread", "text": "Bread.", "date": "2021-03-01"}', encoding="utf-8")
     run("index", "documents", "--to", index)
@@ -1143,13 +1185,16 @@ def test_models_lists_the_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "this install" in run("models").stdout
 
 
-@pytest.mark.parametrize("columns", ["20", "71", "72", "200"])
+@pytest.mark.parametrize("columns", ["20", "80", "103", "104", "200"])
 def test_a_narrow_terminal_shows_names_of_models_whole(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
     # On 20 columns they were gone, and the column of kinds was kept.
     monkeypatch.setattr(terminal, "on_terminal", lambda *, err=False: True)
     shown = run("models", env={"COLUMNS": columns}).stdout
     assert all(word in shown for word in ("small", "this install", "22.7M"))
     assert max(map(len, shown.splitlines())) <= int(columns)
+    # On 80 they stood in three lines, so that nobody could copy them.
+    whole = [entry.name in shown for entry in catalog.CATALOG]
+    assert all(whole) == (columns != "20")
 
 
 def test_a_narrow_terminal_shows_ranks_and_passages(index: str, ce: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1282,6 +1327,10 @@ def test_completion_completes() -> None:
 
 def test_the_command_itself() -> None:
     assert run("--version").stdout == f"crossrank {crossrank.__version__}\n"
+    assert run("-V").stdout == run("--version").stdout
+    assert run("help").stdout == run("--help").stdout
+    assert run("help", "bulk", "rerank").stdout == run("bulk", "help", "rerank").stdout
+    assert run("help", "search").stdout == run("search", "--help").stdout
     wrong = run("rank", code=2).stderr
     assert "no command 'rank'" in wrong
     assert "rerank, index, search" in wrong

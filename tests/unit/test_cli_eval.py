@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 import tiny
 from crossrank.cli import root
+from crossrank.cli.exits import Exit
 
 pytest.importorskip("ir_measures", reason="needs the extra eval")
 pytest.importorskip("matplotlib", reason="needs the extra eval")
@@ -84,7 +85,7 @@ def found(*args: object) -> dict[str, Any]:
 
 def test_no_two_runs_are_one_file() -> None:
     """The third of these took the first one's name, and its file."""
-    from crossrank.cli.eval import _stems
+    from crossrank.cli.runfiles import _stems
 
     assert _stems(["a-2", "a", "a!", "A", "?", "!"]) == ["a-2", "a", "a-3", "A-4", "system", "system-2"]
 
@@ -187,6 +188,53 @@ def test_queries_that_nothing_answers_are_counted_and_without_relevant_documents
     assert not any("no document is judged relevant" in error for error in errors)
 
 
+@pytest.fixture
+def compared() -> list[object]:
+    """`eval` of two runs, in a folder `runs`; one has a query that nobody judged."""
+    qrels = judged_set(Path("set")) / "qrels" / "test.tsv"
+    write_lines(Path("runs/good.trec"), [*(f"q{i} Q0 d{i} 1 2.5 t" for i in range(6)), "other Q0 d0 1 7.5 t"])
+    write_lines(Path("runs/bad.trec"), [f"q{i} Q0 d{(i + 1) % 6} 1 1 t" for i in range(6)])
+    return ["eval", "--qrels", qrels, "--run", "good=runs/good.trec", "--run", "bad=runs/bad.trec"]
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_runs_that_are_read_are_never_written_over(compared: list[object], link: bool) -> None:
+    """Queries without judgments and all scores were gone."""
+    before = Path("runs/good.trec").read_bytes()
+    to = "runs"
+    if link:
+        Path("made").mkdir()
+        os.link("runs/good.trec", "made/good.trec")
+        to = "made"
+    for how in ([], ["--force"]):
+        error = run(*compared, "--write-runs", to, *how, code=2).stderr
+        assert "which is read" in " ".join(error.replace("│", " ").split())
+    assert Path("runs/good.trec").read_bytes() == before
+
+
+def test_other_files_are_written_over_when_that_is_said(compared: list[object]) -> None:
+    write_lines(Path("made/good.trec"), ["mine"])
+    error = run(*compared, "--write-runs", "made", code=2).stderr
+    assert "say so with --force" in " ".join(error.replace("│", " ").split())
+    assert Path("made/good.trec").read_text(encoding="utf-8") == "mine"
+    run(*compared, "--write-runs", "made", "--force")
+    assert set(read_run("made/good.trec")) == {f"q{i}" for i in range(6)}
+    write_lines(Path("file"), ["mine"])
+    for where in ("file", "file/runs"):
+        run(*compared, "--write-runs", where, code=2)
+    assert run(*compared, "--write-runs", "new/runs").stderr.endswith("Wrote 2 runs to new/runs.\n")
+
+
+@pytest.mark.usefixtures("unread")
+def test_runs_and_the_page_are_written_whoever_reads(compared: list[object]) -> None:
+    """`eval ... --write-runs made | true` wrote none."""
+    with pytest.raises(SystemExit) as left:
+        root.main([str(arg) for arg in (*compared, "--write-runs", "made", "--html", "page.html")])
+    assert left.value.code == 0
+    assert sorted(path.name for path in Path("made").iterdir()) == ["bad.trec", "good.trec"]
+    assert Path("page.html").exists()
+
+
 def test_a_given_run_is_reranked_without_an_index(models: dict[str, str]) -> None:
     source = judged_set(Path("set"))
     rows = [f"q{i} Q0 d{j} {j + 1} {12 - j} t" for i in range(6) for j in range(12)]
@@ -223,6 +271,9 @@ def test_a_given_run_is_reranked_without_an_index(models: dict[str, str]) -> Non
         (["frontier", "set", "--run", "a=a.trec", "--cache", "c"], "--run a would be ignored"),
         (["frontier", "set", "--run", "a=a.trec", "--run", "b=a.trec", "--over", "a"], "--run b would be ignored"),
         (["frontier", "set", "--depths", "0,5"], "--depths takes whole numbers"),
+        (["frontier", "set", "--depths", "5,x"], "--depths takes whole numbers"),
+        (["frontier", "set", "--depths", "5,2147483648"], "2147483648 is more than 2,147,483,647"),
+        (["frontier", "set", "--cache", "c", "--mix", "0.30000001,0.30000002"], "two systems would be called 'small"),
         (["frontier", "set", "--cascade", "a"], "--cascade takes two models"),
         (["frontier", "set", "--cascade", "a>small"], "names 'a', which --models does not"),
         (["eval", "set", "--cascade", "small>a>b"], "--cascade takes two models"),
@@ -375,7 +426,7 @@ def test_a_language_model_reads_last_and_its_cost_is_said(models: dict[str, str]
     args += ["--models", f"{models['first']},{models['second']}", "--mix", "1"]
     with serving(answer) as api:
         llm = ("--llm", f"{api.url}#big", "--llm-depth", 3)
-        made = run(*args, *llm, "--json", "--html", "page.html")
+        made = run(*args, *llm, "--json", "--html", "page.html", code=Exit.SOME_FAILED)
         assert len(api.requests) == 6 * 3, "the page marks sentences without it"
         assert "big is asked up to 18 questions." in made.stderr
         told = json.loads(made.stdout)
@@ -387,13 +438,13 @@ def test_a_language_model_reads_last_and_its_cost_is_said(models: dict[str, str]
         assert (system["cuts"]["pairs"], system["latency_ms"]["query"]["queries"]) == (18, 6)
         # A filter that refuses one query must not cost what was paid for the others.
         refuses.append("bread?")
-        told = json.loads(run(*args, *llm, "--json").stdout)
+        told = json.loads(run(*args, *llm, "--json", code=Exit.SOME_FAILED).stdout)
         (note,) = (note for note in told["notes"] if note.startswith("big: "))
         assert "15 questions" in note
         assert "1 query keeps its order" in note
         refuses[:] = ["bread?", "yeast?", "cat?"]
         asked = len(api.requests)
-        told = json.loads(run(*args, *llm, "--json").stdout)
+        told = json.loads(run(*args, *llm, "--json", code=Exit.SOME_FAILED).stdout)
         assert len(api.requests) == asked + 15, "after three queries without an answer nothing is asked"
         (note,) = (note for note in told["notes"] if note.startswith("big: "))
         assert "4 queries keep their order" in note

@@ -144,6 +144,32 @@ def test_a_closed_stdout_is_an_error_where_something_is_to_be_printed() -> None:
     assert "none" in subprocess.run(quiet, shell=True, capture_output=True, text=True, check=False).stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+def test_who_does_not_read_costs_no_exit_code() -> None:
+    """`crossrank tune few.csv --check | true` said that the data can be tuned on."""
+    for how in ("", " --json"):
+        command = f"{shlex.join([sys.executable, '-m', 'crossrank.cli'])} tune rows.jsonl --check{how}"
+        # The reader has left before anything is printed.
+        done = subprocess.run(
+            f"{{ sleep 1; {command}; echo $? >&2; }} | true", shell=True, capture_output=True, text=True, check=False
+        )
+        assert done.stderr.splitlines()[-1] == "4", done.stderr
+        assert "Broken pipe" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii", "utf-8", "utf-16-le"])
+def test_json_is_json_in_every_encoding(
+    encoding: str, monkeypatch: pytest.MonkeyPatch, cross_encoder_folder: Path
+) -> None:
+    """What cp1252 cannot hold was escaped as Python has it, such as \\U0001f600."""
+    text = "caf\u00e9 \U0001f600"
+    Path("p.txt").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    command = [sys.executable, "-m", "crossrank.cli", "rerank", "q", "p.txt", "--json", "--backend", "fake"]
+    done = subprocess.run([*command, "-m", str(cross_encoder_folder)], capture_output=True, check=True)
+    assert json.loads(done.stdout.decode(encoding))["text"] == text
+
+
 def test_the_log_of_the_server_below_is_lines_of_json() -> None:
     record = logging.makeLogRecord({"msg": "Invalid HTTP request received.", "levelname": "WARNING"})
     told = json.loads(Line().format(record))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from apiserver import completion, serving
-from pages import DOCS, sections
+from pages import DOCS, blocks, sections
 
 PAGE = DOCS / "coming-from.md"
 ADDRESS = "http://localhost:8000/v1"
@@ -25,6 +25,14 @@ pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="docs/ is not in this
 
 def test_every_section_with_code_is_run() -> None:
     assert set(sections(PAGE)) == set(NEEDS)
+
+
+def test_a_block_that_is_copied_alone_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """The dictionary of a run was in the block before."""
+    pytest.importorskip("ir_measures", reason="ir_measures is not installed")
+    measured = next(code for code in blocks(PAGE) if "per_query" in code)
+    exec(compile(measured, str(PAGE), "exec"), {"__name__": "page"})
+    assert capsys.readouterr().out == "{'ndcg_cut_10': {'q1': 1.0}}\n"
 
 
 def answer(path: str, body: dict[str, Any]) -> Any:

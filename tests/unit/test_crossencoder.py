@@ -503,7 +503,7 @@ def test_rank_leaves_out_what_is_less_probable_than_a_threshold() -> None:
     assert len(scorer.rank("What is the capital of France?", [], threshold=0.5)) == 0
     nothing = scorer.rank("How are bicycles repaired?", documents, threshold=0.5)
     assert (nothing.positions, nothing.scores.shape) == ((), (0,))
-    assert nothing.note.startswith("nothing is relevant: the best passage has a probability of 0.")
+    assert nothing.note.startswith("nothing reaches the threshold: the best passage has a probability of 0.")
 
 
 def test_rank_refuses_a_threshold_without_probabilities(plain_folder: Path) -> None:

@@ -127,6 +127,16 @@ def test_intervals_of_few_changed_queries_hold_the_truth() -> None:
     assert held / 300 >= 0.91
 
 
+def test_no_interval_of_differences_is_wider_than_they_can_be() -> None:
+    """Of two queries it was -2.53 to 2.16, for a measure from 0 to 1."""
+    base = {"a": 0.1, "b": 0.6}
+    interval = difference({"a": 0.6, "b": 0.3}, base)
+    assert (interval.low, interval.high) == (-1.0, 1.0)
+    # Counts have no such range.
+    interval = difference({"a": 9.0, "b": 2.0}, {"a": 1.0, "b": 4.0})
+    assert (interval.low < -1, interval.high > 1) == (True, True)
+
+
 def test_what_rests_on_few_queries_is_no_difference_yet() -> None:
     base = {str(i): 0.5 for i in range(100)}
     for changed, told in ((5, False), (8, True), (50, True)):

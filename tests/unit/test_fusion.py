@@ -18,6 +18,12 @@ def ranked(names, scores=None):
     return Ranking.sorted(names, list(range(len(names), 0, -1)) if scores is None else scores)
 
 
+def test_rankings_that_are_no_list():
+    first = Ranking.sorted(["a"], [1])
+    with pytest.raises(InputError, match=r"rrf\(\[a, b\]\)"):
+        rrf(first, first)
+
+
 def test_rrf_by_hand():
     fused = rrf([ranked(["a", "b"]), ranked(["b", "c"])])
     assert fused.ids == ("b", "a", "c")
@@ -128,6 +134,17 @@ def test_a_ranking_that_was_cut_says_nothing_of_what_it_lacks_but_that_it_is_no_
                              {"cut": 0.0, "other": 1.0})  # fmt: skip
         values = np.float32([scores[i] for i in fused.ids])
         assert fused.scores == pytest.approx(zscore(values).tolist(), abs=1e-6)
+
+
+def test_a_blank_document_says_nothing_of_what_its_ranking_lacks():
+    """One -inf made all that the ranking lacked -inf, too."""
+    dense = Ranking.sorted(["c", "a", "d"], [0.9, 0.8, 0.1])
+    for others in ([9.0, 5.0, -np.inf], [9.0, 9.0, -np.inf], [-np.inf] * 3):
+        fused = Scores()({"bm25": Ranking.sorted(["a", "b", "blank"], others), "dense": dense})
+        scores = dict(zip(fused.ids, fused.scores.tolist(), strict=True))
+        assert scores["blank"] == -np.inf
+        assert np.isfinite([scores["c"], scores["d"]]).all()
+        assert scores["c"] > scores["d"]
 
 
 def test_a_silent_ranking_changes_nothing():

@@ -31,6 +31,8 @@ class Chat(ThreadingHTTPServer):
     says = staticmethod(lambda text: "7")
     status = staticmethod(lambda number: 200)
     usage: Any = {"prompt_tokens": 100, "completion_tokens": 2}  # noqa: RUF012
+    counts = staticmethod(lambda number: True)
+    refuses = staticmethod(lambda body: None)
 
     def __init__(self) -> None:
         self.asked: list[dict] = []
@@ -53,7 +55,11 @@ class Handler(BaseHTTPRequestHandler):
         status = self.server.status(len(self.server.asked))
         said = self.server.says(body["messages"][1]["content"])
         reply = {"choices": [{"message": {"content": said}}], "usage": self.server.usage}
-        data = json.dumps(reply if status == 200 else {"error": "no"}).encode()
+        if not self.server.counts(len(self.server.asked)):
+            del reply["usage"]
+        error = self.server.refuses(body)
+        status = status if error is None else 400
+        data = json.dumps(reply if status == 200 else {"error": {"message": error or "no"}}).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(data)))
         self.end_headers()
@@ -83,13 +89,31 @@ def grader(chat: Chat) -> Iterator[grading.Grader]:
 @pytest.mark.parametrize(
     ("said", "grade"),
     [("7", 7), (" 10\n", 10), ("**3**", 3), ("8/10", 8), ("0.", 0), ("<think>maybe 9\n</think>2", 2),
-     ('{"score": 8}', 8), ("```json\n{\"score\": \"9/10\"}\n```", 9), ("6.8", 7),
+     ('{"score": 8}', 8), ("```json\n{\"score\": \"9/10\"}\n```", 9), ("6.8", 7), ("4.5", 5),
      ([{"type": "text", "text": "8"}], 8)],
 )  # fmt: skip
 def test_what_is_a_grade(chat: Chat, grader: grading.Grader, said: Any, grade: int) -> None:
     chat.says = lambda text: said
     assert grader.grade(("q", "d")) == grading.Grade("q", "d", grade, 100, 2)
     assert chat.keys == ["Bearer secret"]
+
+
+def test_a_model_that_refuses_parameters_is_asked_without(chat: Chat, grader: grading.Grader, tmp_path: Path) -> None:
+    """Reasoning models take no temperature and another limit, and nothing could be left out."""
+
+    def refusal(body: dict[str, Any]) -> str | None:
+        if "max_tokens" in body:
+            return "'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        return "'temperature' does not support 0 with this model." if "temperature" in body else None
+
+    chat.refuses = refusal
+    found = grading.graded([("q", "d0"), ("q", "d1")], grader, tmp_path / "g.jsonl", parallel=1)
+    assert (len(found.grades), found.failed, found.prompt_tokens) == (2, (), 200)
+    assert [sorted(body.keys() - {"model", "messages"}) for body in chat.asked] == [
+        ["max_tokens", "temperature"], ["max_completion_tokens", "temperature"], ["max_completion_tokens"],
+        ["max_completion_tokens"],
+    ]  # fmt: skip
+    assert chat.asked[-1]["max_completion_tokens"] == 16
 
 
 @pytest.mark.parametrize("said", ["", None, "eleven", "11", "between 3 and 5", "-1", "<think>8", {"no": "text"}])
@@ -145,7 +169,7 @@ def test_a_pair_that_is_forbidden_once_there_were_grades_ends_nothing(
 @pytest.mark.parametrize("usage", [None, [1], "100", {}, {"prompt_tokens": "100", "completion_tokens": None}])
 def test_who_does_not_say_what_it_took_still_grades(chat: Chat, grader: grading.Grader, usage: Any) -> None:
     chat.usage = usage
-    assert grader.grade(("q", "d")) == grading.Grade("q", "d", 7, 0, 0)
+    assert grader.grade(("q", "d")) == grading.Grade("q", "d", 7, 0, 0, uncounted=1)
 
 
 def test_a_busy_server_is_asked_again_and_a_wrong_key_is_not(chat: Chat, grader: grading.Grader) -> None:
@@ -385,6 +409,47 @@ def test_the_command_reports_costs_and_agreement_and_tune_reads_the_file(
     from crossrank.training import reading
 
     assert reading.read(tmp_path / "g.jsonl").scale == "scores"
+
+
+def test_a_cost_that_nobody_counted_is_not_0(chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "d.csv").write_text("query,document\nq,d0\nq,d1\n")
+    asked = ["label", str(tmp_path / "d.csv"), "--url", chat.url, "--grader", "j", "--price", "2", "10", "--json"]
+    costs = []
+    for number, counted in enumerate(([], [1], [1, 2])):
+        chat.asked.clear()
+        chat.says = lambda text: "5"
+        chat.counts = lambda number, counted=counted: number in counted
+        with pytest.raises(SystemExit) as left:
+            root.main([*asked, "--to", str(tmp_path / f"g{number}.jsonl")])
+        out, err = capsys.readouterr()
+        assert left.value.code == Exit.OK
+        costs.append(json.loads(out)["cost"])
+        said = "1 answer came" if counted == [1] else "2 answers came"
+        assert (f"{said} without a count of tokens" in err) == (len(counted) < 2)
+    assert costs == [None, pytest.approx(0.00022), pytest.approx(0.00044)]
+
+
+def test_a_limit_is_of_different_pairs(chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "d.csv").write_text("query,document\nq,d0\nq,d0\nq,d1\nq,d2\n")
+    with pytest.raises(SystemExit):
+        root.main(["label", str(tmp_path / "d.csv"), "--to", str(tmp_path / "g.jsonl"), "--url", chat.url,
+                   "--grader", "j", "--limit", "2"])  # fmt: skip
+    assert capsys.readouterr().out.startswith("2\t2\t0\t")
+
+
+@pytest.mark.usefixtures("unread")
+def test_whoever_reads_the_command_says_what_has_no_grade(
+    chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`label ... | true` ended with code 0, and without a warning."""
+    chat.says = lambda text: "no idea" if "d1" in text else "5"
+    (tmp_path / "d.csv").write_text("query,document\nq,d0\nq,d1\n")
+    for number, how in enumerate(([], ["--json"])):
+        with pytest.raises(SystemExit) as left:
+            root.main(["label", str(tmp_path / "d.csv"), "--to", str(tmp_path / f"g{number}.jsonl"), "--url", chat.url,
+                       "--grader", "j", *how])  # fmt: skip
+        assert left.value.code == Exit.SOME_FAILED
+        assert "1 pair has no grade" in capsys.readouterr().err
 
 
 def test_the_command_says_what_has_no_grade(chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

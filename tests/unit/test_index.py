@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import json
 import math
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from crossrank.errors import IndexFileError, InputError
-from crossrank.index import Document, Index, build, commits, readers, table
+from crossrank.index import Changes, Document, Index, Progress, commits, lock, readers, table
 from crossrank.index.filters import Condition, decode_metadata, mistake, parse
 from crossrank.index.folders import TABLE
 from crossrank.index.lock import exclusive
@@ -69,7 +70,7 @@ def index(tmp_path: Path) -> Index:
     return Index.create(tmp_path / "index", EMBEDDER, TOKENIZER)
 
 
-def add(index: Index, *documents: Document) -> build.Changes:
+def add(index: Index, *documents: Document) -> Changes:
     return index.add(documents, EMBEDDER, TOKENIZER)
 
 
@@ -196,6 +197,46 @@ def test_bm25_finds_letters_however_they_are_coded(tmp_path: Path, language: str
     (found,) = index.passages(["a.txt"])
     assert found.place is not None
     assert (found.text, found.place.start) == (texts["NFD"], 2)
+
+
+@pytest.mark.parametrize("language", ["English", "German", "Turkish", "any"])
+def test_bm25_finds_words_of_other_letters(tmp_path: Path, language: str) -> None:
+    """Lance folds letters after stemming, and parts words at what does not show."""
+    index = Index.create(tmp_path / "i", EMBEDDER, TOKENIZER, language=language)
+    texts = ("İstanbul", "Straße", "co\u00adoperation", "pre\u2060fixes", "ﬁnding")
+    add(index, *(Document(str(n), text) for n, text in enumerate(texts)))
+    queries = (
+        ("istanbul", "İSTANBUL", "I\u0307stanbul", "i\u0307stanbul"),
+        ("Straße", "straße", *["strasse"] * (language != "Turkish")),
+        ("cooperation", "co\u00adoperation"),
+        ("prefixes",),
+        ("finding", "ﬁnding"),
+    )
+    for number, words in enumerate(queries):
+        for word in words:
+            assert index.bm25(word, 5).ids == (str(number),), word
+    assert [passage.text for passage in index.passages([str(n) for n in range(5)])] == list(texts)
+
+
+def test_english_words_are_stemmed_in_english_letters(index: Index) -> None:
+    texts = {
+        "œuvres": "oeuvres",
+        "fjørds": "fjords",
+        "þorns": "thorns",
+        "Łódź": "lodz",
+        "encyclopædias": "encyclopaedia",
+    }
+    add(index, *(Document(text, f"{text} re\u200bread") for text in texts))
+    assert {text: index.bm25(word, 5).ids for text, word in texts.items()} == {text: (text,) for text in texts}
+    assert len(index.bm25("reread", 9)) == len(texts)
+
+
+def test_an_index_of_an_older_spelling_is_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossrank.index.index.SPELLING", 0)
+    older = Index.create(tmp_path / "older", EMBEDDER, TOKENIZER)
+    for n in range(2):  # One way in both, as queries are read that way, too.
+        add(older, Document(f"a{n}", "two co\u00adoperations"))
+        assert (len(older.bm25("cooperations", 5)), len(older.bm25("co\u00adoperations", 5))) == (0, n + 1)
 
 
 def test_an_index_made_before_words_were_normalized_is_as_it_was(tmp_path: Path, index: Index) -> None:
@@ -590,6 +631,34 @@ def test_metadata_of_subclasses_is_stored_plainly(index: Index) -> None:
         add(index, Document("b", "w", metadata={"k": {(1, 2): 3}}))
 
 
+class Thing:
+    """Something whose only text is where it lies in memory."""
+
+
+def test_metadata_of_other_objects_stay_the_same(index: Index) -> None:
+    metadata: dict[str, Any] = {
+        "array": np.arange(3),
+        "times": np.array(["2020-01-01"], dtype="datetime64[ns]"),
+        "one": np.array(2.5),
+        "set": {"b", "a", 10, 9},
+        "nested": [{"x": frozenset("ba"), "y": np.ones(2)}],
+        "path": Path("a/b"),
+        "thing": Thing(),
+    }
+    done = add(index, Document("a", "w", metadata=metadata))
+    assert (done.added, done.omitted) == (1, {"thing": 1})
+    assert index.passages(["a"])[0].metadata == {
+        "array": [0, 1, 2],
+        "times": ["2020-01-01T00:00:00.000000000"],
+        "one": 2.5,
+        "set": [9, 10, "a", "b"],
+        "nested": [{"x": ["a", "b"], "y": [1.0, 1.0]}],
+        "path": str(Path("a/b")),
+    }
+    with pytest.raises(InputError, match="field 'k' cannot be kept as JSON: a Thing has no text of its own"):
+        add(index, Document("b", "w", metadata={"k": [Thing()]}))
+
+
 @pytest.fixture
 def unreachable(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
     """Paths that cannot be looked at; tests run as root, whom no permission stops."""
@@ -739,6 +808,17 @@ def test_the_cure_for_files_of_one_name_works(tmp_path: Path, index: Index) -> N
     assert sorted(index.ids()) == ["dup/b/readme.md", "readme.md"]
 
 
+def test_the_cure_for_rows_of_one_id_works(tmp_path: Path, index: Index) -> None:
+    files = [write(tmp_path / name, "id,text\n1,one\n2,two\n") for name in ("p.csv", "semi.csv")]
+    *counts, reasons = update(index, *files)
+    assert counts == [2, 0, 0, 0]
+    assert all("rename or take out the field id" in reason for reason in reasons)
+    for file in files:
+        write(file, "number,text\n1,one\n2,two\n")
+    assert update(index, *files) == (4, 0, 2, 0, [])
+    assert sorted(index.ids()) == ["p.csv#1", "p.csv#2", "semi.csv#1", "semi.csv#2"]
+
+
 def test_documents_that_moved_are_updated(tmp_path: Path, index: Index) -> None:
     for name in ("a.txt", "b.txt"):
         write(tmp_path / "old" / "docs" / name, f"about {name}")
@@ -815,8 +895,9 @@ def test_rows_that_moved_between_files_of_a_folder_are_found(tmp_path: Path, ind
     write(docs / "b.csv", "id,text\n1,one\n2,two\n")
     added, changed, deleted, unchanged, reasons = update(index, docs)
     assert (added, changed, deleted, unchanged) == (0, 2, 0, 1)
-    assert reasons == [f"the id '2' comes twice, first in {docs / 'a.csv'}: give each document its own; rows without "
-                       "one are called by their file and number"]  # fmt: skip
+    assert reasons == [f"the id '2' comes twice, first in {docs / 'a.csv'}: give each document its own, or rename or "
+                       "take out the field id (or _id) of these rows, which are then called by their file and "
+                       "number"]  # fmt: skip
     write(docs / "b.csv", "id,text\n1,one\n")
     assert update(index, docs) == (0, 0, 0, 3, [])
     # Both have it, and the one that is read first has not had it before.
@@ -985,9 +1066,9 @@ def test_updated_and_new_indexes_give_equal_answers(tmp_path: Path, seed: int) -
 def test_work_is_committed_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commits, "COMMIT_PASSAGES", 10)
     index = Index.create(tmp_path / "i", EMBEDDER, TOKENIZER)
-    seen: list[build.Progress] = []
+    seen: list[Progress] = []
 
-    def stop(progress: build.Progress) -> None:
+    def stop(progress: Progress) -> None:
         seen.append(progress)
         if progress.stage == "committed" and progress.passages == 30:
             raise KeyboardInterrupt
@@ -1011,7 +1092,7 @@ def test_what_is_reported_as_committed_is(tmp_path: Path, monkeypatch: pytest.Mo
     index = Index.create(tmp_path / "i", EMBEDDER, TOKENIZER)
     reported: list[int] = []
 
-    def check(progress: build.Progress) -> None:
+    def check(progress: Progress) -> None:
         if progress.stage == "committed":
             there = Index.open(tmp_path / "i")
             assert len(there) == progress.passages >= progress.documents
@@ -1103,6 +1184,170 @@ def test_another_embedder_or_tokenizer_is_refused(tmp_path: Path, index: Index) 
     assert Index.open_or_create(tmp_path / "index", other, TOKENIZER).info().width == 8
 
 
+def test_a_refused_update_leaves_readers_where_they_are(tmp_path: Path, index: Index) -> None:
+    """They compared vectors of one embedder with passages of another."""
+    add(index, Document("a", "x"))
+    retriever, other = DenseRetriever(index, EMBEDDER), HashEmbedder(fingerprint="other")
+    remade = Index.create(tmp_path / "index", other, TOKENIZER, rebuild=True)
+    remade.add([Document("b", "x")], other, TOKENIZER)
+    with pytest.raises(IndexFileError, match="another embedder"):
+        add(index, Document("c", "x"))
+    assert index.settings.embedder == EMBEDDER.fingerprint
+    assert retriever.retrieve(["x"], 5)[0].ids == ("a",)
+    # Who updates with the new models goes on to them, and leaves the retriever behind.
+    assert index.add([Document("c", "x")], other, TOKENIZER).added == 1
+    assert sorted(DenseRetriever(index, other).retrieve(["x"], 5)[0].ids) == ["b", "c"]
+    with pytest.raises(IndexFileError, match="another embedder"):
+        retriever.retrieve(["x"], 5)
+
+
+def test_an_index_stays_where_it_is_when_the_program_goes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        index = Index.create("i", EMBEDDER, TOKENIZER)
+    monkeypatch.chdir(tmp_path / "here")
+    assert add(index, Document("a", "x")).added == 1
+    assert (len(Index.open("i")), len(Index.open(tmp_path / "there/i"))) == (0, 1)
+
+
+def test_folders_without_permission_are_told_from_no_index(
+    tmp_path: Path, index: Index, unreachable: set[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = r"index cannot be reached \(Permission denied\): check its permissions"
+    unreachable.add(tmp_path / "index")
+    for attempt in (Index.open, lambda folder: Index.open_or_create(folder, EMBEDDER, TOKENIZER)):
+        with pytest.raises(IndexFileError, match=refused):
+            attempt(tmp_path / "index")
+    unreachable.clear()
+
+    def listdir(folder: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    with pytest.raises(IndexFileError, match=refused):
+        Index.open(tmp_path / "index")
+
+
+def test_files_that_go_while_they_are_counted(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may be tidying up."""
+    real = os.walk
+
+    def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        return ((below, folders, [*files, "gone"]) for below, folders, files in real(folder))
+
+    before = index.info()
+    monkeypatch.setattr(os, "walk", walk)
+    assert index.info() == before
+    assert before.bytes > 1_000
+
+
+@pytest.mark.parametrize(
+    ("attempt", "message"),
+    [
+        (lambda index: index.bm25("q", 5, where=5), "a filter is a condition"),
+        (lambda index: index.bm25("q", 5, where=[5]), "a filter is a condition"),
+        (lambda index: index.dense(np.ones(16), 5, where={"a": 1}), "a filter is a condition"),
+        (lambda index: index.passages("d1"), r"a list of ids, so one is \['d1'\]"),
+        (lambda index: index.tokens(5), "a list of ids"),
+        (lambda index: index.passages([1]), r"an id is a string, not int \(1\)"),
+        (lambda index: index.remove([1], EMBEDDER, TOKENIZER), r"an id is a string, not int \(1\)"),
+        (lambda index: index.add(Document("a", "x"), EMBEDDER, TOKENIZER), "a list of documents, not one Document"),
+    ],
+)
+def test_wrong_types_are_told(index: Index, attempt: Callable[[Index], object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        attempt(index)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"language": None}, "no language None"),
+        ({"size": 200.5}, "the size of passages must be a whole number, not 200.5"),
+        ({"size": "200"}, "the size of passages must be a whole number"),
+        ({"size": 200, "overlap": 2.5}, "the overlap of passages must be a whole number"),
+    ],
+)
+def test_settings_of_wrong_types_are_told(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Index.create(tmp_path / "i", EMBEDDER, TOKENIZER, **options)
+    made = Index.create(tmp_path / "i", EMBEDDER, TOKENIZER, size=np.int64(100), overlap=np.int32(5))
+    assert (made.settings.size, made.settings.overlap) == (100, 5)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other locks")
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(errno.ENOLCK, "cannot be locked .*: use a folder on a disk that has locks"), (errno.EAGAIN, "another process")],
+)
+def test_a_disk_without_locks_is_no_other_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, message: str
+) -> None:
+    def refuse(handle: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(lock, "_take", refuse)
+    with pytest.raises(IndexFileError, match=message), exclusive(tmp_path / "writer.lock"):
+        pass
+
+
+LONG, SHORT = " ".join(["word"] * 500), "word"
+"""A document of several passages, `a#1`, `a#2` and so on, and one that is whole."""
+
+
+@pytest.mark.parametrize("rows", [False, True])
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"a": LONG}, {"a": SHORT, "a#2": SHORT}),
+        ({"a": LONG}, {"a#2": SHORT}),
+        ({"a": SHORT, "a#2": SHORT}, {"a": LONG}),
+        ({"a": SHORT, "a#2": SHORT}, {"a": LONG, "a#2": LONG}),
+        ({"a": SHORT, "a#2": SHORT, "a#2#2": SHORT}, {"a": LONG, "a#2": LONG}),
+        ({"a": LONG, "b": SHORT}, {"a": f"{LONG} more", "b": LONG}),
+    ],
+)
+def test_ids_of_passages_pass_on_within_an_update(
+    tmp_path: Path, index: Index, before: dict[str, str], after: dict[str, str], backwards: bool, rows: bool
+) -> None:
+    """`a#2` is a passage of "a" before or after, and a document of its own after or before."""
+    path = tmp_path / "rows.jsonl"
+
+    def bring(texts: dict[str, str]) -> Changes:
+        found = list(texts.items())[:: -1 if backwards else 1]
+        if rows:
+            write(path, "\n".join(json.dumps({"id": id_, "text": text}) for id_, text in found))
+            return index.update([path], EMBEDDER, TOKENIZER)
+        index.remove([id_ for id_ in index.documents() if id_ not in texts], EMBEDDER, TOKENIZER)
+        return add(index, *(Document(id_, text) for id_, text in found))
+
+    bring(before)
+    done = bring(after)
+    assert (done.failed, done.unchanged) == ((), 0)
+    assert sorted(index.documents()) == sorted(after)
+    assert len(set(index.ids())) == len(index.ids())
+    fresh = Index.create(tmp_path / "fresh", EMBEDDER, TOKENIZER)
+    add(fresh, *(Document(id_, text) for id_, text in after.items()))
+    assert sorted((one.id, one.document, one.text) for one in index.passages(index.ids())) == sorted(
+        (one.id, one.document, one.text) for one in fresh.passages(fresh.ids())
+    )
+    assert bring(after).unchanged == len(after)
+
+
+def test_ids_of_passages_that_nobody_gives_up_are_refused(index: Index) -> None:
+    add(index, Document("a", LONG))
+    (failure,) = add(index, Document("a#2", SHORT)).failed
+    assert failure.reason == "its passage 'a#2' has the id of a passage of 'a': rename one"
+    add(index, Document("b", SHORT), Document("b#1", SHORT))
+    done = add(index, Document("b", LONG), Document("b#1", "other"))
+    assert [failure.source for failure in done.failed] == ["document 'b'"]
+    assert index.passages(["b", "b#1"])[1].text == "other"
+
+
 def test_one_writer_at_a_time(tmp_path: Path, index: Index) -> None:
     with (
         exclusive(tmp_path / "index" / "writer.lock"),
@@ -1146,7 +1391,7 @@ def test_a_reader_outlives_its_version(tmp_path: Path, index: Index, monkeypatch
         lambda index: index.dense(EMBEDDER.embed(["word"])[0], 9).ids,
         lambda index: [passage.text for passage in index.passages(["0", "new"])],
         lambda index: index.tokens(["0", "new"]).ids.tolist(),
-        lambda index: (index.ids(), index.documents(), index.digests(), index.info(), len(index)),
+        lambda index: (index.ids(), index.documents(), index.known(), index.info(), len(index)),
     ]
     cold = [Index.open(tmp_path / "index") for _ in reads]
     pipeline = Pipeline({"words": BM25Retriever(warm), "dense": DenseRetriever(warm, EMBEDDER)}, warm.passages)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
+import pickle
 import re
 import socket
 import subprocess
@@ -30,7 +32,7 @@ from crossrank.verdicts import UnreadableError, read_order, read_score
 
 pytest.importorskip("httpx", reason="needs the llm extra")
 
-from crossrank import remote
+from crossrank import jobs, remote
 from crossrank.llm import LanguageModel
 
 QUERY = "what is tea?"
@@ -535,6 +537,74 @@ def test_a_server_that_cannot_promise_json_is_asked_without():
     assert [("response_format" in body) for body in api.requests] == [True, False, False, False]
 
 
+def test_a_model_that_refuses_a_temperature_is_asked_without():
+    # Nothing on the command line could leave it out.
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        for name, said in (
+            ("temperature", "'temperature' does not support 0"),
+            ("response_format", "no JSON mode here"),
+        ):
+            if name in body:
+                return 400, {"error": {"message": said}}, {}
+        return honest(path, body)
+
+    with serving(answer) as api:
+        judged = model(api.url, concurrency=1).judged(pairs("#5", "#6"))
+    assert (judged.scores.tolist(), judged.retries) == ([5, 6], 2)
+    assert [("temperature" in body, "response_format" in body) for body in api.requests] == [
+        (True, True), (False, True), (False, False), (False, False),
+    ]  # fmt: skip
+
+
+def test_a_refusal_that_quotes_a_document_changes_no_question():
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        if "of tea" in str(body["messages"]):
+            return 400, {"error": {"message": "filtered: the temperature of tea"}}, {}
+        return honest(path, body)
+
+    with serving(answer) as api:
+        judged = model(api.url, concurrency=1).judged(pairs("the temperature of tea", "#6"))
+    assert [one.position for one in judged.fallbacks] == [0]
+    assert api.requests[-1]["temperature"] == 0
+
+
+def test_a_parameter_of_ones_own_that_is_refused_is_named_with_its_cure():
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        return 422, {"error": {"message": "'temperature' is not known, nor is top_k"}}, {}
+
+    with serving(answer) as api, pytest.raises(RemoteError, match=r"extra=\{'temperature': None, 'top_k': None\}$"):
+        model(api.url, extra={"temperature": 0.5, "top_k": 3, "n": 1}).score(pairs("#1"))
+
+
+def test_an_address_that_has_moved_is_told_and_asked_once():
+    # It was asked five times, and told nothing to do about it.
+    moved = {"Location": "https://me:secret@elsewhere.example/v2/chat/completions?key=secret"}
+    with serving(lambda path, body: (308, b"", moved)) as api, pytest.raises(RemoteError) as told:
+        model(api.url, concurrency=1).score(pairs("#1", "#2", "#3"))
+    assert "308 (it has moved" in str(told.value)
+    assert str(told.value).endswith("name the new address): https://elsewhere.example/v2")
+    assert len(api.requests) == 1
+    for headers, end in (({"Location": "/new/chat/completions"}, "/new"), ({}, "nothing")):
+        with (
+            serving(lambda path, body, headers=headers: (302, b"", headers)) as api,
+            pytest.raises(RemoteError) as told,
+        ):
+            model(api.url).score(pairs("#1"))
+        assert str(told.value).endswith(end)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_copy_asks_over_connections_of_its_own(copied: Any):
+    # A lock among its parts could not be copied.
+    with serving(honest) as api:
+        scorer = model(api.url, key="k")
+        assert scorer.score(pairs("#1")).tolist() == [1]
+        again = copied(scorer)
+        assert again.score(pairs("#2")).tolist() == [2]
+        assert again.address is scorer.address or again.address._idle is not scorer.address._idle
+        assert api.headers[-1]["authorization"] == "Bearer k"
+
+
 def test_more_for_the_body():
     with serving(honest) as api:
         model(api.url, extra={"temperature": None, "max_completion_tokens": 50}).score(pairs("#1"))
@@ -563,11 +633,11 @@ def test_an_error_waits_for_nobody_and_ends_the_rest():
 
     began = time.perf_counter()
     with pytest.raises(ValueError, match="no"):
-        remote.at_once([slow, fail, slow, slow], most=2)
+        jobs.at_once([slow, fail, slow, slow], most=2)
     assert time.perf_counter() - began < 5
     release.set()
     assert len(begun) == 1
-    assert remote.at_once([], most=3) == []
+    assert jobs.at_once([], most=3) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

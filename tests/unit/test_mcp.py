@@ -119,7 +119,7 @@ def test_search_says_how_probable_and_takes_a_threshold(
     assert kept == [{**one, "rank": rank} for rank, one in enumerate(left, start=1)]
     assert len(kept) < len(found)
     nothing = call(server, "search", query=query, threshold=1).structured_content
-    assert (nothing["result"], "nothing is relevant: the best passage" in nothing["notes"][0]) == ([], True)
+    assert (nothing["result"], "nothing reaches the threshold: the best passage" in nothing["notes"][0]) == ([], True)
     assert call(server, "search", query=query, threshold=None).structured_content["result"] == found
     assert "no threshold of its own" in call(server, "search", query=query, threshold="model").content[0].text
     assert call(server, "search", query=query, threshold=2).is_error

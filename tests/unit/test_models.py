@@ -13,9 +13,10 @@ from safetensors.numpy import load_file, save_file
 import crossrank
 import tiny
 from crossrank.cli import root
-from crossrank.errors import InputError
+from crossrank.errors import CheckpointError, InputError
 from crossrank.models import catalog, named
 
+CATALOG_L6 = "cross-encoder/ms-marco-MiniLM-L-6-v2"
 WORDS = "embeddings.word_embeddings.weight"
 
 
@@ -73,6 +74,35 @@ def test_a_folder_of_the_same_name_needs_a_path(wheel: Path, tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     tiny.cross_encoder(tmp_path / "small", labels=2)
     assert (named.read("small", default="embed").labels, named.read("./small", default="embed").labels) == (1, 2)
+
+
+def test_names_of_the_wheel_in_other_letters(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert named.read("Small", default="embed").name == "small"
+    if not Path("small").exists():
+        tiny.cross_encoder(tmp_path / "SMALL", labels=2)
+        assert named.read("SMALL", default="embed").labels == 2
+
+
+def test_a_slip_of_the_pen_is_told(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It went to the hub, whose long message says to check the network."""
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def absent(name: str, **_: object) -> Path:
+        asked.append(name)
+        raise CheckpointError(f"cannot get the model {name!r}")
+
+    monkeypatch.setattr("crossrank.checkpoint.hub.folder", absent)
+    for name, meant in (("smal", "small"), ("Tny", "tiny"), ("cross-encoder/ms-marco-minilm-L-6-v", CATALOG_L6)):
+        with pytest.raises(CheckpointError, match=f"^Did you mean '{meant}'\\? Cannot get the model"):
+            named.read(name, default="small")
+    for name in ("owner/else", CATALOG_L6):
+        with pytest.raises(CheckpointError, match=r"^cannot get the model"):
+            named.read(name, default="small")
+    assert len(asked) == 5
+    for command in (["doctor", "smal"], ["rerank", "tea", "-m", "smal", "/dev/null"]):
+        assert "Did you mean 'small'?" in CliRunner().invoke(root, command, prog_name="crossrank").output
 
 
 def test_a_model_is_called_what_was_asked_for(cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,12 @@ def test_a_filter_of_each_query_joins_that_of_the_pipeline(tmp_path: Path, bi_en
         assert [trace.ranking.ids for trace in answer.traces] == [(f"{name}-2024",)] * 3
     assert made.search("failed uploads", where=iter(["tenant=acme", "year<2024"])).ranking.ids == ()
     assert len(made.search("failed uploads", where=()).ranking) == 2
+    # An empty answer said nothing, and a filter's field may be mistyped.
+    assert made.search("failed uploads", where=["tenant=acme", "yeer=2020"]).notes == (
+        "no passage has a value in the field 'yeer'",
+    )
+    assert replace(made, retrievers=first_stage(index, embedder, "yaer=1")).search("failed uploads").nothing
+    assert made.search("failed uploads", where="year<2024").notes == ()
     hurried = made.within(5000)
     assert hurried.search("failed uploads", where=["tenant=acme"]).ranking.ids == ("acme-2024",)
     context = made.context("failed uploads", 100, count=len, where="tenant=globex")

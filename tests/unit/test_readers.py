@@ -464,9 +464,16 @@ def test_jsonl_rows(tmp_path: Path) -> None:
         ("rows.jsonl#5", "", "no id"),
     ]
     assert documents[0].metadata == {"lang": "en", "year": 2020, "tags": ["a"]}
+    assert documents[0].omitted == []
     assert [d.text for d in collect(write(tmp_path / "a.ndjson", path.read_bytes()))[0]] == ["body", "generic", "no id"]
     packed = write(tmp_path / "rows.jsonl.gz", gzip.compress(path.read_bytes()))
     assert [d.text for d in collect(packed)[0]] == ["body", "generic", "no id"]
+
+
+def test_a_field_of_the_row_goes_before_one_in_its_metadata(tmp_path: Path) -> None:
+    row = {"id": "a", "text": "tea", "year": 2020, "lang": "en", "metadata": {"year": 1999, "lang": "en", "n": 1}}
+    (document,) = read(write(tmp_path / "a.jsonl", json.dumps(row)))
+    assert (document.metadata, document.omitted) == ({"year": 2020, "lang": "en", "n": 1}, ["metadata.year"])
 
 
 def test_a_field_that_holds_nothing_gives_way_to_the_next(tmp_path: Path) -> None:

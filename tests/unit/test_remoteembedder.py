@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import threading
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,17 @@ def honest(path: str, body: dict[str, Any]) -> Any:
 
 def embedder(url: str, **options: Any) -> RemoteEmbedder:
     return RemoteEmbedder(url, "m", **{"pause": 0.001, "timeout": 5.0, **options})
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_copy_embeds_as_its_original(copied: Any):
+    # A lock among its parts could not be copied.
+    with api_serving(honest) as api:
+        made = embedder(api.url, key="k")
+        wanted = made.embed(["tea"]).tolist()
+        again = copied(made)
+        assert (again.embed(["tea"]).tolist(), again.name, again.width) == (wanted, made.name, 8)
+        assert api.headers[-1]["authorization"] == "Bearer k"
 
 
 def test_vectors_come_in_the_order_of_the_texts():

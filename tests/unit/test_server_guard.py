@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from click.testing import CliRunner
+from starlette.middleware.cors import CORSMiddleware
 
 import crossrank
 import tiny
@@ -202,6 +204,18 @@ def test_the_products_own_clients_are_let_in_from_a_page(service: Service, sent:
     assert ask(service, door, "OPTIONS", "/v1/embeddings", Origin="https://shop.example", **asked).status_code == 200
     asked["Access-Control-Request-Headers"] += ",x-something-else"
     assert ask(service, door, "OPTIONS", "/v1/embeddings", Origin="https://shop.example", **asked).status_code == 400
+
+
+@pytest.mark.skipif(
+    "allow_private_network" not in signature(CORSMiddleware).parameters, reason="Starlette is older than that question"
+)
+def test_a_page_of_the_internet_that_is_named_reaches_a_server_of_this_machine(service: Service) -> None:
+    # Chrome asks first, and got 400.
+    door = Door.at("127.0.0.1", KEYS, (), ("https://shop.example",))
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Private-Network": "true"}
+    reply = ask(service, door, "OPTIONS", "/v1/rerank", Origin="https://shop.example", **asked)
+    assert (reply.status_code, reply.headers["access-control-allow-private-network"]) == (200, "true")
+    assert ask(service, door, "OPTIONS", "/v1/rerank", Origin="https://evil.example", **asked).status_code == 400
 
 
 @pytest.mark.parametrize(

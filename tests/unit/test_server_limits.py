@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from crossrank.server.scheduler import Batch, Scheduler
 from crossrank.server.service import Service
 from crossrank.server.tickets import Ticket
 from crossrank.server.wire import openai
-from serving import Slow
+from serving import Slow, until
 
 
 @pytest.fixture
@@ -131,6 +132,28 @@ def test_the_embedder_is_measured_at_the_start(tmp_path: Path) -> None:
     assert made.scheduler.embed_rate > 5 * made.scheduler.rate
 
 
+def test_speeds_of_a_busy_minute_do_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Who is refused computes nothing, so that nothing taught the server that the machine was free again: large requests
+    # got 413 for good, and a search with a budget said "enough for 0 of 20 passages".
+    monkeypatch.setattr("crossrank.server.scheduler.IDLE_SECONDS", 0.05)
+    backend = Slow(rate=4000.0)
+    scorer = crossrank.CrossEncoder(
+        crossrank.load(tiny.cross_encoder(tmp_path / "ce"), backend="fake").checkpoint, backend
+    )
+    made = Service(scorer, crossrank.load_embedder(tiny.bi_encoder(tmp_path / "be"), backend="fake"))
+    made.start()
+    made.scheduler.embed_rate = 4000.0
+    gate = Gate(Limits(), made.scheduler)
+    with pytest.raises(RefusedError), gate.admitted(100_000, 1.0):
+        pass
+    backend.rate = 1e9
+    until(lambda: made.scheduler.rate > 200_000 and made.scheduler.embed_rate > 200_000)
+    assert made.scheduler.batch_tokens > 2000
+    with gate.admitted(100_000, 1.0):
+        pass
+    made.stop()
+
+
 def test_time_that_is_left_is_not_called_the_deadline(gate: Gate) -> None:
     # A deadline of 50 ms was reported as one of 0.0395 s, which is what the body had left of it.
     with pytest.raises(RefusedError, match=r"and 0\.0395 s of the deadline are left"), gate.admitted(1000, 0.0395):
@@ -165,6 +188,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     scorer = crossrank.load(tiny.cross_encoder(folder / "reranker"), backend="fake")
     made = Service(scorer, embedder, index, batch_tokens=1024)
     made.start()
+    made.scheduler.on_idle = None
     made.scheduler.rate = made.scheduler.embed_rate = 1000.0
     yield made
     made.stop()
@@ -305,6 +329,18 @@ def test_documents_that_nobody_scored_are_not_counted(service: Service, body: di
     reply = ask(service, "POST", "/search", json={"query": "paris", **body})
     assert reply.status_code == 200
     assert f"crossrank_documents_total {read}.0" in reply.extensions["metrics"]
+
+
+def test_waiting_for_an_index_is_no_tokenizing(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nor is waiting for an embedder elsewhere: all of a search that the backend did not take was called so.
+    def slow() -> Any:
+        time.sleep(1.0)
+        return type(service).latest(service)
+
+    monkeypatch.setattr(service, "latest", slow)
+    told = ask(service, "POST", "/search", json={"query": "paris"}).headers["server-timing"]
+    took = {part.split(";")[0]: float(part.split("=")[1]) for part in told.split(", ")}
+    assert took["tokenize"] < 900 < took["total"]
 
 
 # What HTTP says.

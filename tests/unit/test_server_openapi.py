@@ -71,8 +71,8 @@ def test_all_that_is_read_is_described(name: str) -> None:
         spy = Spy(body)
         read(spy)
         asked |= spy.asked
-    # The model is not read, and an instruction is refused.
-    assert asked - {"instruction"} == set(fields) - {"model"}
+    # The model is not read; an instruction and `normalize` are refused.
+    assert asked - {"instruction", "normalize"} == set(fields) - {"model"}
     assert set(example) <= set(fields)
 
 

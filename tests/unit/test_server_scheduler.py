@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from crossrank.backends.fake import Fake
 from crossrank.errors import ScoreError
+from crossrank.server.batches import LARGE_BATCHES, Lane, Work, choose
 from crossrank.server.refusals import CancelledRequestError, RefusedError
-from crossrank.server.scheduler import LARGE_BATCHES, Lane, Scheduler, Shared, _Work, choose
-from crossrank.server.tickets import Ticket, working
+from crossrank.server.scheduler import Scheduler, Shared
+from crossrank.server.tickets import Ticket, carried, working
 from crossrank.types import Tokens
 
 LANE = Lane("score", Fake().forward, padded=False)
@@ -28,9 +29,9 @@ def tokens(*lengths: int, first: int = 7) -> Tokens:
     return Tokens.of([[first, *range(10, 10 + length - 1)] for length in lengths])
 
 
-def work(lengths: list[int], number: int = 1, seconds: float = 60.0, estimate: int = 0, lane: Lane = LANE) -> _Work:
+def work(lengths: list[int], number: int = 1, seconds: float = 60.0, estimate: int = 0, lane: Lane = LANE) -> Work:
     packed = tokens(*lengths)
-    return _Work(lane, packed, packed.lengths, Ticket(deadline=seconds, estimate=estimate), number)
+    return Work(lane, packed, packed.lengths, Ticket(deadline=seconds, estimate=estimate), number)
 
 
 def rows(parts: Any) -> list[tuple[int, int, int]]:
@@ -278,6 +279,76 @@ def test_a_stopped_scheduler_finishes_what_waits_and_takes_nothing_new() -> None
         assert [future.result(timeout=20).shape for future in futures] == [(1,)] * 3
 
 
+def test_no_memory_to_join_a_batch_fails_its_requests_only(held: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It ended the one thread, and every later request waited for its whole deadline.
+    backend, scheduler, pool = held
+    shared = Shared(backend, scheduler)
+    first = pool.submit(shared.forward, tokens(5, first=1))
+    assert backend.entered.acquire(timeout=20)
+    rest = [pool.submit(shared.forward, tokens(5, first=n)) for n in (2, 3)]
+    until(lambda: scheduler.queued_tokens == 15)
+    with monkeypatch.context() as patch:
+        patch.setattr("crossrank.server.scheduler.joined", lambda parts: (_ for _ in ()).throw(MemoryError))
+        backend.let(1)
+        for future in rest:
+            with pytest.raises(MemoryError):
+                future.result(timeout=20)
+    assert first.result(timeout=20).shape == (1,)
+    backend.let(1)
+    assert pool.submit(shared.forward, tokens(5)).result(timeout=20).shape == (1,)
+
+
+def test_what_failed_teaches_no_speed(held: Any) -> None:
+    backend, scheduler, _ = held
+    backend.let(1)
+    with pytest.raises(ScoreError):
+        Shared(backend, scheduler).forward(tokens(50, first=999))
+    assert scheduler.rate == 0.0
+
+
+def test_a_queue_without_its_thread_takes_nothing() -> None:
+    scheduler = Scheduler()
+    scheduler._own = lambda: None  # type: ignore[method-assign]
+    scheduler.start()
+    until(lambda: not scheduler.alive)
+    with pytest.raises(RefusedError) as refused:
+        Shared(Fake(), scheduler).forward(tokens(5))
+    assert refused.value.status == 503
+
+
+def test_idle_seconds_are_for_measuring_and_what_goes_wrong_there_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossrank.server.scheduler.IDLE_SECONDS", 0.01)
+    times: list[str] = []
+
+    def measure() -> None:
+        times.append(threading.current_thread().name)
+        raise ScoreError("no card")
+
+    scheduler = Scheduler(batch_tokens=64)
+    scheduler.on_idle = measure
+    scheduler.start()
+    until(lambda: len(times) >= 3)
+    assert set(times) == {"crossrank-backend"}
+    assert Shared(Fake(), scheduler).forward(tokens(5)).shape == (1,)
+    scheduler.stop()
+
+
+def test_a_server_without_requests_measures_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossrank.server.scheduler.IDLE_SECONDS", 0.02)
+    at: list[float] = []
+    scheduler = Scheduler(batch_tokens=64)
+    scheduler.on_idle = lambda: at.append(time.monotonic())
+    scheduler.start()
+    until(lambda: len(at) >= 5)
+    pauses = np.diff(at)
+    assert pauses[-1] > 0.16
+    Shared(Fake(), scheduler).forward(tokens(5))
+    began, count = time.monotonic(), len(at)
+    until(lambda: len(at) > count)
+    assert at[count] - began < pauses[-1]
+    scheduler.stop()
+
+
 def test_time_is_told_apart() -> None:
     class Slow(Held):
         def forward(self, packed: Tokens) -> NDArray[np.float32]:
@@ -291,8 +362,10 @@ def test_time_is_told_apart() -> None:
     with working(ticket):
         shared.forward(tokens(8, 8))
         time.sleep(0.02)
-    scheduler.stop()
     assert ticket.compute >= 0.1
     assert ticket.tokenizing >= 0.02
     assert ticket.tokens == ticket.attained == 16
-    assert ticket.working >= ticket.compute + ticket.queued
+    with carried(ticket):
+        shared.forward(tokens(8))
+        time.sleep(0.05)
+    assert ticket.tokenizing < 0.05

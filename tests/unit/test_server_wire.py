@@ -27,7 +27,7 @@ from crossrank.server.refusals import RefusedError
 from crossrank.server.searching import Search, search
 from crossrank.server.service import Service
 from crossrank.server.tickets import Ticket
-from crossrank.server.wire import cohere, dialects, fields
+from crossrank.server.wire import cohere, dialects, fields, vllm
 
 QUERY = "what is the capital of france?"
 
@@ -54,17 +54,31 @@ def ask(service: Service, method: str, path: str, **options: Any) -> httpx.Respo
     [
         ("/rerank", {"query": "x", "documents": []}, "cohere"),
         ("/rerank", {"query": "x", "texts": []}, "tei"),
-        ("/v1/rerank", {"top_k": None}, "voyage"),
+        ("/v1/rerank", {"top_k": 1}, "voyage"),
         ("/v1/rerank", {"truncation": False}, "voyage"),
         ("/rerank", {"raw_scores": True}, "infinity"),
         ("/v2/rerank", {"truncate_prompt_tokens": -1}, "vllm"),
         ("/vllm/rerank", {"texts": []}, "vllm"),
         ("/jina/v1/rerank", {"top_k": 1}, "jina"),
         ("/cohere/v2/rerank", {}, "cohere"),
+        # Null asks for nothing: whoever sends all fields that it knows got another product's shape.
+        ("/rerank", dict.fromkeys(("texts", "top_k", "truncation", "raw_scores", "truncate_prompt_tokens")), "cohere"),
     ],
 )
 def test_which_dialect(path: str, body: dict[str, Any], name: str) -> None:
     assert dialects.of(path, body).name == name
+
+
+def test_a_field_that_is_refused_may_be_null() -> None:
+    body = {"query": "x", "documents": ["y"], "instruction": None}
+    assert vllm.read({**body, "normalize": None}).documents == ("y",)
+    with pytest.raises(RefusedError, match="normalize is not a parameter"):
+        vllm.read({**body, "normalize": False})
+
+
+def test_null_does_not_choose_a_version() -> None:
+    assert dialects.of("/rerank", {"rank_fields": None, "max_chunks_per_doc": None}) is cohere.V2
+    assert dialects.of("/rerank", {"rank_fields": ["title"]}) is cohere.V1
 
 
 @pytest.mark.parametrize("field", ["texts", "top_k", "truncation", "raw_scores", "use_activation"])

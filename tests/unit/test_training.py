@@ -28,7 +28,7 @@ from crossrank.training import network as net  # noqa: E402
 from crossrank.training.judgments import Group, Judged, Judgments  # noqa: E402
 from crossrank.training.material import gathered  # noqa: E402
 from crossrank.training.negatives import Nearest  # noqa: E402
-from crossrank.training.outcome import Engine, Progress  # noqa: E402
+from crossrank.training.outcome import Engine, Outcome, Progress  # noqa: E402
 from crossrank.training.settings import Plan, Settings  # noqa: E402
 from crossrank.training.tuning import tune  # noqa: E402
 from crossrank.training.work import Work  # noqa: E402
@@ -279,6 +279,7 @@ def test_a_model_is_placed_on_any_file_system(
     monkeypatch.setattr(Path, "replace", move)
     if there == "mount":
         monkeypatch.setattr(Path, "rmdir", keep)
+    tuning._make_room(target)
     tuning._place(made, target)
     assert {path.name: path.read_text() for path in target.iterdir()} == {
         "model.safetensors": "weights",
@@ -286,6 +287,68 @@ def test_a_model_is_placed_on_any_file_system(
     }
     assert target.is_symlink() == (there == "link")
     assert [path.name for path in place.parent.iterdir() if path.name.endswith(".part")] == []
+
+
+@pytest.mark.parametrize("old", ["bi-encoder", "late interaction"])
+def test_a_model_of_another_kind_leaves_nothing_that_changes_the_new_one(
+    tmp_path: Path, cross_encoder_folder: Path, bi_encoder_folder: Path, old: str
+) -> None:
+    """The list of modules of the old one stayed, and the tuned model could not be loaded."""
+    before = bi_encoder_folder if old == "bi-encoder" else tiny.late(tmp_path / "late")
+    checkpoint.export(checkpoint.read(before), tmp_path / "tuned")
+    (tmp_path / "tuned" / "mine.txt").write_text("mine", encoding="utf-8")
+    outcome = tune(Judgments(rows(45), "labels"), tmp_path / "tuned", model=cross_encoder_folder, settings=QUICK,
+                   engine=ONE, overwrite=True)  # fmt: skip
+    assert outcome.verdict.kept == "tuned", outcome.verdict.reasons
+    assert checkpoint.read(tmp_path / "tuned").kind == "cross-encoder"
+    load(tmp_path / "tuned", backend="reference").rank("what is 7", ["cat", "bread"])
+    assert (tmp_path / "tuned" / "mine.txt").exists()
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["new", "over another"])
+@pytest.mark.parametrize("point", ["before", "within", "after", "removing"])
+def test_killed_at_the_very_end_the_same_call_reports_what_it_came_to(
+    tmp_path: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch, point: str, full: bool
+) -> None:
+    """It said for ever that the folder is not empty."""
+
+    class KilledError(BaseException):
+        """As SIGKILL."""
+
+    def killed(made: Path, target: Path) -> None:
+        if point == "within" and target.is_dir():
+            (made / "crossrank.json").replace(target / "crossrank.json")
+        if point == "after":
+            place(made, target)
+        raise KilledError
+
+    def half(work: Work) -> None:
+        for name in ("result", "run-0-0", "run-0-1"):
+            for path in (work.folder / name).glob("*"):
+                path.unlink()
+        raise KilledError
+
+    place = tuning._place
+    if full:
+        checkpoint.export(checkpoint.read(cross_encoder_folder), tmp_path / "tuned")
+
+    def again(overwrite: bool) -> Outcome:
+        return tune(Judgments(rows(45), "labels"), tmp_path / "tuned", model=cross_encoder_folder, settings=QUICK,
+                    engine=ONE, overwrite=overwrite)  # fmt: skip
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Work, "close", half) if point == "removing" else patched.setattr(tuning, "_place", killed)
+        with pytest.raises(KilledError):
+            again(full)
+    # Nothing is trained again.
+    monkeypatch.setattr(tuning, "_trained", None)
+    outcome = again(full)
+    assert (outcome.verdict.kept, outcome.folder, outcome.resumed) == ("tuned", tmp_path / "tuned", True)
+    assert outcome.verdict.gain is not None
+    assert [path.name for path in tmp_path.iterdir()] == ["tuned"]
+    assert load(tmp_path / "tuned", backend="reference").calibrated
+    with pytest.raises(InputError, match="is not empty"):
+        again(False)
 
 
 def test_a_held_out_part_decides(tmp_path: Path, cross_encoder_folder: Path) -> None:
@@ -475,8 +538,11 @@ def test_a_full_folder_is_refused_before_any_work(tmp_path: Path, cross_encoder_
     for nameless in (".", "..", "/"):
         with pytest.raises(InputError, match="a folder of its own"):
             tune(Judgments(rows(30), "labels"), nameless, model=cross_encoder_folder, overwrite=True)
-    with pytest.raises(InputError, match="another folder"):
-        tune(Judgments(rows(30), "labels"), tmp_path / "new", refused=tmp_path / "new", model=cross_encoder_folder)
+    # The work folder is removed at the end, with the model that was told to be there.
+    for refused in ("new", "new.tuning", "new.tuning/x", "new/x", ".", "other/../new"):
+        for overwrite in (False, True):
+            with pytest.raises(InputError, match="a folder apart from it" if overwrite else "apart|not empty"):
+                tune(Judgments(rows(30), "labels"), tmp_path / "new", refused=tmp_path / refused, overwrite=overwrite)
 
 
 # The command

@@ -17,14 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossrank import extras
+from crossrank.calibration import Platt
 from crossrank.errors import IndexFileError, InputError, ReadError
-from crossrank.evaluation import mean
+from crossrank.evaluation import JudgedSet, mean
 from crossrank.training import checks, folds, gate, general, measuring, negatives, reading
 from crossrank.training import work as work_module
 from crossrank.training.judgments import Group, Judged, Judgments, query_key
 from crossrank.training.material import gathered
+from crossrank.training.outcome import Outcome
 from crossrank.training.settings import Settings, fitting, planned
-from crossrank.training.work import Work
+from crossrank.training.work import Work, ended
 from crossrank.types import Passage
 
 needs_eval = pytest.mark.skipif(not extras.available("ir_measures"), reason="needs the extra eval")
@@ -200,11 +202,20 @@ def test_two_columns_that_say_the_same_are_refused(tmp_path: Path, row: dict, he
 def test_a_label_counts_beside_a_score(tmp_path: Path) -> None:
     row = {"query": "q", "document": "d", "label": 1, "score": 0.3, "neg": "x", "negative": "y"}
     assert reading.read(write(tmp_path / "a.jsonl", row)).scale == "labels"
-    # What nobody reads may be called as it likes.
-    row = {"query": "q", "positive": "d", "negative": "e", "score": 0.3, "relevance": 1}
-    assert reading.read(write(tmp_path / "a.jsonl", row)).scale == "labels"
     row = {"query": "q", "document": "d", "relevance": 1, "score": None}
     assert reading.read(write(tmp_path / "a.jsonl", row)).scale == "labels"
+
+
+@pytest.mark.parametrize(
+    "more", [{"score": 0.3}, {"label": 1}, {"relevance": 0, "pos_scores": 1, "neg_scores": 0}], ids=str
+)
+def test_a_score_of_a_whole_triple_is_refused(tmp_path: Path, more: dict) -> None:
+    """It was dropped, and the model trained on 1 and 0."""
+    row = {"query": "q", "positive": "d", "negative": "e", **more}
+    with pytest.raises(ReadError, match=rf"line 1: which .* this {next(iter(more))!r}\? .* pos_scores and neg_score"):
+        reading.read(write(tmp_path / "a.jsonl", row))
+    rows = [{"query": "q", "positive": "d", "negative": "e", "score": None}]
+    assert reading.read(write(tmp_path / "a.jsonl", *rows)).scale == "labels"
 
 
 def test_a_triple_that_shares_its_positive_is_no_duplicate(tmp_path: Path) -> None:
@@ -597,6 +608,15 @@ def test_general_questions_of_two_parts_differ(tmp_path: Path) -> None:
     assert general.questions(9, 0, library=tmp_path / "none") == []
 
 
+def test_of_documents_with_one_text_the_best_grade_counts() -> None:
+    """The last one counted, so that a question lost its answer."""
+    grades = {"1": 2, "2": 0, "3": 0}
+    corpus = {name: Passage(name, "tea" if name in "12" else "bread") for name in grades}
+    judged = JudgedSet("set", "test", corpus, {"a": "hot?"}, {"a": grades})
+    (group,) = general.of_set(judged, lambda queries, depth: [[] for _ in queries], 5)
+    assert dict(zip(group.documents, group.labels, strict=True)) == {"tea": 2.0, "bread": 0.0}
+
+
 # The gate
 
 
@@ -677,10 +697,29 @@ def test_sequences_in_training_hold_most_pairs_as_far_as_they_may(lengths: list[
     assert held >= 0.9 or found == min(most, 320)
 
 
-@pytest.mark.parametrize("wrong", [{"folds": 1}, {"loss": "hinge"}, {"confidence": 0.4}, {"rate": 0}, {"epochs": 0}])
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"folds": 1}, {"loss": "hinge"}, {"confidence": 0.4}, {"rate": 0}, {"epochs": 0}, {"epochs": True},
+        {"most_loss": NAN}, {"least_gain": NAN}, {"remember": NAN}, {"confidence": NAN}, {"rate": NAN},
+        {"most_loss": 1.5}, {"least_gain": -0.1}, {"remember": -1}, {"remember": INF}, {"most_loss": "0.1"},
+        {"candidates": 2.5}, {"tokens": 0}, {"tokens": 1e6}, {"measured_tokens": -1}, {"seed": -1}, {"seed": None},
+        {"shares": ()}, {"shares": (0.5, NAN)}, {"shares": (0.0,)}, {"shares": ("1",)},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_wrong_settings_are_refused(wrong: dict) -> None:
-    with pytest.raises(InputError):
+    """With a loss of NaN allowed, whatever a model forgot was no loss too many."""
+    with pytest.raises(InputError, match=next(iter(wrong))):
         Settings(**wrong)
+
+
+def test_a_loss_that_is_no_number_is_one_too_many() -> None:
+    found = gate.decide(np.full(50, 0.5), np.full(50, 0.1), [general_(NAN)], chosen=True)
+    assert found.kept == "base"
 
 
 @given(st.integers(1, 5000), st.floats(1, 5e6), st.sampled_from(["labels", "clicks", "scores"]))
@@ -775,6 +814,25 @@ def test_a_folder_that_is_removed_while_it_is_listed_holds_nothing(
     monkeypatch.setattr(Path, "iterdir", gone)
     with Work(folder, "key") as work:
         assert not work.resumed
+
+
+def test_work_that_came_to_its_end_says_to_what(tmp_path: Path) -> None:
+    gain = gate.Interval(0.1, 0.05, 0.2, 30)
+    verdict = gate.Verdict("tuned", (), gain, expected=gain, general=(general_(0.01),))
+    outcome = Outcome(verdict, (), tmp_path / "m", planned(Settings(), "labels", 1.0, 40, 15_000, 6), (2, 0.5),
+                      Platt(1.0, -2.0), counts={"queries": 40})  # fmt: skip
+    with Work(tmp_path / "w", "key") as work:
+        assert (work.outcome, ended(work.folder)) == (None, False)
+        work.end(outcome.record())
+    assert ended(tmp_path / "w")
+    with Work(tmp_path / "w", "key") as again:
+        assert again.outcome is not None
+        found = Outcome.of(again.outcome)
+    for name in ("verdict", "plan", "point", "calibration", "folder", "refused", "counts"):
+        assert getattr(found, name) == getattr(outcome, name)
+    with Work(tmp_path / "w", "other", restart=True) as other:
+        assert (other.outcome, ended(other.folder)) == (None, False)
+    assert not ended(tmp_path / "none")
 
 
 def test_a_tuning_killed_while_it_began_is_begun_again(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crossrank.answer import Answer
 from crossrank.asking import check_list, check_pairs
 from crossrank.errors import InputError, ScoreError
+from crossrank.ranked import Ranked
 from crossrank.types import Passage, Ranking, Tokens, check_k, check_query, order_of
 
 names = st.lists(st.text("abcdefgh", min_size=1, max_size=3), unique=True, max_size=10)
@@ -77,6 +79,39 @@ def test_what_has_no_positions_is_no_list_of_documents():
         check_list("query", Frame(["text"]), None)
     with pytest.raises(InputError, match=r"pair; of an array pass \.tolist\(\)$"):
         check_pairs(np.array([["query", "text"]]))
+
+
+def test_what_is_shown_in_a_notebook_is_short_and_has_places():
+    ranked = Ranked(tuple(range(100)), 99 - np.arange(100, dtype=np.float32), (), (), 0, "x" * 500)
+    assert (len(ranked), ranked[0], ranked[-1], ranked[1:3]) == (100, (0, 99.0), (99, 0.0), [(1, 98.0), (2, 97.0)])
+    assert repr(ranked).startswith("Ranked([(0, 99.0), (1, 98.0), ")
+    assert "...], documents=100, note='xx" in repr(ranked)
+    assert len(repr(ranked)) < 400
+    passages = tuple(Passage(f"p{number}", "text " * 500) for number in range(20))
+    ranking = Ranking.sorted([passage.id for passage in passages], -np.arange(20))
+    answer = Answer("why? " * 100, ranking, passages, (), 0.25)
+    assert (len(answer), answer[0], answer[:2], list(answer)) == (20, passages[0], passages[:2], list(passages))
+    assert "['p0', 'p1', 'p2', 'p3', 'p4', ...], passages=20" in repr(answer)
+    assert len(repr(answer)) < 250
+    assert repr(Ranked((), np.zeros(0, dtype=np.float32), ())) == "Ranked([])"
+
+
+def test_a_mapping_is_no_ranking_yet_and_the_cure_works():
+    d = {"a": 1.0, "b": 2.0}
+    for wrong in ((d,), (d, d.values()), (["a", "b"],)):
+        with pytest.raises(InputError, match=r"Ranking\.sorted\(list\(d\), list\(d\.values\(\)\)\)"):
+            Ranking.sorted(*wrong)
+    assert Ranking.sorted(list(d), list(d.values())).ids == ("b", "a")
+
+
+def test_pairs_of_id_and_text_are_no_documents():
+    with pytest.raises(InputError, match=r"0 is tuple, not a string: pass \[text for _, text in documents\]"):
+        check_pairs([("tea?", ("id", "Tea is hot."))])
+
+
+def test_the_largest_scores_keep_their_order():
+    found = Ranking.sorted(["a", "b"], [1e299, 1e300])
+    assert (found.ids, found.scores.tolist()) == (("b", "a"), [np.inf, np.inf])
 
 
 def test_nan_and_repeats_are_refused():

@@ -124,3 +124,29 @@ def test_no_answer_takes_long(part: str) -> None:
             with contextlib.suppress(UnreadableError):
                 read(text)
     assert time.process_time() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("begin", "part", "end"),
+    [
+        ("8", " ", "x"),
+        ("8", "\t", "/ x"),
+        ("score", " ", "x"),
+        ("score is", "\n", "x"),
+        ("score ", "1", " to 2"),
+        ("score 1.", "2", " to 2"),
+        ("doc", " ", "x"),
+        ("[1] ", " ", "x"),
+        ("```json\n{", " ", "x"),
+        ("```\n", "\n", "x```"),
+        ('{"score": "8', " ", 'x"}'),
+    ],
+)
+def test_no_answer_holds_up_the_process(begin: str, part: str, end: str) -> None:
+    # 8,000 spaces took 14 s, and an expression lets no other thread run meanwhile.
+    answer = f"{begin}{part * 100_000}{end}"
+    began = time.process_time()
+    for read in (read_score, lambda text: read_order(text, 3)):
+        with contextlib.suppress(UnreadableError):
+            read(answer)
+    assert time.process_time() - began < 1

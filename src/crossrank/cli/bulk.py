@@ -65,15 +65,17 @@ Examples:
 Killed or interrupted at any moment, the same command goes on: parts that are done are not scored again.
 """,
 )
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--data", metavar="FOLDER", type=click.Path(exists=True, file_okay=False, path_type=Path),
+@click.argument("inputs", nargs=-1, required=True, type=options.Given(dir_okay=False, path_type=Path))
+@click.option("--data", metavar="FOLDER", type=options.Given(file_okay=False, path_type=Path),
               help="Texts of a TREC run: queries.jsonl and corpus.jsonl, as BEIR has them, also .gz.")  # fmt: skip
 @click.option("--to", "folder", metavar="DIR", required=True, type=click.Path(file_okay=False, path_type=Path),
               help="New, or of the same work: the texts, and a file for each part of the scores.")  # fmt: skip
 @click.option("--ranking", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
               help="Where the rankings go; .jsonl and .parquet hold scores, any other name is a TREC run.  "
               "[default: DIR/ranking.jsonl]")  # fmt: skip
-@click.option("-k", type=options.Count(min=1), metavar="N", help="Entries of a ranking.  [default: all]")
+@click.option(
+    "-k", cls=options.Top, type=options.Count(min=1), metavar="N", help="Entries of a ranking.  [default: all]"
+)
 @options.model
 @_workers
 @_part_tokens
@@ -239,7 +241,7 @@ def _print(done: Reranked, seconds: float, as_json: bool) -> None:
             }
         )
         return
-    click.echo(
+    terminal.out(
         f"{click.format_filename(done.ranking)}: {terminal.count(totals.pairs, 'pair')}, {done.scored:,} scored now, "
         f"{done.kept:,} before. {terminal.duration(seconds)}."
     )

@@ -26,7 +26,7 @@ Examples:
 """,
 )
 @click.argument("model", type=options.ModelName())
-@click.argument("judged", type=click.Path(exists=True, path_type=Path))
+@click.argument("judged", type=options.Given(path_type=Path))
 @click.option("--to", "folder", metavar="DIR", required=True, type=click.Path(file_okay=False, path_type=Path),
               help="A new or empty folder for the calibrated copy.")  # fmt: skip
 @click.option("--split", default="train", show_default=True, help="Judgments of a BEIR folder: qrels/SPLIT.tsv.")

@@ -39,7 +39,7 @@ Examples:
 )
 @click.argument("model", type=options.ModelName())
 @click.option(
-    "--data", type=click.Path(exists=True, dir_okay=False, allow_dash=True), metavar="FILE",
+    "--data", type=options.Given(dir_okay=False, allow_dash=True), metavar="FILE",
     help='JSON lines: {"query": "...", "documents": ["...", "..."]}.  [default: a built-in sample]',
 )  # fmt: skip
 @click.option(

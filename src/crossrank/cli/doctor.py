@@ -120,14 +120,14 @@ def _print_outcome(model: dict[str, Any]) -> None:
         for check in model["checks"]:
             _line(check["name"], check["detail"], check["ok"])
     if model["problem"] is not None:
-        click.echo()
+        terminal.out("")
         _line("problem", model["problem"], False)
 
 
 def _heading(name: str) -> None:
-    click.echo(terminal.styled(name, bold=True))
+    terminal.out(terminal.styled(name, bold=True))
 
 
 def _line(name: str, value: object, ok: bool | None = None) -> None:
     colour = {True: "green", False: "red", None: None}[ok]
-    click.echo(f"  {name:<26}{terminal.styled(str(value), fg=colour)}")
+    terminal.out(f"  {name:<26}{terminal.styled(str(value), fg=colour)}")

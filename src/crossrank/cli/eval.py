@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from crossrank.cli import judged, options, terminal
+from crossrank.cli import judged, options, runfiles, terminal
 from crossrank.cli.counted import Counted, asked_for
+from crossrank.cli.exits import Exit
 
 if TYPE_CHECKING:
     from crossrank.evaluation.candidates import Candidates, Reading
@@ -34,7 +35,7 @@ Examples:
   crossrank eval --qrels qrels.txt --run old=old.trec --run new=new.trec -m nDCG@10 -m AP
 """,
 )
-@click.argument("source", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("source", required=False, type=options.Given(file_okay=False, path_type=Path))
 @judged.collection("A TREC run to compare. Repeat it.")
 @click.option("--depth", type=options.Count(min=1), metavar="N", default=100, show_default=True,
               help="Passages that BM25 and dense search each return, and that cross-encoders read.")  # fmt: skip
@@ -58,6 +59,7 @@ Examples:
               help="Worst losses and best gains to show; the HTML page has at least 5.")  # fmt: skip
 @click.option("--write-runs", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help="Write every system's rankings there, as TREC run files.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Let --write-runs replace files that are there.")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Write one self-contained page with plots.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
@@ -75,10 +77,11 @@ def command(
     relevant: int,
     show: int,
     write_runs: Path | None,
+    force: bool,
     html: Path | None,
     as_json: bool,
     **collection: Any,
-) -> None:
+) -> Exit:
     """Measure BM25, dense search, their fusion and every cross-encoder on judged queries.
 
     SOURCE is an index (with --queries and --qrels) or a folder laid out as BEIR does. Without SOURCE, runs are
@@ -87,30 +90,29 @@ def command(
     Differences to the fusion are paired by query, with 95 % intervals and a randomization test, corrected for
     the number of systems (Holm). In a pipe, the columns are system, measure, mean, low, high, difference, low, high,
     corrected p, better, worse, and milliseconds of the whole query: median and 95th percentile. The verdict and what
-    must be known of the figures go to stderr.
+    must be known of the figures go to stderr. The exit code is 3 where the model of --llm left a passage unjudged.
     """
     asked = judged.Asked(**collection)
     if html is not None:
         # Before any work: a missing library or folder must not cost an hour.
         judged.check_page(html)
-        from crossrank.evaluation import report
+        from crossrank.evaluation import report  # noqa: F401
     model = asked_for(llm, llm_window)
     if (no_rerank or asked.source is None) and (given := options.given(("cascades", "llm", "models", "mix"))):
         raise click.UsageError(f"--no-rerank, and runs alone, leave out the reranking that {given} is for")
     pairs = judged.cascades(cascades, asked.models)
     last = None if model is None else (model, llm_depth)
-    outcome = _measured(asked, depth, mix, pairs, last, no_rerank, measures, baseline, relevant, max(show, 5))
-    try:
+    runs = None if write_runs is None else (write_runs, force)
+    outcome = _measured(asked, depth, mix, pairs, last, no_rerank, measures, baseline, relevant, max(show, 5), runs)
+    with ExitStack() as ways:
+        # From the last to the first, and each whatever becomes of the others: a disk may be full by now, stdout closed,
+        # and ids with white space in them are an error in runs and nowhere else.
+        if write_runs is not None:
+            ways.callback(runfiles.write, write_runs, [standing.system for standing in outcome.comparison.standings])
         if html is not None:
-            report.write_evaluation(html, outcome)
-    finally:
-        # A disk may be full by now, or whoever reads the lines may have left: one must not cost the other.
-        _print(outcome, as_json, show)
-    if html is not None:
-        terminal.note(f"Wrote {html}.")
-    if write_runs is not None:
-        # Last, because ids with white space in them are an error here and nowhere else.
-        _write_runs(write_runs, [standing.system for standing in outcome.comparison.standings])
+            ways.callback(_write_page, html, outcome)
+        ways.callback(_print, outcome, as_json, show)
+    return Exit.SOME_FAILED if model is not None and model.failed else Exit.OK
 
 
 def _measured(
@@ -124,6 +126,7 @@ def _measured(
     baseline: str | None,
     relevant: int,
     most: int,
+    runs_to: tuple[Path, bool] | None,
 ) -> Outcome:
     from crossrank.evaluation import measures as measured
     from crossrank.evaluation import setting, systems
@@ -150,7 +153,10 @@ def _measured(
         names.append(f"{first} > {last[0].name}")
         marks[names[-1]] = marks[first]
         terminal.note(f"{last[0].name} is asked up to {len(queries.queries) * last[0].questions(last[1]):,} questions.")
-    _check_names(baseline, asked, list(runs), names)
+    known = _names(baseline, asked, list(runs), names)
+    if runs_to is not None:
+        inputs = (*judged.run_files(asked.runs).values(), asked.queries, asked.qrels)
+        runfiles.check(runs_to[0], known, [path for path in inputs if path is not None], runs_to[1])
     if asked.source is not None:
         with terminal.progress() as progress:
             opened = judged.opened(asked, queries, runs, depth, progress)
@@ -215,40 +221,21 @@ def _read(
     ]
 
 
-def _check_names(baseline: str | None, asked: judged.Asked, runs: Sequence[str], stages: Sequence[str]) -> None:
-    """Refuse a name that two systems will have, and a baseline that none will, before anything is scored."""
+def _names(baseline: str | None, asked: judged.Asked, runs: Sequence[str], stages: Sequence[str]) -> list[str]:
+    """The names of all systems; refuse one that two will have, and a baseline that none will, before any work."""
     first = [] if asked.source is None or asked.over else list(judged.STEPS.values())
     known = [*first, *stages, *runs]
-    if twice := next((name for name in known if known.count(name) > 1), None):
-        raise click.UsageError(f"two systems would be called {twice!r}; give a run or a model's folder another name")
+    judged.check_names(known)
     if baseline is not None and baseline not in known:
         raise click.UsageError(f"--baseline {baseline} names no system; there are: {', '.join(known)}")
+    return known
 
 
-def _write_runs(folder: Path, systems: Sequence[System]) -> None:
-    """One file a system, named after it."""
-    from crossrank.evaluation import write_run
+def _write_page(html: Path, outcome: Outcome) -> None:
+    from crossrank.evaluation import report
 
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, system in zip(_stems([system.name for system in systems]), systems, strict=True):
-        write_run(folder / f"{name}.trec", system.run, tag=f"crossrank-{name}")
-    terminal.note(f"Wrote {terminal.count(len(systems), 'run')} to {folder}.")
-
-
-def _stems(names: Sequence[str]) -> list[str]:
-    """A file name for each, without its ending; no two are one file, also where capitals do not tell files apart."""
-    made: list[str] = []
-    taken: set[str] = set()
-    for name in names:
-        stem = re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "system"
-        # Two names may differ only in what a file name cannot hold.
-        free, n = stem, 1
-        while free.casefold() in taken:
-            n += 1
-            free = f"{stem}-{n}"
-        taken.add(free.casefold())
-        made.append(free)
-    return made
+    report.write_evaluation(html, outcome)
+    terminal.note(f"Wrote {html}.")
 
 
 def _print(outcome: Outcome, as_json: bool, show: int) -> None:

@@ -25,7 +25,7 @@ Examples:
       --models fast,small --cascade "fast>small"
 """,
 )
-@click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("source", type=options.Given(file_okay=False, path_type=Path))
 @judged.collection("The TREC run that --over names; a frontier compares with no other.")
 @click.option("--depths", metavar="N,N", default="10,20,50,100", show_default=True,
               help="Candidates that a stage reads.")  # fmt: skip
@@ -71,7 +71,7 @@ def command(
         if html is not None:
             report.write_frontier(html, found, about, notes)
     finally:
-        # A disk may be full by now, or whoever reads the lines may have left: one must not cost the other.
+        # A disk may be full by now: it must not cost the lines.
         _print(found, about, notes, as_json)
     if html is not None:
         terminal.note(f"Wrote {html}.")
@@ -100,6 +100,7 @@ def _measured(
     measured.check([measure], queries.qrels)
     scorers = judged.scorers(asked)
     plans = frontier.configurations(list(scorers), depths, shares, cascades)
+    judged.check_names([*([asked.over] if asked.over else judged.STEPS.values()), *map(frontier.name_of, plans)])
     with terminal.progress() as progress:
         opened = judged.opened(asked, queries, runs, deepest, progress)
         readings = candidates.read(opened.candidates, scorers, deepest, progress)
@@ -115,9 +116,13 @@ def _measured(
 
 
 def _depths(text: str) -> list[int]:
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in text.split(",")):
-        raise click.UsageError(f"--depths takes whole numbers of at least 1 with commas between them, not {text!r}")
-    return sorted({int(part) for part in text.split(",")})
+    depth = options.Count(min=1)
+    try:
+        return sorted({depth.convert(part.strip(), None, None) for part in text.split(",")})
+    except click.BadParameter as error:
+        raise click.UsageError(
+            f"--depths takes whole numbers of at least 1 with commas between them: {error.message}"
+        ) from None
 
 
 def _print(found: Frontier, about: dict[str, Any], notes: list[str], as_json: bool) -> None:

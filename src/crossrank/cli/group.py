@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import io
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +27,10 @@ _COMMANDS = (
 
 class Group(click.Group):
     """A group that says which commands there are, and which was meant, when it is given a name that is none."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's, and `help` is `--help`, also of a command: `help rerank`."""
+        return super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -105,14 +107,9 @@ def _closed_pipe_told() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if _reader_left(error):
+        if terminal.reader_left(error):
             raise _ReaderLeftError from error
         raise
-
-
-def _reader_left(error: OSError) -> bool:
-    # Writing to a pipe whose reader has left gives EPIPE, on Windows EINVAL: `| head` has seen enough.
-    return isinstance(error, BrokenPipeError) or (error.errno == errno.EINVAL and error.filename is None)
 
 
 def _guarded(run: Callable[[], Any]) -> int:
@@ -120,22 +117,23 @@ def _guarded(run: Callable[[], Any]) -> int:
     try:
         result = run()
         if sys.stdout is not None:
-            # What fails to leave here (a closed pipe, a full disk) would otherwise fail at exit, as noise.
-            sys.stdout.flush()
+            # What fails to leave here (a full disk) would otherwise fail at exit, as noise.
+            with terminal.even_unread():
+                sys.stdout.flush()
         return int(result) if isinstance(result, int) else Exit.OK
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except _ReaderLeftError:
-        _forget_output()
+        terminal.forget_output()
         return Exit.OK
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", Exit.INTERRUPTED)
     except CrossrankError as error:
         return _fail(str(error))
     except OSError as error:
-        if _reader_left(error):
-            _forget_output()
+        if terminal.reader_left(error):
+            terminal.forget_output()
             return Exit.OK
         return _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except MemoryError:
@@ -154,21 +152,12 @@ def _never_fail_to_print() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _forget_output() -> None:
-    # The interpreter flushes stdout once more when it exits, and would complain about the same pipe again.
-    try:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-    except (OSError, ValueError):
-        pass
-
-
 @click.group(
     cls=Root,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=epilog(),
 )
-@click.version_option(__version__, message="crossrank %(version)s")
+@click.version_option(__version__, "-V", "--version", message="crossrank %(version)s")
 def root() -> None:
     """Decide which texts answer a question: rerank a list, or index files and search them.
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from crossrank.embedder import TextEmbedder
-    from crossrank.index.build import Changes, Progress
-    from crossrank.index.records import Info
+    from crossrank.index.changes import Changes, Progress
+    from crossrank.index.records import Settings
     from crossrank.types import Embedder
 
 # Failures named on a terminal; the rest are counted, and --json names all of them.
@@ -93,7 +93,7 @@ def command(
         readers.check(paths)
     name = model or (made.model if made else None)
     told_late = late is not None
-    late = None if late == "none" else late or (made.late if made else None)
+    late = None if late == "none" else late or (made.late_model if made else None)
     with _of_the_index(model is None and made is not None, "--model NAME"):
         how = (backend, device, dtype, threads)
         embedder, tokenizer, kept = _embedder(name, model is not None, how, passage_tokens)
@@ -146,7 +146,7 @@ def _of_the_index(own: bool, option: str) -> Iterator[None]:
         ) from error
 
 
-def _sizes(made: Info, passage_tokens: int | None, embedder: Embedder) -> tuple[int, int]:
+def _sizes(made: Settings, passage_tokens: int | None, embedder: Embedder) -> tuple[int, int]:
     """Tokens of a passage and of its overlap when an index is made anew: as before, where nothing else was asked for.
 
     Another embedder may read less.
@@ -203,13 +203,13 @@ def lasting(name: str | None) -> str:
     """A name under which a search started in another folder finds the embedder again."""
     from crossrank.models import catalog
 
-    source = catalog.locate(name, default="embed").source
-    if name is None or source != name or not Path(name).is_dir():
-        return name or "embed"
+    found = catalog.locate(name, default="embed")
+    if name is None or found.source != name or not Path(name).is_dir():
+        return found.name
     return str(Path(name).resolve())
 
 
-def made_with(folder: Path) -> Info | None:
+def made_with(folder: Path) -> Settings | None:
     """How an existing index was made."""
     from crossrank.errors import IndexFileError
     from crossrank.index import Index
@@ -217,7 +217,7 @@ def made_with(folder: Path) -> Info | None:
     if not folder.exists():
         return None
     try:
-        return Index.open(folder).info()
+        return Index.open(folder).settings
     except IndexFileError:
         # No index yet, or a damaged one: open_or_create says which.
         return None
@@ -272,7 +272,7 @@ def print_summary(folder: Path, passages: int, changes: Changes, seconds: float)
     """What an update did, for people."""
     from crossrank.index.documents import METADATA_CHARACTERS, NESTED_CHARACTERS, STRING_CHARACTERS
 
-    click.echo(
+    terminal.out(
         f"{folder}: {terminal.count(passages, 'passage')}. Documents: {changes.added:,} added, {changes.changed:,} "
         f"changed, {changes.deleted:,} deleted, {changes.unchanged:,} unchanged, {len(changes.failed):,} failed. "
         f"{terminal.duration(seconds)}."
@@ -289,8 +289,9 @@ def print_summary(folder: Path, passages: int, changes: Changes, seconds: float)
         fields = [f"{terminal.shown(name, 40)} (of {count:,})" for name, count in changes.omitted.items()]
         terminal.note(
             f"Left out of the metadata, because they are bytes, texts longer than {STRING_CHARACTERS:,} characters, "
-            f"lists or mappings longer than {NESTED_CHARACTERS:,} characters as JSON, or beyond the "
-            f"{METADATA_CHARACTERS:,} characters of a document: {terminal.list_of(fields, 5)}."
+            f"lists or mappings longer than {NESTED_CHARACTERS:,} characters as JSON, beyond the "
+            f"{METADATA_CHARACTERS:,} characters of a document, or in `metadata` while the row has another value: "
+            f"{terminal.list_of(fields, 5)}."
         )
     if changes.missing:
         files = terminal.list_of([terminal.shown(path, 100) for path in changes.missing], 3)

@@ -188,25 +188,47 @@ def _embedder(name: str | None, asked: Asked) -> TextEmbedder | RemoteEmbedder:
     return options.remote_embedder(name) or crossrank.load_embedder(name, **asked.engine)
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Refuse a name that two systems will have, before anything is scored.
+
+    Raises:
+        click.UsageError: so.
+    """
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise click.UsageError(
+            f"two systems would be called {twice!r}; give a run or a model's folder another name, and shares of --mix "
+            "that differ in their first six digits"
+        )
+
+
+def run_files(named: Sequence[str]) -> dict[str, Path]:
+    """The files of `--run NAME=FILE`, by name.
+
+    Raises:
+        click.UsageError: no name, or one twice.
+    """
+    files: dict[str, Path] = {}
+    for text in named:
+        name, mark, file = text.partition("=")
+        if not (name and mark and file):
+            raise click.UsageError(f"--run takes NAME=FILE, not {text!r}")
+        if name in files:
+            raise click.UsageError(f"two runs are called {name!r}")
+        files[name] = Path(file)
+    return files
+
+
 def read_runs(named: Sequence[str]) -> dict[str, Run]:
     """The runs of `--run NAME=FILE`.
 
     Raises:
-        click.UsageError: no name, or one twice.
+        click.UsageError: as `run_files`.
         ReadError: a file is missing, damaged or empty.
     """
     from crossrank.evaluation import read_run
     from crossrank.evaluation.files import filled
 
-    runs: dict[str, Run] = {}
-    for text in named:
-        name, mark, file = text.partition("=")
-        if not (name and mark and file):
-            raise click.UsageError(f"--run takes NAME=FILE, not {text!r}")
-        if name in runs:
-            raise click.UsageError(f"two runs are called {name!r}")
-        runs[name] = filled(Path(file), read_run(file, ties="trec_eval"), "rankings")
-    return runs
+    return {name: filled(file, read_run(file, ties="trec_eval"), "rankings") for name, file in run_files(named).items()}
 
 
 def scorers(asked: Asked) -> dict[str, PairScorer]:

@@ -31,7 +31,7 @@ Examples:
 Interrupted, the same command asks only for what is missing.
 """,
 )
-@click.argument("data", type=click.Path(exists=True, path_type=Path))
+@click.argument("data", type=options.Given(path_type=Path))
 @click.option("--to", "target", metavar="FILE", required=True, type=click.Path(dir_okay=False, path_type=Path),
               help="A .jsonl file for the grades, appended to.")  # fmt: skip
 @click.option("--url", required=True, envvar="CROSSRANK_GRADER_URL", show_envvar=True,
@@ -42,7 +42,7 @@ Interrupted, the same command asks only for what is missing.
 @click.option("--key", envvar="CROSSRANK_GRADER_KEY", show_envvar=True, default="",
               help="API key; better given by the variable, which no process list shows.")  # fmt: skip
 @click.option("--split", default="train", show_default=True, help="Judgments of a BEIR folder: qrels/SPLIT.tsv.")
-@click.option("--limit", type=options.Count(min=1), metavar="N", help="Grade the first N pairs only.")
+@click.option("--limit", type=options.Count(min=1), metavar="N", help="Grade the first N different pairs only.")
 @click.option("--parallel", type=click.IntRange(1, 64), default=4, show_default=True, help="Questions at a time.")
 @click.option("--timeout", type=options.Seconds(min=1), default=60.0, show_default=True, help="Seconds for an answer.")
 @click.option("--answer-tokens", type=options.Count(min=1), default=16, show_default=True,
@@ -55,7 +55,8 @@ def command(data: Path, target: Path, limit: int | None, price: tuple[float, flo
 
     DATA is read as `crossrank tune` reads it. Labels in it are taken as people's: how far the grades agree with them is
     printed (Cohen's kappa with quadratic weights, and Kendall's tau). Every pair is sent to the address that you give.
-    In a pipe the columns are graded, asked, failed, tokens read, tokens written, cost, kappa and tau.
+    In a pipe the columns are graded, asked, failed, tokens read, tokens written, cost, kappa and tau. A cost is of the
+    answers that came with a count of tokens, and absent where none did.
     """
     from crossrank.training import reading
     from crossrank.training.grading import MOST_CHARACTERS, Grader, graded
@@ -64,14 +65,10 @@ def command(data: Path, target: Path, limit: int | None, price: tuple[float, flo
     if judgments.unread:
         held = terminal.shown(", ".join(judgments.unread), 100)
         terminal.warn(f"rows have no labels to compare with; if one of these columns holds them, call it label: {held}")
-    pairs = [(row.query, row.document) for row in judgments.rows][:limit]
+    pairs = list(dict.fromkeys((row.query, row.document) for row in judgments.rows))[:limit]
     if not terminal.on_terminal() or not chosen["as_json"]:
-        characters = sum(
-            len(query) + min(len(document), MOST_CHARACTERS) + 500 for query, document in dict.fromkeys(pairs)
-        )
-        terminal.note(
-            f"{terminal.count(len(set(pairs)), 'pair')}, about {characters // 4:,} tokens when all are asked."
-        )
+        characters = sum(len(query) + min(len(document), MOST_CHARACTERS) + 500 for query, document in pairs)
+        terminal.note(f"{terminal.count(len(pairs), 'pair')}, about {characters // 4:,} tokens when all are asked.")
     with (
         Grader(chosen["url"], chosen["grader"], chosen["key"], chosen["timeout"], chosen["answer_tokens"]) as grader,
         _progress() as report,
@@ -84,7 +81,7 @@ def command(data: Path, target: Path, limit: int | None, price: tuple[float, flo
         _print(told, target)
     else:
         terminal.tab_line(*told.values())
-    missing = len(set(pairs)) - len(found.grades) - found.blank
+    missing = len(pairs) - len(found.grades) - found.blank
     _warn(found, missing)
     if not found.grades:
         return Exit.ERROR
@@ -104,6 +101,9 @@ def _warn(found: Grading, missing: int) -> None:
     if found.cut:
         cut = terminal.count(found.cut, "document was", "documents were")
         terminal.warn(f"{cut} sent without the end: the first {MOST_CHARACTERS:,} characters are graded.")
+    if found.uncounted:
+        answers = terminal.count(found.uncounted, "answer")
+        terminal.warn(f"{answers} came without a count of tokens: neither the tokens nor the cost hold them.")
     if found.others:
         terminal.warn(
             f"the file holds grades of {terminal.shown(', '.join(found.others), 100)}, too, and two models disagree: "
@@ -115,7 +115,7 @@ def _warn(found: Grading, missing: int) -> None:
 
 def _facts(found: Grading, judgments: Judgments, price: tuple[float, float] | None) -> dict[str, Any]:
     cost = None
-    if price is not None:
+    if price is not None and (found.prompt_tokens or not found.uncounted):
         cost = (found.prompt_tokens * price[0] + found.answer_tokens * price[1]) / 1e6
     kappa, tau = _agreement(found, judgments)
     return {

@@ -108,7 +108,8 @@ def write(pipeline: Pipeline, texts: Mapping[str, str], to: Path, k: int) -> boo
         rankings = _found(pipeline, texts, k, said, reasons, progress)
         if str(to) == "-":
             for line in run_lines(rankings):
-                click.echo(line, nl=False)
+                # Bytes, as in a file: another encoding would make other ids of them.
+                click.echo(line.encode(), nl=False)
         elif is_stream(to):
             # Opened to append: /dev/stdout may be a file that holds something.
             with to.open("a", encoding="utf-8", newline="\n") as stream:

@@ -15,8 +15,8 @@ from crossrank.cli.group import Group
 if TYPE_CHECKING:
     from crossrank.models.catalog import Entry
 
-# Columns of a terminal on which names have room beside the rest; on others the rest is below them.
-_WIDE = 72
+# Columns of a terminal that the rest takes beside names; where they have no room so, the rest is below them.
+_REST = 64
 
 
 @click.group(
@@ -69,18 +69,21 @@ def _print_table(entries: Sequence[Entry]) -> None:
         ("size", {"justify": "right", "no_wrap": True}),
         ("reads", {"justify": "right", "no_wrap": True}),
     ]
-    wide = console.width >= _WIDE
-    table = terminal.table(("name", {"overflow": "fold"}), *(columns if wide else []))
+    # A name is there to be copied: it is never wrapped where a line can hold it.
+    longest = max(len(entry.name) for entry in entries)
+    wide = console.width >= longest + _REST
+    names = {"overflow": "fold", "min_width": longest if wide else None}
+    table = terminal.table(("name", names), *(columns if wide else []))
     for entry in entries:
         ours = entry.source == "wheel"
         size, reads = f"{entry.parameters:g}M", f"{entry.max_length:,}" if entry.max_length else "-"
         facts = (entry.kind, "this install" if ours else "hub", entry.licence, size, reads)
         # The note has a line of its own: beside names of 40 letters no column is left for it.
-        name = Text.assemble(
+        told = Text.assemble(
             (entry.name, "bold" if ours else ""), "\n", ("" if wide else f"{', '.join(facts)} tokens; ", "dim"),
             (f"{entry.note}; gives {entry.score_space}", "dim"),
         )  # fmt: skip
-        table.add_row(name, *(facts if wide else ()))
+        table.add_row(told, *(facts if wide else ()))
     console.print(table)
 
 

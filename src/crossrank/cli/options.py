@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from crossrank.addresses import is_address
+from crossrank.errors import InputError
 
 if TYPE_CHECKING:
     from crossrank.llm import LanguageModel
@@ -44,6 +45,31 @@ class ModelName(TextType):
         names = [name for name in known if name.startswith(incomplete)]
         folders = [] if names else [CompletionItem(incomplete, type="dir")]
         return [CompletionItem(name) for name in names] + folders
+
+
+class Given(click.Path):
+    """A file or folder to read. One that is missing is an error in the input, and ends with the code of those."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(exists=True, **how)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click's, but for the error."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.UsageError as error:
+            if os.path.exists(value):
+                raise
+            raise InputError(error.format_message()) from error
+
+
+class Top(click.Option):
+    """`-k`, which also goes by the names that other tools have for it; help shows `-k` alone."""
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """As click's."""
+        super().add_to_parser(parser, ctx)
+        parser.add_option(self, ["--top-k", "--top-n"], dest=self.name)
 
 
 class Number(click.FloatRange):

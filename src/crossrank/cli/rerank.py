@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +51,8 @@ Examples:
 """,
 )
 @click.argument("query")
-@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
-@click.option("-k", type=options.Count(min=1), metavar="N", help="Passages to print.  [default: all]")
+@click.argument("files", nargs=-1, type=click.Path(dir_okay=False, allow_dash=True))
+@click.option("-k", cls=options.Top, type=options.Count(min=1), metavar="N", help="Passages to print.  [default: all]")
 @options.model
 @options.as_json
 @click.option("--probability", is_flag=True, help="Give the probability that a passage is relevant, not the raw score.")
@@ -127,6 +128,7 @@ def command(
     """
     from crossrank.cli import relevance, rows
 
+    _check_files(query, files)
     query = rows.query(query)
     given = rows.read(files or ("-",), rows.checked(encoding), layout, fields=as_json)
     passages = [row.passage for row in given]
@@ -165,6 +167,18 @@ def command(
     if isinstance(scorer, crossrank.CachedScorer):
         terminal.uses(scorer.uses)
     return Exit.OK
+
+
+def _check_files(query: str, files: Sequence[str]) -> None:
+    """Refuse a file that is missing.
+
+    Raises:
+        InputError: so.
+    """
+    for file in files:
+        if file != "-" and not os.path.exists(file):
+            swapped = ", and QUERY is the name of one: QUERY comes first" if os.path.isfile(query) else ""
+            raise InputError(f"there is no file {click.format_filename(file)!r}{swapped}")
 
 
 def _ask(model: str, query: str, given: Sequence[Row], k: int | None, budget_ms: float | None, as_json: bool) -> Exit:

@@ -55,7 +55,7 @@ Examples:
               help="Where their rankings go: a TREC run of documents, each at its best passage. Its scores only state "
               "the order: those of what a stage read and of what it left do not compare.  - is stdout; pipes are "
               "written to.")  # fmt: skip
-@click.option("-k", type=options.Count(min=1), metavar="N",
+@click.option("-k", cls=options.Top, type=options.Count(min=1), metavar="N",
               help="Passages to print, or documents of a run.  [default: 10; 100 with --queries]")  # fmt: skip
 @click.option(
     "--depth", type=options.Count(min=1), metavar="N", default=100, show_default=True,
@@ -195,7 +195,7 @@ def command(
         return _code(failed, asked)
     answer = whole.search(texts[""], k or 10)
     if not answer.passages:
-        terminal.note(f"Nothing was found{_why_nothing(folder, where)}.")
+        terminal.note(f"Nothing was found{_why_nothing(answer, where)}.")
     code = _code(time_budget.warn_of(answer, explain), asked)
     if budget is not None:
         _print_context(pipeline.context(answer, budget, threshold=threshold), as_json)
@@ -248,14 +248,11 @@ def _code(failed: bool, asked: Counted | None) -> Exit:
     return Exit.SOME_FAILED if failed else Exit.OK
 
 
-def _why_nothing(folder: Path, where: Sequence[str]) -> str:
-    """What a filter has to do with it: most often a field's name was mistyped."""
-    if not where:
-        return ""
-    from crossrank.index import Index, filters
-
-    found = filters.mistake(where, Index.open(folder).has_field)
-    return "; try without --filter" if found is None else f": {terminal.shown(found, 200)}"
+def _why_nothing(answer: Answer, where: Sequence[str]) -> str:
+    """What a filter has to do with it."""
+    if answer.nothing:
+        return f": {terminal.shown(answer.nothing, 200)}"
+    return "; try without --filter" if where else ""
 
 
 @dataclass(frozen=True)
@@ -285,7 +282,7 @@ def _print_context(context: Context, as_json: bool) -> None:
         terminal.json_line(asdict(context))
         return
     lines = context.text.split("\n") if context.text else []
-    click.echo("\n".join(map(terminal.shown, lines)) if terminal.on_terminal() else context.text, nl=bool(lines))
+    terminal.out("\n".join(map(terminal.shown, lines)) if terminal.on_terminal() else context.text, nl=bool(lines))
     counted = terminal.count(context.tokens, "token")
     terminal.note(f"{terminal.count(len(context.sources), 'source')}, {counted} by {context.counted_by}.")
     if context.note:

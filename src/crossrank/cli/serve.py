@@ -40,7 +40,7 @@ Examples:
               help="Address to listen on. Others than this machine reach it on 0.0.0.0; use keys then.")  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65535), default=7997, show_default=True, envvar="CROSSRANK_PORT",
               show_envvar=True, help="Port to listen on; 0 takes a free one.")  # fmt: skip
-@click.option("--keys", "key_file", type=click.Path(dir_okay=False, exists=True, path_type=Path),
+@click.option("--keys", "key_file", type=options.Given(dir_okay=False, path_type=Path),
               help="File of API keys, one a line. CROSSRANK_API_KEYS may hold some too, with commas.")  # fmt: skip
 @click.option("--cors", "origins", multiple=True, metavar="ORIGIN",
               help="Let this web origin call the server from a browser. Repeat it for several.")  # fmt: skip
@@ -124,12 +124,14 @@ def command(
     # Before the models are loaded, which takes seconds: a port that is taken is told at once.
     with closing(bound(host, port)) as place:
         service = _service(folder, model, embedder, (backend, device, dtype, threads), no_embed, limits, batch_tokens)
-        built = build(service, Door.at(host, keys, hosts, origins), _traces(collector))
+        door = Door.at(host, keys, hosts, origins)
+        built = build(service, door, _traces(collector), on_ready=lambda: terminal.note("Ready."))
         listener = Listener(built.app, host, port, limits, linger, built.leave, place)
         if not on_loopback(host) and not len(keys):
             terminal.warn(f"everyone who reaches {host} may use this server; give it --keys")
         _log_to_stderr(quiet)
-        terminal.note(f"Serving {service.model} ({service.scorer.backend.name}) on {listener.url}. Ctrl-C ends it.")
+        runs = service.scorer.backend.name
+        terminal.note(f"Listening on {listener.url}, warming up {service.model} ({runs}). Ctrl-C ends it.")
         listener.run()
 
 

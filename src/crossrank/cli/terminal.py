@@ -5,13 +5,15 @@ rich is imported only when a table or a progress bar is drawn.
 
 from __future__ import annotations
 
+import codecs
+import errno
 import json
 import math
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -97,14 +99,54 @@ def note(message: str) -> None:
     click.echo(message, err=True)
 
 
+def out(text: str, **how: Any) -> None:
+    """Print on stdout as `click.echo` does, `even_unread`."""
+    with even_unread():
+        click.echo(text, **how)
+
+
+@contextmanager
+def even_unread() -> Iterator[None]:
+    """Print in the block. Once the reader of stdout has left, what is printed is dropped, and the command goes on: what
+    it writes, what it says on stderr and its exit code do not depend on who reads along.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not reader_left(error):
+            raise
+        forget_output()
+
+
+def reader_left(error: OSError) -> bool:
+    """Whether a write failed because nobody reads the pipe any more: `| head` has seen enough."""
+    # POSIX has EPIPE for it, Windows EINVAL.
+    return isinstance(error, BrokenPipeError) or (error.errno == errno.EINVAL and error.filename is None)
+
+
+def forget_output() -> None:
+    """From here on nothing that is printed on stdout goes anywhere, nor what is left in its buffer."""
+    # The interpreter flushes stdout once more when it exits, and would complain about the same pipe again.
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def json_line(value: Mapping[str, Any]) -> None:
     """One JSON object on one line of stdout."""
-    click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False), color=True)
+    # What another encoding cannot hold would be escaped as Python has it, which is no JSON.
+    out(json.dumps(value, ensure_ascii=not _utf_8(), allow_nan=False), color=True)
+
+
+def _utf_8() -> bool:
+    try:
+        return codecs.lookup(sys.stdout.encoding or "").name == "utf-8"
+    except LookupError:
+        return False
 
 
 def tab_line(*fields: str | int | float | None) -> None:
     """One tab-separated line of stdout. White space inside a field becomes one space; what is absent is `-`."""
-    click.echo("\t".join(map(_field, fields)), color=True)
+    out("\t".join(map(_field, fields)), color=True)
 
 
 def _field(value: str | int | float | None) -> str:

@@ -38,19 +38,19 @@ Examples:
 Interrupted at any moment, the same command goes on and ends with the same model.
 """,
 )
-@click.argument("data", type=click.Path(exists=True, path_type=Path))
+@click.argument("data", type=options.Given(path_type=Path))
 @click.option("--to", "folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
               help="The tuned model's folder, made only if it is kept; DIR.tuning holds the work.")  # fmt: skip
 @click.option("--refused", metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
               help="Also keep a trained model that is refused, there, to look at.")  # fmt: skip
 @options.model
-@click.option("--index", "index", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path),
+@click.option("--index", "index", metavar="DIR", type=options.Given(file_okay=False, path_type=Path),
               help="An index to look for hard negatives in.  [default: the documents in DATA]")  # fmt: skip
 @options.embedder
-@click.option("--held-out", metavar="FILE", type=click.Path(exists=True, path_type=Path),
+@click.option("--held-out", metavar="FILE", type=options.Given(path_type=Path),
               help="Judgments to decide on.  [default: cross-validation over DATA]")  # fmt: skip
 @click.option("--general", multiple=True, metavar="FOLDER",
-              type=click.Path(exists=True, file_okay=False, path_type=Path),
+              type=options.Given(file_okay=False, path_type=Path),
               help="A judged set in BEIR layout on which little may be lost. Repeat it for more.")  # fmt: skip
 @click.option("--split", default="train", show_default=True, help="Judgments of a BEIR folder: qrels/SPLIT.tsv.")
 @click.option("--clicks", is_flag=True, help="Rows are clicks: what is not in them is unknown.")
@@ -220,7 +220,7 @@ def _check(judgments: Any, as_json: bool) -> int:
         _print_findings(checked.findings)
         pairs = terminal.count(sum(map(len, checked.groups)), "pair")
         count = terminal.count(len(checked.groups), "query", "queries")
-        click.echo(f"{count} with {pairs} can be trained on ({judgments.scale}).")
+        terminal.out(f"{count} with {pairs} can be trained on ({judgments.scale}).")
     return Exit.BASE_KEPT if checked.fatal else Exit.OK
 
 

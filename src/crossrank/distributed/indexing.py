@@ -14,8 +14,8 @@ from crossrank.distributed.leading import PART_TOKENS, Progress, Workers, lead
 from crossrank.embedder import load_embedder
 from crossrank.errors import IndexFileError, InputError, ReadError
 from crossrank.index import Index, readers
-from crossrank.index.build import Changes
-from crossrank.index.build import Progress as Update
+from crossrank.index.changes import Changes
+from crossrank.index.changes import Progress as Update
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,8 @@ def index(
         progress: called with what is done, how many documents of it, and how many there are.
 
     Raises:
-        InputError: a path does not exist; the work folder holds something else; an argument is out of its range.
+        InputError: a path does not exist, and nothing was indexed from there; the work folder holds something else; an
+            argument is out of its range.
         ReadError: a part that an earlier run made is damaged.
         IndexFileError: as `Index.open_or_create`; the index holds token vectors; another process works on it.
 
@@ -88,15 +89,15 @@ def index(
         raise InputError(f"a part has at least 1 token, not {part_tokens}")
     workers = workers or Workers()
     to = Path(to).absolute()
-    _check_no_late(to)
+    files = _files_of(to)
     progress("reading", 0, 0)
-    sources = readers.find(paths).sources  # Refuses what is not there before the index is made.
+    sources = readers.find(paths, files).sources  # Refuses what is not there before the index is made.
     model = str(Path(model).absolute()) if model is not None and Path(model).is_dir() else model
     loaded = {**(options or {}), "threads": workers.engine_threads}
     embedder = load_embedder(model, **loaded)
     name = lasting or str(model or "embed")
     made = Index.open_or_create(to, embedder, embedder.tokenizer, model=name, size=size, language=language)
-    settings = made.info()
+    settings = made.settings
     made_of = {
         "work": "index",
         "input": [(source.name, _digest(source.path)) for source in sources],
@@ -109,7 +110,8 @@ def index(
     # Begun anew where something changed: the folder's name is given by the index, so no other could be named.
     with workfolder.opened(work_folder, made_of, called, anew=True) as folder:
         if not folder.input.exists():
-            documents.stage(folder.input, sources, made.digests(), part_tokens)
+            digests = {known.digest for known in made.known().values()}
+            documents.stage(folder.input, sources, digests, part_tokens)
         all_parts = database.parts_of(folder.input)
         work = Embedding(folder, model, loaded, identity_of(embedder), settings.size, settings.overlap)
         embedded, kept = lead(work, all_parts, workers, "embedding", progress)
@@ -124,17 +126,19 @@ def index(
     return Indexed(changes, len(made), embedded, kept, folder.discarded)
 
 
-def _check_no_late(folder: Path) -> None:
-    """Refuse an index with token vectors, which workers do not make."""
+def _files_of(folder: Path) -> set[str]:
+    """The files that an index knows; one with token vectors, which workers do not make, is refused."""
     try:
-        late = Index.open(folder).late
+        index = Index.open(folder)
+        files = {known.source for known in index.known().values()}
     except IndexFileError:  # None yet, or a damaged one: open_or_create says which.
-        return
-    if late:
+        return set()
+    if index.late:
         raise IndexFileError(
             f"the index {folder} holds token vectors of a late-interaction model, which bulk indexing does not make: "
             "use `crossrank index` for this one (Index.update)"
         )
+    return files
 
 
 def _digest(path: Path) -> str:

@@ -104,11 +104,11 @@ def _rankings(rows: Iterator[_Row], k: int | None) -> Iterator[list[_Row]]:
 
 
 def _write(target: Path, rankings: Iterator[list[_Row]]) -> None:
-    if target.suffix == ".parquet":
+    if target.suffix.lower() == ".parquet":
         from crossrank.distributed import parquet  # needs the extra, which the base install leaves out
 
         parquet.write(target, map(_objects, rankings))
-    elif target.suffix == ".jsonl":
+    elif target.suffix.lower() == ".jsonl":
         parts.write(target, (_lines(_objects(ranking)) for ranking in rankings))
     else:
         run = ((ranking[0][0], _ranking(ranking)) for ranking in rankings)

@@ -1,4 +1,4 @@
-"""Rows of Parquet files, a block at a time."""
+"""Rows of Parquet files, so few at a time that they fit into memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 from crossrank import extras
 from crossrank.errors import ReadError
+from crossrank.evaluation.files import LINE_BYTES
+from crossrank.index import parquet
 from crossrank.writing import whole
 
 extras.require("pyarrow", extra="search")
@@ -16,6 +18,7 @@ import pyarrow as pa  # noqa: E402
 import pyarrow.parquet  # noqa: E402
 
 _AT_ONCE = 10_000
+"""Rows that are written at once."""
 _RANKED = [
     *(("query", pa.string()), ("document", pa.string())),
     *(("rank", pa.int64()), ("score", pa.float32()), ("unread", pa.int64())),
@@ -26,20 +29,19 @@ def rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, Any
     """(row number from 1, row) of a file that has the needed columns; of the others, `title` is read, too.
 
     Raises:
-        ReadError: the file is missing, damaged, or lacks a column.
+        ReadError: the file is missing, damaged, or lacks a column; a row takes more than a line of a text
+            file may, or its pages more than `index.Limits` says.
     """
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            names = set(file.schema_arrow.names)
-            if missing := [name for name in needed if name not in names]:
-                raise ReadError(f"{path} has no column {missing[0]}; it needs {', '.join(needed)}: rename its columns")
-            number = 0
-            for batch in file.iter_batches(_AT_ONCE, columns=[*needed, *(["title"] if "title" in names else [])]):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-    except (pa.ArrowException, OSError) as error:
-        raise ReadError(f"{path} is not a Parquet file that can be read ({error}): write it again") from error
+
+    def chosen(found: pa.Schema) -> list[str]:
+        if missing := [name for name in needed if name not in found.names]:
+            raise ReadError(f"{path} has no column {missing[0]}; it needs {', '.join(needed)}: rename its columns")
+        return [*needed, *(["title"] if "title" in found.names else [])]
+
+    for number, row in enumerate(parquet.values(path, chosen, LINE_BYTES), start=1):
+        if row is None:
+            raise ReadError(f"{path}, row {number}: it is larger than {LINE_BYTES:,} bytes: split the document")
+        yield number, row
 
 
 def write(path: Path, ranked: Iterable[Sequence[dict[str, Any]]]) -> None:

@@ -118,7 +118,7 @@ def rerank(
                 filling.check_queries(scorer.count)
                 filling.cut(part_tokens)
         del scorer  # Workers load their own.
-        if target.suffix not in (".jsonl", ".parquet"):
+        if target.suffix.lower() not in (".jsonl", ".parquet"):
             # Now, and not after hours.
             for name in pairs.names(folder.input):
                 trec.check_name(name)
@@ -145,5 +145,5 @@ def _check_target(target: Path, to: Path, source: Source) -> None:
             raise InputError(f"the rankings would take the place of {file}, which is read: name another file")
     if workfolder.is_own(target, to):
         raise InputError(f"{target} is a file of the work itself: name another one for the rankings")
-    if target.suffix == ".parquet":
+    if target.suffix.lower() == ".parquet":
         from crossrank.distributed import parquet  # noqa: F401  its absence should not wait until the end

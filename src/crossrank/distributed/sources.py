@@ -104,11 +104,11 @@ def _texts(into: Filling, kind: Kind, path: Path, rows: Iterable[tuple[int, str,
 
 def _rows(path: Path) -> Iterator[tuple[str, str, Passage, str]]:
     """Query id and text, document, and where they stand."""
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         from crossrank.distributed import parquet  # needs the extra, which the base install leaves out
 
         rows: Iterator[tuple[int, dict[str, Any]]] = parquet.rows(path, FIELDS)
-    elif path.suffix in (".jsonl", ".ndjson", ".gz"):
+    elif path.suffix.lower() in (".jsonl", ".ndjson", ".gz"):
         rows = beir.objects(path)
     else:
         raise InputError(

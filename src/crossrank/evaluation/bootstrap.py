@@ -95,7 +95,8 @@ def difference(
 ) -> Interval:
     """The mean of `values - baseline` over the queries, paired by query id, with its interval.
 
-    Where fewer than `FEW_CHANGED` queries changed it is Student's, else the bootstrap's.
+    Where fewer than `FEW_CHANGED` queries changed it is Student's, else the bootstrap's. Of values from 0 to 1, as most
+    measures give, it ends at -1 and 1, which no difference passes.
 
     Raises:
         InputError: the two have different queries; else as `mean`.
@@ -109,7 +110,8 @@ def difference(
     if not 0 < changed < FEW_CHANGED or len(found) < 2:
         return interval
     half = student(confidence, max(1, changed - 1)) * float(found.std(ddof=1)) / math.sqrt(len(found))
-    return replace(interval, low=interval.mean - half, high=interval.mean + half)
+    most = 1.0 if all(0.0 <= value <= 1.0 for value in (*values.values(), *baseline.values())) else math.inf
+    return replace(interval, low=max(-most, interval.mean - half), high=min(most, interval.mean + half))
 
 
 def student(confidence: float, freedom: int) -> float:

@@ -17,6 +17,7 @@ import numpy as np
 from crossrank.errors import InputError, ReadError
 from crossrank.evaluation.files import lines
 from crossrank.types import Ranking
+from crossrank.unicode import valid_text
 from crossrank.writing import whole
 
 # What pytrec_eval and ranx call a run: scores by document, by query.
@@ -212,7 +213,9 @@ def check_name(name: str) -> None:
     """Refuse an id or tag that a TREC file cannot hold.
 
     Raises:
-        InputError: it is empty or has white space in it.
+        InputError: it is empty, has white space in it, or is no text.
     """
     if not name or any(character.isspace() for character in name):
         raise InputError(f"{name!r} cannot stand in a TREC file: ids and tags must be non-empty, without white space")
+    if valid_text(name) != name:
+        raise InputError(f"{name!r} cannot stand in a TREC file: it holds half of a surrogate pair, so it is no text")

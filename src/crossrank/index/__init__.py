@@ -13,13 +13,13 @@ from crossrank.index.documents import Document, Failure, Limits
 from crossrank.index.oneversion import one_version
 
 if TYPE_CHECKING:
-    from crossrank.index.build import Changes, Progress
+    from crossrank.index.changes import Changes, Progress
     from crossrank.index.index import Index
     from crossrank.index.records import Info
 
 __all__ = ["Changes", "Document", "Failure", "Index", "Info", "Limits", "Progress", "one_version"]
 
-_LAZY = {"Index": "index", "Info": "records", "Changes": "build", "Progress": "build"}
+_LAZY = {"Index": "index", "Info": "records", "Changes": "changes", "Progress": "changes"}
 
 
 def __getattr__(name: str) -> Any:

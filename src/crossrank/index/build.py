@@ -9,80 +9,32 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from crossrank.errors import InputError, ReadError
 from crossrank.index import readers
+from crossrank.index.changes import Callback, Changes, Progress
+from crossrank.index.claims import Claims
 from crossrank.index.commits import Commits
-from crossrank.index.documents import Document, Failure, Limits, cleaned
+from crossrank.index.documents import Document, Failure, Limits, cleaned, ids_in
 from crossrank.index.filters import crowded
 from crossrank.index.passages import Cut
-from crossrank.index.records import Row, Unread
+from crossrank.index.records import Row
 from crossrank.index.rows import Report
 from crossrank.index.table import Table
 from crossrank.tokenvectors import TokenEmbedder
-from crossrank.types import Embedder
-from crossrank.unicode import valid_text
+from crossrank.types import Embedder, Passage
 
 _UNINDEXED = 50_000
 """Rows that BM25 may have to scan while a long update runs, a third of a second on one core."""
 _DELETE_AT_ONCE = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far an update is.
-
-    Attributes:
-        stage: "reading", "embedding", "committed" (a commit has just succeeded), "tidying" or "done".
-        documents: dealt with so far, unchanged ones included.
-        expected: documents in all, about.
-        passages: committed passages in the index.
-        source: what is being read.
-    """
-
-    stage: Literal["reading", "embedding", "committed", "tidying", "done"]
-    documents: int
-    expected: int
-    passages: int
-    source: str
-
-
-Callback = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What an update did, in documents.
-
-    Attributes:
-        added: that were not in the index.
-        changed: whose content differed.
-        deleted: that are gone, or became blank.
-        unchanged: that were left as they are.
-        failed: what could not be read; documents known from an earlier run stay in the index.
-        unread: passages of this update whose vectors do not tell of their ends, because they have more tokens than the
-            embedder reads.
-        passed_over: how many files of kinds that are not read lay in the folders, by suffix.
-        omitted: fields that were left out of the metadata of new and changed documents, as `documents.plain_metadata`
-            says, and of how many documents each.
-        missing: indexed files outside the given paths that no longer exist. Their documents stay until an update is
-            given these paths.
-    """
-
-    added: int
-    changed: int
-    deleted: int
-    unchanged: int
-    failed: tuple[Failure, ...]
-    unread: tuple[Unread, ...] = ()
-    passed_over: Mapping[str, int] = field(default_factory=dict)
-    omitted: Mapping[str, int] = field(default_factory=dict)
-    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +52,20 @@ class _Refused(NamedTuple):
     where: str
     digest: str
     origin: _Origin
+
+
+class _Made(NamedTuple):
+    """A document and its passages, with their token ids."""
+
+    document: Document
+    passages: Sequence[tuple[Passage, NDArray[np.int32]]]
+    where: str
+    digest: str
+    origin: _Origin
+
+    @property
+    def ids(self) -> list[str]:
+        return [passage.id for passage, _ in self.passages]
 
 
 class Update:
@@ -121,7 +87,7 @@ class Update:
         self._by_source: dict[str, set[str]] = {}
         for id_, known in self._known.items():
             self._by_source.setdefault(known.source, set()).add(id_)
-        self._owner = {passage: id_ for id_, known in self._known.items() for passage in known.passages}
+        self._claims = Claims(self._known)
         # Documents of this run and where each was.
         self._seen: dict[str, str] = {}
         self._doomed: set[str] = set()
@@ -131,13 +97,15 @@ class Update:
         self._mine: Set[str] = set()
         # Documents with ids of files of this run, by file and id: who has them is known when all files are read.
         self._refused: dict[readers.Source, dict[str, _Refused]] = {}
+        # Documents that need ids of passages which others may still give up.
+        self._waiting: dict[str, _Made] = {}
         self._failed: list[Failure] = []
         self._passed_over: Mapping[str, int] = {}
         self._omitted: Counter[str] = Counter()
         self._missing: list[str] = []
         self._added = self._changed = self._deleted = self._unchanged = 0
         self._documents = self._expected = 0
-        self._passages = len(self._owner)
+        self._passages = len(self._claims)
         self._source = ""
         self._unindexed = table.unindexed()
         self._stale = self._unindexed > 0
@@ -146,13 +114,7 @@ class Update:
     def files(self, paths: Sequence[str | Path], limits: Limits) -> Changes:
         """Make the index agree with the files below the paths; what lies elsewhere is left alone."""
         roots = [readers.written(os.path.abspath(path)) for path in paths]
-        # A path that is gone but known is a deletion; any other that is missing is a mistake.
-        given = [
-            path
-            for path, root in zip(paths, roots, strict=True)
-            if not readers.is_gone(path) or not any(readers.within(source, root) for source in self._by_source)
-        ]
-        found = readers.find(given, self._by_source.keys())
+        found = readers.find(paths, self._by_source.keys())
         self._failed += found.failures
         self._passed_over = found.passed_over
         there = self._meet(found.sources)
@@ -200,6 +162,8 @@ class Update:
 
     def documents(self, documents: Iterable[Document]) -> Changes:
         """Add documents, or replace those of the same id; the others are left alone."""
+        if not isinstance(documents, Iterable):
+            raise InputError(f"add takes a list of documents, not one {type(documents).__name__}: put it into a list")
         for position, document in enumerate(documents):
             clean = cleaned(document, position)
             self._expected += 1
@@ -209,13 +173,7 @@ class Update:
 
     def remove(self, ids: Iterable[str]) -> Changes:
         """Remove documents; an id that is not there is unchanged."""
-        if isinstance(ids, str):
-            raise InputError(f"remove takes a list of ids, so one is [{ids!r}]")
-        wanted = list(ids)
-        for id_ in wanted:
-            if not isinstance(id_, str):
-                raise InputError(f"an id is a string, not {type(id_).__name__} ({id_!r}): turn it into one")
-        for id_ in dict.fromkeys(map(valid_text, wanted)):
+        for id_ in dict.fromkeys(ids_in(ids)):
             if id_ in self._known:
                 self._doomed.add(id_)
             else:
@@ -303,35 +261,60 @@ class Update:
         if known and known.digest == digest and (known.source == origin.path or document.id in self._mine):
             self._unchanged += 1
             return
-        made = self._cut(document, origin.path)
-        if unfit := self._unfit(document, [passage.id for passage, _ in made]):
+        made = _Made(document, self._cut(document, origin.path), where, digest, origin)
+        if (held := self._claims.taken(document.id, made.ids)) and self._may_go(held[1]):
+            self._waiting[document.id] = made
+        else:
+            self._store(made)
+
+    def _store(self, made: _Made) -> None:
+        document, passages, where, digest, origin = made
+        known = self._known.get(document.id)
+        if unfit := self._unfit(document, made.ids):
             self._failed.append(Failure(where, unfit))
-            if known and not made:
+            if known and not passages:
                 self._doomed.add(document.id)
             return
-        self._owner.update((passage.id, document.id) for passage, _ in made)
+        self._claims.take(document.id, made.ids)
         self._omitted.update(document.omitted)
         if known:
             self._changed += 1
             self._passages -= len(known.passages)
         else:
             self._added += 1
-        rows = [Row(passage, tokens, origin.path, digest, origin.size, origin.modified) for passage, tokens in made]
+        rows = [Row(passage, tokens, origin.path, digest, origin.size, origin.modified) for passage, tokens in passages]
         self._commits.add(rows, document.id if known else None)
+
+    def _may_go(self, id_: str) -> bool:
+        """Whether a document of before may still give up ids of its passages."""
+        return id_ in self._known and (id_ not in self._seen or id_ in self._waiting or id_ in self._doomed)
+
+    def _settle(self) -> None:
+        """Store what waited, now that all else is dealt with and gone; what still lacks its ids fails."""
+        while free := [made for id_, made in self._waiting.items() if not self._claims.taken(id_, made.ids)]:
+            for made in free:
+                del self._waiting[made.document.id]
+                self._store(made)
+                self._commits.advance()
+        for made in self._waiting.values():
+            self._store(made)
+        self._commits.commit()
 
     def _unfit(self, document: Document, passages: Sequence[str]) -> str | None:
         """Why these passages of a document cannot be stored; None when they can."""
         if not passages:
             return f"document {document.id!r} is blank: nothing to index"
-        for id_ in passages:
-            if self._owner.get(id_, document.id) != document.id:
-                return f"its passage {id_!r} has the id of a passage of {self._owner[id_]!r}: rename one"
+        if taken := self._claims.taken(document.id, passages):
+            return "its passage {!r} has the id of a passage of {!r}: rename one".format(*taken)
         return crowded(document.metadata, len(passages))
 
     def _taken(self, id_: str, digest: str, origin: _Origin) -> str | None:
         """Why a document of this content may not have this id; None when it may."""
         if id_ in self._seen:
-            cure = "give each document its own; rows without one are called by their file and number"
+            cure = (
+                "give each document its own, or rename or take out the field id (or _id) of these rows, which are then "
+                "called by their file and number"
+            )
             if origin.path and not readers.has_rows(origin.path):
                 cure = (
                     "a file is called by its path below what is given: index the folder that holds both, or rename one"
@@ -375,9 +358,12 @@ class Update:
             some = doomed[at : at + _DELETE_AT_ONCE]
             self._table.delete(some)
             self._deleted += len(some)
+            for id_ in some:
+                self._claims.give_up(id_)
             self._passages -= sum(len(self._known[id_].passages) for id_ in some)
             self._stale = True
             self._tell("committed")
+        self._settle()
         if self._stale:
             self._tell("tidying")
             self._table.tidy()

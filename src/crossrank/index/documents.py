@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Literal
@@ -105,19 +105,20 @@ def plain_metadata(fields: Mapping[Any, Any], *, copied: bool = True) -> dict[st
     """Fields as an index can hold and filter them.
 
     Strings, booleans, None, finite floats and integers of 64 bits stay as they are; larger integers become strings, NaN
-    and infinities None, decimals integers or floats, dates ISO text. NumPy's scalars and subclasses of plain types,
-    such as members of an `IntEnum`, become the plain value. Lists and mappings become what JSON makes of them (a tuple
-    is a list, a key text).
+    and infinities None, decimals integers or floats, dates ISO text, paths, UUIDs and the like their text. NumPy's
+    scalars and subclasses of plain types, such as members of an `IntEnum`, become the plain value. Lists and mappings
+    become what JSON makes of them (a tuple, an array of NumPy and a set are lists, the last sorted; a key is text).
 
-    Left out are bytes, and lists and mappings above `NESTED_CHARACTERS`. Where passages will hold copies, so are texts
-    above `STRING_CHARACTERS`, and each field that would take those before it above `METADATA_CHARACTERS`.
+    Left out are bytes, objects without a text of their own, and lists and mappings above `NESTED_CHARACTERS`. Where
+    passages will hold copies, so are texts above `STRING_CHARACTERS`, and each field that would take those before it
+    above `METADATA_CHARACTERS`.
 
     Args:
         fields: by name.
         copied: whether they are those of a document, whose passages hold copies.
 
     Raises:
-        InputError: a list or mapping that JSON cannot hold.
+        InputError: a list or mapping that JSON cannot hold, such as one with an object without a text of its own.
 
     >>> plain_metadata({"year": 2020, "tags": ["a", "b"], "score": float("nan"), "raw": b"...", "html": "<" * 99_999})
     {'year': 2020, 'tags': ['a', 'b'], 'score': None}
@@ -150,9 +151,8 @@ def _held(name: str, value: Any, longest: float) -> tuple[Value, int | None]:
             return None, None
         # A reply over HTTP has no NaN, which JSON does not know.
         return json.loads(valid_text(nested), parse_constant=lambda _: None), len(nested)
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return None, None
-    return _held(name, str(value.isoformat() if hasattr(value, "isoformat") else value), longest)
+    told = _told(value)
+    return (None, None) if told is None else _held(name, told, longest)
 
 
 def cleaned(document: Document, position: int) -> Document:
@@ -184,6 +184,24 @@ def cleaned(document: Document, position: int) -> Document:
     )
 
 
+def ids_in(ids: Iterable[str]) -> list[str]:
+    """Ids that a program asks for, as an index holds them.
+
+    Raises:
+        InputError: one string in place of a list, or something that is no string.
+
+    >>> ids_in(["a", "b"])
+    ['a', 'b']
+    """
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        raise InputError(f"ids are passed as a list of ids, so one is [{str(ids)!r}]")
+    wanted = list(ids)
+    for id_ in wanted:
+        if not isinstance(id_, str):
+            raise InputError(f"an id is a string, not {type(id_).__name__} ({id_!r}): turn it into one")
+    return [valid_text(id_) for id_ in wanted]
+
+
 def left_out(fields: Mapping[Any, Any], kept: Mapping[str, Value]) -> list[str]:
     """The names of the fields that `plain_metadata` left out.
 
@@ -193,8 +211,31 @@ def left_out(fields: Mapping[Any, Any], kept: Mapping[str, Value]) -> list[str]:
     return [name for key in fields if (name := valid_text(str(key))) not in kept]
 
 
+def _told(value: Any) -> str | None:
+    """A date, path, UUID or the like as text; None of bytes, and of what shows only its address in memory, say."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return None
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat())
+    return str(value) if _has_text(value) else None
+
+
+def _has_text(value: Any) -> bool:
+    text: Any = type(value).__str__
+    return text is not object.__str__
+
+
 def _plain(value: Any) -> Any:
-    """A scalar of NumPy as Python's own, except times, which would lose what they are; a decimal as a number."""
+    """What others than Python's plain types hold: scalars and arrays of NumPy, decimals, sets (sorted, as a list).
+
+    Times of NumPy stay, which would lose what they are; in arrays they are text.
+    """
+    if isinstance(value, np.ndarray):
+        return (value.astype(str) if value.dtype.kind in "mM" else value).tolist()
+    if isinstance(value, (set, frozenset)):
+        # By their types first: Python has no order of 1 and "a".
+        kinds = (str, int, float)
+        return sorted(value, key=lambda one: (type(one).__name__, one if isinstance(one, kinds) else repr(one)))
     if isinstance(value, Decimal):
         if value.is_nan():  # float() refuses one of the two kinds.
             return math.nan
@@ -207,7 +248,11 @@ def _plain(value: Any) -> Any:
 def _json(name: str, value: Any) -> str:
     def plain(inner: Any) -> Any:
         made = _plain(inner)
-        return str(made) if isinstance(made, np.generic) or made is inner else made
+        if made is not inner and not isinstance(made, np.generic):
+            return made
+        if not _has_text(made):
+            raise TypeError(f"a {type(made).__name__} has no text of its own")
+        return str(made)
 
     try:
         return json.dumps(value, ensure_ascii=False, default=plain)

@@ -63,6 +63,29 @@ class Condition:
         return self.op not in ("=", "!=") and not self.quoted and _number(self.value) is not None
 
 
+def once(where: str | Iterable[str] | None) -> str | tuple[str, ...] | None:
+    """The conditions, read once: every step asks for them with every query, and a generator would be empty by then.
+
+    Raises:
+        InputError: neither a condition nor several.
+
+    >>> once(f"{name}={value}" for name, value in {"lang": "en"}.items())
+    ('lang=en',)
+    """
+    if where is None or isinstance(where, str):
+        return where
+    mistake = InputError(f'a filter is a condition such as "year>=2020", or a list of them, not {where!r}')
+    if isinstance(where, (bytes, Mapping)):
+        raise mistake
+    try:
+        kept = tuple(where)
+    except TypeError:
+        raise mistake from None
+    if not all(isinstance(one, str) for one in kept):
+        raise mistake
+    return kept
+
+
 def parse(where: str | Sequence[str] | None) -> tuple[Condition, ...]:
     """The conditions of a filter, or of several, which must all hold.
 
@@ -72,9 +95,8 @@ def parse(where: str | Sequence[str] | None) -> tuple[Condition, ...]:
     >>> parse('year>=2020 AND title = "a b"')[1]
     Condition(field='title', op='=', value='a b', quoted=True)
     """
-    if where is None:
-        return ()
-    parts = [where] if isinstance(where, str) else list(where)
+    kept = once(where)
+    parts = (kept,) if isinstance(kept, str) else kept or ()
     length = sum(map(len, parts))
     if length > _LONGEST:
         raise InputError(f"a filter may have {_LONGEST:,} characters, not {length:,}; leave out conditions")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +16,29 @@ TABLE = "passages.lance"
 LOCK = "writer.lock"
 
 
+def placed(folder: str | Path) -> Path:
+    """Where a folder is, whatever the program's working directory will be."""
+    return Path(os.path.abspath(Path(folder).expanduser()))
+
+
+@contextmanager
+def _reached(folder: Path) -> Iterator[None]:
+    """Tell a folder that cannot be looked into from one in which nothing is."""
+    try:
+        yield
+    except OSError as error:
+        raise IndexFileError(f"{folder} cannot be reached ({error.strerror}): check its permissions") from error
+
+
 def make_folder(path: Path) -> None:
-    """A folder for an index; refused where something else is."""
-    if path.exists() and (not path.is_dir() or _is_foreign(path)):
+    """A folder for an index; refused where something else is.
+
+    Raises:
+        IndexFileError: there is something else, or it cannot be reached or made.
+    """
+    with _reached(path):
+        foreign = path.exists() and (not path.is_dir() or _is_foreign(path))
+    if foreign:
         raise IndexFileError(f"{path} is neither empty nor an index: choose another folder for the index")
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -28,9 +51,40 @@ def _is_foreign(folder: Path) -> bool:
     return any(True for _ in folder.iterdir()) and not any((folder / name).exists() for name in (TABLE, LOCK))
 
 
+def has_table(folder: Path) -> bool:
+    """Whether there is an index in a folder, or the beginning of one.
+
+    Raises:
+        IndexFileError: nobody can tell, as without permission.
+    """
+    with _reached(folder):
+        try:
+            return stat.S_ISDIR(os.stat(folder / TABLE).st_mode)
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # No file has such a name.
+            return False
+
+
 def has_version(folder: Path) -> bool:
-    """Whether the index in a folder has any version: making one may have been cut short."""
-    return any((folder / TABLE / "_versions").glob("*.manifest"))
+    """Whether the index in a folder has any version: making one may have been cut short.
+
+    Raises:
+        IndexFileError: nobody can tell, as without permission.
+    """
+    with _reached(folder):
+        try:
+            return any(name.endswith(".manifest") for name in os.listdir(folder / TABLE / "_versions"))
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return False
+
+
+def bytes_in(folder: Path) -> int:
+    """Bytes of all files below a folder; what goes while they are counted is not."""
+    total = 0
+    for below, _, files in os.walk(folder):
+        for name in files:
+            with suppress(FileNotFoundError):
+                total += os.stat(os.path.join(below, name)).st_size
+    return total
 
 
 def place_of(folder: Path) -> tuple[int, int]:
@@ -53,14 +107,13 @@ class Mark:
     by `rm -r` and a new build; and two indexes that were made in as many steps have one number.
 
     Args:
-        folder: of the index.
+        folder: of the index, as `placed`.
         version: its number.
     """
 
     def __init__(self, folder: Path, version: int) -> None:
-        # The program may change its working directory. Lance names a manifest by the version, or by what is left to the
-        # largest one.
-        versions = Path(os.path.abspath(folder / TABLE / "_versions"))
+        # Lance names a manifest by the version, or by what is left to the largest one.
+        versions = folder / TABLE / "_versions"
         self._paths = (versions / f"{2**64 - 1 - version:020}.manifest", versions / f"{version}.manifest")
         self._seen = self._read()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -14,13 +14,14 @@ from tokenizers import Tokenizer
 from crossrank.checkpoint import vocabulary
 from crossrank.errors import CrossrankError, IndexFileError, InputError
 from crossrank.index import fitting
-from crossrank.index.build import Callback, Changes, Update
+from crossrank.index.build import Update
+from crossrank.index.changes import Callback, Changes
 from crossrank.index.documents import KINDS, Document, Kind, Limits
-from crossrank.index.folders import LOCK, has_version, make_folder
+from crossrank.index.folders import LOCK, has_version, make_folder, placed
 from crossrank.index.lock import exclusive
 from crossrank.index.oneversion import held, kept, lost, removed
 from crossrank.index.passages import Cut, check_sizes, cut_by, usual_size
-from crossrank.index.records import FORMAT, Info, Settings, Where, language_named
+from crossrank.index.records import FORMAT, SPELLING, Info, Known, Settings, Where, language_named
 from crossrank.index.table import Table
 from crossrank.tokenvectors import TokenEmbedder, TokenVectors
 from crossrank.types import Embedder, Passage, Ranking, Tokens
@@ -64,9 +65,9 @@ class Index:
         """The index in a folder.
 
         Raises:
-            IndexFileError: there is none, or it is damaged or of another format.
+            IndexFileError: there is none, or it is damaged, of another format, or cannot be reached.
         """
-        return cls(Table.open(Path(folder).expanduser()))
+        return cls(Table.open(placed(folder)))
 
     @classmethod
     def create(
@@ -105,13 +106,12 @@ class Index:
             IndexFileError: the folder holds an index already (without `rebuild`), or something else.
             InputError: a size or overlap that cannot be kept, or an unknown language.
         """
-        size = usual_size(embedder) if size is None else size
-        check_sizes(size, overlap)
+        size, overlap = check_sizes(usual_size(embedder) if size is None else size, overlap)
         language = language_named(language)
-        path = Path(folder).expanduser()
-        stored = () if late is None else (FORMAT, late.fingerprint, late.width, late_model)
-        cut = vocabulary.fingerprint(tokenizer)
-        settings = Settings(embedder.fingerprint, embedder.width, cut, model, size, overlap, language, *stored)
+        path = placed(folder)
+        stored = ("", 0, None) if late is None else (late.fingerprint, late.width, late_model)
+        models = (embedder.fingerprint, embedder.width, vocabulary.fingerprint(tokenizer), model)
+        settings = Settings(*models, size, overlap, language, FORMAT, *stored, SPELLING)
         make_folder(path)
         with exclusive(path / LOCK):
             exists = has_version(path)
@@ -139,7 +139,7 @@ class Index:
         Raises:
             IndexFileError: as `open` and `create`; also when the index was made with other settings.
         """
-        if rebuild or not has_version(Path(folder).expanduser()):
+        if rebuild or not has_version(placed(folder)):
             return cls.create(
                 folder,
                 embedder,
@@ -188,8 +188,13 @@ class Index:
         return self._read(len)
 
     def info(self) -> Info:
-        """How it was made and how large it is."""
-        return self._read(_info)
+        """How it was made and how large it is: its files and documents are counted."""
+        return self._read(Table.info)
+
+    @property
+    def settings(self) -> Settings:
+        """How it was made, models and sizes: nothing is read for it."""
+        return self._at.settings
 
     def ids(self) -> list[str]:
         """The ids of all passages; those of one document are in its order."""
@@ -199,9 +204,9 @@ class Index:
         """The ids of all documents that have passages, each once."""
         return self._read(Table.documents)
 
-    def digests(self) -> frozenset[str]:
-        """Hashes of the content of all documents, as `build.digest_of` gives them."""
-        return frozenset(known.digest for known in self._read(Table.known).values())
+    def known(self) -> Mapping[str, Known]:
+        """What is known of each document: its file, the hash of its content (`build.digest_of`), its passages' ids."""
+        return self._read(Table.known)
 
     def refresh(self) -> None:
         """Go on to the last commit; an `IndexFileError` says that somebody made the index anew with other models."""
@@ -280,7 +285,7 @@ class Index:
         progress: Callback | None = None,
         late: TokenEmbedder | None = None,
     ) -> Changes:
-        """Add documents that a program holds, or replace those of the same id. Otherwise like `update`."""
+        """Add documents, or replace those of the same id, like `update`; many at once, as each call makes BM25 anew."""
         with ExitStack() as stack:
             return self._begin(stack, embedder, tokenizer, progress, late).documents(documents)
 
@@ -304,12 +309,13 @@ class Index:
         # A table that is written to moves with every commit. Readers in other threads keep one that stands still.
         writing = Table.open(self._table.folder)
         writing.complete()
-        self._table = Table.open(self._table.folder)
-        stack.callback(self._follow)
         fitting.check_embedder(writing.folder, writing.settings, embedder)
         fitting.check_tokenizer(writing.folder, writing.settings, tokenizer)
         if adds:
             fitting.check_late(writing.folder, writing.settings, late)
+        # Only now: whoever searches here goes by the models of the version that was there before.
+        self._table = writing.now()
+        stack.callback(self._follow)
         return Update(writing, embedder, cut or cut_by(tokenizer, writing.settings), progress, late)
 
     def _follow(self) -> None:
@@ -366,9 +372,9 @@ class Index:
     def bm25(self, query: str, depth: int, where: Where = None) -> Ranking:
         """The best passages by BM25 (Lucene's form, k1 = 1.2, b = 0.75) over title and text together.
 
-        Words are what stands between spaces and punctuation, in lower case, without accents, stemmed (in languages
-        other than English with their accents, which go then), but for stop words and words over 128 bytes (39 in older
-        indexes). In a query no character has a meaning of its own; one without a word that counts finds nothing.
+        Words are what stands between spaces and punctuation, in lower case, without accents, soft hyphens and letters
+        that English lacks (ß is ss), stemmed (other languages before accents and letters go), but for stop words and
+        words over 128 bytes; older indexes have older rules. No character of a query has a meaning of its own.
 
         Args:
             query: any text.
@@ -392,8 +398,3 @@ class Index:
             InputError: another shape, NaN, a depth under 1, or a filter that cannot be understood.
         """
         return self._read(lambda table: table.dense(vector, depth, where))
-
-
-def _info(table: Table) -> Info:
-    used = sum(file.stat().st_size for file in table.folder.rglob("*") if file.is_file())
-    return Info.of(table.settings, len(table), len(table.documents()), used, table.version)

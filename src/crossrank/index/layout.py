@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from crossrank import extras
 from crossrank.index.filters import decode_metadata, encode_metadata
 from crossrank.index.readers import MARKUP, SUFFIXES, suffix_of
-from crossrank.index.records import Row, Settings
+from crossrank.index.records import ANY_LANGUAGE, SPELLING, Row, Settings
 from crossrank.packed import offsets_of
 from crossrank.tokenvectors import TokenVectors
 from crossrank.types import Passage, Place
@@ -32,6 +32,18 @@ SHOWN = "shown"
 """Title and text as they are shown, where BM25 reads other letters than these; null elsewhere. Indexes made before this
 column lack it; there, BM25 reads what is shown."""
 _ACCENTS = re.compile("(?<=[A-Za-z])[\u0300-\u036f]+")
+_DOTTED = re.compile("[Ii]\u0307")
+"""The Turkish İ, taken apart, and what lower case makes of it."""
+_HIDDEN = {"\u00ad": "", "\u2060": "", "\ufeff": ""}
+"""What shows nothing within a word, and would part it: the soft hyphen and word joiners."""
+_LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
+_ALL = str.maketrans(_HIDDEN | _LIGATURES)
+_SPACED = _ALL | str.maketrans({"\u200b": ""})
+"""With the space of no width, which may part words in languages without other spaces, and breaks lines in these."""
+_LETTERS = {"ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "þ": "th", "Þ": "TH"}
+_LETTERS |= dict(zip("øØłŁđĐðÐħĦŧŦŋŊıſ", "oOlLdDdDhHtTnNis", strict=True))
+_ENGLISH = _SPACED | str.maketrans(_LETTERS)
+"""With letters that are not taken apart into one of English and its accent."""
 _OTHER_LINES = frozenset(suffix for suffix in SUFFIXES if MARKUP.get(suffix, "html") == "html")
 """Kinds of files whose text is not what stands in them."""
 _PLACE = ("start", "line")
@@ -84,19 +96,30 @@ def _place_of(row: Mapping[str, Any]) -> Place | None:
     return Place(row["source"], row["start"], 0 if suffix_of(row["source"]) in _OTHER_LINES else row["line"])
 
 
-def as_words(text: str, language: str) -> str:
-    """A text or query as BM25 reads it: what looks the same is written the same, and English has no accents.
+def as_words(text: str, language: str, spelling: int = SPELLING) -> str:
+    """A text or query as BM25 reads it: what looks the same is written the same, and English has English letters only.
 
     Lance takes accents off too, but after stemming: without this "résumé" stays whole and "resume" becomes "resum".
     Stemmers of other languages need the accents.
 
+    Args:
+        text: as it is shown.
+        language: of the index.
+        spelling: of the index, see `records.SPELLING`.
+
     >>> as_words("re\u0301sume\u0301", "English"), as_words("re\u0301sume\u0301", "French")
     ('resume', 'résumé')
+    >>> as_words("Stra\u00adße", "English"), as_words("Stra\u00adße", "German"), as_words("İzmir", "Turkish")
+    ('Strasse', 'Straße', 'izmir')
     """
     if text.isascii():
         return text
+    text = unicodedata.normalize("NFD", text)
+    if spelling:
+        letters = {"English": _ENGLISH, ANY_LANGUAGE: _ALL}.get(language, _SPACED)
+        text = _DOTTED.sub("i", text).translate(letters)
     if language == "English":
-        text = _ACCENTS.sub("", unicodedata.normalize("NFD", text))
+        text = _ACCENTS.sub("", text)
     return unicodedata.normalize("NFC", text)
 
 
@@ -118,7 +141,9 @@ def table_of(
     passages = [row.passage for row in rows]
     shown = [[passage.title, passage.text] for passage in passages]
     words = (
-        [[as_words(text, settings.language) for text in texts] for texts in shown] if SHOWN in found.names else shown
+        [[as_words(text, settings.language, settings.spelling) for text in texts] for texts in shown]
+        if SHOWN in found.names
+        else shown
     )
     offsets = offsets_of([len(row.tokens) for row in rows]).astype(np.int32)
     tokens = np.concatenate([row.tokens for row in rows]).astype(np.int32)

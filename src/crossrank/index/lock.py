@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import IO
 
 from crossrank.errors import IndexFileError
+
+_HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
+"""What systems say of a lock that another has."""
 
 
 @contextmanager
@@ -21,7 +25,7 @@ def exclusive(file: Path, what: str = "the index", of: Path | None = None) -> It
         of: the thing itself; the file's folder when absent. The file may be that thing.
 
     Raises:
-        IndexFileError: another process or thread holds it, or it cannot be written to.
+        IndexFileError: another process or thread holds it, it cannot be written to, or its disk has no locks.
     """
     of = of or file.parent
     try:
@@ -32,9 +36,11 @@ def exclusive(file: Path, what: str = "the index", of: Path | None = None) -> It
         try:
             _take(handle)
         except OSError as error:
-            raise IndexFileError(
-                f"another process is writing to {what} {of}: wait until it is done, then run this again"
-            ) from error
+            if error.errno in _HELD:
+                told = f"another process is writing to {what} {of}: wait until it is done, then run this again"
+            else:
+                told = f"{what} {of} cannot be locked ({error.strerror}): use a folder on a disk that has locks"
+            raise IndexFileError(told) from error
         yield handle
 
 

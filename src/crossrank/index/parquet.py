@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,25 +51,44 @@ def read_parquet(path: Path, rows: Rows) -> Iterator[Document]:
     """
     limit = rows.limits.row_bytes
     told = f"the row is larger than {limit:,} bytes: split the document, or raise Limits.row_bytes"
+    rest: dict[str, bytes] = {}
+
+    def kept(found: pa.Schema) -> list[str]:
+        check_text_column(found.names, path)
+        names = [one.name for one in found if one.name.strip().lower() in _USED or not _is_bytes(one.type)]
+        rest.update(dict.fromkeys([name for name in found.names if name not in names], b""))
+        return names
+
+    for number, row in enumerate(values(path, kept, limit), start=1):
+        if row is None:
+            rows.refuse(number, told)
+        elif document := rows.document(row | rest if rest else row, number):
+            yield document
+    rows.close()
+
+
+def values(path: Path, choose: Callable[[pa.Schema], list[str]], limit: int) -> Iterator[dict[str, Any] | None]:
+    """Columns of each row, so few rows at a time that they fit into memory; None for a row above the limit in bytes.
+
+    Args:
+        path: a Parquet file.
+        choose: gives the names of those that are read, from the schema; what it raises ends the reading.
+        limit: of a row's values, as they are without compression.
+
+    Raises:
+        ReadError: damaged, or pages so large that a single row might not fit into memory.
+    """
     try:
         with path.open("rb") as raw:
             footer = pyarrow.parquet.read_metadata(raw)
             with pyarrow.parquet.ParquetFile(raw, metadata=footer, read_dictionary=_repeated(footer)) as file:
-                found = file.schema_arrow
-                check_text_column(found.names, path)
-                kept = [one.name for one in found if one.name.strip().lower() in _USED or not _is_bytes(one.type)]
-                rest = dict.fromkeys([name for name in found.names if name not in kept], b"")
-                at_once = _rows_at_once(path, footer, list(rest))
-                for number, row in enumerate(_rows(file, kept, at_once, limit), start=1):
-                    if row is None:
-                        rows.refuse(number, told)
-                    elif document := rows.document(row | rest if rest else row, number):
-                        yield document
+                columns = choose(file.schema_arrow)
+                at_once = _rows_at_once(path, footer, [name for name in file.schema_arrow.names if name not in columns])
+                yield from _rows(file, columns, at_once, limit)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         if isinstance(error, ReadError):
             raise
         raise ReadError(f"{path} is not a Parquet file that can be read ({error}): write it again") from error
-    rows.close()
 
 
 def count_parquet(path: Path) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from crossrank.asking import check_whole
 from crossrank.checkpoint import vocabulary
 from crossrank.errors import InputError
 from crossrank.index.documents import Document, Markup
@@ -50,16 +51,23 @@ def usual_size(embedder: Embedder) -> int:
     return max(min(SIZE, embedder.room), LEAST) if isinstance(embedder, ReportingEmbedder) else SIZE
 
 
-def check_sizes(size: int, overlap: int) -> None:
-    """Refuse sizes that cannot be kept.
+def check_sizes(size: int, overlap: int) -> tuple[int, int]:
+    """Size and overlap, both as Python's integers; refuse what cannot be kept.
 
     Raises:
-        InputError: a size under 16 tokens, or an overlap that is negative or above a quarter of the size.
+        InputError: no whole numbers, a size under 16 tokens, or an overlap that is negative or above a quarter of the
+            size.
+
+    >>> check_sizes(200, 20)
+    (200, 20)
     """
+    check_whole("the size of passages", size)
+    check_whole("the overlap of passages", overlap)
     if size < LEAST:
         raise InputError(f"passages must have at least {LEAST} tokens, not {size}")
     if not 0 <= overlap <= size // 4:  # More would make the work of one text grow without need.
         raise InputError(f"the overlap must be between 0 and a quarter of a passage's {size} tokens, not {overlap}")
+    return int(size), int(overlap)
 
 
 def split(
@@ -95,7 +103,7 @@ def split(
     Raises:
         InputError: a size or overlap that cannot be kept.
     """
-    check_sizes(size, overlap)
+    size, overlap = check_sizes(size, overlap)
     if not text.strip():
         return [Piece(title, "")] if title.strip() else []
     parts = list(sections(text, markup))

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -162,7 +162,7 @@ def check(paths: Sequence[str | Path]) -> None:
             raise InputError(f"{given} is of a kind that cannot be indexed; these can: {', '.join(SUFFIXES)}")
 
 
-def find(paths: Sequence[str | Path], known: Container[str] = ()) -> Found:
+def find(paths: Sequence[str | Path], known: Collection[str] = ()) -> Found:
     """The files below `paths` that can be read.
 
     Folders are walked to the bottom. Hidden files and folders (whose names begin with a dot) are passed over, and files
@@ -177,11 +177,12 @@ def find(paths: Sequence[str | Path], known: Container[str] = ()) -> Found:
     Args:
         paths: files and folders.
         known: files that were read before, as `written`: such a .tsv file without a column of texts is a source, so
-            that reading it fails and its documents stay.
+            that reading it fails and its documents stay; and a path that is gone, where they lay, gives nothing.
 
     Raises:
         InputError: as `check`.
     """
+    paths = [path for path in paths if not (is_gone(path) and _was(path, known))]
     check(paths)
     sources: list[Source] = []
     failures: list[Failure] = []
@@ -205,13 +206,18 @@ def find(paths: Sequence[str | Path], known: Container[str] = ()) -> Found:
     return Found(tuple(sources), tuple(failures), dict(order))
 
 
+def _was(path: str | Path, known: Collection[str]) -> bool:
+    root = written(os.path.abspath(path))
+    return any(within(source, root) for source in known)
+
+
 def _walk(
     root: Path,
     seen: set[tuple[int, int]],
     sources: list[Source],
     failures: list[Failure],
     others: Counter[str],
-    known: Container[str],
+    known: Collection[str],
     bare: set[tuple[int, int] | None],
 ) -> None:
     def report(error: OSError) -> None:

@@ -14,6 +14,9 @@ from crossrank.types import Passage, Truncation
 FORMAT = 1
 """Version of the layout on disk; another one is refused."""
 
+SPELLING = 1
+"""Version of `layout.as_words` that a new index is made with; one that was made with another stays as it is."""
+
 LANGUAGES = (
     *("Arabic", "Danish", "Dutch", "English", "Finnish", "French", "German", "Greek", "Hungarian", "Italian"),
     *("Norwegian", "Portuguese", "Romanian", "Russian", "Spanish", "Swedish", "Tamil", "Turkish"),
@@ -34,7 +37,7 @@ def language_named(name: str) -> str:
     'German'
     """
     known = {language.lower(): language for language in (*LANGUAGES, ANY_LANGUAGE)}
-    if (found := known.get(name.lower())) is None:
+    if (found := known.get(name.lower()) if isinstance(name, str) else None) is None:
         raise InputError(f"no language {name!r}; there are {', '.join(LANGUAGES)} and {ANY_LANGUAGE}")
     return found
 
@@ -59,6 +62,7 @@ class Settings:
         late: fingerprint of the late-interaction model whose token vectors are stored; "" for none.
         late_width: numbers in one of them.
         late_model: the name that model was asked for by; None when it has none.
+        spelling: version of `layout.as_words` by which BM25 reads texts; 0 for those before it was written down.
     """
 
     embedder: str
@@ -72,6 +76,7 @@ class Settings:
     late: str = ""
     late_width: int = 0
     late_model: str | None = None
+    spelling: int = 0
 
 
 @dataclass(frozen=True, slots=True)

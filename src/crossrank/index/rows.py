@@ -27,8 +27,9 @@ class Rows:
     """Turns rows of one file into documents, and reports bad rows without flooding the report.
 
     The text is the first of the fields text, content, contents, body, passage that holds something; the id is `_id` or
-    `id`, else the file's name and the number of the row; `title` is the title; a mapping called `metadata` and all
-    other fields are the metadata.
+    `id`, else the file's name and the number of the row; `title` is the title; all other
+    fields are the metadata, and so is what stands in a mapping called `metadata`, unless the row has a field of that
+    name itself: then it is left out, and named as in `metadata.year`.
     """
 
     def __init__(self, name: str, path: str, limits: Limits, report: Report) -> None:
@@ -68,8 +69,10 @@ class Rows:
         used = {text_key, id_key, title_key, *no_texts, *no_ids}
         fields = {key: value for key, value in row.items() if key not in used}
         nested = fields.pop("metadata", None)
+        twice: list[str] = []
         if isinstance(nested, dict):
-            fields.update(nested)
+            twice = [f"metadata.{key}" for key in nested if key in fields and fields[key] != nested[key]]
+            fields |= {key: value for key, value in nested.items() if key not in fields}
         elif nested is not None:
             fields["metadata"] = nested
         try:
@@ -83,7 +86,7 @@ class Rows:
             title="" if is_empty(title) else valid_text(str(title)),
             metadata=metadata,
             row=f"{unit} {number}",
-            omitted=left_out(fields, metadata),
+            omitted=[*left_out(fields, metadata), *twice],
         )
 
 

@@ -20,10 +20,10 @@ from crossrank import extras
 from crossrank.asking import LARGEST
 from crossrank.errors import CrossrankError, IndexFileError, InputError
 from crossrank.index import layout
-from crossrank.index.documents import Kind
+from crossrank.index.documents import Kind, ids_in
 from crossrank.index.filters import has_value, one_of, parse, to_sql
-from crossrank.index.folders import TABLE, Mark, has_version, place_of
-from crossrank.index.records import ANY_LANGUAGE, FORMAT, Known, Row, Settings, Where
+from crossrank.index.folders import TABLE, Mark, bytes_in, has_table, has_version, place_of
+from crossrank.index.records import ANY_LANGUAGE, FORMAT, Info, Known, Row, Settings, Where
 from crossrank.index.ties import ranking_of, through_ties
 from crossrank.tokenvectors import TokenVectors
 from crossrank.types import Passage, Ranking, Tokens, check_k
@@ -83,12 +83,12 @@ class Table:
 
     @classmethod
     def open(cls, folder: Path) -> Table:
-        """The last committed version.
+        """The last committed version, in a folder as `placed`.
 
         Raises:
-            IndexFileError: no index there, or it is damaged or of another format.
+            IndexFileError: no index there, or it is damaged, of another format, or cannot be reached.
         """
-        if not (folder / TABLE).is_dir():
+        if not has_table(folder):
             raise IndexFileError(f"no index in {folder}: make one with `crossrank index PATHS --to {folder}`")
         if not has_version(folder):
             raise IndexFileError(
@@ -179,7 +179,7 @@ class Table:
             raise InputError(f"a query is a string, not {type(query).__name__}")
         text = valid_text(query)
         if layout.SHOWN in self._data.schema.names:
-            text = layout.as_words(text, self.settings.language)
+            text = layout.as_words(text, self.settings.language, self.settings.spelling)
         if not text.strip():
             return ranking_of([], [], depth)
 
@@ -231,7 +231,8 @@ class Table:
         Raises:
             InputError: an id is not in the index.
         """
-        wanted = list(dict.fromkeys(valid_text(id_) for id_ in ids))
+        asked = ids_in(ids)
+        wanted = list(dict.fromkeys(asked))
         with _storage(self.folder, "reading"):
             parts = [
                 self._data.to_table(columns=["id", *columns], filter=one_of("id", wanted[at : at + _AT_ONCE]))
@@ -242,7 +243,7 @@ class Table:
         )
         place = {id_: row for row, id_ in enumerate(found["id"].to_pylist())}
         try:
-            return found, np.asarray([place[valid_text(id_)] for id_ in ids], dtype=np.int64)
+            return found, np.asarray([place[id_] for id_ in asked], dtype=np.int64)
         except KeyError as error:
             raise InputError(
                 f"the index {self.folder} has no passage {error.args[0]!r}; it may have been updated since"
@@ -292,6 +293,10 @@ class Table:
         """Every document that has passages here, once, in the order of the table."""
         with _storage(self.folder, "reading"):
             return list(dict.fromkeys(self._data.to_table(columns=["document"])["document"].to_pylist()))
+
+    def info(self) -> Info:
+        """See `Index.info`."""
+        return Info.of(self.settings, len(self), len(self.documents()), bytes_in(self.folder), self.version)
 
     # Writing: one commit each. The caller holds the lock.
 

@@ -8,12 +8,13 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 from crossrank.errors import InputError
 from crossrank.extras import require
-from crossrank.integrations.lists import Model, Scores, Threshold, best, check, facts, found
+from crossrank.integrations.lists import Model, Scores, Threshold, best, check, facts, found, plain
 from crossrank.pipeline import Pipeline, open_pipeline
 from crossrank.types import Scorer, check_k
 
@@ -95,14 +96,14 @@ class CrossrankRanker:
         """As the host writes components; a model is written by its name.
 
         Raises:
-            InputError: the model was given as a scorer.
+            InputError: the model was given as a scorer, or an option as an object.
         """
         return default_to_dict(
             self,
             model=self.model.written,
             top_k=self.top_k,
             meta_fields_to_embed=self.meta_fields_to_embed,
-            load_options=self.load_options,
+            load_options=plain(self.load_options, "load_options"),
             scores=self.scores,
             threshold=self.threshold,
         )
@@ -214,14 +215,15 @@ class CrossrankRetriever:
         """As the host writes components; a pipeline is written by its folder.
 
         Raises:
-            InputError: it was given open.
+            InputError: it was given open, or an option as an object.
         """
         if self._folder is None:
             raise InputError(
                 "a pipeline that is open already cannot be written to a file: give the folder of its index, with "
                 "open_options={...} for crossrank.open_pipeline"
             )
-        return default_to_dict(self, pipeline=self._folder, top_k=self.top_k, open_options=self.open_options)
+        options = plain(self._options, "open_options")
+        return default_to_dict(self, pipeline=self._folder, top_k=self.top_k, open_options=options)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> CrossrankRetriever:
@@ -293,8 +295,11 @@ def _value(value: Any, filters: Mapping[str, Any]) -> str:
         return _quoted(value)
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, (int, float)) and math.isfinite(value):
-        return repr(value)
+    # NumPy's numbers, too, which write their type beside their value.
+    if isinstance(value, Integral):
+        return str(int(value))
+    if isinstance(value, Real) and math.isfinite(value):
+        return repr(float(value))
     raise InputError(f"crossrank compares with strings, numbers, true and false, not with {value!r}: {filters!r}")
 
 

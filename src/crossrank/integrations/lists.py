@@ -89,8 +89,7 @@ class Model:
         self._options = _writable(options)
         self._scorer: Scorer | None = None
         if isinstance(model, Path):
-            # "small" is a model of the catalog, and Path("small") a folder: written as a name it must stay one.
-            model = os.path.join(os.curdir, model.expanduser())
+            model = _path(model)
         if isinstance(model, str):
             self._name = model
             return
@@ -168,6 +167,42 @@ def wanted(component: Any) -> Model:
     if component.load_options != made.options:
         component.load_options = made.options
     return made
+
+
+def plain(options: Mapping[str, Any], called: str) -> dict[str, Any]:
+    """Options as a host that writes plain values can write them: paths are strings that stay paths.
+
+    Args:
+        options: keywords.
+        called: how the component calls them, for messages.
+
+    Raises:
+        InputError: one holds an object.
+
+    >>> plain({"window": 200, "coarse": (Path("fast"), "small")}, "load_options") == {
+    ...     "window": 200, "coarse": [os.path.join(os.curdir, "fast"), "small"]}
+    True
+    """
+    return {name: _plain(value, f"{called}[{name!r}]") for name, value in options.items()}
+
+
+def _plain(value: Any, place: str) -> Any:
+    if isinstance(value, Path):
+        return _path(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(one, place) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one, place) for one in value]
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    raise InputError(
+        f"{place} holds an object ({type(value).__name__}), which cannot be written to a file: name it by a string"
+    )
+
+
+def _path(path: Path) -> str:
+    """A path as a string that is no name: "small" is a model of the catalog, and Path("small") a folder."""
+    return os.path.join(os.curdir, path.expanduser())
 
 
 def _writable(options: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -281,19 +316,12 @@ def found(
     likely wrong with those that leave nothing is logged as a warning.
     """
     answer = pipeline.search(query, k, where=where)
-    if where and not answer.passages:
-        _tell_why_nothing(pipeline, where)
+    if where and answer.nothing:
+        # No error: a field may be there tomorrow, and then the filter is right.
+        _log.warning("nothing was found with the filters %s: %s", list(where), answer.nothing)
     chances = pipeline.relevance(answer).probabilities
     more = [{} if chance is None else {PROBABILITY: chance} for chance in chances]
     return list(zip(answer.passages, falling(answer.ranking), more, strict=True))
-
-
-def _tell_why_nothing(pipeline: Pipeline, where: Sequence[str]) -> None:
-    """Most often a field's name was mistyped. No error: a field may be there tomorrow, and then the filter is right."""
-    from crossrank.index import Index, filters
-
-    if isinstance(pipeline.store, Index) and (why := filters.mistake(where, pipeline.store.has_field)):
-        _log.warning("nothing was found with the filters %s: %s", list(where), why)
 
 
 def facts(passage: Passage, **more: Any) -> dict[str, Any]:

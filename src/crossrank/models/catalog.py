@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -117,7 +118,8 @@ ALIASES = MappingProxyType(
 def locate(name: str | Path | None, default: str) -> Located:
     """Where the files of `name` are: in the wheel, or wherever `checkpoint.read` finds a folder or hub name.
 
-    A name in the wheel wins over a folder of the same name; write `./small` for the folder.
+    A name in the wheel wins over a folder of the same name; write `./small` for the folder. In other letters, as in
+    "Small", it is a name where there is no such folder.
 
     >>> locate("ms-marco-MiniLM-L-6-v2", default="small").source
     'cross-encoder/ms-marco-MiniLM-L-6-v2'
@@ -127,9 +129,23 @@ def locate(name: str | Path | None, default: str) -> Located:
         if not wanted.strip():
             raise InputError("the model name is empty; leave it out for the default, or see `crossrank models`")
         wanted = ALIASES.get(wanted, wanted)
-        if any(entry.name == wanted and entry.source == "wheel" for entry in CATALOG):
+        wheel = {entry.name for entry in CATALOG if entry.source == "wheel"}
+        if wanted.lower() in wheel and not Path(wanted).exists():
+            wanted = wanted.lower()
+        if wanted in wheel:
             shared = _HERE / "shared"
             parts = [_HERE / LAYERS_OF[wanted] / "model.safetensors"] if wanted in LAYERS_OF else []
             parts.append(shared / "word_embeddings.safetensors")
             return Located(wanted, _HERE / wanted, tuple(parts), shared / "tokenizer.json")
     return Located(str(wanted), wanted)
+
+
+def near(name: str) -> str | None:
+    """The name of the catalog that a name with a slip of the pen may have meant.
+
+    >>> near("smal"), near("MiniLM"), near("small")
+    ('small', None, None)
+    """
+    known = {one.lower(): one for one in (*(entry.name for entry in CATALOG), *ALIASES)}
+    close = get_close_matches(name.lower(), known, 1, 0.75)
+    return known[close[0]] if close and close[0] != name.lower() else None

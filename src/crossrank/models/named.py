@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 from crossrank import checkpoint
-from crossrank.errors import InputError
+from crossrank.errors import CheckpointError, InputError
 from crossrank.models import catalog
 
 
@@ -44,12 +45,18 @@ def read(
         raise InputError(
             f"the model {found.name!r} comes with crossrank and has no revisions: leave revision={revision!r} out"
         )
-    made = checkpoint.read(
-        found.source,
-        shared=found.shared,
-        shared_tokenizer=found.shared_tokenizer,
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-    )
+    try:
+        made = checkpoint.read(
+            found.source,
+            shared=found.shared,
+            shared_tokenizer=found.shared_tokenizer,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+        )
+    except CheckpointError as error:
+        if isinstance(name, str) and not os.path.exists(name) and (meant := catalog.near(name)):
+            told = str(error)
+            raise CheckpointError(f"Did you mean {meant!r}? {told[:1].upper()}{told[1:]}") from error
+        raise
     return replace(made, name=found.name)

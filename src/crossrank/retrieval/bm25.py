@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from crossrank.errors import InputError
-from crossrank.retrieval.where import Kept, Where, both, once
+from crossrank.index.filters import once
+from crossrank.retrieval.where import Kept, Where, both, mistake
 from crossrank.types import Ranking
 
 
@@ -42,6 +43,10 @@ class BM25Retriever:
     def filtered(self, where: Where) -> BM25Retriever:
         """The same, over passages that meet these conditions, too."""
         return BM25Retriever(self._index, both(self._where, where))
+
+    def mistake(self) -> str | None:
+        """What is likely wrong with a filter of which nothing was found; None when nothing stands out."""
+        return mistake(self._index, self._where)
 
     def retrieve(self, queries: Sequence[str], depth: int) -> list[Ranking]:
         """One ranking of at most `depth` passages a query, in the order of the queries; blank queries find nothing.

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError
-from crossrank.retrieval.where import Kept, Where, both, once
+from crossrank.index.filters import once
+from crossrank.retrieval.where import Kept, Where, both, mistake
 from crossrank.types import Embedder, Ranking, ReportingEmbedder, Retrieved, Truncation, check_k
 
 
@@ -51,18 +52,28 @@ class DenseRetriever:
         """The same, over passages that meet these conditions, too."""
         return DenseRetriever(self._index, self._embedder, both(self._where, where))
 
+    def mistake(self) -> str | None:
+        """What is likely wrong with a filter of which nothing was found; None when nothing stands out."""
+        return mistake(self._index, self._where)
+
     def retrieve(self, queries: Sequence[str], depth: int) -> list[Ranking]:
         """One ranking of at most `depth` passages a query, in the order of the queries; blank queries find nothing.
 
         Raises:
             InputError: one string instead of a list, a depth under 1, or a filter that cannot be understood.
+            IndexFileError: the index is of another embedder now.
         """
         return [found.ranking for found in self.retrieved(queries, depth)]
 
     def retrieved(self, queries: Sequence[str], depth: int) -> list[Retrieved]:
         """Like `retrieve`, with a report of queries that the embedder did not read to their end."""
         check_k(depth, "depth")
-        return by_vector(queries, self._embedder, lambda vector: self._index.dense(vector, depth, self._where))
+        return by_vector(queries, self._embedder, lambda vector: self._nearest(vector, depth))
+
+    def _nearest(self, vector: NDArray[np.float32], depth: int) -> Ranking:
+        # An update through the same `Index` may have gone on to one that was made anew with another embedder.
+        self._index.check_embedder(self._embedder)
+        return self._index.dense(vector, depth, self._where)
 
 
 def by_vector(

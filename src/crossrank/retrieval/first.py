@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from crossrank.index.filters import once
 from crossrank.retrieval.bm25 import BM25Retriever
 from crossrank.retrieval.dense import DenseRetriever
-from crossrank.retrieval.where import Where, once
+from crossrank.retrieval.where import Where
 from crossrank.types import Embedder, Retriever
 
 if TYPE_CHECKING:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
 from crossrank.errors import InputError
+from crossrank.index import filters
+from crossrank.index.documents import Kind
 from crossrank.types import Retriever
 
 Where = str | Iterable[str] | None
@@ -21,13 +23,42 @@ class Filtering(Protocol):
         ...
 
 
+@runtime_checkable
+class Explaining(Protocol):
+    """A retriever that can say what is likely wrong with its filter, of which nothing was found."""
+
+    def mistake(self) -> str | None:
+        """The mistake; None when nothing stands out."""
+        ...
+
+
+@runtime_checkable
+class Fields(Protocol):
+    """What knows its fields, as an index does."""
+
+    def has_field(self, name: str, kinds: Iterable[Kind]) -> bool:
+        """Whether any passage has a value of one of these kinds in this field."""
+        ...
+
+
+def mistake(index: object, where: Kept) -> str | None:
+    """What is likely wrong with a filter that no passage of an index satisfies; None when nothing stands out."""
+    return filters.mistake(where, index.has_field) if where and isinstance(index, Fields) else None
+
+
+def why_nothing(retrievers: Iterable[Retriever]) -> str:
+    """What is likely wrong with the filters of retrievers that found nothing; empty when nothing stands out."""
+    told = (retriever.mistake() for retriever in retrievers if isinstance(retriever, Explaining))
+    return next(filter(None, told), "")
+
+
 def among(retrievers: Mapping[str, Retriever], where: Where) -> Mapping[str, Retriever]:
     """The retrievers, each `filtered`; as they are where there are no conditions.
 
     Raises:
         InputError: one cannot filter, so that it would find what the others leave out; or no such filter.
     """
-    kept = once(where)
+    kept = filters.once(where)
     if kept is None or kept == ():
         return retrievers
     made = {}
@@ -47,28 +78,5 @@ def both(mine: Kept, more: Where) -> Kept:
     >>> both("lang=en", ["year>=2020", "year<2024"]), both(None, ())
     (('lang=en', 'year>=2020', 'year<2024'), ())
     """
-    parts = [(part,) if isinstance(part, str) else part or () for part in (mine, once(more))]
+    parts = [(part,) if isinstance(part, str) else part or () for part in (mine, filters.once(more))]
     return (*parts[0], *parts[1])
-
-
-def once(where: Where) -> Kept:
-    """The conditions, read once: every step asks for them with every query, and a generator would be empty by then.
-
-    Raises:
-        InputError: neither a condition nor several.
-
-    >>> once(f"{name}={value}" for name, value in {"lang": "en"}.items())
-    ('lang=en',)
-    """
-    if where is None or isinstance(where, str):
-        return where
-    mistake = InputError(f'a filter is a condition such as "year>=2020", or a list of them, not {where!r}')
-    if isinstance(where, (bytes, Mapping)):
-        raise mistake
-    try:
-        kept = tuple(where)
-    except TypeError:
-        raise mistake from None
-    if not all(isinstance(one, str) for one in kept):
-        raise mistake
-    return kept

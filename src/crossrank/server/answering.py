@@ -18,6 +18,7 @@ import numpy as np
 
 from crossrank.errors import IndexFileError, InputError, RemoteError
 from crossrank.server import bodies, searching
+from crossrank.server.daemons import Daemons
 from crossrank.server.limits import Gate, Reach, estimate
 from crossrank.server.lines import origin_of, said
 from crossrank.server.metrics import Metrics
@@ -112,15 +113,13 @@ class Answering:
         self.service = service
         self.gate = gate
         self.metrics = metrics
-        # As many threads as requests may be under way: one that waits for the backend must not hold up another's
-        # tokenizing. Threads are made when they are needed.
-        self._threads = ThreadPoolExecutor(gate.limits.requests, "crossrank-request")
+        # A thread for each request under way: one that waits for the backend must not hold up another's tokenizing.
+        self._threads = Daemons("crossrank-request")
         self._reading = ThreadPoolExecutor(1, "crossrank-reading")
 
     def close(self) -> None:
-        """End the threads, after their requests."""
-        self._threads.shutdown()
-        self._reading.shutdown()
+        """Read no more bodies. Threads of requests end with them, and keep no process from its end."""
+        self._reading.shutdown(wait=False, cancel_futures=True)
 
     async def answer(self, call: Call, understand: Understand, grow: Callable[[int], None]) -> Reply:
         """The reply to a request, errors included; `grow` is asked for room for body and reply, see `Gate.holding`."""

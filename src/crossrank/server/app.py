@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from crossrank import extras
@@ -52,6 +53,13 @@ _EXPOSED = ("retry-after", "server-timing", "x-crossrank-score", "x-crossrank-tr
             "x-request-id")  # fmt: skip
 
 
+# Chrome asks before a page of the internet calls a server of this machine or network; the origins that are named may.
+# Older versions of Starlette do not know that question.
+_PRIVATE: dict[str, Any] = (
+    {"allow_private_network": True} if "allow_private_network" in signature(CORSMiddleware).parameters else {}
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Built:
     """An application and its parts.
@@ -67,13 +75,19 @@ class Built:
     leave: Callable[[], None]
 
 
-def build(service: Service, door: Door | None = None, traces: Traces | None = None) -> Built:
+def build(
+    service: Service,
+    door: Door | None = None,
+    traces: Traces | None = None,
+    on_ready: Callable[[], None] = lambda: None,
+) -> Built:
     """The ASGI application that serves `service`. Its startup event starts the service, its shutdown stops it.
 
     Args:
         service: what is served.
         door: who may come in; everyone when absent.
         traces: where a span of each request goes; nowhere when absent.
+        on_ready: called once, when the models are warm.
     """
     door = door or Door()
     metrics, gate = counting.Metrics(), Gate(service.limits, service.scheduler)
@@ -98,7 +112,7 @@ def build(service: Service, door: Door | None = None, traces: Traces | None = No
     # address of the user's: /metrics and the like keep one spelling, which a rule of a proxy may be about.
     star = Starlette(
         routes=routes,
-        lifespan=_lifespan(service, answering, traces),
+        lifespan=_lifespan(service, answering, traces, on_ready),
         exception_handlers={HTTPException: _no_route},
     )
     star.router.redirect_slashes = False
@@ -114,32 +128,36 @@ def build(service: Service, door: Door | None = None, traces: Traces | None = No
             allow_methods=["GET", "POST"],
             allow_headers=_ALLOWED,
             expose_headers=_EXPOSED,
+            **_PRIVATE,
         )
     return Built(guarded, gate, leave)
 
 
-def _lifespan(service: Service, answering: Answering, traces: Traces | None) -> Callable[[Any], Any]:
+def _lifespan(
+    service: Service, answering: Answering, traces: Traces | None, on_ready: Callable[[], None]
+) -> Callable[[Any], Any]:
+    def warmed(task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _LOG.error("the warm-up failed, so this server will not become ready: %s", error)
+        elif service.ready:
+            on_ready()
+
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
         if traces is not None:
             traces.start()
         # In a thread, so that /health and /ready answer while the models warm up.
         warming = asyncio.create_task(asyncio.to_thread(service.start))
-        warming.add_done_callback(_warmed)
+        warming.add_done_callback(warmed)
         yield
         await asyncio.wait({warming})
         await asyncio.to_thread(service.stop)
-        await asyncio.to_thread(answering.close)
+        answering.close()
         if traces is not None:
             await asyncio.to_thread(traces.stop)
 
     return lifespan
-
-
-def _warmed(task: asyncio.Task[None]) -> None:
-    error = None if task.cancelled() else task.exception()
-    if error is not None:
-        _LOG.error("the warm-up failed, so this server will not become ready: %s", error)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

@@ -18,7 +18,7 @@ from crossrank.errors import InputError
 from crossrank.server.answering import Call, encoded
 from crossrank.server.keys import Keys
 from crossrank.server.metrics import Metrics
-from crossrank.server.refusals import RefusedError
+from crossrank.server.refusals import RefusedError, invalid
 from crossrank.server.wire.dialects import refuse_of
 from crossrank.server.wire.shapes import Timing
 
@@ -165,7 +165,7 @@ class Guard:
                 message["headers"] = [*message["headers"], *_HEADERS, (b"x-request-id", call.id.encode())]
             await send(message)
 
-        refusal = self._door.refusal(call, scope["method"])
+        refusal = _ambiguous(call) or self._door.refusal(call, scope["method"])
         try:
             if refusal is None:
                 await self._app(scope, receive, sending)
@@ -203,6 +203,15 @@ class Guard:
             ACCESS.info(json.dumps(line))
         if self._watch is not None:
             self._watch(call, line)
+
+
+def _ambiguous(call: Call) -> RefusedError | None:
+    """Why nobody knows where this request ends: a proxy in front may go by the other of its two lengths, and take what
+    follows for a request that it has let in (RFC 9112, 6.1).
+    """
+    if call.header("content-length") is None or call.header("transfer-encoding") is None:
+        return None
+    return invalid("send Content-Length or Transfer-Encoding, not both")
 
 
 def _origin_form(scope: Any) -> Any:

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from crossrank.errors import InputError
+from crossrank.server.batches import LARGE_BATCHES, LARGE_SHARE
 from crossrank.server.refusals import overloaded, too_large
-from crossrank.server.scheduler import LARGE_BATCHES, LARGE_SHARE, Scheduler
+from crossrank.server.scheduler import Scheduler
 from crossrank.server.tickets import Ticket
 
 # Letters a token stands for, roughly, in English. For estimates only: other scripts have fewer.

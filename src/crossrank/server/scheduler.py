@@ -9,68 +9,29 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.server.batches import Lane, Part, Work, choose, joined
 from crossrank.server.refusals import CancelledRequestError, late, leaving
 from crossrank.server.tickets import Ticket, current
 from crossrank.types import Backend, Pooling, Tokens
 
-Compute = Callable[[Tokens], NDArray[np.float32]]
-
 # What a lane computes. Each has a speed of its own: the embedder is another model, often a much quicker one.
 SCORE, EMBED = "score", "embed"
-# Share of a batch that requests too large to go first can count on while smaller ones wait.
-LARGE_SHARE = 0.25
-# A request of more batches than this is large. At 20 ms a batch: 80 ms of the backend.
-LARGE_BATCHES = 4
 # A batch must not be so small that calling the backend costs more than computing, nor so large that it fills memory.
 LEAST_TOKENS, MOST_TOKENS = 1024, 65_536
 # The share of a new measurement in the running mean of tokens a second.
 _NEWS = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """What may share a batch: sequences for one function of one backend.
-
-    Attributes:
-        name: for people and metrics.
-        compute: sequences in, one row each out.
-        padded: see `Backend.padded`.
-    """
-
-    name: str
-    compute: Compute
-    padded: bool
-
-
-@dataclass(eq=False)
-class _Work:
-    """Sequences of one request that wait for the owner."""
-
-    lane: Lane
-    tokens: Tokens
-    lengths: NDArray[np.int64]
-    ticket: Ticket
-    number: int
-    done: threading.Event = field(default_factory=threading.Event)
-    given: int = 0
-    rows: list[NDArray[np.float32]] = field(default_factory=list)
-    error: Exception | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Rows `begin` to `end` of one request's sequences, in a batch."""
-
-    work: Any
-    begin: int
-    end: int
+# Seconds after which speeds are measured again while nothing waits. Who is refused computes nothing: without this, the
+# speed of a minute in which another program had the machine would keep large requests out for good. Each time that no
+# batch has come since takes twice as long, so that a server without requests lets the processor sleep.
+IDLE_SECONDS, MOST_IDLE_SECONDS = 10.0, 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +60,9 @@ class Scheduler:
         batch_tokens: tokens of one batch.
         on_batch: called by the owner after each batch; must be quick.
 
+    `on_idle`, where it is set, is called by the owner when nothing waits, and when no batch has been large enough for
+    `IDLE_SECONDS` to tell how fast this machine is; then after twice as long, and so on until the next batch.
+
     >>> from crossrank.backends.fake import Fake
     >>> scheduler = Scheduler(batch_tokens=1024)
     >>> scheduler.start()
@@ -113,7 +77,9 @@ class Scheduler:
         self.batch_tokens = batch_tokens
         self.rates: dict[str, float] = {}
         self.on_batch = on_batch
-        self._waiting: list[_Work] = []
+        self.on_idle: Callable[[], None] | None = None
+        self._told, self._pause = time.monotonic(), IDLE_SECONDS
+        self._waiting: list[Work] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -145,6 +111,11 @@ class Scheduler:
         if self.rate <= 0:
             return 0.0
         return tokens * ((1.0 - embedded) / self.rate + embedded / self.embed_rate)
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a thread that computes."""
+        return self._thread is not None and self._thread.is_alive()
 
     @property
     def queued_seconds(self) -> float:
@@ -184,10 +155,10 @@ class Scheduler:
         ticket.check()
         began = time.perf_counter()
         with self._changed:
-            if self._stopping or self._thread is None:
+            if self._stopping or not self.alive:
                 raise leaving()
             self._count += 1
-            work = _Work(lane, tokens, tokens.lengths, ticket, self._count)
+            work = Work(lane, tokens, tokens.lengths, ticket, self._count)
             ticket.tokens += int(tokens.offsets[-1])
             self._waiting.append(work)
             self._changed.notify_all()
@@ -209,7 +180,7 @@ class Scheduler:
             ticket.cancelled = True
             self._changed.notify_all()
 
-    def _drop(self, work: _Work) -> None:
+    def _drop(self, work: Work) -> None:
         with self._changed:
             if work in self._waiting:
                 self._waiting.remove(work)
@@ -218,15 +189,33 @@ class Scheduler:
         while True:
             with self._changed:
                 self._sweep()
-                while not self._waiting:
-                    if self._stopping:
-                        return
-                    self._changed.wait()
-                    self._sweep()
-                lane, parts = choose(self._waiting, self.batch_tokens, self._turns)
-                self._batches += 1
-                self._turns[id(lane)] = self._batches
-            self._compute(lane, parts)
+                if self._waiting:
+                    step = self._next()
+                elif self._stopping:
+                    return
+                elif self._changed.wait(self._idle()) or self._waiting:
+                    continue
+                else:
+                    step = self._measure
+            step()
+
+    def _next(self) -> Callable[[], None]:
+        """Computes the next batch. Holds the lock."""
+        lane, parts = choose(self._waiting, self.batch_tokens, self._turns)
+        self._batches += 1
+        self._turns[id(lane)] = self._batches
+        return partial(self._compute, lane, parts)
+
+    def _idle(self) -> float | None:
+        """Seconds to wait for work until the speeds are measured again."""
+        return None if self.on_idle is None else max(0.0, self._told + self._pause - time.monotonic())
+
+    def _measure(self) -> None:
+        if self.on_idle is not None:
+            # What is wrong with a backend is told to the next request.
+            with suppress(Exception):
+                self.on_idle()
+        self._told, self._pause = time.monotonic(), min(2 * self._pause, MOST_IDLE_SECONDS)
 
     def _sweep(self) -> None:
         """Take out work that nobody waits for any more, or that is too late. Holds the lock."""
@@ -245,20 +234,22 @@ class Scheduler:
         self._waiting = kept
 
     def _compute(self, lane: Lane, parts: Sequence[Part]) -> None:
-        tokens = _joined(parts)
         began = time.perf_counter()
+        failed: Exception | None = None
         try:
-            values: Any = lane.compute(tokens)
-            failed = None
+            # To join them takes memory, and the one thread must not end where there is none.
+            tokens = joined(parts)
+            values = lane.compute(tokens)
         except Exception as error:
-            # One request's bad sequence must not fail the others: when several share the batch, each goes alone.
-            values, failed = None, error
+            failed = error
         seconds = time.perf_counter() - began
-        if failed is not None and len(parts) > 1:
+        if failed is None:
+            self._learn(Batch(lane.name, len(tokens), len(tokens.ids), len(parts), seconds))
+        elif len(parts) > 1:
+            # One request's bad sequence must not fail the others: when several share the batch, each goes alone.
             for part in parts:
                 self._compute(lane, [part])
             return
-        self._learn(Batch(lane.name, len(tokens), len(tokens.ids), len(parts), seconds))
         with self._changed:
             row = 0
             for part in parts:
@@ -277,6 +268,9 @@ class Scheduler:
                     part.work.done.set()
 
     def _learn(self, batch: Batch) -> None:
+        self._pause = IDLE_SECONDS
+        if 2 * batch.tokens >= self.batch_tokens:
+            self._told = time.monotonic()
         if batch.seconds > 0:
             speed = batch.tokens / batch.seconds
             # Small batches say little about speed: a lone query is all overhead.
@@ -285,78 +279,6 @@ class Scheduler:
             self.rates[batch.lane] = speed if before == 0 else before + weight * (speed - before)
         if self.on_batch is not None:
             self.on_batch(batch)
-
-
-def choose(waiting: Sequence[_Work], budget: int, turns: Mapping[int, int] | None = None) -> tuple[Lane, list[Part]]:
-    """The next batch: which lane, and which rows of which work, at most `budget` tokens or one sequence.
-
-    The lane is the one whose last turn is longest ago. Within it small requests go first, shortest deadline first; when
-    a large one waits, `LARGE_SHARE` of the budget is kept for it, and what either leaves over goes to the other.
-
-    Args:
-        waiting: at least one.
-        budget: tokens; padding counts where the lane's backend pads.
-        turns: for the identity of a lane, the number of its last batch.
-    """
-    last = turns or {}
-    order = sorted(waiting, key=lambda work: (work.ticket.deadline, work.number))
-    lane = min(order, key=lambda work: last.get(id(work.lane), 0)).lane
-    mine = [work for work in order if work.lane is lane]
-    large = LARGE_BATCHES * budget
-    first = [work for work in mine if work.ticket.size <= large]
-    rest = [work for work in mine if work.ticket.size > large]
-    filling = _Filling(budget, lane.padded)
-    filling.take(first, budget - int(LARGE_SHARE * budget) if rest else budget)
-    filling.take(rest, budget)
-    filling.take(first, budget)
-    return lane, filling.parts()
-
-
-class _Filling:
-    """A batch being filled, work by work, row by row."""
-
-    def __init__(self, budget: int, padded: bool) -> None:
-        self._padded = padded
-        self._taken: dict[int, tuple[_Work, int, int]] = {}
-        self._sequences = self._sum = self._longest = 0
-
-    def take(self, works: Sequence[_Work], budget: int) -> None:
-        """Take rows in order while the batch costs at most `budget`; the first row of a batch always fits."""
-        for work in works:
-            _, begin, end = self._taken.get(work.number, (work, work.given, work.given))
-            while end < len(work.lengths) and self._admit(int(work.lengths[end]), budget):
-                end += 1
-            if end > begin:
-                self._taken[work.number] = (work, begin, end)
-            if end < len(work.lengths):
-                return
-
-    def _admit(self, length: int, budget: int) -> bool:
-        longest, total = max(self._longest, length), self._sum + length
-        cost = longest * (self._sequences + 1) if self._padded else total
-        if self._sequences and cost > budget:
-            return False
-        self._sequences, self._sum, self._longest = self._sequences + 1, total, longest
-        return True
-
-    def parts(self) -> list[Part]:
-        return [Part(*taken) for taken in self._taken.values()]
-
-
-def _joined(parts: Sequence[Part]) -> Tokens:
-    """The rows of all parts as one batch; their own arrays when that is all of one work."""
-    if len(parts) == 1 and parts[0].begin == 0 and parts[0].end == len(parts[0].work.tokens):
-        only: Tokens = parts[0].work.tokens
-        return only
-    ids, types, lengths = [], [], []
-    for part in parts:
-        tokens = part.work.tokens
-        span = slice(int(tokens.offsets[part.begin]), int(tokens.offsets[part.end]))
-        ids.append(tokens.ids[span])
-        types.append(tokens.types[span])
-        lengths.append(part.work.lengths[part.begin : part.end])
-    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(np.concatenate(lengths))])
-    return Tokens(np.concatenate(ids), np.concatenate(types), offsets)
 
 
 class Shared:

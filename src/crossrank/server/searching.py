@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -21,11 +21,8 @@ from crossrank.retrieval.first import first_stage
 from crossrank.server.limits import Reach, estimate
 from crossrank.server.refusals import invalid
 from crossrank.server.service import Service
-from crossrank.server.tickets import Ticket, working
+from crossrank.server.tickets import Ticket, carried
 from crossrank.types import Passage, Ranking, Truncation
-
-if TYPE_CHECKING:
-    from crossrank.index import Index
 
 Texts = Callable[[Sequence[str]], Sequence[Passage]]
 First = tuple[Texts, Ranking, tuple[Trace, ...], tuple[str, ...]]
@@ -155,7 +152,7 @@ def search(service: Service, asked: Search, ticket: Ticket) -> Found:
         CancelledRequestError: the client left.
     """
     began, limit = time.monotonic(), _limit(service, asked.threshold)
-    with working(ticket):
+    with carried(ticket):
         found = one_version(lambda: _search(service, asked, ticket, began, limit))
     service.searchable |= asked.documents is None
     return found
@@ -227,7 +224,8 @@ def _first_stage(service: Service, asked: Search) -> First:
     _check(asked.where)
     texts, retrievers = index.passages, first_stage(index, embedder, asked.where)
     answer = Pipeline(retrievers, texts, (), asked.depth, Scores()).search(asked.query, k=2 * asked.depth)
-    why = (_why_nothing(index, asked.where),) if asked.where and not len(answer.ranking) else ()
+    nothing = answer.nothing or "nothing was found with where; try without it"
+    why = (nothing,) if asked.where and not answer.passages else ()
     return texts, answer.ranking, answer.traces, why
 
 
@@ -239,13 +237,6 @@ def _check(where: Sequence[str]) -> None:
         filters.parse(where)
     except InputError as error:
         raise invalid(str(error), "where") from error
-
-
-def _why_nothing(index: Index, where: Sequence[str]) -> str:
-    """What the filter has to do with it: most often a field's name was mistyped."""
-    from crossrank.index import filters
-
-    return filters.mistake(where, index.has_field) or "nothing was found with where; try without it"
 
 
 def _candidates(service: Service, asked: Search, ticket: Ticket, began: float) -> First:

@@ -20,7 +20,7 @@ from crossrank.errors import InputError
 from crossrank.scored import Scored
 from crossrank.server.cutting import Caps, Cutter, merged
 from crossrank.server.limits import Limits, Reach
-from crossrank.server.scheduler import LEAST_TOKENS, MOST_TOKENS, Scheduler, Shared
+from crossrank.server.scheduler import EMBED, LEAST_TOKENS, MOST_TOKENS, Scheduler, Shared
 from crossrank.server.tickets import Ticket, working
 from crossrank.types import Embedded, Embedder, Tokens, Truncation
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _CHARACTERS, _DOCUMENTS = 400_000, 512
 # How long one batch should take: the longest that a new request waits for the one under way.
 BATCH_SECONDS = 0.02
-# The start measures each backend this often, and begins no other measurement after so long.
+# Each backend is measured this often, and no other measurement begins after so long: at the start, and later on.
 _MOST_MEASUREMENTS, _MEASURING_SECONDS = 5, 0.1
 _WARM_QUERY = "which way does the river run?"
 _WARM_TEXT = "The quick brown fox jumps over the lazy dog while the river carries the boats down to the sea. " * 4
@@ -46,7 +46,7 @@ class Service:
         embedder: for embeddings and search; None offers neither.
         index: what is searched; None offers no search.
         limits: of one request.
-        batch_tokens: tokens of one batch; None measures this machine in `start`.
+        batch_tokens: tokens of one batch; None measures this machine in `start`, and while nothing waits.
         asker: embeds the queries to the index where `embedder` does not, such as a model behind an address. It is given
             nothing else: what others send to be embedded does not leave this machine.
     """
@@ -63,8 +63,8 @@ class Service:
         if index is not None and embedder is None and asker is None:
             raise InputError("search needs the embedder that the index was made with")
         self.limits = limits or Limits()
-        self.scheduler = Scheduler(batch_tokens or 4096)
-        self._measure = batch_tokens is None
+        self.scheduler = Scheduler(batch_tokens or LEAST_TOKENS)
+        self._fitting = batch_tokens is None
         self._bare = scorer.backend
         # Copies, so that the caller's own scorer keeps its backend.
         self.scorer = copy.copy(scorer)
@@ -80,7 +80,7 @@ class Service:
         self.asker: Embedder | None = asker or self.embedder
         self.model = _public(scorer.checkpoint.name)
         self.embedding_model = _public(embedder.checkpoint.name) if embedder is not None else None
-        self.ready = False
+        self._warm = False
         # Whether the last search could read the index.
         self.searchable = index is not None
         self.fingerprint = scorer.fingerprint
@@ -94,32 +94,46 @@ class Service:
     def start(self) -> None:
         """Start the scheduler, warm the models up, measure how fast they are here, and choose the size of a batch."""
         self.scheduler.start()
-        best = self.scheduler.rate = _speed(self._bare.forward, self._warm_tokens())
-        if self._measure:
-            self.scheduler.batch_tokens = int(np.clip(best * BATCH_SECONDS, LEAST_TOKENS, MOST_TOKENS))
+        self._measure(_MEASURING_SECONDS)
+        self.scheduler.on_idle = lambda: self._measure(BATCH_SECONDS)
         with working(Ticket.lasting(60.0)):
             self.scorer.score([(_WARM_QUERY, _WARM_TEXT)])
             if self.embedder is not None:
-                self.scheduler.embed_rate = self._embedding_speed(self.embedder)
                 self.embedder.embed([_WARM_TEXT])
-        self.ready = True
+        self._warm = True
 
     def stop(self) -> None:
         """Compute what waits and end the scheduler's thread."""
-        self.ready = False
+        self._warm = False
         self.scheduler.stop()
 
-    def _warm_tokens(self) -> Tokens:
-        ids = self._tokenizer.encode(_WARM_QUERY, _WARM_TEXT).ids[: self.scorer.checkpoint.max_length]
-        return _many(ids)
+    @property
+    def ready(self) -> bool:
+        """Whether requests can be computed: the models are warm, and the thread that owns them lives."""
+        return self._warm and self.scheduler.alive
 
-    def _embedding_speed(self, embedder: TextEmbedder) -> float:
-        # Of its own: by the cross-encoder's, which is often much slower, large requests were refused until it had
-        # embedded for a while.
+    def _measure(self, seconds: float) -> None:
+        """Learn how fast the backends are here, where that is more than was known, and how large a batch may be. That
+        they are slower is told by the batches of requests, which are larger than these.
+        """
+        scheduler = self.scheduler
+        ids = self._tokenizer.encode(_WARM_QUERY, _WARM_TEXT).ids[: self.scorer.checkpoint.max_length]
+        best = _speed(self._bare.forward, _many(ids), seconds)
+        scheduler.rate = max(scheduler.rate, best)
+        if self._fitting:
+            fitting = int(np.clip(best * BATCH_SECONDS, LEAST_TOKENS, MOST_TOKENS))
+            scheduler.batch_tokens = max(scheduler.batch_tokens, fitting)
+        if self.embedder is not None:
+            # Of its own: by the cross-encoder's, which is often much slower, large requests were refused until it had
+            # embedded for a while.
+            embedding = self._embedding_speed(self.embedder, seconds)
+            scheduler.embed_rate = max(scheduler.rates.get(EMBED, 0.0), embedding)
+
+    def _embedding_speed(self, embedder: TextEmbedder, seconds: float) -> float:
         pooling = embedder.checkpoint.pooling
         assert pooling is not None, "a bi-encoder has one"
         ids = embedder.tokenizer.encode(_WARM_TEXT).ids[: embedder.max_length]
-        return _speed(lambda tokens: self._bare_embedder.pool(tokens, pooling), _many(ids))
+        return _speed(lambda tokens: self._bare_embedder.pool(tokens, pooling), _many(ids), seconds)
 
     # Scoring -----------------------------------------------------------------------------------------------------
 
@@ -217,9 +231,9 @@ def _many(ids: list[int]) -> Tokens:
     return Tokens.of([ids] * max(1, LEAST_TOKENS // len(ids)))
 
 
-def _speed(compute: Callable[[Tokens], object], tokens: Tokens) -> float:
-    """Tokens a second, the best of a few measurements."""
-    best, end = 0.0, time.perf_counter() + _MEASURING_SECONDS
+def _speed(compute: Callable[[Tokens], object], tokens: Tokens, seconds: float) -> float:
+    """Tokens a second, the best of the measurements that begin in so many seconds."""
+    best, end = 0.0, time.perf_counter() + seconds
     for _ in range(_MOST_MEASUREMENTS):
         began = time.perf_counter()
         compute(tokens)

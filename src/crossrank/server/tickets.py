@@ -24,7 +24,7 @@ class Ticket:
         attained: tokens the backend has computed so far.
         compute: seconds of the batches that held its sequences.
         blocked: seconds its thread waited for the backend, queue and computing together.
-        working: seconds its thread spent on models, waiting included.
+        tokenizing: seconds its thread spent on the way from text to token ids and from logits to an order.
         cancelled: nobody waits for the answer any more.
     """
 
@@ -36,7 +36,7 @@ class Ticket:
     attained: int = 0
     compute: float = 0.0
     blocked: float = 0.0
-    working: float = 0.0
+    tokenizing: float = 0.0
     cancelled: bool = False
 
     @classmethod
@@ -66,11 +66,6 @@ class Ticket:
     def queued(self) -> float:
         """Seconds spent waiting for a turn."""
         return max(0.0, self.blocked - self.compute)
-
-    @property
-    def tokenizing(self) -> float:
-        """Seconds spent on the way from text to token ids and from logits to an order."""
-        return max(0.0, self.working - self.blocked)
 
     def check(self) -> None:
         """Go on only while it makes sense.
@@ -104,22 +99,28 @@ def current() -> Ticket:
 
 
 @contextmanager
-def working(ticket: Ticket) -> Iterator[None]:
-    """Models called inside work for this ticket, and the time is put on its account.
+def carried(ticket: Ticket) -> Iterator[None]:
+    """Models called inside work for this ticket.
 
     >>> mine = Ticket.lasting(5.0)
-    >>> with working(mine):
+    >>> with carried(mine):
     ...     current() is mine
     True
     """
-    if _CURRENT.get() is ticket:
-        # The outer call keeps the account.
-        yield
-        return
     token = _CURRENT.set(ticket)
-    began = time.perf_counter()
     try:
         yield
     finally:
-        ticket.working += time.perf_counter() - began
         _CURRENT.reset(token)
+
+
+@contextmanager
+def working(ticket: Ticket) -> Iterator[None]:
+    """As `carried`, where there is nothing but models: time that is no wait for the backend counts as tokenizing."""
+    began, blocked = time.perf_counter(), ticket.blocked
+    try:
+        with carried(ticket):
+            yield
+    finally:
+        waited = ticket.blocked - blocked
+        ticket.tokenizing += max(0.0, time.perf_counter() - began - waited)

@@ -68,8 +68,9 @@ def calibrated(
     ]
     queries = dict.fromkeys(query for query, _, _ in judged)
     if len(queries) < FEWEST_QUERIES:
+        there = "1 judged query is" if len(queries) == 1 else f"{len(queries)} judged queries are"
         raise InputError(
-            f"{len(queries)} judged queries are too few: half of them tell whether the calibration holds, and under "
+            f"{there} too few: half of them tell whether the calibration holds, and under "
             f"{FEWEST_QUERIES} that is chance. Judge more queries"
         )
     relevant = np.array([is_relevant for *_, is_relevant in judged], dtype=bool)

@@ -198,7 +198,7 @@ def decide(
     elif gain.mean < least_gain:
         reasons.append(f"the gain on {len(base)} held-out queries is too small to matter: {told}")
     for found in general:
-        if found.loss > most_loss:
+        if not found.loss <= most_loss:  # nor where it is no number
             reasons.append(
                 f"on general questions ({found.name}, {found.queries}) it forgets {found.loss:.3f} nDCG@10, from "
                 f"{found.base:.3f} to {found.tuned:.3f}, where {most_loss:g} is allowed"

@@ -102,11 +102,12 @@ def of_set(judged: JudgedSet, nearest: Nearest, count: int, seed: int = 0) -> li
     found = nearest(list(sample.queries.values()), 2 * RIVALS)
     made = []
     for (query, text), near in zip(sample.queries.items(), found, strict=True):
-        labels = {
-            judged.corpus[document].scored_text: float(grade)
-            for document, grade in sample.qrels[query].items()
-            if document in judged.corpus
-        }
+        labels: dict[str, float] = {}
+        for document, grade in sample.qrels[query].items():
+            if document in judged.corpus:
+                # Of documents with one text the best grade counts.
+                one = judged.corpus[document].scored_text
+                labels[one] = max(labels.get(one, float(grade)), float(grade))
         for other in near:
             labels.setdefault(text_of(other), 0.0)
         if max(labels.values(), default=0.0) > 0 >= min(labels.values()):

@@ -17,9 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from crossrank.chat import Chat
 from crossrank.errors import CrossrankError, InputError, RemoteError
 from crossrank.index.lock import exclusive
-from crossrank.remote import CURES, Address, at_once
+from crossrank.jobs import at_once
+from crossrank.remote import CURES, Address
 from crossrank.unicode import is_blank, valid_text
 from crossrank.verdicts import UnreadableError, read_score, spent, text_of
 
@@ -44,13 +46,14 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """One answer: the grade, and what it cost in tokens."""
+    """The grade of a pair, what its answers took in tokens, and how many of them did not say that."""
 
     query: str
     document: str
     score: int
     prompt_tokens: int = 0
     answer_tokens: int = 0
+    uncounted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Grading:
         failed: pairs that were asked about and got no grade, and why.
         prompt_tokens: read by the model in this call, as it says, like `answer_tokens`.
         answer_tokens: see `prompt_tokens`.
+        uncounted: answers that did not say how many tokens they took, and are not in these.
         blank: pairs whose query or document is blank; nobody is asked about them.
         cut: documents that were sent without their ends.
         stopped: why it ended before all pairs were asked about; "" when it did not.
@@ -75,6 +79,7 @@ class Grading:
     failed: tuple[tuple[Pair, str], ...]
     prompt_tokens: int
     answer_tokens: int
+    uncounted: int = 0
     blank: int = 0
     cut: int = 0
     stopped: str = ""
@@ -89,11 +94,13 @@ class GraderError(CrossrankError):
         status: of HTTP, 0 when nobody answered; None when answers came and cannot be read.
         prompt_tokens: that it read all the same, like `answer_tokens`.
         answer_tokens: see `prompt_tokens`.
+        uncounted: answers that did not say what they took.
     """
 
     status: int | None = None
     prompt_tokens = 0
     answer_tokens = 0
+    uncounted = 0
 
 
 class Grader:
@@ -104,7 +111,8 @@ class Grader:
         model: as the API calls it.
         key: sent as a bearer token when it is not empty.
         timeout: seconds for one answer, see `crossrank.remote.Address`, like `pause`.
-        most_tokens: of one answer; a model that thinks aloud needs more.
+        most_tokens: of one answer; a model that thinks aloud needs more. A model that refuses `max_tokens`, or a
+            temperature of 0, is asked without from then on, see `crossrank.chat.Chat`.
         pause: see `timeout`.
 
     Raises:
@@ -115,8 +123,8 @@ class Grader:
         self, url: str, model: str, key: str = "", timeout: float = 60.0, most_tokens: int = 16, pause: float = 0.5
     ) -> None:
         self.model = model
-        self._address = Address(url, key, timeout=timeout, pause=pause)
-        self._most = most_tokens
+        address = Address(url, key, timeout=timeout, pause=pause)
+        self._chat = Chat(address, model, {"temperature": 0, "max_tokens": most_tokens})
 
     def __enter__(self) -> Grader:
         return self
@@ -126,7 +134,7 @@ class Grader:
 
     def close(self) -> None:
         """Close its connections."""
-        self._address.close()
+        self._chat.address.close()
 
     def grade(self, pair: Pair, stop: threading.Event | None = None) -> Grade:
         """The grade of one pair. A busy or failing server is asked again, after a pause that grows.
@@ -139,39 +147,32 @@ class Grader:
             GraderError: the server refuses, cannot be reached, or answers with something else than a grade.
         """
         query, document = pair
-        body = {
-            "model": self.model,
-            "temperature": 0,
-            "max_tokens": self._most,
-            "messages": [
-                {"role": "system", "content": INSTRUCTION},
-                {
-                    "role": "user",
-                    "content": f"Query: {valid_text(query)}\n<passage>\n{_passage(document)}\n</passage>",
-                },
-            ],
-        }
+        question = f"Query: {valid_text(query)}\n<passage>\n{_passage(document)}\n</passage>"
+        messages = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": question}]
         failed = GraderError()
-        prompt = answer = 0
+        prompt = answer = uncounted = 0
         for _ in range(ASKED):
             try:
-                reply = self._address.post("/chat/completions", body, stop).body
+                reply, _ = self._chat.ask(messages, stop)
             except RemoteError as error:
                 failed = GraderError(str(error))
                 failed.status = error.status
                 break
-            took = spent(reply)
-            prompt += took[0] or 0
-            answer += took[1] or 0
+            read, written = spent(reply)
+            if read is None or written is None:
+                uncounted += 1
+            else:
+                prompt, answer = prompt + read, answer + written
             said = ""
             try:
                 said = text_of(reply)
-                return Grade(query, document, round(read_score(said)), prompt, answer)
+                # Halves up, as everywhere: `round` takes 4.5 to 4.
+                return Grade(query, document, int(read_score(said) + 0.5), prompt, answer, uncounted)
             except UnreadableError as error:
                 failed = GraderError(f"{self.model} answered {said!r:.80} and no number from 0 to {HIGHEST}: {error}")
             if stop is not None and stop.is_set():
                 break
-        failed.prompt_tokens, failed.answer_tokens = prompt, answer
+        failed.prompt_tokens, failed.answer_tokens, failed.uncounted = prompt, answer, uncounted
         raise failed
 
 
@@ -226,6 +227,7 @@ def graded(
         failed=tuple(call.failed),
         prompt_tokens=call.prompt_tokens,
         answer_tokens=call.answer_tokens,
+        uncounted=call.uncounted,
         blank=len(distinct) - len(told),
         cut=len(call.cut),
         stopped=call.stopped,
@@ -253,7 +255,7 @@ class _Call:
         self._over = False
         self._done = self._in_a_row = 0
         self._unreadable: set[str] = set()
-        self.asked = self.prompt_tokens = self.answer_tokens = 0
+        self.asked = self.prompt_tokens = self.answer_tokens = self.uncounted = 0
         self.failed: list[tuple[Pair, str]] = []
         self.cut: set[str] = set()
         self.stopped = ""
@@ -284,6 +286,7 @@ class _Call:
     def _keep(self, pair: Pair, answer: Grade | GraderError) -> None:
         self.prompt_tokens += answer.prompt_tokens
         self.answer_tokens += answer.answer_tokens
+        self.uncounted += answer.uncounted
         if isinstance(answer, Grade):
             self._in_a_row = 0
             self._write(_line(answer, self._grader.model).encode())

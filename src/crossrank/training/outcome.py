@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from crossrank.calibration import Platt
+from crossrank.evaluation import Interval
 from crossrank.training.checks import Finding
-from crossrank.training.gate import Point, Verdict
+from crossrank.training.gate import General, Point, Verdict
 from crossrank.training.settings import Plan
 
 
@@ -68,6 +70,38 @@ class Outcome:
     resumed: bool = False
     seconds: float = 0.0
     refused: Path | None = None
+
+    def record(self) -> dict[str, Any]:
+        """It as JSON that `of` takes back, without its findings."""
+        folders = {
+            name: None if folder is None else str(folder.absolute())
+            for name, folder in (("folder", self.folder), ("refused", self.refused))
+        }
+        return {**asdict(replace(self, findings=())), **folders}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any], findings: tuple[Finding, ...] = ()) -> Outcome:
+        """What `record` was made of.
+
+        >>> gain = Interval(0.1, 0.05, 0.2, 30)
+        >>> Outcome.of(Outcome(Verdict("tuned", (), gain), ()).record()).verdict.gain == gain
+        True
+        """
+        verdict = dict(record["verdict"])
+        for name in ("gain", "base", "tuned", "expected"):
+            verdict[name] = verdict[name] and Interval(**verdict[name])
+        verdict["reasons"] = tuple(verdict["reasons"])
+        verdict["general"] = tuple(General(**one) for one in verdict["general"])
+        made = {
+            "verdict": Verdict(**verdict),
+            "findings": findings,
+            "plan": record["plan"] and Plan(**record["plan"]),
+            "point": record["point"] and tuple(record["point"]),
+            "calibration": record["calibration"] and Platt(**record["calibration"]),
+            "folder": record["folder"] and Path(record["folder"]),
+            "refused": record["refused"] and Path(record["refused"]),
+        }
+        return cls(**{**record, **made})
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,7 +190,10 @@ def _made(path: Path, rows: Sequence[_Row], clicks: bool) -> Judgments:
     triples = _all_have(rows, POSITIVE)
     _check_one_meaning(rows, (POSITIVE, NEGATIVE) if triples else (LABEL, (*LABEL, *SCORE)))
     if triples:
-        return _triples(path, rows)
+        found = _triples(path, rows)
+        if found.scale != "clicks":  # of which every unread column is told
+            _check_scores_of_triples(rows)
+        return found
     label = _all_have(rows, LABEL)
     score = not label and _all_have(rows, SCORE)
     judged = []
@@ -220,6 +223,16 @@ def _check_one_meaning(rows: Sequence[_Row], groups: Sequence[Sequence[str]]) ->
             if len(held) > 1 and not (held[0] in SURELY and held[1] in SCORE):
                 said = ", ".join(map(repr, held))
                 raise ReadError(f"{where}: which of {said} counts? Leave the others out, or rename them")
+
+
+def _check_scores_of_triples(rows: Sequence[_Row]) -> None:
+    """Refuse a label or score of a whole triple: nobody knows which of its documents is meant, or both."""
+    for where, row in rows:
+        if held := next((name for name in (*LABEL, *SCORE) if row.get(name) is not None), None):
+            raise ReadError(
+                f"{where}: which document of the triple has this {held!r}? A teacher's scores of its documents are "
+                "pos_scores and neg_scores; leave anything else out"
+            )
 
 
 def _check_grade(where: str, row: Judged, clicks: bool) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.asking import check_real, check_whole
 from crossrank.errors import InputError
 from crossrank.training.gate import CONFIDENCE, LEAST_GAIN, MOST_LOSS
 from crossrank.training.judgments import Scale
@@ -25,6 +27,33 @@ SHORT_RATE, LONG_RATE, SHORT_STEPS = 1e-4, 5e-5, 60
 MOST_EPOCHS, MOST_REPEATS = 4, 2
 LEAST_TOKENS, MOST_TOKENS = 64, 320
 FOLDS = 3
+# What kind of number it is, whether it fits, and the range in words.
+_Range = tuple[Callable[[str, Any], None], Callable[[Any], bool], str]
+
+
+def _from(least: int) -> _Range:
+    return check_whole, lambda number: number >= least, f"at least {least}"
+
+
+_RANGES: dict[str, _Range] = {
+    "folds": _from(2),
+    "repeats": _from(1),
+    "epochs": _from(1),
+    "layers": _from(1),
+    "rate": (check_real, lambda rate: 0 < rate < 1, "over 0 and under 1"),
+    "max_tokens": _from(8),
+    "candidates": _from(2),
+    "queries_a_step": _from(1),
+    "remember": (check_real, lambda weight: 0 <= weight < math.inf, "at least 0 and finite"),
+    "seed": _from(0),
+    "tokens": _from(1),
+    "measured_tokens": _from(1),
+    "confidence": (check_real, lambda share: 0.5 < share < 1, "over 0.5 and under 1"),
+    "least_gain": (check_real, lambda gain: 0 <= gain <= 1, "from 0 to 1"),
+    "most_loss": (check_real, lambda loss: 0 <= loss <= 1, "from 0 to 1"),
+}
+# Those that may be left to `planned`.
+_OPEN = {"folds", "repeats", "epochs", "layers", "rate", "max_tokens"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +79,9 @@ class Settings:
         confidence: one-sided, of the gate.
         least_gain: a mean gain of nDCG@10 under it does not count, however sure it is.
         most_loss: what the mean nDCG@10 of a general set may fall by.
+
+    Raises:
+        InputError: a value is of another kind or out of its range.
     """
 
     loss: Loss | None = None
@@ -73,17 +105,19 @@ class Settings:
     def __post_init__(self) -> None:
         if self.loss is not None and self.loss not in LOSSES:
             raise InputError(f"unknown loss {self.loss!r}; there are {', '.join(LOSSES)}")
-        if not 0.5 < self.confidence < 1.0:
-            raise InputError(f"confidence must be over 0.5 and under 1, not {self.confidence}")
-        for name, least in (("folds", 2), ("candidates", 2), ("queries_a_step", 1), ("max_tokens", 8),
-                            ("repeats", 1), ("epochs", 1), ("layers", 1)):  # fmt: skip
+        for name, (check, fits, said) in _RANGES.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name} must be at least {least}, not {value}")
-        if not self.shares or not all(0.0 < share <= 1.0 for share in self.shares):
-            raise InputError(f"shares must be over 0 and at most 1, not {self.shares}")
-        if (self.rate is not None and not 0.0 < self.rate < 1.0) or self.remember < 0:
-            raise InputError("rate must be over 0 and under 1, remember at least 0")
+            if value is None and name in _OPEN:
+                continue
+            check(name, value)
+            if not fits(value):
+                raise InputError(f"{name} must be {said}, not {value}")
+        if not self.shares:
+            raise InputError("shares must hold at least one")
+        for share in self.shares:
+            check_real("each of shares", share)
+            if not 0 < share <= 1:
+                raise InputError(f"each of shares must be over 0 and at most 1, not {share}")
 
 
 @dataclass(frozen=True, slots=True)

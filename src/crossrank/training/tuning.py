@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank import cores
+from crossrank.checkpoint.exporting import clear
 from crossrank.errors import InputError
 from crossrank.extras import require
 from crossrank.models import named
@@ -36,7 +37,7 @@ from crossrank.training.outcome import Engine, Outcome, Progress
 from crossrank.training.prepared import Prepared
 from crossrank.training.settings import Settings, check_loss
 from crossrank.training.trainings import Trainings
-from crossrank.training.work import Work
+from crossrank.training.work import Work, ended
 
 require("torch", extra="train")
 import torch  # noqa: E402
@@ -75,8 +76,9 @@ def tune(
         report: told about every step.
 
     Raises:
-        InputError: a setting is wrong, the folder holds something, is a file, or an unfinished tuning of other things;
-            or the judgments are something else, such as the name of a file.
+        InputError: a setting is wrong; a folder holds something, is a file, or an unfinished tuning of other things;
+            `refused` is not apart from `to` and its work; or the judgments are something else, such as the name of a
+            file.
         IndexFileError: another process is tuning into this folder.
         CheckpointError: the base model cannot be loaded or trained.
     """
@@ -88,7 +90,7 @@ def tune(
                 "crossrank.training.reading.read(path), and rows of a program with reading.rows(rows)"
             )
     target, aside = Path(to), None if refused is None else Path(refused)
-    _check_folders(target, aside, overwrite)
+    _check_folders(target, aside, overwrite, restart)
     settings, engine = settings or Settings(), engine or Engine()
     tell = report or (lambda progress: None)
     tell(Progress("checking"))
@@ -112,17 +114,27 @@ def tune(
     return replace(outcome, seconds=time.monotonic() - began)
 
 
-def _check_folders(target: Path, aside: Path | None, overwrite: bool) -> None:
+def _work(target: Path) -> Path:
+    return target.with_name(target.name + ".tuning")
+
+
+def _check_folders(target: Path, aside: Path | None, overwrite: bool, restart: bool) -> None:
     """Before hours of training, whether their model can be put there."""
     for folder in (target, *([] if aside is None else [aside])):
         if folder.name in ("", ".."):
             raise InputError(f"a model needs a folder of its own, which {folder} cannot be: give it a name")
         if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
             raise InputError(f"{folder} is a file, and a model is a folder: give another name")
-        if not overwrite and folder.is_dir() and any(folder.iterdir()):
+        # Of a tuning that was killed when nothing was left but to put its model there, some of it is there already.
+        ours = not restart and ended(_work(target))
+        if not (overwrite or ours) and folder.is_dir() and any(folder.iterdir()):
             raise InputError(f"{folder} is not empty: give a new folder, or say so with --force (overwrite=True)")
-    if aside is not None and aside.resolve() == target.resolve():
-        raise InputError(f"{target} is for a model that is kept: give another folder for one that is refused")
+    if aside is None:
+        return
+    for folder, what in ((target, "a model that is kept"), (_work(target), "the work until the end")):
+        one, other = folder.resolve(), aside.resolve()
+        if one == other or one in other.parents or other in one.parents:
+            raise InputError(f"{folder} is for {what}: give a refused model a folder apart from it, not {aside}")
 
 
 def _checked(
@@ -171,8 +183,15 @@ def _run(
     counts["measured"] = len(rows)
     if len(rows) < gate.FEWEST_HELD_OUT:
         return Outcome(_too_long(len(rows), prepared), findings, counts=counts)
-    with Work(target.with_name(target.name + ".tuning"), key, restart) as work:
-        outcome = _trained(prepared, work, rows, target, aside, source, findings, counts)
+    with Work(_work(target), key, restart) as work:
+        if work.outcome is None:
+            outcome = _trained(prepared, work, rows, target, aside, source, findings, counts)
+            work.end(outcome.record())
+        else:
+            outcome = replace(Outcome.of(work.outcome, findings), resumed=True)
+        made, to = _made(work), outcome.folder or outcome.refused
+        if to is not None and made.is_dir():
+            _place(made, to)
         work.close()
     return outcome
 
@@ -220,15 +239,28 @@ def _trained(
             outcome = replace(outcome, calibration=trainings.calibration(point))
         except InputError as error:
             outcome = replace(outcome, uncalibrated=str(error))
-        made = work.folder / "result"
+        made = _made(work)
         network.write(trainings.mean(point), made)
         card.write(made, prepared.read, source, prepared.settings, outcome, prepared.length)
-        _place(made, to)
+        _make_room(to)
     return outcome
 
 
+def _made(work: Work) -> Path:
+    return work.folder / "result"
+
+
+def _make_room(target: Path) -> None:
+    """Remove what of another model would change what the new one is: once, because `_place` may be begun twice."""
+    clear(target)
+    (target / "README.md").unlink(missing_ok=True)
+
+
 def _place(made: Path, target: Path) -> None:
-    """Move a finished folder to where it belongs; files of a folder that is there are replaced one by one."""
+    """Move a finished folder to where it belongs; files of a folder that is there are replaced one by one.
+
+    Where a process was killed in the middle, the next one moves the rest.
+    """
     target = target.resolve()
     if target.is_dir() and not any(target.iterdir()):
         with suppress(OSError):  # a mount point stays, and is filled
@@ -237,8 +269,6 @@ def _place(made: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         _move(made, target)
         return
-    for name in ("crossrank.json", "README.md"):
-        (target / name).unlink(missing_ok=True)
     for path in sorted(made.iterdir()):
         _move(path, target / path.name)
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,11 @@ class Work:
 
     It is locked until the context ends: of two tunings in one folder, the first to end would delete the other's.
 
+    Attributes:
+        folder: as given.
+        resumed: whether an interrupted tuning is gone on with.
+        outcome: what `end` was told, by a process that was killed before `close` was done; else None.
+
     Args:
         folder: made when there is none.
         key: of data, model and settings.
@@ -43,7 +48,7 @@ class Work:
         self.folder = folder
         manifest = folder / MANIFEST
         # Nothing is made in a folder that is somebody's own. A process that died early leaves a lock, and nothing else.
-        if _key(manifest) is None and _names(folder) - _OWN:
+        if not _told(manifest) and _names(folder) - _OWN:
             raise InputError(f"{folder} is not empty and holds no tuning; give another --to, or remove it")
         folder.mkdir(parents=True, exist_ok=True)
         self._open = ExitStack()
@@ -53,18 +58,18 @@ class Work:
             # file that is gone is none.
             if not _same(handle, folder / LOCK):
                 raise IndexFileError(f"another process ended its tuning in {folder} just now: run this again")
-            held = _key(manifest)
+            told = _told(manifest)
+            held = told.get("key")
             if held is not None and held != key and not restart:
                 raise InputError(
                     f"{folder} holds an unfinished tuning with other data, model, settings or backend, or of another "
                     "version of crossrank. Give those again to finish it, or --restart to throw it away"
                 )
             self.resumed = held == key and not restart
+            self.outcome: dict[str, Any] | None = told.get("outcome") if self.resumed else None
             if not self.resumed:
                 _empty(folder)
-                part = folder / _UNFINISHED
-                part.write_text(json.dumps({"key": key}) + "\n", encoding="utf-8")
-                part.replace(manifest)
+                self._tell({"key": key})
         except BaseException:
             self._open.close()
             raise
@@ -89,6 +94,15 @@ class Work:
         with whole(path) as part, part.open("wb") as stream:
             np.savez(stream, flat=flat, ends=ends)
         return arrays
+
+    def end(self, outcome: dict[str, Any]) -> None:
+        """Keep what the tuning came to. From here on nothing else in the folder is needed, and some may be missing."""
+        self._tell({**_told(self.folder / MANIFEST), "outcome": outcome})
+
+    def _tell(self, manifest: dict[str, Any]) -> None:
+        part = self.folder / _UNFINISHED
+        part.write_text(json.dumps(manifest) + "\n", encoding="utf-8")
+        part.replace(self.folder / MANIFEST)
 
     def close(self) -> None:
         """Remove the folder: the tuning is finished. The lock goes last, so that nobody else begins before."""
@@ -124,8 +138,15 @@ def _same(handle: IO[bytes], path: Path) -> bool:
         return False
 
 
-def _key(manifest: Path) -> str | None:
+def ended(folder: Path) -> bool:
+    """Whether the tuning in a folder has come to its end, and was killed before the folder was removed."""
+    return "outcome" in _told(folder / MANIFEST)
+
+
+def _told(manifest: Path) -> dict[str, Any]:
+    """What a manifest says; nothing where it is none."""
     try:
-        return str(json.loads(manifest.read_text(encoding="utf-8"))["key"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        told = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) and isinstance(told.get("key"), str) else {}

@@ -4,6 +4,14 @@ import { element } from "./drawing.js";
 
 const key = () => document.getElementById("key").value;
 
+// The path with the first of the names that may stand in it.
+function addressOf(path, parameters) {
+  return path.replace(/\{(\w+)\}/g, (place, name) => {
+    const parameter = parameters.find((one) => one.in === "path" && one.name === name);
+    return encodeURIComponent(parameter?.schema.enum?.[0] ?? place);
+  });
+}
+
 async function send(method, path, content, shown) {
   shown.hidden = false;
   try {
@@ -29,7 +37,8 @@ function operation(path, method, about) {
   // Long lines scroll, which keys do only where the focus can be.
   const shown = element("pre", { hidden: true, tabIndex: 0, role: "region", ariaLabel: "reply" });
   const button = element("button", { type: "submit" }, "Send");
-  button.addEventListener("click", () => send(method.toUpperCase(), path, input?.value, shown));
+  const address = addressOf(path, about.parameters ?? []);
+  button.addEventListener("click", () => send(method.toUpperCase(), address, input?.value, shown));
   const failures = Object.entries(about.responses).map(([status, one]) => `${status} ${one.description}`).join(" ");
   parts.push(element("p", {}, button), shown, element("p", { className: "quiet" }, failures));
   const heading = element("h2", {}, element("code", {}, `${method.toUpperCase()} ${path}`), ` ${about.summary}`);

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 from crossrank.server.refusals import RefusedError
@@ -28,8 +28,8 @@ MODELS = ("/models", "/v1/models", "/infinity/models", "/vllm/v1/models", "/jina
 def of(path: str, body: Mapping[str, Any]) -> Dialect:
     """The dialect of a request to a rerank path.
 
-    First a product's name in the path decides. Then fields: `texts` is TEI's; `top_k` or `truncation` Voyage's;
-    `raw_scores` infinity's; vLLM's own fields vLLM's. What is left is Cohere's: the version that the path
+    First a product's name in the path decides. Then fields that are not null: `texts` is TEI's; `top_k` or `truncation`
+    Voyage's; `raw_scores` infinity's; vLLM's own fields vLLM's. What is left is Cohere's: the version that the path
     names, and else version 1 where only it has the fields, or version 2.
 
     >>> of("/rerank", {"query": "x", "texts": []}).name, of("/jina/v1/rerank", {}).name, of("/v2/rerank", {}).name
@@ -38,25 +38,25 @@ def of(path: str, body: Mapping[str, Any]) -> Dialect:
     named = by_path(path)
     if named is not None:
         return named
-    return _cohere(path, body) if path.startswith("/cohere/") else _by_fields(path, body)
+    # Null asks for nothing: some clients send every field that they know.
+    asked = {name for name, value in body.items() if value is not None}
+    return _cohere(path, asked) if path.startswith("/cohere/") else _by_fields(path, asked)
 
 
-def _by_fields(path: str, body: Mapping[str, Any]) -> Dialect:
-    if "texts" in body:
+def _by_fields(path: str, asked: Set[str]) -> Dialect:
+    if "texts" in asked:
         return tei.TEI
-    if "top_k" in body or "truncation" in body:
+    if asked & {"top_k", "truncation"}:
         return voyage.VOYAGE
-    if "raw_scores" in body:
+    if "raw_scores" in asked:
         return infinity.INFINITY
-    if any(name in body for name in vllm.OWN):
-        return vllm.RERANK
-    return _cohere(path, body)
+    return _cohere(path, asked) if asked.isdisjoint(vllm.OWN) else vllm.RERANK
 
 
-def _cohere(path: str, body: Mapping[str, Any]) -> Dialect:
+def _cohere(path: str, asked: Set[str]) -> Dialect:
     if path.endswith("/v2/rerank"):
         return cohere.V2
-    v1 = path.endswith("/v1/rerank") or "rank_fields" in body or "max_chunks_per_doc" in body
+    v1 = path.endswith("/v1/rerank") or bool(asked & {"rank_fields", "max_chunks_per_doc"})
     return cohere.V1 if v1 else cohere.V2
 
 

@@ -24,7 +24,7 @@ def _caps(body: fields.Body) -> Caps:
     """
     if body.get("instruction"):
         raise invalid("this model takes no instruction; leave it out", "instruction")
-    if "normalize" in body:
+    if body.get("normalize") is not None:
         raise invalid("normalize is not a parameter; say use_activation", "normalize")
     pair = fields.whole(body, "truncate_prompt_tokens", -1)
     side = fields.choice(body, "truncation_side", _SIDES, "right")
