@@ -1,4 +1,4 @@
-"""The blocks of README.md that need no index of the reader's run as they stand."""
+"""The blocks of README.md and docs/stages.md that need no index of the reader's run as they stand."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ import pytest
 from crossrank.models import catalog
 from pages import DOCS, blocks
 
-PAGE = DOCS.parent / "README.md"
+README, STAGES = DOCS.parent / "README.md", DOCS / "stages.md"
 
 WEIGHTS = Path(catalog.__file__).parent / "weights"
 
 pytestmark = [
-    pytest.mark.skipif(not PAGE.is_file(), reason="README.md is not in this distribution"),
+    pytest.mark.skipif(not STAGES.is_file(), reason="the pages are not in this distribution"),
     pytest.mark.skipif(not (WEIGHTS / "small").is_dir(), reason="no model in this tree"),
 ]
 
 
-def block(holds: str) -> str:
+def block(page: Path, holds: str) -> str:
     """The one Python block that holds these words."""
-    (found,) = [code for code in blocks(PAGE) if holds in code]
+    (found,) = [code for code in blocks(page) if holds in code]
     return found
 
 
 @pytest.mark.parametrize(
-    ("holds", "best", "lines"),
+    ("page", "holds", "best", "lines"),
     [
-        ("scorer.rank(", "Transformer attention mechanism", 2),
-        ("Index.create(", "faq A failed upload", 1),
-        ("rrf([bm25, dense])", "doc_1", 5),
+        (README, "scorer.rank(", "Transformer attention mechanism", 2),
+        (README, "Index.create(", "faq A failed upload", 1),
+        (STAGES, "rrf([bm25, dense])", "doc_1", 5),
     ],
 )
 def test_a_block_runs_alone(
+    page: Path,
     holds: str,
     best: str,
     lines: int,
@@ -44,7 +45,7 @@ def test_a_block_runs_alone(
     if holds == "Index.create(":
         pytest.importorskip("lance", reason="needs the search extra")
     monkeypatch.chdir(tmp_path)
-    exec(compile(block(holds), f"{PAGE}: {holds}", "exec"), {"__name__": "page"})
+    exec(compile(block(page, holds), f"{page}: {holds}", "exec"), {"__name__": "page"})
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == lines
     assert best in printed[0]
