@@ -173,7 +173,7 @@ def test_a_deadline_holds_while_an_embedder_elsewhere_is_waited_for(tmp_path: Pa
     assert time.monotonic() - began < 20
     assert [reply.status_code for reply in found] == [200, 503, 503, 429, 200]
     assert "was not ready within the 0." in found[1].json()["message"]
-    assert built.gate.slip == 1.0
+    assert built.gate.slip < 2.0  # 3.3 if the two that were late had taught it
     service.stop()
 
 
