@@ -340,9 +340,13 @@ def irrelevant(probability: float, threshold: float) -> str:
 
     >>> irrelevant(0.03, 0.1)
     'nothing reaches the threshold: the best passage has a probability of 0.030, under 0.1'
+    >>> irrelevant(0.4999, 0.5)[-20:]
+    'of 0.4999, under 0.5'
     """
-    best = f"the best passage has a probability of {probability:.3f}, under {threshold:g}"
-    return f"nothing reaches the threshold: {best}"
+    told = f"{probability:.3f}"
+    if float(told) >= threshold:
+        told = f"{probability:.9g}"
+    return f"nothing reaches the threshold: the best passage has a probability of {told}, under {threshold:g}"
 
 
 def left_out(under: int, unread: int, threshold: float) -> str:
