@@ -26,6 +26,7 @@ from crossrank.crossencoder import CHARACTERS, FIRST_SLICE, SLICE
 from crossrank.errors import CheckpointError, InputError, ScoreError
 from crossrank.lateencoder import LateEncoder, Marked
 from crossrank.models import named
+from crossrank.packed import offsets_of
 from crossrank.ranked import Ranked
 from crossrank.scored import Pairs, Progress, Scored, scored_by, spread
 from crossrank.tokenvectors import TokenVectors
@@ -188,7 +189,7 @@ class LateInteraction:
         lengths = np.zeros(len(passages), dtype=np.int64)
         lengths[place] = np.diff(made.offsets)
         cut = tuple(replace(one, position=place[one.position]) for one in marked.truncations)
-        return TokenVectors(made.vectors, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)), cut
+        return TokenVectors(made.vectors, offsets_of(lengths)), cut
 
     def sequence_lengths(self, query: str, passages: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Tokens of the sequence that each passage of so many tokens becomes, and that it is one, each of shape (n,).

@@ -49,7 +49,7 @@ def test_layer_norm_in_blocks(rows: int, width: int, biased: bool, seed: int) ->
     ops.layer_norm(x, weight, bias if biased else None, 1e-5, out=out)
     # Of numbers that are nearly equal the mean takes away most digits.
     lost = np.abs(wide).max(1, keepdims=True) / np.sqrt(wide.var(1, keepdims=True) + 1e-5)
-    assert (np.abs(out - want) <= 2e-5 + 1e-6 * lost).all()
+    assert (np.abs(out - want) <= 5e-6 + 3e-7 * lost).all()
     ops.layer_norm(x, weight, bias if biased else None, 1e-5)
     np.testing.assert_array_equal(x, out)
 

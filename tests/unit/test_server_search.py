@@ -136,7 +136,9 @@ class Waiting:
         return np.full((len(texts), 4), 0.5, np.float32)
 
 
-def test_a_deadline_holds_while_an_embedder_elsewhere_is_waited_for(tmp_path: Path, cross_encoder_folder: Path) -> None:
+def test_a_deadline_holds_while_an_embedder_elsewhere_is_waited_for(
+    tmp_path: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # The answer came when the embedder had answered, 4 s late, whatever the deadline.
     pytest.importorskip("lance", reason="the index needs the search extra")
     from crossrank.index import Document, Index
@@ -147,6 +149,9 @@ def test_a_deadline_holds_while_an_embedder_elsewhere_is_waited_for(tmp_path: Pa
     service = Service(scorer, None, index, Limits(requests=2), batch_tokens=1024, asker=far)
     service.start()
     built = build(service)
+    # Only the two that were answered say how long requests take, and not those that waited in vain.
+    taught: list[tuple[float, float]] = []
+    monkeypatch.setattr(built.gate, "_learn", lambda *times: taught.append(times))
 
     async def replies() -> list[httpx.Response]:
         transport = httpx.ASGITransport(app=built.app)
@@ -173,7 +178,7 @@ def test_a_deadline_holds_while_an_embedder_elsewhere_is_waited_for(tmp_path: Pa
     assert time.monotonic() - began < 20
     assert [reply.status_code for reply in found] == [200, 503, 503, 429, 200]
     assert "was not ready within the 0." in found[1].json()["message"]
-    assert built.gate.slip < 2.0  # 3.3 if the two that were late had taught it
+    assert len(taught) == 2
     service.stop()
 
 

@@ -169,7 +169,7 @@ def opened(asked: Asked, judged: JudgedSet, runs: dict[str, Run], depth: int, pr
 
     if not judged.corpus:
         index = Index.open(asked.source)
-        name = asked.embedder or own_name(index.info().model, asked.source)
+        name = asked.embedder or own_name(index.settings.model, asked.source)
         return indexing.over_index(index, judged, _embedder(name, asked), depth, progress)
     if asked.cache is None:
         raise click.UsageError(

@@ -154,7 +154,7 @@ def _service(
         from crossrank.index import Index
 
         index = Index.open(folder)
-        name = embedder or own_name(index.info().model, folder)
+        name = embedder or own_name(index.settings.model, folder)
     remote = options.remote_embedder(embedder, timeout=min(_PATIENCE, limits.seconds), tries=1)
     if remote is not None and index is None:
         raise click.UsageError(
@@ -165,7 +165,7 @@ def _service(
     if remote is None and not no_embed:
         local = crossrank.load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)
     if index is not None and (made := remote or local) is not None:
-        if remote is not None and remote.fingerprint == (about := index.info()).embedder:
+        if remote is not None and remote.fingerprint == (about := index.settings).embedder:
             # Without a request: while the address is down all but the search of the index is answered.
             remote.expect(about.width)
         index.check_embedder(made)

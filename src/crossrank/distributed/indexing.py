@@ -89,7 +89,7 @@ def index(
         raise InputError(f"a part has at least 1 token, not {part_tokens}")
     workers = workers or Workers()
     to = Path(to).absolute()
-    files = _files_of(to)
+    files, digests = _known_in(to)
     progress("reading", 0, 0)
     sources = readers.find(paths, files).sources  # Refuses what is not there before the index is made.
     model = str(Path(model).absolute()) if model is not None and Path(model).is_dir() else model
@@ -110,7 +110,6 @@ def index(
     # Begun anew where something changed: the folder's name is given by the index, so no other could be named.
     with workfolder.opened(work_folder, made_of, called, anew=True) as folder:
         if not folder.input.exists():
-            digests = {known.digest for known in made.known().values()}
             documents.stage(folder.input, sources, digests, part_tokens)
         all_parts = database.parts_of(folder.input)
         work = Embedding(folder, model, loaded, identity_of(embedder), settings.size, settings.overlap)
@@ -126,19 +125,21 @@ def index(
     return Indexed(changes, len(made), embedded, kept, folder.discarded)
 
 
-def _files_of(folder: Path) -> set[str]:
-    """The files that an index knows; one with token vectors, which workers do not make, is refused."""
+def _known_in(folder: Path) -> tuple[set[str], set[str]]:
+    """The files that an index knows, and the digests of its documents. One with token vectors, which workers do not
+    make, is refused.
+    """
     try:
         index = Index.open(folder)
-        files = {known.source for known in index.known().values()}
+        known = index.known().values()
     except IndexFileError:  # None yet, or a damaged one: open_or_create says which.
-        return set()
+        return set(), set()
     if index.late:
         raise IndexFileError(
             f"the index {folder} holds token vectors of a late-interaction model, which bulk indexing does not make: "
             "use `crossrank index` for this one (Index.update)"
         )
-    return files
+    return {one.source for one in known}, {one.digest for one in known}
 
 
 def _digest(path: Path) -> str:

@@ -195,8 +195,8 @@ class Answering:
         finally:
             gone.cancel()
             if not work.done():
-                # It is late, or this task was cancelled. The thread goes on for a while, and fills its place in the
-                # pool: so long the request counts. Nobody waits for what the thread says.
+                # It is late, or this task was cancelled. The thread goes on for a while, and its request counts as long
+                # as that, so that threads are never more than requests. Nobody waits for what this one says.
                 self.service.scheduler.cancel(ticket)
                 held = admission.pop_all()
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.packed import offsets_of
 from crossrank.server.tickets import Ticket
 from crossrank.types import Tokens
 
@@ -126,5 +127,4 @@ def joined(parts: Sequence[Part]) -> Tokens:
         ids.append(tokens.ids[span])
         types.append(tokens.types[span])
         lengths.append(part.work.lengths[part.begin : part.end])
-    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(np.concatenate(lengths))])
-    return Tokens(np.concatenate(ids), np.concatenate(types), offsets)
+    return Tokens(np.concatenate(ids), np.concatenate(types), offsets_of(np.concatenate(lengths)))
