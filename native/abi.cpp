@@ -1,9 +1,12 @@
 // The C interface: checks what it is given, picks a tier, and lets no exception out.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <exception>
 #include <limits>
+#include <memory>
+#include <new>
 #include <random>
 #include <vector>
 
@@ -202,8 +205,8 @@ int32_t crossrank_forward(crossrank_engine *engine, const int32_t *ids, const in
   }
 }
 
-int32_t crossrank_maxsim(int32_t tier, const float *query, int64_t tokens, int64_t width, const float *vectors,
-                         const int64_t *offsets, int64_t n, int32_t threads, float *scores) {
+int32_t crossrank_maxsim(int32_t tier, const float *query, int64_t tokens, int64_t width, const void *vectors,
+                         int32_t half, const int64_t *offsets, int64_t n, int32_t threads, float *scores) {
   const Kernels *kernels = kernels_of(tier, CROSSRANK_FLOAT32);
   if (!kernels) return -1;
   // Documents of one ticket: enough that taking it costs nothing beside them.
@@ -211,12 +214,26 @@ int32_t crossrank_maxsim(int32_t tier, const float *query, int64_t tokens, int64
   try {
     const Packed packed = pack({query, nullptr}, {0, tokens, width}, *kernels);
     const auto *panels = reinterpret_cast<const uint32_t *>(packed.panels.at);
-    return run_parallel((n + TICKET - 1) / TICKET, threads, [&](int64_t ticket) {
-      for (int64_t i = ticket * TICKET; i < std::min(n, (ticket + 1) * TICKET); i++) {
-        const MaxSim document{panels, tokens, width, vectors + offsets[i] * width, offsets[i + 1] - offsets[i]};
-        scores[i] = document.n ? kernels->maxsim(&document) : -std::numeric_limits<float>::infinity();
+    std::atomic<bool> short_of_memory{false};
+    const bool done = run_parallel((n + TICKET - 1) / TICKET, threads, [&](int64_t ticket) {
+      const int64_t begin = ticket * TICKET, end = std::min(n, begin + TICKET);
+      std::unique_ptr<float[]> wide;
+      if (half) {
+        // A document at a time, so that it is still in the cache when it is compared.
+        int64_t longest = 0;
+        for (int64_t i = begin; i < end; i++) longest = std::max(longest, offsets[i + 1] - offsets[i]);
+        wide.reset(new (std::nothrow) float[static_cast<size_t>(longest * width)]);
+        if (!wide) return short_of_memory.store(true);
       }
-    }) ? 0 : -1;
+      for (int64_t i = begin; i < end; i++) {
+        const int64_t count = offsets[i + 1] - offsets[i];
+        const float *read = half ? wide.get() : static_cast<const float *>(vectors) + offsets[i] * width;
+        if (half) kernels->widen(static_cast<const uint16_t *>(vectors) + offsets[i] * width, wide.get(), count * width);
+        const MaxSim document{panels, tokens, width, read, count};
+        scores[i] = count ? kernels->maxsim(&document) : -std::numeric_limits<float>::infinity();
+      }
+    });
+    return done && !short_of_memory ? 0 : -1;
   } catch (const std::exception &) {
     return -1;
   }

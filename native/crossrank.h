@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 // Grows with every change of this file. The Python side refuses a library of another number.
-#define CROSSRANK_ABI 2
+#define CROSSRANK_ABI 3
 
 // Instruction sets, weakest first. `portable` is whatever the compiler's baseline is.
 enum crossrank_tier { CROSSRANK_PORTABLE = 0, CROSSRANK_AVX2 = 1, CROSSRANK_AVX512 = 2, CROSSRANK_AMX = 3 };
@@ -98,12 +98,12 @@ CROSSRANK_API int32_t crossrank_forward(crossrank_engine *engine, const int32_t 
                                         int32_t threads, float *result);
 
 // Late interaction: scores[i] is the sum, over the `tokens` vectors of `query`, of the largest product with one of
-// document i's vectors[offsets[i] .. offsets[i + 1]); -infinity for a document without any. Vectors are `width` floats.
-// A vector that holds NaN is passed over: the caller looks for them. 0, or -1 when memory ran out or there is no such
-// tier.
+// document i's vectors[offsets[i] .. offsets[i + 1]); -infinity for a document without any, NaN where a product is not
+// finite. Vectors are `width` floats; with `half`, those of the documents are float16, compared as float32.
+// 0, or -1 when memory ran out or there is no such tier.
 CROSSRANK_API int32_t crossrank_maxsim(int32_t tier, const float *query, int64_t tokens, int64_t width,
-                                       const float *vectors, const int64_t *offsets, int64_t n, int32_t threads,
-                                       float *scores);
+                                       const void *vectors, int32_t half, const int64_t *offsets, int64_t n,
+                                       int32_t threads, float *scores);
 
 // Billions of multiply-adds times two per second that one thread reaches in this tier's matrix product, measured over
 // about `seconds` on random numbers that fit in its cache: what `crossrank bench` calls attainable.

@@ -77,6 +77,8 @@ struct Kernels {
   void (*rotate)(void *row, int64_t heads, int64_t size, const float *cosine, const float *sine);
   // The sum over the query's tokens of the largest product with a token of the document. NULL in bfloat16.
   float (*maxsim)(const MaxSim *);
+  // out[i] = in[i], from float16. NULL in bfloat16.
+  void (*widen)(const uint16_t *in, float *out, int64_t n);
   // out[i] = a[i] + b[i] + c[i]; b and c may be NULL.
   void (*add)(float *out, const float *a, const float *b, const float *c, int64_t n);
   // Called before and after a thread works for one request: tile registers are state that others overwrite.

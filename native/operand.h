@@ -3,12 +3,14 @@
 
 namespace {
 
+// Operands are stored by memcpy, because the products read them as words of 32 bits: to the compiler a float and a word
+// are never the same memory.
 struct Float32 {
   typedef float Number;
   enum { PER_WORD = 1 };
   static INLINE void put(float *to, Vector v) { store(to, v); }
   static INLINE void put2(float *to, Vector a, Vector b) { put(to, a), put(to + LANES, b); }
-  static INLINE void put1(float *to, float x) { *to = x; }
+  static INLINE void put1(float *to, float x) { memcpy(to, &x, 4); }
   static INLINE float get1(const float *from) { return *from; }
   static INLINE Vector multiply_add(Vector sum, uint32_t a, const uint32_t *b) {
     float x;
@@ -39,8 +41,9 @@ struct Bfloat16 {
     uint32_t bits;
     memcpy(&bits, &x, 4);
     // NaN keeps its sign and becomes quiet: rounding could carry it into infinity.
-    if ((bits & 0x7fffffffu) > 0x7f800000u) *to = (uint16_t)((bits >> 16) | 64);
-    else *to = (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+    bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
+    uint16_t half = (uint16_t)(nan ? (bits >> 16) | 64 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+    memcpy(to, &half, 2);
   }
   static INLINE float get1(const uint16_t *from) {
     uint32_t bits = (uint32_t)*from << 16;

@@ -22,6 +22,7 @@ template <class T> Kernels tier_table(int unit, int chunk, int slice = 0) {
   k.attention_bytes = attention_bytes<T>;
   k.rotate = rotate<T>;
   k.maxsim = maxsim_or_none<T>();
+  k.widen = T::PER_WORD == 1 ? widen : nullptr;
   k.add = add;
   k.enter = nothing;
   k.leave = nothing;

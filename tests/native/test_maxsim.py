@@ -58,6 +58,38 @@ def test_half_precision_is_compared_in_single():
     assert score == pytest.approx(formula(query, document.astype(np.float32)), abs=1e-5)
 
 
+@pytest.mark.parametrize("tier", cpu.tiers())
+def test_every_half_is_widened_exactly(tier):
+    """One document for each number there is: denormal ones, zeros and the largest among them."""
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    finite = halves[np.isfinite(halves)]
+    query = np.ones((1, 1), np.float32)
+    scores = cpu.maxsim(query, finite[:, None], np.arange(len(finite) + 1), tier=tier, threads=2)
+    np.testing.assert_array_equal(scores, finite.astype(np.float32))
+    rng = np.random.default_rng(0)
+    packed = TokenVectors.of([unit(rng, int(length), 17).astype(np.float16) for length in rng.integers(0, 50, 60)])
+    query, wide = unit(rng, 9, 17), packed.vectors.astype(np.float32)
+    scores = [cpu.maxsim(query, vectors, packed.offsets, tier=tier) for vectors in (packed.vectors, wide)]
+    np.testing.assert_array_equal(*scores)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+@pytest.mark.parametrize("name", ["numpy", *cpu.tiers()])
+def test_a_number_that_is_not_finite_spoils_its_document(monkeypatch, kind, name):
+    """A maximum passed over NaN: a damaged passage had the score of its other tokens."""
+    rng = np.random.default_rng(1)
+    documents = [unit(rng, 7, 20).astype(kind) for _ in range(5)]
+    documents[1][3, 2], documents[2][:], documents[4][6, 19] = np.nan, -np.inf, np.inf
+    packed, query = TokenVectors.of(documents), unit(rng, 3, 20)
+    if name == "numpy":
+        monkeypatch.setattr(cpu, "tiers", tuple)
+        scores = maxsim(query, packed)
+    else:
+        scores = cpu.maxsim(query, packed.vectors, packed.offsets, tier=name)
+    assert np.isnan(scores).tolist() == [False, True, True, False, True]
+    assert scores[0] == pytest.approx(formula(query, documents[0].astype(np.float32)), abs=1e-5)
+
+
 def test_negative_products_have_a_maximum_too():
     assert maxsim(np.float32([[1, 0]]), TokenVectors.of([np.float32([[-1, 0], [-0.5, 0]])])).tolist() == [-0.5]
 
@@ -69,6 +101,9 @@ def test_vectors_that_do_not_fit_are_refused():
     for offsets in ([0, 4], [1, 3], [0, 2, 1, 3], [0, 2]):
         with pytest.raises(InputError, match="offsets"):
             cpu.maxsim(query, np.ones((3, 4), np.float32), np.array(offsets))
+    # Unsigned ones fell without a negative difference, and the engine read outside.
+    with pytest.raises(InputError, match="offsets"):
+        cpu.maxsim(query, np.ones((3, 4), np.float32), np.array([0, 10**7, 3], dtype=np.uint64))
 
 
 @pytest.mark.parametrize("name", ["reference", *(f"cpu:{tier}" for tier in cpu.tiers())])

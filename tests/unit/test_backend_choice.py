@@ -18,6 +18,7 @@ import tiny
 from crossrank import backends, extras
 from crossrank.backends.cpu import library
 from crossrank.backends.reference.modernbert import theta_of
+from crossrank.backends.reference.parameters import sensible
 from crossrank.checkpoint import read
 from crossrank.errors import CheckpointError, InputError, MissingExtraError
 
@@ -197,6 +198,8 @@ def test_sizes_that_make_no_sense_are_named_by_every_backend(tmp_path: Path, key
         ({"local_attention": -1}, "local_attention = -1. Copy"),
         ({"layer_types": ["full_attention"]}, "1 layer_types but num_hidden_layers = 2"),
         ({"layer_types": ["full_attention"] * 3}, "3 layer_types but num_hidden_layers = 2"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers = 0, not a whole number of 1 to 1000"),
+        ({"num_hidden_layers": 1001}, "num_hidden_layers = 1001, not a whole number"),
     ],
 )
 def test_layers_of_modernbert_that_make_no_sense_are_refused(
@@ -208,6 +211,20 @@ def test_layers_of_modernbert_that_make_no_sense_are_refused(
     for backend in ("auto", "reference"):
         with pytest.raises(CheckpointError, match=words):
             backends.open(checkpoint, backend)
+
+
+def test_rotary_positions_need_pairs(tmp_path: Path) -> None:
+    """It loaded, and ended in an error of NumPy at the first score."""
+    checkpoint = read(tiny.modern(tmp_path))
+    checkpoint = replace(checkpoint, config={**checkpoint.config, "hidden_size": 9, "num_attention_heads": 3})
+    with pytest.raises(CheckpointError, match="its heads have 3 numbers, and rotary positions turn pairs"):
+        backends.open(checkpoint, "reference")
+
+
+def test_memory_that_ran_out_does_not_blame_the_model() -> None:
+    """The advice was to copy it again."""
+    with pytest.raises(MemoryError, match="not enough memory for the weights of here"), sensible("here"):
+        raise MemoryError("Unable to allocate 3.00 MiB")
 
 
 def test_config_and_weights_of_two_models_are_told_apart(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ def formula(query: Floats, document: Floats) -> float:
 def maxsim(query: Floats, documents: TokenVectors, threads: int | None = None) -> Floats:
     """The score of one query with each document, shape (n,), in their order; -inf for one without vectors.
 
+    NaN for a document with a number that is not finite: a maximum would pass over it.
+
     Args:
         query: vectors, shape (tokens, width).
         documents: vectors of the same width. Float16 is compared as float32.
@@ -38,13 +40,14 @@ def maxsim(query: Floats, documents: TokenVectors, threads: int | None = None) -
     >>> maxsim(query, TokenVectors.of([np.float32([[1, 0], [0.5, 0.5]]), np.float32([[0, 1]])])).tolist()
     [1.5, 1.0]
     """
-    vectors = np.ascontiguousarray(documents.vectors, dtype=np.float32)
     if cpu.tiers():
-        return cpu.maxsim(query, vectors, documents.offsets, threads=threads)
+        return cpu.maxsim(query, documents.vectors, documents.offsets, threads=threads)
     scores = np.full(len(documents), -np.inf, dtype=np.float32)
     filled = np.flatnonzero(np.diff(documents.offsets))
     if len(filled):
         # reduceat takes the first of an empty stretch's neighbours, so only filled ones are named.
-        near = vectors @ query.T
-        scores[filled] = np.maximum.reduceat(near, documents.offsets[filled], axis=0).sum(axis=1)
+        with np.errstate(invalid="ignore"):
+            near = documents.vectors.astype(np.float32) @ query.T
+            near += 0.0 * near  # NaN from infinity, which would outdo all others
+            scores[filled] = np.maximum.reduceat(near, documents.offsets[filled], axis=0).sum(axis=1)
     return scores

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,10 @@ def choose(tier: str | None, dtype: str, checkpoint: Checkpoint) -> tuple[str, s
     able = [name for name in ([tier] if tier else found) if library.has_bfloat16(name)] if paired else []
     if dtype == "auto":
         dtype = "bfloat16" if able else "float32"
+    if dtype == "bfloat16" and not paired:
+        raise InputError(
+            f"bfloat16 reads pairs, and {checkpoint.name} has heads of {hidden // heads}; use dtype='float32'"
+        )
     if dtype == "bfloat16" and not able:
         raise InputError(
             f"bfloat16 needs AVX512-BF16 or AMX, which {tier or 'this machine'} has not; use dtype='float32', or "
@@ -198,7 +203,7 @@ class Native:
 
 def maxsim(
     query: NDArray[np.float32],
-    vectors: NDArray[np.float32],
+    vectors: NDArray[np.floating[Any]],
     offsets: NDArray[np.int64],
     tier: str | None = None,
     threads: int | None = None,
@@ -207,7 +212,7 @@ def maxsim(
 
     Args:
         query: vectors, shape (tokens, width).
-        vectors: of all documents, shape (total, width).
+        vectors: of all documents, shape (total, width). Float16 is read as it is, everything else as float32.
         offsets: document i has `vectors[offsets[i]:offsets[i + 1]]`, shape (n + 1,).
         tier: an instruction set of `tiers()`; the best when absent.
         threads: cores that the call may use; all that this process may use when absent.
@@ -219,17 +224,21 @@ def maxsim(
         raise InputError(
             f"vectors of shapes {query.shape} and {vectors.shape} have no products; give one width to both"
         )
-    if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(vectors) or (np.diff(offsets) < 0).any():
+    # Before they are compared: the differences of unsigned numbers never fall.
+    ends = np.ascontiguousarray(offsets, dtype=np.int64)
+    if not len(ends) or ends[0] != 0 or ends[-1] != len(vectors) or (np.diff(ends) < 0).any():
         raise InputError("the offsets must begin at 0, never fall, and end with the vectors; use TokenVectors.of")
     found = _tiers_with(tier)
-    asked, read = (np.ascontiguousarray(array, dtype=np.float32) for array in (query, vectors))
-    ends = np.ascontiguousarray(offsets, dtype=np.int64)
+    half = vectors.dtype == np.float16
+    asked = np.ascontiguousarray(query, dtype=np.float32)
+    read = np.ascontiguousarray(vectors, dtype=np.float16 if half else np.float32)
     scores = np.empty(len(ends) - 1, dtype=np.float32)
     failed = library.handle().crossrank_maxsim(
         library.TIERS.index(tier or found[-1]),
         asked.ctypes.data_as(library.Floats),
         *asked.shape,
-        read.ctypes.data_as(library.Floats),
+        read.ctypes.data_as(ctypes.c_void_p),
+        half,
         _longs(ends),
         len(scores),
         threads or cores.available(),

@@ -35,7 +35,9 @@ class Engine:
             ctypes.byref(described.model), library.TIERS.index(tier), library.DTYPES.index(dtype), message, len(message)
         )
         if not self.pointer:
-            raise CheckpointError(f"{checkpoint.folder}: {message.value.decode('ascii', 'replace')}")
+            reason = message.value.decode("ascii", "replace")
+            kind = MemoryError if reason.startswith("not enough memory") else CheckpointError
+            raise kind(f"{checkpoint.folder}: {reason}")
         # The library reads the embedding tables in place: they must go after it.
         self._tables = described.tables
         destroyed = weakref.finalize(self, _destroy, loaded, self.pointer, self._tables)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-ABI = 2
+ABI = 3
 TIERS = ("portable", "avx2", "avx512", "amx_bf16")
 DTYPES = ("float32", "bfloat16")
 LOGITS, MEAN, FIRST, STATES = range(4)
@@ -117,7 +117,8 @@ def _declare(library: Any) -> None:
     integers, longs = POINTER(c_int32), POINTER(c_int64)
     rows = (c_void_p, integers, integers, longs, longs, c_int64)
     function("crossrank_forward", c_int32, *rows, c_int32, c_int32, Floats)
-    function("crossrank_maxsim", c_int32, c_int32, Floats, c_int64, c_int64, Floats, longs, c_int64, c_int32, Floats)
+    documents = (c_void_p, c_int32, longs, c_int64)
+    function("crossrank_maxsim", c_int32, c_int32, Floats, c_int64, c_int64, *documents, c_int32, Floats)
     function("crossrank_peak", c_double, c_int32, c_int32, c_double)
 
 

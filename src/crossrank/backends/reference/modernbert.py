@@ -40,17 +40,18 @@ def layer_kinds(config: Mapping[str, Any]) -> list[str]:
     """`full_attention` or `sliding_attention` for each layer, from the new field or the old one.
 
     Raises:
-        CheckpointError: the new field has another number of layers than the config.
+        CheckpointError: there is no layer, or the new field has another number of them than the config.
     """
-    stated = config.get("layer_types")
+    stated, count = config.get("layer_types"), config.get("num_hidden_layers")
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_LAYERS:
+        raise CheckpointError(f"config.json has num_hidden_layers = {count!r}, not a whole number of 1 to {MAX_LAYERS}")
     if isinstance(stated, list):
-        if len(stated) != config["num_hidden_layers"]:
+        if len(stated) != count:
             raise CheckpointError(
-                f"config.json has {len(stated)} layer_types but num_hidden_layers = {config['num_hidden_layers']!r}. "
-                "Copy the model again."
+                f"config.json has {len(stated)} layer_types but num_hidden_layers = {count}. Copy the model again."
             )
         return [str(kind) for kind in stated]
-    every, count = config.get("global_attn_every_n_layers", 3), min(config["num_hidden_layers"], MAX_LAYERS)
+    every = config.get("global_attn_every_n_layers", 3)
     return ["sliding_attention" if i % every else "full_attention" for i in range(count)]
 
 
@@ -114,6 +115,9 @@ class ModernBert:
         unknown = set(layer_kinds(config)) - THETA.keys()
         if unknown:
             return f"it has no layers of kind {', '.join(sorted(unknown))}"
+        size = config["hidden_size"] // config["num_attention_heads"]
+        if size % 2:
+            return f"its heads have {size} numbers, and rotary positions turn pairs of them"
         new = config.get("rope_parameters")
         for kind in THETA if isinstance(new, dict) else ():
             if ((new or {}).get(kind) or {}).get("rope_type", "default") != "default":

@@ -64,12 +64,18 @@ class Parameters:
 
 @contextmanager
 def sensible(where: str) -> Iterator[None]:
-    """Turn what a value of the wrong kind in config.json causes into a `CheckpointError`."""
+    """Turn what a value of the wrong kind in config.json causes into a `CheckpointError`.
+
+    Raises:
+        MemoryError: memory ran out, which says nothing about the model.
+    """
     try:
         yield
     except CheckpointError:
         raise
-    except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError, MemoryError) as error:
+    except MemoryError as error:
+        raise MemoryError(f"not enough memory for the weights of {where} ({error})") from error
+    except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
         raise CheckpointError(
             f"{where}: config.json has a value that makes no sense ({type(error).__name__}: {error}). Copy the "
             "model again."
