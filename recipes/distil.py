@@ -27,6 +27,7 @@ import random
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch.nn import functional
@@ -55,6 +56,7 @@ MARGIN = 0.05
 LEARNING_RATE = 2e-4
 # A group, and what its teachers say of each passage.
 Taught = tuple[dict, list[float]]
+T = TypeVar("T")
 # Groups that are scored between two writes.
 SCORED = 200
 # Groups whose pairs tell which units can be spared: 2,400 pairs, some 200,000 tokens, for 1,536 units.
@@ -80,7 +82,7 @@ def groups_of(work: Path, queries: int, topical: int) -> list[dict]:
     return groups
 
 
-def mixed(groups: list[dict], topical: list[dict], every: int) -> list[dict]:
+def mixed(groups: list[T], topical: list[T], every: int) -> list[T]:
     """The groups, with one of `topical` after every `every - 1` of them while there are any."""
     out, others = [], iter(topical)
     for row in groups:
@@ -174,6 +176,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--queries", type=int, default=0, help="train on the first N shuffled groups (default: all)")
     parser.add_argument("--topical", type=int, default=0, help="every so-manieth group is one of topical.py")
+    parser.add_argument("--keywords", type=int, default=0, help="every so-manieth group is one of keywords.py")
     parser.add_argument("--similarity", type=float, default=SIMILARITY, help="weight of the start model's cosine")
     parser.add_argument("--tokens", type=int, default=MAX_TOKENS, help="of a pair; the rest is cut")
     parser.add_argument("--threads", type=int, default=0, help="cores to use (default: all)")
@@ -182,12 +185,23 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def taught(args: argparse.Namespace, late: float = 0.0) -> list[Taught]:
     """Groups, and what the teachers together say of their passages: `late` is the weight of the package's `late`."""
-    groups = groups_of(args.work, args.queries, args.topical)
+    rows = judged(args, groups_of(args.work, args.queries, args.topical), late)
+    if args.keywords:
+        text = (args.work / "keywords.jsonl").read_text(encoding="utf-8")
+        rows = mixed(rows, judged(args, [json.loads(line) for line in text.splitlines()], late), args.keywords)
+    return rows
+
+
+def judged(args: argparse.Namespace, groups: list[dict], late: float) -> list[Taught]:
+    """What the teachers together say; a fragment of keywords.py is worth no more than the worst passage."""
     told = [[args.similarity * near for near in row["teacher"]] for row in groups]
     for name, weight in ((args.teacher, 1.0), ("late", late)):
         if weight:
             read = opinions(args.work, name, groups, args.tokens, args.threads)
             told = [[t + weight * s for t, s in zip(*rows, strict=True)] for rows in zip(told, read, strict=True)]
+    for row, theirs in zip(groups, told, strict=True):
+        if "least" in row:
+            theirs[row["least"]] = min(theirs)
     return list(zip(groups, told, strict=True))
 
 

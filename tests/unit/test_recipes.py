@@ -5,6 +5,7 @@ The package with the start model's weights is not needed: a module of its name p
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 import sys
@@ -311,7 +312,69 @@ def test_no_groups_are_no_file(
     assert not list((tmp_path / "work").glob("*.jsonl"))
 
 
+# keywords.py
+
+
+def worded(folder: Path) -> Path:
+    """Groups of one set whose passages have words of their own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # Each word stands in four passages.
+    names = [f"{chr(97 + n // 26)}{chr(97 + n % 26)}word" for n in range(60)]
+    texts = [" ".join(names[(n + k) % 60] for k in (0, 1, 20, 21)) for n in range(60)]
+    rows = [
+        {"set": "one", "query": f"question {n}", "passages": [texts[(n + k) % 60] for k in range(5)]} for n in range(60)
+    ]
+    (folder / "groups.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+def test_queries_of_a_word_or_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import keywords
+
+    monkeypatch.setattr(keywords, "COMMON", 0.1)
+    run(monkeypatch, "keywords", worded(tmp_path), "--queries", 40)
+    rows = [json.loads(line) for line in (tmp_path / "keywords.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 40
+    asked = [row for row in rows if not row["query"].startswith("question")]
+    assert 20 < len(asked) < 40
+    for row in rows:
+        assert len(row["passages"]) == len(row["teacher"]) == 6
+        assert row["least"] == 5
+        assert len(row["passages"][5].split()) <= 3
+    for row in asked:
+        found = [any(word in text for word in row["query"].lower().split()) for text in row["passages"]]
+        assert found[0]
+        # Others with the word, and texts without it; never a fragment that is the answer itself.
+        assert any(found[1:3])
+        assert not any(found[3:])
+    first = (tmp_path / "keywords.jsonl").read_bytes()
+    run(monkeypatch, "keywords", tmp_path, "--queries", 40)
+    assert (tmp_path / "keywords.jsonl").read_bytes() == first
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "keywords", groups(tmp_path / "none", 1, set="two"))
+    assert "has 3 words that tell it from others" in refusal(capsys)
+
+
 # distil.py and frozen.py
+
+
+def test_a_fragment_is_worth_no_more_than_the_worst_passage(tmp_path: Path) -> None:
+    import distil
+    import start
+
+    groups(tmp_path, 8)
+    teacher = cross_encoder(tmp_path / "teacher")
+    start.tokenizer().save(str(teacher / "tokenizer.json"))
+    groups(tmp_path, 4, "keywords.jsonl", least=3)
+    told = {"work": tmp_path, "queries": 0, "topical": 0, "keywords": 4, "similarity": 1.0, "tokens": 64, "threads": 1}
+    rows = distil.taught(argparse.Namespace(**told, teacher=str(teacher)))
+    fragments = [(row, theirs) for row, theirs in rows if "least" in row]
+    assert [n for n, (row, _) in enumerate(rows) if "least" in row] == [3, 7]
+    assert len(rows) == 10
+    for _, theirs in fragments:
+        assert theirs[3] == min(theirs)
 
 
 def test_scores_go_on_after_a_line_that_was_cut(tmp_path: Path) -> None:
