@@ -15,13 +15,12 @@ from crossrank.cost import Pace
 from crossrank.errors import InputError
 from crossrank.lateinteraction import LateInteraction
 from crossrank.packed import offsets_of
+from crossrank.scored import Scored
 from crossrank.scorers import PairScorer
 from crossrank.stopping import Stopping
 from crossrank.tokenvectors import TokenVectors, VectorStore
 from crossrank.types import NotingScorer, Passage, Ranking, Scorer, Tokens, TokenStore, Truncation
 
-# Scores, what was cut, a note for people, and how many were remembered and not computed.
-Scores = tuple[NDArray[np.float32], tuple[Truncation, ...], str, int]
 Texts = Callable[[Sequence[str]], Sequence[Passage]]
 Clock = Callable[[], float]
 # Why a step did less than it was there for: the time was up; no unread document could plausibly reach the top; it
@@ -100,8 +99,8 @@ def read(
     """
     if until.deadline == np.inf and until.stopping is None:
         made = _candidates(scorer, query, head.ids, texts, store, sized=False)
-        logits, cut, note, _ = made.score(0, len(head))
-        return Reading(logits, cut, "", _joined(made.note, note))
+        scored = made.score(0, len(head))
+        return Reading(scored.scores, scored.truncations, "", _joined(made.note, scored.note))
     pace = pace or Pace()
     made = _candidates(scorer, query, head.ids, texts, store)
     whole = bool(getattr(scorer, "listwise", False))
@@ -120,14 +119,14 @@ def read(
                 pace.idle()
             break
         began = until.clock()
-        logits, cut, note, remembered = made.score(done, end)
-        notes.append(note)
-        if not remembered:
+        scored = made.score(done, end)
+        notes.append(scored.note)
+        if not scored.cached:
             # What a memory answers says nothing of how fast the model is.
             pace.observe(made.of(done, end), until.clock() - began, made.characters(done, end), end - done)
-        scores.append(logits)
+        scores.append(scored.scores)
         # The query is cut the same way in every call: it is told once.
-        truncations += [one for one in cut if one.position >= 0 or not done]
+        truncations += [one for one in scored.truncations if one.position >= 0 or not done]
         done = end
         if until.stopping is not None and until.stopping.settled(np.concatenate(scores), head.scores, until.weight):
             stopped = "settled"
@@ -184,7 +183,7 @@ class _Candidates:
         note: why they must be, where an index holds ids.
     """
 
-    score: Callable[[int, int], Scores]
+    score: Callable[[int, int], Scored]
     lengths: NDArray[np.int64]
     first: NDArray[np.int64]
     texts: NDArray[np.int64]
@@ -221,9 +220,8 @@ def _candidates(
         first = np.arange(len(ids) + 1, dtype=np.int64)
         return _Candidates(_plain(scorer, query, passages), tokens + len(query) // 4, first, characters)
 
-    def score(begin: int, end: int) -> Scores:
-        scored = scorer.scored([(query, text) for text in passages[begin:end]])
-        return scored.scores, _moved(scored.truncations, begin), scored.note, scored.cached
+    def score(begin: int, end: int) -> Scored:
+        return _moved(scorer.scored([(query, text) for text in passages[begin:end]]), begin)
 
     note = "" if store is None else f"tokenized {len(ids)} passages: the index holds ids of another tokenizer"
     return _Candidates(score, *_sizes(scorer, query, tokens, sized), characters, note)
@@ -243,40 +241,38 @@ def _of_vectors(scorer: LateInteraction, query: str, passages: TokenVectors) -> 
     # Nearly all of it is encoding the query, so the first call scores all, and the others look up.
     all_of_them = cache(lambda: scorer.scored_vectors(query, passages))
 
-    def score(begin: int, end: int) -> Scores:
+    def score(begin: int, end: int) -> Scored:
         scored = all_of_them()
-        return scored.scores[begin:end], scored.truncations, scored.note, scored.cached
+        return replace(scored, scores=scored.scores[begin:end])
 
     ones = np.ones(len(passages), dtype=np.int64)
     return _Candidates(score, ones, np.arange(len(passages) + 1, dtype=np.int64), np.zeros_like(ones))
 
 
 def _of_tokens(scorer: PairScorer, query: str, passages: Tokens, sized: bool) -> _Candidates:
-    def score(begin: int, end: int) -> Scores:
+    def score(begin: int, end: int) -> Scored:
         some = passages if end - begin == len(passages) else passages.take(np.arange(begin, end))
-        scored = scorer.scored_tokens([query] * (end - begin), some)
-        return scored.scores, _moved(scored.truncations, begin), scored.note, scored.cached
+        return _moved(scorer.scored_tokens([query] * (end - begin), some), begin)
 
     zeros = np.zeros(len(passages), dtype=np.int64)
     return _Candidates(score, *_sizes(scorer, query, passages.lengths, sized), zeros)
 
 
-def _plain(scorer: Scorer, query: str, passages: list[str]) -> Callable[[int, int], Scores]:
-    def score(begin: int, end: int) -> Scores:
+def _plain(scorer: Scorer, query: str, passages: list[str]) -> Callable[[int, int], Scored]:
+    def score(begin: int, end: int) -> Scored:
         pairs = [(query, text) for text in passages[begin:end]]
         scores, note = scorer.noted(pairs) if isinstance(scorer, NotingScorer) else (scorer.score(pairs), "")
         logits = np.asarray(scores, dtype=np.float32)
         if logits.shape != (end - begin,):
             raise InputError(f"the scorer gave scores of shape {logits.shape} for {end - begin} pairs")
-        return logits, (), note, 0
+        return Scored(logits, (), 0, note=note)
 
     return score
 
 
-def _moved(truncations: tuple[Truncation, ...], by: int) -> tuple[Truncation, ...]:
-    if not by:
-        return truncations
-    return tuple(cut if cut.position < 0 else replace(cut, position=cut.position + by) for cut in truncations)
+def _moved(scored: Scored, by: int) -> Scored:
+    cuts = (cut if cut.position < 0 else replace(cut, position=cut.position + by) for cut in scored.truncations)
+    return replace(scored, truncations=tuple(cuts)) if by else scored
 
 
 def _quanta(made: _Candidates, pace: Pace) -> list[int]:

@@ -7,16 +7,50 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from crossrank.errors import InputError
-from crossrank.types import Passage, check_k, check_query
+from crossrank.types import Passage, check_k
+from crossrank.unicode import is_blank
 
 T = TypeVar("T")
 LARGEST = 2**31 - 1
 """What is counted here has at most 32 bits; libraries below fail by larger numbers, each in its own way."""
 # Where rows and objects of other libraries have their text.
 _TEXTS = ("text", "content", "contents", "body", "passage", "page_content")
+_SCORE = "call score(pairs), and probability(scores) for chances from 0 to 1"
+# What sentence-transformers, FlagEmbedding, and FlashRank or Cohere call what is here.
+_ELSEWHERE = {
+    "predict": _SCORE,
+    "compute_score": _SCORE,
+    "rerank": "call rank(query, documents, k=5), which gives positions in documents and scores",
+}
+
+
+class Elsewhere:
+    """Tells whoever calls a scorer as another library's is called what that call is here.
+
+    >>> Elsewhere().predict([("tea?", "Tea is hot.")])
+    Traceback (most recent call last):
+        ...
+    AttributeError: Elsewhere has no predict: call score(pairs), and probability(scores) for chances from 0 to 1
+    """
+
+    if not TYPE_CHECKING:  # A checker of types would believe that every name is there.
+
+        def __getattr__(self, name: str) -> Any:
+            if name in _ELSEWHERE:
+                raise AttributeError(f"{type(self).__name__} has no {name}: {_ELSEWHERE[name]}")
+            # Again, for its own message: a property may have failed.
+            return object.__getattribute__(self, name)
+
+
+def check_query(query: Any) -> None:
+    """Refuse a query that is no string, or blank: a model would score it, and the order would mean nothing."""
+    if not isinstance(query, str):
+        raise InputError(f"the query is {type(query).__name__}, not a string")
+    if is_blank(query):
+        raise InputError("the query is empty; ask something")
 
 
 def check_pairs(pairs: Iterable[Sequence[str | Passage]]) -> list[tuple[str, str]]:
@@ -35,6 +69,7 @@ def check_pairs(pairs: Iterable[Sequence[str | Passage]]) -> list[tuple[str, str
     for position, pair in enumerate(_listed(pairs, "score takes a list of (query, passage) pairs")):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             cure = "; of an array pass .tolist()" if hasattr(pair, "tolist") else ""
+            cure = ": put the pair in a list, score([(query, passage)])" if isinstance(pair, str) else cure
             raise InputError(f"pair {position} is not a (query, passage) pair{cure}")
         query, passage = pair
         text = passage.scored_text if isinstance(passage, Passage) else passage

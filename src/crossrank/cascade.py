@@ -280,13 +280,13 @@ def check_stages(value: Any) -> list[Stage]:
 
 
 def distinct(stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """The stages, each with a name of its own.
+    """The stages, each with a name of its own; refused as by `check_stages`.
 
     >>> [stage.name for stage in distinct([Stage(Unavailable("a", InputError("")))] * 2)]
     ['rerank', 'rerank (2)']
     """
     made: list[Stage] = []
-    for stage in stages:
+    for stage in check_stages(stages):
         names, name = {one.name for one in made}, stage.name
         for number in range(2, len(stages) + 2):
             if name not in names:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank import backends, checkpoint
-from crossrank.asking import check_list, check_pairs, check_queries, check_whole
+from crossrank.asking import Elsewhere, check_list, check_pairs, check_queries, check_whole
 from crossrank.batching import budget_of, plan, slices
 from crossrank.calibration import Platt, Threshold, least, numbers, sigmoid
 from crossrank.encoder import CHARACTERS_A_TOKEN, Encoded, PairEncoder, Windows
@@ -20,7 +20,7 @@ from crossrank.errors import CheckpointError, InputError, ScoreError
 from crossrank.lookahead import lookahead
 from crossrank.models import named
 from crossrank.ranked import Ranked
-from crossrank.scored import Pairs, Progress, Scored, scored_by, spread
+from crossrank.scored import Pairs, Progress, Scored, firsts, scored_by, spread
 from crossrank.types import Backend, Passage, Tokens, Truncation
 from crossrank.windows import Fold, fold
 
@@ -31,7 +31,7 @@ FIRST_SLICE, SLICE = 65_536, 262_144
 CHARACTERS = 4
 
 
-class CrossEncoder:
+class CrossEncoder(Elsewhere):
     """Scores (query, passage) pairs with one transformer reading both. One scorer serves many threads.
 
     `crossrank.load("small")` makes one from a model's name; this takes what is loaded already.
@@ -69,7 +69,8 @@ class CrossEncoder:
         self.checkpoint = read
         self.backend = backends.open(read) if backend is None else backend
         self.windows = windows or Windows()
-        self._encoder = PairEncoder(read.tokenizer(), max_length or read.max_length)
+        self.max_length = max_length or read.max_length
+        self._encoder = PairEncoder(read.tokenizer(), self.max_length)
         self._calibration = Platt(**read.calibration) if read.calibration else None
 
     def __repr__(self) -> str:
@@ -199,10 +200,9 @@ class CrossEncoder:
         """
         queries = check_queries(queries, len(passages))
         # A digest stands for the ids, so that equal pairs are found without a copy of all of them.
-        digests = [blake2b(passages.row(row).tobytes(), digest_size=16).digest() for row in range(len(passages))]
-        keys = list(zip(queries, digests, strict=True))
-        first = {key: row for row, key in reversed(list(enumerate(keys)))}
-        distinct = np.array(sorted(first.values()), dtype=np.int64)
+        keys = [(query, blake2b(passages.row(i).tobytes(), digest_size=16).digest()) for i, query in enumerate(queries)]
+        first = firsts(keys)
+        distinct = np.array(list(first.values()), dtype=np.int64)
         query_ids: dict[str, NDArray[np.int32]] = {}
 
         def encode(part: slice) -> Encoded:
@@ -212,8 +212,8 @@ class CrossEncoder:
         lengths = passages.lengths[distinct].tolist()
         characters = [(len(queries[i]), CHARACTERS * n) for i, n in zip(distinct.tolist(), lengths, strict=True)]
         found = self._sliced(self._costs(characters), encode)
-        place = {row: number for number, row in enumerate(distinct.tolist())}
-        return spread(found, [place[first[key]] for key in keys])
+        place = {key: number for number, key in enumerate(first)}
+        return spread(found, [place[key] for key in keys])
 
     def sequence_lengths(self, query: str, passages: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """What passages of so many tokens become with `query`: the tokens of each sequence, in order, and how many

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from crossrank.types import Ranking
 
@@ -40,3 +41,17 @@ def published(ranking: Ranking) -> list[float | None]:
     """
     found = zip(falling(ranking), ranking.scores.tolist(), strict=True)
     return [score if math.isfinite(own) else None for score, own in found]
+
+
+def finite(scores: Sequence[float]) -> list[float]:
+    """Scores of one list for a host or a client, in their order: in place of -inf, of blank texts, the lowest other
+    less 1.
+
+    JSON has no -inf, typed clients take no null for a number, and a host that joins or fuses lists takes a score of
+    None for 0, which is above every negative logit. With nothing but blank texts it is 0.
+
+    >>> finite([2.5, -3.0, float("-inf")]), finite([float("-inf")])
+    ([2.5, -3.0, -4.0], [0.0])
+    """
+    lowest = min(filter(math.isfinite, scores), default=1.0) - 1.0
+    return [score if math.isfinite(score) else lowest for score in scores]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank import backends, checkpoint
-from crossrank.asking import check_list, check_pairs, check_queries, check_texts
+from crossrank.asking import check_list, check_pairs, check_queries, check_query, check_texts
 from crossrank.backends.maxsim import maxsim
 from crossrank.batching import budget_of, plan, slices
 from crossrank.calibration import Threshold, without_probabilities
@@ -30,7 +30,7 @@ from crossrank.packed import offsets_of
 from crossrank.ranked import Ranked
 from crossrank.scored import Pairs, Progress, Scored, scored_by, spread
 from crossrank.tokenvectors import TokenVectors
-from crossrank.types import Backend, Passage, TokenBackend, Tokens, Truncation, check_query
+from crossrank.types import Backend, Passage, TokenBackend, Tokens, Truncation
 
 Floats = NDArray[np.float32]
 
@@ -60,9 +60,8 @@ class LateInteraction:
         if not isinstance(backend, TokenBackend):
             raise InputError(f"the backend {backend.name} gives no token vectors; use 'cpu', 'reference' or 'torch'")
         self.checkpoint = read
-        self.backend = backend
+        self.backend: TokenBackend = backend
         self._encoder = LateEncoder(read.tokenizer(), read.late, read.mask)
-        self._states: Callable[[Tokens, NDArray[np.int64] | None], Floats] = backend.states
         self._threads: int | None = getattr(backend, "threads", None)
         self._map, self._bias = _map_of(read)
 
@@ -166,11 +165,16 @@ class LateInteraction:
 
         Raises:
             InputError: the query is blank or has no token, or the vectors are of another width.
-            ScoreError: the model gives NaN.
+            ScoreError: the model gives NaN, or a vector is not finite.
         """
         check_query(query)
         made, cut, tokens = self._queries([query])
-        return Scored(maxsim(made[query], passages, self._threads), cut, tokens)
+        scores = maxsim(made[query], passages, self._threads)
+        if len(bad := np.flatnonzero(np.isnan(scores))):
+            raise ScoreError(
+                f"vectors of passage {bad[0]} hold NaN or infinity: encode it again, or make the index anew"
+            )
+        return Scored(scores, cut, tokens)
 
     def encode(self, passages: Iterable[str]) -> tuple[TokenVectors, tuple[Truncation, ...]]:
         """Token vectors of passages, in their order, and a report of those that were cut, for `scored_vectors`.
@@ -278,7 +282,7 @@ class LateInteraction:
         tokens, kept, done = marked.tokens, marked.kept, 0
         out = np.empty((len(tokens.ids), self.width), dtype=np.float32)
         for batch in plan(tokens.lengths, budget_of(self.backend), self.backend.padded):
-            states = self._states(tokens.take(batch), None if marked.seen is None else marked.seen[batch])
+            states = self.backend.states(tokens.take(batch), None if marked.seen is None else marked.seen[batch])
             mapped = states @ self._map.T
             if self._bias is not None:
                 mapped += self._bias
@@ -293,8 +297,7 @@ class LateInteraction:
                 f"{self.checkpoint.name} gives NaN. Its weights are damaged or overflow in this dtype: load it with "
                 "dtype='float32', or save it again"
             )
-        counts = np.concatenate([[0], np.cumsum(kept)])
-        return TokenVectors(out[kept], counts[tokens.offsets].astype(np.int64))
+        return TokenVectors(out[kept], offsets_of(kept)[tokens.offsets])
 
 
 def _within(part: slice, total: int, progress: Progress) -> Progress:

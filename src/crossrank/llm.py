@@ -19,7 +19,7 @@ from crossrank.judging import ask_for_order, ask_for_score, check_prompt, filled
 from crossrank.questions import Questions
 from crossrank.ranked import Ranked
 from crossrank.remote import Address
-from crossrank.types import order_of
+from crossrank.scored import Scored
 from crossrank.unicode import is_blank, valid_text
 from crossrank.verdicts import UnreadableError
 from crossrank.verdicts import read_order as order_in
@@ -205,8 +205,7 @@ class LanguageModel:
         """
         documents = check_list(query, documents, k)
         judged = self.judged([(query, document) for document in documents])
-        order = order_of(judged.scores)[:k]
-        return Ranked(tuple(order.tolist()), judged.scores[order], (), note=judged.note)
+        return Ranked.of(Scored(judged.scores, (), judged.prompt_tokens, note=judged.note), k)
 
     def score(self, pairs: Iterable[Sequence[str]]) -> NDArray[np.float32]:
         """Scores of (query, document) pairs, shape (n,), in their order; see `Judged.scores`.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def offsets_of(lengths: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+def offsets_of(lengths: Sequence[int] | NDArray[np.integer[Any] | np.bool_]) -> NDArray[np.int64]:
     """Where each row begins, and behind them where the last ends; shape (n + 1,), from 0.
 
     >>> offsets_of([3, 0, 2]).tolist()

@@ -12,7 +12,7 @@ import numpy as np
 
 from crossrank.answer import Answer
 from crossrank.anytime import Clock, fetched
-from crossrank.asking import check_real
+from crossrank.asking import check_query, check_real
 from crossrank.calibration import Threshold
 from crossrank.cascade import OnError, Stage, Trace, Unavailable, distinct, rerank
 from crossrank.context import Context, Order, assemble, nothing
@@ -35,7 +35,6 @@ from crossrank.types import (
     Scorer,
     TokenStore,
     check_k,
-    check_query,
 )
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ class Pipeline:
             stages=tuple(paced(stage, memory) for stage in self.stages),
             budget=ms / 1000,
             on_error=on_error,
-            _habits=dict(self._habits),
+            _habits={},
         )
         for turn in range(3):
             one_version(lambda: made._fetch(made._retrieve("warm up", None)[-1].ranking.cut(10)))

@@ -13,7 +13,7 @@ from crossrank.cascade import Stage, Trace, Unavailable
 from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
 from crossrank.scorers import name_of
-from crossrank.types import Ranking, Scorer
+from crossrank.types import Scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +139,9 @@ def kept(stages: Sequence[Stage], answer: Answer, threshold: Threshold) -> Answe
     if limit is None:
         return replace(answer, thresholded=(unused(found.best, limit),))
     rows, said = above(found.probabilities, limit)
-    ranking = answer.ranking
-    head = sum(row < ranking.head for row in rows)
     return replace(
         answer,
-        ranking=Ranking(tuple(ranking.ids[row] for row in rows), ranking.scores[rows], head),
+        ranking=answer.ranking.take(rows),
         passages=tuple(answer.passages[row] for row in rows),
         thresholded=said,
     )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from crossrank.asking import check_pairs, check_queries
 from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
-from crossrank.scored import Pairs, Progress, Scored, scored_by
+from crossrank.scored import Pairs, Progress, Scored, firsts, scored_by
 from crossrank.scorestore import MOST, Cut, Entry, Store
 from crossrank.types import Scorer, Tokens, Truncation
 from crossrank.unicode import valid_text
@@ -90,7 +90,7 @@ class CachedScorer(CrossEncoder):
             )
         # Nothing is loaded twice: model and tokenizer are the scorer's own.
         self.checkpoint, self.backend, self.windows = scorer.checkpoint, scorer.backend, scorer.windows
-        self._encoder, self._calibration = scorer._encoder, scorer._calibration
+        self.max_length, self._encoder = scorer.max_length, scorer._encoder
         self._scorer = scorer
         self.store = Store(path, most)
         self.uses = Uses()
@@ -172,10 +172,10 @@ class CachedScorer(CrossEncoder):
         blank: Collection[bytes] = (),
     ) -> Scored:
         """Scores of all pairs: known ones from the file, the others computed and kept. `blank` keys count for none."""
-        first = {key: row for row, key in reversed(list(enumerate(keys)))}
+        first = firsts(keys)
         known, note = self.store.get(list(first))
         cached = sum(key in known for key in keys)
-        rows = sorted(row for key, row in first.items() if key not in known)
+        rows = [row for key, row in first.items() if key not in known]
         tokens, done, total = 0, len(known), len(first) - len(blank)
         for begin in range(0, len(rows), _AT_ONCE):
             part = rows[begin : begin + _AT_ONCE]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from crossrank.types import Passage, Truncation
 Pairs = Iterable[Sequence[str | Passage]]
 # Called with how many distinct pairs are scored, and how many there are; blank passages count for none.
 Progress = Callable[[int, int], None]
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +41,18 @@ class Scored:
 def scored_by(score: Callable[..., Scored], pairs: Pairs, progress: Progress | None) -> Scored:
     """What a scorer's `scored` gives; a class of the user's may know nothing of progress, when nobody asks for it."""
     return score(pairs) if progress is None else score(pairs, progress=progress)
+
+
+def firsts(keys: Iterable[Key]) -> dict[Key, int]:
+    """Each key with the place where it comes first, these rising.
+
+    >>> firsts(["tea", "bread", "tea"])
+    {'tea': 0, 'bread': 1}
+    """
+    first: dict[Key, int] = {}
+    for row, key in enumerate(keys):
+        first.setdefault(key, row)
+    return first
 
 
 def spread(found: Scored, rows: Sequence[int]) -> Scored:

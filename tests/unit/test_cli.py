@@ -939,6 +939,7 @@ def test_search_of_many_queries_is_a_run(index: str, ce: str, engine: list[str])
     result = run("search", index, "--queries", "topics.tsv", "--to", "run.trec", *how, "--backend", "fake")
     assert result.stdout == ""
     assert "Wrote the rankings of 2 queries to run.trec." in result.stderr
+    assert "Wrote" not in run("search", index, "--queries", "topics.tsv", "--to", "-", *how, "--backend", "fake").stderr
     made = read_run("run.trec")
     for query, text in (("q1", "the cat"), ("2", "capital of france")):
         found = rows(run("search", index, text, *how, "--backend", "fake", "-k", "100", "--json"))

@@ -197,6 +197,14 @@ def compared() -> list[object]:
     return ["eval", "--qrels", qrels, "--run", "good=runs/good.trec", "--run", "bad=runs/bad.trec"]
 
 
+def test_a_pipe_hears_all_of_the_verdict(compared: list[object]) -> None:
+    """It said that six queries cannot tell, and not that one more would."""
+    result = run(*compared)
+    headline, *details = result.stderr.splitlines()
+    assert "told with 6 queries" in headline or headline.startswith(("Yes", "No"))
+    assert any("got better" in line for line in details)
+
+
 @pytest.mark.parametrize("link", [False, True])
 def test_runs_that_are_read_are_never_written_over(compared: list[object], link: bool) -> None:
     """Queries without judgments and all scores were gone."""

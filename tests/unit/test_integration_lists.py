@@ -59,6 +59,13 @@ def test_a_threshold_is_a_probability_whatever_the_scores_are(small: crossrank.C
     assert len(best(small, QUERY, TEXTS, 1, threshold=0.0)) == 1
 
 
+def test_a_threshold_is_held_against_as_in_rank(small: crossrank.CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The float32 nearest to 0.7 is under 0.7; here it was compared as a float32, and reached it."""
+    monkeypatch.setattr(small, "probability", lambda scores: np.full(len(scores), 0.7, np.float32))
+    assert [len(best(small, QUERY, TEXTS, None, threshold=least)) for least in (0.7, 0.69)] == [0, 4]
+    assert [len(small.rank(QUERY, TEXTS, threshold=least)) for least in (0.7, 0.69)] == [0, 4]
+
+
 def test_a_model_without_probabilities_is_refused_before_it_reads(tmp_path: Path) -> None:
     # A threshold that was passed over would let everything through.
     identity = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}

@@ -9,7 +9,7 @@ import pytest
 
 import crossrank
 import tiny
-from crossrank import checkpoint
+from crossrank import backends, checkpoint
 from crossrank.backends.maxsim import formula
 from crossrank.cascade import Stage, rerank
 from crossrank.errors import CheckpointError, InputError, ScoreError
@@ -45,6 +45,15 @@ def test_a_score_is_the_formula_over_its_own_vectors(scorer):
     np.testing.assert_allclose(scores, expected, atol=1e-4)
     assert scores[1] == scores[4]
     assert scores.dtype == np.float32
+
+
+def test_a_backend_can_be_replaced(folder):
+    """As a cross-encoder's: the one that it had at first went on computing."""
+    scorer = crossrank.load_late(folder, backend="reference")
+    before = scorer.score([(QUERY, TEXTS[0])])
+    scorer.backend = backends.open(scorer.checkpoint, "fake")
+    assert "fake" in repr(scorer)
+    assert scorer.score([(QUERY, TEXTS[0])]) != before
 
 
 def test_a_score_does_not_depend_on_the_list(scorer):
@@ -150,6 +159,14 @@ def test_a_text_without_any_token_is_blank(scorer, unseen):
         ):
             with pytest.raises(InputError, match="the query is empty"):
                 call()
+
+
+def test_vectors_that_are_not_finite_are_an_error(scorer):
+    """NaN was passed over, and the passage kept the score of its other tokens."""
+    vectors, _ = scorer.encode(["bread", "the cat"])
+    vectors.vectors[len(vectors.row(0)), 0] = np.nan
+    with pytest.raises(ScoreError, match="vectors of passage 1 hold NaN or infinity: encode it again"):
+        scorer.scored_vectors(QUERY, vectors)
 
 
 def test_any_iterable_is_a_list(scorer):

@@ -83,19 +83,18 @@ LAYERS = {
 PUBLIC_LAYER = 4
 
 # Modules of one layer may build on each other where this says so, and nowhere else. Reasons: rows are packed in one
-# way, tokens and their vectors; a query that shows nothing is refused; late interaction reports as a cross-encoder
-# does; reading asks both for their reports; stages are read, plans are made of stages, and probabilities are what the
-# last stage says; the stopping rule standardizes as fusion does; numbers are refused in the words of `asking`; a
-# cross-encoder that remembers is one; both encoders tokenize alike; a name of the catalog becomes a checkpoint; the
-# command line starts the servers; evaluation runs a whole query as the product does; a tuned model is judged by the
-# measures of evaluation; bulk work reads and writes the files of evaluation; texts of a store are cleaned as those of
-# an index are; the usual pipeline over a store is a pipeline; cross-encoders, late interaction and language models
-# give one kind of order; an answer holds the traces of its stages, and a threshold leaves out some of its passages.
+# way, tokens and their vectors; late interaction reports as a cross-encoder does; reading asks both for their reports;
+# stages are read, plans are made of stages, and probabilities are what the last stage says; the stopping rule
+# standardizes as fusion does; numbers are refused in the words of `asking`; a cross-encoder that remembers is one; both
+# encoders tokenize alike; a name of the catalog becomes a checkpoint; the command line starts the servers; evaluation
+# runs a whole query as the product does; a tuned model is judged by the measures of evaluation; bulk work reads and
+# writes the files of evaluation; texts of a store are cleaned as those of an index are; the usual pipeline over a store
+# is a pipeline; cross-encoders, late interaction and language models give one kind of order; an answer holds the traces
+# of its stages, and a threshold leaves out some of its passages.
 WITHIN_A_LAYER = {
     ("types", "errors"),
     ("extras", "errors"),
     ("types", "packed"),
-    ("types", "unicode"),
     ("tokenvectors", "packed"),
     ("tokenvectors", "types"),
     ("lateinteraction", "crossencoder"),

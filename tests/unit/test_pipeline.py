@@ -122,6 +122,15 @@ def test_home_is_written_as_in_a_shell(folder: Path, monkeypatch: pytest.MonkeyP
     assert len(crossrank.open_pipeline(f"~/{folder.name}", rerank=False).search("what is bread?").passages)
 
 
+def test_stages_that_are_none_are_refused(cross_encoder_folder: Path) -> None:
+    """One stage was a bare TypeError, a scorer an AttributeError; `rerank` had sentences for both."""
+    scorer = crossrank.load(cross_encoder_folder, backend="fake")
+    retrievers = {"own": FunctionRetriever(lambda query, depth: [])}
+    for stages, said in [(crossrank.Stage(scorer), "not one stage"), ((scorer,), "make one with Stage")]:
+        with pytest.raises(InputError, match=said):
+            crossrank.Pipeline(retrievers, list, stages)  # type: ignore[arg-type]
+
+
 def test_a_depth_of_nothing_is_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="depth must be at least 1"):
         crossrank.open_pipeline(folder, depth=0)

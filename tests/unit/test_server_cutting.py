@@ -11,6 +11,7 @@ import crossrank
 import tiny
 from crossrank.encoder import Windows
 from crossrank.server.cutting import Caps, Cutter, merged
+from crossrank.server.service import Service
 from crossrank.types import Truncation
 
 QUERY = "what is the capital of france?"
@@ -57,6 +58,16 @@ def test_a_text_is_not_searched_for_tokens_behind_what_the_scorer_reads(tmp_path
     assert cut.split() == ["a"]
     assert cuts == (Truncation(0, 1, 1, 1, exact=False),)
     assert cuts[0].lost
+
+
+def test_a_scorer_with_a_length_of_its_own_reports_a_query_once(tmp_path: Path) -> None:
+    """It was cut for the checkpoint's length, and then once more, and reported twice, for the scorer's."""
+    scorer = crossrank.load(tiny.cross_encoder(tmp_path / "model"), backend="fake", max_length=20)
+    query = "what is the capital " * 10
+    pairs, cuts = Cutter(scorer).cut([(query, "bread " * 20)], Caps(document=10))
+    found = merged(cuts, scorer.scored(pairs).truncations)
+    assert [cut.position for cut in found] == [-1, 0]
+    assert Service(scorer).reach().query == 20 // 2
 
 
 @pytest.mark.parametrize(

@@ -419,7 +419,8 @@ def test_a_document_may_call_its_text_content(service: Service, dialect: str) ->
 
     assert scores({"content": "paris", "text": None}) == scores({"content": "paris"}) == scores("paris")
     assert "keep one" in scores({"content": "paris", "text": "bread"})
-    assert "image" in scores({"content": [{"type": "text", "text": "paris"}]})
+    assert scores({"content": [{"type": "text", "text": "paris"}]}) == scores("paris")
+    assert "of type 'image_url'" in scores({"content": [{"type": "image_url"}]})
     assert "image" in scores({"image": "https://example.org/a.png"})
 
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossrank.answer import Answer
-from crossrank.asking import check_list, check_pairs
+from crossrank.asking import check_list, check_pairs, check_query
 from crossrank.errors import InputError, ScoreError
 from crossrank.ranked import Ranked
-from crossrank.types import Passage, Ranking, Tokens, check_k, check_query, order_of
+from crossrank.types import Passage, Ranking, Tokens, check_k, order_of
 
 names = st.lists(st.text("abcdefgh", min_size=1, max_size=3), unique=True, max_size=10)
 rows = st.lists(st.lists(st.integers(0, 30000), max_size=12), max_size=10)
@@ -67,6 +67,13 @@ def test_a_number_under_1_is_called_as_the_caller_calls_it():
         check_k(1.5, "top_n")
     with pytest.raises(InputError, match=r"^k must be at least 1, not 0; leave it out to keep everything$"):
         check_list("query", ["text"], 0)
+
+
+def test_what_is_taken_of_a_ranking_keeps_what_its_head_is():
+    ranking = Ranking(("a", "b", "c", "d"), np.array([2, 1, 9, 8], np.float32), head=2)
+    taken = [ranking.take(rows) for rows in ([1, 2], [2, 3], [])]
+    assert [list(one) for one in taken] == [[("b", 1.0), ("c", 9.0)], [("c", 9.0), ("d", 8.0)], []]
+    assert [one.head for one in taken] == [1, 0, 0]
 
 
 def test_what_has_no_positions_is_no_list_of_documents():

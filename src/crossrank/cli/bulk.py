@@ -79,8 +79,10 @@ Killed or interrupted at any moment, the same command goes on: parts that are do
 @options.model
 @_workers
 @_part_tokens
-@click.option("--max-length", type=options.Count(min=5), metavar="N",
-              help="Tokens in one sequence; longer passages take more windows.  [default: the model's]")  # fmt: skip
+@click.option(
+    "--max-length", type=options.Count(min=5), metavar="N",
+    help="Tokens in one sequence; longer passages take more windows, at most 64.  [default: the model's]",
+)  # fmt: skip
 @options.as_json
 @options.engine
 def rerank(

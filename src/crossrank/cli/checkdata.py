@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crossrank.asking import check_query
 from crossrank.cli import rows
 from crossrank.errors import ReadError
-from crossrank.types import Passage, check_query
+from crossrank.types import Passage
 
 
 @dataclass(frozen=True, slots=True)

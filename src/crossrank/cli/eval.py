@@ -246,7 +246,7 @@ def _print(outcome: Outcome, as_json: bool, show: int) -> None:
     elif terminal.on_terminal():
         _print_table(outcome, show)
     else:
-        for said in (outcome.verdict.headline, *outcome.notes):
+        for said in (outcome.verdict.headline, *outcome.verdict.details, *_remarks(outcome)):
             terminal.note(said)
         _print_lines(outcome.comparison)
 
@@ -265,7 +265,7 @@ def _print_lines(compared: Comparison) -> None:
 
 
 def _print_table(outcome: Outcome, show: int) -> None:
-    from crossrank.evaluation.outcome import cut_lines, evaluation_foot
+    from crossrank.evaluation.outcome import evaluation_foot
 
     console, compared = terminal.console(), outcome.comparison
     console.print(outcome.verdict.question, style="dim")
@@ -287,7 +287,7 @@ def _print_table(outcome: Outcome, show: int) -> None:
     for standing in compared.standings:
         made.add_row(*_cells(compared, standing))
     console.print(made)
-    for line in (*cut_lines(compared.standings), *_calibrated(outcome), *outcome.notes):
+    for line in _remarks(outcome):
         console.print(line, style="dim")
     if outcome.moves and show:
         moved = outcome.moves[0]
@@ -297,6 +297,13 @@ def _print_table(outcome: Outcome, show: int) -> None:
             for move in listed[:show]:
                 _print_move(move)
     console.print(f"\n{evaluation_foot(compared)}", style="dim")
+
+
+def _remarks(outcome: Outcome) -> list[str]:
+    """What must be known of the figures: what was cut, how good the probabilities are, and the notes."""
+    from crossrank.evaluation.outcome import cut_lines
+
+    return [*cut_lines(outcome.comparison.standings), *_calibrated(outcome), *outcome.notes]
 
 
 def _cells(compared: Comparison, standing: Standing) -> list[str]:

@@ -189,11 +189,7 @@ def _embedder(name: str | None, asked: Asked) -> TextEmbedder | RemoteEmbedder:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse a name that two systems will have, before anything is scored.
-
-    Raises:
-        click.UsageError: so.
-    """
+    """Refuse a name that two systems will have, before anything is scored."""
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise click.UsageError(
             f"two systems would be called {twice!r}; give a run or a model's folder another name, and shares of --mix "

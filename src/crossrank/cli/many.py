@@ -35,7 +35,8 @@ def check(query: str | None, queries: Path | None, to: Path | None, alone: Mappi
         alone: options that are for one query, with what they were given.
 
     Raises:
-        click.UsageError: so.
+        click.UsageError: both or neither are given, one of `queries` and `to` without the other, options of `alone`
+            beside them, or `to` in a folder that is not there.
     """
     if (query is None) == (queries is None):
         raise click.UsageError("name one QUERY, or a file of them: --queries FILE --to RUN")
@@ -120,7 +121,8 @@ def write(pipeline: Pipeline, texts: Mapping[str, str], to: Path, k: int) -> boo
         if said[kind]:
             reason = f": {reasons[0]}" if kind == "failed" else ""
             terminal.warn(f"for {terminal.count(said[kind], 'query', 'queries')} {what}{reason}.")
-    terminal.note(f"Wrote the rankings of {terminal.count(len(texts), 'query', 'queries')} to {to}.")
+    if str(to) != "-":
+        terminal.note(f"Wrote the rankings of {terminal.count(len(texts), 'query', 'queries')} to {to}.")
     return bool(said["failed"])
 
 

@@ -69,7 +69,7 @@ Examples:
 @click.option("--encoding", default="utf-8", show_default=True, help="Encoding of the passages.")
 @click.option(
     "--max-length", type=options.Count(min=5), metavar="N",
-    help="Tokens in one sequence; longer passages take more windows.  [default: the model's]",
+    help="Tokens in one sequence; longer passages take more windows, at most 64.  [default: the model's]",
 )  # fmt: skip
 @click.option(
     "--window", type=options.Count(min=1), metavar="N", default=400, show_default=True,
@@ -170,11 +170,7 @@ def command(
 
 
 def _check_files(query: str, files: Sequence[str]) -> None:
-    """Refuse a file that is missing.
-
-    Raises:
-        InputError: so.
-    """
+    """Refuse a file that is missing."""
     for file in files:
         if file != "-" and not os.path.exists(file):
             swapped = ", and QUERY is the name of one: QUERY comes first" if os.path.isfile(query) else ""
@@ -190,7 +186,7 @@ def _ask(model: str, query: str, given: Sequence[Row], k: int | None, budget_ms:
     """
     from crossrank.cli.counted import Counted
     from crossrank.ranked import Ranked
-    from crossrank.types import order_of
+    from crossrank.scored import Scored
 
     if budget_ms is not None:
         raise click.UsageError(
@@ -207,10 +203,9 @@ def _ask(model: str, query: str, given: Sequence[Row], k: int | None, budget_ms:
         raise InputError(f"{shown} is a language model behind an address, which knows no {unknown}: leave it out")
     asked = Counted(options.language_model(model))
     scores = asked.score([(query, row.passage.scored_text) for row in given])
-    order = order_of(scores)[:k]
     if given:
         terminal.note(f"{shown}: {asked.note}.")
-    _print(Ranked(tuple(order.tolist()), scores[order], ()), None, given, None, None, as_json)
+    _print(Ranked.of(Scored(scores, (), 0), k), None, given, None, None, as_json)
     return Exit.SOME_FAILED if asked.failed else Exit.OK
 
 

@@ -17,11 +17,12 @@ from typing import IO, Any, Literal, cast
 
 import click
 
+from crossrank.asking import check_query
 from crossrank.cli import terminal
 from crossrank.errors import ReadError
 from crossrank.index import tsv
 from crossrank.index.rows import ID_FIELDS, TEXT_FIELDS, TITLE_FIELD, filled, is_empty, keys_of
-from crossrank.types import Passage, check_query
+from crossrank.types import Passage
 from crossrank.unicode import valid_text
 
 Layout = Literal["lines", "jsonl", "csv"]

@@ -26,7 +26,7 @@ def check(folder: Path, names: Sequence[str], read: Sequence[Path], force: bool)
         force: whether other files may be replaced.
 
     Raises:
-        click.UsageError: so.
+        click.UsageError: a file is one that is read, is there already (without `force`), or cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

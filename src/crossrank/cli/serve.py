@@ -49,6 +49,7 @@ Examples:
 @options.model
 @options.embedder
 @options.engine
+@options.cache
 @click.option(
     "--no-embed", is_flag=True, help="Load no embedding model: no /v1/embeddings. Not with INDEX, which needs one."
 )
@@ -84,6 +85,7 @@ def command(
     device: str,
     dtype: str,
     threads: int | None,
+    cache: str | None,
     no_embed: bool,
     max_body: int,
     max_documents: int,
@@ -123,7 +125,8 @@ def command(
     ask_for(limits.connections)
     # Before the models are loaded, which takes seconds: a port that is taken is told at once.
     with closing(bound(host, port)) as place:
-        service = _service(folder, model, embedder, (backend, device, dtype, threads), no_embed, limits, batch_tokens)
+        engine = (backend, device, dtype, threads)
+        service = _service(folder, model, embedder, engine, no_embed, limits, batch_tokens, cache)
         door = Door.at(host, keys, hosts, origins)
         built = build(service, door, _traces(collector), on_ready=lambda: terminal.note("Ready."))
         listener = Listener(built.app, host, port, limits, linger, built.leave, place)
@@ -143,6 +146,7 @@ def _service(
     no_embed: bool,
     limits: Limits,
     batch_tokens: int | None,
+    cache: str | None = None,
 ) -> Service:
     import crossrank
     from crossrank.embedder import own_name
@@ -160,7 +164,8 @@ def _service(
         raise click.UsageError(
             "--embedder takes an address only for the searches of INDEX: name one, or a model's folder"
         )
-    scorer = crossrank.load(model, backend=backend, device=device, dtype=dtype, threads=threads)
+    loaded = crossrank.load(model, backend=backend, device=device, dtype=dtype, threads=threads)
+    scorer = options.remembering(loaded, cache)
     local = None
     if remote is None and not no_embed:
         local = crossrank.load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)

@@ -169,11 +169,7 @@ def _header(path: Path) -> tuple[list[str], str]:
 
 
 def check_text_column(names: list[str], path: Path) -> None:
-    """Refuse a table in whose columns no texts are, or two of one name.
-
-    Raises:
-        ReadError: so.
-    """
+    """Refuse a table in whose columns no texts are, or two of one name."""
     if not {name.strip().lower() for name in names} & set(TEXT_FIELDS):
         raise ReadError(
             f"{path} has no text column: name it one of {', '.join(TEXT_FIELDS)} (its columns: {', '.join(names[:12])})"

@@ -368,9 +368,11 @@ class Update:
             self._tell("tidying")
             self._table.tidy()
         self._tell("done")
-        failed, unread = tuple(self._failed), tuple(self._commits.unread)
-        counts = (self._added, self._changed, self._deleted, self._unchanged)
-        return Changes(*counts, failed, unread, self._passed_over, dict(self._omitted), tuple(self._missing))
+        return Changes(
+            added=self._added, changed=self._changed, deleted=self._deleted, unchanged=self._unchanged,
+            failed=tuple(self._failed), unread=tuple(self._commits.unread), passed_over=self._passed_over,
+            omitted=dict(self._omitted), missing=tuple(self._missing),
+        )  # fmt: skip
 
     def _tell(self, stage: Literal["reading", "embedding", "committed", "tidying", "done"]) -> None:
         if self._progress is not None:

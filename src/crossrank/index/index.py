@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from crossrank.index.folders import LOCK, has_version, make_folder, placed
 from crossrank.index.lock import exclusive
 from crossrank.index.oneversion import held, kept, lost, removed
 from crossrank.index.passages import Cut, check_sizes, cut_by, usual_size
-from crossrank.index.records import FORMAT, SPELLING, Info, Known, Settings, Where, language_named
+from crossrank.index.records import SPELLING, Info, Known, Settings, Where, language_named
 from crossrank.index.table import Table
 from crossrank.tokenvectors import TokenEmbedder, TokenVectors
 from crossrank.types import Embedder, Passage, Ranking, Tokens
@@ -90,7 +90,7 @@ class Index:
             folder: new or empty; it is made with its parents.
             embedder: makes the vectors, such as `crossrank.load_embedder()`; updates and queries need the same one.
             tokenizer: cuts passages, and its token ids are stored; mostly the embedder's own, `embedder.tokenizer`.
-            model: the name to load the embedder by, kept for `info`.
+            model: the name by which `crossrank.open_pipeline` and the commands load the embedder; "embed" when absent.
             size: tokens of a passage, at most; when absent 200, or what the embedder reads where that is less. A size
                 beyond what it reads is obeyed (documents may be wanted whole), and every update reports the passages
                 whose vectors do not tell of their ends.
@@ -100,18 +100,20 @@ class Index:
             rebuild: replace the index that is there. Its passages are gone with that one commit.
             late: a late-interaction model whose token vectors are stored, in float16; every later update needs one of
                 the same fingerprint. They take 2 * width bytes a token, some 30 kB a passage.
-            late_model: the name to load it by, kept for `info`.
+            late_model: the name by which later runs of `crossrank index` load it.
 
         Raises:
             IndexFileError: the folder holds an index already (without `rebuild`), or something else.
             InputError: a size or overlap that cannot be kept, or an unknown language.
         """
         size, overlap = check_sizes(usual_size(embedder) if size is None else size, overlap)
-        language = language_named(language)
         path = placed(folder)
-        stored = ("", 0, None) if late is None else (late.fingerprint, late.width, late_model)
-        models = (embedder.fingerprint, embedder.width, vocabulary.fingerprint(tokenizer), model)
-        settings = Settings(*models, size, overlap, language, FORMAT, *stored, SPELLING)
+        settings = Settings(
+            embedder=embedder.fingerprint, width=embedder.width, tokenizer=vocabulary.fingerprint(tokenizer),
+            model=model, size=size, overlap=overlap, language=language_named(language), spelling=SPELLING,
+            late="" if late is None else late.fingerprint, late_width=0 if late is None else late.width,
+            late_model=None if late is None else late_model,
+        )  # fmt: skip
         make_folder(path)
         with exclusive(path / LOCK):
             exists = has_version(path)
@@ -162,21 +164,21 @@ class Index:
 
     def _read(self, read: Callable[[Table], T]) -> T:
         """What `read` gives; from the newest version when an update has removed the one that this index is at."""
-        table = self._at
-        try:
-            made = () if table.gone else (read(table),)
-        except IndexFileError:
-            if not table.outdated():  # A version goes file by file, but at the newest an error is damage.
-                raise
-            made = ()
-        if made and kept(self, table):
-            return made[0]
-        if not made:
+        while True:
+            table = self._at
+            try:
+                if not table.gone:
+                    made = read(table)
+                    if kept(self, table):
+                        return made
+                    continue
+            except IndexFileError:
+                if not table.outdated():  # A version goes file by file, but at the newest an error is damage.
+                    raise
             if self._stays:
                 raise removed(table.folder)
             self._table = now = table.now()
             lost(self, table, now, table.folder)  # What a query has found at one version it must not read at another.
-        return self._read(read)
 
     @property
     def _at(self) -> Table:
@@ -274,8 +276,8 @@ class Index:
         """
         if isinstance(paths, (str, Path)):
             raise InputError("update takes a list of paths, not one path")
-        with ExitStack() as stack:
-            return self._begin(stack, embedder, tokenizer, progress, late, cut).files(paths, limits or Limits())
+        with self._updating(embedder, tokenizer, progress, late, cut) as update:
+            return update.files(paths, limits or Limits())
 
     def add(
         self,
@@ -286,43 +288,41 @@ class Index:
         late: TokenEmbedder | None = None,
     ) -> Changes:
         """Add documents, or replace those of the same id, like `update`; many at once, as each call makes BM25 anew."""
-        with ExitStack() as stack:
-            return self._begin(stack, embedder, tokenizer, progress, late).documents(documents)
+        with self._updating(embedder, tokenizer, progress, late) as update:
+            return update.documents(documents)
 
     def remove(self, ids: Iterable[str], embedder: Embedder, tokenizer: Tokenizer) -> Changes:
         """Remove documents by their ids. Otherwise like `update`."""
-        with ExitStack() as stack:
-            return self._begin(stack, embedder, tokenizer, None, adds=False).remove(ids)
+        with self._updating(embedder, tokenizer, None, adds=False) as update:
+            return update.remove(ids)
 
-    def _begin(
+    @contextmanager
+    def _updating(
         self,
-        stack: ExitStack,
         embedder: Embedder,
         tokenizer: Tokenizer,
         progress: Callback | None,
         late: TokenEmbedder | None = None,
         cut: Cut | None = None,
         adds: bool = True,
-    ) -> Update:
-        """Take the lock, see the latest version, and check that the update fits the index."""
-        stack.enter_context(exclusive(self._table.folder / LOCK))
-        # A table that is written to moves with every commit. Readers in other threads keep one that stands still.
-        writing = Table.open(self._table.folder)
-        writing.complete()
-        fitting.check_embedder(writing.folder, writing.settings, embedder)
-        fitting.check_tokenizer(writing.folder, writing.settings, tokenizer)
-        if adds:
-            fitting.check_late(writing.folder, writing.settings, late)
-        # Only now: whoever searches here goes by the models of the version that was there before.
-        self._table = writing.now()
-        stack.callback(self._follow)
-        return Update(writing, embedder, cut or cut_by(tokenizer, writing.settings), progress, late)
-
-    def _follow(self) -> None:
-        """See what an update has committed, failed or not."""
-        # An error would take the place of the update's own, or of its `Changes`; whoever reads next meets it again.
-        with suppress(CrossrankError):
-            self.refresh()
+    ) -> Iterator[Update]:
+        """Hold the lock, see the latest version, check that the update fits the index, and follow it to its end."""
+        with exclusive(self._table.folder / LOCK):
+            # A table that is written to moves with every commit. Readers in other threads keep one that stands still.
+            writing = Table.open(self._table.folder)
+            writing.complete()
+            fitting.check_embedder(writing.folder, writing.settings, embedder)
+            fitting.check_tokenizer(writing.folder, writing.settings, tokenizer)
+            if adds:
+                fitting.check_late(writing.folder, writing.settings, late)
+            # Only now: whoever searches here goes by the models of the version that was there before.
+            self._table = writing.now()
+            try:
+                yield Update(writing, embedder, cut or cut_by(tokenizer, writing.settings), progress, late)
+            finally:
+                # An error would take the place of the update's own, or of its `Changes`; who reads next meets it again.
+                with suppress(CrossrankError):
+                    self.refresh()
 
     def cutter(self, tokenizer: Tokenizer) -> Cut:
         """How documents of this index become passages."""

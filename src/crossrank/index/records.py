@@ -177,6 +177,8 @@ class Info:
     @classmethod
     def of(cls, made: Settings, passages: int, documents: int, used: int, version: int) -> Info:
         """What these settings and counts say."""
-        words = (made.size, made.overlap, made.language)
-        counts = (passages, documents, used, version)
-        return cls(made.model, made.embedder, made.tokenizer, made.width, *words, *counts, made.late_model)
+        return cls(
+            model=made.model, embedder=made.embedder, tokenizer=made.tokenizer, width=made.width, size=made.size,
+            overlap=made.overlap, language=made.language, passages=passages, documents=documents, bytes=used,
+            version=version, late=made.late_model,
+        )  # fmt: skip

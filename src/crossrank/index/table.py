@@ -25,6 +25,7 @@ from crossrank.index.filters import has_value, one_of, parse, to_sql
 from crossrank.index.folders import TABLE, Mark, bytes_in, has_table, has_version, place_of
 from crossrank.index.records import ANY_LANGUAGE, FORMAT, Info, Known, Row, Settings, Where
 from crossrank.index.ties import ranking_of, through_ties
+from crossrank.packed import offsets_of
 from crossrank.tokenvectors import TokenVectors
 from crossrank.types import Passage, Ranking, Tokens, check_k
 from crossrank.unicode import valid_text
@@ -260,8 +261,8 @@ class Table:
         found, order = self.rows(ids, ["tokens"])
         lists = found["tokens"].combine_chunks()
         flat = np.asarray(lists.flatten().to_numpy(zero_copy_only=False), dtype=np.int32)
-        offsets = np.concatenate([[0], np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False))])
-        return Tokens(flat, np.ones_like(flat), offsets.astype(np.int64)).take(order)
+        offsets = offsets_of(lists.value_lengths().to_numpy(zero_copy_only=False))
+        return Tokens(flat, np.ones_like(flat), offsets).take(order)
 
     def token_vectors(self, ids: Sequence[str]) -> TokenVectors:
         """See `Index.token_vectors`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -13,11 +12,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from crossrank.calibration import Platt, check_threshold, without_probabilities
+from crossrank.calibration import Platt, above, check_threshold, without_probabilities
 from crossrank.cascade import Stage, rerank
 from crossrank.crossencoder import CrossEncoder, load
 from crossrank.errors import InputError
-from crossrank.falling import falling
+from crossrank.falling import falling, finite
 from crossrank.models import named
 from crossrank.pipeline import Pipeline
 from crossrank.relevance import threshold_of
@@ -53,19 +52,6 @@ class Best:
     score: float
     told: float
     notes: Mapping[str, str]
-
-
-def finite(scores: Sequence[float]) -> list[float]:
-    """Scores of one list for a host, in their order: in place of -inf, of blank texts, the lowest other less 1.
-
-    A host's documents are written as JSON, which has no -inf, and a host that joins or fuses lists takes a score of
-    None for 0, which is above every negative logit. With nothing but blank texts it is 0.
-
-    >>> finite([2.5, -3.0, float("-inf")]), finite([float("-inf")])
-    ([2.5, -3.0, -4.0], [0.0])
-    """
-    lowest = min(filter(math.isfinite, scores), default=1.0) - 1.0
-    return [score if math.isfinite(score) else lowest for score in scores]
 
 
 class Model:
@@ -296,7 +282,7 @@ def best(
     chances = np.ones(len(final), np.float32)
     if asked and isinstance(scorer, CrossEncoder):
         chances = scorer.probability(final.scores)
-    rows = np.flatnonzero(chances >= limit).tolist()
+    rows, _ = above(chances.tolist(), limit)
     left = (chances if scores == "probability" else final.scores)[rows].tolist()
     cut = {t.position: t.told for t in trace.truncations if t.lost}
     made = []

@@ -99,8 +99,8 @@ def plan(stages: Sequence[Stage], candidates: int, seconds: float, advice: Advic
     reads = [_reads(stage, candidates, seconds) for stage in stages]
     if max(reads) < 1:
         if stages[0].pace is not None and stages[0].pace.begins(seconds):
-            return Plan((stages[0],), _left_out(stages, {0}, seconds))
-        _left_out(stages, (), seconds)
+            return Plan((stages[0],), _left_out(_idle(stages, {0}), seconds))
+        _idle(stages, ())
         return Plan((), (f"{_ms(seconds)} left are not enough to read a passage",))
     wanted = [min(stage.depth, candidates) for stage in stages]
     if sum(_takes(stage, count) for stage, count in zip(stages, wanted, strict=True)) <= seconds or len(stages) == 1:
@@ -109,11 +109,11 @@ def plan(stages: Sequence[Stage], candidates: int, seconds: float, advice: Advic
     if candidates >= advice.many:
         row, pair = _coarse_to_fine(stages, candidates, seconds, enough, advice)
         if pair:
-            return Plan(pair, _left_out(stages, {0, row}, seconds))
+            return Plan(pair, _left_out(_idle(stages, {0, row}), seconds))
     able = [row for row, count in enumerate(reads) if count >= min(enough, wanted[row])]
     # The last is the best; where none is able, the one that reads most, and of equals the better.
     row = able[-1] if able else max(range(len(stages)), key=lambda row: (reads[row], row))
-    return Plan((stages[row],), _left_out(stages, {row}, seconds))
+    return Plan((stages[row],), _left_out(_idle(stages, {row}), seconds))
 
 
 def depths(most: int, stages: int, advice: Advice = ADVICE) -> list[int]:
@@ -154,11 +154,16 @@ def _coarse_to_fine(
     return 0, ()
 
 
-def _left_out(stages: Sequence[Stage], kept: Collection[int], seconds: float) -> tuple[str, ...]:
+def _idle(stages: Sequence[Stage], kept: Collection[int]) -> list[Stage]:
+    """The stages that are left out, whose paces are told so."""
     left = [stage for row, stage in enumerate(stages) if row not in kept]
     for stage in left:
         if stage.pace is not None:
             stage.pace.idle()
+    return left
+
+
+def _left_out(left: Sequence[Stage], seconds: float) -> tuple[str, ...]:
     names = [stage.name for stage in left]
     return (f"left out {', '.join(names)}: {_ms(seconds)} are not enough for all stages",) if names else ()
 

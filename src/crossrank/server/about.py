@@ -80,7 +80,7 @@ def _info(service: Service) -> dict[str, Any]:
             "name": service.model,
             "fingerprint": service.fingerprint,
             "backend": scorer.backend.name,
-            "max_length": scorer.checkpoint.max_length,
+            "max_length": scorer.max_length,
             "probability": service.score_kind,
         },
         "embedder": None,
@@ -93,7 +93,7 @@ def _info(service: Service) -> dict[str, Any]:
         "model_id": service.model,
         "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
         "max_concurrent_requests": limits.requests,
-        "max_input_length": scorer.checkpoint.max_length,
+        "max_input_length": scorer.max_length,
         "max_batch_tokens": service.scheduler.batch_tokens,
         "max_client_batch_size": limits.documents,
     }  # fmt: skip

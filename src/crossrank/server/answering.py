@@ -17,6 +17,7 @@ from urllib.parse import quote
 import numpy as np
 
 from crossrank.errors import IndexFileError, InputError, RemoteError
+from crossrank.falling import finite
 from crossrank.server import bodies, searching
 from crossrank.server.daemons import Daemons
 from crossrank.server.limits import Gate, Reach, estimate
@@ -40,8 +41,6 @@ _MOST_WARNINGS = 20
 _UNREADABLE = "the index cannot be read, or is of another embedder now; ask again later, and see the server's log"
 # Seconds over a deadline in which a thread says itself that it is late; a little more than it waits for the backend.
 _GRACE = 0.6
-# Characters of a field's name that are told.
-_LONGEST_NAME = 64
 _ESCAPED = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
@@ -56,6 +55,7 @@ class Call:
         receive: of ASGI.
         began: when the headers had arrived, on the clock of `time.perf_counter`.
         facts: what the access log and the metrics say of it; filled on the way.
+        refuse: an error to status and body; by the path, until its body says which dialect it is of.
     """
 
     id: str
@@ -64,6 +64,10 @@ class Call:
     receive: bodies.Receive
     began: float
     facts: dict[str, Any] = field(default_factory=dict)
+    refuse: Callable[[RefusedError, str], tuple[int, Any]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.refuse = dialects.refuse_of(self.path)
 
     def header(self, name: str) -> str | None:
         """A header's value."""
@@ -123,7 +127,6 @@ class Answering:
 
     async def answer(self, call: Call, understand: Understand, grow: Callable[[int], None]) -> Reply:
         """The reply to a request, errors included; `grow` is asked for room for body and reply, see `Gate.holding`."""
-        call.facts["refuse"] = dialects.refuse_of(call.path)
         try:
             return await self._answer(call, understand, grow)
         except RefusedError as refusal:
@@ -232,7 +235,7 @@ class Answering:
     def _refused(self, call: Call, refusal: RefusedError) -> Reply:
         self.metrics.refused(refusal.kind)
         call.facts["error"] = refusal.kind
-        status, body = call.facts["refuse"](refusal, call.id)
+        status, body = call.refuse(refusal, call.id)
         headers = {} if refusal.retry_after is None else {"Retry-After": f"{refusal.retry_after:.0f}"}
         if refusal.status in (408, 413, 415):
             # What is left of the body is not read, so the connection cannot be used again.
@@ -251,8 +254,10 @@ class Answering:
 
     def scoring(self, call: Call, body: Mapping[str, Any], dialect: Dialect) -> Job:
         """A body of a dialect that scores."""
-        call.facts |= {"dialect": dialect.name, "refuse": dialect.refuse}
+        call.facts["dialect"], call.refuse = dialect.name, dialect.refuse
         request = dialect.read(body)
+        if request.id and call.header("x-request-id") is None:
+            call.id = request.id
         unread = (*fields.unread(body, dialect.fields), *request.unread)
         warnings = (_unread(unread, dialect.fields),) if unread else ()
         reach = self.service.reach(request.caps)
@@ -272,15 +277,15 @@ class Answering:
         scored = service.score(request.pairs, ticket, request.caps)
         lost = [cut for cut in scored.truncations if cut.lost]
         if request.whole and lost:
-            raise invalid(f"{_told(lost[0])}; allow truncation, or send shorter texts")
-        values = scored.scores if request.raw else service.probability(scored.scores)
+            raise invalid(f"{_told(lost[0])}; leave out {request.whole}, or send shorter texts", request.whole)
+        values = finite((scored.scores if request.raw else service.probability(scored.scores)).tolist())
         order = order_of(scored.scores)[: request.k] if request.sorted else np.arange(len(values))
         outcome = Outcome(
             id=call.id,
             model=service.model,
             created=int(time.time()),
             positions=tuple(order.tolist()),
-            scores=tuple(value if np.isfinite(value) else None for value in values[order].tolist()),
+            scores=tuple(values[position] for position in order),
             tokens=scored.tokens,
             characters=sum(len(query) + len(document) for query, document in request.pairs),
             warnings=(*warnings, *(_told(cut) for cut in lost[:_MOST_WARNINGS])),
@@ -324,7 +329,8 @@ class Answering:
             warnings = [_told(cut, _text_of(step, id_)) for step, id_, cut in lost[:_MOST_WARNINGS]]
             made = search_wire.reply(asked, found, service, call.id, timing_of(call, ticket), warnings)
             # Two models may have cut the same text.
-            return made, {"X-Crossrank-Score": service.score_kind} | _truncated(len({id_ for _, id_, _ in lost}))
+            kind = {"X-Crossrank-Score": service.score_kind} if found.read and found.ranking.head else {}
+            return made, kind | _truncated(len({id_ for _, id_, _ in lost}))
 
         embedded, read = searching.foreseen(service, asked)
         return Job(embedded + read, len(documents), run, embedded)
@@ -373,13 +379,13 @@ def _truncated(texts: int) -> dict[str, str]:
 def _ignored(names: Sequence[str]) -> dict[str, str]:
     """The header that names fields of a request that were not read, escaped as in an address."""
     # Cut first: to escape a name of megabytes takes seconds. A header cannot end in the space of an empty name.
-    told = [quote(name[:_LONGEST_NAME], safe="", errors="replace") for name in names[:_MOST_WARNINGS]]
-    told = [name[:_LONGEST_NAME] or '""' for name in told]
+    told = [quote(name[: fields.LONGEST_NAME], safe="", errors="replace") for name in names[:_MOST_WARNINGS]]
+    told = [name[: fields.LONGEST_NAME] or '""' for name in told]
     return {"X-Crossrank-Unread": ", ".join(told)} if told else {}
 
 
 def _unread(names: Sequence[str], known: Mapping[str, Any]) -> str:
-    told = ", ".join(name[:_LONGEST_NAME] for name in names[:_MOST_WARNINGS])
+    told = ", ".join(name[: fields.LONGEST_NAME] for name in names[:_MOST_WARNINGS])
     return f"not read: {told}; the fields that are read here are {', '.join(known)}"
 
 

@@ -171,7 +171,7 @@ async def _no_route(request: Request, error: Exception) -> Response:
 def _refused(request: Request, refusal: RefusedError, headers: dict[str, str] | None = None) -> Response:
     call = request.scope["crossrank.call"]
     call.facts["error"] = refusal.kind
-    status, body = dialects.refuse_of(call.path)(refusal, call.id)
+    status, body = call.refuse(refusal, call.id)
     return _json(body, status, headers)
 
 
@@ -248,7 +248,8 @@ def _gets(
         return _json(description)
 
     gets: dict[str, Handler] = {
-        "/health": health, "/ready": is_ready, "/info": info, "/metrics": numbers, "/openapi.json": described,
+        "/ready": is_ready, "/metrics": numbers, "/openapi.json": described,
+        **dict.fromkeys(dialects.HEALTH, health), **dict.fromkeys(dialects.INFO, info),
         **dict.fromkeys(dialects.MODELS, models),
         # A name of the hub holds a slash.
         **dict.fromkeys((f"{path}/{{name:path}}" for path in dialects.MODELS), model),

@@ -78,7 +78,7 @@ def choose(waiting: Sequence[Work], budget: int, turns: Mapping[int, int] | None
     large = LARGE_BATCHES * budget
     first = [work for work in mine if work.ticket.size <= large]
     rest = [work for work in mine if work.ticket.size > large]
-    filling = _Filling(budget, lane.padded)
+    filling = _Filling(lane.padded)
     filling.take(first, budget - int(LARGE_SHARE * budget) if rest else budget)
     filling.take(rest, budget)
     filling.take(first, budget)
@@ -88,7 +88,7 @@ def choose(waiting: Sequence[Work], budget: int, turns: Mapping[int, int] | None
 class _Filling:
     """A batch being filled, work by work, row by row."""
 
-    def __init__(self, budget: int, padded: bool) -> None:
+    def __init__(self, padded: bool) -> None:
         self._padded = padded
         self._taken: dict[int, tuple[Work, int, int]] = {}
         self._sequences = self._sum = self._longest = 0

@@ -16,6 +16,7 @@ Receive = Callable[[], Awaitable[Any]]
 # Bytes from which parsing is moved off the event loop, one body at a time: JSON of tiny values takes 30 times its
 # size as Python objects, and the loop must go on answering health checks.
 LARGE = 256 * 1024
+_FEWER = "send fewer or shorter texts at once"
 _STRING = re.compile(r'"[^"]*"')
 
 
@@ -49,7 +50,7 @@ async def read(
         )
     stated = next((value for name, value in headers if name == b"content-length"), b"")
     if stated.isdigit() and int(stated) > limit:
-        raise too_large(f"the body has {int(stated):,} bytes; at most {limit:,} are read")
+        raise too_large(f"the body has {int(stated):,} bytes, over the {limit:,} of --max-body: {_FEWER}")
     try:
         return await asyncio.wait_for(_read(receive, limit, grow), patience)
     except asyncio.TimeoutError:
@@ -67,7 +68,7 @@ async def _read(receive: Receive, limit: int, grow: Callable[[int], None]) -> by
         part = message.get("body", b"")
         size += len(part)
         if size > limit:
-            raise too_large(f"the body has more than the {limit:,} bytes that are read")
+            raise too_large(f"the body has more than the {limit:,} bytes of --max-body: {_FEWER}")
         grow(len(part))
         parts.append(part)
         if not message.get("more_body", False):
@@ -94,10 +95,13 @@ def parse(body: bytes, most: int) -> dict[str, Any]:
         value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError:
         raise invalid("the body is nested too deeply") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        # The message of a JSON error says where, not what; the text itself stays out of logs and replies.
-        where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise invalid(f"the body is not JSON{where}") from None
+    except UnicodeDecodeError:
+        raise invalid("the body is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        # Its message says where, not what; the text itself stays out of logs and replies.
+        raise invalid(f"the body is not JSON (line {error.lineno}, column {error.colno})") from None
+    except ValueError:
+        raise invalid("a number in the body is too large") from None
     if not isinstance(value, dict):
         raise invalid('the body must be a JSON object such as {"query": "...", "documents": ["..."]}')
     return value
@@ -118,7 +122,9 @@ def _separators(text: str) -> int:
 
 
 def _finite(text: str) -> float:
-    """A number with a fraction or an exponent; 1e999 is infinite, and no reply could give it back."""
+    """A number with a fraction or an exponent; 1e999 is infinite, and no reply could give it back. Of whole ones Python
+    says itself when they have too many digits.
+    """
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text} is too large")
@@ -126,4 +132,4 @@ def _finite(text: str) -> float:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+    raise invalid(f"{name} is not JSON: send null, or a number")

@@ -47,7 +47,7 @@ class Cutter:
         # As the scorer reads it: a text that says "[SEP]" means those five characters.
         self._tokenizer.encode_special_tokens = True
         self._specials = Template.of(self._tokenizer).specials
-        self._room = scorer.checkpoint.max_length - self._specials
+        self._room = scorer.max_length - self._specials
 
     def cut(self, pairs: Pairs, caps: Caps | None) -> tuple[Pairs, tuple[Truncation, ...]]:
         """The pairs with their texts cut, and what was cut: at the place of its pair, a query once as position -1."""

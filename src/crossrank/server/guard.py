@@ -19,24 +19,23 @@ from crossrank.server.answering import Call, encoded
 from crossrank.server.keys import Keys
 from crossrank.server.metrics import Metrics
 from crossrank.server.refusals import RefusedError, invalid
-from crossrank.server.wire.dialects import refuse_of
-from crossrank.server.wire.shapes import Timing
+from crossrank.server.wire.dialects import HEALTH
+from crossrank.server.wire.shapes import ID, Timing
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 Watch = Callable[[Call, Mapping[str, Any]], None]
 ACCESS = logging.getLogger("crossrank.server.access")
 
+# A load balancer's probe comes by an address, or with no name at all, and these tell nobody anything.
+_PROBES = (*HEALTH, "/ready")
 # Open without a key: whether the server lives, and the page's files, which hold nothing of the index.
-_OPEN = ("/", "/docs", "/openapi.json", "/health", "/ready")
-# A load balancer's probe comes by an address, or with no name at all, and these two tell nobody anything.
-_PROBES = ("/health", "/ready")
+_OPEN = ("/", "/docs", "/openapi.json", *_PROBES)
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _PORTS = {"http": 80, "https": 443}
 _NAME = re.compile(r"[a-z0-9._:-]+")
 _SLASHES = re.compile(r"/{2,}")
 # What stands before the path where a request's first line holds a whole address.
 _ABSOLUTE = re.compile(r"https?://(?P<host>[^/]*)", re.IGNORECASE)
-_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 # Nothing from elsewhere may be loaded, and nobody may frame the page.
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -99,7 +98,8 @@ class Door:
                 403,
                 "OriginError",
             )
-        opened = call.path in _OPEN or call.path.startswith("/page/") or method == "OPTIONS"
+        # TEI reranks at / what is posted there.
+        opened = method == "OPTIONS" or (method != "POST" and (call.path in _OPEN or call.path.startswith("/page/")))
         if not opened and not self.keys.admit(call.header("authorization"), call.header("x-api-key")):
             return RefusedError("an API key is needed: Authorization: Bearer KEY", 401, "AuthenticationError")
         return None
@@ -230,7 +230,7 @@ def _call(scope: Any, receive: Any) -> Call:
     headers = scope["headers"]
     given = next((value for name, value in headers if name == b"x-request-id"), b"").decode("latin-1")
     return Call(
-        given if _ID.fullmatch(given) else uuid.uuid4().hex, scope["path"], headers, receive, time.perf_counter()
+        given if ID.fullmatch(given) else uuid.uuid4().hex, scope["path"], headers, receive, time.perf_counter()
     )
 
 
@@ -291,7 +291,7 @@ def _place(scheme: str, host: str) -> tuple[str, int | None]:
 
 
 async def _refuse(call: Call, refusal: RefusedError, send: Any) -> None:
-    status, body = refuse_of(call.path)(refusal, call.id)
+    status, body = call.refuse(refusal, call.id)
     headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))

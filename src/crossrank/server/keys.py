@@ -23,11 +23,7 @@ class Keys:
 
     def __init__(self, keys: Sequence[str]) -> None:
         for number, key in enumerate(keys, start=1):
-            if len(key) < _LEAST or not key.isascii() or any(letter.isspace() for letter in key):
-                raise InputError(
-                    f"API key {number} must have {_LEAST} or more ASCII characters and no spaces; "
-                    'make one with: python -c "import secrets; print(secrets.token_urlsafe(32))"'
-                )
+            _check(key, f"API key {number}")
         # Digests have one length, so that the time of a comparison does not tell a key's length.
         self._digests = tuple(sha256(key.encode()).digest() for key in keys)
 
@@ -52,11 +48,26 @@ class Keys:
         return found
 
 
+def _check(key: str, name: str) -> None:
+    if len(key) < _LEAST or not key.isascii() or any(letter.isspace() for letter in key):
+        raise InputError(
+            f"{name} must have {_LEAST} or more ASCII characters and no spaces; "
+            'make one with: python -c "import secrets; print(secrets.token_urlsafe(32))"'
+        )
+
+
 def read_lines(text: str) -> list[str]:
     """Keys from a file's text: one a line; blank lines and lines that begin with # are left out.
+
+    Raises:
+        InputError: with the number of a line that holds no key.
 
     >>> read_lines("# the web shop\\nsecret-of-shop\\n\\n")
     ['secret-of-shop']
     """
-    lines = (line.strip() for line in text.splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
+    keys = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if (key := line.strip()) and not key.startswith("#"):
+            _check(key, f"API key of line {number}")
+            keys.append(key)
+    return keys

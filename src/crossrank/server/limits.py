@@ -27,6 +27,7 @@ _DOUBT = 1.5
 # Values of JSON in a body for each document it may have: an object with dozens of fields. 640,000 values take Python
 # 0.1 to 0.2 s, in which no other thread runs.
 _VALUES_A_DOCUMENT = 64
+_SHORTER = "--max-tokens allows: send fewer or shorter texts at once"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,8 @@ class Limits:
         """
         if count > self.documents:
             raise too_large(
-                f"{count:,} documents are more than the {self.documents:,} that one request may have", param
+                f"{count:,} documents are more than the {self.documents:,} of --max-documents: send fewer at once",
+                param,
             )
 
     def check_words(self, pairs: Sequence[tuple[str, str]], reach: Reach) -> None:
@@ -95,12 +97,12 @@ class Limits:
                 asked[query] = _words(query, reach.query)
             words += asked[query] + _words(document, reach.document)
             if words > self.tokens:
-                raise too_large(f"these texts have over {self.tokens:,} words, more tokens than one request may have")
+                raise too_large(f"these texts have over {self.tokens:,} words, more tokens than {_SHORTER}")
 
     def check_tokens(self, tokens: int) -> None:
         """Refuse to go on with a request that has turned out to hold too many tokens."""
         if tokens > self.tokens:
-            raise too_large(f"these texts have more than the {self.tokens:,} tokens that one request may have")
+            raise too_large(f"these texts have more than {self.tokens:,} tokens, over what {_SHORTER}")
 
     def check_reply(self, size: int, cure: str, param: str) -> None:
         """Refuse a request whose reply would have more bytes than one may have."""

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crossrank import __version__
+from crossrank.server.refusals import invalid
 from crossrank.server.service import Service
 from crossrank.server.wire import cohere, dialects, openai, vllm
 from crossrank.server.wire import search as search_wire
 from crossrank.server.wire.shapes import Dialect
 
 _ERRORS = {
-    400: "A field is wrong; `error.param` names it.",
+    400: "A field is wrong, which `error.param` names, or the body is no JSON.",
     401: "An API key is needed.",
     403: "Web pages from elsewhere may not call this server; see --cors.",
     404: "No such model is served.",
@@ -20,12 +21,32 @@ _ERRORS = {
     413: "More than one request may have.",
     415: "The body is compressed or in another encoding than JSON's.",
     421: "This server is not called by that name; see --allow-host.",
-    422: "A field is wrong, as TEI and infinity say it.",
+    422: "The same, as TEI and infinity say it.",
     429: "No room now; Retry-After says when.",
     500: "The server failed; its log says where.",
     503: "Not ready, shutting down, the deadline passed, the index cannot be read, or its embedder does not answer.",
 }
-_ERROR_REPLY = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+_WORDS = {"type": "string"}
+_ERROR_SCHEMAS = {
+    "Error": {
+        "type": "object", "required": ["id", "message", "detail", "error"],
+        "properties": {
+            "id": _WORDS, "message": _WORDS,
+            "detail": {"type": ["string", "array"], "description": "A list where infinity has one, with status 422."},
+            "error": {
+                "type": "object", "required": ["message", "type", "param", "code"],
+                "properties": {
+                    "message": _WORDS, "type": _WORDS, "code": {"type": "integer"},
+                    "param": {"type": ["string", "null"], "description": "The field that is wrong."},
+                },
+            },
+        },
+    },
+    "TeiError": {
+        "type": "object", "required": ["error", "error_type", "message"],
+        "properties": {"error": _WORDS, "error_type": _WORDS, "message": _WORDS},
+    },
+}  # fmt: skip
 
 
 def document(service: Service, keyed: bool = False) -> dict[str, Any]:
@@ -38,10 +59,7 @@ def document(service: Service, keyed: bool = False) -> dict[str, Any]:
     paths = _posts(service) | _gets(service.names)
     for path, other in _aliases().items():
         if other in paths and path not in paths:
-            paths[path] = {
-                method: {**about, "summary": f"As {other}.", "tags": ["alias"]}
-                for method, about in paths[other].items()
-            }
+            paths[path] = {method: _alias(path, other, about) for method, about in paths[other].items()}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -57,11 +75,7 @@ def document(service: Service, keyed: bool = False) -> dict[str, Any]:
                 "key": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             },
-            "schemas": {
-                "Error": {
-                    "type": "object", "required": ["message"], "properties": {"message": {"type": "string"}},
-                },
-            },
+            "schemas": _ERROR_SCHEMAS,
         },
         "security": [{"key": []}, {"header": []}] if keyed else [],
     }  # fmt: skip
@@ -70,24 +84,25 @@ def document(service: Service, keyed: bool = False) -> dict[str, Any]:
 def _posts(service: Service) -> dict[str, Any]:
     """The paths that take a body."""
     limit = service.limits.most_seconds
-    tei = dialects.BY_NAME["tei"]
+    tei, infinity, voyage = (dialects.BY_NAME[name] for name in ("tei", "infinity", "voyage"))
     made = {
-        "/v2/rerank": _post(limit, cohere.V2.about, _schema_of(cohere.V2), _reply(cohere.V2.key)),
-        "/v1/rerank": _post(limit, cohere.V1.about, _schema_of(cohere.V1), _reply(cohere.V1.key)),
+        "/v2/rerank": _post(limit, cohere.V2.about, _schema_of(cohere.V2), (cohere.V2,)),
+        "/v1/rerank": _post(limit, cohere.V1.about, _schema_of(cohere.V1), (cohere.V1, voyage, infinity, tei)),
         "/rerank": _post(
             limit,
-            "Any dialect: the fields decide. TEI's when texts is present, Voyage's when top_k or truncation is.",
+            "Any dialect: the fields decide. TEI's when texts is present, infinity's when raw_scores is, vLLM's when "
+            "one of its own is, and Voyage's when top_k or truncation is.",
             {"anyOf": [_schema_of(tei), _schema_of(cohere.V2)], "example": dict(tei.example)},
-            {"type": ["array", "object"]},
+            (cohere.V2, voyage, infinity, tei),
         ),
     }
     for name, dialect in dialects.BY_NAME.items():
-        made[f"/{name}/rerank"] = _post(limit, dialect.about, _schema_of(dialect), _reply(dialect.key))
-    made["/v1/score"] = _post(limit, vllm.SCORE.about, _schema_of(vllm.SCORE), _reply(vllm.SCORE.key))
+        made[f"/{name}/rerank"] = _post(limit, dialect.about, _schema_of(dialect), (dialect,))
+    made["/v1/score"] = _post(limit, vllm.SCORE.about, _schema_of(vllm.SCORE), (vllm.SCORE,))
     if service.embedder is not None:
         fields = {**openai.FIELDS, "dimensions": {"enum": [service.embedder.width, None]}}
         schema = _schema(fields, (("input",),), openai.EXAMPLE)
-        made["/v1/embeddings"] = _post(limit, "OpenAI's embeddings.", schema, _reply("data"))
+        made["/v1/embeddings"] = _post(limit, "OpenAI's embeddings.", schema, key="data")
     made["/search"] = _post(
         limit,
         "Search the index: BM25 and dense retrieval, fused, reranked within the budget. A result's score orders it in "
@@ -99,7 +114,7 @@ def _posts(service: Service) -> dict[str, Any]:
             search_wire.EXAMPLE,
         )
         | {"additionalProperties": False, "not": search_wire.NEVER},
-        _reply("results"),
+        key="results",
     )
     return made
 
@@ -107,11 +122,12 @@ def _posts(service: Service) -> dict[str, Any]:
 def _aliases() -> dict[str, str]:
     """The other paths that are answered, each with the one that it is answered as."""
     made = {
-        path: path.removeprefix("/cohere") if dialects.by_path(path) is None else f"/{path.split('/')[1]}/rerank"
+        path: path.removeprefix("/cohere") if (named := dialects.by_path(path)) is None else f"/{named.name}/rerank"
         for path in dialects.RERANK
     }
     for paths, other in (
         (dialects.SCORE, "/v1/score"), (dialects.EMBED, "/v1/embeddings"), (dialects.MODELS, "/v1/models"),
+        (dialects.HEALTH, "/health"), (dialects.INFO, "/info"),
     ):  # fmt: skip
         made |= dict.fromkeys(paths, other)
     return made | {f"{path}/{{name}}": "/v1/models/{name}" for path in dialects.MODELS}
@@ -133,18 +149,43 @@ def _schema(
     return {**made, "allOf": choices} if choices else made
 
 
-def _reply(key: str | None) -> dict[str, Any]:
-    """A reply that surely has this field, or is a list."""
-    return {"type": "array"} if key is None else {"type": "object", "required": [key]}
+def _alias(path: str, other: str, about: dict[str, Any]) -> dict[str, Any]:
+    """What another path does, said of a path that is answered as it is, with errors of the product that it names."""
+    named = dialects.by_path(path)
+    wrong = _wrong([named]) if named is not None and "requestBody" in about else {}
+    return {**about, "summary": f"As {other}.", "tags": ["alias"], "responses": about["responses"] | wrong}
 
 
-def _post(limit: float, about: str, schema: Mapping[str, Any], reply: Mapping[str, Any]) -> dict[str, Any]:
-    """A path that takes a body. `limit`: seconds a deadline may be away."""
+def _reply(dialect: Dialect) -> dict[str, Any]:
+    """A reply, with what surely is in it."""
+    required = [name for name in dialect.entry if name not in ("document", "text")]
+    entries = {
+        "type": "array",
+        "items": {"type": "object", "required": required, "properties": dict(dialect.entry)},
+    }  # fmt: skip
+    if dialect.key is None:
+        return entries
+    return {"type": "object", "required": [dialect.key], "properties": {dialect.key: entries}}
+
+
+def _post(
+    limit: float, about: str, schema: Mapping[str, Any], speaking: Sequence[Dialect] = (), key: str = ""
+) -> dict[str, Any]:
+    """A path that takes a body.
+
+    Args:
+        limit: seconds a deadline may be away.
+        about: one sentence.
+        schema: of the body.
+        speaking: the dialects that its replies may have.
+        key: a field that a reply of no dialect surely has.
+    """
     deadline = {
         "name": "X-Crossrank-Deadline-Ms", "in": "header", "required": False,
         "schema": {"type": "integer", "minimum": 1, "maximum": int(1000 * limit)},
         "description": "Milliseconds within which the answer is due.",
     }  # fmt: skip
+    replies = [_reply(dialect) for dialect in speaking] or [{"type": "object", "required": [key]}]
     return {
         "post": {
             "summary": about,
@@ -153,12 +194,25 @@ def _post(limit: float, about: str, schema: Mapping[str, Any], reply: Mapping[st
             "responses": {
                 "200": {
                     "description": "Best first, unless said otherwise.",
-                    "content": {"application/json": {"schema": reply}},
+                    "content": {
+                        "application/json": {"schema": replies[0] if len(replies) == 1 else {"anyOf": replies}}
+                    },
                 },
-                **_failures(*(status for status in _ERRORS if status != 404)),
+                **_failures(*(status for status in _ERRORS if status not in (404, 422))),
+                **_wrong(speaking),
             },
         }
     }
+
+
+def _wrong(speaking: Sequence[Dialect]) -> dict[str, Any]:
+    """How these dialects tell that a field is wrong: with 400 or 422, and TEI's in its own shape, as all errors."""
+    told = [dialect.refuse(invalid(""), "") for dialect in speaking]
+    shapes = {"Error" if isinstance(body["error"], dict) else "TeiError" for _, body in told}
+    statuses = (
+        [status for status in _ERRORS if status != 404] if "TeiError" in shapes else {status for status, _ in told}
+    )
+    return _failures(*statuses, shapes=sorted(shapes))
 
 
 def _gets(names: Sequence[str]) -> dict[str, Any]:
@@ -181,11 +235,14 @@ def _gets(names: Sequence[str]) -> dict[str, Any]:
             operation["responses"] |= _failures(404)
         if path in ("/health", "/ready"):
             operation["security"] = []
+            del operation["responses"]["401"]
         if path == "/ready":
             operation["responses"]["503"] = {"description": "Not yet, or no more.", "content": {"application/json": {}}}
         paths[path] = {"get": operation}
     return paths
 
 
-def _failures(*statuses: int) -> dict[str, Any]:
-    return {str(status): {"description": _ERRORS[status], "content": _ERROR_REPLY} for status in statuses}
+def _failures(*statuses: int, shapes: Sequence[str] = ("Error",)) -> dict[str, Any]:
+    of = [{"$ref": f"#/components/schemas/{name}"} for name in shapes]
+    content = {"application/json": {"schema": of[0] if len(of) == 1 else {"anyOf": of}}}
+    return {str(status): {"description": _ERRORS[status], "content": content} for status in statuses}

@@ -215,8 +215,7 @@ def _probable(
 ) -> tuple[Ranking, tuple[str, ...]]:
     """The passages that are at least so probable, or all where none was read, and what is told of the others."""
     rows, said = above([service.chance(logits[id_]) if id_ in logits else None for id_ in final.ids], limit)
-    head = sum(row < final.head for row in rows)
-    return Ranking(tuple(final.ids[row] for row in rows), final.scores[rows], head), said
+    return final.take(rows), said
 
 
 def _first_stage(service: Service, asked: Search) -> First:

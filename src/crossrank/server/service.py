@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from crossrank.calibration import sigmoid
 from crossrank.crossencoder import CrossEncoder
 from crossrank.embedder import TextEmbedder
 from crossrank.errors import InputError
+from crossrank.scorecache import CachedScorer
 from crossrank.scored import Scored
 from crossrank.server.cutting import Caps, Cutter, merged
 from crossrank.server.limits import Limits, Reach
@@ -27,6 +29,7 @@ from crossrank.types import Embedded, Embedder, Tokens, Truncation
 if TYPE_CHECKING:
     from crossrank.index import Index
 
+_LOG = logging.getLogger("crossrank.server")
 # Characters and documents tokenized at once. It bounds the memory of one request's tokens, and is where a request
 # notices that it was cancelled.
 _CHARACTERS, _DOCUMENTS = 400_000, 512
@@ -42,7 +45,7 @@ class Service:
     """The models and the index that a server serves. Makes no thread until `start`.
 
     Args:
-        scorer: the cross-encoder.
+        scorer: the cross-encoder. Of one that remembers, only what its file does not know is computed.
         embedder: for embeddings and search; None offers neither.
         index: what is searched; None offers no search.
         limits: of one request.
@@ -67,8 +70,11 @@ class Service:
         self._fitting = batch_tokens is None
         self._bare = scorer.backend
         # Copies, so that the caller's own scorer keeps its backend.
-        self.scorer = copy.copy(scorer)
-        self.scorer.backend = Shared(scorer.backend, self.scheduler)
+        computing = copy.copy(scorer.uncached)
+        computing.backend = Shared(scorer.backend, self.scheduler)
+        self.scorer: CrossEncoder = computing
+        if isinstance(scorer, CachedScorer):
+            self.scorer = CachedScorer(computing, scorer.store.path, scorer.store.most)
         self.cutter = Cutter(self.scorer)
         self.embedder = copy.copy(embedder) if embedder is not None else None
         if self.embedder is not None:
@@ -97,7 +103,7 @@ class Service:
         self._measure(_MEASURING_SECONDS)
         self.scheduler.on_idle = lambda: self._measure(BATCH_SECONDS)
         with working(Ticket.lasting(60.0)):
-            self.scorer.score([(_WARM_QUERY, _WARM_TEXT)])
+            self.scorer.uncached.score([(_WARM_QUERY, _WARM_TEXT)])
             if self.embedder is not None:
                 self.embedder.embed([_WARM_TEXT])
         self._warm = True
@@ -106,6 +112,8 @@ class Service:
         """Compute what waits and end the scheduler's thread."""
         self._warm = False
         self.scheduler.stop()
+        if isinstance(self.scorer, CachedScorer):
+            self.scorer.close()
 
     @property
     def ready(self) -> bool:
@@ -117,7 +125,7 @@ class Service:
         they are slower is told by the batches of requests, which are larger than these.
         """
         scheduler = self.scheduler
-        ids = self._tokenizer.encode(_WARM_QUERY, _WARM_TEXT).ids[: self.scorer.checkpoint.max_length]
+        ids = self._tokenizer.encode(_WARM_QUERY, _WARM_TEXT).ids[: self.scorer.max_length]
         best = _speed(self._bare.forward, _many(ids), seconds)
         scheduler.rate = max(scheduler.rate, best)
         if self._fitting:
@@ -153,6 +161,9 @@ class Service:
                 ticket.check()
                 texts, cuts = self.cutter.cut(chunk, caps)
                 scored = self.scorer.scored(texts)
+                if scored.note:
+                    # What its file of scores cannot do costs no answer.
+                    _LOG.warning("%s", scored.note)
                 total += scored.tokens
                 self.limits.check_tokens(total)
                 scores.append(scored.scores)
@@ -165,7 +176,7 @@ class Service:
         """How far the cross-encoder reads a query and a document, when a request wants so much of them read."""
         caps, windows = caps or Caps(), self.scorer.windows
         most = windows.size * min(windows.read, caps.windows or windows.read)
-        half = self.scorer.checkpoint.max_length // 2
+        half = self.scorer.max_length // 2
         return Reach(
             min(half, caps.query or half, caps.pair or half), min(most, caps.document or most, caps.pair or most)
         )

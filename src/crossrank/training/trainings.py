@@ -75,9 +75,7 @@ class Trainings:
 
     def _hopeless(self, done: int) -> bool:
         """Whether nothing was gained by the trainings before number `done`, which are whole repeats."""
-        runs, self.runs = self.runs, self.runs[:done]
-        _, expected = self.gains()
-        self.runs = runs
+        _, expected = self._gains(self.runs[:done])
         blocks = self.prepared.material.block[self.rows]
         return not len(blocks) or float(gate.crossed(expected, blocks).mean()) <= 0
 
@@ -124,10 +122,7 @@ class Trainings:
     def _values(self, repeats: Sequence[int], part: int, epoch: int, share: float) -> NDArray[np.float64]:
         return self.prepared.material.values(self.rows[self._of(part)], self._scores(repeats, part, epoch, share))
 
-    def _repeats(self, part: int) -> list[int]:
-        return [repeat for repeat, other in self.runs if other == part]
-
-    def gains(self) -> tuple[Gains, Gains]:
+    def _gains(self, runs: Sequence[tuple[int, int]]) -> tuple[Gains, Gains]:
         """By epoch and share, in the order of `rows`: gains of held-out queries in nDCG@10 and in expected nDCG@10.
 
         Each fold is ranked by the mean of its trainings, because the final model is a mean, and better than they are.
@@ -135,7 +130,7 @@ class Trainings:
         plain, expected = {}, {}
         for epoch, share in self.points:
             parts = self.prepared.material.parts
-            values, after = self._both({p: self._scores(self._repeats(p), p, epoch, share) for p in parts})
+            values, after = self._both({p: self._scores(_repeats(runs, p), p, epoch, share) for p in parts})
             plain[epoch, share], expected[epoch, share] = values - self.base, after - self.expected
         return plain, expected
 
@@ -165,7 +160,7 @@ class Trainings:
 
         A model that forgets too much is tried with smaller shares of the tuned weights before it is given up.
         """
-        plain, expected = self.gains()
+        plain, expected = self._gains(self.runs)
         point = gate.pick(expected, np.ones(len(self.rows), np.bool_))
         if point is None:
             return self._verdict(plain, expected, [], chosen=False), None
@@ -226,7 +221,11 @@ class Trainings:
             raise InputError("the labels are a teacher's scores, which do not say what is relevant")
         scores, relevant = [], []
         for part in material.parts:
-            for row, found in zip(self._rows(part), self._scores(self._repeats(part), part, *point), strict=True):
+            for row, found in zip(self._rows(part), self._scores(_repeats(self.runs, part), part, *point), strict=True):
                 scores.append(found)
                 relevant.append(material.relevant(row))
         return Platt.fit(np.concatenate(scores), np.concatenate(relevant))
+
+
+def _repeats(runs: Sequence[tuple[int, int]], part: int) -> list[int]:
+    return [repeat for repeat, other in runs if other == part]

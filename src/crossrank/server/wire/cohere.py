@@ -20,14 +20,20 @@ _UNIT = 100
 
 
 def read(body: fields.Body) -> Rerank:
-    """Version 2: documents are strings. Objects with a `text` are taken too, as Jina's clients send them."""
-    query, documents = fields.text(body, "query"), fields.texts(body, "documents")
+    """Version 2: documents are strings. Objects with a `text` are taken too, as Jina's clients send them.
+
+    `top_k` is a second name of `top_n`, which counts where both are given.
+    """
+    cure = "; rank_fields is read at /v1/rerank" if "rank_fields" in body else ""
+    query, documents = fields.text(body, "query"), fields.texts(body, "documents", cure)
+    k, overruled = fields.either(body, "top_n", "top_k")
     return Rerank(
         pairs=tuple((query, document) for document in documents),
-        k=fields.count(body, "top_n"),
+        k=k,
         echo=fields.flag(body, "return_documents", False),
         documents=tuple(body["documents"]),
-        caps=Caps(document=fields.whole(body, "max_tokens_per_doc", 1)),
+        caps=Caps(document=fields.count(body, "max_tokens_per_doc")),
+        unread=overruled,
     )
 
 
@@ -39,22 +45,30 @@ def read_v1(body: fields.Body) -> Rerank:
     query = fields.text(body, "query")
     given = fields.items(body, "documents")
     documents = [_document(item, place, names) for place, item in enumerate(given)]
+    k, overruled = fields.either(body, "top_n", "top_k")
     return Rerank(
         pairs=tuple((query, document) for document in documents),
-        k=fields.count(body, "top_n"),
+        k=k,
         echo=fields.flag(body, "return_documents", False),
         documents=tuple(given),
         caps=Caps(
-            document=fields.whole(body, "max_tokens_per_doc", 1), windows=fields.whole(body, "max_chunks_per_doc", 1)
+            document=fields.count(body, "max_tokens_per_doc"), windows=fields.whole(body, "max_chunks_per_doc", 1)
         ),
+        unread=overruled,
     )
 
 
 def _document(item: Any, place: int, names: list[str] | None) -> str:
-    if not (isinstance(item, Mapping) and names):
-        return fields.document(item, f"documents[{place}]")
+    where = f"documents[{place}]"
+    if not isinstance(item, Mapping):
+        return fields.document(item, where)
+    if not names:
+        # Whatever else an object holds, images too, is none of the fields that are ranked.
+        return fields.document(
+            {name: item.get(name) for name in fields.TEXTS}, where, ", or in fields that rank_fields names"
+        )
     if not any(name in item for name in names):
-        raise invalid(f"documents[{place}] has none of the rank_fields", f"documents[{place}]")
+        raise invalid(f"{where} has none of the rank_fields, which name fields to the letter, capitals too", where)
     # A name without a text beside it would make a blank document one that can be scored.
     texts = ((name, _text(item.get(name))) for name in names)
     return "\n".join(f"{name}: {text}" for name, text in texts if text.strip())
@@ -107,7 +121,7 @@ def as_object(document: Any) -> dict[str, Any]:
 
 FIELDS = {
     "model": schemas.MODEL, "query": schemas.QUERY, "documents": schemas.DOCUMENTS, "top_n": schemas.COUNT,
-    "return_documents": schemas.FLAG, "max_tokens_per_doc": schemas.POSITIVE,
+    "top_k": schemas.COUNT, "return_documents": schemas.FLAG, "max_tokens_per_doc": schemas.COUNT,
 }  # fmt: skip
 V2 = Dialect(
     "cohere",
@@ -131,7 +145,7 @@ V1 = Dialect(
         "documents": {
             "type": "array",
             "items": {"anyOf": [{"type": "string"}, {"type": "object"}]},
-            "description": "An object holds its text in text, or in the fields that rank_fields names.",
+            "description": "An object holds its text in text or content, or in the fields that rank_fields names.",
         },
         "rank_fields": {"type": ["array", "null"], "items": {"type": "string"}},
         "max_chunks_per_doc": schemas.POSITIVE,

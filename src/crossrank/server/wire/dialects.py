@@ -17,20 +17,25 @@ BY_NAME: dict[str, Dialect] = {
     "infinity": infinity.INFINITY,
     "tei": tei.TEI,
 }
+# TEI reranks here, too.
+_TEI = ("/", "/invocations", "/tei", "/tei/invocations")
 # The paths that are answered, each tuple in its own way.
-RERANK = ("/rerank", "/v1/rerank", "/v2/rerank", "/cohere/v1/rerank", "/cohere/v2/rerank",
+RERANK = ("/rerank", "/v1/rerank", "/v2/rerank", "/cohere/v1/rerank", "/cohere/v2/rerank", *_TEI,
           *(f"/{name}{version}/rerank" for name in BY_NAME for version in ("", "/v1", "/v2")))  # fmt: skip
 SCORE = ("/score", "/v1/score", "/vllm/score", "/vllm/v1/score")
 EMBED = ("/embeddings", "/v1/embeddings", "/infinity/embeddings")
+HEALTH = ("/health", "/tei/health", "/infinity/health")
+INFO = ("/info", "/tei/info")
 MODELS = ("/models", "/v1/models", "/infinity/models", "/vllm/v1/models", "/jina/v1/models")
 
 
 def of(path: str, body: Mapping[str, Any]) -> Dialect:
     """The dialect of a request to a rerank path.
 
-    First a product's name in the path decides. Then fields that are not null: `texts` is TEI's; `top_k` or `truncation`
-    Voyage's; `raw_scores` infinity's; vLLM's own fields vLLM's. What is left is Cohere's: the version that the path
-    names, and else version 1 where only it has the fields, or version 2.
+    First a product's name in the path decides. Then fields that are not null: `texts` is TEI's, `raw_scores`
+    infinity's, vLLM's own fields vLLM's, and `top_k` or `truncation` Voyage's, last because others read `top_k`, too,
+    and it knows no logits. What is left is Cohere's: the version that the path names, and else version 1 where only it
+    has the fields, or version 2. At `/v2/rerank`, which of the others vLLM alone has, only its fields are looked for.
 
     >>> of("/rerank", {"query": "x", "texts": []}).name, of("/jina/v1/rerank", {}).name, of("/v2/rerank", {}).name
     ('tei', 'jina', 'cohere')
@@ -44,13 +49,15 @@ def of(path: str, body: Mapping[str, Any]) -> Dialect:
 
 
 def _by_fields(path: str, asked: Set[str]) -> Dialect:
-    if "texts" in asked:
-        return tei.TEI
-    if asked & {"top_k", "truncation"}:
-        return voyage.VOYAGE
-    if "raw_scores" in asked:
-        return infinity.INFINITY
-    return _cohere(path, asked) if asked.isdisjoint(vllm.OWN) else vllm.RERANK
+    others: tuple[tuple[Set[str], Dialect], ...] = (
+        ({"texts"}, tei.TEI),
+        ({"raw_scores"}, infinity.INFINITY),
+        (set(vllm.OWN), vllm.RERANK),
+        ({"top_k", "truncation"}, voyage.VOYAGE),
+    )
+    if path == "/v2/rerank":
+        others = others[2:3]
+    return next((dialect for names, dialect in others if asked & names), _cohere(path, asked))
 
 
 def _cohere(path: str, asked: Set[str]) -> Dialect:
@@ -62,6 +69,8 @@ def _cohere(path: str, asked: Set[str]) -> Dialect:
 
 def by_path(path: str) -> Dialect | None:
     """The dialect that a path names, if it names one."""
+    if path in _TEI:
+        return tei.TEI
     return BY_NAME.get(path.split("/")[1]) if path.count("/") > 1 else None
 
 

@@ -6,33 +6,40 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from crossrank.server.refusals import invalid
+from crossrank.unicode import is_blank
 
 Body = Mapping[str, Any]
 # What an object may call its text. vLLM's clients send lists of parts as content, which may be images.
 TEXTS = ("text", "content")
+# Characters of a name in a request that an error tells.
+LONGEST_NAME = 64
 # What served a client is told in the reply, and priority 0 is what everybody has.
 _USUAL = ("priority", 0)
 
 
 def text(body: Body, name: str) -> str:
-    """A string that is not blank, or an object with one in `text` or `content`.
+    """A query, see `query`, under its name.
 
     >>> text({"query": {"text": "tea"}}, "query")
     'tea'
     """
-    value = body.get(name)
+    return query(body.get(name), name)
+
+
+def query(value: Any, name: str) -> str:
+    """A string of which something shows, or an object with one, as for `document`."""
     if isinstance(value, Mapping):
         value = _text_of(value, name)
     if not isinstance(value, str):
         raise invalid(f"{name} must be a string, not {kind(value)}", name)
-    if not value.strip():
+    if is_blank(value):
         raise invalid(f"{name} is empty; ask something", name)
     return value
 
 
-def texts(body: Body, name: str) -> tuple[str, ...]:
-    """A list of strings, or of objects with a string in `text` or `content`."""
-    return tuple(document(item, f"{name}[{place}]") for place, item in enumerate(items(body, name)))
+def texts(body: Body, name: str, cure: str = "") -> tuple[str, ...]:
+    """A list of what `document` takes."""
+    return tuple(document(item, f"{name}[{place}]", cure) for place, item in enumerate(items(body, name)))
 
 
 def items(body: Body, name: str) -> Sequence[Any]:
@@ -43,26 +50,47 @@ def items(body: Body, name: str) -> Sequence[Any]:
     return value
 
 
-def document(value: Any, name: str) -> str:
-    """A string, or an object with one in `text` or `content`; `name` is where it stands, for the message."""
+def document(value: Any, name: str, cure: str = "") -> str:
+    """A string, or an object with one in `text` or `content`, or with vLLM's list of parts in `content`.
+
+    Args:
+        value: of the request.
+        name: where it stands, for the message.
+        cure: what else an object without a text may need, for the message.
+    """
     if isinstance(value, Mapping):
-        value = _text_of(value, name)
+        value = _text_of(value, name, cure)
     if not isinstance(value, str):
         raise invalid(f"{name} must be a string or an object with a text, not {kind(value)}", name)
     return value
 
 
-def _text_of(value: Mapping[str, Any], name: str) -> Any:
+def _text_of(value: Mapping[str, Any], name: str, cure: str = "") -> str:
     given = [key for key in TEXTS if value.get(key) is not None]
     if len(given) > 1:
         # Whichever of two were read, the other would be passed over in silence.
         raise invalid(f'{name} holds both "text" and "content"; keep one', name)
+    if value.get("image") is not None:
+        raise invalid(f'{name} holds an image, and this server reads text: send the text alone, as "text"', name)
     found = value[given[0]] if given else None
-    if "image" in value or (given == ["content"] and not isinstance(found, str)):
-        raise invalid(f"{name} holds an image or other content; this server reads text", name)
+    if given == ["content"] and isinstance(found, list):
+        return _joined(found, f"{name}.content")
     if not isinstance(found, str):
-        raise invalid(f'{name} must hold its text in "text"', name)
+        raise invalid(f'{name} must hold its text in "text" or "content"{cure}', name)
     return found
+
+
+def _joined(parts: Sequence[Any], name: str) -> str:
+    """vLLM's parts of a text, a line each: `{"type": "text", "text": "..."}`."""
+    if not parts:
+        raise invalid(f"{name} holds no part", name)
+    for place, part in enumerate(parts):
+        if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            of = part.get("type") if isinstance(part, Mapping) else None
+            told = f" of type {of[:LONGEST_NAME]!r}" if isinstance(of, str) else ""
+            wanted = 'only text is read here: {"type": "text", "text": "..."}'
+            raise invalid(f"{name}[{place}] is a part{told}, and {wanted}", f"{name}[{place}]")
+    return "\n".join(part["text"] for part in parts)
 
 
 def unread(body: Body, known: Collection[str]) -> tuple[str, ...]:
@@ -92,13 +120,28 @@ def whole(body: Body, name: str, least: int = 0) -> int | None:
         told = f"{value:g}" if isinstance(value, float) else kind(value)
         raise invalid(f"{name} must be a whole number, not {told}", name)
     if value < least:
-        raise invalid(f"{name} must be at least {least}, not {value}", name)
+        left_out = ", or left out" if least == 1 else ""
+        raise invalid(f"{name} must be at least {least}{left_out}, not {value}", name)
     return value
 
 
 def count(body: Body, name: str) -> int | None:
     """How many entries to return: absent, null and 0 mean all."""
     return whole(body, name) or None
+
+
+def either(body: Body, name: str, other: str, least: int = 0) -> tuple[int | None, tuple[str, ...]]:
+    """How many entries to return, by the first of two names that is given; the other where it says another number.
+
+    No error: the schema that this server publishes takes both. Named, or it would be passed over in silence.
+
+    >>> either({"top_n": 2, "top_k": 1}, "top_n", "top_k"), either({"top_k": 1}, "top_n", "top_k")
+    ((2, ('top_k',)), (1, ()))
+    """
+    k, second = whole(body, name, least) or None, count(body, other)
+    if body.get(name) is None:
+        return second, ()
+    return k, (other,) if body.get(other) is not None and k != second else ()
 
 
 def number(body: Body, name: str, least: float, most: float) -> float | None:

@@ -11,17 +11,19 @@ from crossrank.server.wire.shapes import Dialect, Outcome, Rerank, error_body
 
 
 def read(body: fields.Body) -> Rerank:
-    """At least one document; white space around texts is stripped, as infinity does."""
+    """At least one document; white space around texts is stripped, as infinity does. `top_k` is read as `top_n`."""
     query = fields.text(body, "query").strip()
     documents = tuple(document.strip() for document in fields.texts(body, "documents"))
     if not documents:
         raise invalid("documents must hold at least one document", "documents")
+    k, overruled = fields.either(body, "top_n", "top_k", 1)
     return Rerank(
         pairs=tuple((query, document) for document in documents),
-        k=fields.whole(body, "top_n", 1),
+        k=k,
         raw=fields.flag(body, "raw_scores", False),
         echo=fields.flag(body, "return_documents", False),
         documents=documents,
+        unread=overruled,
     )
 
 
@@ -42,8 +44,12 @@ def reply(request: Rerank, outcome: Outcome) -> dict[str, Any]:
 
 
 def refuse(refusal: RefusedError, id: str) -> tuple[int, Any]:
-    """A wrong field is a 422."""
-    return error_body(replace(refusal, status=422) if refusal.status == 400 else refusal, id)
+    """A wrong field is a 422, whose `detail` is a list as FastAPI writes it."""
+    if refusal.status != 400:
+        return error_body(refusal, id)
+    status, body = error_body(replace(refusal, status=422), id)
+    place = ["body", *([refusal.param] if refusal.param else [])]
+    return status, body | {"detail": [{"loc": place, "msg": refusal.message, "type": "value_error"}]}
 
 
 INFINITY = Dialect(
@@ -55,6 +61,7 @@ INFINITY = Dialect(
      "return_documents": True},
     "infinity's: documents come back as plain strings; chosen where raw_scores is present.",
     {"model": schemas.MODEL, "query": schemas.QUERY, "documents": schemas.SOME_DOCUMENTS, "top_n": schemas.POSITIVE,
-     "raw_scores": schemas.FLAG, "return_documents": schemas.FLAG},
+     "top_k": schemas.COUNT, "raw_scores": schemas.FLAG, "return_documents": schemas.FLAG},
+    entry={**schemas.RANKED, "document": {"type": ["string", "null"]}},
     refuse=refuse,
 )  # fmt: skip

@@ -46,6 +46,8 @@ def read(body: fields.Body) -> Embed:
     ('tea',)
     """
     value = body.get("input")
+    if not isinstance(value, (str, int, list)) or isinstance(value, bool):
+        raise invalid(f"input must be a string or a list of strings, not {fields.kind(value)}", "input")
     given: list[Any] = value if isinstance(value, list) else [value]
     if not given:
         raise invalid("input is empty", "input")

@@ -48,7 +48,8 @@ FIELDS: dict[str, schemas.Schema] = {
                     {
                         "type": "object", "required": [name], "additionalProperties": False,
                         "properties": {
-                            name: {"type": "string"}, other: {"type": "null"}, "title": {"type": ["string", "null"]},
+                            name: schemas.held({"type": "string"})[name], other: {"type": "null"},
+                            "title": {"type": ["string", "null"]},
                         },
                     }
                     for name, other in (fields.TEXTS, fields.TEXTS[::-1])

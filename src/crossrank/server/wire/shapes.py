@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from crossrank.server.cutting import Caps
 from crossrank.server.refusals import RefusedError
-from crossrank.server.wire.schemas import Schema
+from crossrank.server.wire.schemas import RANKED, Schema
+
+ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+"""What a client may call its request: it comes back in a header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +27,9 @@ class Rerank:
         echo: the documents come back with their scores.
         documents: what comes back, as the client wrote it.
         caps: how much of the texts is read.
-        whole: refuse the request when something of a text would not be read.
-        unread: fields that the dialect knows and that others of this request overrule.
+        whole: the field that asks to refuse the request when something of a text would not be read; empty: nobody does.
+        unread: fields that the dialect knows and that others of this request overrule, or that say nothing.
+        id: of the request, where its body names one.
     """
 
     pairs: tuple[tuple[str, str], ...]
@@ -34,8 +39,9 @@ class Rerank:
     echo: bool = False
     documents: tuple[Any, ...] = ()
     caps: Caps = field(default_factory=Caps)
-    whole: bool = False
+    whole: str = ""
     unread: tuple[str, ...] = ()
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,7 @@ class Outcome:
         model: what scored, whatever model the request named.
         created: Unix time.
         positions: places in the request's pairs, in the order of the answer.
-        scores: probabilities, or logits when `raw` was asked for; None is a blank document's logit.
+        scores: probabilities, or logits when `raw` was asked for: of a blank document 1 less than the lowest other.
         tokens: tokens the model read.
         characters: of all texts.
         warnings: fields of the request that were not read, and texts that were not read whole, in words.
@@ -68,7 +74,7 @@ class Outcome:
     model: str
     created: int
     positions: tuple[int, ...]
-    scores: tuple[float | None, ...]
+    scores: tuple[float, ...]
     tokens: int
     characters: int
     warnings: tuple[str, ...] = ()
@@ -103,6 +109,7 @@ class Dialect:
         fields: what is read of a body, as JSON schemas; `example` has no others.
         required: fields that must be there, each as a tuple of names of which one is enough.
         key: what the reply holds its entries under; None for a bare list.
+        entry: what an entry holds, as JSON schemas: all of it, but for its document where nobody asks for it.
         refuse: an error to status and body.
         headers: of a reply.
     """
@@ -115,5 +122,6 @@ class Dialect:
     fields: Mapping[str, Schema]
     required: tuple[tuple[str, ...], ...] = (("query",), ("documents",))
     key: str | None = "results"
+    entry: Mapping[str, Schema] = field(default_factory=lambda: {**RANKED, "document": {"type": "object"}})
     refuse: Callable[[RefusedError, str], tuple[int, Any]] = error_body
     headers: Callable[[Outcome], dict[str, str]] = no_headers

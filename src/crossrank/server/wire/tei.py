@@ -27,7 +27,7 @@ def read(body: fields.Body) -> Rerank:
         raw=fields.flag(body, "raw_scores", False),
         echo=fields.flag(body, "return_text", False),
         documents=texts,
-        whole=not fields.flag(body, "truncate", True),
+        whole="" if fields.flag(body, "truncate", True) else "truncate",
     )
 
 
@@ -70,11 +70,12 @@ TEI = Dialect(
     reply,
     {"query": "What is the capital of France?", "texts": ["Bread needs yeast.", "Paris is the capital of France."],
      "raw_scores": False, "return_text": True, "truncate": True},
-    "text-embeddings-inference's: a bare array; chosen where texts is present.",
+    "text-embeddings-inference's: a bare array; chosen where texts is present, and at / and /invocations.",
     {"query": schemas.QUERY, "texts": schemas.SOME_DOCUMENTS, "raw_scores": schemas.FLAG, "return_text": schemas.FLAG,
      "truncate": schemas.FLAG, "truncation_direction": schemas.one_of(*_DIRECTIONS)},
     (("query",), ("texts",)),
     None,
+    {"index": schemas.INDEX, "score": schemas.SCORE, "text": {"type": "string"}},
     refuse,
     headers,
 )  # fmt: skip

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from crossrank.server.cutting import Caps
 from crossrank.server.refusals import invalid
 from crossrank.server.wire import fields, schemas
-from crossrank.server.wire.shapes import Dialect, Outcome, Rerank
+from crossrank.server.wire.shapes import ID, Dialect, Outcome, Rerank
 
 # Fields that no other dialect has: a body without a product's path that holds one is vLLM's.
 OWN = ("truncate_prompt_tokens", "max_tokens_per_query", "use_activation", "truncation_side", "cache_salt",
@@ -36,17 +37,37 @@ def _caps(body: fields.Body) -> Caps:
     )
 
 
+def _id(body: fields.Body) -> tuple[str, tuple[str, ...]]:
+    """`request_id`, which the reply is to have; or its name, where it is none that a header could hold."""
+    value = body.get("request_id")
+    if value is None or (isinstance(value, str) and ID.fullmatch(value)):
+        return value or "", ()
+    return "", ("request_id",)
+
+
 def read(body: fields.Body) -> Rerank:
-    """`use_activation: false` asks for logits."""
-    query, documents = fields.text(body, "query"), fields.texts(body, "documents")
+    """`use_activation: false` asks for logits. `top_k` is read as `top_n`."""
+    query = fields.text(body, "query")
+    documents = fields.texts({"documents": _inputs(body.get("documents"))}, "documents")
+    k, overruled = fields.either(body, "top_n", "top_k")
+    id, unread = _id(body)
     return Rerank(
         pairs=tuple((query, document) for document in documents),
-        k=fields.count(body, "top_n"),
+        k=k,
         raw=not fields.flag(body, "use_activation", True),
         echo=True,
         documents=documents,
         caps=_caps(body),
+        unread=(*overruled, *unread),
+        id=id,
     )
+
+
+def _inputs(value: Any) -> Any:
+    """Of one object that holds a list of parts each part is an input, as vLLM has it; all else as it is."""
+    if isinstance(value, Mapping) and isinstance(value.get("content"), list):
+        return [{"content": [part]} for part in value["content"]]
+    return value
 
 
 def reply(request: Rerank, outcome: Outcome) -> dict[str, Any]:
@@ -64,7 +85,7 @@ def reply(request: Rerank, outcome: Outcome) -> dict[str, Any]:
 
 def read_score(body: fields.Body) -> Rerank:
     """One text against one, one against many, or two lists of one length, pair by pair."""
-    queries, documents = _side(body, _QUERIES), _side(body, _DOCUMENTS)
+    queries, documents = _side(body, _QUERIES, fields.query), _side(body, _DOCUMENTS, fields.document)
     if len(queries) == 1:
         queries = queries * len(documents)
     if len(queries) != len(documents):
@@ -72,22 +93,27 @@ def read_score(body: fields.Body) -> Rerank:
             f"{len(queries)} queries and {len(documents)} documents: give one query, or as many as documents",
             "documents",
         )
+    id, unread = _id(body)
     return Rerank(
         pairs=tuple(zip(queries, documents, strict=True)),
         sorted=False,
         raw=not fields.flag(body, "use_activation", True),
         caps=_caps(body),
+        unread=unread,
+        id=id,
     )
 
 
-def _side(body: fields.Body, names: tuple[str, ...]) -> tuple[str, ...]:
+def _side(body: fields.Body, names: tuple[str, ...], read: Callable[[Any, str], str]) -> tuple[str, ...]:
     given = [name for name in names if body.get(name) is not None]
     if len(given) != 1:
         # Whichever of two were taken, the other would be passed over in silence.
         raise invalid(f"one of {', '.join(names)} must be there, and only one", names[0])
     (name,) = given
-    value = body[name]
-    return fields.texts({name: value if isinstance(value, list) else [value]}, name)
+    value = _inputs(body[name])
+    if not isinstance(value, list):
+        return (read(value, name),)
+    return tuple(read(item, f"{name}[{place}]") for place, item in enumerate(value))
 
 
 def reply_score(request: Rerank, outcome: Outcome) -> dict[str, Any]:
@@ -108,7 +134,9 @@ def reply_score(request: Rerank, outcome: Outcome) -> dict[str, Any]:
 _FIELDS = {
     "use_activation": schemas.FLAG, "max_tokens_per_query": schemas.COUNT, "max_tokens_per_doc": schemas.COUNT,
     "truncate_prompt_tokens": {"type": ["integer", "null"], "minimum": -1}, "truncation_side": schemas.one_of(*_SIDES),
+    "request_id": {"type": ["string", "null"], "description": "The id of the reply; X-Request-Id goes before it."},
 }  # fmt: skip
+_LISTED: schemas.Schema = {"anyOf": [schemas.DOCUMENTS, schemas.PARTS]}
 RERANK = Dialect(
     "vllm",
     read,
@@ -116,7 +144,8 @@ RERANK = Dialect(
     {"model": "BAAI/bge-reranker-base", "query": "What is the capital of France?",
      "documents": ["Bread needs yeast.", "Paris is the capital of France."], "top_n": 0, "use_activation": True},
     "vLLM's: documents always come back; chosen where one of its own fields is present.",
-    {"model": schemas.MODEL, "query": schemas.QUERY, "documents": schemas.DOCUMENTS, "top_n": schemas.COUNT, **_FIELDS},
+    {"model": schemas.MODEL, "query": schemas.QUERY, "documents": _LISTED, "top_n": schemas.COUNT,
+     "top_k": schemas.COUNT, **_FIELDS},
 )  # fmt: skip
 SCORE = Dialect(
     "vllm-score",
@@ -129,4 +158,5 @@ SCORE = Dialect(
      **dict.fromkeys(_DOCUMENTS, schemas.ANY_DOCUMENTS), **_FIELDS},
     (_QUERIES, _DOCUMENTS),
     "data",
+    {"index": schemas.INDEX, "object": {"const": "score"}, "score": schemas.SCORE},
 )  # fmt: skip

@@ -10,17 +10,15 @@ from crossrank.server.wire.shapes import Dialect, Outcome, Rerank
 
 def read(body: fields.Body) -> Rerank:
     """`truncation: false` asks for an error when something would not be read. Of two numbers `top_k` is taken."""
-    k, other = fields.count(body, "top_k"), fields.count(body, "top_n")
-    overruled = body.get("top_k") is not None and body.get("top_n") is not None and k != other
+    k, overruled = fields.either(body, "top_k", "top_n")
     query, documents = fields.text(body, "query"), fields.texts(body, "documents")
     return Rerank(
         pairs=tuple((query, document) for document in documents),
-        k=other if body.get("top_k") is None else k,
+        k=k,
         echo=fields.flag(body, "return_documents", False),
         documents=documents,
-        whole=not fields.flag(body, "truncation", True),
-        # No error: the schema that this server publishes takes both. Named, or it would be passed over in silence.
-        unread=("top_n",) if overruled else (),
+        whole="" if fields.flag(body, "truncation", True) else "truncation",
+        unread=overruled,
     )
 
 
@@ -45,4 +43,5 @@ VOYAGE = Dialect(
     {"model": schemas.MODEL, "query": schemas.QUERY, "documents": schemas.DOCUMENTS, "top_k": schemas.COUNT,
      "top_n": schemas.COUNT, "return_documents": schemas.FLAG, "truncation": schemas.FLAG},
     key="data",
+    entry={**schemas.RANKED, "document": {"type": "string"}},
 )  # fmt: skip

@@ -1,0 +1,307 @@
+"""What clients of other products send and are told: which fields decide, what a document may be, how errors read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import crossrank
+import tiny
+from crossrank.errors import InputError
+from crossrank.server import openapi
+from crossrank.server.app import build
+from crossrank.server.guard import Door
+from crossrank.server.keys import Keys, read_lines
+from crossrank.server.limits import Limits
+from crossrank.server.scheduler import Shared
+from crossrank.server.service import Service
+from crossrank.server.wire import cohere, dialects
+from serving import Slow
+
+QUERY = "what is the capital of france?"
+DOCUMENTS = ["bread", "paris"]
+PARTS = {"content": [{"type": "text", "text": "paris is"}, {"type": "text", "text": "a city"}]}
+
+
+class Client:
+    """Asks one service through one application."""
+
+    def __init__(self, service: Service, door: Door | None = None) -> None:
+        self.service = service
+        self._app = build(service, door).app
+
+    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async def asked() -> httpx.Response:
+            transport = httpx.ASGITransport(app=self._app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                return await client.request(method, f"http://localhost{path}", **options)
+
+        return asyncio.run(asked())
+
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        return self.ask("POST", path, json=body)
+
+    def refused(self, path: str, **body: Any) -> tuple[str, Any]:
+        """The message and the field of an error."""
+        reply = self.post(path, **body)
+        assert reply.status_code in (400, 413, 422), reply.text
+        return reply.json()["message"], reply.json()["error"]["param"]
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    folder = tmp_path_factory.mktemp("dialects")
+    identity = {"activation_fn": "torch.nn.modules.linear.Identity"}
+    scorer = crossrank.load(tiny.cross_encoder(folder / "model", sentence_transformers=identity), backend="fake")
+    embedder = crossrank.load_embedder(tiny.bi_encoder(folder / "embedder"), backend="fake")
+    service = Service(scorer, embedder, batch_tokens=1024)
+    service.start()
+    yield Client(service)
+    service.stop()
+
+
+@pytest.mark.parametrize("field", [{"raw_scores": True}, {"use_activation": False}])
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
+def test_whoever_asks_for_logits_beside_top_k_gets_them(client: Client, path: str, field: dict[str, bool]) -> None:
+    # Voyage's dialect answered with probabilities.
+    reply = client.post(path, query=QUERY, documents=DOCUMENTS, top_k=1, **field)
+    assert reply.headers["x-crossrank-score"] == "logit"
+    assert len(reply.json()["results"]) == 1
+    assert "x-crossrank-unread" not in reply.headers
+
+
+def test_a_path_of_version_2_keeps_its_shape(client: Client) -> None:
+    for field in ("texts", "top_k", "truncation", "raw_scores"):
+        assert dialects.of("/v2/rerank", {field: 1}) is cohere.V2
+    reply = client.post("/v2/rerank", query=QUERY, documents=DOCUMENTS, top_k=1, raw_scores=True)
+    assert len(reply.json()["results"]) == 1
+    assert reply.headers["x-crossrank-unread"] == "raw_scores"
+    reply = client.post("/v2/rerank", query=QUERY, documents=DOCUMENTS, top_n=2, top_k=1)
+    assert len(reply.json()["results"]) == 2
+    assert reply.headers["x-crossrank-unread"] == "top_k"
+
+
+def test_what_stands_beside_a_text_is_no_image_of_it(client: Client) -> None:
+    for document in ({"text": "paris", "image": "https://x", "sku": 1}, {"content": "paris", "image": "https://x"}):
+        assert client.post("/v1/rerank", query=QUERY, documents=[document]).status_code == 200
+        message, param = client.refused("/jina/rerank", query=QUERY, documents=[document])
+        assert "send the text alone" in message
+        assert param == "documents[0]"
+    document = {"text": "paris", "image": None}
+    for path in ("/v1/rerank", "/v2/rerank", "/jina/v1/rerank", "/vllm/rerank"):
+        assert client.post(path, query=QUERY, documents=[document]).status_code == 200, path
+    message, _ = client.refused("/v1/rerank", query=QUERY, documents=[{"image": "https://x"}])
+    assert message.endswith('must hold its text in "text" or "content", or in fields that rank_fields names')
+
+
+def test_parts_of_text_are_read_as_lines(client: Client) -> None:
+    def scores(path: str, **body: Any) -> Any:
+        reply = client.post(path, **body)
+        assert reply.status_code == 200, reply.text
+        found = reply.json()
+        return [one.get("relevance_score", one.get("score")) for one in found.get("results", found.get("data"))]
+
+    whole = scores("/vllm/rerank", query=QUERY, documents=["paris is\na city"])
+    assert scores("/vllm/rerank", query=QUERY, documents=[PARTS]) == whole
+    assert scores("/vllm/score", text_1=QUERY, text_2=[PARTS]) == whole
+    # Of one object in place of a list each part is an input, as vLLM reads it.
+    apart = scores("/vllm/score", text_1=QUERY, text_2=["paris is", "a city"])
+    assert scores("/vllm/score", text_1={"content": [{"type": "text", "text": QUERY}]}, text_2=PARTS) == apart
+    assert sorted(scores("/vllm/rerank", query=QUERY, documents=PARTS)) == sorted(apart)
+    message, param = client.refused("/vllm/rerank", query=QUERY, documents={"content": [{"type": "image_url"}]})
+    assert "content[0] is a part of type 'image_url', and only text is read here" in message
+    assert param == "documents[0].content[0]"
+    for parts in ([], [3], [{"type": "text"}]):
+        assert "documents[0].content" in client.refused("/vllm/rerank", query=QUERY, documents=[{"content": parts}])[0]
+
+
+def test_no_header_says_what_probabilities_are_where_there_are_none(client: Client) -> None:
+    body = {"query": QUERY, "documents": DOCUMENTS}
+    assert client.post("/search", **body).headers["x-crossrank-score"] == "sigmoid"
+    assert "x-crossrank-score" not in client.post("/search", **body, rerank=False).headers
+
+
+def test_objects_without_a_text_are_told_what_to_do(client: Client) -> None:
+    documents = [{"title": "paris"}]
+    for path, cure in (
+        ("/v2/rerank", "; rank_fields is read at /v1/rerank"),
+        ("/v1/rerank", "which name fields to the letter, capitals too"),
+    ):
+        message, param = client.refused(path, query=QUERY, documents=documents, rank_fields=["Title"])
+        assert message.endswith(cure)
+        assert param == "documents[0]"
+    message, _ = client.refused("/v2/rerank", query=QUERY, documents=documents)
+    assert message == 'documents[0] must hold its text in "text" or "content"'
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b'{"query": "caf\xe9"}', "the body is not UTF-8"),
+        (b'{"mix": NaN}', "NaN is not JSON: send null, or a number"),
+        (b'{"mix": 1e400}', "a number in the body is too large"),
+        (b'{"mix": ' + b"9" * 5000 + b"}", "a number in the body is too large"),
+        (b'{"mix": }', "the body is not JSON (line 1, column 9)"),
+    ],
+)
+def test_what_is_wrong_with_a_body_is_told(client: Client, body: bytes, why: str) -> None:
+    reply = client.ask("POST", "/v2/rerank", content=body)
+    assert (reply.status_code, reply.json()["message"]) == (400, why)
+
+
+def test_limits_are_told_by_the_names_of_their_options(client: Client) -> None:
+    small = Service(client.service.scorer, limits=Limits(body=200, documents=2, tokens=30), batch_tokens=1024)
+    small.start()
+    try:
+        other = Client(small)
+        for documents, option in (
+            (["a"] * 3, "--max-documents"),
+            (["a"] * 60, "--max-body"),
+            (["a b " * 20], "--max-t"),
+        ):
+            message, _ = other.refused("/v2/rerank", query=QUERY, documents=documents)
+            assert option in message
+            assert "send fewer" in message
+
+        async def sent() -> Any:
+            yield b" " * 300
+
+        assert "--max-body" in other.ask("POST", "/v2/rerank", content=sent()).json()["message"]
+    finally:
+        small.stop()
+
+
+def test_zero_tokens_are_no_limit_and_no_entries_are_told(client: Client) -> None:
+    for path in ("/v1/rerank", "/v2/rerank", "/jina/rerank"):
+        assert client.post(path, query=QUERY, documents=DOCUMENTS, max_tokens_per_doc=0).status_code == 200
+    message, param = client.refused("/infinity/rerank", query=QUERY, documents=DOCUMENTS, top_n=0)
+    assert (message, param) == ("top_n must be at least 1, or left out, not 0", "top_n")
+
+
+def test_errors_name_the_field(client: Client) -> None:
+    wanted = "input must be a string or a list of strings, not null or absent"
+    assert client.refused("/v1/embeddings") == (wanted, "input")
+    for path in ("/v2/rerank", "/search"):
+        assert client.refused(path, query="\u200b", documents=DOCUMENTS)[1] == "query"
+    assert client.refused("/score", queries="", documents=DOCUMENTS)[1] == "queries"
+    assert client.refused("/score", text_1=["x", " "], documents=DOCUMENTS)[1] == "text_1[1]"
+    message, param = client.refused("/v1/rerank", query="x " * 400, documents=DOCUMENTS, truncation=False)
+    assert param == "truncation"
+    assert message.endswith("; leave out truncation, or send shorter texts")
+    reply = client.post("/tei/rerank", query="x " * 400, texts=DOCUMENTS, truncate=False)
+    assert reply.json()["error"].endswith("; leave out truncate, or send shorter texts")
+
+
+def test_a_key_that_is_none_is_told_by_its_line() -> None:
+    with pytest.raises(InputError, match="API key of line 3 must have 8 or more"):
+        read_lines("# the shop\nlong-enough-a-secret\nshort\n")
+
+
+def test_a_blank_document_has_a_number_for_a_logit(client: Client) -> None:
+    # It was null, which clients with types do not take.
+    documents = ["paris", "", "bread"]
+    for path, field in (("/tei/rerank", "texts"), ("/infinity/rerank", "documents")):
+        reply = client.post(path, query=QUERY, raw_scores=True, **{field: documents}).json()
+        entries = reply if isinstance(reply, list) else reply["results"]
+        found = [one.get("score", one.get("relevance_score")) for one in entries]
+        assert entries[2]["index"] == 1
+        assert found[2] == found[1] - 1
+    data = client.post("/score", text_1=QUERY, text_2=documents, use_activation=False).json()["data"]
+    assert data[1]["score"] == min(data[0]["score"], data[2]["score"]) - 1
+    alone = client.post("/score", text_1=QUERY, text_2="", use_activation=False).json()["data"]
+    assert alone[0]["score"] == 0
+
+
+@pytest.mark.parametrize("path", ["/", "/invocations", "/tei", "/tei/", "/tei/invocations"])
+def test_other_paths_of_tei(client: Client, path: str) -> None:
+    assert [one["index"] for one in client.post(path, query=QUERY, texts=["paris"]).json()] == [0]
+    reply = client.post(path, query=QUERY, documents=["paris"])
+    assert (reply.status_code, reply.json()["error_type"]) == (422, "Validation")
+
+
+def test_what_is_posted_needs_a_key_also_where_the_page_is(client: Client) -> None:
+    kept = Client(client.service, Door(Keys(["secret-of-the-house"])))
+    assert kept.ask("GET", "/").headers["content-type"].startswith("text/html")
+    assert kept.post("/", query=QUERY, texts=["paris"]).status_code == 401
+    for path, status in (("/tei/health", 200), ("/infinity/health", 200), ("/tei/info", 401)):
+        assert kept.ask("GET", path).status_code == status, path
+    assert client.ask("GET", "/tei/info").json() == client.ask("GET", "/info").json()
+
+
+def test_infinity_says_what_is_wrong_as_its_framework_does(client: Client) -> None:
+    reply = client.post("/infinity/rerank", query=QUERY, documents=[3])
+    (detail,) = reply.json()["detail"]
+    assert (reply.status_code, detail["loc"]) == (422, ["body", "documents[0]"])
+    assert detail["msg"] == reply.json()["error"]["message"]
+
+
+def test_a_body_of_vllm_may_name_its_request(client: Client) -> None:
+    body = {"query": QUERY, "documents": DOCUMENTS, "request_id": "mine"}
+    reply = client.post("/vllm/rerank", **body)
+    assert (reply.json()["id"], reply.headers["x-request-id"]) == ("rerank-mine", "mine")
+    reply = client.ask("POST", "/vllm/rerank", json=body, headers={"X-Request-Id": "other"})
+    assert reply.json()["id"] == "rerank-other"
+    reply = client.post("/vllm/score", text_1=QUERY, text_2=DOCUMENTS, request_id="no header\r\nholds: it")
+    assert reply.headers["x-crossrank-unread"] == "request_id"
+    assert client.post("/vllm/score", text_1=QUERY, text_2="x", request_id="mine").json()["id"] == "score-mine"
+
+
+def test_metrics_do_not_say_when_each_series_began(client: Client) -> None:
+    client.post("/v2/rerank", query=QUERY, documents=DOCUMENTS)
+    assert "_created" not in client.ask("GET", "/metrics").text
+
+
+def test_the_description_tells_errors_and_replies_as_they_are(client: Client) -> None:
+    jsonschema = pytest.importorskip("jsonschema", reason="comes with schemathesis")
+    described = openapi.document(client.service, keyed=True)
+    responses = {path: next(iter(about.values()))["responses"] for path, about in described["paths"].items()}
+    assert "401" not in responses["/health"]
+    assert "401" not in responses["/tei/health"]
+    assert "401" in responses["/info"]
+    told = {path for path, answers in responses.items() if "422" in answers}
+    assert "/v2/rerank" not in told
+    assert {"/search", "/v1/score", "/jina/rerank"}.isdisjoint(told)
+    assert {"/rerank", "/v1/rerank", "/tei/rerank", "/", "/infinity/rerank", "/infinity/embeddings"} <= told
+    schemas = json.dumps(described["components"]["schemas"])
+    for path, about in described["paths"].items():
+        if "post" not in about:
+            continue
+        example = about["post"]["requestBody"]["content"]["application/json"]["schema"]["example"]
+        for body in ({key: value for key, value in example.items() if key != "where"}, {"query": 3}):
+            reply = client.post(path, **({**body, "documents": DOCUMENTS} if path == "/search" else body))
+            content = about["post"]["responses"][str(reply.status_code)]["content"]["application/json"]["schema"]
+            whole = {**content, "components": {"schemas": json.loads(schemas)}}
+            jsonschema.Draft202012Validator(whole).validate(reply.json())
+
+
+def test_a_server_remembers_scores(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    backend = Slow()
+    scorer = crossrank.CrossEncoder(crossrank.load(tiny.cross_encoder(tmp_path / "model")).checkpoint, backend)
+    service = Service(crossrank.CachedScorer(scorer, tmp_path / "scores"), batch_tokens=1024)
+    service.start()
+    try:
+        client = Client(service)
+        first = client.post("/v2/rerank", query=QUERY, documents=DOCUMENTS)
+        computed = len(backend.calls)
+        # Through the one thread that owns the backend.
+        assert isinstance(service.scorer.uncached.backend, Shared)
+        again = client.post("/v2/rerank", query=QUERY, documents=DOCUMENTS)
+        assert len(backend.calls) == computed
+        assert again.json()["results"] == first.json()["results"]
+        assert (first.json()["usage"]["total_tokens"] > 0, again.json()["usage"]["total_tokens"]) == (True, 0)
+        client.post("/v2/rerank", query=QUERY, documents=["bread is paris"])
+        assert len(backend.calls) > computed
+        service.scorer.close()
+        (tmp_path / "scores").unlink()
+        (tmp_path / "scores").mkdir()
+        reply = client.post("/v2/rerank", query=QUERY, documents=DOCUMENTS)
+        assert reply.json()["results"] == first.json()["results"]
+        assert "the score cache" in caplog.text
+    finally:
+        service.stop()
