@@ -55,7 +55,7 @@ def request(rng: np.random.Generator, longest: int, most: int) -> Tokens:
     else:
         upper = np.exp(rng.uniform(0, np.log(longest + 0.99)))
         count = int(np.exp(rng.uniform(0, np.log(MOST + 0.99))))
-        lengths = np.exp(rng.uniform(0, np.log(upper + 0.99), count)).astype(np.int64)
+        lengths = np.exp(rng.uniform(0, np.log(upper + 0.99), count)).astype(np.int64).clip(max=longest)
         lengths = lengths[: max(1, int(np.searchsorted(np.cumsum(lengths), most)))]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     ids = rng.integers(0, len(tiny.VOCABULARY), offsets[-1], dtype=np.int32)
