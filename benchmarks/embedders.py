@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
 import machine
 
@@ -27,10 +26,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--embedder", default="embed")
     parser.add_argument("--against", required=True, help="the other one: a name or a folder")
     return parser.parse_args()
-
-
-def note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -49,11 +44,11 @@ def main() -> None:
     found: dict[str, list[list[dict[str, float]]]] = {system: [] for system in SYSTEMS}
     for name in names:
         judged = sets.read(options.data, name).sample(options.queries, options.seed)
-        runs = [first_stage.search(judged, one, options.cache, DEPTH, None, note) for one in both]
+        runs = [first_stage.search(judged, one, options.cache, DEPTH, None, machine.note) for one in both]
         for system, measured in found.items():
             measured.append([dict(values(judged, run.runs[system], run.texts)) for run in runs])
             ours, theirs = (sum(one.values()) / len(one) for one in measured[-1])
-            note(f"{name}, {system}: {ours:.3f} and {theirs:.3f}")
+            machine.note(f"{name}, {system}: {ours:.3f} and {theirs:.3f}")
     tables = []
     for system, measured in found.items():
         rows: list[tuple[object, ...]] = [

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
 import machine
 
@@ -37,10 +36,6 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def main() -> None:
     options = arguments()
     # NumPy reads this once, so nothing heavy may be imported before.
@@ -54,8 +49,9 @@ def main() -> None:
     found |= {"seed": options.seed, "machine": machine.describe(options.threads), **family.about()}
     measured = []
     for name in names:
-        measured.append(family.measured(options.data, name, note))
-        note(f"{name}: " + ", ".join(f"{k} {sum(v.values()) / len(v):.3f}" for k, v in measured[-1].values.items()))
+        measured.append(family.measured(options.data, name, machine.note))
+        means = (f"{system} {sum(of.values()) / len(of):.3f}" for system, of in measured[-1].values.items())
+        machine.note(f"{name}: {', '.join(means)}")
     found["tables"] = [table.as_json() for table in family.tables(measured)]
     for table in family.tables(measured):
         print(table.markdown(), end="\n\n")

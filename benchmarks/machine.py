@@ -6,6 +6,7 @@ import argparse
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -38,6 +39,11 @@ def backend(model: str | None, asked: str = "auto") -> str:
     import crossrank
 
     return crossrank.load(model, backend=asked).backend.name
+
+
+def note(text: str) -> None:
+    """How far a long run is, on stderr: stdout is for what it found."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def judged_options(parser: argparse.ArgumentParser, queries: int) -> None:

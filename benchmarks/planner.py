@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -75,10 +74,6 @@ def main() -> None:
     text = json.dumps(summary, indent=1, allow_nan=False)
     if options.out:
         options.out.write_text(text + "\n", encoding="utf-8")
-
-
-def note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 # --- accuracy ----------------------------------------------------------------------------------------------------
@@ -199,7 +194,7 @@ def searched(options: argparse.Namespace, first: str) -> tuple[list[Asked], floa
     end, every = time.monotonic() + 60 * options.minutes, []
     for number, row in enumerate(order.tolist()):
         if time.monotonic() > end:
-            note(f"{first}: time is up after {number} of {len(places)} queries")
+            machine.note(f"{first}: time is up after {number} of {len(places)} queries")
             break
         if (asked := ask(*places[row], model, pace)) is not None:
             every.append(asked)
@@ -218,7 +213,7 @@ def opened(options: argparse.Namespace, first: str, entry: str, stage: Any, embe
 
     name, _, count = entry.partition("=")
     judged = sets.read(options.data, name).sample(int(count or 100), options.seed)
-    index = first_stage.index_of(judged, embedder, options.cache, first_stage.WHOLE, note)
+    index = first_stage.index_of(judged, embedder, options.cache, first_stage.WHOLE, machine.note)
     retrievers = {"bm25": BM25Retriever(index)}
     if first == "hybrid":
         retrievers["dense"] = DenseRetriever(index, embedder)
@@ -228,7 +223,7 @@ def opened(options: argparse.Namespace, first: str, entry: str, stage: Any, embe
     whole = Pipeline(retrievers, index.passages, (once,), fusion=Scores(), store=index, clock=CLOCKS[options.clock])
     timed = options.budgets if "budgets" in options.parts else []
     held = {ms: replace(whole, stages=(stage,)).within(ms) for ms in timed}
-    note(f"{name}: {len(judged.queries)} queries over {first}")
+    machine.note(f"{name}: {len(judged.queries)} queries over {first}")
     return [(name, text, judged.qrels[query], whole, held) for query, text in judged.queries.items()]
 
 

@@ -37,10 +37,6 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def main() -> None:
     options = arguments()
     # NumPy and torch read these once, so nothing heavy may be imported before.
@@ -54,10 +50,10 @@ def main() -> None:
     about = machine.describe(options.threads)
     results = []
     for name in names:
-        found = plan.run(options.data, name, note)
+        found = plan.run(options.data, name, machine.note)
         results += found
         # Figures that can be read while the rest runs.
-        note("\n".join(map(report.row, found)))
+        machine.note("\n".join(map(report.row, found)))
     if not results:
         sys.exit("none of these sets comes with a list of its own; leave --only out")
     summary = report.summary(plan.about(), about, results)

@@ -30,10 +30,6 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def main() -> None:
     options = arguments()
     # NumPy reads this once, so nothing heavy may be imported before.
@@ -67,11 +63,11 @@ def main() -> None:
         sys.exit("all of these sets come with a list of their own; name another with --sets")
     for name in names:
         judged = sets.read(options.data, name).sample(options.queries, options.seed)
-        first = first_stage.search(judged, embedder, options.cache, DEPTH, None, note)
+        first = first_stage.search(judged, embedder, options.cache, DEPTH, None, machine.note)
         base = {query: ranking.cut(DEPTH) for query, ranking in first.runs["fused"].items()}
         for how, measured in found.items():
             measured.append(dict(values(judged, reranked(judged, base, stages(*how), first.texts), first.texts)))
-        note(f"{name}: {len(base)} queries")
+        machine.note(f"{name}: {len(base)} queries")
     rows = [
         (
             *how,

@@ -185,14 +185,14 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def taught(args: argparse.Namespace, late: float = 0.0) -> list[Taught]:
     """Groups, and what the teachers together say of their passages: `late` is the weight of the package's `late`."""
-    rows = judged(args, groups_of(args.work, args.queries, args.topical), late)
+    rows = summed(args, groups_of(args.work, args.queries, args.topical), late)
     if args.keywords:
         text = (args.work / "keywords.jsonl").read_text(encoding="utf-8")
-        rows = mixed(rows, judged(args, [json.loads(line) for line in text.splitlines()], late), args.keywords)
+        rows = mixed(rows, summed(args, [json.loads(line) for line in text.splitlines()], late), args.keywords)
     return rows
 
 
-def judged(args: argparse.Namespace, groups: list[dict], late: float) -> list[Taught]:
+def summed(args: argparse.Namespace, groups: list[dict], late: float) -> list[Taught]:
     """What the teachers together say; a fragment of keywords.py is worth no more than the worst passage."""
     told = [[args.similarity * near for near in row["teacher"]] for row in groups]
     for name, weight in ((args.teacher, 1.0), ("late", late)):
