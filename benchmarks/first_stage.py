@@ -10,10 +10,10 @@ from pathlib import Path
 
 import crossrank
 from crossrank.evaluation import JudgedSet
-from crossrank.fusion import Scores, rrf
+from crossrank.fusion import rrf
 from crossrank.index import Document, Index
 from crossrank.pipeline import Pipeline
-from crossrank.retrieval.first import first_stage
+from crossrank.retrieval.first import first_stage, usual_fusion
 from crossrank.types import Passage, Ranking
 
 # No document is longer: judged documents stay whole, as the sets' published figures have them.
@@ -45,7 +45,7 @@ def search(
 ) -> Found:
     """Search for every query of the set in an index that is made once, for each embedder, and kept in `cache`."""
     index = index_of(judged, embedder, cache, size or WHOLE, note)
-    pipeline = Pipeline(first_stage(index, embedder), index.passages, depth=depth, fusion=Scores())
+    pipeline = Pipeline(first_stage(index, embedder), index.passages, depth=depth, fusion=usual_fusion(index))
     # The first search opens files; it would be the slowest.
     pipeline.search("warm up")
     runs: dict[str, dict[str, Ranking]] = {"bm25": {}, "dense": {}, "rrf": {}, "fused": {}}

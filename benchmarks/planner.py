@@ -206,10 +206,10 @@ def opened(options: argparse.Namespace, first: str, entry: str, stage: Any, embe
     import crossrank
     import first_stage
     import sets
-    from crossrank.fusion import Scores
     from crossrank.pipeline import Pipeline
     from crossrank.retrieval.bm25 import BM25Retriever
     from crossrank.retrieval.dense import DenseRetriever
+    from crossrank.retrieval.first import usual_fusion
 
     name, _, count = entry.partition("=")
     judged = sets.read(options.data, name).sample(int(count or 100), options.seed)
@@ -220,7 +220,8 @@ def opened(options: argparse.Namespace, first: str, entry: str, stage: Any, embe
     # Scores of the native engine are the same in every batch, so remembered ones are what a whole reading would give.
     reader = crossrank.CachedScorer(stage.scorer, options.cache / "planner.scores")
     once = replace(stage, scorer=reader, pace=None)
-    whole = Pipeline(retrievers, index.passages, (once,), fusion=Scores(), store=index, clock=CLOCKS[options.clock])
+    fusion, clock = usual_fusion(index), CLOCKS[options.clock]
+    whole = Pipeline(retrievers, index.passages, (once,), fusion=fusion, store=index, clock=clock)
     timed = options.budgets if "budgets" in options.parts else []
     held = {ms: replace(whole, stages=(stage,)).within(ms) for ms in timed}
     machine.note(f"{name}: {len(judged.queries)} queries over {first}")

@@ -84,6 +84,7 @@ class Trace:
         note: what the step could not do as it should, for people; empty when there is nothing to say.
         stopped: why a step did less than it was there for, such as read fewer documents than its depth: "deadline",
             "settled" (by its stopping rule), "error", or "plan" of the step that left stages out; empty otherwise.
+        how: how it came from the scores before it to its own, for people; empty where nothing was joined.
     """
 
     name: str
@@ -93,6 +94,16 @@ class Trace:
     truncations: tuple[Truncation, ...] = ()
     note: str = ""
     stopped: Stopped = ""
+    how: str = ""
+
+
+def shares(weight: float) -> str:
+    """How `mixed` joins the scores of a stage of this weight, in words.
+
+    >>> shares(0.3), shares(1.0)
+    ('0.3 of its score, 0.7 of the one before', '')
+    """
+    return f"{weight:g} of its score, {1.0 - weight:g} of the one before" if weight < 1.0 else ""
 
 
 def mixed(
@@ -254,7 +265,8 @@ def rerank(
                 raise
             made = Reading(np.zeros(0, dtype=np.float32), (), "error", failure(error))
         raw = dict(zip(head.ids, made.scores.tolist(), strict=False))
-        traces.append(Trace(stage.name, ranking, clock() - began, raw, made.truncations, made.note, made.stopped))
+        how = shares(stage.weight) if raw else ""
+        traces.append(Trace(stage.name, ranking, clock() - began, raw, made.truncations, made.note, made.stopped, how))
     return ranking, tuple(traces)
 
 

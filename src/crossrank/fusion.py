@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from crossrank.asking import check_real
 from crossrank.errors import InputError
-from crossrank.types import Ranking
+from crossrank.types import Ranking, check_k
 
 # Shares of BM25 and of the bi-encoder in a fusion of scores. Chosen on dev sets, see LOG.md.
 SHARES = {"bm25": 0.4, "dense": 0.6}
+# What a short passage loses, and from how many tokens on none does. Chosen on dev sets, see LOG.md.
+STRENGTH, FULL = 0.3, 200
 
 
 class Fusion(Protocol):
@@ -23,6 +25,58 @@ class Fusion(Protocol):
     def __call__(self, rankings: Mapping[str, Ranking]) -> Ranking:
         """One ranking of all documents, from rankings by the retriever's name."""
         ...
+
+
+class Prior(Protocol):
+    """What is known of documents before any query: their lengths, their dates, how often they are opened."""
+
+    def __call__(self, ids: Sequence[str]) -> NDArray[np.floating[Any]]:
+        """One number a document, shape (n,), in standard deviations of the fused scores; 0 changes nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LengthPrior:
+    """Shorter passages less: `strength * ln(tokens / full)`, and 0 from `full` tokens on.
+
+    BM25 and cosines both favour a text that is little more than the query's words, such as a bare title, beyond what
+    readers find relevant among texts of its length; Singhal, Buckley and Mitra, SIGIR 1996, "Pivoted Document Length
+    Normalization", measured that of term weights, and Kraaij, Westerveld and Hiemstra, SIGIR 2002, took the logarithm
+    of the length as a prior. One passage among others of its own length loses nothing, as only differences order.
+
+    Attributes:
+        lengths: tokens of the passages of the given ids, such as `Index.lengths`.
+        strength: at least 0.
+        full: tokens, at least 1; the usual index cuts its passages at so many.
+
+    Raises:
+        InputError: a number out of its range.
+
+    >>> prior = LengthPrior(lambda ids: np.array([len(id_) for id_ in ids]), full=8)
+    >>> prior(["abcd", "abcdefgh", "abcdefghij"]).round(2).tolist()
+    [-0.21, 0.0, 0.0]
+    """
+
+    lengths: Callable[[Sequence[str]], NDArray[np.integer[Any]]] = field(repr=False)
+    strength: float = STRENGTH
+    full: int = FULL
+
+    def __post_init__(self) -> None:
+        check_real("the strength of a prior", self.strength)
+        if not 0 <= self.strength < float("inf"):
+            raise InputError(f"the strength of a prior must be at least 0 and finite, not {self.strength}")
+        check_k(self.full, "full")
+
+    @property
+    def told(self) -> str:
+        """What `Trace.how` says of it."""
+        return f"less {self.strength:g} ln({self.full} / tokens) where shorter"
+
+    def __call__(self, ids: Sequence[str]) -> NDArray[np.float64]:
+        """See `Prior`."""
+        # A passage without text has no token, and its score is -inf already.
+        tokens = np.maximum(1, np.asarray(self.lengths(ids), dtype=np.float64))
+        return self.strength * np.minimum(0.0, np.log(tokens / self.full))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +89,11 @@ class RRF:
 
     k: int = 60
 
+    @property
+    def told(self) -> str:
+        """What `Trace.how` says of it."""
+        return f"the sum of 1 / ({self.k} + rank)"
+
     def __call__(self, rankings: Mapping[str, Ranking]) -> Ranking:
         """See `rrf`."""
         return rrf(list(rankings.values()), self.k)
@@ -46,27 +105,36 @@ class Scores:
 
     Attributes:
         weights: by the retriever's name, for all retrievers of the pipeline; at least 0.
+        prior: what is added to each document's sum, in standard deviations of the sums; nothing when absent.
 
     >>> Scores()({"bm25": Ranking.sorted(["x"], [9]), "dense": Ranking.sorted(["y", "x", "z"], [0.8, 0.7, 0.3])}).ids
     ('x', 'y', 'z')
     """
 
     weights: Mapping[str, float] = field(default_factory=lambda: dict(SHARES))
+    prior: Prior | None = None
 
     def __post_init__(self) -> None:
         check_weights(self.weights)
         if not sum(self.weights.values()) > 0:
             raise InputError(f"weights must be at least 0, and one of them over 0, not {dict(self.weights)}")
 
+    @property
+    def told(self) -> str:
+        """What `Trace.how` says of it."""
+        sums = " + ".join(f"{weight:g} {name}" for name, weight in self.weights.items())
+        return sums if self.prior is None else f"{sums}, {getattr(self.prior, 'told', 'and a prior')}"
+
     def __call__(self, rankings: Mapping[str, Ranking]) -> Ranking:
-        """See `standardized`."""
+        """See `standardized` and `shifted`."""
         if missing := sorted(set(rankings) - set(self.weights)):
             raise InputError(f"no weight for {', '.join(missing)}; weights are for {', '.join(sorted(self.weights))}")
-        return standardized(rankings, {name: self.weights[name] for name in rankings})
+        fused = standardized(rankings, {name: self.weights[name] for name in rankings})
+        return fused if self.prior is None else shifted(fused, self.prior)
 
 
-def fusion_of(wanted: Fusion | str) -> Fusion:
-    """The fusion that is called so, "scores" or "rrf"; any other function of rankings as it is.
+def fusion_of(wanted: Fusion | str, prior: Prior | None = None) -> Fusion:
+    """The fusion that is called so, "scores" (with this prior) or "rrf"; any other function of rankings as it is.
 
     Raises:
         InputError: there is none of this name.
@@ -78,7 +146,7 @@ def fusion_of(wanted: Fusion | str) -> Fusion:
         return wanted
     if wanted not in ("scores", "rrf"):
         raise InputError(f"unknown fusion {wanted!r}; use 'scores', 'rrf', or a function of rankings by name")
-    return Scores() if wanted == "scores" else RRF()
+    return Scores(prior=prior) if wanted == "scores" else RRF()
 
 
 def check_weights(weights: Mapping[str, float]) -> None:
@@ -225,6 +293,26 @@ def standardized(rankings: Mapping[str, Ranking], weights: Mapping[str, float]) 
             scores[[places[document] for document in ranking.ids]] = ranking.scores
             total += weights[name] * zscore(scores)
     return Ranking.sorted(list(places), total.astype(np.float32))
+
+
+def shifted(ranking: Ranking, prior: Prior) -> Ranking:
+    """The ranking by its scores and what is known before any query, in standard deviations of the scores.
+
+    -inf stays -inf, and equal scores are equal to the prior too: it orders them. Ties keep their order.
+
+    Raises:
+        InputError: the prior gives another number of numbers than documents, or one that is not finite.
+
+    >>> before = Ranking.sorted(["old", "new"], [2.0, 1.0])
+    >>> shifted(before, lambda ids: np.array([0.0 if id_ == "old" else 3.0 for id_ in ids])).ids
+    ('new', 'old')
+    """
+    added = np.asarray(prior(ranking.ids), dtype=np.float64)
+    if added.shape != (len(ranking),) or not np.isfinite(added).all():
+        raise InputError(f"a prior gives one finite number a document: {len(ranking)} here, not shape {added.shape}")
+    known = ranking.scores[np.isfinite(ranking.scores)].astype(np.float64)
+    spread = float(known.std()) if len(known) else 0.0
+    return Ranking.sorted(ranking.ids, ranking.scores + (spread or 1.0) * added)
 
 
 def _missing(ranking: Ranking, longest: int) -> float:

@@ -20,7 +20,7 @@ from crossrank.cost import Habit, Pace
 from crossrank.embedder import load_embedder, own_name
 from crossrank.errors import CrossrankError, InputError
 from crossrank.evidence import Evidence, find
-from crossrank.fusion import RRF, Fusion, fusion_of
+from crossrank.fusion import RRF, Fusion
 from crossrank.index import one_version
 from crossrank.planner import Memory, depths, paced, plan
 from crossrank.relevance import Relevance, check_stages, kept, last_read, relevance_of, unused
@@ -212,7 +212,8 @@ class Pipeline:
         if len(traces) > 1:
             started = self.clock()
             fused = self.fusion({trace.name: trace.ranking for trace in traces})
-            traces.append(Trace("fused", fused, self.clock() - started, {}))
+            how = str(getattr(self.fusion, "told", ""))
+            traces.append(Trace("fused", fused, self.clock() - started, {}, how=how))
         return traces
 
     def _fetch(self, ranking: Ranking) -> tuple[Passage, ...]:
@@ -327,8 +328,9 @@ def open_pipeline(
         depth: documents each retriever returns, and the first cross-encoder reads.
         where: filters on metadata, such as "year>=2020"; all must hold.
         mix: share of each cross-encoder's score in the order it leaves, see `Stage.weight`.
-        fusion: "scores" adds standardized scores, "rrf" is reciprocal rank fusion; or a function of your own, such as
-            `crossrank.fusion.Scores({"bm25": 0.7, "dense": 0.3})`.
+        fusion: "scores" adds standardized scores, less for short passages (`crossrank.fusion.LengthPrior`); "rrf" is
+            reciprocal rank fusion; or a function of your own, such as
+            `crossrank.fusion.Scores({"bm25": 0.7, "dense": 0.3})`, which leaves lengths out.
         rerank: false leaves the fused order.
         backend: what computes the models given by name; see `crossrank.backends.open`, also for the next two.
         device: "auto", "cpu", "cuda", or cards: "cuda:1", and for the cuda backend "cuda:0,1" or "cuda:all".
@@ -345,7 +347,7 @@ def open_pipeline(
         MissingExtraError: the search extra is not installed.
     """
     from crossrank.index import Index
-    from crossrank.retrieval.first import first_stage
+    from crossrank.retrieval.first import first_stage, usual_fusion
 
     if isinstance(coarse, (str, Path)):
         raise InputError(f"coarse is a list of models, so one is coarse=[{str(coarse)!r}]")
@@ -358,7 +360,8 @@ def open_pipeline(
     how = {"backend": backend, "device": device, "dtype": dtype, "threads": threads}
     reads = depths(depth, len(models))
     stages = tuple(_stage(*one, mix, cache, on_error, how) for one in zip(models, reads, strict=True))
-    return Pipeline(retrievers, index.passages, stages, depth, fusion_of(fusion), store=index, on_error=on_error)
+    joined = usual_fusion(index, fusion)
+    return Pipeline(retrievers, index.passages, stages, depth, joined, store=index, on_error=on_error)
 
 
 def _stage(

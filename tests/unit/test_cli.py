@@ -851,9 +851,12 @@ def test_search_explains_every_step(index: str, ce: str) -> None:
     text = crossrank.Passage("x", bread["text"], bread["title"]).scored_text
     assert raw == pytest.approx(float(scorer.score([("bread", text)])[0]), abs=1e-4)
     assert [step["name"] for step in last["explain"]["steps"]] == list(bread["steps"])
+    how = ["0.4 bm25 + 0.6 dense, less 0.3 ln(200 / tokens) where shorter", "0.3 of its score, 0.7 of the one before"]
+    assert [step["how"] for step in last["explain"]["steps"]] == [None, None, *how]
     lines = run("search", index, "bread", "-m", ce, "--explain")
     assert all(re.search(r"\tdense #\d -?\d", line) for line in lines.stdout.splitlines())
     assert "opening" in lines.stderr
+    assert all(f"passages: {said}\n" in lines.stderr for said in how)
 
 
 def test_search_shows_the_sentence_and_remembers(index: str, ce: str) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossrank.errors import InputError
-from crossrank.fusion import RRF, Scores, minmax, rrf, standardized, weighted, zscore
+from crossrank.fusion import RRF, LengthPrior, Scores, minmax, rrf, shifted, standardized, weighted, zscore
 from crossrank.types import Ranking
 
 ids = st.lists(st.sampled_from("abcdefghij"), unique=True, max_size=8)
@@ -163,3 +163,36 @@ def test_fusions_are_values_and_say_what_is_wrong():
             Scores(wrong)
     with pytest.raises(InputError, match="weights are for"):
         standardized({"bm25": ranked(["x"])}, {"dense": 1.0})
+
+
+def test_a_prior_counts_in_standard_deviations_of_the_fused_scores():
+    words, near = ranked(["x", "y", "z"], [3.0, 2.0, 1.0]), ranked(["y", "x", "z"], [0.9, 0.8, 0.7])
+    plain = Scores()({"bm25": words, "dense": near})
+    added = {"x": 0.5, "y": -0.25, "z": 0.0}
+    made = Scores(prior=lambda ids: np.array([added[id_] for id_ in ids]))({"bm25": words, "dense": near})
+    spread = plain.scores.astype(np.float64).std()
+    expected = {id_: score + spread * added[id_] for id_, score in plain}
+    assert dict(made) == pytest.approx(expected)
+    assert made.ids == tuple(sorted(expected, key=lambda id_: -expected[id_]))
+    assert Scores(prior=lambda ids: np.zeros(len(ids)))({"bm25": words, "dense": near}).scores.tolist() == (
+        plain.scores.tolist()
+    )
+
+
+def test_a_prior_orders_what_is_equal_and_leaves_blank_documents_last():
+    even = ranked(["a", "b", "c"], [1.0, 1.0, -np.inf])
+    assert list(shifted(even, lambda ids: np.array([0.0, 0.5, 9.0]))) == [("b", 1.5), ("a", 1.0), ("c", -np.inf)]
+    assert len(shifted(ranked([], []), lambda ids: np.zeros(0))) == 0
+    for wrong in ([0.0], [0.0, np.nan, 1.0], [[0.0, 0.0, 0.0]]):
+        with pytest.raises(InputError, match="one finite number a document: 3 here"):
+            shifted(even, lambda ids, wrong=wrong: np.array(wrong))
+
+
+def test_the_length_prior_by_hand():
+    lengths = {"title": 20, "empty": 0, "whole": 200, "long": 5000}
+    prior = LengthPrior(lambda ids: np.array([lengths[id_] for id_ in ids]))
+    assert prior(list(lengths)).tolist() == pytest.approx([0.3 * np.log(0.1), 0.3 * np.log(1 / 200), 0.0, 0.0])
+    assert "lengths" not in repr(prior)
+    for wrong in ({"strength": -1.0}, {"strength": float("inf")}, {"strength": "0.3"}, {"full": 0}, {"full": 2.5}):
+        with pytest.raises(InputError, match=r"strength of a prior|full must be"):
+            LengthPrior(prior.lengths, **wrong)

@@ -126,6 +126,9 @@ def test_token_ids_are_those_of_the_scored_text(index: Index) -> None:
     assert [tokens.row(0).tolist(), tokens.row(1).tolist()] == [[ord("x")], [ord("t"), ord("."), ord("b"), ord("c")]]
     assert set(tokens.types.tolist()) == {1}
     assert index.tokens([]).offsets.tolist() == [0]
+    assert (index.lengths(["b", "a"]).tolist(), index.lengths([]).tolist()) == ([1, 4], [])
+    with pytest.raises(InputError, match="has no passage 'd'"):
+        index.lengths(["a", "d"])
 
 
 def test_long_documents_are_split(tmp_path: Path) -> None:
@@ -1488,3 +1491,15 @@ def test_bm25_quality(tmp_path: Path) -> None:
         ideal = sum(1 / math.log2(n + 2) for n in range(min(10, len(relevant))))
         total += sum(1 / math.log2(n + 2) for n, id_ in enumerate(ids) if relevant.get(id_)) / ideal
     assert total / len(qrels) > 0.68
+
+
+def test_ids_that_were_read_last_are_not_read_again(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(index, Document("a", "b c", "t"), Document("b", "x"))
+    assert index.lengths(["a", "b"]).tolist() == [4, 1]
+    known = index.tokens(["b", "a"])
+    with monkeypatch.context() as patch:
+        patch.setattr(table.Table, "rows", lambda *_: pytest.fail("read again"))
+        assert index.tokens(["b", "a", "b"]).lengths.tolist() == [1, 4, 1]
+        assert index.tokens(["a"]).ids.tolist() == known.row(1).tolist()
+    add(index, Document("b", "x y"))
+    assert index.lengths(["b"]).tolist() == [2], "of the version before"

@@ -14,7 +14,7 @@ import spies
 import tiny
 from crossrank import pipeline, scorers
 from crossrank.errors import InputError
-from crossrank.fusion import SHARES, Scores
+from crossrank.fusion import SHARES, LengthPrior, Scores
 from crossrank.relevance import last_read
 from crossrank.types import Ranking
 
@@ -45,7 +45,8 @@ def test_the_first_stage_has_the_names_that_fusion_has_shares_for(folder: Path) 
     """They are given in one place, and read in another: fusion by scores refuses a name without a share."""
     made = crossrank.open_pipeline(folder, rerank=False)
     assert list(made.retrievers) == list(SHARES)
-    assert made.fusion == Scores()
+    assert isinstance(made.fusion, Scores)
+    assert made.fusion.weights == SHARES
     conditions = (f"{name}=acme" for name in ("tenant",))
     filtered = first_stage(Index.open(folder), made.retrievers["dense"]._embedder, conditions)  # type: ignore[attr-defined]
     assert all("where=('tenant=acme',)" in repr(retriever) for retriever in filtered.values())
@@ -228,11 +229,26 @@ def test_fusion_by_scores_or_by_ranks(folder: Path, cross_encoder_folder: Path) 
         made = crossrank.open_pipeline(folder, cross_encoder_folder, fusion=how, rerank=False)  # type: ignore[arg-type]
         return next(t.ranking for t in made.search("what is the capital of France?").traces if t.name == "fused")
 
-    assert fused("scores").scores.tolist() == fused(Scores()).scores.tolist()
+    index = Index.open(folder)
+    assert fused("scores").scores.tolist() == fused(Scores(prior=LengthPrior(index.lengths))).scores.tolist()
+    assert fused("scores").scores.tolist() != fused(Scores()).scores.tolist()
     assert fused("rrf").scores.max() <= 2 / 61
     assert sorted(fused("rrf").ids) == sorted(fused("scores").ids)
     with pytest.raises(InputError, match="unknown fusion"):
         fused("ranks")
+
+
+def test_how_scores_were_joined_is_in_the_traces(folder: Path, cross_encoder_folder: Path) -> None:
+    def how(**given: object) -> list[str]:
+        made = crossrank.open_pipeline(folder, cross_encoder_folder, **given)  # type: ignore[arg-type]
+        return [trace.how for trace in made.search("what is the capital of France?").traces]
+
+    fused = "0.4 bm25 + 0.6 dense, less 0.3 ln(200 / tokens) where shorter"
+    assert how() == ["", "", fused, "0.3 of its score, 0.7 of the one before"]
+    assert how(mix=1.0, fusion="rrf") == ["", "", "the sum of 1 / (60 + rank)", ""]
+    assert how(fusion=Scores({"bm25": 1.0, "dense": 0}), rerank=False)[2] == "1 bm25 + 0 dense"
+    assert how(fusion=Scores(prior=lambda ids: np.zeros(len(ids))))[2] == "0.4 bm25 + 0.6 dense, and a prior"
+    assert how(fusion=lambda rankings: rankings["dense"], rerank=False)[2] == ""
 
 
 def test_a_query_that_the_embedder_cuts_is_in_the_trace(folder: Path, cross_encoder_folder: Path) -> None:

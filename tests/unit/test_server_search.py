@@ -272,6 +272,7 @@ def test_a_budget_holds_for_the_embedding_of_candidates(service: Service, slow: 
     asked: dict[str, Any] = {"query": "paris", "documents": RIVERS}
     reply = ask(service, **asked, budget_ms=3000).json()
     assert ([step["name"] for step in reply["steps"]], reply["read"]) == (["given", "reranked"], 4)
+    assert [step["how"] for step in reply["steps"]] == [None, None]
     assert reply["warnings"] == ["the budget was not enough to embed 4 documents: they were taken in the order given"]
     given = ask(service, **asked, budget_ms=3000, rerank=False).json()
     assert [result["id"] for result in given["results"]] == ["1", "2", "3", "4"]

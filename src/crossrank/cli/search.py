@@ -76,7 +76,8 @@ Examples:
 @click.option("--no-rerank", is_flag=True, help="Leave the order of the first stage: BM25 and dense search, fused.")
 @click.option(
     "--fusion", type=click.Choice(["scores", "rrf"]), default="scores", show_default=True,
-    help="How BM25 and dense search are joined: by their standardized scores, or by ranks (reciprocal rank fusion).",
+    help="How BM25 and dense search are joined: by their scores, less for short passages, or by ranks (reciprocal rank "
+    "fusion).",
 )  # fmt: skip
 @click.option(
     "--mix", type=options.Number(0, 1, min_open=True), metavar="SHARE",
@@ -317,6 +318,7 @@ def _print_json(answer: Answer, chances: Chances, reasons: _Reasons | None, open
                 "passages": len(trace.scores) or len(trace.ranking),
                 "truncations": [terminal.truncation_fields(t) for t in trace.truncations],
                 "note": trace.note,
+                "how": trace.how or None,
                 "stopped": trace.stopped or None,
             }
             for name, trace in zip(steps.names(answer), answer.traces, strict=True)
@@ -373,7 +375,8 @@ def _print_steps(answer: Answer, opened: float, reasons: _Reasons) -> None:
     terminal.note(f"{'opening':<12}{terminal.duration(opened):>9}  index and models, once")
     for number, (name, trace) in enumerate(zip(steps.names(answer), answer.traces, strict=True)):
         passages = terminal.count(len(trace.scores) or len(trace.ranking), "passage")
-        terminal.note(f"{Path(name).name:<12}{terminal.duration(trace.seconds):>9}  {passages}")
+        joined = f": {terminal.shown(trace.how, 100)}" if trace.how else ""
+        terminal.note(f"{Path(name).name:<12}{terminal.duration(trace.seconds):>9}  {passages}{joined}")
         for line in [*filter(None, [trace.note]), *steps.cuts(answer.traces, number, texts)]:
             terminal.note(f"{'':<23}{line}")
     due = "" if answer.budget is None else f", of {terminal.duration(answer.budget)}"

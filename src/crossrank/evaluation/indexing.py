@@ -13,11 +13,10 @@ from crossrank.evaluation.candidates import Candidates, Progress, found
 from crossrank.evaluation.folding import Identity
 from crossrank.evaluation.setting import Setting
 from crossrank.evaluation.systems import Owners
-from crossrank.fusion import Scores
 from crossrank.index import Document, Index
 from crossrank.models import named
 from crossrank.pipeline import Pipeline
-from crossrank.retrieval.first import first_stage
+from crossrank.retrieval.first import first_stage, usual_fusion
 from crossrank.types import Embedder
 
 # No document is longer: each stays one passage.
@@ -89,7 +88,7 @@ def over_index(index: Index, judged: JudgedSet, embedder: Embedder, depth: int, 
     identity = Identity.of(judged.qrels, documents, passages)
     blank = len(judged.corpus.keys() - set(documents))
     notes = (f"{blank:,} of {len(judged.corpus):,} documents are blank and left out.",) if blank else ()
-    pipeline = Pipeline(first_stage(index, embedder), index.passages, (), depth, Scores(), store=index)
+    pipeline = Pipeline(first_stage(index, embedder), index.passages, (), depth, usual_fusion(index), store=index)
     candidates = found(judged.queries, pipeline, progress)
     owners = Owners(_owners(index, candidates) if identity.split else {})
     return Setting(candidates, owners, pipeline, (*notes, *identity.notes()))

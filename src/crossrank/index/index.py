@@ -329,11 +329,7 @@ class Index:
         return cut_by(tokenizer, self._at.settings)
 
     def passages(self, ids: Sequence[str]) -> list[Passage]:
-        """Passages by id, in the order of the ids.
-
-        Raises:
-            InputError: an id is not in the index.
-        """
+        """Passages by id, in the order of the ids. An id that is not in the index: InputError."""
         return self._read(lambda table: table.passages(ids))
 
     @property
@@ -345,12 +341,13 @@ class Index:
         """Token ids of the passages' scored texts in the order of the ids, all of the passage side.
 
         Special tokens are left out: an encoder puts them where its template has them. One that is written in a text is
-        text.
-
-        Raises:
-            InputError: an id is not in the index.
+        text. An id that is not in the index: InputError.
         """
         return self._read(lambda table: table.tokens(ids))
+
+    def lengths(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """How many ids `tokens` gives of each passage, shape (n,). An id that is not in the index: InputError."""
+        return self.tokens(ids).lengths
 
     @property
     def late(self) -> str:

@@ -23,6 +23,7 @@ from crossrank.index import layout
 from crossrank.index.documents import Kind, ids_in
 from crossrank.index.filters import has_value, one_of, parse, to_sql
 from crossrank.index.folders import TABLE, Mark, bytes_in, has_table, has_version, place_of
+from crossrank.index.recent import Recent
 from crossrank.index.records import ANY_LANGUAGE, FORMAT, Info, Known, Row, Settings, Where
 from crossrank.index.ties import ranking_of, through_ties
 from crossrank.packed import offsets_of
@@ -81,6 +82,7 @@ class Table:
         self.settings = settings
         self._data = dataset
         self._mark = mark or Mark(folder, self.version)
+        self._recent = Recent()
 
     @classmethod
     def open(cls, folder: Path) -> Table:
@@ -239,9 +241,7 @@ class Table:
                 self._data.to_table(columns=["id", *columns], filter=one_of("id", wanted[at : at + _AT_ONCE]))
                 for at in range(0, len(wanted), _AT_ONCE)
             ]
-        found = (
-            pa.concat_tables(parts) if parts else layout.schema(self.settings).empty_table().select(["id", *columns])
-        )
+        found = pa.concat_tables(parts or [layout.schema(self.settings).empty_table().select(["id", *columns])])
         place = {id_: row for row, id_ in enumerate(found["id"].to_pylist())}
         try:
             return found, np.asarray([place[id_] for id_ in asked], dtype=np.int64)
@@ -258,11 +258,14 @@ class Table:
 
     def tokens(self, ids: Sequence[str]) -> Tokens:
         """See `Index.tokens`."""
-        found, order = self.rows(ids, ["tokens"])
+        if (known := self._recent.of(self.version, asked := ids_in(ids))) is not None:
+            return known
+        found, order = self.rows(asked, ["tokens"])
         lists = found["tokens"].combine_chunks()
-        flat = np.asarray(lists.flatten().to_numpy(zero_copy_only=False), dtype=np.int32)
-        offsets = offsets_of(lists.value_lengths().to_numpy(zero_copy_only=False))
-        return Tokens(flat, np.ones_like(flat), offsets).take(order)
+        flat = np.asarray(lists.flatten(), dtype=np.int32)
+        tokens = Tokens(flat, np.ones_like(flat), offsets_of(np.asarray(lists.value_lengths()))).take(order)
+        self._recent.keep(self.version, asked, tokens)
+        return tokens
 
     def token_vectors(self, ids: Sequence[str]) -> TokenVectors:
         """See `Index.token_vectors`."""

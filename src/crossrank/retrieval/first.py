@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from crossrank.fusion import Fusion, LengthPrior, fusion_of
 from crossrank.index.filters import once
 from crossrank.retrieval.bm25 import BM25Retriever
 from crossrank.retrieval.dense import DenseRetriever
@@ -12,6 +13,15 @@ from crossrank.types import Embedder, Retriever
 
 if TYPE_CHECKING:
     from crossrank.index import Index
+
+
+def usual_fusion(index: Index, wanted: Fusion | str = "scores") -> Fusion:
+    """How BM25 and dense over an index are joined: `fusion_of`, where scores go by the lengths of passages, too.
+
+    Raises:
+        InputError: there is no fusion of this name.
+    """
+    return fusion_of(wanted, LengthPrior(index.lengths))
 
 
 def first_stage(index: Index, embedder: Embedder, where: Where = None) -> dict[str, Retriever]:

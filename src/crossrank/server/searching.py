@@ -11,13 +11,12 @@ import numpy as np
 
 from crossrank import evidence
 from crossrank.calibration import above
-from crossrank.cascade import Trace, mixed
+from crossrank.cascade import Trace, mixed, shares
 from crossrank.errors import InputError
-from crossrank.fusion import Scores
 from crossrank.index import one_version
 from crossrank.pipeline import MIX, Pipeline
 from crossrank.relevance import threshold_of
-from crossrank.retrieval.first import first_stage
+from crossrank.retrieval.first import first_stage, usual_fusion
 from crossrank.server.limits import Reach, estimate
 from crossrank.server.refusals import invalid
 from crossrank.server.service import Service
@@ -222,7 +221,7 @@ def _first_stage(service: Service, asked: Search) -> First:
     index, embedder = service.latest()
     _check(asked.where)
     texts, retrievers = index.passages, first_stage(index, embedder, asked.where)
-    answer = Pipeline(retrievers, texts, (), asked.depth, Scores()).search(asked.query, k=2 * asked.depth)
+    answer = Pipeline(retrievers, texts, (), asked.depth, usual_fusion(index)).search(asked.query, k=2 * asked.depth)
     nothing = answer.nothing or "nothing was found with where; try without it"
     why = (nothing,) if asked.where and not answer.passages else ()
     return texts, answer.ranking, answer.traces, why
@@ -273,7 +272,9 @@ def _reranked(
     # A budget may have cut the head: the mix keeps the scale of the whole depth.
     ranking = mixed(head, scored.scores, asked.mix, ranking.cut(asked.depth).scores).over(ranking)
     raw = dict(zip(head.ids, scored.scores.tolist(), strict=True))
-    return ranking, Trace(RERANKED, ranking, time.perf_counter() - began, raw, scored.truncations)
+    return ranking, Trace(
+        RERANKED, ranking, time.perf_counter() - began, raw, scored.truncations, how=shares(asked.mix)
+    )
 
 
 def _time_left(asked: Search, began: float) -> float:

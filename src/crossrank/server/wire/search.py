@@ -194,7 +194,9 @@ def reply(
         "results": results,
         "read": found.read,
         "steps": [_summary(trace) for trace in found.traces]
-        + ([{"name": "evidence", "seconds": found.seconds, "passages": located}] if asked.evidence else []),
+        + (
+            [{"name": "evidence", "seconds": found.seconds, "passages": located, "how": None}] if asked.evidence else []
+        ),
         "timing": {name: getattr(timing, name) for name in ("tokenize", "queue", "compute", "total")},
         "warnings": [*found.notes, *warnings],
     }
@@ -208,7 +210,8 @@ def reply(
 
 
 def _summary(trace: Trace) -> dict[str, Any]:
-    return {"name": trace.name, "seconds": trace.seconds, "passages": len(trace.scores) or len(trace.ranking)}
+    passages = len(trace.scores) or len(trace.ranking)
+    return {"name": trace.name, "seconds": trace.seconds, "passages": passages, "how": trace.how or None}
 
 
 def _column(trace: Trace, most: int, service: Service) -> dict[str, Any]:
