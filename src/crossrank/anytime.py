@@ -47,7 +47,8 @@ class Reading:
         scores: of the first candidates, in their order, raw, shape (read,).
         truncations: what was cut or read in windows; positions count in the candidates, -1 is the query.
         stopped: why it is fewer than all.
-        note: for people: where token ids could not be used, and why reading ended early; empty otherwise.
+        note: for people: that the scorer has no words in the query's script, where token ids could not be used, and
+            why reading ended early; empty otherwise.
     """
 
     scores: NDArray[np.float32]
@@ -97,10 +98,11 @@ def read(
     Raises:
         InputError: the scorer gives scores of another shape, or `texts` leaves a candidate out.
     """
+    said = scorer.caution(query) if isinstance(scorer, PairScorer) else ""
     if until.deadline == np.inf and until.stopping is None:
         made = _candidates(scorer, query, head.ids, texts, store, sized=False)
         scored = made.score(0, len(head))
-        return Reading(scored.scores, scored.truncations, "", _joined(made.note, scored.note))
+        return Reading(scored.scores, scored.truncations, "", _joined(said, made.note, scored.note))
     pace = pace or Pace()
     made = _candidates(scorer, query, head.ids, texts, store)
     whole = bool(getattr(scorer, "listwise", False))
@@ -108,7 +110,7 @@ def read(
     bounds = [0, len(made)] if whole else _quanta(made, pace)
     scores: list[NDArray[np.float32]] = []
     truncations: list[Truncation] = []
-    notes = [made.note]
+    notes = [said, made.note]
     done = 0
     stopped: Stopped = ""
     while done < len(head):

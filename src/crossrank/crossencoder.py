@@ -134,6 +134,10 @@ class CrossEncoder(Elsewhere):
         """
         return self._encoder.count(text)
 
+    def caution(self, query: str) -> str:
+        """What is to be said of the scores for a query in a script that the model lacks; see `foreign.caution`."""
+        return self._encoder.caution(self.checkpoint.name, query)
+
     def score(self, pairs: Pairs, *, progress: Progress | None = None) -> NDArray[np.float32]:
         """Raw logits of (query, passage) pairs, shape (n,), in their order; larger is more relevant.
 
@@ -241,8 +245,7 @@ class CrossEncoder(Elsewhere):
         scores = np.empty(len(costs), dtype=np.float32)
         queries: list[Truncation] = []
         passages: list[Truncation] = []
-        tokens = 0
-        parts, tell = slices(costs, FIRST_SLICE, SLICE), progress or (lambda done, total: None)
+        parts, tell, tokens = slices(costs, FIRST_SLICE, SLICE), progress or (lambda done, total: None), 0
         with closing(lookahead(encode, parts)) as encoded:
             for part, whole in zip(parts, encoded, strict=True):
                 made = whole.filled()
@@ -250,11 +253,9 @@ class CrossEncoder(Elsewhere):
                 for done in self._forward(made.tokens, logits):
                     tell(part.start + (part.stop - part.start) * done // len(logits), len(costs))
                 scores[part] = fold(logits, made.owner, part.stop - part.start, self.windows.fold)
-                for cut in made.truncations:
-                    if cut.position < 0:
-                        queries.append(cut)
-                    else:
-                        passages.append(replace(cut, position=part.start + cut.position))
+                cuts = [(cut.position, cut) for cut in made.truncations]
+                queries += [cut for at, cut in cuts if at < 0]
+                passages += [replace(cut, position=part.start + at) for at, cut in cuts if at >= 0]
                 tokens += int(made.tokens.offsets[-1])
         tell(len(costs), len(costs))
         return Scored(scores, (*queries, *passages), tokens)
@@ -313,7 +314,7 @@ class CrossEncoder(Elsewhere):
         limit = None if threshold is None else least(self, threshold, self.checkpoint.name)
         given = check_list(query, documents, k)
         scored = scored_by(self.scored, [(query, document) for document in given], progress)
-        ranked = Ranked.of(scored, k)
+        ranked = Ranked.of(scored, k, self.caution(query))
         if limit is not None:
             ranked, said = ranked.above(self.probability(ranked.scores), limit)
             ranked = replace(ranked, note="; ".join(filter(None, [ranked.note, said])))
@@ -394,7 +395,6 @@ def load(
     """
     read = named.read(name, default="small", revision=revision, token=token, cache_dir=cache_dir)
     if calibration is not None:
-        made = Platt.of(calibration)
-        read = read.calibrated_by(made.slope, made.intercept)
+        read = read.calibrated_by((made := Platt.of(calibration)).slope, made.intercept)
     windows = Windows(window, overlap, fold, max_windows)
     return CrossEncoder(read, backends.open(read, backend, device, dtype, threads), windows, max_length)

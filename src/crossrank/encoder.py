@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from crossrank.asking import LARGEST, check_texts, check_whole
 from crossrank.checkpoint import vocabulary
 from crossrank.errors import CheckpointError, InputError
+from crossrank.foreign import caution
 from crossrank.packed import offsets_of
 from crossrank.types import Tokens, Truncation
 from crossrank.unicode import valid_text
@@ -169,6 +170,10 @@ class PairEncoder:
     def count(self, text: str) -> int:
         """Tokens of a text, special tokens left out."""
         return len(tokenized(self._tokenizer, check_texts([text], "count")).ids)
+
+    def caution(self, model: str, query: str) -> str:
+        """See `foreign.caution`."""
+        return caution(model, self._tokenizer, query)
 
     def encode(
         self, pairs: Sequence[tuple[str, str]], windows: Windows, query_ids: dict[str, NDArray[np.int32]] | None = None

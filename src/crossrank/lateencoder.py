@@ -23,6 +23,7 @@ from crossrank.checkpoint import vocabulary
 from crossrank.checkpoint.late import Late
 from crossrank.encoder import NO_TOKEN, beginnings, tokenized
 from crossrank.errors import CheckpointError, InputError
+from crossrank.foreign import caution
 from crossrank.types import Tokens, Truncation
 
 
@@ -164,6 +165,10 @@ class LateEncoder:
             rest = np.flatnonzero(~filled).tolist()
             filled[rest] = beginnings(self._tokenizer, [texts[row] for row in rest], most)[0].lengths > 0
         return ids, exact, filled
+
+    def caution(self, model: str, query: str) -> str:
+        """See `foreign.caution`."""
+        return caution(model, self._tokenizer, query)
 
     def count(self, text: str) -> int:
         """Tokens of a text, however long it is, special tokens left out."""

@@ -99,6 +99,10 @@ class LateInteraction:
         """
         return self._encoder.count(text)
 
+    def caution(self, query: str) -> str:
+        """As of a cross-encoder."""
+        return self._encoder.caution(self.checkpoint.name, query)
+
     def score(self, pairs: Pairs, *, progress: Progress | None = None) -> Floats:
         """MaxSim of (query, passage) pairs, shape (n,), in their order; larger is more relevant.
 
@@ -233,7 +237,8 @@ class LateInteraction:
         if threshold is not None:
             raise InputError(without_probabilities(self.checkpoint.name))
         given = check_list(query, documents, k)
-        return Ranked.of(scored_by(self.scored, [(query, document) for document in given], progress), k)
+        scored = scored_by(self.scored, [(query, document) for document in given], progress)
+        return Ranked.of(scored, k, self.caution(query))
 
     def _sliced(
         self,

@@ -30,7 +30,8 @@ class Ranked:
         truncations: what was cut or read in windows; positions are the caller's, -1 is the query.
         evidence: of each document here, in the same order, the sentence that answers best; empty unless asked for.
         cached: documents whose scores were remembered by a cache.
-        note: what a cache could not do, and what a threshold left out; empty when there is nothing to say.
+        note: that the model has no words in the query's script, what a cache could not do, and what a threshold left
+            out; empty when there is nothing to say.
 
     >>> ranked = Ranked((2, 0), np.array([4.5, -1.0], dtype=np.float32), ())
     >>> [(position, score) for position, score in ranked]
@@ -73,10 +74,11 @@ class Ranked:
         return f"Ranked({pairs}{''.join(f', {name}={_SHORT.repr(value)}' for name, value in told.items() if value)})"
 
     @classmethod
-    def of(cls, scored: Scored, k: int | None) -> Ranked:
-        """The `k` best of scored documents, or all."""
+    def of(cls, scored: Scored, k: int | None, said: str = "") -> Ranked:
+        """The `k` best of scored documents, or all; with what else is to be noted."""
         order = order_of(scored.scores)[:k]
-        return cls(tuple(order.tolist()), scored.scores[order], scored.truncations, (), scored.cached, scored.note)
+        note = "; ".join(filter(None, [said, scored.note]))
+        return cls(tuple(order.tolist()), scored.scores[order], scored.truncations, (), scored.cached, note)
 
     def above(self, chances: NDArray[np.float32], least: float, read: int | None = None) -> tuple[Ranked, str]:
         """The documents that are at least so probable, and what is to be said of the others.

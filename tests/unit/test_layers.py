@@ -46,6 +46,7 @@ LAYERS = {
     "remote": 1,
     "checkpoint": 1,
     "models": 1,
+    "foreign": 1,
     "encoder": 2,
     "lateencoder": 2,
     "cost": 2,

@@ -213,6 +213,14 @@ def test_a_threshold_leaves_out_what_is_less_probable(small: Service) -> None:
     assert unread[-1] == "left out: 2 passages that the last stage did not read"
 
 
+def test_a_script_that_the_model_has_no_words_in_is_told(small: Service) -> None:
+    said = (
+        "small has no words in the query's script (Cyrillic), so its scores say little: load a model of that language"
+    )
+    assert ask(small, query="где музей?", documents=TEXTS).json()["warnings"] == [said]
+    assert ask(small, query="где музей?", documents=TEXTS, rerank=False).json()["warnings"] == []
+
+
 def test_what_was_not_read_has_a_score_under_what_was(small: Service) -> None:
     # The first stage's stood there as it was, above the logits: a client that sorted by score put it first.
     reply = ask(small, query="capital of France?", documents=[*TEXTS, " "], depth=1).json()

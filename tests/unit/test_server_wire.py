@@ -277,6 +277,13 @@ def test_a_search_sees_what_another_process_has_committed(tmp_path: Path) -> Non
     made.stop()
 
 
+def test_cohere_is_told_of_a_script_that_the_model_has_no_words_in(service: Service) -> None:
+    body = {"query": "где музей?", "documents": ["paris is a city", "bread"]}
+    (said,) = ask(service, "POST", "/v2/rerank", json=body).json()["meta"]["warnings"]
+    assert "has no words in the query's script (Cyrillic)" in said
+    assert "warnings" not in ask(service, "POST", "/v2/rerank", json={**body, "query": "paris"}).json()["meta"]
+
+
 def test_a_search_agrees_with_the_pipeline(service: Service) -> None:
     found = search(service, Search(QUERY, k=5, depth=20, mix=0.5, columns=20, evidence=True), Ticket.lasting(60))
     assert [trace.name for trace in found.traces] == ["bm25", "dense", "fused", "reranked"]

@@ -288,7 +288,7 @@ class Answering:
             scores=tuple(values[position] for position in order),
             tokens=scored.tokens,
             characters=sum(len(query) + len(document) for query, document in request.pairs),
-            warnings=(*warnings, *(_told(cut) for cut in lost[:_MOST_WARNINGS])),
+            warnings=(*warnings, *service.cautions(request.pairs), *(_told(cut) for cut in lost[:_MOST_WARNINGS])),
             timing=timing_of(call, ticket),
         )
         return outcome, {"X-Crossrank-Score": "logit" if request.raw else service.score_kind} | _truncated(len(lost))

@@ -82,8 +82,8 @@ class Found:
         evidence: for the k best, where the sentence lies that answers; None where it was not looked for.
         read: passages the cross-encoder read.
         seconds: of the evidence.
-        notes: what a budget left out, why the cross-encoder read fewer than it might have, why nothing was found, or
-            what a threshold left out, for people.
+        notes: that the cross-encoder has no words in the query's script, what a budget left out, why the cross-encoder
+            read fewer than it might have, why nothing was found, or what a threshold left out, for people.
     """
 
     ranking: Ranking
@@ -165,6 +165,7 @@ def _search(service: Service, asked: Search, ticket: Ticket, began: float, limit
     ticket.check()
     depth, notes = _depth(service, asked, ranking, texts, began)
     if depth:
+        notes = (*filter(None, [service.scorer.caution(asked.query)]), *notes)
         ranking, trace = _reranked(service, asked, ranking.cut(depth), ranking, texts, ticket)
         traces = (*traces, trace)
     final = ranking.cut(asked.k)

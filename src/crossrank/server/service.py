@@ -172,6 +172,11 @@ class Service:
                 begin += len(chunk)
         return Scored(np.concatenate(scores), tuple(truncations), total)
 
+    def cautions(self, pairs: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+        """What is to be said of the scores for these queries, once; of many the first ten are looked at."""
+        queries = list(dict.fromkeys(query for query, _ in pairs))[:10]
+        return tuple(dict.fromkeys(filter(None, map(self.scorer.caution, queries))))
+
     def reach(self, caps: Caps | None = None) -> Reach:
         """How far the cross-encoder reads a query and a document, when a request wants so much of them read."""
         caps, windows = caps or Caps(), self.scorer.windows
