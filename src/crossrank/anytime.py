@@ -110,7 +110,7 @@ def read(
     bounds = [0, len(made)] if whole else _quanta(made, pace)
     scores: list[NDArray[np.float32]] = []
     truncations: list[Truncation] = []
-    notes = [said, made.note]
+    notes = [made.note]
     done = 0
     stopped: Stopped = ""
     while done < len(head):
@@ -134,6 +134,7 @@ def read(
             stopped = "settled"
             break
     found = np.concatenate(scores) if scores else np.zeros(0, dtype=np.float32)
+    notes = [said, *notes] if scores else notes
     if done == len(head):
         return Reading(found, tuple(truncations), "", _joined(*notes))
     why = f"the time was enough for {done} of {len(head)} passages"

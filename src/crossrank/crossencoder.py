@@ -17,6 +17,7 @@ from crossrank.batching import budget_of, plan, slices
 from crossrank.calibration import Platt, Threshold, least, numbers, sigmoid
 from crossrank.encoder import CHARACTERS_A_TOKEN, Encoded, PairEncoder, Windows
 from crossrank.errors import CheckpointError, InputError, ScoreError
+from crossrank.foreign import caution
 from crossrank.lookahead import lookahead
 from crossrank.models import named
 from crossrank.ranked import Ranked
@@ -27,8 +28,7 @@ from crossrank.windows import Fold, fold
 # Characters of the first slice of a long list and of any, about 15,000 and 60,000 tokens of English. Tokenizing takes
 # some 80 bytes a token until the ids are out, and two slices exist at once.
 FIRST_SLICE, SLICE = 65_536, 262_144
-# Characters a token, about, to compare passages of ids with those of text.
-CHARACTERS = 4
+CHARACTERS = 4  # a token, about, to compare passages of ids with those of text
 
 
 class CrossEncoder(Elsewhere):
@@ -136,7 +136,7 @@ class CrossEncoder(Elsewhere):
 
     def caution(self, query: str) -> str:
         """What is to be said of the scores for a query in a script that the model lacks; see `foreign.caution`."""
-        return self._encoder.caution(self.checkpoint.name, query)
+        return caution(lambda: self._encoder.scripts, query)
 
     def score(self, pairs: Pairs, *, progress: Progress | None = None) -> NDArray[np.float32]:
         """Raw logits of (query, passage) pairs, shape (n,), in their order; larger is more relevant.
@@ -314,7 +314,7 @@ class CrossEncoder(Elsewhere):
         limit = None if threshold is None else least(self, threshold, self.checkpoint.name)
         given = check_list(query, documents, k)
         scored = scored_by(self.scored, [(query, document) for document in given], progress)
-        ranked = Ranked.of(scored, k, self.caution(query))
+        ranked = Ranked.of(scored, k, self.caution(query) if given else "")
         if limit is not None:
             ranked, said = ranked.above(self.probability(ranked.scores), limit)
             ranked = replace(ranked, note="; ".join(filter(None, [ranked.note, said])))

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from crossrank.asking import LARGEST, check_texts, check_whole
 from crossrank.checkpoint import vocabulary
 from crossrank.errors import CheckpointError, InputError
-from crossrank.foreign import caution
+from crossrank.foreign import scripts
 from crossrank.packed import offsets_of
 from crossrank.types import Tokens, Truncation
 from crossrank.unicode import valid_text
@@ -171,9 +171,10 @@ class PairEncoder:
         """Tokens of a text, special tokens left out."""
         return len(tokenized(self._tokenizer, check_texts([text], "count")).ids)
 
-    def caution(self, model: str, query: str) -> str:
-        """See `foreign.caution`."""
-        return caution(model, self._tokenizer, query)
+    @cached_property
+    def scripts(self) -> frozenset[str]:
+        """See `foreign.scripts`."""
+        return scripts(self._tokenizer)
 
     def encode(
         self, pairs: Sequence[tuple[str, str]], windows: Windows, query_ids: dict[str, NDArray[np.int32]] | None = None

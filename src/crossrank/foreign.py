@@ -1,58 +1,94 @@
-"""Does a model's vocabulary have words for a query's script? Scores of one that has none say little."""
+"""Does a model's vocabulary have words in a query's script? Scores of one that has none say little."""
 
 from __future__ import annotations
 
 from collections import Counter
-from unicodedata import name as name_of
+from collections.abc import Callable
+from unicodedata import category, name, normalize
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
 
-from crossrank.unicode import valid_text
-
-# Characters that are looked at: a query is no longer, mostly.
+# Characters that are looked at: few queries are longer.
 _MOST = 1_000
-# Letters of another script that are worth a word: a Greek letter or two in a formula are not.
-_LEAST = 4
-# A vocabulary without a script spells every letter, or knows none; one that has it spells about a third.
-_SPELLED, _UNKNOWN = 0.8, 0.2
-_NOTHING = frozenset({"[UNK]", "<unk>", "<UNK>"})
+# Letters of another script that are worth a word; fewer in scripts that write words in one or two.
+_LEAST = 3
+_SHORT = frozenset({"CJK", "HIRAGANA", "KATAKANA", "HANGUL"})
+# Of a script that a vocabulary has, it has pieces of several letters: thousands, or hundreds where it has many scripts.
+# The uncased English one of BERT has 8 of Cyrillic, 4 of Greek, 2 of Arabic. Chinese has words of one character, and
+# so has Korean: that vocabulary has 244 Chinese characters and no syllable of Hangul, Chinese ones have over 5,000.
+_PIECES, _CHARACTERS = 100, 1_000
+# What is written with the Chinese characters, so that a vocabulary of single characters knows both.
+_KANA = frozenset({"HIRAGANA", "KATAKANA"})
 
 
-def caution(model: str, tokenizer: Tokenizer, query: str) -> str:
-    """What is to be said of a model's scores for a query in a script that its vocabulary does not have; else "".
-
-    Letters beyond Latin are looked at, where they are half of all. A vocabulary lacks their script when it spells four
-    fifths of them one by one (Chinese characters, which any vocabulary does, and Hangul excepted, unless it takes the
-    syllables apart) or does not know a fifth at all. Other languages in Latin script are not told, nor is a script that
-    the vocabulary has and the training had not.
+def scripts(tokenizer: Tokenizer) -> frozenset[str]:
+    """The scripts besides Latin that a vocabulary has words in, by the first words of their letters' Unicode names.
 
     >>> import crossrank
-    >>> scorer = crossrank.load()
-    >>> scorer.caution("где находится музей?")
-    "small has no words in the query's script (Cyrillic), so its scores say little: load a model of that language"
-    >>> scorer.caution("wo ist das Café in Österreich?"), scorer.caution("is β larger than α?")
+    >>> scripts(crossrank.load().checkpoint.tokenizer())
+    frozenset()
+    """
+    pieces: Counter[str] = Counter()
+    characters: dict[str, set[str]] = {}
+    for piece in _written(tokenizer):
+        letters = [(letter, script) for letter in piece if (script := _script(letter))]
+        pieces.update(script for script, count in Counter(script for _, script in letters).items() if count > 1)
+        for letter, script in letters:
+            characters.setdefault(script, set()).add(letter)
+    known = {script for script, count in pieces.items() if count >= _PIECES}
+    known |= {script for script in ("CJK", "HANGUL") if len(characters.get(script, ())) >= _CHARACTERS}
+    return frozenset(known | (_KANA if "CJK" in known and characters.keys() >= _KANA else set()))
+
+
+def caution(known: Callable[[], frozenset[str]], query: str) -> str:
+    """What is to be said of scores for a query most of whose letters are of scripts besides Latin and `known`; else "".
+
+    Letters that stand alone, as in formulas, do not count. Other languages in Latin script are not told, nor is a
+    script that the vocabulary has and the training had not. What is no text is left to those who refuse it.
+
+    >>> caution(frozenset, "где находится музей?")
+    "the model has no words in the query's script (Cyrillic), so its scores say little: load one of that language"
+    >>> caution(lambda: frozenset({"CYRILLIC"}), "где находится музей?")
+    ''
+    >>> caution(frozenset, "wo ist das Café in Österreich?"), caution(frozenset, "is β > α?")
     ('', '')
     """
-    text = valid_text(query[:_MOST])
-    if text.isascii():
+    if not isinstance(query, str) or query.isascii():
         return ""
-    scripts = {at: name_of(letter, "").partition(" ")[0] for at, letter in enumerate(text) if letter.isalpha()}
-    foreign = {at: script for at, script in scripts.items() if script != "LATIN"}
-    if len(foreign) < max(_LEAST, len(scripts) / 2):
+    text = normalize("NFKC", query[:_MOST])
+    found = ["", *map(_script, text), ""]
+    beyond = [
+        script
+        for before, script, after in zip(found, found[1:], found[2:], strict=False)
+        if script and (script in _SHORT or script in (before, after))
+    ]
+    # Only now: to know what a large vocabulary has takes a second, once.
+    told = [script for script in beyond if script not in known()] if beyond else []
+    if not told or len(told) < sum(letter.isalpha() for letter in text) - len(told):
         return ""
-    found = tokenizer.encode(text, add_special_tokens=False)
-    pieces = Counter(at for begin, end in found.offsets for at in range(begin, end))
-    unknown: set[int] = set()
-    spelled: set[int] = set()
-    for token, (begin, end) in zip(found.tokens, found.offsets, strict=True):
-        if token in _NOTHING:
-            unknown.update(range(begin, end))
-        elif end - begin == 1 and (foreign.get(begin) not in ("CJK", "HANGUL") or pieces[begin] > 1):
-            spelled.add(begin)
-    lost = len((unknown | spelled) & foreign.keys())
-    if lost < _SPELLED * len(foreign) and len(unknown & foreign.keys()) < _UNKNOWN * len(foreign):
+    script, count = Counter(told).most_common(1)[0]
+    if count < _LEAST - (script in _SHORT):
         return ""
-    script = Counter(foreign.values()).most_common(1)[0][0]
     called = "Chinese" if script == "CJK" else script.title()
-    said = f"{model} has no words in the query's script ({called}), so its scores say little"
-    return f"{said}: load a model of that language"
+    return (
+        f"the model has no words in the query's script ({called}), so its scores say little: load one of that language"
+    )
+
+
+def _script(letter: str) -> str:
+    """The script of a letter or vowel sign besides Latin, or "" of anything else."""
+    if letter.isascii() or (kind := category(letter))[0] not in "LM" or kind == "Lm":
+        return ""
+    script = name(letter, "").partition(" ")[0]
+    return "" if script in ("LATIN", "COMBINING", "") else script
+
+
+def _written(tokenizer: Tokenizer) -> list[str]:
+    """The pieces of a vocabulary beyond ASCII, as they are read in a text."""
+    pieces = [piece for piece in tokenizer.get_vocab() if not piece.isascii()]
+    parts = (tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder)
+    if any("ByteLevel" in repr(part) for part in parts):
+        # Letters there stand for bytes.
+        decoder = decoders.ByteLevel()
+        pieces = [decoder.decode([piece]) for piece in pieces]
+    return [normalize("NFKC", piece) for piece in pieces]

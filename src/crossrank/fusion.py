@@ -20,7 +20,7 @@ STRENGTH, FULL = 0.3, 200
 
 
 class Fusion(Protocol):
-    """How a pipeline joins what its retrievers found."""
+    """How a pipeline joins what its retrievers found. One with a string `told` says in it how, for `Trace.how`."""
 
     def __call__(self, rankings: Mapping[str, Ranking]) -> Ranking:
         """One ranking of all documents, from rankings by the retriever's name."""
@@ -28,7 +28,10 @@ class Fusion(Protocol):
 
 
 class Prior(Protocol):
-    """What is known of documents before any query: their lengths, their dates, how often they are opened."""
+    """What is known of documents before any query: their lengths, their dates, how often they are opened.
+
+    One with a string `told` says in it what it adds, for `Trace.how`.
+    """
 
     def __call__(self, ids: Sequence[str]) -> NDArray[np.floating[Any]]:
         """One number a document, shape (n,), in standard deviations of the fused scores; 0 changes nothing."""
@@ -62,6 +65,7 @@ class LengthPrior:
     full: int = FULL
 
     def __post_init__(self) -> None:
+        _check_callable("lengths", self.lengths, "Index.lengths")
         check_real("the strength of a prior", self.strength)
         if not 0 <= self.strength < float("inf"):
             raise InputError(f"the strength of a prior must be at least 0 and finite, not {self.strength}")
@@ -70,7 +74,7 @@ class LengthPrior:
     @property
     def told(self) -> str:
         """What `Trace.how` says of it."""
-        return f"less {self.strength:g} ln({self.full} / tokens) where shorter"
+        return f"less {self.strength:g} ln({self.full} / tokens) deviations where shorter"
 
     def __call__(self, ids: Sequence[str]) -> NDArray[np.float64]:
         """See `Prior`."""
@@ -116,6 +120,8 @@ class Scores:
 
     def __post_init__(self) -> None:
         check_weights(self.weights)
+        if self.prior is not None:
+            _check_callable("a prior", self.prior, "LengthPrior(index.lengths)")
         if not sum(self.weights.values()) > 0:
             raise InputError(f"weights must be at least 0, and one of them over 0, not {dict(self.weights)}")
 
@@ -123,7 +129,9 @@ class Scores:
     def told(self) -> str:
         """What `Trace.how` says of it."""
         sums = " + ".join(f"{weight:g} {name}" for name, weight in self.weights.items())
-        return sums if self.prior is None else f"{sums}, {getattr(self.prior, 'told', 'and a prior')}"
+        return f"{sums}, standardized" + (
+            "" if self.prior is None else f"; {getattr(self.prior, 'told', 'and a prior')}"
+        )
 
     def __call__(self, rankings: Mapping[str, Ranking]) -> Ranking:
         """See `standardized` and `shifted`."""
@@ -147,6 +155,11 @@ def fusion_of(wanted: Fusion | str, prior: Prior | None = None) -> Fusion:
     if wanted not in ("scores", "rrf"):
         raise InputError(f"unknown fusion {wanted!r}; use 'scores', 'rrf', or a function of rankings by name")
     return Scores(prior=prior) if wanted == "scores" else RRF()
+
+
+def _check_callable(what: str, value: Any, such: str) -> None:
+    if not callable(value):
+        raise InputError(f"{what} must be a function of ids, such as {such}, not {type(value).__name__}")
 
 
 def check_weights(weights: Mapping[str, float]) -> None:
@@ -298,7 +311,7 @@ def standardized(rankings: Mapping[str, Ranking], weights: Mapping[str, float]) 
 def shifted(ranking: Ranking, prior: Prior) -> Ranking:
     """The ranking by its scores and what is known before any query, in standard deviations of the scores.
 
-    -inf stays -inf, and equal scores are equal to the prior too: it orders them. Ties keep their order.
+    -inf stays -inf. Where all scores are equal the prior alone orders, in its own numbers. Ties keep their order.
 
     Raises:
         InputError: the prior gives another number of numbers than documents, or one that is not finite.
@@ -307,12 +320,18 @@ def shifted(ranking: Ranking, prior: Prior) -> Ranking:
     >>> shifted(before, lambda ids: np.array([0.0 if id_ == "old" else 3.0 for id_ in ids])).ids
     ('new', 'old')
     """
-    added = np.asarray(prior(ranking.ids), dtype=np.float64)
+    given = prior(ranking.ids)
+    try:
+        added = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"a prior gives one finite number a document: {error}") from error
     if added.shape != (len(ranking),) or not np.isfinite(added).all():
         raise InputError(f"a prior gives one finite number a document: {len(ranking)} here, not shape {added.shape}")
     known = ranking.scores[np.isfinite(ranking.scores)].astype(np.float64)
     spread = float(known.std()) if len(known) else 0.0
-    return Ranking.sorted(ranking.ids, ranking.scores + (spread or 1.0) * added)
+    # Sums that are equal but for rounding have a spread, too.
+    spread = spread if spread > 1e-6 else 1.0
+    return Ranking.sorted(ranking.ids, ranking.scores + spread * added)
 
 
 def _missing(ranking: Ranking, longest: int) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 
 import numpy as np
@@ -23,7 +24,7 @@ from crossrank.checkpoint import vocabulary
 from crossrank.checkpoint.late import Late
 from crossrank.encoder import NO_TOKEN, beginnings, tokenized
 from crossrank.errors import CheckpointError, InputError
-from crossrank.foreign import caution
+from crossrank.foreign import scripts
 from crossrank.types import Tokens, Truncation
 
 
@@ -166,9 +167,10 @@ class LateEncoder:
             filled[rest] = beginnings(self._tokenizer, [texts[row] for row in rest], most)[0].lengths > 0
         return ids, exact, filled
 
-    def caution(self, model: str, query: str) -> str:
-        """See `foreign.caution`."""
-        return caution(model, self._tokenizer, query)
+    @cached_property
+    def scripts(self) -> frozenset[str]:
+        """See `foreign.scripts`."""
+        return scripts(self._tokenizer)
 
     def count(self, text: str) -> int:
         """Tokens of a text, however long it is, special tokens left out."""

@@ -24,6 +24,7 @@ from crossrank.calibration import Threshold, without_probabilities
 from crossrank.checkpoint.late import PROJECTION
 from crossrank.crossencoder import CHARACTERS, FIRST_SLICE, SLICE
 from crossrank.errors import CheckpointError, InputError, ScoreError
+from crossrank.foreign import caution
 from crossrank.lateencoder import LateEncoder, Marked
 from crossrank.models import named
 from crossrank.packed import offsets_of
@@ -101,7 +102,7 @@ class LateInteraction:
 
     def caution(self, query: str) -> str:
         """As of a cross-encoder."""
-        return self._encoder.caution(self.checkpoint.name, query)
+        return caution(lambda: self._encoder.scripts, query)
 
     def score(self, pairs: Pairs, *, progress: Progress | None = None) -> Floats:
         """MaxSim of (query, passage) pairs, shape (n,), in their order; larger is more relevant.
@@ -238,7 +239,7 @@ class LateInteraction:
             raise InputError(without_probabilities(self.checkpoint.name))
         given = check_list(query, documents, k)
         scored = scored_by(self.scored, [(query, document) for document in given], progress)
-        return Ranked.of(scored, k, self.caution(query))
+        return Ranked.of(scored, k, self.caution(query) if given else "")
 
     def _sliced(
         self,

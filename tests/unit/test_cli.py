@@ -851,7 +851,10 @@ def test_search_explains_every_step(index: str, ce: str) -> None:
     text = crossrank.Passage("x", bread["text"], bread["title"]).scored_text
     assert raw == pytest.approx(float(scorer.score([("bread", text)])[0]), abs=1e-4)
     assert [step["name"] for step in last["explain"]["steps"]] == list(bread["steps"])
-    how = ["0.4 bm25 + 0.6 dense, less 0.3 ln(200 / tokens) where shorter", "0.3 of its score, 0.7 of the one before"]
+    how = [
+        "0.4 bm25 + 0.6 dense, standardized; less 0.3 ln(200 / tokens) deviations where shorter",
+        "0.3 of its score, 0.7 of the one before",
+    ]
     assert [step["how"] for step in last["explain"]["steps"]] == [None, None, *how]
     lines = run("search", index, "bread", "-m", ce, "--explain")
     assert all(re.search(r"\tdense #\d -?\d", line) for line in lines.stdout.splitlines())
@@ -965,6 +968,14 @@ def test_a_run_on_stdout_is_utf_8_as_in_a_file(documents: Path, be: str, monkeyp
         assert writer.stdout is not None
         assert writer.stdout.read() == Path("run.trec").read_bytes()
     assert "e\U0001f600" in Path("run.trec").read_text(encoding="utf-8")
+
+
+def test_queries_in_a_script_that_the_model_has_no_words_in_are_told(index: str, ce: str) -> None:
+    said = "has no words in the query's script"
+    assert said in run("search", index, "где хлеб", "-m", ce).stderr
+    Path("topics.tsv").write_text("1\tгде хлеб\n2\tbread\n", encoding="utf-8")
+    many = run("search", index, "--queries", "topics.tsv", "--to", "run.trec", "-m", ce)
+    assert f"for 1 query a model {said}, so its scores say little." in many.stderr
 
 
 def test_search_of_many_queries_sums_up_what_went_wrong(index: str) -> None:

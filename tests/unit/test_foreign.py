@@ -2,69 +2,104 @@
 
 from __future__ import annotations
 
+import pickle
+import string
+from collections.abc import Iterator
+from itertools import islice, product
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 import crossrank
 import tiny
 from crossrank.cascade import Stage, rerank
-from crossrank.foreign import caution
+from crossrank.errors import InputError
+from crossrank.foreign import caution, scripts
+from crossrank.models import named
 from crossrank.types import Passage, Ranking
 
-ENGLISH = ["how to retry a failed upload", "the museum is open on monday", "uploads are retried three times"] * 3
-RUSSIAN = ["как повторить неудачную загрузку", "музей открыт в понедельник", "загрузку можно повторить"] * 3
-CHINESE = ["如何重试失败的上传", "博物馆星期一开放"] * 3
-KOREAN = ["파일을 업로드하는 방법", "박물관은 월요일에 문을 연다"] * 3
+CYRILLIC = "абвгдежзийклмнопрстуфхцчшщъыьэюя"
+SAID = "the model has no words in the query's script ({}), so its scores say little: load one of that language"
 
 
-def wordpiece(*texts: list[str]) -> Tokenizer:
-    """As BERT's is made: words into pieces, Chinese characters apart, and every letter that it saw."""
-    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+def pairs(letters: str, count: int) -> Iterator[str]:
+    return islice(map("".join, product(letters, repeat=2)), count)
+
+
+def wordpiece(*pieces: str) -> Tokenizer:
+    """A vocabulary of English letters and these pieces."""
+    every = dict.fromkeys(["[UNK]", *string.ascii_lowercase, *pieces])
+    made = Tokenizer(models.WordPiece({piece: place for place, piece in enumerate(every)}, unk_token="[UNK]"))
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.train_from_iterator(
-        [line for lines in texts for line in lines],
-        trainers.WordPieceTrainer(vocab_size=400, special_tokens=["[UNK]"], show_progress=False),
-    )
     return made
 
 
-def spelling(letters: str) -> Tokenizer:
-    """Words of English, and no more than the letters of another script."""
-    made = wordpiece(ENGLISH)
-    vocabulary = made.get_vocab()
-    for letter in letters:
-        for piece in (letter, f"##{letter}"):
-            vocabulary.setdefault(piece, len(vocabulary))
-    spelled = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    spelled.normalizer, spelled.pre_tokenizer = made.normalizer, made.pre_tokenizer
-    return spelled
+def byte_level(*pieces: str) -> Tokenizer:
+    """As GPT's: pieces are spelled in letters that stand for bytes."""
+    before = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    spelled = [before.pre_tokenize_str(piece)[0][0] for piece in pieces]
+    every = dict.fromkeys([*pre_tokenizers.ByteLevel.alphabet(), *spelled])
+    made = Tokenizer(models.BPE({piece: place for place, piece in enumerate(every)}, []))
+    made.pre_tokenizer = before
+    return made
 
 
-ALPHABET = "абвгдежзийклмнопрстуфхцчшщъыьэюя"
+def characters(first: int, count: int) -> list[str]:
+    return [chr(first + place) for place in range(count)]
 
 
-@pytest.mark.parametrize("query", ["как повторить загрузку?", "Музей открыт в понедельник"])
-def test_a_script_that_is_spelled_or_unknown_is_told(query: str) -> None:
-    for lacks in (spelling(ALPHABET), wordpiece(ENGLISH)):
-        said = caution("m", lacks, query)
-        assert said.startswith("m has no words in the query's script (Cyrillic), so its scores say little")
-    assert caution("m", wordpiece(ENGLISH, RUSSIAN), query) == ""
+@pytest.mark.parametrize("kind", [wordpiece, byte_level])
+def test_a_script_is_known_by_pieces_of_several_letters(kind: object) -> None:
+    assert callable(kind)
+    some, many = list(pairs(CYRILLIC, 99)), list(pairs(CYRILLIC, 100))
+    assert scripts(kind()) == frozenset()
+    assert scripts(kind(*CYRILLIC, *some)) == frozenset()
+    assert scripts(kind(*CYRILLIC, *many)) == {"CYRILLIC"}
+    # Letters with accents are Latin, and a piece of two scripts has words of neither.
+    assert scripts(kind(*pairs("äöüßéèàç", 64), *(f"a{letter}" for letter in CYRILLIC * 4))) == frozenset()
 
 
-def test_chinese_is_single_characters_and_told_where_they_are_unknown() -> None:
-    assert "(Chinese)" in caution("m", wordpiece(ENGLISH), "如何重试失败的上传")
-    assert caution("m", wordpiece(CHINESE), "如何重试失败的上传") == ""
+def test_a_decoder_tells_of_bytes_as_well() -> None:
+    made = byte_level(*pairs(CYRILLIC, 200))
+    made.pre_tokenizer = pre_tokenizers.Split(" ", "isolated")
+    made.decoder = decoders.ByteLevel()
+    assert scripts(made) == {"CYRILLIC"}
 
 
-def test_hangul_is_told_where_syllables_are_taken_apart() -> None:
-    # Uncased BERT takes accents away by taking letters apart, and syllables with them.
-    apart = wordpiece(ENGLISH)
-    apart.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=True)
-    assert "(Hangul)" in caution("m", apart, "파일을 업로드하는 방법")
-    assert caution("m", wordpiece(KOREAN), "파일을 업로드하는 방법") == ""
+def test_chinese_and_korean_are_known_by_their_characters() -> None:
+    assert scripts(wordpiece(*characters(0x4E00, 999))) == frozenset()
+    assert scripts(wordpiece(*characters(0x4E00, 1000))) == {"CJK"}
+    assert scripts(wordpiece(*characters(0x4E00, 1000), "あ", "ア")) == {"CJK", "HIRAGANA", "KATAKANA"}
+    assert scripts(wordpiece(*characters(0xAC00, 1000))) == {"HANGUL"}
+
+
+def test_the_models_of_the_wheel_know_latin_script_alone() -> None:
+    for model in ("small", "late"):
+        assert scripts(named.read(model, default="small").tokenizer()) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("query", "script"),
+    [
+        ("как повторить загрузку?", "Cyrillic"),
+        ("где мой дом", "Cyrillic"),
+        ("πού είναι το μουσείο;", "Greek"),
+        ("كيف أعيد المحاولة؟", "Arabic"),
+        ("हिंदी", "Devanagari"),
+        ("தமிழ்", "Tamil"),
+        ("北京大学", "Chinese"),
+        ("返品", "Chinese"),
+        ("東京の博物館はどこですか", "Hiragana"),
+        ("한국어", "Hangul"),
+        ("วิธีลองอีกครั้ง", "Thai"),
+        ("загрузка PDF", "Cyrillic"),
+    ],
+)
+def test_a_query_in_another_script_is_told(query: str, script: str) -> None:
+    assert caution(frozenset, query) == SAID.format(script)
+    every = {"CYRILLIC", "GREEK", "ARABIC", "DEVANAGARI", "TAMIL", "CJK", "HIRAGANA", "KATAKANA", "HANGUL", "THAI"}
+    assert caution(lambda: frozenset(every), query) == ""
 
 
 @pytest.mark.parametrize(
@@ -72,27 +107,31 @@ def test_hangul_is_told_where_syllables_are_taken_apart() -> None:
     [
         "how to retry a failed upload",
         "wo ist das Café in Österreich?",
+        "Ở đâu có quán cà phê?",
         "is β larger than α?",
+        "α β γ δ rays",
+        "Δ = β² − 4αγ",
+        "is ℕ ⊂ ℤ ⊂ ℚ ⊂ ℝ?",
+        "𝗙𝗥𝗘𝗘 𝘀𝗵𝗶𝗽𝗽𝗶𝗻𝗴",
+        "ｈｏｗ ｔｏ ｒｅｔｒｙ",
+        "ʻAʻā ʻōʻō",
         "the тест of an upload that failed",
-        "1789 – 2024: 100 %",
-        "",
+        "ошибка NullPointerException",
+        "iPhone 15 价格",
+        "1789 – 2024: 100 % 🎉",
         "\ud800 lone",
+        "",
+        "ª º µ",
     ],
 )
 def test_most_of_a_query_in_latin_letters_is_nothing_to_tell(query: str) -> None:
-    assert caution("m", wordpiece(ENGLISH), query) == ""
+    assert caution(frozenset, query) == ""
 
 
-def test_a_byte_level_vocabulary_is_told_by_what_it_spells() -> None:
-    def byte_level(lines: list[str]) -> Tokenizer:
-        made = Tokenizer(models.BPE())
-        made.pre_tokenizer = pre_tokenizers.ByteLevel()
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        made.train_from_iterator(lines, trainers.BpeTrainer(initial_alphabet=alphabet, show_progress=False))
-        return made
-
-    assert "(Cyrillic)" in caution("m", byte_level(ENGLISH), "как повторить загрузку?")
-    assert caution("m", byte_level(RUSSIAN), "как повторить загрузку?") == ""
+def test_what_is_no_text_is_refused_by_those_who_score_it(scorer: crossrank.CrossEncoder) -> None:
+    assert [caution(frozenset, query) for query in (None, 5, ["где музей"])] == ["", "", ""]  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="query"):
+        rerank(None, Ranking.sorted(["a"], [1]), [Stage(scorer)], lambda ids: [Passage("a", "x")])  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -101,15 +140,15 @@ def scorer(tmp_path: Path) -> crossrank.CrossEncoder:
 
 
 def test_it_stands_beside_the_scores(scorer: crossrank.CrossEncoder) -> None:
-    name = scorer.checkpoint.name
-    said = (
-        f"{name} has no words in the query's script (Cyrillic), so its scores say little: load a model of that language"
-    )
+    said = SAID.format("Cyrillic")
     assert scorer.rank("где музей", ["paris is a city", "x"]).note == said
+    assert scorer.rank("где музей", []).note == ""
     assert scorer.rank("paris", ["где музей"]).note == ""
+    assert pickle.loads(pickle.dumps(scorer)).caution("где музей") == said
     start = Ranking.sorted(["a", "b"], [2, 1])
     texts = {"a": "paris is a city", "b": "bread"}
-    for deadline in (None, 1e12):
+
+    def note(deadline: float | None) -> str:
         _, (trace,) = rerank(
             "где музей",
             start,
@@ -117,8 +156,11 @@ def test_it_stands_beside_the_scores(scorer: crossrank.CrossEncoder) -> None:
             lambda ids: [Passage(id_, texts[id_]) for id_ in ids],
             deadline=deadline,
         )
-        assert trace.note == said
+        return trace.note
+
+    assert (note(None), note(1e12)) == (said, said)
+    assert note(0.0) == "the time was enough for 0 of 2 passages"
 
 
 def test_late_interaction_tells_it_too() -> None:
-    assert "(Cyrillic)" in crossrank.load_late().rank("где находится музей", ["The museum is here."]).note
+    assert crossrank.load_late().rank("где находится музей", ["The museum is here."]).note == SAID.format("Cyrillic")

@@ -186,6 +186,12 @@ def test_a_prior_orders_what_is_equal_and_leaves_blank_documents_last():
     for wrong in ([0.0], [0.0, np.nan, 1.0], [[0.0, 0.0, 0.0]]):
         with pytest.raises(InputError, match="one finite number a document: 3 here"):
             shifted(even, lambda ids, wrong=wrong: np.array(wrong))
+    with pytest.raises(InputError, match="one finite number a document: could not convert"):
+        shifted(even, lambda ids: list(ids))
+    # Opposed rankings of equal weight cancel but for rounding, which has a spread as well.
+    words, near = ranked(["x", "y", "z"], [3.0, 2.0, 1.0]), ranked(["z", "y", "x"], [0.3, 0.2, 0.1])
+    even = Scores({"a": 0.5, "b": 0.5}, prior=lambda ids: np.array([{"x": 0, "y": 1, "z": 2}[id_] for id_ in ids]))
+    assert even({"a": words, "b": near}).ids == ("z", "y", "x")
 
 
 def test_the_length_prior_by_hand():
@@ -193,6 +199,9 @@ def test_the_length_prior_by_hand():
     prior = LengthPrior(lambda ids: np.array([lengths[id_] for id_ in ids]))
     assert prior(list(lengths)).tolist() == pytest.approx([0.3 * np.log(0.1), 0.3 * np.log(1 / 200), 0.0, 0.0])
     assert "lengths" not in repr(prior)
+    for made in (lambda: LengthPrior([20]), lambda: Scores(prior=0.5)):
+        with pytest.raises(InputError, match="must be a function of ids, such as"):
+            made()
     for wrong in ({"strength": -1.0}, {"strength": float("inf")}, {"strength": "0.3"}, {"full": 0}, {"full": 2.5}):
         with pytest.raises(InputError, match=r"strength of a prior|full must be"):
             LengthPrior(prior.lengths, **wrong)

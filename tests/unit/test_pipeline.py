@@ -243,11 +243,13 @@ def test_how_scores_were_joined_is_in_the_traces(folder: Path, cross_encoder_fol
         made = crossrank.open_pipeline(folder, cross_encoder_folder, **given)  # type: ignore[arg-type]
         return [trace.how for trace in made.search("what is the capital of France?").traces]
 
-    fused = "0.4 bm25 + 0.6 dense, less 0.3 ln(200 / tokens) where shorter"
+    fused = "0.4 bm25 + 0.6 dense, standardized; less 0.3 ln(200 / tokens) deviations where shorter"
     assert how() == ["", "", fused, "0.3 of its score, 0.7 of the one before"]
     assert how(mix=1.0, fusion="rrf") == ["", "", "the sum of 1 / (60 + rank)", ""]
-    assert how(fusion=Scores({"bm25": 1.0, "dense": 0}), rerank=False)[2] == "1 bm25 + 0 dense"
-    assert how(fusion=Scores(prior=lambda ids: np.zeros(len(ids))))[2] == "0.4 bm25 + 0.6 dense, and a prior"
+    assert how(fusion=Scores({"bm25": 1.0, "dense": 0}), rerank=False)[2] == "1 bm25 + 0 dense, standardized"
+    assert (
+        how(fusion=Scores(prior=lambda ids: np.zeros(len(ids))))[2] == "0.4 bm25 + 0.6 dense, standardized; and a prior"
+    )
     assert how(fusion=lambda rankings: rankings["dense"], rerank=False)[2] == ""
 
 

@@ -215,7 +215,7 @@ def test_a_threshold_leaves_out_what_is_less_probable(small: Service) -> None:
 
 def test_a_script_that_the_model_has_no_words_in_is_told(small: Service) -> None:
     said = (
-        "small has no words in the query's script (Cyrillic), so its scores say little: load a model of that language"
+        "the model has no words in the query's script (Cyrillic), so its scores say little: load one of that language"
     )
     assert ask(small, query="где музей?", documents=TEXTS).json()["warnings"] == [said]
     assert ask(small, query="где музей?", documents=TEXTS, rerank=False).json()["warnings"] == []

@@ -111,7 +111,8 @@ def ranked(scorer: PairScorer, query: str, passages: Sequence[Passage], k: int |
     )
     for trace in traces:
         if trace.note:
-            terminal.warn(f"{trace.note}; the others follow in the order given.")
+            rest = "; the others follow in the order given" if trace.stopped else ""
+            terminal.warn(f"{trace.note}{rest}.")
     read = final.head if traces else 0
     positions = tuple(int(i) for i in final.ids)[:k]
     return Ranked(positions, final.scores[:k], traces[0].truncations if traces else ()), read

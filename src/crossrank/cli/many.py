@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from crossrank.pipeline import Pipeline
     from crossrank.types import Ranking
 
-Kind = budget.Trouble | Literal["empty"]
+Kind = budget.Trouble | Literal["empty", "foreign"]
 _SAID: dict[Kind, str] = {
     "failed": "a stage failed, and the order before it was kept",
     "hurried": "passages were left unread for want of time",
     "late": "the answer took longer than the budget",
     "cut": "a model did not read the query to its end",
     "empty": "nothing was found",
+    "foreign": "a model has no words in the query's script, so its scores say little",
 }
 
 
@@ -136,6 +137,7 @@ def _found(
 ) -> Iterator[tuple[str, Ranking]]:
     """The `k` best documents of each query; counts what is to be said of all together, a line a query is too much."""
     from crossrank.evaluation.folding import documents_of
+    from crossrank.scorers import PairScorer
 
     # All that was found, because several passages may be one document.
     most = pipeline.depth * len(pipeline.retrievers)
@@ -143,6 +145,8 @@ def _found(
         answer = pipeline.search(text, most)
         found = list(budget.troubles(answer))
         said.update({kind for kind, _ in found} | ({"empty"} if not answer.passages else set()))
+        readers = [stage.scorer for stage in pipeline.stages if isinstance(stage.scorer, PairScorer)]
+        said.update({"foreign"} if answer.passages and any(one.caution(text) for one in readers) else ())
         reasons += [told for kind, told in found if kind == "failed"][:1]
         yield query, documents_of(answer.ranking, answer.passages).cut(k)
         progress("searching", number, len(texts))

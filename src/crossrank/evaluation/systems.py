@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -141,7 +142,11 @@ def reranked(candidates: Candidates, reading: Reading, owners: Owners, weights: 
     whole = {query: candidates.seconds[query] + seconds for query, seconds in step.items()}
     read = owners.fold({query: before[query].cut(reading.depth) for query in reading.traces})
     kept = owners.fold({query: before[query] for query in reading.traces})
-    notes = tuple(sorted({trace.note for trace in reading.traces.values() if trace.note}))
+    said = Counter(trace.note for trace in reading.traces.values() if trace.note)
+    every = len(reading.traces)
+    notes = tuple(
+        note if n == every else f"{note} (for {n:,} of {every:,} queries)" for note, n in sorted(said.items())
+    )
     made = []
     for weight in weights:
         run = {query: reading.reranked(query, before[query], reading.depth, weight) for query in reading.traces}

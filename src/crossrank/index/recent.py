@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 from crossrank.types import Tokens
 
-_MOST = 1_000_000  # Passages and tokens together, of 8 bytes each: reading all of an index must not stay in memory.
+_MOST = 500_000  # Passages (100 bytes) and tokens (8 bytes) together: reading all of an index must not stay in memory.
 
 
 class Recent:
     """One answer of a table at one version; safe from many threads, of which the last one wins.
 
     >>> recent = Recent()
-    >>> recent.keep(1, ["a", "b"], Tokens.of([[7, 8], [9]]))
+    >>> recent.keep(1, ["a", "b"], Tokens.of([[7, 8], [9]])).of(1, ["a"]).ids.tolist()
+    [7, 8]
     >>> recent.of(1, ["b"]).ids.tolist(), recent.of(2, ["b"]), recent.of(1, ["b", "c"])
     ([9], None, None)
     """
@@ -21,10 +22,11 @@ class Recent:
     def __init__(self) -> None:
         self._held: tuple[int, dict[str, int], Tokens] | None = None
 
-    def keep(self, version: int, ids: Sequence[str], tokens: Tokens) -> None:
+    def keep(self, version: int, ids: Sequence[str], tokens: Tokens) -> Recent:
         """Remember these in place of those before, unless they are too many."""
         if len(ids) + len(tokens.ids) <= _MOST:
             self._held = version, {id_: row for row, id_ in enumerate(ids)}, tokens
+        return self
 
     def of(self, version: int, ids: Sequence[str]) -> Tokens | None:
         """The tokens of these passages, if all of them were among the last."""

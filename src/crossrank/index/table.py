@@ -264,8 +264,8 @@ class Table:
         lists = found["tokens"].combine_chunks()
         flat = np.asarray(lists.flatten(), dtype=np.int32)
         tokens = Tokens(flat, np.ones_like(flat), offsets_of(np.asarray(lists.value_lengths()))).take(order)
-        self._recent.keep(self.version, asked, tokens)
-        return tokens
+        # A copy, as arrays can be written to.
+        return self._recent.keep(self.version, asked, tokens).of(self.version, asked) or tokens
 
     def token_vectors(self, ids: Sequence[str]) -> TokenVectors:
         """See `Index.token_vectors`."""

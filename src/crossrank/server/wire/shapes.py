@@ -66,7 +66,8 @@ class Outcome:
         scores: probabilities, or logits when `raw` was asked for: of a blank document 1 less than the lowest other.
         tokens: tokens the model read.
         characters: of all texts.
-        warnings: fields of the request that were not read, and texts that were not read whole, in words.
+        warnings: fields of the request that were not read, that the model has no words in a query's script, and texts
+            that were not read whole, in words.
         timing: of this request.
     """
 
