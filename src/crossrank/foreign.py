@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from unicodedata import category, name, normalize
 
 from tokenizers import Tokenizer, decoders
@@ -29,15 +30,15 @@ def scripts(tokenizer: Tokenizer) -> frozenset[str]:
     frozenset()
     """
     pieces: Counter[str] = Counter()
-    characters: dict[str, set[str]] = {}
+    characters: set[str] = set()
     for piece in _written(tokenizer):
-        letters = [(letter, script) for letter in piece if (script := _script(letter))]
-        pieces.update(script for script, count in Counter(script for _, script in letters).items() if count > 1)
-        for letter, script in letters:
-            characters.setdefault(script, set()).add(letter)
+        found = list(filter(None, map(_script, piece)))
+        pieces.update({script for script in found if found.count(script) > 1})
+        characters.update(piece)
+    counts = Counter(map(_script, characters))
     known = {script for script, count in pieces.items() if count >= _PIECES}
-    known |= {script for script in ("CJK", "HANGUL") if len(characters.get(script, ())) >= _CHARACTERS}
-    return frozenset(known | (_KANA if "CJK" in known and characters.keys() >= _KANA else set()))
+    known |= {script for script in ("CJK", "HANGUL") if counts[script] >= _CHARACTERS}
+    return frozenset(known | (_KANA if "CJK" in known and counts.keys() >= _KANA else set()))
 
 
 def caution(known: Callable[[], frozenset[str]], query: str) -> str:
@@ -62,8 +63,9 @@ def caution(known: Callable[[], frozenset[str]], query: str) -> str:
         for before, script, after in zip(found, found[1:], found[2:], strict=False)
         if script and (script in _SHORT or script in (before, after))
     ]
-    # Only now: to know what a large vocabulary has takes a second, once.
-    told = [script for script in beyond if script not in known()] if beyond else []
+    # Asked only now: to know what a large vocabulary has takes a second, once.
+    has = known() if beyond else frozenset()
+    told = [script for script in beyond if script not in has]
     if not told or len(told) < sum(letter.isalpha() for letter in text) - len(told):
         return ""
     script, count = Counter(told).most_common(1)[0]
@@ -75,6 +77,7 @@ def caution(known: Callable[[], frozenset[str]], query: str) -> str:
     )
 
 
+@lru_cache(maxsize=0x10000)
 def _script(letter: str) -> str:
     """The script of a letter or vowel sign besides Latin, or "" of anything else."""
     if letter.isascii() or (kind := category(letter))[0] not in "LM" or kind == "Lm":

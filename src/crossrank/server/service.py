@@ -38,6 +38,7 @@ BATCH_SECONDS = 0.02
 # Each backend is measured this often, and no other measurement begins after so long: at the start, and later on.
 _MOST_MEASUREMENTS, _MEASURING_SECONDS = 5, 0.1
 _WARM_QUERY = "which way does the river run?"
+_WARM_FOREIGN = "где"
 _WARM_TEXT = "The quick brown fox jumps over the lazy dog while the river carries the boats down to the sea. " * 4
 
 
@@ -104,6 +105,8 @@ class Service:
         self.scheduler.on_idle = lambda: self._measure(BATCH_SECONDS)
         with working(Ticket.lasting(60.0)):
             self.scorer.uncached.score([(_WARM_QUERY, _WARM_TEXT)])
+            # Of a vocabulary of 250,000 pieces it takes a second to know which scripts it has.
+            self.scorer.caution(_WARM_FOREIGN)
             if self.embedder is not None:
                 self.embedder.embed([_WARM_TEXT])
         self._warm = True
