@@ -862,6 +862,11 @@ def test_search_explains_every_step(index: str, ce: str) -> None:
     assert all(f"passages: {said}\n" in lines.stderr for said in how)
 
 
+def test_search_may_stop_early(index: str, ce: str) -> None:
+    plain, early = (rows(run("search", index, "bread", "-m", ce, "--json", *more)) for more in ((), ("--stop-early",)))
+    assert early == plain, "three passages are fewer than are read in any case"
+
+
 def test_search_shows_the_sentence_and_remembers(index: str, ce: str) -> None:
     args = ("search", index, "bread", "-m", ce, "--explain", "--cache", "scores")
     first = run(*args)
@@ -1179,6 +1184,7 @@ def test_search_errors(index: str, ce: str) -> None:
     assert "crossrank index" in run("search", "none.index", "q", "-m", ce, code=1).stderr
     assert "the query is empty" in run("search", index, " ", "-m", ce, code=1).stderr
     run("search", index, "q", "--mix", "0", code=2)
+    assert "--stop-early" in run("search", index, "q", "--stop-early", "--no-rerank", code=2).stderr
     Path("file").touch()
     run("search", "file", "q", code=2)
 

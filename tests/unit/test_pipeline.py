@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,32 @@ def test_how_scores_were_joined_is_in_the_traces(folder: Path, cross_encoder_fol
         how(fusion=Scores(prior=lambda ids: np.zeros(len(ids))))[2] == "0.4 bm25 + 0.6 dense, standardized; and a prior"
     )
     assert how(fusion=lambda rankings: rankings["dense"], rerank=False)[2] == ""
+
+
+def test_stopping_early_is_a_rule_of_every_stage(tmp_path: Path, bi_encoder_folder: Path) -> None:
+    class Agrees:
+        """Scores as BM25 and the embedder do, so that the top is settled as soon as the rule may look."""
+
+        def __init__(self) -> None:
+            self.read = 0
+
+        def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+            self.read += len(pairs)
+            return np.array([float(text.count("cat")) for _, text in pairs], dtype=np.float32)
+
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    index = Index.create(tmp_path / "many", embedder, embedder.tokenizer, model=str(bi_encoder_folder), size=200)
+    texts = {f"d{n:02}": "cat " * max(1, 60 - n) + "bread " * n for n in range(60)}
+    index.add([Document(id_, text) for id_, text in texts.items()], embedder, embedder.tokenizer)
+    scorer = Agrees()
+    whole = crossrank.open_pipeline(tmp_path / "many", scorer).search("cat", k=5)
+    assert (scorer.read, whole.traces[-1].stopped) == (60, "")
+    made = crossrank.open_pipeline(tmp_path / "many", scorer, coarse=[Agrees()], stop_early=True)
+    assert all(stage.stopping is not None and stage.pace is not None for stage in made.stages)
+    early = crossrank.open_pipeline(tmp_path / "many", scorer, stop_early=True).search("cat", k=5)
+    assert 32 <= len(early.traces[-1].scores) < 60
+    assert (early.traces[-1].stopped, set(early.ranking.ids)) == ("settled", set(whole.ranking.ids))
+    assert "no other was likely to reach the top" in early.traces[-1].note
 
 
 def test_a_query_that_the_embedder_cuts_is_in_the_trace(folder: Path, cross_encoder_folder: Path) -> None:
