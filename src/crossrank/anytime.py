@@ -90,7 +90,8 @@ def read(
 ) -> Reading:
     """Score the candidates `head` in their order, until the time is up or the top is settled.
 
-    Without a deadline and a stopping rule it is one call of the scorer. Otherwise the candidates are cut into quanta,
+    Without a deadline and a stopping rule it is one call of the scorer. With a rule alone it is as many documents as
+    the rule wants in any case, then eight at a time. Otherwise the candidates are cut into quanta,
     whose places do not depend on the deadline; several are joined in one call while it is far away, and one is cut
     into halves where only a part of it fits. So a later deadline never reads fewer documents, where time is as
     predicted. A scorer whose scores compare within one call only reads all or nothing.
@@ -310,6 +311,10 @@ def _next(made: _Candidates, pace: Pace, bounds: list[int], done: int, until: Un
     later's, and as joined calls are no slower than their parts, the later is never behind.
     """
     left = until.left
+    if until.deadline == np.inf and until.stopping is not None:
+        # By numbers alone: where reading ends must not depend on how fast the machine is, or what a cache knows.
+        stopping = until.stopping
+        return min(len(made), done + FEW if done else max(FEW, stopping.least, stopping.k + 2))
     if not pace.known:
         # Nothing is known: two documents tell, if there is time at all.
         return min(len(made), done + 2) if left > 0 else done

@@ -59,19 +59,21 @@ def caution(known: Callable[[], frozenset[str]], query: str) -> str:
     text = normalize("NFKC", query[:_MOST])
     found = ["", *map(_script, text), ""]
     beyond = [
-        script
-        for before, script, after in zip(found, found[1:], found[2:], strict=False)
+        (letter, script)
+        for letter, before, script, after in zip(text, found, found[1:], found[2:], strict=False)
         if script and (script in _SHORT or script in (before, after))
     ]
     # Asked only now: to know what a large vocabulary has takes a second, once.
     has = known() if beyond else frozenset()
-    told = [script for script in beyond if script not in has]
-    if not told or len(told) < sum(letter.isalpha() for letter in text) - len(told):
+    # Vowel signs are no letters, and a word of Hindi may have more of them.
+    told = Counter(script for _, script in beyond if script not in has)
+    letters = sum(letter.isalpha() for letter, script in beyond if script in told)
+    if not told or 2 * letters < sum(letter.isalpha() for letter in text):
         return ""
-    script, count = Counter(told).most_common(1)[0]
+    script, count = told.most_common(1)[0]
     if count < _LEAST - (script in _SHORT):
         return ""
-    called = "Chinese" if script == "CJK" else script.title()
+    called = "Japanese" if _KANA & told.keys() else "Chinese" if script == "CJK" else script.title()
     return (
         f"the model has no words in the query's script ({called}), so its scores say little: load one of that language"
     )

@@ -74,7 +74,7 @@ class LengthPrior:
     @property
     def told(self) -> str:
         """What `Trace.how` says of it."""
-        return f"less {self.strength:g} ln({self.full} / tokens) deviations where shorter"
+        return f"less {self.strength:g} ln({self.full} / tokens) standard deviations under {self.full} tokens"
 
     def __call__(self, ids: Sequence[str]) -> NDArray[np.float64]:
         """See `Prior`."""

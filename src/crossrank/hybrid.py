@@ -32,8 +32,8 @@ def hybrid(
         depth: passages each retriever returns, and the model reads.
         mix: share of the model's score in the final order, see `Stage.weight`.
         fusion: reciprocal rank fusion when absent, because stores' scores differ in kind. Where `words` is BM25 and
-            `nearest` a cosine, `crossrank.fusion.Scores({"words": 0.4, "vectors": 0.6})` is what an index gets, but for
-            what its short passages lose.
+            `nearest` a cosine, `crossrank.fusion.Scores({"words": 0.4, "vectors": 0.6})` is what an index gets, without
+            the deduction for short passages.
 
     Raises:
         CheckpointError: the model cannot be loaded.

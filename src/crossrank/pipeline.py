@@ -365,7 +365,7 @@ def open_pipeline(
     reads = depths(depth, len(models))
     stages = tuple(_stage(*one, mix, cache, on_error, how) for one in zip(models, reads, strict=True))
     if stop_early:
-        stages = tuple(replace(stage, stopping=Stopping(), pace=stage.pace or Pace()) for stage in stages)
+        stages = tuple(replace(stage, stopping=Stopping()) for stage in stages)
     joined = usual_fusion(index, fusion)
     return Pipeline(retrievers, index.passages, stages, depth, joined, store=index, on_error=on_error)
 

@@ -852,7 +852,7 @@ def test_search_explains_every_step(index: str, ce: str) -> None:
     assert raw == pytest.approx(float(scorer.score([("bread", text)])[0]), abs=1e-4)
     assert [step["name"] for step in last["explain"]["steps"]] == list(bread["steps"])
     how = [
-        "0.4 bm25 + 0.6 dense, standardized; less 0.3 ln(200 / tokens) deviations where shorter",
+        "0.4 bm25 + 0.6 dense, standardized; less 0.3 ln(200 / tokens) standard deviations under 200 tokens",
         "0.3 of its score, 0.7 of the one before",
     ]
     assert [step["how"] for step in last["explain"]["steps"]] == [None, None, *how]
@@ -1185,6 +1185,9 @@ def test_search_errors(index: str, ce: str) -> None:
     assert "the query is empty" in run("search", index, " ", "-m", ce, code=1).stderr
     run("search", index, "q", "--mix", "0", code=2)
     assert "--stop-early" in run("search", index, "q", "--stop-early", "--no-rerank", code=2).stderr
+    Path("topics.tsv").write_text("1\tbread\n", encoding="utf-8")
+    many = ("--queries", "topics.tsv", "--to", "run.trec")
+    assert "--stop-early" in run("search", index, *many, "--stop-early", code=2).stderr
     Path("file").touch()
     run("search", "file", "q", code=2)
 

@@ -90,7 +90,7 @@ def test_the_models_of_the_wheel_know_latin_script_alone() -> None:
         ("தமிழ்", "Tamil"),
         ("北京大学", "Chinese"),
         ("返品", "Chinese"),
-        ("東京の博物館はどこですか", "Hiragana"),
+        ("東京の博物館はどこですか", "Japanese"),
         ("한국어", "Hangul"),
         ("วิธีลองอีกครั้ง", "Thai"),
         ("загрузка PDF", "Cyrillic"),

@@ -244,7 +244,7 @@ def test_how_scores_were_joined_is_in_the_traces(folder: Path, cross_encoder_fol
         made = crossrank.open_pipeline(folder, cross_encoder_folder, **given)  # type: ignore[arg-type]
         return [trace.how for trace in made.search("what is the capital of France?").traces]
 
-    fused = "0.4 bm25 + 0.6 dense, standardized; less 0.3 ln(200 / tokens) deviations where shorter"
+    fused = "0.4 bm25 + 0.6 dense, standardized; less 0.3 ln(200 / tokens) standard deviations under 200 tokens"
     assert how() == ["", "", fused, "0.3 of its score, 0.7 of the one before"]
     assert how(mix=1.0, fusion="rrf") == ["", "", "the sum of 1 / (60 + rank)", ""]
     assert how(fusion=Scores({"bm25": 1.0, "dense": 0}), rerank=False)[2] == "1 bm25 + 0 dense, standardized"
@@ -273,9 +273,12 @@ def test_stopping_early_is_a_rule_of_every_stage(tmp_path: Path, bi_encoder_fold
     whole = crossrank.open_pipeline(tmp_path / "many", scorer).search("cat", k=5)
     assert (scorer.read, whole.traces[-1].stopped) == (60, "")
     made = crossrank.open_pipeline(tmp_path / "many", scorer, coarse=[Agrees()], stop_early=True)
-    assert all(stage.stopping is not None and stage.pace is not None for stage in made.stages)
-    early = crossrank.open_pipeline(tmp_path / "many", scorer, stop_early=True).search("cat", k=5)
+    assert all(stage.stopping is not None for stage in made.stages)
+    pipeline = crossrank.open_pipeline(tmp_path / "many", scorer, stop_early=True)
+    early = pipeline.search("cat", k=5)
     assert 32 <= len(early.traces[-1].scores) < 60
+    # The second query knows how fast the scorer was, and reads as far.
+    assert [list(pipeline.search("cat", k=5).ranking) for _ in range(2)] == [list(early.ranking)] * 2
     assert (early.traces[-1].stopped, set(early.ranking.ids)) == ("settled", set(whole.ranking.ids))
     assert "no other was likely to reach the top" in early.traces[-1].note
 

@@ -288,7 +288,7 @@ def test_a_search_agrees_with_the_pipeline(service: Service) -> None:
     found = search(service, Search(QUERY, k=5, depth=20, mix=0.5, columns=20, evidence=True), Ticket.lasting(60))
     assert [trace.name for trace in found.traces] == ["bm25", "dense", "fused", "reranked"]
     assert [trace.how for trace in found.traces][2:] == [
-        "0.4 bm25 + 0.6 dense, standardized; less 0.3 ln(200 / tokens) deviations where shorter",
+        "0.4 bm25 + 0.6 dense, standardized; less 0.3 ln(200 / tokens) standard deviations under 200 tokens",
         "0.5 of its score, 0.5 of the one before",
     ]
     assert len(found.ranking) == 5

@@ -145,8 +145,9 @@ def _found(
         answer = pipeline.search(text, most)
         found = list(budget.troubles(answer))
         said.update({kind for kind, _ in found} | ({"empty"} if not answer.passages else set()))
-        readers = [stage.scorer for stage in pipeline.stages if isinstance(stage.scorer, PairScorer)]
-        said.update({"foreign"} if answer.passages and any(one.caution(text) for one in readers) else ())
+        readers = {stage.name: stage.scorer for stage in pipeline.stages if isinstance(stage.scorer, PairScorer)}
+        read = [readers[trace.name] for trace in answer.traces if trace.scores and trace.name in readers]
+        said.update({"foreign"} if any(scorer.caution(text) for scorer in read) else ())
         reasons += [told for kind, told in found if kind == "failed"][:1]
         yield query, documents_of(answer.ranking, answer.passages).cut(k)
         progress("searching", number, len(texts))
