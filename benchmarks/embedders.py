@@ -11,7 +11,6 @@ counts the same. trec_dl19 is searched in the passages that come with it, not in
 from __future__ import annotations
 
 import argparse
-import json
 
 import machine
 
@@ -36,7 +35,7 @@ def main() -> None:
     import first_stage
     import sets
     from crossrank.evaluation import difference, difference_over_sets, mean, mean_over_sets
-    from members import MEASURE, Gain, Table, values
+    from members import MEASURE, Gain, Table, publish, values
 
     both = [crossrank.load_embedder(one, threads=options.threads) for one in (options.embedder, options.against)]
     names = sets.names(options.data, options.sets)
@@ -60,15 +59,10 @@ def main() -> None:
         rows.append(("mean of sets", sum(len(one[0]) for one in measured), *over, gain))
         heads = ("set", "queries", options.embedder, "other", "difference")
         tables.append(Table(f"{SYSTEMS[system]}, {MEASURE}", heads, rows))
-    for table in tables:
-        print(table.markdown(), end="\n\n")
-    about = machine.describe(options.threads)
-    print(machine.line(about))
-    if options.out:
-        facts = {"benchmark": "embedders", "measure": MEASURE, "queries": options.queries, "seed": options.seed}
-        facts |= {"models": {"embedder": both[0].fingerprint, "other": both[1].fingerprint}}
-        facts |= {"backend": both[0].backend.name, "machine": about, "tables": [table.as_json() for table in tables]}
-        options.out.write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    facts = {"benchmark": "embedders", "measure": MEASURE, "queries": options.queries, "seed": options.seed}
+    facts |= {"models": {"embedder": both[0].fingerprint, "other": both[1].fingerprint}}
+    facts |= {"backend": both[0].backend.name, "machine": machine.describe(options.threads)}
+    publish(tables, facts, options.out)
 
 
 if __name__ == "__main__":

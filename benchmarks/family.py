@@ -18,7 +18,6 @@ Indexes and pair scores are kept in --cache, which the other scripts share. Need
 from __future__ import annotations
 
 import argparse
-import json
 
 import machine
 
@@ -52,12 +51,7 @@ def main() -> None:
         measured.append(family.measured(options.data, name, machine.note))
         means = (f"{system} {sum(of.values()) / len(of):.3f}" for system, of in measured[-1].values.items())
         machine.note(f"{name}: {', '.join(means)}")
-    found["tables"] = [table.as_json() for table in family.tables(measured)]
-    for table in family.tables(measured):
-        print(table.markdown(), end="\n\n")
-    print(machine.line(found["machine"]))
-    if options.out:
-        options.out.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    members.publish(list(family.tables(measured)), found, options.out)
 
 
 if __name__ == "__main__":

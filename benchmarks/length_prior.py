@@ -11,16 +11,9 @@ out there. Indexes are kept in --cache. Needs the extras search and eval.
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import machine
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 DEPTH = 100
 STRENGTHS, FULL = (0.1, 0.2, 0.3, 0.4, 0.5), (100, 200, 400)
@@ -37,6 +30,8 @@ def main() -> None:
     options = arguments()
     # NumPy reads this once, so nothing heavy may be imported before.
     machine.limit_threads(options.threads)
+    import numpy as np
+
     import crossrank
     import first_stage
     import sets
@@ -44,7 +39,7 @@ def main() -> None:
     from crossrank.fusion import LengthPrior, Scores, shifted
     from crossrank.pipeline import Pipeline
     from crossrank.retrieval.first import first_stage as retrievers_of
-    from members import MEASURE, Gain, Table, values
+    from members import MEASURE, Gain, Table, publish, values
 
     embedder = crossrank.load_embedder(threads=options.threads)
     settings = [(strength, full) for full in FULL for strength in STRENGTHS]
@@ -58,9 +53,10 @@ def main() -> None:
         # Every passage is a whole document, so ten of them are all that the measure reads.
         plain = {query: ranking.cut(10) for query, ranking in fused.items()}
         runs: dict[object, Mapping[str, float]] = {"plain": values(judged, plain, index.passages)}
-        known = dict(zip(ids := index.ids(), index.lengths(ids).tolist(), strict=True))
+        ids = index.ids()
+        known = dict(zip(ids, index.lengths(ids), strict=True))
         for strength, full in settings:
-            prior = LengthPrior(partial(_lengths, known), strength, full)
+            prior = LengthPrior(lambda ids, known=known: np.array([known[id_] for id_ in ids]), strength, full)
             run = {query: shifted(ranking, prior).cut(10) for query, ranking in fused.items()}
             runs[strength, full] = values(judged, run, index.passages)
         found[name] = set(judged.sample(options.queries, options.seed).queries), runs
@@ -72,6 +68,9 @@ def main() -> None:
             for name, (drawn, runs) in found.items()
         }
         names = [name for name, queries in kept.items() if len(queries) >= LEAST]
+        if not names:
+            machine.note(f"{called}: no set has {LEAST}")
+            continue
         rows: list[tuple[object, ...]] = []
         for setting in settings:
             pairs = [
@@ -83,21 +82,9 @@ def main() -> None:
             rows.append((f"{setting[0]:g}, {setting[1]} tokens", mean, *(f"{gain.mean:+.3f}" for gain in gains)))
         count = sum(len(kept[name]) for name in names)
         tables.append(Table(f"{count} {called}, {MEASURE}", ("strength, full", "mean of sets", *names), rows))
-    for table in tables:
-        print(table.markdown(), end="\n\n")
-    about = machine.describe(options.threads)
-    print(machine.line(about))
-    if options.out:
-        facts = {"benchmark": "length_prior", "measure": MEASURE, "queries": options.queries, "seed": options.seed}
-        facts |= {"embedder": embedder.fingerprint, "backend": embedder.backend.name, "machine": about}
-        facts |= {"tables": [table.as_json() for table in tables]}
-        options.out.write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _lengths(known: Mapping[str, int], ids: Sequence[str]) -> NDArray[np.int64]:
-    import numpy as np
-
-    return np.array([known[id_] for id_ in ids], dtype=np.int64)
+    facts = {"benchmark": "length_prior", "measure": MEASURE, "queries": options.queries, "seed": options.seed}
+    facts |= {"embedder": embedder.fingerprint, "backend": embedder.backend.name}
+    publish(tables, {**facts, "machine": machine.describe(options.threads)}, options.out)
 
 
 if __name__ == "__main__":

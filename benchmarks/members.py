@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 import crossrank
 import first_stage
+import machine
 import sets
 from cached import CachedScorer
 from crossrank.cascade import Stage, rerank
@@ -47,6 +49,16 @@ class Table:
     def as_json(self) -> dict[str, Any]:
         """Numbers as they are, intervals as their ends."""
         return {"table": self.name, "heads": self.heads, "rows": [[_number(cell) for cell in row] for row in self.rows]}
+
+
+def publish(tables: Sequence[Table], facts: Mapping[str, Any], out: Path | None) -> None:
+    """Print tables and the machine that `facts` names, and write all of it where `--out` says."""
+    for table in tables:
+        print(table.markdown(), end="\n\n")
+    print(machine.line(facts["machine"]))
+    if out:
+        found = {**facts, "tables": [table.as_json() for table in tables]}
+        out.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)

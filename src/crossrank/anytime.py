@@ -91,10 +91,10 @@ def read(
     """Score the candidates `head` in their order, until the time is up or the top is settled.
 
     Without a deadline and a stopping rule it is one call of the scorer. With a rule alone it is as many documents as
-    the rule wants in any case, then eight at a time. Otherwise the candidates are cut into quanta,
-    whose places do not depend on the deadline; several are joined in one call while it is far away, and one is cut
-    into halves where only a part of it fits. So a later deadline never reads fewer documents, where time is as
-    predicted. A scorer whose scores compare within one call only reads all or nothing.
+    the rule wants in any case, then eight at a time. With a deadline the candidates are cut into quanta, whose places
+    do not depend on it; several are joined in one call while it is far away, and one is cut into halves where only a
+    part of it fits. So a later deadline never reads fewer documents, where time is as predicted. A scorer whose scores
+    compare within one call only reads all or nothing.
 
     Raises:
         InputError: the scorer gives scores of another shape, or `texts` leaves a candidate out.
@@ -108,7 +108,7 @@ def read(
     made = _candidates(scorer, query, head.ids, texts, store)
     whole = bool(getattr(scorer, "listwise", False))
     until = replace(until, stopping=None) if whole else until
-    bounds = [0, len(made)] if whole else _quanta(made, pace)
+    bounds = [0, len(made)] if whole else _quanta(made, pace, until)
     scores: list[NDArray[np.float32]] = []
     truncations: list[Truncation] = []
     notes = [made.note]
@@ -279,11 +279,15 @@ def _moved(scored: Scored, by: int) -> Scored:
     return replace(scored, truncations=tuple(cuts)) if by else scored
 
 
-def _quanta(made: _Candidates, pace: Pace) -> list[int]:
+def _quanta(made: _Candidates, pace: Pace, until: Until) -> list[int]:
     """Where quanta begin, and the end of the last; one holds a document at least.
 
-    They go by the model without its running correction, so that the places are the same for every deadline.
+    They go by the model without its running correction, so that the places are the same for every deadline. Where only
+    a stopping rule ends reading they are numbers: it must not end elsewhere on a faster machine or with a full cache.
     """
+    if until.deadline == np.inf and until.stopping is not None:
+        first = min(len(made), max(FEW, until.stopping.least, until.stopping.k + 2))
+        return [0, *range(first, len(made), FEW), len(made)]
     if not pace.known:
         return [*range(0, len(made), FEW), len(made)]
     bounds, spent = [0], 0.0
@@ -311,11 +315,7 @@ def _next(made: _Candidates, pace: Pace, bounds: list[int], done: int, until: Un
     later's, and as joined calls are no slower than their parts, the later is never behind.
     """
     left = until.left
-    if until.deadline == np.inf and until.stopping is not None:
-        # By numbers alone: where reading ends must not depend on how fast the machine is, or what a cache knows.
-        stopping = until.stopping
-        return min(len(made), done + FEW if done else max(FEW, stopping.least, stopping.k + 2))
-    if not pace.known:
+    if not pace.known and until.deadline < np.inf:
         # Nothing is known: two documents tell, if there is time at all.
         return min(len(made), done + 2) if left > 0 else done
     number = bisect_right(bounds, done) - 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -242,10 +242,10 @@ class CrossEncoder(Elsewhere):
         self, costs: NDArray[np.int64], encode: Callable[[slice], Encoded], progress: Progress | None = None
     ) -> Scored:
         """Scores of distinct pairs, a slice at a time."""
-        scores = np.empty(len(costs), dtype=np.float32)
+        scores, tokens = np.empty(len(costs), dtype=np.float32), 0
         queries: list[Truncation] = []
         passages: list[Truncation] = []
-        parts, tell, tokens = slices(costs, FIRST_SLICE, SLICE), progress or (lambda done, total: None), 0
+        parts, tell = slices(costs, FIRST_SLICE, SLICE), progress or (lambda done, total: None)
         with closing(lookahead(encode, parts)) as encoded:
             for part, whole in zip(parts, encoded, strict=True):
                 made = whole.filled()
@@ -395,6 +395,6 @@ def load(
     """
     read = named.read(name, default="small", revision=revision, token=token, cache_dir=cache_dir)
     if calibration is not None:
-        read = read.calibrated_by((made := Platt.of(calibration)).slope, made.intercept)
+        read = read.calibrated_by(**asdict(Platt.of(calibration)))
     windows = Windows(window, overlap, fold, max_windows)
     return CrossEncoder(read, backends.open(read, backend, device, dtype, threads), windows, max_length)

@@ -141,11 +141,11 @@ def _found(
 
     # All that was found, because several passages may be one document.
     most = pipeline.depth * len(pipeline.retrievers)
+    readers = {stage.name: stage.scorer for stage in pipeline.stages if isinstance(stage.scorer, PairScorer)}
     for number, (query, text) in enumerate(texts.items(), start=1):
         answer = pipeline.search(text, most)
         found = list(budget.troubles(answer))
         said.update({kind for kind, _ in found} | ({"empty"} if not answer.passages else set()))
-        readers = {stage.name: stage.scorer for stage in pipeline.stages if isinstance(stage.scorer, PairScorer)}
         read = [readers[trace.name] for trace in answer.traces if trace.scores and trace.name in readers]
         said.update({"foreign"} if any(scorer.caution(text) for scorer in read) else ())
         reasons += [told for kind, told in found if kind == "failed"][:1]
