@@ -1096,6 +1096,8 @@ def test_every_command_hands_threads_to_the_engine(
         return native(read, dtype, tier, threads)
 
     monkeypatch.setattr(backends.cpu, "Native", spy)
+    # A model that another test's garbage still holds open would not be opened again, and its threads not be seen here.
+    monkeypatch.setattr(backends.sharing, "identity", lambda _: None)
     run("rerank", "q", "-m", ce, "--threads", "1", stdin=TEXTS)
     run("rerank", "q", "-m", ce, stdin=TEXTS, env={"CROSSRANK_THREADS": "2"})
     run("rerank", "q", "-m", ce, stdin=TEXTS)
