@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from functools import partial
 from hashlib import sha256
+from operator import index
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -155,7 +156,7 @@ class RemoteEmbedder:
             body["dimensions"] = self.dimensions
         rows = self.address.post("/embeddings", body, stop).body.get("data")
         try:
-            placed = {int(row["index"]): _unit(row["embedding"]) for row in rows or ()}
+            placed = {index(row["index"]): _unit(row["embedding"]) for row in rows or ()}
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise RemoteError(f"{self.address.url} gave no vectors that can be read ({error!r})", 200) from error
         if sorted(placed) != list(range(len(batch))):

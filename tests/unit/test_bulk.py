@@ -408,6 +408,15 @@ def test_a_pair_that_comes_twice_far_apart_is_found(tmp_path: Path, cross_encode
         rerank(write_rows(tmp_path / "p.jsonl", [*rows, rows[7]]), tmp_path / "work", cross_encoder_folder)
 
 
+def test_a_text_counts_past_its_first_nul(tmp_path: Path, cross_encoder_folder: Path) -> None:
+    # Texts out of PDF files hold some, and all of them were one part, whatever its tokens.
+    for name, begin in (("plain", "x"), ("nul", "\0")):
+        rows = [{**row, "text": begin + "the cat " * 20} for row in some_rows()]
+        rerank(write_rows(tmp_path / "p.jsonl", rows), tmp_path / name, cross_encoder_folder, **SMALL)
+    plain, nul = (len(list((tmp_path / name / "parts").iterdir())) for name in ("plain", "nul"))
+    assert nul == plain > 3
+
+
 def test_missing_texts_and_no_pairs_are_refused(tmp_path: Path, cross_encoder_folder: Path) -> None:
     (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "what?"}\n', encoding="utf-8")
     (tmp_path / "corpus.jsonl").write_text('{"_id": "d", "text": "the cat"}\n', encoding="utf-8")

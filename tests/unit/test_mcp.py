@@ -123,6 +123,8 @@ def test_search_says_how_probable_and_takes_a_threshold(
     assert call(server, "search", query=query, threshold=None).structured_content["result"] == found
     assert "no threshold of its own" in call(server, "search", query=query, threshold="model").content[0].text
     assert call(server, "search", query=query, threshold=2).is_error
+    wrong = call(server, "search", query=query, threshold="NaN").content[0].text
+    assert "threshold: Input should be less than or equal to 1; threshold: Input should be 'model'" in wrong
     switched = call(server, "search", query=query, threshold=True)
     assert switched.is_error, "it was taken for 1.0"
     assert "from 0 to 1 or 'model', not true or false" in switched.content[0].text

@@ -140,10 +140,51 @@ def test_objects_without_a_text_are_told_what_to_do(client: Client) -> None:
     assert message == 'documents[0] must hold its text in "text" or "content"'
 
 
+def test_a_field_that_is_named_twice_is_read_once(client: Client) -> None:
+    # 110 kB of names and one text of 60 kB took a gigabyte.
+    body = {"query": QUERY, "documents": [{"a": "paris", "b": "bread"}, {"a": "bread"}]}
+    once, twice = (client.post("/v1/rerank", **body, rank_fields=names).json() for names in (["a"], ["a"] * 9))
+    assert once["results"] == twice["results"]
+    assert once["usage"] == twice["usage"]
+    message, param = client.refused("/v1/rerank", **body, rank_fields=[f"f{number}" for number in range(65)])
+    assert (message, param) == ("rank_fields may name 64 fields, not 65", "rank_fields")
+
+
+@pytest.mark.parametrize("body", [{"\x7f" * 100_000: 1}, {"documents": [{"text": "a", "\x7f" * 100_000: 1}]}], ids=str)
+def test_an_error_does_not_give_back_megabytes(client: Client, body: dict[str, Any]) -> None:
+    reply = client.post("/search", query=QUERY, **body)
+    assert (reply.status_code, len(reply.content) < 3000) == (400, True)
+    # Nor one of a part that quotes what it cannot read.
+    told = client.post("/search", query=QUERY, where="a" * 9_000)
+    assert (told.status_code, len(told.content) < 10_000) == (400, True)
+
+
+def test_a_side_that_says_nothing_is_told(client: Client) -> None:
+    for path, side, more, told in (
+        ("/tei/rerank", {"truncation_direction": "Left"}, {"texts": DOCUMENTS}, "truncation_direction"),
+        ("/tei/rerank", {"truncation_direction": "Right"}, {"texts": DOCUMENTS}, None),
+        ("/vllm/rerank", {"truncation_side": "left"}, {"documents": DOCUMENTS}, "truncation_side"),
+        ("/vllm/rerank", {"truncation_side": "left", "truncate_prompt_tokens": 9}, {"documents": DOCUMENTS}, None),
+    ):
+        assert client.post(path, query=QUERY, **side, **more).headers.get("x-crossrank-unread") == told
+
+
+def test_a_query_of_which_nothing_is_read_is_named(client: Client) -> None:
+    for path in ("/v2/rerank", "/search"):
+        message, param = client.refused(path, query="\ue000", documents=DOCUMENTS)
+        assert ("the query is empty" in message, param) == (True, "query")
+
+
+def test_a_path_that_answers_two_methods_names_both(client: Client) -> None:
+    reply = client.ask("PUT", "/")
+    assert (reply.status_code, reply.headers["allow"]) == (405, "GET, HEAD, POST")
+
+
 @pytest.mark.parametrize(
     ("body", "why"),
     [
         (b'{"query": "caf\xe9"}', "the body is not UTF-8"),
+        (b'{"where": "a=1", "where": null}', "the name 'where' comes twice in one object of the body; keep one"),
         (b'{"mix": NaN}', "NaN is not JSON: send null, or a number"),
         (b'{"mix": 1e400}', "a number in the body is too large"),
         (b'{"mix": ' + b"9" * 5000 + b"}", "a number in the body is too large"),

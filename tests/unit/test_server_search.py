@@ -51,6 +51,18 @@ def test_candidates_that_the_embedder_does_not_read_whole_are_told(service: Serv
     assert reply.headers["x-crossrank-truncated"] == "1"
 
 
+def test_documents_that_no_model_reads_do_not_count(service: Service) -> None:
+    few = copy.copy(service)
+    few.limits = replace(service.limits, tokens=200)
+    long = "paris " * 90
+    assert ask(few, query="paris", documents=[long] * 3).status_code == 413
+    assert ask(few, query="paris", documents=[long, "paris", "bread"], depth=1).status_code == 200
+    without = copy.copy(few)
+    without.embedder = None
+    assert ask(without, query="paris", documents=[long] * 3, mix=0).status_code == 200
+    assert ask(without, query="paris", documents=[long] * 3, depth=2).status_code == 200
+
+
 def test_a_warning_about_the_query_says_whose_it_is(service: Service) -> None:
     # Two warnings about one query had different figures, and /search alone had no header to count it.
     assert service.embedder is not None

@@ -127,7 +127,9 @@ class Filling:
 
     def cut(self, tokens: int) -> None:
         """Cut the pairs into parts of about so many tokens."""
-        costs = f"SELECT {_A_PAIR} + length(query.text) + length(document.text) {_JOINED}"
+        # SQLite counts the characters of a text up to its first NUL, and the bytes of a blob to its end.
+        sizes = " + ".join(f"length(CAST({table}.text AS BLOB))" for table in ("query", "document"))
+        costs = f"SELECT {_A_PAIR} + {sizes} {_JOINED}"
         rows = self._connection.execute(costs, (0, self._pairs))
         database.keep_parts(self._connection, (cost for (cost,) in rows), tokens * CHARACTERS)
 

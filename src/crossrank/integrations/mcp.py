@@ -40,6 +40,11 @@ Query = Annotated[str, Field(description="A question or key words, in plain lang
 Wanted = Annotated[int, Field(ge=1, le=100, description="How many to return.")]
 
 
+def _place(location: Sequence[str | int]) -> str:
+    """An argument and a place in it; pydantic also names the functions and the types that it has tried there."""
+    return ".".join(map(str, (*location[:1], *(part for part in location[1:] if isinstance(part, int)))))
+
+
 def _no_switch(value: Any) -> Any:
     """Whoever says `true` means "with a threshold", and not one of 1.0, which nothing reaches."""
     if isinstance(value, bool):
@@ -108,7 +113,7 @@ class _Server(MCPServer):
         except ToolError as error:
             if not isinstance(error.__cause__, ValidationError):
                 raise
-            wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.__cause__.errors()]
+            wrong = [f"{_place(one['loc'])}: {one['msg']}" for one in error.__cause__.errors()]
             raise ToolError("; ".join(wrong)) from error
 
     async def _unless_cancelled(self, name: str, arguments: dict[str, Any], context: Any) -> Any:

@@ -23,7 +23,7 @@ from crossrank.server.daemons import Daemons
 from crossrank.server.limits import Gate, Reach, estimate
 from crossrank.server.lines import origin_of, said
 from crossrank.server.metrics import Metrics
-from crossrank.server.refusals import CancelledRequestError, RefusedError, invalid, late, leaving
+from crossrank.server.refusals import LONGEST_NAME, CancelledRequestError, RefusedError, invalid, late, leaving
 from crossrank.server.service import Service
 from crossrank.server.tickets import Ticket
 from crossrank.server.wire import dialects, fields, openai, vllm
@@ -320,7 +320,8 @@ class Answering:
         asked, service = search_wire.read(body), self.service
         documents = asked.documents or ()
         self.gate.limits.check_documents(len(documents), "documents")
-        self.gate.limits.check_words([(asked.query, one.scored_text) for one in documents], service.reach())
+        for pairs, reach in searching.texts_read(service, asked):
+            self.gate.limits.check_words(pairs, reach)
 
         def run(ticket: Ticket) -> tuple[Any, dict[str, str]]:
             found = searching.search(service, asked, ticket)
@@ -379,13 +380,13 @@ def _truncated(texts: int) -> dict[str, str]:
 def _ignored(names: Sequence[str]) -> dict[str, str]:
     """The header that names fields of a request that were not read, escaped as in an address."""
     # Cut first: to escape a name of megabytes takes seconds. A header cannot end in the space of an empty name.
-    told = [quote(name[: fields.LONGEST_NAME], safe="", errors="replace") for name in names[:_MOST_WARNINGS]]
-    told = [name[: fields.LONGEST_NAME] or '""' for name in told]
+    told = [quote(name[:LONGEST_NAME], safe="", errors="replace") for name in names[:_MOST_WARNINGS]]
+    told = [name[:LONGEST_NAME] or '""' for name in told]
     return {"X-Crossrank-Unread": ", ".join(told)} if told else {}
 
 
 def _unread(names: Sequence[str], known: Mapping[str, Any]) -> str:
-    told = ", ".join(name[: fields.LONGEST_NAME] for name in names[:_MOST_WARNINGS])
+    told = ", ".join(name[:LONGEST_NAME] for name in names[:_MOST_WARNINGS])
     return f"not read: {told}; the fields that are read here are {', '.join(known)}"
 
 

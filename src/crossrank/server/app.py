@@ -29,7 +29,7 @@ from starlette.exceptions import HTTPException  # noqa: E402
 from starlette.middleware.cors import CORSMiddleware  # noqa: E402
 from starlette.requests import Request  # noqa: E402
 from starlette.responses import Response  # noqa: E402
-from starlette.routing import Route  # noqa: E402
+from starlette.routing import Match, Route  # noqa: E402
 
 if TYPE_CHECKING:
     from crossrank.server.traces import Traces
@@ -165,7 +165,14 @@ async def _no_route(request: Request, error: Exception) -> Response:
     told = {404: "no such path; see /docs", 405: f"{request.method} is not a method of this path; see /docs"}
     kind = "MethodNotAllowedError" if error.status_code == 405 else "NotFoundError"
     refusal = RefusedError(told.get(error.status_code, error.detail), error.status_code, kind)
-    return _refused(request, refusal, dict(error.headers or {}))
+    # What a path reads and what it answers are two routes, and Starlette names the methods of the first.
+    allowed = {
+        method
+        for route in request.app.routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods
+    }
+    return _refused(request, refusal, {"Allow": ", ".join(sorted(allowed))} if error.status_code == 405 else None)
 
 
 def _refused(request: Request, refusal: RefusedError, headers: dict[str, str] | None = None) -> Response:

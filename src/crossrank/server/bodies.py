@@ -6,11 +6,12 @@ import asyncio
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from crossrank.server.limits import Limits
-from crossrank.server.refusals import CancelledRequestError, RefusedError, invalid, too_large
+from crossrank.server.refusals import LONGEST_NAME, CancelledRequestError, RefusedError, invalid, too_large
 
 Receive = Callable[[], Awaitable[Any]]
 # Bytes from which parsing is moved off the event loop, one body at a time: JSON of tiny values takes 30 times its
@@ -92,7 +93,7 @@ def parse(body: bytes, most: int) -> dict[str, Any]:
         # As json.loads does it: UTF-8, or another of Unicode's encodings.
         text = body.decode(json.detect_encoding(body), "surrogatepass")
         _check_values(text, most)
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_once)
     except RecursionError:
         raise invalid("the body is nested too deeply") from None
     except UnicodeDecodeError:
@@ -105,6 +106,16 @@ def parse(body: bytes, most: int) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise invalid('the body must be a JSON object such as {"query": "...", "documents": ["..."]}')
     return value
+
+
+def _once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; Python would keep the last of two members of one name, and a condition or a text be lost."""
+    made = dict(members)
+    if len(made) < len(members):
+        names = [name for name, _ in members]
+        twice = next(name for name, count in Counter(names).items() if count > 1)[:LONGEST_NAME]
+        raise invalid(f"the name {twice!r} comes twice in one object of the body; keep one", twice)
+    return made
 
 
 def _check_values(text: str, most: int) -> None:

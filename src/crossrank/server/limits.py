@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -183,7 +182,8 @@ class Gate:
             with self._lock:
                 self.tickets.discard(ticket)
                 if not ticket.cancelled:
-                    self._learn(foreseen, time.monotonic() - ticket.arrived)
+                    # What an embedder behind an address took, or a slow disk, says nothing of the models here.
+                    self._learn(foreseen, ticket.tokenizing + ticket.blocked)
 
     @contextmanager
     def holding(self) -> Iterator[Callable[[int], None]]:

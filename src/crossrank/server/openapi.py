@@ -111,7 +111,7 @@ def _posts(service: Service) -> dict[str, Any]:
         _schema(
             search_wire.fields_of(service),
             (("query",),) if service.index is not None else (("query",), ("documents",)),
-            search_wire.EXAMPLE,
+            search_wire.EXAMPLE if service.index is not None else search_wire.BROUGHT,
         )
         | {"additionalProperties": False, "not": search_wire.NEVER},
         key="results",
@@ -140,13 +140,19 @@ def _schema_of(dialect: Dialect) -> dict[str, Any]:
 def _schema(
     fields: Mapping[str, Any], required: Sequence[tuple[str, ...]], example: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A body: what its fields may hold, and those that must be there, each as names of which one is enough."""
+    """A body: what its fields may hold, and those that must be there, each as names of which one is enough and two
+    with a value are one too many."""
     made: dict[str, Any] = {
         "type": "object", "required": [names[0] for names in required if len(names) == 1],
         "properties": dict(fields), "example": dict(example),
     }  # fmt: skip
-    choices = [{"anyOf": [{"required": [name]} for name in names]} for names in required if len(names) > 1]
+    choices = [{"oneOf": [_has(name) for name in names]} for names in required if len(names) > 1]
     return {**made, "allOf": choices} if choices else made
+
+
+def _has(name: str) -> dict[str, Any]:
+    """A field with a value; null stands for none."""
+    return {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
 
 
 def _alias(path: str, other: str, about: dict[str, Any]) -> dict[str, Any]:

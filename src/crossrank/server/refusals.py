@@ -6,13 +6,19 @@ from dataclasses import dataclass
 
 from crossrank.errors import CrossrankError
 
+# Characters of a name in a request that an error or a header tells.
+LONGEST_NAME = 64
+# Of a message and of the field that it is about: a request of megabytes must not come back in each part of an error.
+_LONGEST = 2_000
+
 
 @dataclass
 class RefusedError(CrossrankError):
     """A request that is not answered.
 
     Attributes:
-        message: what was wrong and what to do about it; never holds a text of the request.
+        message: what was wrong and what to do about it; never holds a text of the request. The end is left out of one
+            that is too long, as it is of `param`.
         status: of HTTP.
         kind: a word for programs, as OpenAI's and vLLM's `error.type`.
         param: the field that is wrong, when there is one.
@@ -29,6 +35,8 @@ class RefusedError(CrossrankError):
     retry_after: float | None = None
 
     def __post_init__(self) -> None:
+        self.message = self.message[:_LONGEST]
+        self.param = self.param and self.param[:_LONGEST]
         super().__init__(self.message)
 
     def __str__(self) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import nlargest
 from typing import Literal
 
 import numpy as np
@@ -111,6 +112,18 @@ def foreseen(service: Service, asked: Search) -> tuple[int, int]:
     if asked.documents and left < 0:
         embedded, left = 0, asked.budget
     return embedded, min(read, int(max(0.0, left) * scheduler.rate))
+
+
+def texts_read(service: Service, asked: Search) -> Iterator[tuple[list[tuple[str, str]], Reach]]:
+    """What each model may read of the documents that a request brings, and how far. Which of them `depth` leaves to the
+    cross-encoder is not known where the embedder orders them first: the longest count.
+    """
+    texts = [passage.scored_text for passage in asked.documents or ()]
+    if service.embedder is not None:
+        yield [("", text) for text in texts], Reach(0, service.embedder.max_length)
+        texts = nlargest(asked.depth, texts, key=len)
+    if asked.mix:
+        yield [(asked.query, text) for text in texts[: asked.depth]], service.reach()
 
 
 def _embedded(service: Service, asked: Search) -> int:

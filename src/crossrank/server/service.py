@@ -22,6 +22,7 @@ from crossrank.scorecache import CachedScorer
 from crossrank.scored import Scored
 from crossrank.server.cutting import Caps, Cutter, merged
 from crossrank.server.limits import Limits, Reach
+from crossrank.server.refusals import invalid
 from crossrank.server.scheduler import EMBED, LEAST_TOKENS, MOST_TOKENS, Scheduler, Shared
 from crossrank.server.tickets import Ticket, working
 from crossrank.types import Embedded, Embedder, Tokens, Truncation
@@ -152,9 +153,8 @@ class Service:
         """Raw logits of (query, document) pairs, in their order, with what was cut; -inf for a blank document.
 
         Raises:
-            RefusedError: too many tokens, or too late.
+            RefusedError: too many tokens, too late, or a query in which the model reads nothing.
             CancelledRequestError: the client left.
-            InputError: a blank query.
         """
         scores = [np.zeros(0, dtype=np.float32)]
         truncations: dict[Truncation, None] = {}
@@ -163,7 +163,10 @@ class Service:
             for chunk in _chunks(pairs):
                 ticket.check()
                 texts, cuts = self.cutter.cut(chunk, caps)
-                scored = self.scorer.scored(texts)
+                try:
+                    scored = self.scorer.scored(texts)
+                except InputError as error:  # of texts only a query can be refused: a document may be blank
+                    raise invalid(str(error), "query") from error
                 if scored.note:
                     # What its file of scores cannot do costs no answer.
                     _LOG.warning("%s", scored.note)

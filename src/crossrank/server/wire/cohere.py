@@ -7,7 +7,7 @@ the paths without a product's name.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crossrank.server.cutting import Caps
@@ -17,6 +17,8 @@ from crossrank.server.wire.shapes import Dialect, Outcome, Rerank
 
 # One search unit is a query with up to so many documents.
 _UNIT = 100
+# Names of rank_fields. Each is looked for in each document, and the event loop may be what does it.
+_MOST_NAMES = 64
 
 
 def read(body: fields.Body) -> Rerank:
@@ -39,9 +41,7 @@ def read(body: fields.Body) -> Rerank:
 
 def read_v1(body: fields.Body) -> Rerank:
     """Version 1: documents are strings or objects; `rank_fields` names the fields of objects that are read."""
-    names = body.get("rank_fields")
-    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise invalid("rank_fields must be a list of strings", "rank_fields")
+    names = _names(body.get("rank_fields"))
     query = fields.text(body, "query")
     given = fields.items(body, "documents")
     documents = [_document(item, place, names) for place, item in enumerate(given)]
@@ -58,7 +58,18 @@ def read_v1(body: fields.Body) -> Rerank:
     )
 
 
-def _document(item: Any, place: int, names: list[str] | None) -> str:
+def _names(value: Any) -> Sequence[str]:
+    """The names of `rank_fields`, each once: a text that is named a thousand times is read once."""
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise invalid("rank_fields must be a list of strings", "rank_fields")
+    if len(value) > _MOST_NAMES:
+        raise invalid(f"rank_fields may name {_MOST_NAMES} fields, not {len(value):,}", "rank_fields")
+    return tuple(dict.fromkeys(value))
+
+
+def _document(item: Any, place: int, names: Sequence[str]) -> str:
     where = f"documents[{place}]"
     if not isinstance(item, Mapping):
         return fields.document(item, where)
@@ -147,7 +158,7 @@ V1 = Dialect(
             "items": {"anyOf": [{"type": "string"}, {"type": "object"}]},
             "description": "An object holds its text in text or content, or in the fields that rank_fields names.",
         },
-        "rank_fields": {"type": ["array", "null"], "items": {"type": "string"}},
+        "rank_fields": {"type": ["array", "null"], "items": {"type": "string"}, "maxItems": _MOST_NAMES},
         "max_chunks_per_doc": schemas.POSITIVE,
     },
 )  # fmt: skip

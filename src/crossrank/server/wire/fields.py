@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from crossrank.server.refusals import invalid
+from crossrank.server.refusals import LONGEST_NAME, invalid
 from crossrank.unicode import is_blank
 
 Body = Mapping[str, Any]
 # What an object may call its text. vLLM's clients send lists of parts as content, which may be images.
 TEXTS = ("text", "content")
-# Characters of a name in a request that an error tells.
-LONGEST_NAME = 64
 # What served a client is told in the reply, and priority 0 is what everybody has.
 _USUAL = ("priority", 0)
 

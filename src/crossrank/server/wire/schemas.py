@@ -33,15 +33,15 @@ def _text(of: Schema) -> Schema:
 # A blank query is refused; a blank document is not. Control characters do not show, nor do the usual ones of format.
 _SHOWN = r"[^\s\u0000-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
 QUERY: Schema = _text({"type": "string", "pattern": _SHOWN})
-ANY_QUERIES: Schema = {"anyOf": [QUERY, {"type": "array", "items": QUERY}]}
+ANY_QUERIES: Schema = {"anyOf": [QUERY, {"type": "array", "items": QUERY}, {"type": "null"}]}
 DOCUMENT: Schema = _text({"type": "string"})
-ANY_DOCUMENTS: Schema = {"anyOf": [DOCUMENT, {"type": "array", "items": DOCUMENT}]}
 DOCUMENTS: Schema = {"type": "array", "items": DOCUMENT}
 # vLLM takes one object for a list: each of its parts is a document.
 PARTS: Schema = {
     "type": "object", "required": ["content"],
     "properties": {"content": {"type": "array", "items": _part({"type": "string"})}},
 }  # fmt: skip
+ANY_DOCUMENTS: Schema = {"anyOf": [DOCUMENT, {"type": "array", "items": DOCUMENT}, PARTS, {"type": "null"}]}
 # infinity and TEI refuse an empty list; the others answer it with one.
 SOME_DOCUMENTS: Schema = {**DOCUMENTS, "minItems": 1}
 MODEL: Schema = {"description": "Not read: the reply's model says what answered."}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from crossrank.cascade import Trace
 from crossrank.falling import published
 from crossrank.pipeline import MIX
-from crossrank.server.refusals import invalid
+from crossrank.server.refusals import LONGEST_NAME, invalid
 from crossrank.server.searching import RERANKED, Found, Search
 from crossrank.server.service import Service
 from crossrank.server.wire import fields, schemas
@@ -17,9 +17,35 @@ from crossrank.server.wire.shapes import Timing
 from crossrank.types import Passage
 
 EXAMPLE = {"query": "how do I retry a failed upload?", "k": 5, "depth": 50, "budget_ms": 500, "where": ["year>=2020"]}
+# Of a server without an index.
+BROUGHT = {
+    "query": "how do I retry a failed upload?",
+    "k": 1,
+    "documents": [
+        {"title": "Uploads", "text": "A failed upload is retried three times."},
+        {"title": "Baking", "text": "Bread needs yeast."},
+    ],
+}
 MOST_DEPTH, MOST_BUDGET_MS = 1000, 600_000
 _DEPTH: schemas.Schema = {"type": ["integer", "null"], "minimum": 1, "maximum": MOST_DEPTH}
-_CONDITION: schemas.Schema = {"type": "string", "pattern": "^[A-Za-z_]+ *(=|!=|<|<=|>|>=) *[A-Za-z0-9]+$"}
+# As `crossrank.index.filters` reads it: words or texts in quotes about a comparison, several joined by AND. Regular
+# expressions do not agree about white space that is not ASCII, so words hold none.
+_WORD = r"""[^\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200f\u2028-\u202f\u205f\u3000\ufeff"'=<>!]+"""
+_QUOTED = r"""("([^"\\]|\\.)*"|'([^'\\]|\\.)*')"""
+_SPACE = r"[ \t\r\n]"
+_ONE = rf"({_WORD}|{_QUOTED}){_SPACE}*(==|=|!=|<=|<|>=|>){_SPACE}*({_WORD}|{_QUOTED})"
+_MORE = rf"{_SPACE}+[Aa][Nn][Dd]{_SPACE}+{_ONE}"
+
+
+def _conditions(most: int) -> schemas.Schema:
+    """A text of so many conditions."""
+    return {"type": "string", "pattern": rf"^{_SPACE}*{_ONE}({_MORE}){{0,{most - 1}}}{_SPACE}*$", "maxLength": 10_000}
+
+
+# A filter has 64 conditions at most, which no schema can count over a list: as many as surely fit.
+_LISTS: list[schemas.Schema] = [
+    {"type": "array", "items": _conditions(each), "maxItems": 64 // each} for each in (1, 8)
+]
 _PROBABILITY: schemas.Schema = {"type": "number", "minimum": 0, "maximum": 1}
 _THRESHOLD: schemas.Schema = {
     "anyOf": [_PROBABILITY, {"const": "model"}, {"type": "null"}],
@@ -35,9 +61,8 @@ FIELDS: dict[str, schemas.Schema] = {
     "mix": {"type": ["number", "null"], "minimum": 0, "maximum": 1}, "rerank": schemas.FLAG,
     "budget_ms": {"type": ["number", "null"], "minimum": 1, "maximum": MOST_BUDGET_MS},
     "where": {
-        # So many conditions `crossrank.index.filters` allows.
-        "anyOf": [_CONDITION, {"type": "array", "items": _CONDITION, "maxItems": 64}, {"type": "null"}],
-        "description": "Conditions such as year>=2020; several by AND, quotes around what has spaces.",
+        "anyOf": [_conditions(64), *_LISTS, {"type": "null"}],
+        "description": "Conditions such as year>=2020; several by AND, 64 in all; quotes around what has spaces.",
     },
     "columns": schemas.COUNT, "evidence": schemas.FLAG, "threshold": _THRESHOLD, "documents": {
         "type": "array",
@@ -86,7 +111,9 @@ def fields_of(service: Service) -> dict[str, schemas.Schema]:
     """`FIELDS`, with what this server's model can be asked for as a threshold."""
     probability = [_PROBABILITY] if service.score_kind != "sigmoid" else []
     own = [{"const": "model"}] if probability and service.scorer.threshold is not None else []
-    return {**FIELDS, "threshold": {**_THRESHOLD, "anyOf": [*probability, *own, {"type": "null"}]}}
+    made = {**FIELDS, "threshold": {**_THRESHOLD, "anyOf": [*probability, *own, {"type": "null"}]}}
+    # Without documents a server without an index has nothing to rank.
+    return made if service.index is None else {**made, "documents": {**FIELDS["documents"], "type": ["array", "null"]}}
 
 
 def read(body: fields.Body) -> Search:
@@ -96,7 +123,8 @@ def read(body: fields.Body) -> Search:
     0.0
     """
     if unknown := next((name for name in body if name not in FIELDS), None):
-        raise invalid(f"there is no field {unknown!r}; there are {', '.join(FIELDS)}", unknown)
+        told = unknown[:LONGEST_NAME]
+        raise invalid(f"there is no field {told!r}; there are {', '.join(FIELDS)}", told)
     where = body.get("where")
     conditions = [where] if isinstance(where, str) else [] if where is None else fields.items(body, "where")
     if not all(isinstance(condition, str) for condition in conditions):
@@ -143,7 +171,8 @@ def _title(document: Any, name: str) -> str:
     if isinstance(document, str):
         return ""
     if unknown := next((field for field in document if field not in (*fields.TEXTS, "title")), None):
-        raise invalid(f"{name} has a field {unknown!r}, which is not read; there are text and title", name)
+        told = unknown[:LONGEST_NAME]
+        raise invalid(f"{name} has a field {told!r}, which is not read; there are text and title", name)
     title = document.get("title")
     if not isinstance(title, str | None):
         raise invalid(f"the title of {name} must be a string, not {fields.kind(title)}", name)

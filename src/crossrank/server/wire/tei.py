@@ -21,13 +21,15 @@ def read(body: fields.Body) -> Rerank:
     query, texts = fields.text(body, "query"), fields.texts(body, "texts")
     if not texts:
         raise RefusedError("`texts` cannot be empty", 400, "Empty", "texts")
-    fields.choice(body, "truncation_direction", _DIRECTIONS, "right")
+    # What windows do not reach is always the end.
+    left = fields.choice(body, "truncation_direction", _DIRECTIONS, "right").lower() == "left"
     return Rerank(
         pairs=tuple((query, text) for text in texts),
         raw=fields.flag(body, "raw_scores", False),
         echo=fields.flag(body, "return_text", False),
         documents=texts,
         whole="" if fields.flag(body, "truncate", True) else "truncate",
+        unread=("truncation_direction",) if left else (),
     )
 
 

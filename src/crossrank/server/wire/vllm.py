@@ -37,12 +37,17 @@ def _caps(body: fields.Body) -> Caps:
     )
 
 
-def _id(body: fields.Body) -> tuple[str, tuple[str, ...]]:
-    """`request_id`, which the reply is to have; or its name, where it is none that a header could hold."""
+def _id(body: fields.Body) -> str:
+    """`request_id`, which the reply is to have; nothing where it is none that a header could hold."""
     value = body.get("request_id")
-    if value is None or (isinstance(value, str) and ID.fullmatch(value)):
-        return value or "", ()
-    return "", ("request_id",)
+    return value if isinstance(value, str) and ID.fullmatch(value) else ""
+
+
+def _overruled(body: fields.Body, caps: Caps, id: str) -> tuple[str, ...]:
+    """Fields that say nothing here: an id that cannot be one, and a side where nothing is cut by both texts' limit."""
+    side = body.get("truncation_side") == "left" and not caps.left
+    named = body.get("request_id") is not None and not id
+    return (*(("truncation_side",) if side else ()), *(("request_id",) if named else ()))
 
 
 def read(body: fields.Body) -> Rerank:
@@ -50,15 +55,15 @@ def read(body: fields.Body) -> Rerank:
     query = fields.text(body, "query")
     documents = fields.texts({"documents": _inputs(body.get("documents"))}, "documents")
     k, overruled = fields.either(body, "top_n", "top_k")
-    id, unread = _id(body)
+    caps, id = _caps(body), _id(body)
     return Rerank(
         pairs=tuple((query, document) for document in documents),
         k=k,
         raw=not fields.flag(body, "use_activation", True),
         echo=True,
         documents=documents,
-        caps=_caps(body),
-        unread=(*overruled, *unread),
+        caps=caps,
+        unread=(*overruled, *_overruled(body, caps, id)),
         id=id,
     )
 
@@ -93,13 +98,13 @@ def read_score(body: fields.Body) -> Rerank:
             f"{len(queries)} queries and {len(documents)} documents: give one query, or as many as documents",
             "documents",
         )
-    id, unread = _id(body)
+    caps, id = _caps(body), _id(body)
     return Rerank(
         pairs=tuple(zip(queries, documents, strict=True)),
         sorted=False,
         raw=not fields.flag(body, "use_activation", True),
-        caps=_caps(body),
-        unread=unread,
+        caps=caps,
+        unread=_overruled(body, caps, id),
         id=id,
     )
 
