@@ -45,7 +45,7 @@ class Stage:
         stopping: the rule by which it may read less than its depth; it reads all when absent.
 
     >>> import crossrank
-    >>> Stage(crossrank.load(), depth=50, weight=0.3, name="small").depth
+    >>> Stage(crossrank.load(), depth=50, weight=0.4, name="small").depth
     50
     """
 

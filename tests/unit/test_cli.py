@@ -853,7 +853,7 @@ def test_search_explains_every_step(index: str, ce: str) -> None:
     assert [step["name"] for step in last["explain"]["steps"]] == list(bread["steps"])
     how = [
         "0.4 bm25 + 0.6 dense, standardized; less 0.3 ln(200 / tokens) standard deviations under 200 tokens",
-        "0.3 of its score, 0.7 of the one before",
+        "0.4 of its score, 0.6 of the one before",
     ]
     assert [step["how"] for step in last["explain"]["steps"]] == [None, None, *how]
     lines = run("search", index, "bread", "-m", ce, "--explain")

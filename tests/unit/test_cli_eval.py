@@ -95,7 +95,7 @@ def test_a_beir_folder_is_indexed_once_and_every_stage_measured(models: dict[str
     common = ["eval", source, "--cache", "cache", "--embedder", models["embedder"], "--backend", "fake"]
     common += ["--models", f"{models['first']},{models['second']}", "--passage-tokens", 20, "--depth", 30]
     made = found(*common, "--write-runs", "runs", "--html", "page.html", "-m", "nDCG@5", "-m", "RR", "-m", "P@1")
-    names = ["BM25", "dense", "fusion", "first", "first (mix 0.3)", "second", "second (mix 0.3)"]
+    names = ["BM25", "dense", "fusion", "first", "first (mix 0.4)", "second", "second (mix 0.4)"]
     assert [system["name"] for system in made["systems"]] == names
     assert made["baseline"] == "fusion"
     assert made["measures"] == ["nDCG@5", "RR", "P@1"]
@@ -249,7 +249,7 @@ def test_a_given_run_is_reranked_without_an_index(models: dict[str, str]) -> Non
     write_lines(Path("first.trec"), rows)
     common = ["eval", source, "--run", "BM25=first.trec", "--over", "BM25", "--models", models["first"]]
     made = found(*common, "--backend", "fake", "--depth", 12)
-    assert [system["name"] for system in made["systems"]] == ["BM25", "first", "first (mix 0.3)"]
+    assert [system["name"] for system in made["systems"]] == ["BM25", "first", "first (mix 0.4)"]
     assert made["systems"][1]["candidates"]["recall"] == 1.0
     assert made["systems"][0]["latency_ms"]["query"] is None
 
@@ -296,7 +296,7 @@ def test_wrong_command_lines_name_their_cure(args: list[str], said: str) -> None
     assert said in " ".join(result.stderr.replace("│", " ").split())
 
 
-@pytest.mark.parametrize("name", ["fast", "fast (mix 0.3)", "fusion", "fast > fast"])
+@pytest.mark.parametrize("name", ["fast", "fast (mix 0.4)", "fusion", "fast > fast"])
 def test_a_name_of_two_systems_is_refused_before_the_work(name: str) -> None:
     source = judged_set(Path("set"))
     write_lines(Path("a.trec"), ["q0 Q0 d0 1 2 t"])

@@ -245,7 +245,7 @@ def test_how_scores_were_joined_is_in_the_traces(folder: Path, cross_encoder_fol
         return [trace.how for trace in made.search("what is the capital of France?").traces]
 
     fused = "0.4 bm25 + 0.6 dense, standardized; less 0.3 ln(200 / tokens) standard deviations under 200 tokens"
-    assert how() == ["", "", fused, "0.3 of its score, 0.7 of the one before"]
+    assert how() == ["", "", fused, "0.4 of its score, 0.6 of the one before"]
     assert how(mix=1.0, fusion="rrf") == ["", "", "the sum of 1 / (60 + rank)", ""]
     assert how(fusion=Scores({"bm25": 1.0, "dense": 0}), rerank=False)[2] == "1 bm25 + 0 dense, standardized"
     assert (
