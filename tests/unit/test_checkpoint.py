@@ -543,6 +543,30 @@ def test_a_pickle_with_code_in_it_is_refused(folder: Path, tmp_path: Path) -> No
     assert not (tmp_path / "it-ran").exists()
 
 
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("wrong", ["repeated", "repeated often", "shared", "sparse", "meta", "nested"])
+def test_a_pickle_takes_no_more_memory_than_it_has_bytes(folder: Path, wrong: str) -> None:
+    torch = pytest.importorskip("torch", reason="the extra torch is not installed")
+    base = torch.ones(1_000)
+    made = {
+        "repeated": lambda: base[:1].expand(700_000_000),
+        "repeated often": lambda: base[:1].expand(10**13),
+        "shared": lambda: {f"extra{n}": base[:] for n in range(9)},
+        "sparse": lambda: torch.eye(3).to_sparse(),
+        "meta": lambda: torch.empty(3, device="meta"),
+        "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    }[wrong]()
+    state = {name: torch.from_numpy(array.copy()) for name, array in read(folder).tensors().items()}
+    state["tied"] = state["classifier.weight"]
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    assert read(folder).tensors().keys() == state.keys()
+    torch.save({**state, **(made if isinstance(made, dict) else {"extra": made})}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="Save the model again as model"):
+        read(folder).tensors()
+
+
 def test_a_missing_head_is_an_error_never_random(folder: Path) -> None:
     save_file(tiny.weights(tiny.CONFIG, 0), folder / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"no classifier.weight: the head newly initialised"):
