@@ -750,6 +750,33 @@ def test_a_frame_without_bounds_is_refused() -> None:
             growth.check(wrong, "here")
     with pytest.raises(CheckpointError, match="over 100 special tokens in one place"):
         growth.check(frame("sA", many=101), "here")
+    with pytest.raises(CheckpointError, match="does not say which id 't' has"):
+        growth.check(frame("sAtBs"), "here")
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"model": {"vocab": {"a": 0, "b": 2**31}}},
+        {"added_tokens": [{"id": 2**31, "content": "a"}]},
+        {"post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 2**31], "cls": ["[CLS]", 1]}},
+        {"post_processor": {"single": [{"Sequence": {"id": "A", "type_id": 2**31}}]}},
+        {"post_processor": {"special_tokens": {"s": {"id": "s", "ids": [2**31], "tokens": ["s"]}}}},
+    ],
+)
+def test_numbers_beyond_32_bits_are_refused(stated: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match="here has an id or a token type over 2,147,483,647"):
+        growth.check(stated, "here")
+
+
+def test_where_the_code_of_a_tokenizer_stops_is_an_error_like_others(folder: Path) -> None:
+    # Its library then raises what is no Exception, so that nothing caught it.
+    read(folder).tokenizer().save(str(folder / "tokenizer.json"))
+    endless = {"type": "Split", "pattern": {"Regex": "(a|aa)+$b|(a*)*c"}, "behavior": "Isolated", "invert": False}
+    change(folder, "tokenizer.json", pre_tokenizer=endless)
+    scorer = crossrank.load(folder, backend="fake")
+    with pytest.raises(CheckpointError, match="the tokenizer cannot read a text"):
+        scorer.score([("b", "a" * 60 + "!")])
 
 
 @pytest.mark.parametrize("stated", [[], {"normalizer": ["Lowercase"]}, {"decoder": replaced("a", String=3)}])  # type: ignore[arg-type]
