@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -291,6 +292,26 @@ def test_an_export_overwrites_only_when_told(folder: Path, tmp_path: Path) -> No
     assert (out / "notes.txt").read_text() == "mine"
     with pytest.raises(CheckpointError, match="own folder"):
         export(again, out, overwrite=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+@pytest.mark.parametrize("there", [False, True])
+def test_an_export_that_finds_no_room_leaves_what_was_there(folder: Path, tmp_path: Path, there: bool) -> None:
+    import resource
+
+    first, out = read(folder), tmp_path / "out"
+    if there:
+        export(read(tiny.bi_encoder(tmp_path / "in")), out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be written \(.*Make room on the disk"):
+            export(first, out, overwrite=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert out.exists() is there
 
 
 def test_old_layer_norm_names_and_position_buffers(folder: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from crossrank import checkpoint
 from crossrank.backends.torch import model_of
@@ -23,7 +23,6 @@ from crossrank.checkpoint.exporting import write_weights
 from crossrank.errors import CheckpointError
 from crossrank.extras import require
 from crossrank.types import Tokens
-from crossrank.writing import whole
 
 require("torch", extra="train")
 import torch  # noqa: E402
@@ -138,8 +137,7 @@ def mixed(base: Weights, tuned: list[Weights], share: float) -> dict[str, torch.
 
 def save(weights: Weights, path: Path) -> None:
     """Write weights whole or not at all."""
-    with whole(path) as part:
-        save_file({name: tensor.contiguous().numpy() for name, tensor in weights.items()}, part)
+    write_weights({name: tensor.contiguous().numpy() for name, tensor in weights.items()}, path)
 
 
 def load(path: Path) -> dict[str, torch.Tensor]:
