@@ -22,7 +22,7 @@ for library in ("transformers", "bm25s", "ir_measures"):
 from crossrank import checkpoint, load  # noqa: E402
 from crossrank.cli import root  # noqa: E402
 from crossrank.cli.exits import Exit  # noqa: E402
-from crossrank.errors import InputError  # noqa: E402
+from crossrank.errors import CheckpointError, InputError  # noqa: E402
 from crossrank.training import card, checks, gate, loop, losses, prepared, tuning  # noqa: E402
 from crossrank.training import network as net  # noqa: E402
 from crossrank.training.judgments import Group, Judged, Judgments  # noqa: E402
@@ -552,6 +552,16 @@ def test_a_full_folder_is_refused_before_any_work(tmp_path: Path, cross_encoder_
         for overwrite in (False, True):
             with pytest.raises(InputError, match="a folder apart from it" if overwrite else "apart|not empty"):
                 tune(Judgments(rows(30), "labels"), tmp_path / "new", refused=tmp_path / refused, overwrite=overwrite)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_the_base_model_is_not_written_over(tmp_path: Path, refused: bool) -> None:
+    # A process that was killed while it moved files there left a base model that no call could go on from.
+    base = tiny.cross_encoder(tmp_path / "base")
+    to, aside = (tmp_path / "new", base / ".." / "base") if refused else (base, None)
+    with pytest.raises(CheckpointError, match="is the model's own folder"):
+        tune(Judgments(rows(30), "labels"), to, refused=aside, model=base, settings=QUICK, engine=ONE, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
 
 # The command

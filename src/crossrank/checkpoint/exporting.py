@@ -116,7 +116,7 @@ def check_target(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = Fals
     """
     target = Path(folder)
     if target.exists() and target.resolve() in (checkpoint.folder.resolve(), checkpoint.vocabulary.resolve()):
-        raise CheckpointError(f"{target} is the model's own folder; export to another")
+        raise CheckpointError(f"{target} is the model's own folder; give another")
     if not overwrite and target.is_dir() and any(target.iterdir()):
         raise CheckpointError(
             f"{target} is not empty, and a model there would be overwritten: give a new folder, or say so with --force "
