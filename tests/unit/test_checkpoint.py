@@ -294,6 +294,14 @@ def test_an_export_overwrites_only_when_told(folder: Path, tmp_path: Path) -> No
         export(again, out, overwrite=True)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="named pipes of POSIX")
+def test_settings_in_a_pipe_are_refused_and_not_waited_for(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
+    with pytest.raises(CheckpointError, match=r"config\.json is no regular file"):
+        read(folder)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
 @pytest.mark.parametrize("there", [False, True])
 def test_an_export_that_finds_no_room_leaves_what_was_there(folder: Path, tmp_path: Path, there: bool) -> None:

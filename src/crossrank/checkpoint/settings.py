@@ -62,9 +62,11 @@ def bounded(path: Path, largest: int, kind: str) -> bytes:
     """A file as small as its kind is, to be parsed: two bytes of JSON can be an object that takes 64.
 
     Raises:
-        CheckpointError: it is larger, or holds too many parts.
+        CheckpointError: it is larger, holds too many parts, or is a named pipe, whose opening would never end.
         OSError: it cannot be read.
     """
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} is no regular file. Download or copy the model again.")
     with path.open("rb") as file:
         raw = file.read(largest + 1)
     if len(raw) > largest:
