@@ -14,6 +14,7 @@ from crossrank import backends, checkpoint
 from crossrank.addresses import is_address
 from crossrank.asking import check_texts
 from crossrank.batching import budget_of, plan
+from crossrank.checkpoint import vocabulary
 from crossrank.encoder import begun
 from crossrank.errors import CheckpointError, IndexFileError
 from crossrank.models import named
@@ -125,7 +126,8 @@ class TextEmbedder:
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         whole = [self.checkpoint.prompt + valid_text(text) for text in texts]
-        return [encoded.ids for encoded in self.tokenizer.encode_batch_fast(whole)]
+        with vocabulary.guarded():
+            return [encoded.ids for encoded in self.tokenizer.encode_batch_fast(whole)]
 
 
 def load_embedder(

@@ -385,7 +385,8 @@ def begun(
 
 def _ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     # encode_batch_fast leaves out character offsets, which nobody reads here; a third of the time.
-    made = tokenizer.encode_batch_fast([valid_text(text) for text in texts], add_special_tokens=False)
+    with vocabulary.guarded():
+        made = tokenizer.encode_batch_fast([valid_text(text) for text in texts], add_special_tokens=False)
     return [one.ids for one in made]
 
 

@@ -409,3 +409,38 @@ def test_a_decoder_that_could_score_no_list_is_refused(tmp_path: Path) -> None:
     tokens = tiny.random_tokens([3, 9, 9])
     got = backends.open(read(tmp_path), "torch", "cpu", "float32").forward(tokens)
     assert np.abs(got - logits_of(tmp_path, tokens)[:, 0]).max() < TOLERANCE
+
+
+def stating(folder: Path, **changes: Any) -> Path:
+    stated = json.loads((folder / "config.json").read_text())
+    tiny.write_json(folder / "config.json", {**stated, **changes})
+    return folder
+
+
+@pytest.mark.parametrize("name", ["roberta", "xlm-roberta"])
+def test_a_config_without_a_padding_token_means_the_usual_one(name: str, tmp_path: Path) -> None:
+    folder = architectures.make(name, tmp_path)
+    tokens = some_tokens(read(folder))
+    want = logits_of(folder, tokens)[:, 0]
+    stating(folder, pad_token_id=None)
+    for backend in BACKENDS:
+        got = backends.open(read(folder), backend, "cpu", "float32").forward(tokens)
+        assert np.abs(got - want).max() < TOLERANCE, backend
+    for wrong in (-1, 10**6):
+        stating(folder, pad_token_id=wrong)
+        with pytest.raises(CheckpointError, match="which is no word of the model"):
+            read(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"pad_token_id": -1}, "pad_token_id = -1, which is no word of the model"),
+        ({"pad_token_id": "x"}, "pad_token_id must be a whole number, not 'x'"),
+        ({"num_attention_heads": -1}, "-1 attention heads"),
+    ],
+)
+def test_what_would_fail_at_the_first_text_is_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    folder = stating(architectures.make("bert", tmp_path), **changes)
+    with pytest.raises(CheckpointError, match=said):
+        backends.open(read(folder), "torch", "cpu")

@@ -108,3 +108,14 @@ def test_what_cannot_be_fitted_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=said):
         calibrated(crossrank.load(cross_encoder_folder, backend="fake"), Judgments(tuple(judged), scale))
+
+
+def test_what_was_not_read_is_told(cross_encoder_folder: Path) -> None:
+    scorer = crossrank.load(cross_encoder_folder, backend="fake")
+    given = Judgments(tuple(rows()), "labels", fractions=3, missing=("d7",))
+    assert [finding.name for finding in calibrated(scorer, given).findings] == ["fractions", "missing documents"]
+    few = rows(20, each=1)
+    against = Judged(few[0].query, few[0].document, 1 - few[0].label)
+    said = r"19 judged queries are too few.*Judge more queries\. Not read were: 1 of 20 pairs with different labels"
+    with pytest.raises(InputError, match=said):
+        calibrated(scorer, Judgments((*few, against), "labels"))

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -293,6 +294,34 @@ def test_an_export_overwrites_only_when_told(folder: Path, tmp_path: Path) -> No
         export(again, out, overwrite=True)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="named pipes of POSIX")
+def test_settings_in_a_pipe_are_refused_and_not_waited_for(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
+    with pytest.raises(CheckpointError, match=r"config\.json is no regular file"):
+        read(folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+@pytest.mark.parametrize("there", [False, True])
+def test_an_export_that_finds_no_room_leaves_what_was_there(folder: Path, tmp_path: Path, there: bool) -> None:
+    import resource
+
+    first, out = read(folder), tmp_path / "out"
+    if there:
+        export(read(tiny.bi_encoder(tmp_path / "in")), out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be written \(.*Make room on the disk"):
+            export(first, out, overwrite=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert out.exists() is there
+
+
 def test_old_layer_norm_names_and_position_buffers(folder: Path) -> None:
     tokens = tiny.random_tokens([7, 3])
     want = backends.open(read(folder), "reference").forward(tokens)
@@ -543,6 +572,30 @@ def test_a_pickle_with_code_in_it_is_refused(folder: Path, tmp_path: Path) -> No
     assert not (tmp_path / "it-ran").exists()
 
 
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("wrong", ["repeated", "repeated often", "shared", "sparse", "meta", "nested"])
+def test_a_pickle_takes_no_more_memory_than_it_has_bytes(folder: Path, wrong: str) -> None:
+    torch = pytest.importorskip("torch", reason="the extra torch is not installed")
+    base = torch.ones(1_000)
+    made = {
+        "repeated": lambda: base[:1].expand(700_000_000),
+        "repeated often": lambda: base[:1].expand(10**13),
+        "shared": lambda: {f"extra{n}": base[:] for n in range(9)},
+        "sparse": lambda: torch.eye(3).to_sparse(),
+        "meta": lambda: torch.empty(3, device="meta"),
+        "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    }[wrong]()
+    state = {name: torch.from_numpy(array.copy()) for name, array in read(folder).tensors().items()}
+    state["tied"] = state["classifier.weight"]
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    assert read(folder).tensors().keys() == state.keys()
+    torch.save({**state, **(made if isinstance(made, dict) else {"extra": made})}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="Save the model again as model"):
+        read(folder).tensors()
+
+
 def test_a_missing_head_is_an_error_never_random(folder: Path) -> None:
     save_file(tiny.weights(tiny.CONFIG, 0), folder / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"no classifier.weight: the head newly initialised"):
@@ -726,6 +779,33 @@ def test_a_frame_without_bounds_is_refused() -> None:
             growth.check(wrong, "here")
     with pytest.raises(CheckpointError, match="over 100 special tokens in one place"):
         growth.check(frame("sA", many=101), "here")
+    with pytest.raises(CheckpointError, match="does not say which id 't' has"):
+        growth.check(frame("sAtBs"), "here")
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"model": {"vocab": {"a": 0, "b": 2**31}}},
+        {"added_tokens": [{"id": 2**31, "content": "a"}]},
+        {"post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 2**31], "cls": ["[CLS]", 1]}},
+        {"post_processor": {"single": [{"Sequence": {"id": "A", "type_id": 2**31}}]}},
+        {"post_processor": {"special_tokens": {"s": {"id": "s", "ids": [2**31], "tokens": ["s"]}}}},
+    ],
+)
+def test_numbers_beyond_32_bits_are_refused(stated: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match="here has an id or a token type over 2,147,483,647"):
+        growth.check(stated, "here")
+
+
+def test_where_the_code_of_a_tokenizer_stops_is_an_error_like_others(folder: Path) -> None:
+    # Its library then raises what is no Exception, so that nothing caught it.
+    read(folder).tokenizer().save(str(folder / "tokenizer.json"))
+    endless = {"type": "Split", "pattern": {"Regex": "(a|aa)+$b|(a*)*c"}, "behavior": "Isolated", "invert": False}
+    change(folder, "tokenizer.json", pre_tokenizer=endless)
+    scorer = crossrank.load(folder, backend="fake")
+    with pytest.raises(CheckpointError, match="the tokenizer cannot read a text"):
+        scorer.score([("b", "a" * 60 + "!")])
 
 
 @pytest.mark.parametrize("stated", [[], {"normalizer": ["Lowercase"]}, {"decoder": replaced("a", String=3)}])  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import tiny
-from crossrank.cli import root
+from crossrank.cli import judged, root
 from crossrank.cli.exits import Exit
 
 pytest.importorskip("ir_measures", reason="needs the extra eval")
@@ -294,6 +294,14 @@ def test_wrong_command_lines_name_their_cure(args: list[str], said: str) -> None
     Path("empty").mkdir()
     result = run(*args, code=2)
     assert said in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_a_model_in_the_working_folder_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "mine")
+    assert judged.labels("., small, owner/other/") == {"mine": ".", "small": "small", "other": "owner/other/"}
+    assert judged.cascades(["small > ."], "small,.") == [("small", "mine")]
+    assert judged.labels("inner/..") == {"mine": "inner/.."}
 
 
 @pytest.mark.parametrize("name", ["fast", "fast (mix 0.4)", "fusion", "fast > fast"])

@@ -134,6 +134,8 @@ def test_qrels_in_both_formats(tmp_path: Path) -> None:
     ("reader", "text", "message"),
     [
         (read_qrels, "q1 d 1", "line 1: expected"),
+        (read_qrels, "q1\td\t1\n\td\t0", "line 2: the id of a query or document is empty"),
+        (read_qrels, "q1\t \t1", "line 1: the id of a query or document is empty"),
         (read_qrels, "q1 0 d 1\nq1 0 d 2", "line 2: .*two different grades"),
         (read_qrels, "q1\td\t0.5", "'0.5' is not a whole number"),
         (read_qrels, "q1\td\tnan", "'nan' is not a whole number"),

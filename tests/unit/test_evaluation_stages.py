@@ -491,6 +491,7 @@ def test_what_fits_into_a_time_is_the_best_of_what_is_fast_enough() -> None:
     base, slow = point("fusion", 20, [0.4]), point("slow", 90, [0.9])
     good, same = point("good", 40, [0.6]), point("same", 45, [0.6])
     found = frontier.Frontier("nDCG@10", base, (base, good, same, slow), 1, 10, True)
+    assert "1 queries" not in found.headline() + found.foot()
     names = [(best.name if (best := found.within(ms)) else None) for ms in (10, 20, 50, 89, 500)]
     assert names == [None, "fusion", "good", "good", "slow"]
     assert frontier.record(found, {})["within_ms"] == {

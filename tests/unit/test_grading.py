@@ -492,8 +492,35 @@ def test_the_command_says_what_was_cut_left_out_and_not_asked(
 # Agreement
 
 
+def agreement(rows: list[Judged], grades: list[int]) -> tuple[float | None, float | None]:
+    judgments = Judgments(tuple(rows), "labels")
+    found = tuple(grading.Grade(row.query, row.document, grade) for row, grade in zip(rows, grades, strict=False))
+    return label._agreement(grading.Grading(found, len(found), (), 0, 0), judgments, label._people(judgments))
+
+
 def test_grades_are_brought_to_the_labels_by_halves_up() -> None:
-    rows = [Judged("q", f"d{grade}", float(grade >= 5)) for grade in range(11)]
-    found = [grading.Grade(row.query, row.document, grade) for grade, row in enumerate(rows)]
-    kappa, _ = label._agreement(grading.Grading(tuple(found), 11, (), 0, 0), Judgments(tuple(rows), "labels"))
+    kappa, _ = agreement([Judged("q", f"d{grade}", float(grade >= 5)) for grade in range(11)], list(range(11)))
     assert kappa == 1.0
+
+
+def test_the_scale_of_labels_is_that_of_all_rows() -> None:
+    # Of labels up to 3, only those up to 1 are graded: a 3 of 10 is a 1 of 3.
+    assert agreement([Judged("q", f"d{label}", float(label)) for label in (0, 1, 3)], [0, 3]) == (1.0, 1.0)
+
+
+def test_labels_that_contradict_each_other_are_told_and_not_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [Judged("q", f"d{number}", float(number % 2)) for number in range(6)]
+    assert agreement([*rows, Judged("Q?", " d0", 1.0)], [0, 10, 0, 10, 0, 10]) == (1.0, 1.0)
+    assert "1 of 6 pairs with different labels in different rows (17%): left out" in capsys.readouterr().err
+
+
+def test_judged_documents_that_are_missing_are_told(
+    chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "1", "text": "d"}\n')
+    (tmp_path / "queries.jsonl").write_text('{"_id": "a", "text": "q"}\n')
+    (tmp_path / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\na\t1\t1\na\t2\t0\n")
+    with pytest.raises(SystemExit):
+        root.main(["label", str(tmp_path), "--to", str(tmp_path / "g.jsonl"), "--url", chat.url, "--grader", "j"])
+    assert "judged documents that are not in corpus.jsonl: 1; their judgments are left out." in capsys.readouterr().err

@@ -22,8 +22,8 @@ for library in ("transformers", "bm25s", "ir_measures"):
 from crossrank import checkpoint, load  # noqa: E402
 from crossrank.cli import root  # noqa: E402
 from crossrank.cli.exits import Exit  # noqa: E402
-from crossrank.errors import InputError  # noqa: E402
-from crossrank.training import gate, loop, losses, prepared, tuning  # noqa: E402
+from crossrank.errors import CheckpointError, InputError  # noqa: E402
+from crossrank.training import card, checks, gate, loop, losses, prepared, tuning  # noqa: E402
 from crossrank.training import network as net  # noqa: E402
 from crossrank.training.judgments import Group, Judged, Judgments  # noqa: E402
 from crossrank.training.material import gathered  # noqa: E402
@@ -215,6 +215,15 @@ def test_a_better_model_is_kept_and_sentence_transformers_ranks_the_same(
     peer = transformers.CrossEncoder(str(tmp_path / "tuned"), device="cpu", local_files_only=True)
     theirs = peer.predict([("what is 7", text) for text in documents], activation_fn=torch.nn.Identity())
     np.testing.assert_allclose(theirs, scorer.score([("what is 7", text) for text in documents]), atol=1e-4)
+
+
+def test_halves_of_surrogate_pairs_do_not_end_a_tuning_that_is_done(tmp_path: Path, cross_encoder_folder: Path) -> None:
+    found = (checks.Finding("duplicates", 1, "rows that repeat a pair: 1", ("half \ud83d",)),)
+    outcome = Outcome(gate.Verdict("tuned", ()), found, plan=Plan("listwise", 1, 1, 1, 1e-3, 6), point=(1, 0.5))
+    card.write(tmp_path, checkpoint.read(cross_encoder_folder), "nu\udcff.jsonl", QUICK, outcome, 32)
+    told = json.loads((tmp_path / "crossrank.json").read_text("utf-8"))["tuning"]
+    assert told["findings"][0]["examples"] == ["half \ufffd"]
+    assert "nu\ufffd.jsonl" in (tmp_path / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("wrong", ["shuffled", "contradictory", "all positive", "ten pairs"])
@@ -543,6 +552,16 @@ def test_a_full_folder_is_refused_before_any_work(tmp_path: Path, cross_encoder_
         for overwrite in (False, True):
             with pytest.raises(InputError, match="a folder apart from it" if overwrite else "apart|not empty"):
                 tune(Judgments(rows(30), "labels"), tmp_path / "new", refused=tmp_path / refused, overwrite=overwrite)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_the_base_model_is_not_written_over(tmp_path: Path, refused: bool) -> None:
+    # A process that was killed while it moved files there left a base model that no call could go on from.
+    base = tiny.cross_encoder(tmp_path / "base")
+    to, aside = (tmp_path / "new", base / ".." / "base") if refused else (base, None)
+    with pytest.raises(CheckpointError, match="is the model's own folder"):
+        tune(Judgments(rows(30), "labels"), to, refused=aside, model=base, settings=QUICK, engine=ONE, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
 
 # The command

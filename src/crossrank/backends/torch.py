@@ -35,7 +35,7 @@ class Torch:
         self.name = f"torch ({self._device.type}, {chosen})"
         self._labels = checkpoint.labels
         self._limits = Limits.of(checkpoint)
-        self._padding = int(checkpoint.config.get("pad_token_id") or 0)
+        self._padding = settings.padding(checkpoint.config, checkpoint.architecture, str(checkpoint.folder))
         self._model = model_of(checkpoint).to(device=self._device, dtype=DTYPES[chosen]).eval()
         self._encoder = self._model.base_model
         self._typed = "token_type_ids" in inspect.signature(self._encoder.forward).parameters
@@ -166,10 +166,7 @@ def model_of(checkpoint: Checkpoint, attention: str = "sdpa") -> Any:
     auto: Any = classes[checkpoint.kind != "cross-encoder"]
     ordinary = _picked(checkpoint)
     try:
-        config = transformers.AutoConfig.from_pretrained(
-            checkpoint.folder, trust_remote_code=False, local_files_only=True
-        )
-        config.reference_compile = False  # ModernBERT of transformers 4 would start a compiler
+        config = _config(checkpoint)
         options: dict[str, Any] = {"config": config, "output_loading_info": True, "trust_remote_code": False}
         if ordinary:
             options |= {"use_safetensors": True, "local_files_only": True}
@@ -192,6 +189,20 @@ def model_of(checkpoint: Checkpoint, attention: str = "sdpa") -> Any:
     _refuse_made_up(loaded, checkpoint)
     _refuse_left_out(model, checkpoint)
     return model
+
+
+def _config(checkpoint: Checkpoint) -> Any:
+    """transformers' config of a checkpoint, without what would fail at the first text."""
+    config: Any = transformers.AutoConfig.from_pretrained(
+        checkpoint.folder, trust_remote_code=False, local_files_only=True
+    )
+    config.reference_compile = False  # ModernBERT of transformers 4 would start a compiler
+    if checkpoint.architecture in settings.OFFSET_POSITIONS:
+        config.pad_token_id = settings.padding(checkpoint.config, checkpoint.architecture, str(checkpoint.folder))
+    heads = getattr(config.get_text_config(), "num_attention_heads", None)
+    if isinstance(heads, int) and heads < 1:
+        raise CheckpointError(f"{checkpoint.folder}: config.json has {heads} attention heads. Copy the model again.")
+    return config
 
 
 def _picked(checkpoint: Checkpoint) -> bool:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from crossrank.checkpoint import settings
 from crossrank.checkpoint.late import PROJECTION, Late, late_files
 from crossrank.checkpoint.record import Checkpoint
 from crossrank.errors import CheckpointError
-from crossrank.writing import whole
+from crossrank.writing import UNFINISHED, whole
 
 CLASSES = {
     "bert": "Bert",
@@ -47,13 +51,17 @@ def export(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = False) -> 
 
     Raises:
         CheckpointError: the folder holds something (without `overwrite`) or is the checkpoint's own; the checkpoint
-            cannot be read, or has its head in module folders.
+            cannot be read, or has its head in module folders; or the weights cannot be written. What was there before
+            is there then, too.
     """
     target = Path(folder)
     check_target(checkpoint, target, overwrite=overwrite)
     tensors = checkpoint.tensors()
-    target.mkdir(parents=True, exist_ok=True)
-    clear(target)
+    with _apart(target) as made:
+        _write(checkpoint, tensors, made)
+
+
+def _write(checkpoint: Checkpoint, tensors: dict[str, NDArray[np.float32]], target: Path) -> None:
     _write_json(target / "config.json", _config(checkpoint))
     if checkpoint.late is not None:
         _pylate(checkpoint.late, target, tensors)
@@ -66,6 +74,32 @@ def export(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = False) -> 
         if checkpoint.threshold is not None:
             stated["threshold"] = checkpoint.threshold
         _write_json(target / "crossrank.json", stated)
+
+
+@contextmanager
+def _apart(target: Path) -> Iterator[Path]:
+    """An empty folder within `target`, whose files come to stand there when the block ends.
+
+    An exception leaves what was there before: on a full disk the model is found out not to fit when most is written.
+    """
+    new = not target.exists()
+    target.mkdir(parents=True, exist_ok=True)
+    made = target / f".crossrank-{os.getpid()}-{secrets.token_hex(4)}{UNFINISHED}"
+    try:
+        made.mkdir()
+        yield made
+        clear(target)
+        for path in sorted(path for path in made.rglob("*") if path.is_file()):
+            place = target / path.relative_to(made)
+            place.parent.mkdir(exist_ok=True)
+            path.replace(place)
+        shutil.rmtree(made)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        if new:
+            with suppress(OSError):
+                target.rmdir()
+        raise
 
 
 def clear(folder: Path) -> None:
@@ -82,7 +116,7 @@ def check_target(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = Fals
     """
     target = Path(folder)
     if target.exists() and target.resolve() in (checkpoint.folder.resolve(), checkpoint.vocabulary.resolve()):
-        raise CheckpointError(f"{target} is the model's own folder; export to another")
+        raise CheckpointError(f"{target} is the model's own folder; give another")
     if not overwrite and target.is_dir() and any(target.iterdir()):
         raise CheckpointError(
             f"{target} is not empty, and a model there would be overwritten: give a new folder, or say so with --force "
@@ -113,7 +147,8 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _tokenizer(checkpoint: Checkpoint, target: Path) -> None:
-    checkpoint.tokenizer().save(str(target / "tokenizer.json"))
+    # Not by the library's `save`: on a full disk it raises a bare Exception.
+    (target / "tokenizer.json").write_text(checkpoint.tokenizer().to_str(pretty=True), encoding="utf-8")
     for name in TOKENIZER_FILES:
         if (checkpoint.vocabulary / name).is_file():
             shutil.copyfile(checkpoint.vocabulary / name, target / name)
@@ -128,9 +163,18 @@ def _tokenizer(checkpoint: Checkpoint, target: Path) -> None:
 
 
 def write_weights(tensors: Mapping[str, NDArray[np.float32]], path: Path) -> None:
-    """A file of weights that transformers reads, and whoever may read the files beside it."""
-    with whole(path, usual=True) as part:
-        save_file(dict(tensors), part, metadata={"format": "pt"})
+    """A file of weights that transformers reads, and whoever may read the files beside it.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    try:
+        with whole(path, usual=True) as part:
+            save_file(dict(tensors), part, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path.name} cannot be written ({error}). Make room on the disk, or name a folder on another."
+        ) from error
 
 
 def _pylate(late: Late, target: Path, tensors: dict[str, NDArray[np.float32]]) -> None:

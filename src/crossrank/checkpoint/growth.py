@@ -21,6 +21,8 @@ from crossrank.errors import CheckpointError
 MOST = 64.0
 # Steps of one kind, pieces of a template, tokens in the place of one piece.
 STEPS = 100
+# Ids and token types are 32 bits wide, one of them the sign.
+HIGHEST = 2**31 - 1
 CURE = "Use the tokenizer of the model's authors."
 PARTS = ("normalizer", "pre_tokenizer", "decoder")
 NESTED = ("normalizers", "pretokenizers", "decoders", "processors")
@@ -29,7 +31,8 @@ SOLID = re.compile(r"(?:[^\\.|()\[\]{}*+?^$]|\\[sSdDwWnrt])(?:\+|\{[1-9][0-9]*,?
 
 
 def check(stated: Any, where: str) -> None:
-    """Refuse a tokenizer.json whose steps could make a text many times as long, or whose frame has no bounds.
+    """Refuse a tokenizer.json whose steps could make a text many times as long, whose frame has no bounds or names
+    what is not there, or whose numbers no model reads.
 
     Args:
         stated: what the file holds.
@@ -50,6 +53,8 @@ def check(stated: Any, where: str) -> None:
                 )
         for step in _steps(stated.get("post_processor")):
             _check_frame(step, where)
+        if max(_numbers(stated), default=0) > HIGHEST:
+            raise CheckpointError(f"{where} has an id or a token type over {HIGHEST:,}, which no model reads. {CURE}")
     except CheckpointError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -106,10 +111,26 @@ def _length(text: str) -> int:
 
 def _check_frame(step: dict[str, Any], where: str) -> None:
     """Refuse a template of special tokens around texts that is long, or that has a text twice."""
+    special = step.get("special_tokens", {})
     for template in (step.get("single", ()), step.get("pair", ())):
         texts = [piece["Sequence"]["id"] for piece in template if "Sequence" in piece]
         if len(template) > STEPS or len(set(texts)) < len(texts):
             raise CheckpointError(f"the post_processor of {where} repeats a text, or has over {STEPS} pieces. {CURE}")
-    special = step.get("special_tokens", {})
+        named = [piece["SpecialToken"]["id"] for piece in template if "SpecialToken" in piece]
+        if missing := set(named) - set(special):
+            raise CheckpointError(f"the post_processor of {where} does not say which id {min(missing)!r} has. {CURE}")
     if any(len(token["ids"]) > STEPS for token in special.values()):
         raise CheckpointError(f"{where} puts over {STEPS} special tokens in one place. {CURE}")
+
+
+def _numbers(stated: dict[str, Any]) -> Iterator[int]:
+    """Every id and token type that stands in a tokenizer.json."""
+    words = (stated.get("model") or {}).get("vocab")
+    yield from words.values() if isinstance(words, dict) else ()
+    yield from (token["id"] for token in stated.get("added_tokens") or ())
+    for step in _steps(stated.get("post_processor")):
+        for piece in (*step.get("single", ()), *step.get("pair", ())):
+            yield from (part["type_id"] for part in piece.values())
+        for token in step.get("special_tokens", {}).values():
+            yield from token["ids"]
+        yield from (step[name][1] for name in ("cls", "sep") if name in step)

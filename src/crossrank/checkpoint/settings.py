@@ -62,9 +62,11 @@ def bounded(path: Path, largest: int, kind: str) -> bytes:
     """A file as small as its kind is, to be parsed: two bytes of JSON can be an object that takes 64.
 
     Raises:
-        CheckpointError: it is larger, or holds too many parts.
+        CheckpointError: it is larger, holds too many parts, or is a named pipe, whose opening would never end.
         OSError: it cannot be read.
     """
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} is no regular file. Download or copy the model again.")
     with path.open("rb") as file:
         raw = file.read(largest + 1)
     if len(raw) > largest:
@@ -140,8 +142,23 @@ def positions(config: Mapping[str, Any], architecture: str, where: str) -> int |
     count = whole(config, "max_position_embeddings", where)
     if count is None or count < 1:
         return None
-    padding = whole(config, "pad_token_id", where, 1) if architecture in OFFSET_POSITIONS else None
-    return count if padding is None else count - padding - 1
+    return count - padding(config, architecture, where) - 1 if architecture in OFFSET_POSITIONS else count
+
+
+def padding(config: Mapping[str, Any], architecture: str, where: str) -> int:
+    """The token behind shorter sequences; where none is stated 0, or 1 for models that count positions from it.
+
+    Raises:
+        CheckpointError: it is no row of the word table.
+    """
+    found = whole(config, "pad_token_id", where, int(architecture in OFFSET_POSITIONS)) or 0
+    words = whole(config, "vocab_size", where)
+    if found < 0 or (words is not None and found >= words):
+        raise CheckpointError(
+            f"{where}: config.json has pad_token_id = {found}, which is no word of the model. Correct it: it is the "
+            "number of the token that stood behind shorter texts in training."
+        )
+    return found
 
 
 def token_types(vocabulary: Path, config: Mapping[str, Any]) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -60,27 +62,50 @@ def tokenizer(folder: Path, architecture: str) -> Tokenizer:
     for path in present.values():
         _check_list(path)
     try:
-        if "tokenizer.json" in present:
-            made = _whole(present["tokenizer.json"])
-            _follow(made, settings)
-        elif "vocab.txt" in present and architecture in WORDPIECE:
-            made = _wordpiece(present["vocab.txt"], settings)
-            _add(made, folder, settings)
-        elif {"vocab.json", "merges.txt"} <= present.keys() and architecture in BYTE_PAIRS:
-            made = _byte_pairs(present["vocab.json"], present["merges.txt"], settings)
-            _add(made, folder, settings)
-        else:
-            raise CheckpointError(f"{folder} has no tokenizer.json. {_cure(folder)}")
-        made.no_truncation()
-        made.no_padding()
-        _lower_case(made, folder)
-        _unforgeable(made)
-        # A hieroglyph: without a token for what is unknown, this fails, and not some text later.
-        made.encode("\U00013000")
+        with guarded():
+            made = _made(folder, present, settings, architecture)
+            _lower_case(made, folder)
+            _unforgeable(made)
+            # A hieroglyph: without a token for what is unknown, this fails, and not some text later.
+            made.encode("\U00013000")
     except CheckpointError:
         raise
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
         raise CheckpointError(f"the tokenizer in {folder} is damaged ({error}). Download or copy it again.") from error
+    return made
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """For whatever a tokenizer runs in: where the library's own code stops, it raises what no `except Exception` sees.
+
+    Raises:
+        CheckpointError: in the place of such a panic.
+    """
+    try:
+        yield
+    except BaseException as error:
+        # The library does not export its class.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise CheckpointError(f"the tokenizer cannot read a text ({error!s:.200}). {growth.CURE}") from error
+
+
+def _made(folder: Path, present: dict[str, Path], settings: dict[str, Any], architecture: str) -> Tokenizer:
+    """A tokenizer of the files that are there, without truncation and padding."""
+    if "tokenizer.json" in present:
+        made = _whole(present["tokenizer.json"])
+        _follow(made, settings)
+    elif "vocab.txt" in present and architecture in WORDPIECE:
+        made = _wordpiece(present["vocab.txt"], settings)
+        _add(made, folder, settings)
+    elif {"vocab.json", "merges.txt"} <= present.keys() and architecture in BYTE_PAIRS:
+        made = _byte_pairs(present["vocab.json"], present["merges.txt"], settings)
+        _add(made, folder, settings)
+    else:
+        raise CheckpointError(f"{folder} has no tokenizer.json. {_cure(folder)}")
+    made.no_truncation()
+    made.no_padding()
     return made
 
 
@@ -263,6 +288,7 @@ def _wordpiece(path: Path, settings: dict[str, Any]) -> Tokenizer:
 
 def _byte_pairs(path: Path, merges: Path, settings: dict[str, Any]) -> Tokenizer:
     vocabulary = load_json(path)
+    growth.check({"model": {"vocab": vocabulary}}, str(path))
     made = Tokenizer(models.BPE.from_file(str(path), str(merges)))
     space = settings.get("add_prefix_space", False) is True
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)

@@ -249,11 +249,16 @@ def labels(models: str) -> dict[str, str]:
         raise click.UsageError("--models names none; for first stages alone use --no-rerank")
     made: dict[str, str] = {}
     for name in names:
-        label = Path(name).name
+        label = _label(name)
         if label in made:
             raise click.UsageError(f"two models are called {label!r}; rename the folder of one")
         made[label] = name
     return made
+
+
+def _label(name: str) -> str:
+    """The last part of a name; of a folder that is named by dots, such as ".", that of its path."""
+    return os.path.basename(os.path.abspath(name)) if name else ""
 
 
 def cascades(named: Sequence[str], models: str) -> list[tuple[str, str]]:
@@ -264,7 +269,7 @@ def cascades(named: Sequence[str], models: str) -> list[tuple[str, str]]:
     """
     made = []
     for text in named:
-        coarse, *rest = (Path(part.strip()).name for part in text.split(">"))
+        coarse, *rest = (_label(part.strip()) for part in text.split(">"))
         if len(rest) != 1 or not coarse or not rest[0]:
             raise click.UsageError(f"--cascade takes two models, as in 'fast>small', not {text!r}")
         if unknown := next((name for name in (coarse, *rest) if name not in labels(models)), None):

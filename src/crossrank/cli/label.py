@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from crossrank.training.grading import Grading
     from crossrank.training.judgments import Judgments
 
+    Labels = Mapping[tuple[str, str], float]  # by `query_key` and `document_key`
+
 _NAMED = 5
+_ELSEWHERE = ("blank", "spelling")
+"""Findings that are not told here: blank pairs are counted with the grades, and spelling matters to a training only."""
 
 
 @click.command(
@@ -65,6 +69,7 @@ def command(data: Path, target: Path, limit: int | None, price: tuple[float, flo
     if judgments.unread:
         held = terminal.shown(", ".join(judgments.unread), 100)
         terminal.warn(f"rows have no labels to compare with; if one of these columns holds them, call it label: {held}")
+    people = _people(judgments)
     pairs = list(dict.fromkeys((row.query, row.document) for row in judgments.rows))[:limit]
     if not terminal.on_terminal() or not chosen["as_json"]:
         characters = sum(len(query) + min(len(document), MOST_CHARACTERS) + 500 for query, document in pairs)
@@ -74,7 +79,7 @@ def command(data: Path, target: Path, limit: int | None, price: tuple[float, flo
         _progress() as report,
     ):
         found = graded(pairs, grader, target, chosen["parallel"], report)
-    told = _facts(found, judgments, price)
+    told = _facts(found, judgments, people, price)
     if chosen["as_json"]:
         terminal.json_line(told)
     elif terminal.on_terminal():
@@ -113,11 +118,28 @@ def _warn(found: Grading, missing: int) -> None:
         terminal.warn(f"{terminal.count(missing, 'pair has', 'pairs have')} no grade; the same command asks again.")
 
 
-def _facts(found: Grading, judgments: Judgments, price: tuple[float, float] | None) -> dict[str, Any]:
+def _people(judgments: Judgments) -> Labels:
+    """The label of each pair on which people agree; what is wrong with the labels is told."""
+    from crossrank.training.checks import Finding, pairs
+
+    findings: list[Finding] = []
+    labels = {
+        (query, document): max(0.0, *given)
+        for query, (_, documents) in pairs(judgments, findings).items()
+        for document, (_, given) in documents.items()
+        if len(given) == 1
+    }
+    for finding in findings:
+        if finding.name not in _ELSEWHERE:
+            terminal.warn(f"{terminal.shown(finding.message)}.")
+    return labels if judgments.scale == "labels" else {}
+
+
+def _facts(found: Grading, judgments: Judgments, people: Labels, price: tuple[float, float] | None) -> dict[str, Any]:
     cost = None
     if price is not None and (found.prompt_tokens or not found.uncounted):
         cost = (found.prompt_tokens * price[0] + found.answer_tokens * price[1]) / 1e6
-    kappa, tau = _agreement(found, judgments)
+    kappa, tau = _agreement(found, judgments, people)
     return {
         "graded": len(found.grades),
         "asked": found.asked,
@@ -130,7 +152,7 @@ def _facts(found: Grading, judgments: Judgments, price: tuple[float, float] | No
     }
 
 
-def _agreement(found: Grading, judgments: Judgments) -> tuple[float | None, float | None]:
+def _agreement(found: Grading, judgments: Judgments, people: Labels) -> tuple[float | None, float | None]:
     """Kappa on the people's scale, and tau; None where people said nothing.
 
     The grader's 0 to 10 are brought to it by their share of the highest label, halves up: a 5 stands on the side of
@@ -138,13 +160,15 @@ def _agreement(found: Grading, judgments: Judgments) -> tuple[float | None, floa
     """
     from crossrank.agreement import kendall, weighted_kappa
     from crossrank.training.grading import HIGHEST
+    from crossrank.training.judgments import document_key, query_key
 
-    people = {(row.query, row.document): max(0.0, row.label) for row in judgments.rows}
-    both = [(people[pair], one.score) for one in found.grades if (pair := (one.query, one.document)) in people]
-    if judgments.scale != "labels" or len(both) < 2:
+    keys = [(query_key(one.query), document_key(one.document)) for one in found.grades]
+    both = [(people[key], one.score) for key, one in zip(keys, found.grades, strict=True) if key in people]
+    if len(both) < 2:
         return None, None
     theirs, grades = [label for label, _ in both], [score for _, score in both]
-    highest = max(*theirs, 1.0)
+    # Of all rows: those that are graded may hold no document of the highest grade.
+    highest = max(1.0, *(row.label for row in judgments.rows))
     return weighted_kappa(theirs, [int(score / HIGHEST * highest + 0.5) for score in grades]), kendall(theirs, grades)
 
 

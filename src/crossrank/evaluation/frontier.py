@@ -115,15 +115,15 @@ class Frontier:
         best, cheap = self.best, self.cheapest
         if best is cheap:
             said = f"{_told(best, self.measure)}, is the best, and every faster one is worse"
-            return f"{said} on these {self.queries} queries."
+            return f"{said} on {'this query' if self.queries == 1 else f'these {self.queries} queries'}."
         if cheap is self.base:
             return (
                 f"{self.base.name} alone, {_figures(cheap, self.measure)}, cannot be told from the best with "
-                f"{self.queries} queries: {_told(best, self.measure)}."
+                f"{_counted(self.queries)}: {_told(best, self.measure)}."
             )
         return (
-            f"{_told(cheap, self.measure)}, is the cheapest that cannot be told from the best with {self.queries} "
-            f"queries: {_told(best, self.measure)}."
+            f"{_told(cheap, self.measure)}, is the cheapest that cannot be told from the best with "
+            f"{_counted(self.queries)}: {_told(best, self.measure)}."
         )
 
     def foot(self) -> str:
@@ -131,9 +131,9 @@ class Frontier:
         held = "whole queries" if self.whole else "the stages alone, without the first stage, which is a file"
         also = "; BM25 and dense search alone were timed on all" if self.whole else ""
         return (
-            f"Means over {self.queries} queries with 95 % bootstrap intervals (Student's for differences that rest on "
-            f"under {FEW_CHANGED} queries), not corrected for the number of configurations: the best of "
-            f"{len(self.points)} was picked on these very queries. Times are measured, {held}: {self.timed} queries "
+            f"Means over {_counted(self.queries)} with 95 % bootstrap intervals (Student's for differences that rest "
+            f"on under {FEW_CHANGED} queries), not corrected for the number of configurations: the best of "
+            f"{len(self.points)} was picked on these very queries. Times are measured, {held}: {_counted(self.timed)} "
             f"through every configuration, which took turns{also}; a 95th percentile of so many is an estimate."
         )
 
@@ -311,6 +311,10 @@ def _point(
 ) -> Point:
     change = difference(values, base, seed=seed)
     return Point(name, family, steps, values, mean(list(values.values()), seed=seed), change, latency)
+
+
+def _counted(queries: int) -> str:
+    return "1 query" if queries == 1 else f"{queries} queries"
 
 
 def _told(point: Point, measure: str) -> str:

@@ -34,8 +34,8 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     The two formats are told apart by their number of columns. Between tabs, ids may have spaces in them.
 
     Raises:
-        ReadError: a line has another number of columns, a grade is not a whole number or beyond `HIGHEST_GRADE`, or one
-            document has two different grades for one query.
+        ReadError: a line has another number of columns, an id is empty, a grade is not a whole number or beyond
+            `HIGHEST_GRADE`, or one document has two different grades for one query.
     """
     qrels: dict[str, dict[str, int]] = {}
     for number, line in lines(path):
@@ -69,6 +69,8 @@ def _judgment(path: str | Path, number: int, line: str) -> tuple[str, str, str]:
     # As four columns and queries are read: an id with a space behind it is in no run.
     columns = [column.strip() for column in line.split("\t")]
     if len(columns) == 3:
+        if not all(columns[:2]):
+            raise ReadError(f"{path}, line {number}: the id of a query or document is empty in {line[:80]!r}")
         return columns[0], columns[1], columns[2]
     if len(columns) != 4 or not all(columns):
         columns = line.split()

@@ -163,7 +163,8 @@ def passages_of(
     tokens: list[NDArray[np.int32]] = []
     for at in range(0, len(passages), _PIECES_AT_ONCE):
         texts = [passage.scored_text for passage in passages[at : at + _PIECES_AT_ONCE]]
-        encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
+        with vocabulary.guarded():
+            encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
         tokens += [np.asarray(one.ids, dtype=np.int32) for one in encoded]
     return list(zip(passages, tokens, strict=True))
 
@@ -202,7 +203,8 @@ def _piece(title: str, text: str, begin: int, end: int) -> Piece:
 
 def _title_tokens(title: str, tokenizer: Tokenizer) -> int:
     """Tokens that the title adds, with the full stop that joins it to the text."""
-    return len(tokenizer.encode(title[:_PIECE] + ".", add_special_tokens=False).ids) if title else 0
+    with vocabulary.guarded():
+        return len(tokenizer.encode(title[:_PIECE] + ".", add_special_tokens=False).ids) if title else 0
 
 
 def _token_starts(text: str, tokenizer: Tokenizer) -> NDArray[np.int64]:
@@ -211,7 +213,8 @@ def _token_starts(text: str, tokenizer: Tokenizer) -> NDArray[np.int64]:
     places = list(_pieces(text))
     for at in range(0, len(places), _PIECES_AT_ONCE):
         group = places[at : at + _PIECES_AT_ONCE]
-        encoded = tokenizer.encode_batch([text[a:b] for a, b in group], add_special_tokens=False)
+        with vocabulary.guarded():
+            encoded = tokenizer.encode_batch([text[a:b] for a, b in group], add_special_tokens=False)
         for (begin, _), one in zip(group, encoded, strict=True):
             spans = np.asarray(one.offsets, dtype=np.int64).reshape(-1, 2) + begin
             found.append(spans[:, 0])

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from tokenizers import Encoding
+
+from crossrank.checkpoint import vocabulary
 from crossrank.crossencoder import CrossEncoder
 from crossrank.encoder import CHARACTERS_A_TOKEN, Template
 from crossrank.types import Truncation
@@ -105,7 +108,7 @@ class Cutter:
             if not exact:
                 # Half of a long word can have more tokens than the word.
                 part = part.split(None, 1)[-1] if left else part.rsplit(None, 1)[0]
-            spans = self._tokenizer.encode(valid_text(part), add_special_tokens=False).offsets
+            spans = self._encoded(part).offsets
             if exact or len(spans) > most or size >= limit:
                 break
             size *= 2
@@ -119,7 +122,11 @@ class Cutter:
         return kept, Truncation(-1, len(spans), read, 1, exact)
 
     def _count(self, text: str) -> int:
-        return len(self._tokenizer.encode(valid_text(text), add_special_tokens=False).ids)
+        return len(self._encoded(text).ids)
+
+    def _encoded(self, text: str) -> Encoding:
+        with vocabulary.guarded():
+            return self._tokenizer.encode(valid_text(text), add_special_tokens=False)
 
 
 def merged(cuts: Sequence[Truncation], scored: Sequence[Truncation]) -> list[Truncation]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,12 +72,14 @@ def calibrated(
         there = "1 judged query is" if len(queries) == 1 else f"{len(queries)} judged queries are"
         raise InputError(
             f"{there} too few: half of them tell whether the calibration holds, and under "
-            f"{FEWEST_QUERIES} that is chance. Judge more queries"
+            f"{FEWEST_QUERIES} that is chance. Judge more queries{_left_out(findings)}"
         )
     relevant = np.array([is_relevant for *_, is_relevant in judged], dtype=bool)
     if relevant.all() or not relevant.any():
         kind = "relevant" if relevant.all() else "not relevant"
-        raise InputError(f"all {len(judged)} judged pairs are {kind}; a calibration needs pairs of both kinds")
+        raise InputError(
+            f"all {len(judged)} judged pairs are {kind}; a calibration needs pairs of both kinds{_left_out(findings)}"
+        )
     logits = scorer.scored([(query, text) for query, text, _ in judged], progress=progress).scores
     # A passage without any token has no score and no probability.
     read = np.isfinite(logits)
@@ -88,6 +91,12 @@ def calibrated(
     fitted = Platt.fit(logits, relevant)
     after = reliability.of(name, _held_out(logits, relevant, half), relevant)
     return Calibrated(fitted, _before(scorer, logits, relevant), after, len(queries), tuple(findings))
+
+
+def _left_out(findings: Sequence[Finding]) -> str:
+    """What of the judgments was not read, for an error that says how few there are."""
+    found = [one.message for one in findings if one.name in ("contradictions", "missing documents", "blank")]
+    return f". Not read were: {'; '.join(found)}" if found else ""
 
 
 def _held_out(logits: NDArray[np.float32], relevant: NDArray[np.bool_], half: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from typing import Any
 from crossrank.checkpoint import Checkpoint
 from crossrank.training.outcome import Outcome
 from crossrank.training.settings import Settings
+from crossrank.unicode import valid_text
 
 
 def facts(outcome: Outcome) -> dict[str, Any]:
@@ -38,7 +39,10 @@ def facts(outcome: Outcome) -> dict[str, Any]:
 
 
 def write(folder: Path, base: Checkpoint, source: str, settings: Settings, outcome: Outcome, length: int) -> None:
-    """Write both files into the tuned folder; a calibration of the base model is removed."""
+    """Write both files into the tuned folder; a calibration of the base model is removed.
+
+    Names of files and what was found in rows may hold halves of surrogate pairs; they are written as U+FFFD.
+    """
     told = facts(outcome)
     stated: dict[str, Any] = {"tuned_from": base.name, "base_fingerprint": base.fingerprint, "tuning": told}
     told.pop("folder")
@@ -47,9 +51,10 @@ def write(folder: Path, base: Checkpoint, source: str, settings: Settings, outco
     if outcome.calibration is not None:
         stated["calibration"] = asdict(outcome.calibration)
         stated["calibrated_on"] = f"held-out queries of {source}, with mined documents, by models that never saw them"
-    text = json.dumps(stated, indent=2, ensure_ascii=False)
-    (folder / "crossrank.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_card(base, source, settings, outcome, length), encoding="utf-8")
+    text = json.dumps(stated, indent=2, ensure_ascii=False) + "\n"
+    card = _card(base, source, settings, outcome, length)
+    for name, content in (("crossrank.json", text), ("README.md", card)):
+        (folder / name).write_text(valid_text(content), encoding="utf-8")
 
 
 def _card(base: Checkpoint, source: str, settings: Settings, outcome: Outcome, length: int) -> str:

@@ -71,13 +71,7 @@ def check(judgments: Judgments, fewest: int = FEWEST_QUERIES) -> Checked:
     >>> [(finding.name, finding.count) for finding in check(Judgments(rows, "labels")).findings]
     [('contradictions', 1), ('one class', 1), ('few queries', 0), ('spelling', 1)]
     """
-    findings: list[Finding] = []
-    if judgments.fractions:
-        findings.append(_fractions(judgments))
-    if judgments.unread:
-        findings.append(_unread(judgments))
-    missing = f"judged documents that are not in corpus.jsonl: {len(judgments.missing)}; their judgments are left out"
-    _add(findings, "missing documents", judgments.missing, missing)
+    findings: list[Finding] = [_unread(judgments)] if judgments.unread else []
     by_query = pairs(judgments, findings)
     groups = tuple(
         Group(query, tuple(text for text, _ in kept), tuple(label for _, label in kept))
@@ -148,6 +142,10 @@ Pairs = dict[str, tuple[str, set[float]]]
 
 def pairs(judgments: Judgments, findings: list[Finding]) -> dict[str, tuple[str, Pairs]]:
     """By query: its first spelling, and by document its text and labels; what is wrong with them goes to `findings`."""
+    if judgments.fractions:
+        findings.append(_fractions(judgments))
+    missing = f"judged documents that are not in corpus.jsonl: {len(judgments.missing)}; their judgments are left out"
+    _add(findings, "missing documents", judgments.missing, missing)
     by_query: dict[str, tuple[str, Pairs]] = {}
     blank: list[str] = []
     repeated: list[str] = []

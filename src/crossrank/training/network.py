@@ -13,17 +13,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from crossrank import checkpoint
 from crossrank.backends.torch import model_of
 from crossrank.batching import plan
-from crossrank.checkpoint import Checkpoint
+from crossrank.checkpoint import Checkpoint, settings
 from crossrank.checkpoint.exporting import write_weights
 from crossrank.errors import CheckpointError
 from crossrank.extras import require
 from crossrank.types import Tokens
-from crossrank.writing import whole
 
 require("torch", extra="train")
 import torch  # noqa: E402
@@ -53,7 +52,7 @@ class Network:
         self.read = read
         self._device = torch.device(chosen)
         self._model: Any = model_of(read, "eager").to(self._device, torch.float32).eval()
-        self._padding = int(read.config.get("pad_token_id") or 0)
+        self._padding = settings.padding(read.config, read.architecture, str(read.folder))
         # Not by the config, which may leave out how many types there are: transformers then takes two.
         takes = inspect.signature(self._model.base_model.forward).parameters
         self._typed = read.token_types and "token_type_ids" in takes
@@ -138,8 +137,7 @@ def mixed(base: Weights, tuned: list[Weights], share: float) -> dict[str, torch.
 
 def save(weights: Weights, path: Path) -> None:
     """Write weights whole or not at all."""
-    with whole(path) as part:
-        save_file({name: tensor.contiguous().numpy() for name, tensor in weights.items()}, part)
+    write_weights({name: tensor.contiguous().numpy() for name, tensor in weights.items()}, path)
 
 
 def load(path: Path) -> dict[str, torch.Tensor]:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank import cores
+from crossrank.checkpoint import check_target
 from crossrank.checkpoint.exporting import clear
 from crossrank.errors import InputError
 from crossrank.extras import require
@@ -80,7 +81,7 @@ def tune(
             `refused` is not apart from `to` and its work; or the judgments are something else, such as the name of a
             file.
         IndexFileError: another process is tuning into this folder.
-        CheckpointError: the base model cannot be loaded or trained.
+        CheckpointError: the base model cannot be loaded or trained, or lies in a folder that would be written to.
     """
     began = time.monotonic()
     for given in (judgments, *([] if held_out is None else [held_out])):
@@ -100,6 +101,9 @@ def tune(
     if any(finding.fatal for finding in findings):
         reasons = tuple(finding.message for finding in findings if finding.fatal)
         return Outcome(Verdict("base", reasons), findings, seconds=time.monotonic() - began)
+    read = named.read(model, "small")
+    for folder in (target, *([] if aside is None else [aside])):
+        check_target(read, folder, overwrite=True)
     pool = judgments.pool or tuple(dict.fromkeys(row.document for row in judgments.rows))
     if nearest is None:
         tell(Progress("indexing words"))
@@ -109,7 +113,7 @@ def tune(
     tell(Progress("mining negatives"))
     material = gathered(groups, held, judgments.scale, nearest, pool, settings, dropped)
     with _threads(engine.threads):
-        prepared = Prepared(named.read(model, "small"), material, settings, engine, general_sets or {}, tell)
+        prepared = Prepared(read, material, settings, engine, general_sets or {}, tell)
         outcome = _run(prepared, target, aside, judgments.source, findings, restart)
     return replace(outcome, seconds=time.monotonic() - began)
 
