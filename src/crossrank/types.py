@@ -207,6 +207,10 @@ class Passage:
         metadata: the user's own fields: strings, numbers, booleans, None, or lists and mappings of these.
         place: where it begins; None when that is not known. Not compared.
 
+    Raises:
+        InputError: its text is no string, such as the None or NaN of a table, or its title is another thing than that
+            or None.
+
     >>> Passage("7", "Up to 5 MB.", title="Uploads").scored_text
     'Uploads. Up to 5 MB.'
     """
@@ -217,6 +221,12 @@ class Passage:
     document: str = ""
     metadata: Mapping[str, str | int | float | bool | list[Any] | dict[str, Any] | None] = field(default_factory=dict)
     place: Place | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, value in (("text", self.text), ("title", "" if self.title is None else self.title)):
+            if not isinstance(value, str):
+                told = f"the {name} of passage {self.id!r} is {type(value).__name__} ({value!r:.40}), not a string"
+                raise InputError(f'{told}: leave the passage out, or give it "" there')
 
     @property
     def scored_text(self) -> str:
@@ -290,20 +300,16 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """What runs, for people: `reference (numpy, float32)`."""
-        ...
 
     @property
     def padded(self) -> bool:
         """Does a short sequence cost as much as the longest of its batch?"""
-        ...
 
     def forward(self, tokens: Tokens) -> NDArray[np.float32]:
         """Raw logits, shape (n,): row i for sequence i. Two-label heads give log-odds, logit 1 minus logit 0."""
-        ...
 
     def pool(self, tokens: Tokens, pooling: Pooling) -> NDArray[np.float32]:
         """One vector a sequence, shape (n, hidden): the mean over its tokens or its first token; not normalized."""
-        ...
 
 
 @runtime_checkable
@@ -312,7 +318,6 @@ class TokenBackend(Backend, Protocol):
 
     def states(self, tokens: Tokens, seen: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Last hidden states of all tokens, shape (total, hidden); attention sees the first `seen[i]` of sequence i."""
-        ...
 
 
 class Scorer(Protocol):
@@ -320,7 +325,6 @@ class Scorer(Protocol):
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         """Raw scores, shape (n,), in the order of the pairs; larger is more relevant."""
-        ...
 
 
 @runtime_checkable
@@ -329,7 +333,6 @@ class NotingScorer(Protocol):
 
     def noted(self, pairs: Sequence[tuple[str, str]]) -> tuple[NDArray[np.float32], str]:
         """Like `score`, with a note; "" when there is nothing to say."""
-        ...
 
 
 class Embedder(Protocol):
@@ -338,16 +341,13 @@ class Embedder(Protocol):
     @property
     def width(self) -> int:
         """Numbers in one vector."""
-        ...
 
     @property
     def fingerprint(self) -> str:
         """Equal exactly for embedders that give equal vectors."""
-        ...
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors, shape (n, width), in the order of the texts."""
-        ...
 
 
 @runtime_checkable
@@ -357,11 +357,9 @@ class ReportingEmbedder(Protocol):
     @property
     def room(self) -> int:
         """Tokens of a text that it reads, special tokens left out."""
-        ...
 
     def embedded(self, texts: Sequence[str]) -> Embedded:
         """Like `embed`, with a report of what was cut."""
-        ...
 
 
 class Retriever(Protocol):
@@ -369,7 +367,6 @@ class Retriever(Protocol):
 
     def retrieve(self, queries: Sequence[str], depth: int) -> list[Ranking]:
         """One ranking of at most `depth` documents a query, in the order of the queries."""
-        ...
 
 
 @runtime_checkable
@@ -378,7 +375,6 @@ class ReportingRetriever(Protocol):
 
     def retrieved(self, queries: Sequence[str], depth: int) -> list[Retrieved]:
         """Like `retrieve`, with a report of what was cut."""
-        ...
 
 
 class TokenStore(Protocol):
@@ -387,11 +383,9 @@ class TokenStore(Protocol):
     @property
     def tokenizer(self) -> str:
         """Fingerprint of the tokenizer that made them, as `checkpoint.vocabulary.fingerprint` gives it."""
-        ...
 
     def tokens(self, ids: Sequence[str]) -> Tokens:
         """Ids of the passages' scored texts, in the order of the passages, special tokens left out."""
-        ...
 
 
 Run = Mapping[str, Ranking]
