@@ -238,6 +238,30 @@ def test_what_means_nothing_is_refused(arguments, message):
         assemble([Passage("a", "text")], **{"tokens": 10, "count": words, **arguments})
 
 
+def test_what_is_counted_grows_with_the_passages_and_not_with_their_square():
+    read = 0
+
+    def count(text: str) -> int:
+        nonlocal read
+        read += len(text)
+        return words(text)
+
+    passages = [Passage(str(at), " ".join(f"{at}x{word}" for word in range(20))) for at in range(200)]
+    for tokens in (1000, 10_000):
+        read = 0
+        assert len(assemble(passages, tokens, count).sources) == min(tokens // 21, 200)
+        assert read < 5 * sum(len(passage.text) for passage in passages)
+
+
+@given(found(), st.integers(1, 3000))
+def test_the_budget_holds_whatever_counts(passages, tokens):
+    context = assemble(passages, tokens, lambda text: words(text) ** 2)
+    assert words(context.text) ** 2 == context.tokens <= tokens
+    order = [passage.id for passage in passages]
+    left = [left.passage for left in context.left_out]
+    assert left == sorted(left, key=order.index)
+
+
 def test_a_count_of_numpy_is_a_number():
     context = assemble([Passage("a", "text")], 10, lambda text: np.int64(words(text)))
     assert (type(context.tokens), context.tokens) == (int, 2)

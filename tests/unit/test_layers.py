@@ -34,6 +34,7 @@ LAYERS = {
     "lookahead": 1,
     "scorestore": 1,
     "sentences": 1,
+    "duplicates": 1,
     "windows": 1,
     "fusion": 1,
     "calibration": 1,
