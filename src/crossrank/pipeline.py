@@ -245,14 +245,14 @@ class Pipeline:
             tokens: the budget; see `crossrank.context.assemble`, also for the order.
             k: passages to choose from; 5 to 10 are usual. When absent 10, or all of an answer.
             count: tokens of a text, such as `lambda text: len(encoding.encode(text))` with tiktoken. When absent the
-                last stage's own tokenizer counts, which agrees with that of a language model only roughly.
+                last stage's own tokenizer counts, or else the bi-encoder's; no language model's agrees but roughly.
             order: "score" or "document".
             threshold: the context is empty when no passage of the `k` that the last stage read has at least this
                 probability. "model" takes the last stage's own, `CrossEncoder.threshold`.
             where: filters, as in `search`.
 
         Raises:
-            InputError: a blank query, a budget, `k` or threshold out of its range, no `count` where no stage has a
+            InputError: a blank query, a budget, `k` or threshold out of its range, no `count` where nothing has a
                 tokenizer, a threshold as of `search`, a filter as of `filtered`, or one beside an answer, whose search
                 is over.
         """
@@ -260,7 +260,7 @@ class Pipeline:
         check_stages(self.stages, threshold, self.budget is not None)
         counted_by = "a function of the caller"
         if count is None:
-            count, counted_by = counter_of([stage.scorer for stage in self.stages])
+            count, counted_by = counter_of([stage.scorer for stage in self.stages], self.retrievers.values())
         if isinstance(query, Answer) and where is not None:
             raise InputError("where is of a search, and this answer was found already: search(query, where=...)")
         answer = query if isinstance(query, Answer) else self.search(query, 10 if k is None else k, where=where)

@@ -332,12 +332,24 @@ def test_markers_of_a_search_lead_back(folder: Path, cross_encoder_folder: Path)
         text = " ".join(Path(source.place.file).read_text(encoding="utf-8")[source.place.start :].split())
         assert text.startswith(" ".join(source.text.split()))
     assert pipeline.context("what is the planet?", 20, count=words).counted_by == "a function of the caller"
+    words_alone = {"bm25": pipeline.retrievers["bm25"]}
     with pytest.raises(InputError, match="count="):
-        replace(pipeline, stages=()).context("what?", 20)
+        replace(pipeline, stages=(), retrievers=words_alone).context("what?", 20)
     with pytest.raises(InputError, match="from 0 to 1"):
         pipeline.context("what?", 20, threshold=1.5)
     with pytest.raises(InputError, match=r"^tokens must be at least 1, not 0$"):
         pipeline.context("what?", tokens=0)
+
+
+def test_without_the_model_the_embedder_counts(folder: Path, bi_encoder_folder: Path) -> None:
+    pipeline = crossrank.open_pipeline(folder, "nosuch", on_error="keep")
+    context = pipeline.context("what is the planet?", 50)
+    assert context.counted_by == f"the tokenizer of {bi_encoder_folder}"
+    assert 0 < context.tokens <= 50
+    arguments = ["search", str(folder), "the planet?", "--model", "nosuch", "--on-error", "keep", "--context", "50"]
+    ran = CliRunner().invoke(root, arguments)
+    assert ran.exit_code == 3
+    assert "[1]" in ran.stdout
 
 
 def test_a_context_of_an_answer_is_that_of_its_query(folder: Path, cross_encoder_folder: Path) -> None:

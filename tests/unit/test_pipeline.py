@@ -49,7 +49,7 @@ def test_the_first_stage_has_the_names_that_fusion_has_shares_for(folder: Path) 
     assert isinstance(made.fusion, Scores)
     assert made.fusion.weights == SHARES
     conditions = (f"{name}=acme" for name in ("tenant",))
-    filtered = first_stage(Index.open(folder), made.retrievers["dense"]._embedder, conditions)  # type: ignore[attr-defined]
+    filtered = first_stage(Index.open(folder), made.retrievers["dense"].embedder, conditions)  # type: ignore[attr-defined]
     assert all("where=('tenant=acme',)" in repr(retriever) for retriever in filtered.values())
 
 

@@ -66,10 +66,10 @@ class VectorRetriever:
 
     def __init__(self, find: Callable[[NDArray[np.float32], int], _Given], embedder: Embedder) -> None:
         self._find = find
-        self._embedder = embedder
+        self.embedder = embedder
 
     def __repr__(self) -> str:
-        return f"VectorRetriever({self._find!r}, {self._embedder!r})"
+        return f"VectorRetriever({self._find!r}, {self.embedder!r})"
 
     def retrieve(self, queries: Sequence[str], depth: int) -> list[Ranking]:
         """As `FunctionRetriever.retrieve`."""
@@ -78,7 +78,7 @@ class VectorRetriever:
     def retrieved(self, queries: Sequence[str], depth: int) -> list[Retrieved]:
         """Like `retrieve`, with a report of queries that the embedder did not read to their end."""
         check_k(depth, "depth")
-        return by_vector(queries, self._embedder, lambda vector: _ranking(self._find(vector, depth), depth))
+        return by_vector(queries, self.embedder, lambda vector: _ranking(self._find(vector, depth), depth))
 
 
 def _ranking(found: _Given, depth: int) -> Ranking:
