@@ -289,6 +289,7 @@ def test_a_query_that_the_embedder_cuts_is_in_the_trace(folder: Path, cross_enco
     # 60 tokens are the cross-encoder's, 3 of them special; half of the rest is for the query.
     own = cuts.pop(str(cross_encoder_folder))
     assert cuts == {"bm25": [], "dense": [(-1, 80, 46)], "fused": []}
+    assert answer.notes[0] == "the query was cut: dense read its first 46 of 80 tokens"
     assert own[0] == (-1, 80, 28)
 
 
