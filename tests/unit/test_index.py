@@ -638,6 +638,18 @@ def test_only_what_is_absent_counts_as_deleted(tmp_path: Path, index: Index, mon
     assert index.update(["nosuch/../d"], EMBEDDER, TOKENIZER).deleted == 1
 
 
+def test_what_is_known_is_read_in_time_that_grows_with_the_passages(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 100_000  # Of one document: a tuple that grew by one for each took half a minute.
+    same = {"document": "d", "source": "", "digest": "", "size": 0, "modified": 0}
+    rows = pa.table({"id": list(map(str, range(count))), **{name: [value] * count for name, value in same.items()}})
+    monkeypatch.setattr(index._table, "_data", SimpleNamespace(to_table=lambda columns: rows))
+    began = time.perf_counter()
+    assert index._table.known()["d"].passages == tuple(map(str, range(count)))
+    assert time.perf_counter() - began < 10
+
+
 def test_remove_takes_ids_as_add_does(index: Index) -> None:
     add(index, Document("a", "x"), Document("1", "x"), Document("\ud800x", "x"))
     with pytest.raises(InputError, match="a list of ids"):

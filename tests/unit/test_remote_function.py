@@ -101,7 +101,7 @@ def test_a_vector_retriever_embeds_once_and_tells_what_was_cut(bi_encoder_folder
 
 
 def test_rows_become_passages():
-    fields = Fields("body", title="head", document="file", metadata=["tags", "year", "gone"])
+    fields = Fields("body", title="head", document="file", metadata=iter(["tags", "year", "gone"]))  # type: ignore[arg-type]
     row = {"body": "Cats \ud800 purr.", "head": None, "file": 7, "tags": ["a"], "year": 2019, "other": 1}
     want = Passage("1", "Cats \ufffd purr.", "", "7", {"tags": ["a"], "year": 2019})
     assert fields.passage("1", row) == want
