@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,11 +20,11 @@ from crossrank.cost import Habit, Pace
 from crossrank.embedder import load_embedder, own_name
 from crossrank.errors import CrossrankError, InputError
 from crossrank.evidence import Evidence, find
-from crossrank.fusion import RRF, Fusion
+from crossrank.fusion import RRF, Fusion, fusion_of
 from crossrank.index import one_version
 from crossrank.planner import Memory, depths, paced, plan
 from crossrank.relevance import Relevance, check_stages, kept, last_read, relevance_of, unused
-from crossrank.retrieval import retrieved
+from crossrank.retrieval import check_retrievers, retrieved
 from crossrank.retrieval.where import Where, among, why_nothing
 from crossrank.scorers import counter_of, name_of, scorer_of
 from crossrank.stopping import Stopping
@@ -92,16 +92,12 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         check_k(self.depth, "depth")
-        if not self.retrievers:
-            raise InputError("a pipeline needs at least one retriever")
-        for name, retriever in self.retrievers.items():
-            if not callable(getattr(retriever, "retrieve", None)):
-                raise InputError(
-                    f"the retriever {name!r} ({type(retriever).__name__}) has no retrieve(queries, depth); of a "
-                    "function make one with crossrank.retrieval.remote.function.FunctionRetriever(function)"
-                )
-        if self.budget is not None and not 0 < self.budget < float("inf"):
-            raise InputError(f"a budget is a time over 0, not {self.budget} seconds")
+        check_retrievers(self.retrievers)
+        if self.budget is not None:
+            check_real("a budget in seconds", self.budget)
+            if not 0 < self.budget < float("inf"):
+                raise InputError(f"a budget is a time over 0, not {self.budget} seconds")
+        object.__setattr__(self, "fusion", fusion_of(self.fusion))
         # Traces tell by its name which stage did what, and whose scores are calibrated how.
         object.__setattr__(self, "stages", distinct(self.stages))
 
@@ -353,8 +349,9 @@ def open_pipeline(
     from crossrank.index import Index
     from crossrank.retrieval.first import first_stage, usual_fusion
 
-    if isinstance(coarse, (str, Path)):
-        raise InputError(f"coarse is a list of models, so one is coarse=[{str(coarse)!r}]")
+    if isinstance(coarse, (str, Path)) or not isinstance(coarse, Iterable):
+        told = repr(str(coarse)) if isinstance(coarse, (str, Path)) else "model"
+        raise InputError(f"coarse is a list of models, so one is coarse=[{told}], and none is coarse=[]")
     check_k(depth, "depth")
     check_real("mix", mix)
     index: Index = Index.open(folder)

@@ -6,7 +6,7 @@ border above the scorers. Both are frozen, and nothing a caller passes in is eve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -95,18 +95,21 @@ class Ranking:
     head: int
 
     @classmethod
-    def sorted(cls, ids: Sequence[str], scores: Sequence[float] | NDArray[np.floating[Any]] | None = None) -> Ranking:
+    def sorted(cls, ids: Iterable[str], scores: Iterable[float] | NDArray[Any] | None = None) -> Ranking:
         """Order by score as given, not as float32, descending; equal scores keep their order: the one tie rule of all.
 
         Raises:
             InputError: no scores, lengths differ, an id comes twice, or a score is NaN or None.
 
-        >>> Ranking.sorted(["older", "newer"], [1764302693, 1764302753]).ids
+        >>> Ranking.sorted(["older", "newer"], [1764302693000000001, 1764302693000000002]).ids
         ('newer', 'older')
         """
         if scores is None or isinstance(ids, Mapping):
             raise InputError("a ranking has ids and scores; of a dict d: Ranking.sorted(list(d), list(d.values()))")
-        values = np.asarray(scores, dtype=np.float64)
+        ids, scores = list(ids), list(scores) if isinstance(scores, Iterator) else scores
+        values = np.asarray(scores)
+        if values.dtype.kind not in "iu":  # These stay: as float64, times in nanoseconds would be equal.
+            values = values.astype(np.float64)
         if values.shape != (len(ids),):
             raise InputError(f"{len(ids)} ids but scores of shape {values.shape}")
         if len(set(ids)) != len(ids):
@@ -154,7 +157,7 @@ class Ranking:
         return Ranking(self.ids + tuple(tail.ids[i] for i in rest), scores, len(self.ids))
 
 
-def order_of(scores: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+def order_of(scores: NDArray[np.floating[Any] | np.integer[Any]]) -> NDArray[np.int64]:
     """Positions by score, descending, ties in incoming order.
 
     Raises:
@@ -165,7 +168,8 @@ def order_of(scores: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
             f"score {bad[0]} of {len(scores)} is NaN, so there is no order. The model's weights are damaged or overflow"
             " in this dtype: load it with dtype='float32', or run `crossrank doctor MODEL`."
         )
-    return np.argsort(-scores, kind="stable")
+    # The sign of a whole number without one, or of the least, cannot be turned.
+    return np.argsort(np.invert(scores) if scores.dtype.kind in "iu" else -scores, kind="stable")
 
 
 def check_k(k: int, name: str = "k", cure: str = "") -> None:

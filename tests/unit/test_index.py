@@ -650,6 +650,14 @@ def test_what_is_known_is_read_in_time_that_grows_with_the_passages(
     assert time.perf_counter() - began < 10
 
 
+def test_an_id_that_a_program_gives_twice_has_a_cure_for_programs(index: Index) -> None:
+    done = add(index, Document("a", "one"), Document("a", "two"))
+    assert (done.added, [one.reason for one in done.failed]) == (
+        1, ["the id 'a' comes twice, first in document 'a': give each document its own, or join their texts into one "
+            "document"],
+    )  # fmt: skip
+
+
 def test_remove_takes_ids_as_add_does(index: Index) -> None:
     add(index, Document("a", "x"), Document("1", "x"), Document("\ud800x", "x"))
     with pytest.raises(InputError, match="a list of ids"):

@@ -71,6 +71,7 @@ def test_what_is_read_once_is_a_list():
         ([("a", 1), ("a", 2)], "comes twice"),
         ([(7, 1.0)], r"ids are strings, not int \(7\)"),
         ([("a", float("nan"))], "gives 'a' the score nan, which is no number"),
+        ([("a", float("inf"))], "gives 'a' the score inf, which no other can reach: give a finite one"),
         ([("a", None)], "gives 'a' the score None, which is no number"),
         ([("a", "high")], "the score 'high', which is no number"),
         (None, r"gives a list of \(id, score\) pairs, not NoneType"),

@@ -285,10 +285,11 @@ class Table:
         with _storage(self.folder, "reading"):
             found = self._data.to_table(columns=columns)
         passages: dict[str, list[str]] = {}
-        origins: dict[str, list[Any]] = {}
-        for id_, document, *origin in zip(*(found[name].to_pylist() for name in columns), strict=True):
+        origins: dict[str, tuple[str, str, int, int]] = {}
+        rows = zip(*(found[name].to_pylist() for name in columns), strict=True)
+        for id_, document, source, digest, size, modified in rows:
             passages.setdefault(document, []).append(id_)
-            origins[document] = origin
+            origins[document] = source, digest, size, modified
         return {document: Known(*origins[document], tuple(ids)) for document, ids in passages.items()}
 
     def documents(self) -> list[str]:
