@@ -880,6 +880,8 @@ def test_search_shows_the_sentence_and_remembers(index: str, ce: str) -> None:
         assert row["text"][evidence["start"] : evidence["stop"]] == evidence["text"]
         assert line.split("\t")[-1] == " ".join(evidence["text"].split())
     assert "evidence" not in rows(run("search", index, "bread", "-m", ce, "--json"))[0]
+    told = run("search", index, "bread", "-m", ce, "--context", "50", "--cache", "scores").stderr
+    assert "scores came from the cache" in told
     # Without a reranker nothing reads sentences.
     assert rows(run("search", index, "bread", "--no-rerank", "--json", "--explain"))[0]["evidence"] is None
 
@@ -940,6 +942,13 @@ def test_search_without_rerank_and_with_k(index: str) -> None:
     assert [(row["document"], row["step"]) for row in found] == [("bread", "fused")]
     assert run("search", index, "bread", "--no-rerank", "-k", "1").stdout.startswith("1\t")
     run("search", index, "bread", "--no-rerank", "-k", "0", code=2)
+
+
+def test_search_reads_queries_from_a_pipe(index: str) -> None:
+    args = ("search", index, "--queries", "-", "--to", "-", "--no-rerank")
+    with process(*args, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        found, _ = running.communicate(b"q1\tthe cat\n")
+    assert (running.returncode, found.split()[:2]) == (0, [b"q1", b"Q0"])
 
 
 @pytest.mark.parametrize("engine", [["--no-rerank"], ["--model"]])
