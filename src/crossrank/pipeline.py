@@ -62,7 +62,8 @@ class Pipeline:
         texts: passages of the given ids. They are told apart by `Passage.id`; one that is missing is an error.
         stages: rerankers, in order; none leaves the fused order.
         depth: documents each retriever returns.
-        fusion: how several rankings become one; reciprocal rank fusion when absent, which suits any retrievers.
+        fusion: how several rankings become one, or its name, "scores" or "rrf" (reciprocal rank fusion), which suits
+            any retrievers and is the default.
         store: where the passages' token ids lie ready, if anywhere; see `crossrank.cascade.rerank`.
         budget: seconds in which an answer is due; see `within`.
         on_error: what a stage that fails does to the query: "raise", or "keep" the order before it, with the reason in

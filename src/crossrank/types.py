@@ -6,7 +6,7 @@ border above the scorers. Both are frozen, and nothing a caller passes in is eve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -106,7 +106,7 @@ class Ranking:
         """
         if scores is None or isinstance(ids, Mapping):
             raise InputError("a ranking has ids and scores; of a dict d: Ranking.sorted(list(d), list(d.values()))")
-        ids, scores = list(ids), list(scores) if isinstance(scores, Iterator) else scores
+        ids, scores = list(ids), list(scores) if isinstance(scores, (Iterator, ValuesView)) else scores
         values = np.asarray(scores)
         if values.dtype.kind not in "iu":  # These stay: as float64, times in nanoseconds would be equal.
             values = values.astype(np.float64)
