@@ -74,9 +74,16 @@ class Answer:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What steps could not do as they should, for people, "name: what"; what a threshold left out; `nothing`."""
+        """What steps could not do as they should, for people, "name: what"; `query_cut`; what a threshold left out;
+        `nothing`."""
         steps = (f"{trace.name}: {trace.note}" for trace in self.traces if trace.note)
-        return (*steps, *self.thresholded, *filter(None, [self.nothing]))
+        return (*steps, *self.query_cut, *self.thresholded, *filter(None, [self.nothing]))
+
+    @property
+    def query_cut(self) -> tuple[str, ...]:
+        """Which steps did not read the query to its end, for people."""
+        cuts = ((trace.name, cut) for trace in self.traces for cut in trace.truncations if cut.position < 0)
+        return tuple(f"the query was cut: {name} read its first {cut.told}" for name, cut in cuts if cut.lost)
 
     @property
     def failed(self) -> tuple[str, ...]:

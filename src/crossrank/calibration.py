@@ -286,7 +286,7 @@ def check_threshold(threshold: float | str | None) -> None:
     Raises:
         InputError: it is something else.
     """
-    if threshold in (None, "model"):
+    if threshold is None or (isinstance(threshold, str) and threshold == "model"):
         return
     if isinstance(threshold, Real) and not isinstance(threshold, bool) and 0.0 <= threshold <= 1.0:
         return

@@ -291,7 +291,7 @@ def check_stages(value: Any) -> list[Stage]:
     return stages
 
 
-def distinct(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+def distinct(stages: Iterable[Stage]) -> tuple[Stage, ...]:
     """The stages, each with a name of its own; refused as by `check_stages`.
 
     >>> [stage.name for stage in distinct([Stage(Unavailable("a", InputError("")))] * 2)]
@@ -300,7 +300,7 @@ def distinct(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     made: list[Stage] = []
     for stage in check_stages(stages):
         names, name = {one.name for one in made}, stage.name
-        for number in range(2, len(stages) + 2):
+        for number in range(2, len(made) + 3):
             if name not in names:
                 break
             name = f"{stage.name} ({number})"

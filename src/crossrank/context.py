@@ -6,34 +6,27 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
-from unicodedata import category
 
 import numpy as np
 
 from crossrank.calibration import irrelevant
+from crossrank.duplicates import NEAR, Said, said_by, twin_of
 from crossrank.errors import InputError
 from crossrank.types import Passage, Place, check_k
 from crossrank.unicode import is_blank
 
 Order = Literal["score", "document"]
-_Words = tuple[str, ...]
-
-NEAR = 0.9
-"""Share of a passage's word triples that stand in a better one, from which it counts as a near-duplicate."""
 
 _BETWEEN = 2
 """Characters that may lie between passages that are joined: a blank line. No word fits there, between two spaces; into
 three it would, and a passage of it that was not found would be lost in the middle of a source."""
+_GAP = "\n\n"
+_UNSURE = 4
+"""Tokens that a text may have more or fewer beside others than alone: special ones, and a piece over each end."""
 _SHARED = 32
 """Characters that the end of one passage and the start of another must share where no place tells where they lie."""
 _BEGIN, _END = r"(?:(?!\w)|(?<!\w)(?<!\d[.,]))", r"(?:(?<!\w)|(?!\w)(?![.,]\d))"
 """Places in a text where no word or number goes on."""
-_WORD = re.compile(r"\w")
-_TOKEN = re.compile(r"(?<![\w.])[-+±]?(?:[$€£¥]\s?)?\.?\d\w*(?:[.,]\d+)*(?:\s?[$€£¥%‰°](?!\s?\d)\w*)?|\w+|[^\w\s]")
-"""A number with its sign and what it counts, a word, or one other character."""
-_DASHES = dict.fromkeys(map(ord, "‐‑‒–—―−"), "-")
-_TELLING = frozenset("-#%&*@/\\{}")
-"""Characters that make another statement, besides those that are symbols or marks for Unicode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,33 +164,39 @@ def assemble(
     if order not in ("score", "document"):
         raise InputError(f"no order {order!r}; there are 'score' and 'document'")
     blocks: list[_Block] = []
-    kept: list[tuple[str, _Said]] = []
+    kept: list[tuple[str, Said]] = []
     left_out: list[LeftOut] = []
     over: list[_Block] = []
+    room = _Room(tokens, count, order)
     for rank, passage in enumerate(passages, start=1):
         if is_blank(passage.text):
             left_out.append(LeftOut(passage.id, "blank"))
             continue
         block = _block(passage, rank)
         joined = _with(blocks, block)
-        said = _said(passage)
-        if len(joined) > len(blocks) and (twin := _twin(said, kept, near)):
+        said = said_by(passage)
+        if len(joined) > len(blocks) and (twin := twin_of(said, kept, near)):
             left_out.append(LeftOut(passage.id, f"near-duplicate of {twin}"))
-        elif _count(count, _text(_sources(joined, order))) > tokens:
+        elif not room.holds(joined):
             left_out.append(LeftOut(passage.id, "over the budget"))
             over.append(block)
         else:
             blocks = joined
             kept.append((passage.id, said))
+    while blocks and not room.surely_holds(blocks):
+        over.append(blocks.pop(max(range(len(blocks)), key=lambda at: blocks[at].rank)))
+        left_out += [LeftOut(id_, "over the budget") for id_ in over[-1].passages]
     sources = _sources(blocks, order)
     note = ""
     if not sources and over:
-        sources = _cut(over[0], tokens, count)
+        sources = _cut(min(over, key=lambda block: block.rank), tokens, count)
         left_out = [left for left in left_out if not sources or left.passage != sources[0].passages[0]]
         note = "no passage fits the budget whole" + ("; the best was cut" if sources else ", nor the start of the best")
     text = _text(sources)
     notes = (note,) if note else ()
     found = _count(count, text) if text else 0
+    places = {passage.id: place for place, passage in enumerate(passages)}
+    left_out.sort(key=lambda left: places[left.passage])
     return Context(text, sources, found, counted_by, tuple(left_out), note=note, notes=notes)
 
 
@@ -213,6 +212,42 @@ def _count(count: Callable[[str], int], text: str) -> int:
     if isinstance(found, bool) or not isinstance(found, (int, np.integer)) or found < 0:
         raise InputError(f"count must give the number of tokens of a text, not {found!r}; such as len(encode(text))")
     return int(found)
+
+
+class _Room:
+    """Whether blocks fit the budget, told by what each takes alone; all of the text is counted where that is not sure.
+
+    Counting all of it for each passage would be quadratic: 300 passages in 50,000 tokens took 13 seconds.
+    """
+
+    def __init__(self, tokens: int, count: Callable[[str], int], order: Order) -> None:
+        self._tokens = tokens
+        self._count = count
+        self._order = order
+        self._alone: dict[_Block, int] = {}
+        # What all took above its parts when it was counted last, and how many blocks were taken since.
+        self._more: int | None = None
+        self._since = 0
+
+    def holds(self, blocks: Sequence[_Block]) -> bool:
+        """Whether these fit, as far as can be told: blocks that fitted, and the last one anew."""
+        if blocks[-1] not in self._alone:
+            (source,) = _sources(blocks[-1:], self._order)
+            gap = "" if len(blocks) == 1 else _GAP
+            self._alone[blocks[-1]] = _count(self._count, gap + _text([replace(source, marker=len(blocks))]))
+        found = sum(self._alone[block] for block in blocks) + (self._more or 0)
+        unsure = _UNSURE * (self._since + 1)
+        if found + unsure <= self._tokens:
+            self._since += 1
+            return True
+        return (self._more is None or found - unsure <= self._tokens) and self.surely_holds(blocks)
+
+    def surely_holds(self, blocks: Sequence[_Block]) -> bool:
+        """Whether these, each of which `holds` was asked for, fit: all of the text is counted."""
+        whole = _count(self._count, _text(_sources(blocks, self._order)))
+        self._more = whole - sum(self._alone[block] for block in blocks)
+        self._since = 0
+        return whole <= self._tokens
 
 
 def _block(passage: Passage, rank: int) -> _Block:
@@ -293,58 +328,6 @@ def _overlap(first: str, second: str) -> int:
     return border[-1]
 
 
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """Word triples of a text alone and with its title before it, and the words of both with digits in them."""
-
-    alone: set[_Words]
-    titled: set[_Words]
-    numbers: set[str]
-
-
-def _said(passage: Passage) -> _Said:
-    """What two passages are compared by.
-
-    Symbols count as words: C++ is not C, and x < y is not x > y. A text without a word is a single one.
-    """
-    whole = passage.scored_text.lower()
-    if not _WORD.search(passage.text):
-        return _Said({(whole,)}, {(whole,)}, set())
-    words = _words(whole)
-    numbers = {word for word in words if any(letter.isdigit() for letter in word)}
-    return _Said(_triples(_words(passage.text.lower())), _triples(words), numbers)
-
-
-def _words(text: str) -> list[str]:
-    # "5 %" may be broken anywhere, and "5%" is the same.
-    return ["".join(token.split()) for token in _TOKEN.findall(text.translate(_DASHES)) if _tells(token)]
-
-
-def _triples(words: Sequence[str]) -> set[_Words]:
-    return {tuple(words[at : at + 3]) for at in range(max(1, len(words) - 2))}
-
-
-def _tells(token: str) -> bool:
-    return len(token) > 1 or token.isalnum() or token in _TELLING or category(token)[0] in "SM"
-
-
-def _twin(said: _Said, kept: Sequence[tuple[str, _Said]], near: float) -> str:
-    """The id of a passage that says the same; "" when there is none.
-
-    Numbers must agree, because records that differ in a price or a version alone share nearly all of their words. Texts
-    must be near with their titles and without: a long title would make one of "Yes" and "No", and "See above." says
-    another thing under another title.
-    """
-
-    def held(some: set[_Words], others: set[_Words]) -> bool:
-        return len(some & others) >= near * len(some)
-
-    for id_, other in kept:
-        if said.numbers <= other.numbers and held(said.alone, other.alone) and held(said.titled, other.titled):
-            return id_
-    return ""
-
-
 def _sources(blocks: Sequence[_Block], order: Order) -> tuple[Source, ...]:
     ranked = sorted(blocks, key=lambda block: block.rank)
     if order == "document":
@@ -359,7 +342,7 @@ def _sources(blocks: Sequence[_Block], order: Order) -> tuple[Source, ...]:
 
 
 def _text(sources: Sequence[Source]) -> str:
-    return "\n\n".join(f"{source.head}\n{source.text}" for source in sources)
+    return _GAP.join(f"{source.head}\n{source.text}" for source in sources)
 
 
 def _cut(block: _Block, tokens: int, count: Callable[[str], int]) -> tuple[Source, ...]:

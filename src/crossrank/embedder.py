@@ -15,7 +15,7 @@ from crossrank.addresses import is_address
 from crossrank.asking import check_texts
 from crossrank.batching import budget_of, plan
 from crossrank.checkpoint import vocabulary
-from crossrank.encoder import begun
+from crossrank.encoder import begun, tokenized
 from crossrank.errors import CheckpointError, IndexFileError
 from crossrank.models import named
 from crossrank.types import Backend, Embedded, Pooling, Tokens, Truncation
@@ -74,6 +74,14 @@ class TextEmbedder:
     def room(self) -> int:
         """Tokens of a text that it reads, special tokens and a default prompt left out."""
         return self.max_length - self._specials - self._prompt
+
+    def count(self, text: str) -> int:
+        """Tokens of a text as its tokenizer counts, special tokens left out.
+
+        >>> load_embedder().count("Paris is its capital.")
+        5
+        """
+        return len(tokenized(self.tokenizer, check_texts([text], "count")).ids)
 
     def embed(self, texts: Iterable[str]) -> NDArray[np.float32]:
         """Unit vectors, shape (n, width), in the order of the texts; their dot product is the cosine.

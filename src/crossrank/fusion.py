@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -150,7 +150,7 @@ def fusion_of(wanted: Fusion | str, prior: Prior | None = None) -> Fusion:
     >>> fusion_of("rrf")
     RRF(k=60)
     """
-    if not isinstance(wanted, str):
+    if callable(wanted):
         return wanted
     if wanted not in ("scores", "rrf"):
         raise InputError(f"unknown fusion {wanted!r}; use 'scores', 'rrf', or a function of rankings by name")
@@ -164,6 +164,9 @@ def _check_callable(what: str, value: Any, such: str) -> None:
 
 def check_weights(weights: Mapping[str, float]) -> None:
     """Refuse weights that are no numbers of at least 0. One of 0 leaves a ranking's scores out, whatever they are."""
+    if not isinstance(weights, Mapping):
+        told = type(weights).__name__
+        raise InputError(f'weights are by the names of rankings, as in {{"bm25": 0.5, "dense": 0.5}}, not a {told}')
     for name, weight in weights.items():
         check_real(f"the weight of {name}", weight)
         if not 0 <= weight < float("inf"):
@@ -196,6 +199,8 @@ def rrf(rankings: Sequence[Ranking], k: int = 60) -> Ranking:
     """
     if isinstance(rankings, Ranking):
         raise InputError("rrf takes a list of rankings, not one: rrf([a, b])")
+    if not isinstance(rankings, Iterable):
+        raise InputError(f"rrf takes a list of rankings, not {type(rankings).__name__}: rrf([a, b])")
     check_real("the constant of reciprocal rank fusion", k)
     if k < 0:
         raise InputError(f"the constant of reciprocal rank fusion must be at least 0, not {k}")

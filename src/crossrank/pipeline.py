@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,11 +20,11 @@ from crossrank.cost import Habit, Pace
 from crossrank.embedder import load_embedder, own_name
 from crossrank.errors import CrossrankError, InputError
 from crossrank.evidence import Evidence, find
-from crossrank.fusion import RRF, Fusion
+from crossrank.fusion import RRF, Fusion, fusion_of
 from crossrank.index import one_version
 from crossrank.planner import Memory, depths, paced, plan
 from crossrank.relevance import Relevance, check_stages, kept, last_read, relevance_of, unused
-from crossrank.retrieval import retrieved
+from crossrank.retrieval import check_retrievers, retrieved
 from crossrank.retrieval.where import Where, among, why_nothing
 from crossrank.scorers import counter_of, name_of, scorer_of
 from crossrank.stopping import Stopping
@@ -62,7 +62,8 @@ class Pipeline:
         texts: passages of the given ids. They are told apart by `Passage.id`; one that is missing is an error.
         stages: rerankers, in order; none leaves the fused order.
         depth: documents each retriever returns.
-        fusion: how several rankings become one; reciprocal rank fusion when absent, which suits any retrievers.
+        fusion: how several rankings become one, or its name, "scores" or "rrf" (reciprocal rank fusion), which suits
+            any retrievers and is the default.
         store: where the passages' token ids lie ready, if anywhere; see `crossrank.cascade.rerank`.
         budget: seconds in which an answer is due; see `within`.
         on_error: what a stage that fails does to the query: "raise", or "keep" the order before it, with the reason in
@@ -92,16 +93,12 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         check_k(self.depth, "depth")
-        if not self.retrievers:
-            raise InputError("a pipeline needs at least one retriever")
-        for name, retriever in self.retrievers.items():
-            if not callable(getattr(retriever, "retrieve", None)):
-                raise InputError(
-                    f"the retriever {name!r} ({type(retriever).__name__}) has no retrieve(queries, depth); of a "
-                    "function make one with crossrank.retrieval.remote.function.FunctionRetriever(function)"
-                )
-        if self.budget is not None and not 0 < self.budget < float("inf"):
-            raise InputError(f"a budget is a time over 0, not {self.budget} seconds")
+        check_retrievers(self.retrievers)
+        if self.budget is not None:
+            check_real("a budget in seconds", self.budget)
+            if not 0 < self.budget < float("inf"):
+                raise InputError(f"a budget is a time over 0, not {self.budget} seconds")
+        object.__setattr__(self, "fusion", fusion_of(self.fusion))
         # Traces tell by its name which stage did what, and whose scores are calibrated how.
         object.__setattr__(self, "stages", distinct(self.stages))
 
@@ -245,14 +242,14 @@ class Pipeline:
             tokens: the budget; see `crossrank.context.assemble`, also for the order.
             k: passages to choose from; 5 to 10 are usual. When absent 10, or all of an answer.
             count: tokens of a text, such as `lambda text: len(encoding.encode(text))` with tiktoken. When absent the
-                last stage's own tokenizer counts, which agrees with that of a language model only roughly.
+                last stage's own tokenizer counts, or else the bi-encoder's; no language model's agrees but roughly.
             order: "score" or "document".
             threshold: the context is empty when no passage of the `k` that the last stage read has at least this
                 probability. "model" takes the last stage's own, `CrossEncoder.threshold`.
             where: filters, as in `search`.
 
         Raises:
-            InputError: a blank query, a budget, `k` or threshold out of its range, no `count` where no stage has a
+            InputError: a blank query, a budget, `k` or threshold out of its range, no `count` where nothing has a
                 tokenizer, a threshold as of `search`, a filter as of `filtered`, or one beside an answer, whose search
                 is over.
         """
@@ -260,7 +257,7 @@ class Pipeline:
         check_stages(self.stages, threshold, self.budget is not None)
         counted_by = "a function of the caller"
         if count is None:
-            count, counted_by = counter_of([stage.scorer for stage in self.stages])
+            count, counted_by = counter_of([stage.scorer for stage in self.stages], self.retrievers.values())
         if isinstance(query, Answer) and where is not None:
             raise InputError("where is of a search, and this answer was found already: search(query, where=...)")
         answer = query if isinstance(query, Answer) else self.search(query, 10 if k is None else k, where=where)
@@ -353,8 +350,9 @@ def open_pipeline(
     from crossrank.index import Index
     from crossrank.retrieval.first import first_stage, usual_fusion
 
-    if isinstance(coarse, (str, Path)):
-        raise InputError(f"coarse is a list of models, so one is coarse=[{str(coarse)!r}]")
+    if isinstance(coarse, (str, Path)) or not isinstance(coarse, Iterable):
+        told = repr(str(coarse)) if isinstance(coarse, (str, Path)) else "model"
+        raise InputError(f"coarse is a list of models, so one is coarse=[{told}], and none is coarse=[]")
     check_k(depth, "depth")
     check_real("mix", mix)
     index: Index = Index.open(folder)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from crossrank import backends
 from crossrank.crossencoder import CrossEncoder
+from crossrank.embedder import TextEmbedder
 from crossrank.errors import InputError
 from crossrank.lateinteraction import LateInteraction
 from crossrank.models import named
@@ -26,8 +27,10 @@ def name_of(scorer: Scorer) -> str:
     return scorer.checkpoint.name if isinstance(scorer, PairScorer) else type(scorer).__name__
 
 
-def counter_of(scorers: Sequence[Scorer]) -> tuple[Callable[[str], int], str]:
+def counter_of(scorers: Sequence[Scorer], retrievers: Iterable[object] = ()) -> tuple[Callable[[str], int], str]:
     """What counts the tokens of a text, the tokenizer of the last scorer that has one, and whose it is.
+
+    Where none has, as when the model could not be loaded, it is that of a retriever's embedder.
 
     Raises:
         InputError: none of them has a tokenizer.
@@ -36,10 +39,11 @@ def counter_of(scorers: Sequence[Scorer]) -> tuple[Callable[[str], int], str]:
     >>> count("Tea is hot."), whose
     (4, 'the tokenizer of late')
     """
-    scorer = next((scorer for scorer in reversed(scorers) if isinstance(scorer, PairScorer)), None)
-    if scorer is None:
-        raise InputError("no stage of this pipeline has a tokenizer: pass count=, a function from text to tokens")
-    return scorer.count, f"the tokenizer of {scorer.checkpoint.name}"
+    readers = [*(getattr(retriever, "embedder", None) for retriever in retrievers), *scorers]
+    found = next((one for one in reversed(readers) if isinstance(one, (PairScorer, TextEmbedder))), None)
+    if found is None:
+        raise InputError("nothing in this pipeline has a tokenizer: pass count=, a function from text to tokens")
+    return found.count, f"the tokenizer of {found.checkpoint.name}"
 
 
 def load_scorer(

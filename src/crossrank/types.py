@@ -6,7 +6,7 @@ border above the scorers. Both are frozen, and nothing a caller passes in is eve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -95,18 +95,21 @@ class Ranking:
     head: int
 
     @classmethod
-    def sorted(cls, ids: Sequence[str], scores: Sequence[float] | NDArray[np.floating[Any]] | None = None) -> Ranking:
+    def sorted(cls, ids: Iterable[str], scores: Iterable[float] | NDArray[Any] | None = None) -> Ranking:
         """Order by score as given, not as float32, descending; equal scores keep their order: the one tie rule of all.
 
         Raises:
             InputError: no scores, lengths differ, an id comes twice, or a score is NaN or None.
 
-        >>> Ranking.sorted(["older", "newer"], [1764302693, 1764302753]).ids
+        >>> Ranking.sorted(["older", "newer"], [1764302693000000001, 1764302693000000002]).ids
         ('newer', 'older')
         """
         if scores is None or isinstance(ids, Mapping):
             raise InputError("a ranking has ids and scores; of a dict d: Ranking.sorted(list(d), list(d.values()))")
-        values = np.asarray(scores, dtype=np.float64)
+        ids, scores = list(ids), list(scores) if isinstance(scores, (Iterator, ValuesView)) else scores
+        values = np.asarray(scores)
+        if values.dtype.kind not in "iu":  # These stay: as float64, times in nanoseconds would be equal.
+            values = values.astype(np.float64)
         if values.shape != (len(ids),):
             raise InputError(f"{len(ids)} ids but scores of shape {values.shape}")
         if len(set(ids)) != len(ids):
@@ -154,7 +157,7 @@ class Ranking:
         return Ranking(self.ids + tuple(tail.ids[i] for i in rest), scores, len(self.ids))
 
 
-def order_of(scores: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+def order_of(scores: NDArray[np.floating[Any] | np.integer[Any]]) -> NDArray[np.int64]:
     """Positions by score, descending, ties in incoming order.
 
     Raises:
@@ -165,7 +168,8 @@ def order_of(scores: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
             f"score {bad[0]} of {len(scores)} is NaN, so there is no order. The model's weights are damaged or overflow"
             " in this dtype: load it with dtype='float32', or run `crossrank doctor MODEL`."
         )
-    return np.argsort(-scores, kind="stable")
+    # The sign of a whole number without one, or of the least, cannot be turned.
+    return np.argsort(np.invert(scores) if scores.dtype.kind in "iu" else -scores, kind="stable")
 
 
 def check_k(k: int, name: str = "k", cure: str = "") -> None:
@@ -207,6 +211,10 @@ class Passage:
         metadata: the user's own fields: strings, numbers, booleans, None, or lists and mappings of these.
         place: where it begins; None when that is not known. Not compared.
 
+    Raises:
+        InputError: its text is no string, such as the None or NaN of a table, or its title is another thing than that
+            or None.
+
     >>> Passage("7", "Up to 5 MB.", title="Uploads").scored_text
     'Uploads. Up to 5 MB.'
     """
@@ -217,6 +225,12 @@ class Passage:
     document: str = ""
     metadata: Mapping[str, str | int | float | bool | list[Any] | dict[str, Any] | None] = field(default_factory=dict)
     place: Place | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, value in (("text", self.text), ("title", "" if self.title is None else self.title)):
+            if not isinstance(value, str):
+                told = f"the {name} of passage {self.id!r} is {type(value).__name__} ({value!r:.40}), not a string"
+                raise InputError(f'{told}: leave the passage out, or give it "" there')
 
     @property
     def scored_text(self) -> str:
@@ -290,20 +304,16 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """What runs, for people: `reference (numpy, float32)`."""
-        ...
 
     @property
     def padded(self) -> bool:
         """Does a short sequence cost as much as the longest of its batch?"""
-        ...
 
     def forward(self, tokens: Tokens) -> NDArray[np.float32]:
         """Raw logits, shape (n,): row i for sequence i. Two-label heads give log-odds, logit 1 minus logit 0."""
-        ...
 
     def pool(self, tokens: Tokens, pooling: Pooling) -> NDArray[np.float32]:
         """One vector a sequence, shape (n, hidden): the mean over its tokens or its first token; not normalized."""
-        ...
 
 
 @runtime_checkable
@@ -312,7 +322,6 @@ class TokenBackend(Backend, Protocol):
 
     def states(self, tokens: Tokens, seen: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Last hidden states of all tokens, shape (total, hidden); attention sees the first `seen[i]` of sequence i."""
-        ...
 
 
 class Scorer(Protocol):
@@ -320,7 +329,6 @@ class Scorer(Protocol):
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         """Raw scores, shape (n,), in the order of the pairs; larger is more relevant."""
-        ...
 
 
 @runtime_checkable
@@ -329,7 +337,6 @@ class NotingScorer(Protocol):
 
     def noted(self, pairs: Sequence[tuple[str, str]]) -> tuple[NDArray[np.float32], str]:
         """Like `score`, with a note; "" when there is nothing to say."""
-        ...
 
 
 class Embedder(Protocol):
@@ -338,16 +345,13 @@ class Embedder(Protocol):
     @property
     def width(self) -> int:
         """Numbers in one vector."""
-        ...
 
     @property
     def fingerprint(self) -> str:
         """Equal exactly for embedders that give equal vectors."""
-        ...
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors, shape (n, width), in the order of the texts."""
-        ...
 
 
 @runtime_checkable
@@ -357,11 +361,9 @@ class ReportingEmbedder(Protocol):
     @property
     def room(self) -> int:
         """Tokens of a text that it reads, special tokens left out."""
-        ...
 
     def embedded(self, texts: Sequence[str]) -> Embedded:
         """Like `embed`, with a report of what was cut."""
-        ...
 
 
 class Retriever(Protocol):
@@ -369,7 +371,6 @@ class Retriever(Protocol):
 
     def retrieve(self, queries: Sequence[str], depth: int) -> list[Ranking]:
         """One ranking of at most `depth` documents a query, in the order of the queries."""
-        ...
 
 
 @runtime_checkable
@@ -378,7 +379,6 @@ class ReportingRetriever(Protocol):
 
     def retrieved(self, queries: Sequence[str], depth: int) -> list[Retrieved]:
         """Like `retrieve`, with a report of what was cut."""
-        ...
 
 
 class TokenStore(Protocol):
@@ -387,11 +387,9 @@ class TokenStore(Protocol):
     @property
     def tokenizer(self) -> str:
         """Fingerprint of the tokenizer that made them, as `checkpoint.vocabulary.fingerprint` gives it."""
-        ...
 
     def tokens(self, ids: Sequence[str]) -> Tokens:
         """Ids of the passages' scored texts, in the order of the passages, special tokens left out."""
-        ...
 
 
 Run = Mapping[str, Ranking]

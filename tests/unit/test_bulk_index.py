@@ -52,6 +52,12 @@ def usual(corpus: Path, to: Path, model: Path) -> Path:
     return to
 
 
+def test_paths_are_read_once(tmp_path: Path, bi_encoder_folder: Path) -> None:
+    (tmp_path / "a.md").write_text("the cat", encoding="utf-8")
+    done = indexing.index(tmp_path.glob("*.md"), tmp_path / "bulk.index", bi_encoder_folder, **SMALL)
+    assert done.changes.added == 1
+
+
 @pytest.mark.parametrize("count", [0, 2])
 def test_the_index_is_the_one_that_an_update_makes(
     count: int, corpus: Path, tmp_path: Path, bi_encoder_folder: Path

@@ -166,7 +166,7 @@ def test_the_largest_scores_have_probabilities_too():
 
 
 def test_a_threshold_is_a_number():
-    for wrong in (True, False, 1.5, "0.5"):
+    for wrong in (True, False, 1.5, "0.5", np.array([0.3, 0.2])):
         with pytest.raises(InputError, match="the threshold is a probability"):
             check_threshold(wrong)
     for right in (None, "model", 0, 0.5, 1.0, np.float32(0.5)):

@@ -880,6 +880,8 @@ def test_search_shows_the_sentence_and_remembers(index: str, ce: str) -> None:
         assert row["text"][evidence["start"] : evidence["stop"]] == evidence["text"]
         assert line.split("\t")[-1] == " ".join(evidence["text"].split())
     assert "evidence" not in rows(run("search", index, "bread", "-m", ce, "--json"))[0]
+    told = run("search", index, "bread", "-m", ce, "--context", "50", "--cache", "scores").stderr
+    assert "scores came from the cache" in told
     # Without a reranker nothing reads sentences.
     assert rows(run("search", index, "bread", "--no-rerank", "--json", "--explain"))[0]["evidence"] is None
 
@@ -940,6 +942,13 @@ def test_search_without_rerank_and_with_k(index: str) -> None:
     assert [(row["document"], row["step"]) for row in found] == [("bread", "fused")]
     assert run("search", index, "bread", "--no-rerank", "-k", "1").stdout.startswith("1\t")
     run("search", index, "bread", "--no-rerank", "-k", "0", code=2)
+
+
+def test_search_reads_queries_from_a_pipe(index: str) -> None:
+    args = ("search", index, "--queries", "-", "--to", "-", "--no-rerank")
+    with process(*args, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        found, _ = running.communicate(b"q1\tthe cat\n")
+    assert (running.returncode, found.split()[:2]) == (0, [b"q1", b"Q0"])
 
 
 @pytest.mark.parametrize("engine", [["--no-rerank"], ["--model"]])
@@ -1159,7 +1168,7 @@ def test_serve_refuses_no_embed_for_an_index(index: str, ce: str) -> None:
 
 def test_search_warns_of_a_query_that_no_model_reads_whole(index: str, ce: str) -> None:
     warned = run("search", index, "the cat " * 40, "-m", ce).stderr
-    assert "the query was cut: dense read its first 46 of 80 tokens" in warned
+    assert warned.count("the query was cut: dense read its first 46 of 80 tokens.") == 1
     assert "read its first 28 of 80 tokens" in warned
 
 

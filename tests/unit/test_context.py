@@ -238,6 +238,30 @@ def test_what_means_nothing_is_refused(arguments, message):
         assemble([Passage("a", "text")], **{"tokens": 10, "count": words, **arguments})
 
 
+def test_what_is_counted_grows_with_the_passages_and_not_with_their_square():
+    read = 0
+
+    def count(text: str) -> int:
+        nonlocal read
+        read += len(text)
+        return words(text)
+
+    passages = [Passage(str(at), " ".join(f"{at}x{word}" for word in range(20))) for at in range(200)]
+    for tokens in (1000, 10_000):
+        read = 0
+        assert len(assemble(passages, tokens, count).sources) == min(tokens // 21, 200)
+        assert read < 5 * sum(len(passage.text) for passage in passages)
+
+
+@given(found(), st.integers(1, 3000))
+def test_the_budget_holds_whatever_counts(passages, tokens):
+    context = assemble(passages, tokens, lambda text: words(text) ** 2)
+    assert words(context.text) ** 2 == context.tokens <= tokens
+    order = [passage.id for passage in passages]
+    left = [left.passage for left in context.left_out]
+    assert left == sorted(left, key=order.index)
+
+
 def test_a_count_of_numpy_is_a_number():
     context = assemble([Passage("a", "text")], 10, lambda text: np.int64(words(text)))
     assert (type(context.tokens), context.tokens) == (int, 2)
@@ -308,12 +332,24 @@ def test_markers_of_a_search_lead_back(folder: Path, cross_encoder_folder: Path)
         text = " ".join(Path(source.place.file).read_text(encoding="utf-8")[source.place.start :].split())
         assert text.startswith(" ".join(source.text.split()))
     assert pipeline.context("what is the planet?", 20, count=words).counted_by == "a function of the caller"
+    words_alone = {"bm25": pipeline.retrievers["bm25"]}
     with pytest.raises(InputError, match="count="):
-        replace(pipeline, stages=()).context("what?", 20)
+        replace(pipeline, stages=(), retrievers=words_alone).context("what?", 20)
     with pytest.raises(InputError, match="from 0 to 1"):
         pipeline.context("what?", 20, threshold=1.5)
     with pytest.raises(InputError, match=r"^tokens must be at least 1, not 0$"):
         pipeline.context("what?", tokens=0)
+
+
+def test_without_the_model_the_embedder_counts(folder: Path, bi_encoder_folder: Path) -> None:
+    pipeline = crossrank.open_pipeline(folder, "nosuch", on_error="keep")
+    context = pipeline.context("what is the planet?", 50)
+    assert context.counted_by == f"the tokenizer of {bi_encoder_folder}"
+    assert 0 < context.tokens <= 50
+    arguments = ["search", str(folder), "the planet?", "--model", "nosuch", "--on-error", "keep", "--context", "50"]
+    ran = CliRunner().invoke(root, arguments)
+    assert ran.exit_code == 3
+    assert "[1]" in ran.stdout
 
 
 def test_a_context_of_an_answer_is_that_of_its_query(folder: Path, cross_encoder_folder: Path) -> None:

@@ -47,8 +47,9 @@ def test_what_is_no_ranking_is_refused_with_the_cure():
     for wrong in ([["a", "b"], ["b", "c"]], {"bm25": ranked(["a"])}, [[("a", 1.0)]]):
         with pytest.raises(InputError, match=r"Ranking.sorted\(ids, scores\)"):
             rrf(wrong)
-    with pytest.raises(InputError, match="a list of rankings"):
-        rrf(ranked(["a"]))
+    for wrong in (ranked(["a"]), None):
+        with pytest.raises(InputError, match="a list of rankings"):
+            rrf(wrong)
     assert rrf([Ranking.sorted(["b", "a"], range(2, 0, -1))]).ids == ("b", "a")
 
 
@@ -67,6 +68,8 @@ def test_normalizations_of_equal_and_blank_scores():
 def test_weights_must_match():
     with pytest.raises(InputError, match="weights are for"):
         weighted({"bm25": ranked(["a"])}, {"dense": 1.0})
+    with pytest.raises(InputError, match="weights are by the names of rankings"):
+        Scores([0.5, 0.5])
 
 
 def test_negative_constant():

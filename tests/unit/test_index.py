@@ -615,6 +615,49 @@ def test_updates_of_other_places_are_left_alone(tmp_path: Path, index: Index) ->
     assert index.ids() == ["two/b.txt"]
 
 
+def test_paths_are_read_once_and_are_paths(tmp_path: Path, index: Index) -> None:
+    write(tmp_path / "d/a.md", "x")
+    for _ in range(2):  # Nothing was found of a generator the second time, so that all below its paths went.
+        index.update((tmp_path / "d").glob("*.md"), EMBEDDER, TOKENIZER)
+        index.update(os.scandir(tmp_path / "d"), EMBEDDER, TOKENIZER)  # type: ignore[arg-type]
+        assert index.ids() == ["a.md"]
+    for wrong, told in [(None, "not NoneType"), ("d", "not one path"), (b"d", "not one path"), ([b"d"], "not bytes")]:
+        with pytest.raises(InputError, match=told):
+            index.update(wrong, EMBEDDER, TOKENIZER)  # type: ignore[arg-type]
+
+
+def test_only_what_is_absent_counts_as_deleted(tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "d/a.md", "x")
+    index.update(["d"], EMBEDDER, TOKENIZER)
+    for wrong, told in [("nosuch/../d", "no such file or folder: nosuch"), ("d/a.md/", "no such"), ("", "empty path")]:
+        with pytest.raises(InputError, match=told):
+            index.update([wrong], EMBEDDER, TOKENIZER)
+    assert index.ids() == ["d/a.md"]
+    shutil.rmtree(tmp_path / "d")
+    assert index.update(["nosuch/../d"], EMBEDDER, TOKENIZER).deleted == 1
+
+
+def test_what_is_known_is_read_in_time_that_grows_with_the_passages(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 100_000  # Of one document: a tuple that grew by one for each took half a minute.
+    same = {"document": "d", "source": "", "digest": "", "size": 0, "modified": 0}
+    rows = pa.table({"id": list(map(str, range(count))), **{name: [value] * count for name, value in same.items()}})
+    monkeypatch.setattr(index._table, "_data", SimpleNamespace(to_table=lambda columns: rows))
+    began = time.perf_counter()
+    assert index._table.known()["d"].passages == tuple(map(str, range(count)))
+    assert time.perf_counter() - began < 10
+
+
+def test_an_id_that_a_program_gives_twice_has_a_cure_for_programs(index: Index) -> None:
+    done = add(index, Document("a", "one"), Document("a", "two"))
+    assert (done.added, [one.reason for one in done.failed]) == (
+        1, ["the id 'a' comes twice, first in document 'a': give each document its own, or join their texts into one "
+            "document"],
+    )  # fmt: skip
+
+
 def test_remove_takes_ids_as_add_does(index: Index) -> None:
     add(index, Document("a", "x"), Document("1", "x"), Document("\ud800x", "x"))
     with pytest.raises(InputError, match="a list of ids"):

@@ -34,6 +34,7 @@ LAYERS = {
     "lookahead": 1,
     "scorestore": 1,
     "sentences": 1,
+    "duplicates": 1,
     "windows": 1,
     "fusion": 1,
     "calibration": 1,
@@ -91,7 +92,7 @@ PUBLIC_LAYER = 4
 # runs a whole query as the product does; a tuned model is judged by the measures of evaluation; bulk work reads and
 # writes the files of evaluation; texts of a store are cleaned as those of an index are; the usual pipeline over a store
 # is a pipeline; cross-encoders, late interaction and language models give one kind of order; an answer holds the traces
-# of its stages, and a threshold leaves out some of its passages.
+# of its stages, and a threshold leaves out some of its passages; tokens are counted by an embedder where no scorer can.
 WITHIN_A_LAYER = {
     ("types", "errors"),
     ("extras", "errors"),
@@ -101,6 +102,7 @@ WITHIN_A_LAYER = {
     ("lateinteraction", "crossencoder"),
     ("scorers", "crossencoder"),
     ("scorers", "lateinteraction"),
+    ("scorers", "embedder"),
     ("anytime", "lateinteraction"),
     ("anytime", "scorers"),
     ("cascade", "anytime"),

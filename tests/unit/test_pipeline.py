@@ -15,7 +15,7 @@ import spies
 import tiny
 from crossrank import pipeline, scorers
 from crossrank.errors import InputError
-from crossrank.fusion import SHARES, LengthPrior, Scores
+from crossrank.fusion import RRF, SHARES, LengthPrior, Scores
 from crossrank.relevance import last_read
 from crossrank.types import Ranking
 
@@ -49,7 +49,7 @@ def test_the_first_stage_has_the_names_that_fusion_has_shares_for(folder: Path) 
     assert isinstance(made.fusion, Scores)
     assert made.fusion.weights == SHARES
     conditions = (f"{name}=acme" for name in ("tenant",))
-    filtered = first_stage(Index.open(folder), made.retrievers["dense"]._embedder, conditions)  # type: ignore[attr-defined]
+    filtered = first_stage(Index.open(folder), made.retrievers["dense"].embedder, conditions)  # type: ignore[attr-defined]
     assert all("where=('tenant=acme',)" in repr(retriever) for retriever in filtered.values())
 
 
@@ -122,6 +122,49 @@ def test_home_is_written_as_in_a_shell(folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HOME", str(folder.parent))
     monkeypatch.setenv("USERPROFILE", str(folder.parent))
     assert len(crossrank.open_pipeline(f"~/{folder.name}", rerank=False).search("what is bread?").passages)
+
+
+class Finds:
+    """A retriever that gives what it was made with."""
+
+    def __init__(self, found: object) -> None:
+        self.found = found
+
+    def retrieve(self, queries: object, depth: int) -> object:
+        return self.found
+
+
+@pytest.mark.parametrize(
+    ("options", "cure"),
+    [
+        ({"retrievers": [Finds([])]}, r'retrievers have names, as in \{"bm25": retriever\}; this is a list'),
+        ({"budget": "5"}, "a budget in seconds must be a number"),
+        ({"fusion": "rff"}, "unknown fusion 'rff'; use 'scores', 'rrf', or a function"),
+        ({"fusion": 3}, "unknown fusion 3"),
+    ],
+)
+def test_what_makes_no_pipeline_is_refused(options: dict[str, Any], cure: str) -> None:
+    with pytest.raises(InputError, match=cure):
+        crossrank.Pipeline(**{"retrievers": {"own": Finds([])}, "texts": list, **options})
+
+
+def test_a_pipeline_takes_a_name_of_a_fusion_and_stages_of_a_generator() -> None:
+    stage = crossrank.Stage(crossrank.load("tiny"))
+    made = crossrank.Pipeline({"own": Finds([])}, list, (one for one in [stage, stage]), fusion="rrf")  # type: ignore[arg-type]
+    assert [one.name for one in made.stages] == [stage.name, f"{stage.name} (2)"]
+    assert made.fusion == RRF()
+
+
+@pytest.mark.parametrize("found", [[], None, ["a"], [Ranking.sorted([], [])] * 2])
+def test_a_retriever_gives_one_ranking_a_query(found: object) -> None:
+    with pytest.raises(InputError, match=r"Finds.retrieve\(queries, depth\) must give a list with a Ranking for each"):
+        crossrank.Pipeline({"own": Finds(found)}, list).search("tea?")  # type: ignore[dict-item]
+
+
+def test_coarse_models_are_a_list(folder: Path) -> None:
+    for coarse in ("tiny", None, crossrank.load("tiny")):
+        with pytest.raises(InputError, match=r"coarse is a list of models, so one is coarse=\[.*none is coarse=\[\]"):
+            crossrank.open_pipeline(folder, coarse=coarse)  # type: ignore[arg-type]
 
 
 def test_stages_that_are_none_are_refused(cross_encoder_folder: Path) -> None:
@@ -289,6 +332,7 @@ def test_a_query_that_the_embedder_cuts_is_in_the_trace(folder: Path, cross_enco
     # 60 tokens are the cross-encoder's, 3 of them special; half of the rest is for the query.
     own = cuts.pop(str(cross_encoder_folder))
     assert cuts == {"bm25": [], "dense": [(-1, 80, 46)], "fused": []}
+    assert answer.notes[0] == "the query was cut: dense read its first 46 of 80 tokens"
     assert own[0] == (-1, 80, 28)
 
 

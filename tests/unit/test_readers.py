@@ -470,6 +470,23 @@ def test_jsonl_rows(tmp_path: Path) -> None:
     assert [d.text for d in collect(packed)[0]] == ["body", "generic", "no id"]
 
 
+def test_of_fields_that_differ_in_case_one_that_holds_something_is_read(tmp_path: Path) -> None:
+    rows = [{"text": "Bread", "Text": "", "id": "7", "ID": None}, {"TEXT": "Tea", "text": "", "Id": "8", "id": "9"}]
+    documents, failures = collect(write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows))))
+    assert ([(one.id, one.text) for one in documents], failures) == ([("7", "Bread"), ("9", "Tea")], [])
+    for header in ("id,text,Text", "text,Id,id"):
+        with pytest.raises(ReadError, match="two columns of the same name"):
+            collect(write(tmp_path / "a.csv", f"{header}\n1,2,3\n"))
+    assert collect(write(tmp_path / "a.csv", "text,Year,year\na,1,2\n"))[0][0].metadata == {"Year": 1, "year": 2}
+
+
+def test_a_title_is_a_text_or_a_number(tmp_path: Path) -> None:
+    rows = [{"text": "x", "title": title} for title in (["A", "B"], {"en": "A"}, 1984)]
+    (document,), failures = collect(write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows))))
+    assert document.title == "1984"
+    assert [one.reason for one in failures] == [f"its 'title' is a {kind}, not a string" for kind in ("list", "dict")]
+
+
 def test_a_field_of_the_row_goes_before_one_in_its_metadata(tmp_path: Path) -> None:
     row = {"id": "a", "text": "tea", "year": 2020, "lang": "en", "metadata": {"year": 1999, "lang": "en", "n": 1}}
     (document,) = read(write(tmp_path / "a.jsonl", json.dumps(row)))

@@ -71,6 +71,7 @@ def test_what_is_read_once_is_a_list():
         ([("a", 1), ("a", 2)], "comes twice"),
         ([(7, 1.0)], r"ids are strings, not int \(7\)"),
         ([("a", float("nan"))], "gives 'a' the score nan, which is no number"),
+        ([("a", float("inf"))], "gives 'a' the score inf, which no other can reach: give a finite one"),
         ([("a", None)], "gives 'a' the score None, which is no number"),
         ([("a", "high")], "the score 'high', which is no number"),
         (None, r"gives a list of \(id, score\) pairs, not NoneType"),
@@ -101,7 +102,7 @@ def test_a_vector_retriever_embeds_once_and_tells_what_was_cut(bi_encoder_folder
 
 
 def test_rows_become_passages():
-    fields = Fields("body", title="head", document="file", metadata=["tags", "year", "gone"])
+    fields = Fields("body", title="head", document="file", metadata=iter(["tags", "year", "gone"]))  # type: ignore[arg-type]
     row = {"body": "Cats \ud800 purr.", "head": None, "file": 7, "tags": ["a"], "year": 2019, "other": 1}
     want = Passage("1", "Cats \ufffd purr.", "", "7", {"tags": ["a"], "year": 2019})
     assert fields.passage("1", row) == want

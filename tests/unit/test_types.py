@@ -141,6 +141,20 @@ def test_a_query_that_shows_nothing_is_refused(blank):
     check_query(f"{blank}a")
 
 
+def test_whole_numbers_are_ordered_exactly():
+    times = [1764302693000000001, 1764302693000000002]
+    for scores in (times, np.int64(times), np.uint64(times), iter(times), dict(enumerate(times)).values()):
+        assert Ranking.sorted(iter(["older", "newer"]), scores).ids == ("newer", "older")
+    assert Ranking.sorted(["a", "b"], np.int64([-(2**63), 0])).ids == ("b", "a")
+
+
+@pytest.mark.parametrize(("text", "title"), [(None, "T"), (float("nan"), ""), ("text", float("nan")), ("text", 0)])
+def test_a_passage_has_a_text(text, title):
+    with pytest.raises(InputError, match=r"the \w+ of passage 'p7' is .*, not a string: leave the passage out"):
+        Passage("p7", text, title)
+    assert Passage("p7", "text", None).scored_text == "text"
+
+
 def test_scored_text_joins_title():
     assert Passage("1", "text", "Title").scored_text == "Title. text"
     assert Passage("1", "text").scored_text == "text"

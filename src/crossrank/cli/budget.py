@@ -59,9 +59,7 @@ def troubles(answer: Answer) -> Iterator[tuple[Trouble, str]]:
             yield "failed", f"{trace.name}: {trace.note}"
         elif trace.stopped in ("deadline", "plan"):
             yield "hurried", f"{trace.name}: {trace.note}"
-        for cut in trace.truncations:
-            if cut.position < 0 and cut.lost:
-                yield "cut", f"the query was cut: {trace.name} read its first {cut.told}."
+    yield from (("cut", f"{told}.") for told in answer.query_cut)
     if answer.late and answer.budget is not None:
         longest = max(answer.traces, key=lambda trace: trace.seconds)
         yield (

@@ -141,7 +141,7 @@ Killed or interrupted at any moment, the same command goes on: parts that are do
 `crossrank index` and `crossrank search` use the index like any other.
 """,
 )
-@click.argument("paths", metavar="PATHS...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="PATHS...", nargs=-1, required=True, type=click.Path())
 @click.option("--to", "folder", metavar="DIR", required=True, type=click.Path(file_okay=False, path_type=Path),
               help="The index; DIR.bulk holds the work until the index has it.")  # fmt: skip
 @click.option("--model", "-m", type=options.ModelName(), envvar="CROSSRANK_EMBEDDER", show_envvar=True,
@@ -154,7 +154,7 @@ Killed or interrupted at any moment, the same command goes on: parts that are do
 @options.as_json
 @options.engine
 def index(
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     folder: Path,
     model: str | None,
     passage_tokens: int | None,

@@ -41,7 +41,7 @@ file that PATHS still name; one that g/*.txt no longer names stays until g or th
 moment, the index keeps what was committed, and the same command, without --rebuild, finishes the work.
 """,
 )
-@click.argument("paths", metavar="PATHS...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="PATHS...", nargs=-1, required=True, type=click.Path())
 @click.option("--to", "folder", metavar="DIR", required=True, type=click.Path(file_okay=False, path_type=Path),
               help="The index: made if there is none, otherwise brought up to date.")  # fmt: skip
 @click.option("--rebuild", is_flag=True, help="Start from nothing, also with another embedder or passage size; "
@@ -60,7 +60,7 @@ moment, the index keeps what was committed, and the same command, without --rebu
 @options.as_json
 @options.engine
 def command(
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     folder: Path,
     rebuild: bool,
     model: str | None,

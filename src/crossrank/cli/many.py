@@ -52,7 +52,7 @@ def check(query: str | None, queries: Path | None, to: Path | None, alone: Mappi
 
 
 def read(path: Path) -> dict[str, str]:
-    """Text by query id, each fit to be asked and to stand in a run.
+    """Text by query id, each fit to be asked and to stand in a run; `-` is stdin.
 
     Raises:
         ReadError: the file is damaged or empty.
@@ -63,6 +63,7 @@ def read(path: Path) -> dict[str, str]:
     from crossrank.evaluation.files import filled
     from crossrank.evaluation.trec import check_name
 
+    path = Path("/dev/stdin") if path == Path("-") else path
     texts = filled(path, read_queries(path), "queries")
     check_texts(texts)
     for query in texts:

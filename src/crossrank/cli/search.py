@@ -50,7 +50,8 @@ Examples:
 @click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("query", required=False)
 @click.option("--queries", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help='Search for all of these instead: lines of {"_id", "text"}, or of id, tab and text.')  # fmt: skip
+              help='Search for all of these instead: lines of {"_id", "text"}, or of id, tab and text.  '
+              "- is stdin.")  # fmt: skip
 @click.option("--to", type=click.Path(dir_okay=False, path_type=Path), metavar="RUN",
               help="Where their rankings go: a TREC run of documents, each at its best passage. Its scores only state "
               "the order: those of what a stage read and of what it left do not compare.  - is stdout; pipes are "
@@ -209,6 +210,7 @@ def command(
     code = _code(time_budget.warn_of(answer, explain), asked)
     if budget is not None:
         _print_context(pipeline.context(answer, budget, threshold=threshold), as_json)
+        _tell_of_cache(pipeline)
         return code
     answer, chances = relevance.kept(pipeline, answer, threshold)
     reasons = _reasons(pipeline, answer) if explain else None

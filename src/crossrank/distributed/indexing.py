@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from crossrank.errors import IndexFileError, InputError, ReadError
 from crossrank.index import Index, readers
 from crossrank.index.changes import Changes
 from crossrank.index.changes import Progress as Update
+from crossrank.index.documents import paths_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Indexed:
 
 
 def index(
-    paths: Sequence[str | Path],
+    paths: Iterable[str | Path],
     to: str | Path,
     model: str | Path | None = None,
     *,
@@ -85,6 +86,7 @@ def index(
     (1, 1, 1)
     >>> folder.cleanup()
     """
+    paths = paths_in(paths, "index")
     if part_tokens < 1:
         raise InputError(f"a part has at least 1 token, not {part_tokens}")
     workers = workers or Workers()

@@ -19,6 +19,7 @@ extras.require("pyarrow", extra="search")
 import pyarrow as pa  # noqa: E402
 import pyarrow.csv  # noqa: E402
 
+_READ = (*TEXT_FIELDS, *ID_FIELDS, TITLE_FIELD)
 _INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,17})")
 _FLOAT = re.compile(r"-?(?:0|[1-9]\d{0,14})\.\d{1,15}")
 _ODD_QUOTES = re.compile(rb'"(?<!"")(?:"")*(?!")')
@@ -125,7 +126,7 @@ class _Columns:
         # "id, text": then the spaces behind the commas are no part of the values either.
         self._spaced = self.names != list(header)
         check_text_column(self.names, path)
-        self._texts = {name for name in self.names if name.lower() in (*TEXT_FIELDS, *ID_FIELDS, TITLE_FIELD)}
+        self._texts = {name for name in self.names if name.lower() in _READ}
 
     def row(self, values: Sequence[str]) -> dict[str, Value]:
         """A row by the names of its columns; what is neither text nor id as a value that filters compare."""
@@ -170,11 +171,12 @@ def _header(path: Path) -> tuple[list[str], str]:
 
 def check_text_column(names: list[str], path: Path) -> None:
     """Refuse a table in whose columns no texts are, or two of one name."""
-    if not {name.strip().lower() for name in names} & set(TEXT_FIELDS):
+    read = [name for name in (name.strip().lower() for name in names) if name in _READ]
+    if not set(read) & set(TEXT_FIELDS):
         raise ReadError(
             f"{path} has no text column: name it one of {', '.join(TEXT_FIELDS)} (its columns: {', '.join(names[:12])})"
         )
-    if len(set(names)) != len(names):
+    if len(set(names)) != len(names) or len(set(read)) != len(read):
         raise ReadError(f"{path} has two columns of the same name: rename one")
 
 

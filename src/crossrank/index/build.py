@@ -311,11 +311,14 @@ class Update:
     def _taken(self, id_: str, digest: str, origin: _Origin) -> str | None:
         """Why a document of this content may not have this id; None when it may."""
         if id_ in self._seen:
-            cure = (
-                "give each document its own, or rename or take out the field id (or _id) of these rows, which are then "
-                "called by their file and number"
-            )
-            if origin.path and not readers.has_rows(origin.path):
+            if not origin.path:
+                cure = "give each document its own, or join their texts into one document"
+            elif readers.has_rows(origin.path):
+                cure = (
+                    "give each document its own, or rename or take out the field id (or _id) of these rows, which are "
+                    "then called by their file and number"
+                )
+            else:
                 cure = (
                     "a file is called by its path below what is given: index the folder that holds both, or rename one"
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -200,6 +201,30 @@ def ids_in(ids: Iterable[str]) -> list[str]:
         if not isinstance(id_, str):
             raise InputError(f"an id is a string, not {type(id_).__name__} ({id_!r}): turn it into one")
     return [valid_text(id_) for id_ in wanted]
+
+
+def paths_in(paths: Iterable[str | os.PathLike[str]], call: str) -> list[str]:
+    """Paths that a program names, as strings in a list: a generator would have none left for who looks a second time.
+
+    Args:
+        paths: of the caller.
+        call: what the caller called, for the message.
+
+    Raises:
+        InputError: one path in place of a list, or something that is no path.
+
+    >>> paths_in(iter(["a.txt"]), "update")
+    ['a.txt']
+    """
+    if isinstance(paths, (str, bytes, os.PathLike)):
+        raise InputError(f"{call} takes a list of paths, not one path")
+    if not isinstance(paths, Iterable):
+        raise InputError(f"{call} takes a list of paths, not {type(paths).__name__}")
+    wanted = [os.fspath(path) if isinstance(path, os.PathLike) else path for path in paths]
+    for path in wanted:
+        if not isinstance(path, str):
+            raise InputError(f"a path is a string or a Path, not {type(path).__name__} ({path!r}): turn it into one")
+    return wanted
 
 
 def left_out(fields: Mapping[Any, Any], kept: Mapping[str, Value]) -> list[str]:

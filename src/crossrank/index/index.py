@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from crossrank.checkpoint import vocabulary
-from crossrank.errors import CrossrankError, IndexFileError, InputError
+from crossrank.errors import CrossrankError, IndexFileError
 from crossrank.index import fitting
 from crossrank.index.build import Update
 from crossrank.index.changes import Callback, Changes
-from crossrank.index.documents import KINDS, Document, Kind, Limits
+from crossrank.index.documents import KINDS, Document, Kind, Limits, paths_in
 from crossrank.index.folders import LOCK, has_version, make_folder, placed
 from crossrank.index.lock import exclusive
 from crossrank.index.oneversion import held, kept, lost, removed
@@ -243,7 +243,7 @@ class Index:
 
     def update(
         self,
-        paths: Sequence[str | Path],
+        paths: Iterable[str | Path],
         embedder: Embedder,
         tokenizer: Tokenizer,
         progress: Callback | None = None,
@@ -271,11 +271,10 @@ class Index:
             kinds of files in `passed_over`, passages of which the embedder read only the beginning in `unread`.
 
         Raises:
-            InputError: a path does not exist or is of a kind that cannot be indexed.
+            InputError: a path does not exist, is of a kind that cannot be indexed, or is none.
             IndexFileError: another embedder or tokenizer; another process is writing; the disk is full.
         """
-        if isinstance(paths, (str, Path)):
-            raise InputError("update takes a list of paths, not one path")
+        paths = paths_in(paths, "update")
         with self._updating(embedder, tokenizer, progress, late, cut) as update:
             return update.files(paths, limits or Limits())
 

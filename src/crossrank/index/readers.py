@@ -151,11 +151,15 @@ def check(paths: Sequence[str | Path]) -> None:
         InputError: a path does not exist, is a pipe or device, or is a file of a kind that cannot be read.
     """
     for given in paths:
+        if given == "":
+            raise InputError("an empty path names no file or folder: leave it out, or name this folder as .")
         path = Path(os.path.abspath(given))
-        if unreachable(path) or path.is_dir():  # What cannot be reached is a failure of its own, and no mistake.
+        if unreachable(path):  # A failure of its own, and no mistake.
             continue
-        if not path.exists():
+        if is_gone(given) or not path.exists():
             raise InputError(f"no such file or folder: {given}")
+        if path.is_dir():
+            continue
         if not path.is_file():  # Nothing can be looked at twice there, and a walk passes over it.
             raise InputError(f"{given} is a pipe or device; write it to a file first")
         if suffix_of(path) not in SUFFIXES:
@@ -182,7 +186,7 @@ def find(paths: Sequence[str | Path], known: Collection[str] = ()) -> Found:
     Raises:
         InputError: as `check`.
     """
-    paths = [path for path in paths if not (is_gone(path) and _was(path, known))]
+    paths = [path for path in paths if not _was(path, known)]
     check(paths)
     sources: list[Source] = []
     failures: list[Failure] = []
@@ -207,8 +211,9 @@ def find(paths: Sequence[str | Path], known: Collection[str] = ()) -> Found:
 
 
 def _was(path: str | Path, known: Collection[str]) -> bool:
-    root = written(os.path.abspath(path))
-    return any(within(source, root) for source in known)
+    place = os.path.abspath(path)
+    # nosuch/../docs is not there, and docs, which it would be read as, may be.
+    return is_gone(path) and is_gone(place) and any(within(source, written(place)) for source in known)
 
 
 def _walk(

@@ -66,6 +66,9 @@ class Rows:
         identity = row[id_key] if id_key is not None else None
         title_key = by_name.get(TITLE_FIELD)
         title = row[title_key] if title_key is not None else None
+        if isinstance(title, (list, dict)):
+            self.refuse(number, f"its {title_key!r} is a {type(title).__name__}, not a string", unit)
+            return None
         used = {text_key, id_key, title_key, *no_texts, *no_ids}
         fields = {key: value for key, value in row.items() if key not in used}
         nested = fields.pop("metadata", None)
@@ -93,10 +96,16 @@ class Rows:
 def keys_of(row: Mapping[str, Any]) -> dict[str, str]:
     """A row's own keys by the names that are looked for: without the spaces around them, in lower case.
 
-    >>> keys_of({" Text ": "tea"})
+    Of several keys of one name, that which holds something; of these, the one that is written so, then the first.
+
+    >>> keys_of({" Text ": "tea", "TEXT": ""})
     {'text': ' Text '}
     """
-    return {str(key).strip().lower(): key for key in row}
+    named = [(str(key).strip().lower(), key) for key in row]
+    keys: dict[str, str] = {}
+    for name, key in sorted(named, key=lambda one: (is_empty(row[one[1]]), one[0] != one[1])):
+        keys.setdefault(name, key)
+    return keys
 
 
 def filled(row: Mapping[str, Any], by_name: Mapping[str, str], names: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -284,14 +284,13 @@ class Table:
         columns = ["id", "document", "source", "digest", "size", "modified"]
         with _storage(self.folder, "reading"):
             found = self._data.to_table(columns=columns)
-        documents: dict[str, Known] = {}
-        for id_, document, source, digest, size, modified in zip(
-            *(found[name].to_pylist() for name in columns), strict=True
-        ):
-            before = documents.get(document)
-            passages = (*before.passages, id_) if before else (id_,)
-            documents[document] = Known(source, digest, size, modified, passages)
-        return documents
+        passages: dict[str, list[str]] = {}
+        origins: dict[str, tuple[str, str, int, int]] = {}
+        rows = zip(*(found[name].to_pylist() for name in columns), strict=True)
+        for id_, document, source, digest, size, modified in rows:
+            passages.setdefault(document, []).append(id_)
+            origins[document] = source, digest, size, modified
+        return {document: Known(*origins[document], tuple(ids)) for document, ids in passages.items()}
 
     def documents(self) -> list[str]:
         """Every document that has passages here, once, in the order of the table."""

@@ -42,15 +42,15 @@ class DenseRetriever:
     def __init__(self, index: Vectors, embedder: Embedder, where: Where = None) -> None:
         index.check_embedder(embedder)
         self._index = index
-        self._embedder = embedder
+        self.embedder = embedder
         self._where = once(where)
 
     def __repr__(self) -> str:
-        return f"DenseRetriever({self._index!r}, {self._embedder!r}, where={self._where!r})"
+        return f"DenseRetriever({self._index!r}, {self.embedder!r}, where={self._where!r})"
 
     def filtered(self, where: Where) -> DenseRetriever:
         """The same, over passages that meet these conditions, too."""
-        return DenseRetriever(self._index, self._embedder, both(self._where, where))
+        return DenseRetriever(self._index, self.embedder, both(self._where, where))
 
     def mistake(self) -> str | None:
         """What is likely wrong with a filter of which nothing was found; None when nothing stands out."""
@@ -68,11 +68,11 @@ class DenseRetriever:
     def retrieved(self, queries: Sequence[str], depth: int) -> list[Retrieved]:
         """Like `retrieve`, with a report of queries that the embedder did not read to their end."""
         check_k(depth, "depth")
-        return by_vector(queries, self._embedder, lambda vector: self._nearest(vector, depth))
+        return by_vector(queries, self.embedder, lambda vector: self._nearest(vector, depth))
 
     def _nearest(self, vector: NDArray[np.float32], depth: int) -> Ranking:
         # An update through the same `Index` may have gone on to one that was made anew with another embedder.
-        self._index.check_embedder(self._embedder)
+        self._index.check_embedder(self.embedder)
         return self._index.dense(vector, depth, self._where)
 
 

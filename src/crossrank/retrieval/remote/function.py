@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,10 +67,10 @@ class VectorRetriever:
 
     def __init__(self, find: Callable[[NDArray[np.float32], int], _Given], embedder: Embedder) -> None:
         self._find = find
-        self._embedder = embedder
+        self.embedder = embedder
 
     def __repr__(self) -> str:
-        return f"VectorRetriever({self._find!r}, {self._embedder!r})"
+        return f"VectorRetriever({self._find!r}, {self.embedder!r})"
 
     def retrieve(self, queries: Sequence[str], depth: int) -> list[Ranking]:
         """As `FunctionRetriever.retrieve`."""
@@ -78,7 +79,7 @@ class VectorRetriever:
     def retrieved(self, queries: Sequence[str], depth: int) -> list[Retrieved]:
         """Like `retrieve`, with a report of queries that the embedder did not read to their end."""
         check_k(depth, "depth")
-        return by_vector(queries, self._embedder, lambda vector: _ranking(self._find(vector, depth), depth))
+        return by_vector(queries, self.embedder, lambda vector: _ranking(self._find(vector, depth), depth))
 
 
 def _ranking(found: _Given, depth: int) -> Ranking:
@@ -103,11 +104,15 @@ def _ranking(found: _Given, depth: int) -> Ranking:
 
 
 def _number(id_: str, score: float) -> float:
-    """The score; told here, because NaN in a ranking is otherwise a model's."""
+    """The score, whole numbers exactly; told here, because NaN in a ranking is otherwise a model's.
+
+    +inf is no score: nothing that a reranker says could move its document. -inf is what a blank document has.
+    """
     try:
         number = float(score)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if math.isnan(number):
-        raise InputError(f"a retriever gives {id_!r} the score {score!r}, which is no number: leave out what has none")
-    return number
+    if math.isnan(number) or number == math.inf:
+        told = "no other can reach: give a finite one" if number > 0 else "is no number: leave out what has none"
+        raise InputError(f"a retriever gives {id_!r} the score {score!r}, which {told}")
+    return int(score) if isinstance(score, Integral) else number

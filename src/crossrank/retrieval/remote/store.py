@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -66,8 +66,10 @@ class Fields:
     def __post_init__(self) -> None:
         if not self.text:
             raise InputError("Fields needs the name of the field that holds the text")
-        if isinstance(self.metadata, str):
-            raise InputError("Fields.metadata is a list of names, not one string")
+        if isinstance(self.metadata, str) or not isinstance(self.metadata, Iterable):
+            raise InputError(f"Fields.metadata is a list of names, not one {type(self.metadata).__name__}")
+        # They are gone through for each row, and a generator only once.
+        object.__setattr__(self, "metadata", tuple(self.metadata))
 
     @property
     def names(self) -> list[str]:
