@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 import click
@@ -56,7 +57,25 @@ def command(
         )
         assert isinstance(pipeline.store, Index)
         server = build(pipeline.stages[-1].scorer, pipeline, pipeline.store.refresh)
-    # The SDK reads stdin in a thread that nothing can wake, and would wait for its next line. There is nothing to lose.
-    signal.signal(signal.SIGINT, lambda *_: os._exit(Exit.INTERRUPTED))
+    _end_at_ctrl_c()
     terminal.note("Ready for an agent on stdin and stdout. Ctrl-C ends it.")
     server.run()
+
+
+def _end_at_ctrl_c() -> None:
+    """End at SIGINT: the SDK reads stdin in a thread that nothing can wake, and there is nothing to lose."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(Exit.INTERRUPTED))
+    if os.name != "posix":
+        return
+    # That handler waits for the main thread, and a signal that comes just before it sleeps would wait for the agent's
+    # next line. The signal itself writes into this pipe, whatever the main thread does.
+    told, end = os.pipe()
+    os.set_blocking(end, False)
+    signal.set_wakeup_fd(end)
+
+    def wait() -> None:
+        while signal.SIGINT not in os.read(told, 64):
+            pass
+        os._exit(Exit.INTERRUPTED)
+
+    threading.Thread(target=wait, daemon=True).start()
