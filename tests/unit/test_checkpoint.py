@@ -322,6 +322,15 @@ def test_an_export_that_finds_no_room_leaves_what_was_there(folder: Path, tmp_pa
     assert out.exists() is there
 
 
+def test_an_export_goes_on_where_another_was_killed(folder: Path, tmp_path: Path) -> None:
+    left = tmp_path / "out" / ".crossrank-export-7-abcd.part"
+    left.mkdir(parents=True)
+    (left / "config.json").write_text("{}", encoding="utf-8")
+    export(read(folder), tmp_path / "out")
+    assert not left.exists()
+    assert read(tmp_path / "out").fingerprint == read(folder).fingerprint
+
+
 def test_old_layer_norm_names_and_position_buffers(folder: Path) -> None:
     tokens = tiny.random_tokens([7, 3])
     want = backends.open(read(folder), "reference").forward(tokens)

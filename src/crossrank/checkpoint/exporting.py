@@ -22,6 +22,7 @@ from crossrank.checkpoint.record import Checkpoint
 from crossrank.errors import CheckpointError
 from crossrank.writing import UNFINISHED, whole
 
+_OURS = ".crossrank-export-"
 CLASSES = {
     "bert": "Bert",
     "electra": "Electra",
@@ -84,7 +85,9 @@ def _apart(target: Path) -> Iterator[Path]:
     """
     new = not target.exists()
     target.mkdir(parents=True, exist_ok=True)
-    made = target / f".crossrank-{os.getpid()}-{secrets.token_hex(4)}{UNFINISHED}"
+    for left in _left(target):
+        shutil.rmtree(left)
+    made = target / f"{_OURS}{os.getpid()}-{secrets.token_hex(4)}{UNFINISHED}"
     try:
         made.mkdir()
         yield made
@@ -102,6 +105,11 @@ def _apart(target: Path) -> Iterator[Path]:
         raise
 
 
+def _left(target: Path) -> set[Path]:
+    """What an export that was killed has left there."""
+    return set(target.glob(f"{_OURS}*{UNFINISHED}"))
+
+
 def clear(folder: Path) -> None:
     """Remove the files of a model that another one, written over it, may not have, and that would change what it is."""
     for name in (*OTHERS, *TOKENIZER_FILES):
@@ -117,7 +125,7 @@ def check_target(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = Fals
     target = Path(folder)
     if target.exists() and target.resolve() in (checkpoint.folder.resolve(), checkpoint.vocabulary.resolve()):
         raise CheckpointError(f"{target} is the model's own folder; give another")
-    if not overwrite and target.is_dir() and any(target.iterdir()):
+    if not overwrite and target.is_dir() and set(target.iterdir()) - _left(target):
         raise CheckpointError(
             f"{target} is not empty, and a model there would be overwritten: give a new folder, or say so with --force "
             "(overwrite=True)"
