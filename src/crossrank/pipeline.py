@@ -84,7 +84,7 @@ class Pipeline:
     texts: Callable[[Sequence[str]], Sequence[Passage]] = field(repr=False)
     stages: tuple[Stage, ...] = ()
     depth: int = 100
-    fusion: Fusion = field(default_factory=RRF)
+    fusion: Fusion | Literal["scores", "rrf"] = field(default_factory=RRF)
     store: TokenStore | None = field(default=None, repr=False)
     budget: float | None = None
     on_error: OnError = "raise"
@@ -209,7 +209,7 @@ class Pipeline:
             traces.append(Trace(name, found.ranking, taken, {}, found.truncations))
         if len(traces) > 1:
             started = self.clock()
-            fused = self.fusion({trace.name: trace.ranking for trace in traces})
+            fused = fusion_of(self.fusion)({trace.name: trace.ranking for trace in traces})
             how = str(getattr(self.fusion, "told", ""))
             traces.append(Trace("fused", fused, self.clock() - started, {}, how=how))
         return traces

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Iterable, Sequence
 from functools import partial
 from hashlib import sha256
-from operator import index
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -156,7 +156,7 @@ class RemoteEmbedder:
             body["dimensions"] = self.dimensions
         rows = self.address.post("/embeddings", body, stop).body.get("data")
         try:
-            placed = {index(row["index"]): _unit(row["embedding"]) for row in rows or ()}
+            placed = {operator.index(row["index"]): _unit(row["embedding"]) for row in rows or ()}
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise RemoteError(f"{self.address.url} gave no vectors that can be read ({error!r})", 200) from error
         if sorted(placed) != list(range(len(batch))):

@@ -59,7 +59,7 @@ def whole(path: Path, usual: bool = False) -> Iterator[Path]:
     """
     mode = _permissions(path)
     _tidy(path.parent)
-    part = _beside(path)
+    part = beside(path)
     try:
         if mode is not None:
             part.touch(0o600, exist_ok=False)
@@ -92,7 +92,7 @@ def check(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     _permissions(path)
-    part = _beside(path)
+    part = beside(path)
     part.touch(exist_ok=False)
     part.unlink()
 
@@ -123,7 +123,8 @@ def _is_descriptor(path: Path) -> bool:
         path = Path(folder, os.readlink(path))
 
 
-def _beside(path: Path) -> Path:
+def beside(path: Path) -> Path:
+    """A name in the same folder, for what is to have the path's name when it is whole; see `abandoned`."""
     return path.parent / f"{_OURS}{os.getpid()}-{secrets.token_hex(4)}{UNFINISHED}"
 
 
@@ -158,18 +159,26 @@ def _to_disk(number: int) -> None:
             raise
 
 
+def abandoned(folder: Path) -> set[Path]:
+    """What killed processes left. The age decides, because a process may be of another machine or container."""
+    before = time.time() - _ABANDONED
+    found = set()
+    for path in folder.glob(f"{_OURS}*{UNFINISHED}*"):
+        with suppress(OSError):
+            if path.lstat().st_mtime < before and not _runs(path.name[len(_OURS) :].partition("-")[0]):
+                found.add(path)
+    return found
+
+
 def _tidy(folder: Path) -> None:
-    """Remove what killed processes left. The age decides, because a process may be of another machine or container."""
     with suppress(OSError):
         folder = folder.resolve()
         if folder in _tidied:
             return
         _tidied.add(folder)
-        before = time.time() - _ABANDONED
-        for file in folder.glob(f"{_OURS}*{UNFINISHED}*"):
+        for file in abandoned(folder):
             with suppress(OSError):
-                if file.lstat().st_mtime < before and not _runs(file.name[len(_OURS) :].partition("-")[0]):
-                    file.unlink()
+                file.unlink()
 
 
 def _runs(process: str) -> bool:

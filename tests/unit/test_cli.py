@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from importlib.metadata import metadata
@@ -27,6 +28,7 @@ from crossrank.cli import root, steps, terminal
 from crossrank.cli.exits import MEANINGS, Exit
 from crossrank.evaluation import read_run
 from crossrank.models import catalog
+from crossrank.pipeline import MIX
 from crossrank.types import Truncation
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -944,11 +946,21 @@ def test_search_without_rerank_and_with_k(index: str) -> None:
     run("search", index, "bread", "--no-rerank", "-k", "0", code=2)
 
 
+def test_help_states_the_usual_mix() -> None:
+    assert f"[default: {MIX:g}]" in " ".join(run("search", "--help").stdout.split())
+
+
 def test_search_reads_queries_from_a_pipe(index: str) -> None:
     args = ("search", index, "--queries", "-", "--to", "-", "--no-rerank")
-    with process(*args, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
-        found, _ = running.communicate(b"q1\tthe cat\n")
+    # A socket, as Node.js gives its children, cannot be opened by the name of stdin.
+    ours, theirs = socket.socketpair()
+    with ours, theirs, process(*args, stdin=theirs, stdout=subprocess.PIPE) as running:
+        theirs.close()
+        ours.sendall(b"q1\tthe cat\n")
+        ours.shutdown(socket.SHUT_WR)
+        found, _ = running.communicate()
     assert (running.returncode, found.split()[:2]) == (0, [b"q1", b"Q0"])
+    assert "stdin, line 1" in run(*args, stdin="q1\n", code=1).stderr
 
 
 @pytest.mark.parametrize("engine", [["--no-rerank"], ["--model"]])

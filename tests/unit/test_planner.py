@@ -25,8 +25,8 @@ from crossrank.cascade import Stage, rerank
 from crossrank.cost import CostModel, Pace
 from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
-from crossrank.pipeline import Answer, Pipeline
-from crossrank.planner import ADVICE, Memory, check, measure, measured, plan, timing
+from crossrank.pipeline import MIX, Answer, Pipeline
+from crossrank.planner import ADVICE, SETTLES, Memory, check, measure, measured, plan, timing
 from crossrank.relevance import last_read
 from crossrank.stopping import Stopping
 from crossrank.types import Ranking
@@ -246,6 +246,7 @@ def test_what_a_budget_leaves_out_is_in_the_answer():
 
 
 def test_a_mixed_stage_stops_when_its_top_is_settled_within_a_budget_only():
+    assert MIX <= SETTLES  # What a search does unless it is told otherwise.
     clock = Clock()
     made = pipeline(clock, "small", weight=0.1)
     assert made.search("what?").traces[-1].stopped == ""

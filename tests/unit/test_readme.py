@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,5 @@ def test_a_block_runs_alone(
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == lines
     assert best in printed[0]
+    stated = [line[2:] for line in block(page, holds).splitlines() if re.match(r"# +-?\d", line)]
+    assert stated in ([], printed)

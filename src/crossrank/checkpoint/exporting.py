@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,9 +18,8 @@ from crossrank.checkpoint import settings
 from crossrank.checkpoint.late import PROJECTION, Late, late_files
 from crossrank.checkpoint.record import Checkpoint
 from crossrank.errors import CheckpointError
-from crossrank.writing import UNFINISHED, whole
+from crossrank.writing import abandoned, beside, whole
 
-_OURS = ".crossrank-export-"
 CLASSES = {
     "bert": "Bert",
     "electra": "Electra",
@@ -52,8 +49,8 @@ def export(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = False) -> 
 
     Raises:
         CheckpointError: the folder holds something (without `overwrite`) or is the checkpoint's own; the checkpoint
-            cannot be read, or has its head in module folders; or the weights cannot be written. What was there before
-            is there then, too.
+            cannot be read, or has its head in module folders; or the weights cannot be written, and what was there
+            before still is.
     """
     target = Path(folder)
     check_target(checkpoint, target, overwrite=overwrite)
@@ -85,9 +82,9 @@ def _apart(target: Path) -> Iterator[Path]:
     """
     new = not target.exists()
     target.mkdir(parents=True, exist_ok=True)
-    for left in _left(target):
-        shutil.rmtree(left)
-    made = target / f"{_OURS}{os.getpid()}-{secrets.token_hex(4)}{UNFINISHED}"
+    for left in abandoned(target):
+        shutil.rmtree(left, ignore_errors=True)
+    made = beside(target / "config.json")
     try:
         made.mkdir()
         yield made
@@ -105,11 +102,6 @@ def _apart(target: Path) -> Iterator[Path]:
         raise
 
 
-def _left(target: Path) -> set[Path]:
-    """What an export that was killed has left there."""
-    return set(target.glob(f"{_OURS}*{UNFINISHED}"))
-
-
 def clear(folder: Path) -> None:
     """Remove the files of a model that another one, written over it, may not have, and that would change what it is."""
     for name in (*OTHERS, *TOKENIZER_FILES):
@@ -125,7 +117,7 @@ def check_target(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = Fals
     target = Path(folder)
     if target.exists() and target.resolve() in (checkpoint.folder.resolve(), checkpoint.vocabulary.resolve()):
         raise CheckpointError(f"{target} is the model's own folder; give another")
-    if not overwrite and target.is_dir() and set(target.iterdir()) - _left(target):
+    if not overwrite and target.is_dir() and set(target.iterdir()) - abandoned(target):
         raise CheckpointError(
             f"{target} is not empty, and a model there would be overwritten: give a new folder, or say so with --force "
             "(overwrite=True)"

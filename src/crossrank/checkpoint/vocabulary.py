@@ -62,7 +62,7 @@ def tokenizer(folder: Path, architecture: str) -> Tokenizer:
     for path in present.values():
         _check_list(path)
     try:
-        with guarded():
+        with guarded(f"the tokenizer of {folder}"):
             made = _made(folder, present, settings, architecture)
             _lower_case(made, folder)
             _unforgeable(made)
@@ -76,8 +76,11 @@ def tokenizer(folder: Path, architecture: str) -> Tokenizer:
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
+def guarded(what: str = "the tokenizer") -> Iterator[None]:
     """For whatever a tokenizer runs in: where the library's own code stops, it raises what no `except Exception` sees.
+
+    Args:
+        what: cannot read a text, for the message.
 
     Raises:
         CheckpointError: in the place of such a panic.
@@ -88,7 +91,7 @@ def guarded() -> Iterator[None]:
         # The library does not export its class.
         if type(error).__name__ != "PanicException":
             raise
-        raise CheckpointError(f"the tokenizer cannot read a text ({error!s:.200}). {growth.CURE}") from error
+        raise CheckpointError(f"{what} cannot read a text ({error!s:.200}). {growth.CURE}") from error
 
 
 def _made(folder: Path, present: dict[str, Path], settings: dict[str, Any], architecture: str) -> Tokenizer:

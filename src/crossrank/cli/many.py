@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -58,12 +60,26 @@ def read(path: Path) -> dict[str, str]:
         ReadError: the file is damaged or empty.
         InputError: a query without text, or an id that a run cannot hold.
     """
+    if path != Path("-"):
+        return _read(path)
+    from crossrank.errors import ReadError
+
+    # By a file of its own: a socket, which a program may give as stdin, cannot be opened by a name.
+    with TemporaryDirectory() as folder:
+        copy = Path(folder, "queries")
+        copy.write_bytes(sys.stdin.buffer.read())
+        try:
+            return _read(copy)
+        except ReadError as error:
+            raise ReadError(str(error).replace(str(copy), "stdin")) from error
+
+
+def _read(path: Path) -> dict[str, str]:
     from crossrank.evaluation import read_queries
     from crossrank.evaluation.candidates import check_texts
     from crossrank.evaluation.files import filled
     from crossrank.evaluation.trec import check_name
 
-    path = Path("/dev/stdin") if path == Path("-") else path
     texts = filled(path, read_queries(path), "queries")
     check_texts(texts)
     for query in texts:

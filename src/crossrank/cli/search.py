@@ -82,7 +82,8 @@ Examples:
 )  # fmt: skip
 @click.option(
     "--mix", type=options.Number(0, 1, min_open=True), metavar="SHARE",
-    help="Share of the cross-encoder in the final score; the rest is the first stage's. 1 trusts it alone.",
+    help="Share of the cross-encoder in the final score; the rest is the first stage's. 1 trusts it alone.  "
+    "[default: 0.4]",
 )  # fmt: skip
 @click.option(
     "--stop-early", is_flag=True,
@@ -147,7 +148,8 @@ def command(
     for want of time, is said on stderr.
 
     A score is a mix of standardized scores of the steps (--mix), whose 0 is the mean of what was read, and no logit
-    (but with --mix 1): it compares within one answer. For what is relevant use the probability, and --threshold.
+    (but with --mix 1): it compares among the passages of one answer that were read. Those below keep the score of
+    the first stage. For what is relevant use the probability, and --threshold.
 
     With --context the text goes to stdout, and what was left out of it to stderr; --json prints both as one object.
 

@@ -46,7 +46,8 @@ class Advice:
 
 
 ADVICE = Advice()
-# A stage of at most this share stops within a budget when its top is settled. Its rule was measured: see LOG.md.
+# A stage of at most this share stops within a budget when its top is settled: the usual share of a search. There 9 % of
+# the queries leave one of the ten unread, more than `Stopping.error` promises, at -0.001 nDCG@10 (LOG.md).
 SETTLES = 0.4
 
 

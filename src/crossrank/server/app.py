@@ -165,14 +165,13 @@ async def _no_route(request: Request, error: Exception) -> Response:
     told = {404: "no such path; see /docs", 405: f"{request.method} is not a method of this path; see /docs"}
     kind = "MethodNotAllowedError" if error.status_code == 405 else "NotFoundError"
     refusal = RefusedError(told.get(error.status_code, error.detail), error.status_code, kind)
-    # What a path reads and what it answers are two routes, and Starlette names the methods of the first.
-    allowed = {
-        method
-        for route in request.app.routes
-        if route.matches(request.scope)[0] is not Match.NONE
-        for method in route.methods
-    }
-    return _refused(request, refusal, {"Allow": ", ".join(sorted(allowed))} if error.status_code == 405 else None)
+    return _refused(request, refusal, {"Allow": ", ".join(_methods(request))} if error.status_code == 405 else None)
+
+
+def _methods(request: Request) -> list[str]:
+    """Of the path, in all of its routes: Starlette names those of the first, and / is both page and TEI's."""
+    routes = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted({method for route in routes for method in route.methods or ()})
 
 
 def _refused(request: Request, refusal: RefusedError, headers: dict[str, str] | None = None) -> Response:
