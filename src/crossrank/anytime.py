@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -128,13 +129,16 @@ def read(
             # What a memory answers says nothing of how fast the model is.
             pace.observe(made.of(done, end), until.clock() - began, made.characters(done, end), end - done)
         scores.append(scored.scores)
-        # The query is cut the same way in every call: it is told once.
-        truncations += [one for one in scored.truncations if one.position >= 0 or not done]
+        # The query is cut the same way in every call: it is told once. A call of blank passages alone does not read it.
+        told = any(one.position < 0 for one in truncations)
+        truncations += [one for one in scored.truncations if one.position >= 0 or not told]
         done = end
         if until.stopping is not None and until.stopping.settled(np.concatenate(scores), head.scores, until.weight):
             stopped = "settled"
             break
     found = np.concatenate(scores) if scores else np.zeros(0, dtype=np.float32)
+    # What a language model says it cost counts as often as it is said.
+    notes = _times(notes) if isinstance(scorer, NotingScorer) else notes
     notes = [said, *notes] if scores else notes
     if done == len(head):
         return Reading(found, tuple(truncations), "", _joined(*notes))
@@ -169,6 +173,15 @@ def fetched(texts: Texts, ids: Sequence[str]) -> list[Passage]:
             "`texts` must give one with that id for each that a retriever finds"
         )
     return [by_id[id_] for id_ in ids]
+
+
+def _times(notes: Sequence[str]) -> list[str]:
+    """Notes once each, with how often they came.
+
+    >>> _times(["8 questions", "4 questions", "8 questions"])
+    ['8 questions (2 times)', '4 questions']
+    """
+    return [f"{note} ({count} times)" if count > 1 and note else note for note, count in Counter(notes).items()]
 
 
 def _joined(*notes: str) -> str:

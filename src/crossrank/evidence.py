@@ -89,14 +89,15 @@ def find(
         raise InputError(f"{len(known)} known scores were given for {len(passages)} passages")
     everywhere = [spans(passage.text) for passage in passages]
     asked = [(row, span) for row, own in enumerate(everywhere) for span in _compared(own, most)]
-    values = score([(query, _part(passages[row], span)) for row, span in asked]).tolist() if asked else []
+    values = _scored(score, [(query, _part(passages[row], span)) for row, span in asked])
     best: dict[int, tuple[float, tuple[int, int]]] = {}
     for (row, span), value in zip(asked, values, strict=True):
         # A sentence without any token, such as a lone U+200B, is no evidence.
         if value > (best[row][0] if row in best else -np.inf):
             best[row] = value, span
     chosen = {row: span for row, (_, span) in best.items()}
-    fallen = _drops(query, passages, chosen, score, known or [None] * len(passages)) if drops else {}
+    known = [None] * len(passages) if known is None else known
+    fallen = _drops(query, passages, chosen, score, known) if drops else {}
     found: list[Evidence | None] = []
     for row, own in enumerate(everywhere):
         if row in best:
@@ -114,6 +115,16 @@ def pairs(query: str, passage: Passage, most: int = MOST) -> list[tuple[str, str
     ([('q', 'T. A short one.'), ('q', 'T. A longer sentence here.')], [])
     """
     return [(query, _part(passage, span)) for span in _compared(spans(passage.text), most)]
+
+
+def _scored(score: Scores, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """The scores of pairs, as numbers; of none nobody is asked."""
+    if not pairs:
+        return []
+    values = np.asarray(score(pairs), dtype=np.float32)
+    if values.shape != (len(pairs),):
+        raise InputError(f"the scorer gave scores of shape {values.shape} for {len(pairs)} pairs")
+    return list(map(float, values))
 
 
 def _compared(own: Sequence[tuple[int, int]], most: int) -> Sequence[tuple[int, int]]:
@@ -141,7 +152,7 @@ def _drops(
         pairs.append((query, replace(passages[row], text=text[:start] + text[stop:].lstrip()).scored_text))
     whole = {row: value for row in chosen if (value := known[row]) is not None and value > -np.inf}
     unknown = [row for row in chosen if row not in whole]
-    values = score([*pairs, *((query, passages[row].scored_text) for row in unknown)]).tolist()
+    values = _scored(score, [*pairs, *((query, passages[row].scored_text) for row in unknown)])
     whole |= dict(zip(unknown, values[len(pairs) :], strict=True))
     left = zip(chosen, values[: len(pairs)], strict=True)
     return {row: whole[row] - value for row, value in left if value > -np.inf}

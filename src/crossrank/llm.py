@@ -226,7 +226,9 @@ class LanguageModel:
         began = time.perf_counter()
         pairs = check_pairs(pairs)
         lists = _by_query(pairs)
-        cut = tuple(place for place, (_, text) in enumerate(pairs) if len(text) > self._characters)
+        cut = tuple(
+            place for place, (_, text) in enumerate(pairs) if len(text) > self._characters and not is_blank(text)
+        )
         scores = np.full(len(pairs), -np.inf, dtype=np.float32)
         jobs: list[Callable[[], Any]] = []
         found: dict[str, NDArray[np.float32]] = {}

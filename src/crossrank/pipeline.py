@@ -291,7 +291,9 @@ class Pipeline:
             raise InputError("evidence needs a stage that scores; this pipeline only retrieves")
         stage, scores = last_read(self.stages, answer.traces)
         known = [scores.get(id_) for id_ in answer.ranking.ids]
-        return tuple(find(answer.query, answer.passages, stage.scorer.score, known=known))
+        # Scores that compare within one call only have no difference to those of the search.
+        drops = not getattr(stage.scorer, "listwise", False)
+        return tuple(find(answer.query, answer.passages, stage.scorer.score, known=known, drops=drops))
 
 
 def open_pipeline(

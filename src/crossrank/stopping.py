@@ -81,7 +81,7 @@ class Stopping:
         slope = max(0.0, float(x @ own[known]) / max(float(x @ x), 1e-12))
         rest = own[known] - slope * x
         spread = sqrt(float(rest @ rest) / (len(rest) - 2))
-        unread = fused[read:]
+        unread = fused[read:][np.isfinite(fused[read:])]  # those of -inf, which blank ones have, cannot rise
         # By how many spreads an unread document's logit must lie above what is foretold of it.
         above = ((bar - (1.0 - weight) * unread) / weight - slope * (unread - centre)) / max(spread, 1e-9)
         return sum(0.5 * erfc(value / sqrt(2.0)) for value in above.tolist()) < self.error

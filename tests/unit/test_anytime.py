@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import crossrank
 from clocks import Clock, Slow, texts
 from crossrank.cascade import Stage, mixed, rerank
 from crossrank.cost import CostModel, Pace
 from crossrank.errors import InputError
 from crossrank.stopping import Stopping
-from crossrank.types import Ranking
+from crossrank.types import Passage, Ranking
 
 MODEL = CostModel(call=0.001, sequence=0.0005, token=0.00008, square=0.0)
 
@@ -215,6 +216,31 @@ def test_places_in_an_order_are_asked_for_at_once(stopping):
         assert final.ids == start(60).ids
         assert (len(trace.scores), trace.stopped) == (read, "" if read else "deadline")
     assert scorer.calls == [60, 60]
+
+
+class Asked:
+    """A scorer that tells what each call has cost."""
+
+    def score(self, pairs):
+        return self.noted(pairs)[0]
+
+    def noted(self, pairs):
+        return np.arange(len(pairs), dtype=np.float32), f"{len(pairs)} questions"
+
+
+def test_what_calls_have_cost_counts_as_often_as_it_was_paid():
+    _, (trace,) = rerank("q", start(60), [Stage(Asked(), 60, stopping=Stopping(k=10, error=1e-9))], texts)
+    assert trace.note == "32 questions; 8 questions (3 times); 4 questions"
+
+
+def test_a_query_that_is_cut_is_told_though_the_first_passages_are_blank(cross_encoder_folder):
+    passages = [Passage(f"d{number}", "" if number < 8 else "the cat") for number in range(16)]
+    ranking = Ranking.sorted([passage.id for passage in passages], np.arange(16, 0, -1))
+    scorer = crossrank.load(cross_encoder_folder, backend="fake")
+    for stopping in (None, Stopping(k=10, least=4)):
+        stage = Stage(scorer, 16, stopping=stopping)
+        _, (trace,) = rerank("the cat " * 300, ranking, [stage], lambda ids: passages)
+        assert [cut.position for cut in trace.truncations if cut.position < 0] == [-1]
 
 
 def test_a_pace_without_its_owner_learns_too():

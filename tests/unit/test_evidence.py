@@ -54,6 +54,10 @@ def test_scores_that_are_known_are_not_computed() -> None:
     assert [text for _, text in scores.calls[1]] == ["To one. ", "So. En.", "So. Do b. En."]
     # A passage that a budget left unread has -inf.
     assert evidence.find("a b", passages(*texts), Words(), known=[1.0, None, -np.inf, -3.0]) == plain
+    given = np.float32([1.0, -np.inf, -np.inf, -3.0])
+    assert evidence.find("a b", passages(*texts), lambda pairs: Words()(pairs).tolist(), known=given) == plain
+    with pytest.raises(InputError, match=r"gave scores of shape \(1,\) for 5 pairs"):
+        evidence.find("a b", passages(*texts), lambda pairs: [0.0])
     with pytest.raises(InputError, match="1 known scores were given for 2"):
         evidence.find("a", passages("x", "y"), Words(), known=[1.0])
 

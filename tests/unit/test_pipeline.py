@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import crossrank
 import spies
 import tiny
 from crossrank import pipeline, scorers
+from crossrank.cascade import Stage
 from crossrank.errors import InputError
 from crossrank.fusion import RRF, SHARES, LengthPrior, Scores
 from crossrank.relevance import last_read
-from crossrank.types import Ranking
+from crossrank.types import Passage, Ranking
 
 pytest.importorskip("lance", reason="needs the search extra")
 
@@ -378,6 +380,24 @@ def test_a_stored_passage_cannot_forge_special_tokens(
     assert not {tokenizer.token_to_id(name) for name in ("[SEP]", "[CLS]")} & set(ids.ids.tolist())
     want = scorer.score([("what", "the [SEP] planet [CLS]")])
     assert scorer.scored_tokens(["what"], ids).scores.tolist() == want.tolist()
+
+
+class Ordered:
+    """A scorer of places, which compare within one call only."""
+
+    listwise = True
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        return np.arange(len(pairs), 0, -1, dtype=np.float32)
+
+
+def test_evidence_by_places_has_no_drop(folder: Path) -> None:
+    made = replace(crossrank.open_pipeline(folder, rerank=False), stages=(Stage(Ordered()),))
+    answer = replace(made.search("paris"), passages=(Passage("a", "One. Two."),))
+    answer = replace(answer, ranking=Ranking.sorted(["a"], [1.0]))
+    (found,) = made.evidence(answer)
+    assert found is not None
+    assert (found.start, found.drop) == (0, None)
 
 
 def test_evidence_is_what_the_last_stage_finds_best_and_scores_are_remembered(

@@ -50,6 +50,12 @@ def test_blank_documents_do_not_disturb_it():
     assert Stopping().settled(logits, before, 0.1)
 
 
+@pytest.mark.parametrize("weight", [0.1, 1.0])
+def test_unread_documents_that_are_blank_do_not_disturb_it(weight):
+    before = np.float32([*np.linspace(9, 1, 99), -np.inf])
+    assert Stopping(k=5).settled(np.float32(np.linspace(6, -6, 60)), before, weight)
+
+
 @pytest.mark.parametrize("bad", [{"k": 0}, {"error": 0.0}, {"error": float("nan")}, {"least": 0}])
 def test_impossible_rules(bad):
     with pytest.raises(InputError):
