@@ -74,6 +74,15 @@ def test_few_candidates_are_left_as_they_are_where_the_first_stage_is_trusted():
     assert chosen(("tiny",), 3, 1000)[0] == ["tiny"]  # alone: measured to be worth it
 
 
+def test_a_search_that_finds_nothing_says_nothing_of_time_and_teaches_no_pace():
+    held = pipeline(Clock(), "tiny", "small", count=0).within(100)
+    answer = held.search("what?")
+    assert (answer.ranking.ids, answer.notes) == ((), ())
+    assert [stage.pace.hope for stage in held.stages] == [1.0, 1.0]
+    mixing = pipeline(Clock(), "tiny", count=0, weight=0.1).within(100)
+    assert mixing.search("what?").notes == ()
+
+
 def test_many_candidates_go_coarse_to_fine():
     names, found = chosen(("tiny", "small"), 600, 600)
     assert names == ["tiny", "small"]

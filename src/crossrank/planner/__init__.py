@@ -56,7 +56,7 @@ class Plan:
     """What is to be run.
 
     Attributes:
-        stages: in order; none where reranking is not worth it.
+        stages: in order; none where reranking is not worth it, or there is nothing to rerank.
         notes: for people: what was left out, and why. Empty where everything fits.
     """
 
@@ -93,8 +93,8 @@ def plan(stages: Sequence[Stage], candidates: int, seconds: float, advice: Advic
     >>> [one.name for one in plan(family, 100, seconds=0.4).stages]
     ['tiny', 'small']
     """
-    if not stages:
-        return Plan(())
+    if not stages or not candidates:
+        return Plan(())  # No stage was left out for lack of time, so no pace is told so.
     if candidates < advice.least and all(stage.weight < 1.0 for stage in stages):
         return Plan((), (f"{candidates} candidates are too few for reranking to be worth it",))
     reads = [_reads(stage, candidates, seconds) for stage in stages]
