@@ -312,6 +312,15 @@ def test_a_budget_is_a_time():
             pipeline(Clock(), "small").within(bad)
 
 
+def test_what_a_budget_is_given_besides_is_checked_at_once():
+    made = pipeline(Clock(), "small")
+    for refused in (lambda: made.within(50, on_error="ignore"), lambda: replace(made, on_error="ignore")):
+        with pytest.raises(InputError, match="on_error must be"):
+            refused()
+    with pytest.raises(InputError, match=r"such as Memory\(folder\), not 'folder'"):
+        made.within(50, memory="folder")
+
+
 def test_a_pipeline_is_not_changed_by_within():
     made = pipeline(Clock(), "small")
     made.within(50)

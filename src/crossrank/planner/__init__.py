@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from crossrank.cascade import Stage
 from crossrank.cost import Pace
 from crossrank.crossencoder import CrossEncoder
+from crossrank.errors import InputError
 from crossrank.planner.memory import Memory
 from crossrank.planner.timing import check, measure, measured
 from crossrank.stopping import Stopping
@@ -174,7 +175,13 @@ def _ms(seconds: float) -> str:
 
 
 def paced(stage: Stage, memory: Memory | None) -> Stage:
-    """The stage with the pace of its scorer, and with a stopping rule where one was shown to be harmless."""
+    """The stage with the pace of its scorer, and with a stopping rule where one was shown to be harmless.
+
+    Raises:
+        InputError: a memory that is none, such as the name of its folder.
+    """
+    if memory is not None and not isinstance(memory, Memory):
+        raise InputError(f"memory is a crossrank.planner.Memory, such as Memory(folder), not {memory!r:.80}")
     stopping = stage.stopping or (Stopping() if stage.weight <= SETTLES else None)
     if stage.pace is not None:
         return replace(stage, stopping=stopping)
