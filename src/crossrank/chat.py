@@ -43,7 +43,7 @@ class Chat:
     ) -> None:
         self.address = address
         self.model = model
-        sent = {**usual, **_checked(extra or {})}
+        sent = {**usual, **_checked({} if extra is None else extra)}
         self._sent = {name: value for name, value in sent.items() if value is not None}
         ours = frozenset(usual) - frozenset(extra or ())
         self._usual = ours | {_INSTEAD[name] for name in ours if name in _INSTEAD}

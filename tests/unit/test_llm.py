@@ -743,7 +743,7 @@ def test_in_place_is_a_permutation(data, n):
      ({"url": "x"}, "https://"), ({"window": 2.5}, "whole"), ({"concurrency": "8"}, "whole"),
      ({"characters": 1.5}, "whole"), ({"tries": 1.5}, "whole"),
      ({"timeout": float("nan")}, "a number"), ({"timeout": "5"}, "a number"), ({"timeout": float("inf")}, "at most"),
-     ({"extra": [1]}, "by name"), ({"extra": {1: 2}}, "by name"), ({"extra": {"a": float("nan")}}, "sent as JSON"),
+     ({"extra": []}, "by name"), ({"extra": {1: 2}}, "by name"), ({"extra": {"a": float("nan")}}, "sent as JSON"),
      ({"extra": {"a": {1}}}, "sent as JSON")],
 )  # fmt: skip
 def test_what_means_nothing_is_refused(options, message):
