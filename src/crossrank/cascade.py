@@ -234,8 +234,7 @@ def rerank(
     >>> final.ids, final.head
     (('b', 'a', 'c'), 2)
     """
-    if on_error not in ("raise", "keep"):
-        raise InputError(f"on_error must be 'raise' or 'keep', not {on_error!r}")
+    check_on_error(on_error)
     check_ranking(ranking)
     stages = check_stages(stages)
     if not callable(texts):
@@ -268,6 +267,12 @@ def rerank(
         how = shares(stage.weight) if raw else ""
         traces.append(Trace(stage.name, ranking, clock() - began, raw, made.truncations, made.note, made.stopped, how))
     return ranking, tuple(traces)
+
+
+def check_on_error(value: Any) -> None:
+    """Refuse what is neither of `OnError`."""
+    if value not in ("raise", "keep"):
+        raise InputError(f"on_error must be 'raise' or 'keep', not {value!r}")
 
 
 def check_stages(value: Any) -> list[Stage]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Mapping
 from typing import Any
 
-from crossrank.errors import RemoteError
+from crossrank.errors import InputError, RemoteError
 from crossrank.judging import Messages
 from crossrank.remote import Address
 
@@ -30,6 +31,9 @@ class Chat:
         extra: parameters of the caller's own, which are sent as they are, also in place of usual ones; None leaves one
             out.
 
+    Raises:
+        InputError: `extra` is no mapping of names to what JSON can hold.
+
     >>> Chat(Address("http://localhost:8000/v1"), "qwen3", {"temperature": 0, "max_tokens": 5}, {"max_tokens": None})
     Chat('http://localhost:8000/v1', 'qwen3', {'temperature': 0})
     """
@@ -39,7 +43,7 @@ class Chat:
     ) -> None:
         self.address = address
         self.model = model
-        sent = {**usual, **(extra or {})}
+        sent = {**usual, **_checked({} if extra is None else extra)}
         self._sent = {name: value for name, value in sent.items() if value is not None}
         ours = frozenset(usual) - frozenset(extra or ())
         self._usual = ours | {_INSTEAD[name] for name in ours if name in _INSTEAD}
@@ -72,6 +76,16 @@ class Chat:
             # Only now: a refusal may quote a document.
             self._sent = sent
         return reply.body, tries + reply.tries
+
+
+def _checked(extra: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(extra, Mapping) or not all(isinstance(name, str) for name in extra):
+        raise InputError(f'extra holds parameters by name, such as {{"max_completion_tokens": 500}}, not {extra!r:.80}')
+    try:
+        json.dumps(dict(extra), ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"extra cannot be sent as JSON: {error}") from error
+    return extra
 
 
 def _named_in(error: RemoteError, sent: Mapping[str, Any]) -> frozenset[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.asking import check_whole
 from crossrank.batching import plan
 from crossrank.errors import InputError
 
@@ -70,6 +71,10 @@ class CostModel:
     budget: int = 8192
 
     def __post_init__(self) -> None:
+        check_whole("the workers of a cost model", self.workers)
+        check_whole("the budget of a cost model", self.budget)
+        if not isinstance(self.padded, bool):
+            raise InputError(f"a cost model is padded or not, True or False, not {self.padded!r}")
         parts = (self.call, self.sequence, self.token, self.square, self.character)
         if not all(np.isfinite(parts)) or min(parts) < 0 or self.workers < 1 or self.budget < 1:
             raise InputError(f"a cost model holds numbers of at least 0 and one worker or more, not {self}")
@@ -117,7 +122,7 @@ def _busiest(falling: NDArray[np.int64], workers: int) -> tuple[float, float, fl
     total = float(falling.sum())
     share = 1.0 / workers
     if workers > 1 and len(falling) <= _MANY * workers:
-        lanes = [0] * workers
+        lanes = [0] * min(workers, len(falling))
         for length in falling.tolist():
             heapq.heapreplace(lanes, lanes[0] + length)
         uneven = max(lanes) * workers / total
@@ -226,6 +231,11 @@ class Pace:
             middle = (fits + above) // 2
             fits, above = (middle, above) if self.hope * self.usual(middle) <= seconds else (fits, middle)
         return fits
+
+    def renew(self, model: CostModel) -> None:
+        """Go by what was measured anew; what was learned of the sizes of documents stays."""
+        with _learning:
+            self.model, self.known, self.ratio, self.hope = model, True, 1.0, 1.0
 
     def begins(self, seconds: float) -> bool:
         """Whether a document may fit into so much time: one of the usual size, or a short one until some were read."""

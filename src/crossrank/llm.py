@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.asking import check_list, check_pairs
+from crossrank.asking import check_list, check_pairs, check_whole
 from crossrank.chat import Chat
 from crossrank.credentials import without_secrets
 from crossrank.errors import InputError
@@ -118,7 +118,7 @@ class LanguageModel:
         headers: more that every request has, as gateways want them; see `crossrank.remote.Address`.
 
     Raises:
-        InputError: an address that is none, a number out of its range, or a prompt or headers that cannot be sent.
+        InputError: an address that is none, a number out of its range, or what cannot be sent of the rest.
 
     >>> from crossrank import Stage
     >>> Stage(LanguageModel("http://localhost:8000/v1", "qwen3"), depth=20, name="llm").name
@@ -141,6 +141,9 @@ class LanguageModel:
         prompt: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        check_whole("window", 2 if window is None else window)
+        check_whole("concurrency", concurrency)
+        check_whole("characters", characters)
         if window is not None and window < 2:
             raise InputError(f"a window orders at least 2 documents, not {window}; None asks about each alone")
         if concurrency < 1 or characters < 1:

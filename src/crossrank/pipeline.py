@@ -14,7 +14,7 @@ from crossrank.answer import Answer
 from crossrank.anytime import Clock, fetched
 from crossrank.asking import check_query, check_real
 from crossrank.calibration import Threshold
-from crossrank.cascade import OnError, Stage, Trace, Unavailable, distinct, rerank
+from crossrank.cascade import OnError, Stage, Trace, Unavailable, check_on_error, distinct, rerank
 from crossrank.context import Context, Order, assemble, nothing
 from crossrank.cost import Habit, Pace
 from crossrank.embedder import load_embedder, own_name
@@ -94,6 +94,7 @@ class Pipeline:
     def __post_init__(self) -> None:
         check_k(self.depth, "depth")
         check_retrievers(self.retrievers)
+        check_on_error(self.on_error)
         if self.budget is not None:
             check_real("a budget in seconds", self.budget)
             if not 0 < self.budget < float("inf"):
@@ -119,7 +120,7 @@ class Pipeline:
                 answer by then.
 
         Raises:
-            InputError: a budget that is no time over 0.
+            InputError: a budget that is no time over 0, an unknown `on_error`, or a `memory` that is none.
         """
         check_real("a budget in milliseconds", ms)
         made = replace(
@@ -291,8 +292,7 @@ class Pipeline:
             raise InputError("evidence needs a stage that scores; this pipeline only retrieves")
         stage, scores = last_read(self.stages, answer.traces)
         known = [scores.get(id_) for id_ in answer.ranking.ids]
-        # Scores that compare within one call only have no difference to those of the search.
-        drops = not getattr(stage.scorer, "listwise", False)
+        drops = not getattr(stage.scorer, "listwise", False)  # whose scores compare within one call only
         return tuple(find(answer.query, answer.passages, stage.scorer.score, known=known, drops=drops))
 
 
@@ -346,17 +346,17 @@ def open_pipeline(
     Raises:
         IndexFileError: no index there, or it was made with another embedder.
         CheckpointError: a model cannot be loaded.
-        InputError: a model that is neither a name nor a scorer, or a `cache` for one that is no cross-encoder.
+        InputError: a model that is no name and no scorer, an unknown `on_error`, or a `cache` for no cross-encoder.
         MissingExtraError: the search extra is not installed.
     """
     from crossrank.index import Index
     from crossrank.retrieval.first import first_stage, usual_fusion
 
     if isinstance(coarse, (str, Path)) or not isinstance(coarse, Iterable):
-        told = repr(str(coarse)) if isinstance(coarse, (str, Path)) else "model"
-        raise InputError(f"coarse is a list of models, so one is coarse=[{told}], and none is coarse=[]")
+        raise InputError(f"coarse is a list of models, so one is coarse=[{coarse!r:.80}], and none is coarse=[]")
     check_k(depth, "depth")
     check_real("mix", mix)
+    check_on_error(on_error)
     index: Index = Index.open(folder)
     made = _embedder(index, folder, embedder, (backend, device, dtype, threads))
     retrievers = first_stage(index, made, where)

@@ -17,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from crossrank.asking import check_real, check_whole
 from crossrank.credentials import authorization, public_query, without_secrets
 from crossrank.errors import InputError, RemoteError
 from crossrank.extras import require
@@ -39,6 +40,8 @@ CURES = {
 """Answers that no other request would fare better with, and what may help."""
 LONGEST_WAIT = 60.0
 """Seconds between two tries, whatever the server asks for."""
+LONGEST_TIMEOUT = 1e6
+"""Seconds of one try, at most: sockets take no more than some 24 days."""
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _TOLD = 300
 """Characters of a refusal that an error repeats."""
@@ -94,8 +97,13 @@ class Address:
         parts = _parts(url)
         if parts is None:
             raise InputError(f"{without_secrets(url)!r} is no address of an API: give it as https://api.openai.com/v1")
+        check_real("timeout", timeout)
+        check_real("pause", pause)
+        check_whole("tries", tries)
         if timeout <= 0 or tries < 1 or pause < 0 or most_bytes < 1:
             raise InputError("timeout, tries and most_bytes must be positive, and the pause not negative")
+        if timeout > LONGEST_TIMEOUT:
+            raise InputError(f"a timeout is at most {LONGEST_TIMEOUT:,.0f} seconds, not {timeout}")
         self._base = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
         self._query = parts.query
         self._shown_query = public_query(parts.query)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.addresses import is_address
-from crossrank.asking import check_texts
+from crossrank.asking import check_texts, check_whole
 from crossrank.credentials import without_secrets
 from crossrank.errors import InputError, RemoteError
 from crossrank.jobs import at_once
@@ -61,6 +61,8 @@ class RemoteEmbedder:
         tries: int = 4,
         pause: float = 0.5,
     ) -> None:
+        check_whole("concurrency", concurrency)
+        check_whole("dimensions", 1 if dimensions is None else dimensions)
         if concurrency < 1 or (dimensions is not None and dimensions < 1):
             raise InputError("concurrency and dimensions must be at least 1")
         if not model:

@@ -527,7 +527,7 @@ def test_the_command_prints_what_was_done(
     told = CliRunner().invoke(root, asked)
     assert told.exit_code == 0, told.output
     assert "18 pairs, 18 scored now, 0 before" in told.output
-    assert "3 documents have no text and came last" in told.output
+    assert "3 pairs have a document without text and came last" in told.output
     again = json.loads(CliRunner().invoke(root, [*asked, "--json"]).stdout)
     assert (again["kept"], again["scored"], again["ranking"]) == (18, 0, str(Path("work/ranking.jsonl").absolute()))
     wrong = CliRunner().invoke(root, [*asked, "pairs.jsonl", "--data", "."])

@@ -237,6 +237,15 @@ def test_other_embedders_are_refused(corpus: Path, tmp_path: Path, bi_encoder_fo
             indexing.index([corpus], tmp_path / "my.index", f"{scheme}://localhost:9/v1#model")
 
 
+def test_other_settings_are_refused_with_a_cure_that_there_is(
+    corpus: Path, tmp_path: Path, bi_encoder_folder: Path
+) -> None:
+    """`crossrank bulk index` has no --rebuild, which was the only cure that was named."""
+    indexing.index([corpus], tmp_path / "my.index", bi_encoder_folder)
+    with pytest.raises(IndexFileError, match=r"`crossrank index --rebuild` .*, or delete the folder first"):
+        indexing.index([corpus], tmp_path / "my.index", bi_encoder_folder, language="german")
+
+
 def test_an_index_with_token_vectors_is_left_to_an_update(
     corpus: Path, tmp_path: Path, bi_encoder_folder: Path
 ) -> None:

@@ -135,7 +135,8 @@ def test_what_cannot_be_fitted():
     for bad in ([], [Sample(np.array([], dtype=np.int64), 1.0)], [Sample(np.array([3]), 0.0)]):
         with pytest.raises(InputError, match="measurement"):
             fit(bad)
-    for parts in ({"call": -1.0}, {"token": float("nan")}, {"workers": 0}):
+    wrong = [{"call": -1.0}, {"token": float("nan")}, {"workers": 0}, {"workers": 2.5}]
+    for parts in (*wrong, {"budget": 10**13}, {"padded": 1}):
         with pytest.raises(InputError):
             CostModel(**{"call": 0.0, "sequence": 0.0, "token": 0.0, "square": 0.0, **parts})
 

@@ -120,6 +120,7 @@ WITHIN_A_LAYER = {
     ("scorecache", "crossencoder"),
     ("models", "checkpoint"),
     ("calibration", "asking"),
+    ("remote", "asking"),
     ("fusion", "asking"),
     ("scorestore", "asking"),
     ("lateencoder", "encoder"),

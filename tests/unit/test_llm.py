@@ -739,7 +739,12 @@ def test_in_place_is_a_permutation(data, n):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"window": 1}, "at least 2"), ({"concurrency": 0}, "at least 1"), ({"timeout": 0}, "positive"), ({"url": "x"}, "https://")],
+    [({"window": 1}, "at least 2"), ({"concurrency": 0}, "at least 1"), ({"timeout": 0}, "positive"),
+     ({"url": "x"}, "https://"), ({"window": 2.5}, "whole"), ({"concurrency": "8"}, "whole"),
+     ({"characters": 1.5}, "whole"), ({"tries": 1.5}, "whole"),
+     ({"timeout": float("nan")}, "a number"), ({"timeout": "5"}, "a number"), ({"timeout": float("inf")}, "at most"),
+     ({"extra": []}, "by name"), ({"extra": {1: 2}}, "by name"), ({"extra": {"a": float("nan")}}, "sent as JSON"),
+     ({"extra": {"a": {1}}}, "sent as JSON")],
 )  # fmt: skip
 def test_what_means_nothing_is_refused(options, message):
     with pytest.raises(InputError, match=message):

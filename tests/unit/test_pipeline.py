@@ -423,6 +423,8 @@ def test_models_from_coarse_to_fine(folder: Path, cross_encoder_folder: Path, tm
     made = crossrank.open_pipeline(folder, cross_encoder_folder, coarse=[second], depth=2)
     assert [(stage.name, stage.depth) for stage in made.stages] == [(str(second), 2), (str(cross_encoder_folder), 1)]
     assert [len(trace.scores) for trace in made.search("what is paris?").traces] == [0, 0, 0, 2, 1]
+    with pytest.raises(InputError, match="on_error must be"):
+        crossrank.open_pipeline(folder, coarse=["./nowhere"], on_error="ignore")
     kept = crossrank.open_pipeline(folder, cross_encoder_folder, coarse=["./nowhere"], on_error="keep")
     assert kept.search("what is paris?").failed == ("./nowhere",)
     with pytest.raises(InputError, match=r"coarse=\['tiny'\]"):

@@ -74,6 +74,15 @@ def test_few_candidates_are_left_as_they_are_where_the_first_stage_is_trusted():
     assert chosen(("tiny",), 3, 1000)[0] == ["tiny"]  # alone: measured to be worth it
 
 
+def test_a_search_that_finds_nothing_says_nothing_of_time_and_teaches_no_pace():
+    held = pipeline(Clock(), "tiny", "small", count=0).within(100)
+    answer = held.search("what?")
+    assert (answer.ranking.ids, answer.notes) == ((), ())
+    assert [stage.pace.hope for stage in held.stages] == [1.0, 1.0]
+    mixing = pipeline(Clock(), "tiny", count=0, weight=0.1).within(100)
+    assert mixing.search("what?").notes == ()
+
+
 def test_many_candidates_go_coarse_to_fine():
     names, found = chosen(("tiny", "small"), 600, 600)
     assert names == ["tiny", "small"]
@@ -303,6 +312,15 @@ def test_a_budget_is_a_time():
             pipeline(Clock(), "small").within(bad)
 
 
+def test_what_a_budget_is_given_besides_is_checked_at_once():
+    made = pipeline(Clock(), "small")
+    for refused in (lambda: made.within(50, on_error="ignore"), lambda: replace(made, on_error="ignore")):
+        with pytest.raises(InputError, match="on_error must be"):
+            refused()
+    with pytest.raises(InputError, match=r"such as Memory\(folder\), not 'folder'"):
+        made.within(50, memory="folder")
+
+
 def test_a_pipeline_is_not_changed_by_within():
     made = pipeline(Clock(), "small")
     made.within(50)
@@ -442,8 +460,63 @@ def test_what_was_measured_is_kept_and_checked(
         before = len(calls)
         assert pace() == known
         assert len(calls) == before + 1
+    entry = json.loads(file.read_text(encoding="utf-8")).popitem()
+    for part, bad in {"workers": 2.5, "budget": 10**13, "padded": "no", "call": "1"}.items():
+        file.write_text(json.dumps({entry[0]: entry[1] | {part: bad}}), encoding="utf-8")
+        before = len(calls)
+        assert pace(Memory(tmp_path / "costs", entry[0].rpartition(" | ")[2])) == known
+        assert len(calls) == before + 1
+    file.write_text("[" * 100_000, encoding="utf-8")
+    assert pace() == known
     (tmp_path / "blocked").write_text("a file, not a folder", encoding="utf-8")
     assert pace(Memory(tmp_path / "blocked")) == known
+    assert pace(Memory("~nobody-of-this-name/costs")) == known
+    assert pace(Memory("no\0path")) == known
+
+
+def test_what_is_measured_anew_counts_from_then_on(
+    tmp_path: Path, scorer: CrossEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was written to the file, and the process went on by what no longer held."""
+    from crossrank.planner import memory
+
+    models = [model(1.0), model(2.0), model(3.0)]
+    left = iter(models)
+    monkeypatch.setattr(memory, "measure", lambda scorer, seconds: next(left))
+    monkeypatch.setattr(memory, "check", lambda scorer, model: 2.0)
+    kept = Memory(tmp_path)
+    pace = kept.pace(scorer)
+    for known in models[1:]:
+        pace.observe([1000], 1.0)
+        assert pace.ratio > 1.0
+        assert kept.pace(scorer) is pace is measured(scorer)
+        assert (pace.model, pace.ratio) == (known, 1.0)
+
+
+def test_of_many_who_ask_a_memory_at_once_one_measures(
+    tmp_path: Path, scorer: CrossEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crossrank.planner import memory
+
+    asked: list[CrossEncoder] = []
+    together = threading.Barrier(4)
+
+    def reading(self: Memory) -> dict[str, object]:
+        if not asked:
+            together.wait(60)
+        return {}
+
+    def measuring(scorer: CrossEncoder, seconds: float) -> CostModel:
+        asked.append(scorer)
+        time.sleep(0.05)
+        return model(len(asked))
+
+    monkeypatch.setattr(Memory, "_read", reading)
+    monkeypatch.setattr(memory, "measure", measuring)
+    with ThreadPoolExecutor(4) as pool:
+        paces = list(pool.map(Memory(tmp_path).pace, [scorer] * 4))
+    assert asked == [scorer]
+    assert len(set(map(id, paces))) == 1
 
 
 def test_the_model_of_the_wheel_keeps_a_budget() -> None:

@@ -75,6 +75,12 @@ def test_any_iterable_is_a_list_of_texts():
             embedder(api.url).embed(wrong)
 
 
+def test_numbers_out_of_their_range_are_refused_at_once():
+    for wrong in ({"concurrency": 1.5}, {"concurrency": 0}, {"dimensions": 2.5}, {"timeout": "5"}, {"tries": 1.5}):
+        with pytest.raises(InputError):
+            RemoteEmbedder("http://localhost:9/v1", "m", **wrong)
+
+
 def test_half_of_a_surrogate_pair_is_replaced():
     """JSON can smuggle one in, and UTF-8 cannot hold it."""
     with api_serving(honest) as api:

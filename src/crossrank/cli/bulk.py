@@ -248,11 +248,13 @@ def _print(done: Reranked, seconds: float, as_json: bool) -> None:
         f"{done.kept:,} before. {terminal.duration(seconds)}."
     )
     if totals.blank:
-        terminal.warn(f"{terminal.count(totals.blank, 'document has', 'documents have')} no text and came last.")
+        pairs = terminal.count(totals.blank, "pair has", "pairs have")
+        terminal.warn(f"{pairs} a document without text and came last.")
     if totals.unread:
+        pairs = terminal.count(totals.unread, "pair has", "pairs have")
         terminal.warn(
-            f"{terminal.count(totals.unread, 'passage was', 'passages were')} not read whole; `unread` in the parts "
-            "and in .jsonl or .parquet rankings says which. Split such texts."
+            f"{pairs} a passage that was not read whole; `unread` in the parts and in .jsonl or .parquet rankings says "
+            "which. Split such texts."
         )
     if totals.queries_cut:
         terminal.warn("Some queries were cut: the model read only their beginnings. Shorten them.")

@@ -40,7 +40,7 @@ class Totals:
 
     Attributes:
         pairs: in the input and in the parts.
-        blank: documents without text, which come last.
+        blank: pairs whose document has no text, which come last.
         unread: pairs whose passage was not read whole.
         queries_cut: queries that were cut, counted in every part in which they stand.
         tokens: that models read.

@@ -12,7 +12,7 @@ from crossrank.index.records import Settings, language_named
 from crossrank.tokenvectors import TokenEmbedder
 from crossrank.types import Embedder
 
-_ANEW = "make the index anew with --rebuild (rebuild=True)"
+_ANEW = "make the index anew with `crossrank index --rebuild` (rebuild=True), or delete the folder first"
 
 
 def check_embedder(folder: Path, made: Settings, embedder: Embedder) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from crossrank.cascade import Stage
 from crossrank.cost import Pace
 from crossrank.crossencoder import CrossEncoder
+from crossrank.errors import InputError
 from crossrank.planner.memory import Memory
 from crossrank.planner.timing import check, measure, measured
 from crossrank.stopping import Stopping
@@ -56,7 +57,7 @@ class Plan:
     """What is to be run.
 
     Attributes:
-        stages: in order; none where reranking is not worth it.
+        stages: in order; none where reranking is not worth it, or there is nothing to rerank.
         notes: for people: what was left out, and why. Empty where everything fits.
     """
 
@@ -93,8 +94,8 @@ def plan(stages: Sequence[Stage], candidates: int, seconds: float, advice: Advic
     >>> [one.name for one in plan(family, 100, seconds=0.4).stages]
     ['tiny', 'small']
     """
-    if not stages:
-        return Plan(())
+    if not stages or not candidates:
+        return Plan(())  # No stage was left out for lack of time, so no pace is told so.
     if candidates < advice.least and all(stage.weight < 1.0 for stage in stages):
         return Plan((), (f"{candidates} candidates are too few for reranking to be worth it",))
     reads = [_reads(stage, candidates, seconds) for stage in stages]
@@ -174,7 +175,13 @@ def _ms(seconds: float) -> str:
 
 
 def paced(stage: Stage, memory: Memory | None) -> Stage:
-    """The stage with the pace of its scorer, and with a stopping rule where one was shown to be harmless."""
+    """The stage with the pace of its scorer, and with a stopping rule where one was shown to be harmless.
+
+    Raises:
+        InputError: a memory that is none, such as the name of its folder.
+    """
+    if memory is not None and not isinstance(memory, Memory):
+        raise InputError(f"memory is a crossrank.planner.Memory, such as Memory(folder), not {memory!r:.80}")
     stopping = stage.stopping or (Stopping() if stage.weight <= SETTLES else None)
     if stage.pace is not None:
         return replace(stage, stopping=stopping)

@@ -12,12 +12,14 @@ from crossrank import cores
 from crossrank.cost import CostModel, Pace
 from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
-from crossrank.planner.timing import check, holds, measure, remember
+from crossrank.planner.timing import check, holds, measure, model_of, remember, renewed
 from crossrank.writing import whole
 
 _FILE = "costs.json"
 # Models, machines and thread counts that one file holds; the oldest go first.
 _MOST = 64
+# A file that cannot be read or written; a path with a NUL, no JSON; JSON nested too deep, or the home of nobody.
+_USELESS = (OSError, ValueError, RuntimeError)
 _PARTS = ("call", "sequence", "token", "square", "character", "workers", "padded", "budget")
 
 
@@ -43,20 +45,24 @@ class Memory:
 
     def pace(self, scorer: CrossEncoder, seconds: float = 1.5) -> Pace:
         """How fast the scorer is: as the file says, if a check of 20 ms agrees within a quarter; else measured anew."""
+        before = model_of(scorer)
         key = f"{machine_key(scorer)} | {self.version}"
         known = self._read().get(key)
         model = None if known is None else _model(known)
         # Once more before it is thrown away: a moment in which another process had the core is no reason.
         if model is not None and any(holds(check(scorer, model)) for _ in range(2)):
             return remember(scorer, model)
+        return renewed(scorer, before, lambda: self._measured(key, scorer, seconds))
+
+    def _measured(self, key: str, scorer: CrossEncoder, seconds: float) -> CostModel:
         model = measure(scorer, seconds)
         self._write(key, model)
-        return remember(scorer, model)
+        return model
 
     def _read(self) -> dict[str, Any]:
         try:
             found = json.loads(self._file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except _USELESS:
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -70,7 +76,7 @@ class Memory:
             with whole(self._file) as part:
                 part.touch(0o600)  # It tells of a user's machine and models, and is nobody else's.
                 part.write_text(json.dumps(kept, indent=1), encoding="utf-8")
-        except OSError:
+        except _USELESS:
             return
 
 

@@ -46,15 +46,31 @@ def measured(scorer: CrossEncoder, seconds: float = 1.5) -> Pace:
     True
     """
     pace = _paces.get(scorer)
-    if pace is not None:
-        return pace
-    # A key that keeps no scorer alive; only who asks for the same one waits.
-    return _measuring.get(ref(scorer), lambda: remember(scorer, measure(scorer, seconds)))
+    return pace if pace is not None else renewed(scorer, None, lambda: measure(scorer, seconds))
+
+
+def model_of(scorer: CrossEncoder) -> CostModel | None:
+    """What the pace of a scorer goes by; None where nobody has measured it."""
+    pace = _paces.get(scorer)
+    return None if pace is None else pace.model
 
 
 def remember(scorer: CrossEncoder, model: CostModel) -> Pace:
     """The pace of a scorer that was measured before: what `measured` gives from now on."""
     return _paces.setdefault(scorer, Pace(model))
+
+
+def renewed(scorer: CrossEncoder, before: CostModel | None, measuring: Callable[[], CostModel]) -> Pace:
+    """The pace of a scorer by what is measured now; of those who come with the same model, one measures for all."""
+
+    def made() -> Pace:
+        model = measuring()
+        pace = remember(scorer, model)
+        pace.renew(model)
+        return pace
+
+    # A key that keeps no scorer alive; only who asks for the same one waits.
+    return _measuring.get((ref(scorer), before), made)
 
 
 def measure(scorer: CrossEncoder, seconds: float = 1.5, clock: Callable[[], float] = time.perf_counter) -> CostModel:
