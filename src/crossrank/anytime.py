@@ -16,7 +16,7 @@ from crossrank.cost import Pace
 from crossrank.errors import InputError
 from crossrank.lateinteraction import LateInteraction
 from crossrank.packed import offsets_of
-from crossrank.scored import Scored
+from crossrank.scored import Scored, as_scores
 from crossrank.scorers import PairScorer
 from crossrank.stopping import Stopping
 from crossrank.tokenvectors import TokenVectors, VectorStore
@@ -279,10 +279,7 @@ def _plain(scorer: Scorer, query: str, passages: list[str]) -> Callable[[int, in
     def score(begin: int, end: int) -> Scored:
         pairs = [(query, text) for text in passages[begin:end]]
         scores, note = scorer.noted(pairs) if isinstance(scorer, NotingScorer) else (scorer.score(pairs), "")
-        logits = np.asarray(scores, dtype=np.float32)
-        if logits.shape != (end - begin,):
-            raise InputError(f"the scorer gave scores of shape {logits.shape} for {end - begin} pairs")
-        return Scored(logits, (), 0, note=note)
+        return Scored(as_scores(scores, end - begin), (), 0, note=note)
 
     return score
 

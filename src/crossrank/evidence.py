@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError
+from crossrank.scored import as_scores
 from crossrank.sentences import spans
 from crossrank.types import Passage
 
@@ -119,12 +120,7 @@ def pairs(query: str, passage: Passage, most: int = MOST) -> list[tuple[str, str
 
 def _scored(score: Scores, pairs: Sequence[tuple[str, str]]) -> list[float]:
     """The scores of pairs, as numbers; of none nobody is asked."""
-    if not pairs:
-        return []
-    values = np.asarray(score(pairs), dtype=np.float32)
-    if values.shape != (len(pairs),):
-        raise InputError(f"the scorer gave scores of shape {values.shape} for {len(pairs)} pairs")
-    return list(map(float, values))
+    return as_scores(score(pairs), len(pairs)).tolist() if pairs else []
 
 
 def _compared(own: Sequence[tuple[int, int]], most: int) -> Sequence[tuple[int, int]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.errors import InputError
 from crossrank.types import Passage, Truncation
 
 # (query, passage): texts, or a passage whose title is read before its text.
@@ -41,6 +42,24 @@ class Scored:
 def scored_by(score: Callable[..., Scored], pairs: Pairs, progress: Progress | None) -> Scored:
     """What a scorer's `scored` gives; a class of the user's may know nothing of progress, when nobody asks for it."""
     return score(pairs) if progress is None else score(pairs, progress=progress)
+
+
+def as_scores(given: Any, pairs: int) -> NDArray[np.float32]:
+    """What a scorer of anybody's gave for so many pairs, as an array, shape (pairs,).
+
+    Raises:
+        InputError: these are no numbers, or not so many.
+
+    >>> as_scores([0.5, 2], pairs=2)
+    array([0.5, 2. ], dtype=float32)
+    """
+    try:
+        found = np.asarray(given, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the scorer gave no list of numbers, one a pair: {error}") from error
+    if found.shape != (pairs,):
+        raise InputError(f"the scorer gave scores of shape {found.shape} for {pairs} pairs")
+    return found
 
 
 def firsts(keys: Iterable[Key]) -> dict[Key, int]:

@@ -58,6 +58,8 @@ def test_scores_that_are_known_are_not_computed() -> None:
     assert evidence.find("a b", passages(*texts), lambda pairs: Words()(pairs).tolist(), known=given) == plain
     with pytest.raises(InputError, match=r"gave scores of shape \(1,\) for 5 pairs"):
         evidence.find("a b", passages(*texts), lambda pairs: [0.0])
+    with pytest.raises(InputError, match="gave no list of numbers, one a pair"):
+        evidence.find("a b", passages(*texts), lambda pairs: ["high"] * len(pairs))
     with pytest.raises(InputError, match="1 known scores were given for 2"):
         evidence.find("a", passages("x", "y"), Words(), known=[1.0])
 
