@@ -24,8 +24,7 @@ class Stopping:
 
     Measured on 414 judged queries over a hybrid first stage (`benchmarks/stop_early.py`): where a stage mixes four
     tenths of its score into a fused one, 66 % of the scoring is saved, 99.9 % of nDCG@10 kept, and in 9 % of the
-    queries an unread document belonged among the ten. With a stage that trusts its scorer alone
-    only 16 % is saved.
+    queries an unread document belonged among the ten. With a stage that trusts its scorer alone only 16 % is saved.
 
     Where logits have heavier tails than the normal, more is missed: with residuals of Student's t with 3 degrees of
     freedom 0.25 documents a query were, where `error` is 0.05 (a scorer of weight 0.3 that hardly follows the scores
