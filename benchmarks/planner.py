@@ -1,8 +1,8 @@
-"""Does the planner keep its promises? Predicted time, budgets and early stopping, on this machine and on judged sets.
+"""Does the planner keep its promises? Predicted time and budgets, on this machine and on judged sets.
 
     python benchmarks/planner.py DATA --cache FOLDER --parts prepare
     python benchmarks/planner.py DATA --cache FOLDER --first hybrid --threads 1 2 --out hybrid.json
-    python benchmarks/planner.py DATA --cache FOLDER --first bm25 --parts budgets stopping --out bm25.json
+    python benchmarks/planner.py DATA --cache FOLDER --first bm25 --parts budgets --out bm25.json
 
 prepare    Indexes the sets and scores all candidates of every query, into --cache, where the other parts find both. It
            may run beside other work, and an interrupted run goes on where it was. `--minutes` ends any part early.
@@ -11,8 +11,8 @@ accuracy   A cost model is calibrated, then lists that it has not seen are score
 budgets    Every query is searched within each budget, the budgets taking turns: share of answers in time (5 ms
            allowed), empty answers, nDCG@10; beside it the fixed depth that costs as much on average, and the one that
            would keep the budget for 99 of 100 queries.
-stopping   The same queries read whole and until the rule says that the top is settled: nDCG@10 kept, scoring saved, and
-           how often a passage that was not read belonged among the ten.
+
+What early stopping loses and saves is told by stop_early.py.
 
 Run it on an idle machine. `--clock cpu` counts the processor time of this process instead, which other processes do not
 lengthen: use it with one thread, where the two are the same on an idle machine. Needs the extras search and eval.
@@ -34,7 +34,7 @@ BUDGETS = (30, 50, 100, 200, 500)
 ALLOWED = 0.005
 # 1,000 questions: short and longer passages. Others can be named as SET=QUERIES.
 QUERIES = ("wikiqa=243", "selqa=500", "hotpotqa_dev500=157", "clapnq=100")
-PARTS = ("prepare", "accuracy", "budgets", "stopping")
+PARTS = ("prepare", "accuracy", "budgets")
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 # Tokens of a pair: (mean of a log-normal or None for half short and half long, spread).
 WORKLOADS = {"short": (83, 0.45), "long": (241, 0.45), "mixed": (None, 0.0)}
@@ -68,7 +68,7 @@ def main() -> None:
     summary["backend"] = machine.backend(options.model)
     if "accuracy" in options.parts:
         summary["accuracy"] = {str(threads): accuracy(options, threads) for threads in options.threads}
-    if {"prepare", "budgets", "stopping"} & set(options.parts):
+    if {"prepare", "budgets"} & set(options.parts):
         summary |= on_judged_sets(options)
     print(f"\n{machine.line(summary['machine'])}, {options.clock} clock")
     text = json.dumps(summary, indent=1, allow_nan=False)
@@ -137,7 +137,7 @@ def percentile(values: Sequence[float], q: float) -> float:
     return round(float(np.percentile(values, q)), 4)
 
 
-# --- budgets and stopping ----------------------------------------------------------------------------------------
+# --- budgets ---------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -170,8 +170,6 @@ def on_judged_sets(options: argparse.Namespace) -> dict[str, Any]:
         found.setdefault("queries", {})[first] = len(asked)
         if "budgets" in options.parts:
             found.setdefault("budgets", {})[first] = budgets(asked, weight, options, first)
-        if "stopping" in options.parts:
-            found.setdefault("stopping", {})[first] = stopping(asked, first)
     return found
 
 
@@ -328,48 +326,6 @@ def budgets(asked: list[Asked], weight: float, options: argparse.Namespace, firs
         )
     whole = np.array([value(one, fixed(one, 100, weight)) for one in asked])
     print(f"| none | | | | 100 | {whole.mean():.4f} | | | | |")
-    return rows
-
-
-def stopping(asked: list[Asked], first: str) -> list[dict[str, Any]]:
-    """The rule of a pipeline, by share of the scorer in the mix and by set."""
-    import numpy as np
-
-    from crossrank.cascade import mixed
-    from crossrank.pipeline import MIX
-    from crossrank.stopping import Stopping
-    from crossrank.types import Ranking
-
-    rule, rows = Stopping(), []
-    print(f"\nstopping rule, {first}\n\n| weight | set | nDCG@10 kept | scoring saved | wrong |\n|--:|---|--:|--:|--:|")
-    for weight in sorted({0.1, 0.2, MIX, 0.5, 1.0}):
-        for name in dict.fromkeys(one.set for one in asked):
-            kept, whole, saved, wrong = [], [], [], []
-            for one in (one for one in asked if one.set == name):
-                total, read = len(one.head), 0
-                while read < total and not (read and rule.settled(one.logits[:read], one.head.scores, weight)):
-                    read = min(total, read + 4)
-                first_ones = Ranking(one.head.ids[:read], one.head.scores[:read], read)
-                settled = mixed(first_ones, one.logits[:read], weight, one.head.scores).over(one.head).ids
-                full = fixed(one, total, weight)
-                kept.append(value(one, settled))
-                whole.append(value(one, full))
-                saved.append(1 - read / total)
-                wrong.append(read < total and bool(set(full[:10]) - set(one.head.ids[:read])))
-            rows.append(
-                {
-                    "weight": weight,
-                    "set": name,
-                    "kept": round(float(np.mean(kept) / max(np.mean(whole), 1e-9)), 4),
-                    "saved": round(float(np.mean(saved)), 3),
-                    "wrong": round(float(np.mean(wrong)), 3),
-                }
-            )
-        mine = [row for row in rows if row["weight"] == weight]
-        means = {key: round(float(np.mean([row[key] for row in mine])), 4) for key in ("kept", "saved", "wrong")}
-        rows.append({"weight": weight, "set": "mean of sets", **means})
-        for row in rows[-1 - len(mine) :]:
-            print(f"| {weight} | {row['set']} | {row['kept']:.2%} | {row['saved']:.0%} | {row['wrong']:.1%} |")
     return rows
 
 

@@ -183,7 +183,7 @@ def assemble(
         else:
             blocks = joined
             kept.append((passage.id, said))
-    while blocks and not room.surely_holds(blocks):
+    while blocks and (found := room.counted(blocks)) > tokens:
         over.append(blocks.pop(max(range(len(blocks)), key=lambda at: blocks[at].rank)))
         left_out += [LeftOut(id_, "over the budget") for id_ in over[-1].passages]
     sources = _sources(blocks, order)
@@ -194,7 +194,8 @@ def assemble(
         note = "no passage fits the budget whole" + ("; the best was cut" if sources else ", nor the start of the best")
     text = _text(sources)
     notes = (note,) if note else ()
-    found = _count(count, text) if text else 0
+    if not blocks:
+        found = _count(count, text) if text else 0
     places = {passage.id: place for place, passage in enumerate(passages)}
     left_out.sort(key=lambda left: places[left.passage])
     return Context(text, sources, found, counted_by, tuple(left_out), note=note, notes=notes)
@@ -240,14 +241,14 @@ class _Room:
         if found + unsure <= self._tokens:
             self._since += 1
             return True
-        return (self._more is None or found - unsure <= self._tokens) and self.surely_holds(blocks)
+        return (self._more is None or found - unsure <= self._tokens) and self.counted(blocks) <= self._tokens
 
-    def surely_holds(self, blocks: Sequence[_Block]) -> bool:
-        """Whether these, each of which `holds` was asked for, fit: all of the text is counted."""
+    def counted(self, blocks: Sequence[_Block]) -> int:
+        """Tokens of all of the text of these, for each of which `holds` was asked."""
         whole = _count(self._count, _text(_sources(blocks, self._order)))
         self._more = whole - sum(self._alone[block] for block in blocks)
         self._since = 0
-        return whole <= self._tokens
+        return whole
 
 
 def _block(passage: Passage, rank: int) -> _Block:

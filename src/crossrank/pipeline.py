@@ -210,9 +210,9 @@ class Pipeline:
             traces.append(Trace(name, found.ranking, taken, {}, found.truncations))
         if len(traces) > 1:
             started = self.clock()
-            fused = fusion_of(self.fusion)({trace.name: trace.ranking for trace in traces})
-            how = str(getattr(self.fusion, "told", ""))
-            traces.append(Trace("fused", fused, self.clock() - started, {}, how=how))
+            assert callable(self.fusion)  # as made
+            fused = self.fusion({trace.name: trace.ranking for trace in traces})
+            traces.append(Trace("fused", fused, self.clock() - started, {}, how=str(getattr(self.fusion, "told", ""))))
         return traces
 
     def _fetch(self, ranking: Ranking) -> tuple[Passage, ...]:

@@ -124,9 +124,10 @@ def _check_frame(step: dict[str, Any], where: str) -> None:
 
 
 def _numbers(stated: dict[str, Any]) -> Iterator[int]:
-    """Every id and token type that stands in a tokenizer.json."""
+    """The ids and token types that stand in a tokenizer.json, of the vocabulary's the highest."""
     words = (stated.get("model") or {}).get("vocab")
-    yield from words.values() if isinstance(words, dict) else ()
+    if isinstance(words, dict):
+        yield max(words.values(), default=0)
     yield from (token["id"] for token in stated.get("added_tokens") or ())
     for step in _steps(stated.get("post_processor")):
         for piece in (*step.get("single", ()), *step.get("pair", ())):

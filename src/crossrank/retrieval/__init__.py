@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from crossrank.errors import InputError
 from crossrank.types import Ranking, ReportingRetriever, Retrieved, Retriever
 
-T = TypeVar("T")
+_Found = TypeVar("_Found")
 
 
 def check_retrievers(retrievers: Any) -> None:
@@ -41,7 +41,7 @@ def retrieved(retriever: Retriever, query: str, depth: int) -> Retrieved:
     return Retrieved(_single(retriever.retrieve([query], depth), Ranking, f"{type(retriever).__name__}.retrieve"), ())
 
 
-def _single(found: Any, kind: type[T], call: str) -> T:
+def _single(found: Any, kind: type[_Found], call: str) -> _Found:
     if isinstance(found, Sequence) and len(found) == 1 and isinstance(found[0], kind):
         return found[0]
     told = f"{len(found)} of them" if isinstance(found, (list, tuple)) else type(found).__name__

@@ -13,7 +13,7 @@ from crossrank.backends.reference import ops
 from crossrank.backends.reference.attention import Group, attend, attend_first
 from crossrank.backends.reference.ops import Floats, Scratch
 from crossrank.backends.reference.parameters import Parameters, number
-from crossrank.checkpoint.settings import TYPES, padding
+from crossrank.checkpoint.settings import OFFSET_POSITIONS, TYPES, padding
 from crossrank.errors import CheckpointError
 from crossrank.types import Tokens
 
@@ -47,7 +47,7 @@ class Bert:
         self.inner = number(config, "intermediate_size", where)
         self.eps = float(config.get("layer_norm_eps", 1e-12))
         self.activation = ops.ACTIVATIONS[config.get("hidden_act", "gelu")]
-        self.offset = padding(config, architecture, where) + 1 if architecture in ("roberta", "xlm-roberta") else None
+        self.offset = padding(config, architecture, where) + 1 if architecture in OFFSET_POSITIONS else None
         width = config.get("embedding_size", self.hidden) if architecture == "electra" else self.hidden
         self.vocabulary = number(config, "vocab_size", where)
         self.positions = number(config, "max_position_embeddings", where)
