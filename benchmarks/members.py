@@ -325,6 +325,8 @@ def values(
 
 
 def _deep_gain(measured: Sequence[Measured]) -> Interval:
+    if len(measured) == 1:
+        return difference(measured[0].deep["cascade"], measured[0].deep["first over all"])
     return difference_over_sets([(one.deep["cascade"], one.deep["first over all"]) for one in measured])
 
 

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("ir_measures", reason="needs the extra eval")
 pytest.importorskip("matplotlib", reason="needs the extra eval")
 
-from crossrank.evaluation import report
+from crossrank.evaluation import plots, report
 from crossrank.evaluation.moves import Placed
 from crossrank.evaluation.outcome import Outcome, assess, record
 from crossrank.evaluation.reliability import of
@@ -185,6 +185,22 @@ def test_dollar_signs_in_the_names_of_all_systems_are_no_mathematics(tmp_path: P
     page, reader = written(tmp_path / "page.html", runs(2, before="$_{$ "))
     assert "difference to $_{$ base (95 % interval)" in page
     assert "$_{$ other 1" in reader.text
+
+
+@pytest.mark.filterwarnings("error")
+def test_every_model_is_in_the_legend_in_any_script(tmp_path: Path) -> None:
+    # Legends leave out labels that begin with an underscore; letters that matplotlib's font lacks were told on stderr.
+    scores, relevant = np.float32([0.1, 0.2, 0.9, 0.95]), np.array([False, False, True, False])
+    drawn = plots.calibration([of(name, scores, relevant, bins=2) for name in ("tiny", "_tiny", "日本 🙂")])
+    assert [name for name in (">tiny: ", "_tiny: ", "日本 🙂: ") if name not in drawn] == []
+
+
+def test_each_text_has_its_own_direction(tmp_path: Path) -> None:
+    # A Hebrew passage that ends in Latin letters had its end before its beginning.
+    page, _ = written(tmp_path / "page.html", hostile())
+    assert page.count('<p dir="auto">') == page.count("<blockquote>") > 0
+    assert page.count("<b><bdi>") == page.count("<blockquote>")
+    assert "<bdi>" in page[page.index("<summary>") :].split("</summary>")[0]
 
 
 def test_plots_and_tables_can_be_heard(tmp_path: Path) -> None:

@@ -50,6 +50,19 @@ def test_a_large_difference_is_never_impossible_by_chance() -> None:
     assert p == pytest.approx(0.001)
 
 
+@pytest.mark.parametrize("changed", [1023, 1024, 3000])
+def test_any_number_of_queries(changed: int) -> None:
+    """2 to the power of 1,024 changed queries was too large a number, after all of them had been scored."""
+    assert randomization(named([0.1] * changed), named([0.0] * changed), draws=99) == pytest.approx(0.01)
+
+
+def test_exchanges_are_counted_up_to_the_draws() -> None:
+    # 2 ** 10 of 1,024: exact, where 1,023 draws give the next best, 1 / 1,024.
+    moved = named([0.1] * 10)
+    assert randomization(moved, named([0.0] * 10), draws=1024) == 2 / 1024
+    assert randomization(moved, named([0.0] * 10), draws=1023) >= 1 / 1024
+
+
 def test_other_queries_are_refused() -> None:
     with pytest.raises(InputError, match="same queries"):
         randomization({"a": 1.0}, {"b": 1.0})

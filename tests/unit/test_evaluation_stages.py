@@ -316,6 +316,37 @@ def test_no_when_fusion_alone_is_better() -> None:
     assert one.headline.startswith("No: fusion alone is better here: mix 0 gives -0.250")
 
 
+def test_a_reranker_as_the_baseline_is_no_question_about_reranking() -> None:
+    # "No: the mix alone is better here" answered "Does reranking help here?", which nobody had asked of two models.
+    compared = judged([0.5] * 12 + [0.0] * 8, kinds=("alone", "mix"))
+    qrels = {query: {"hit": 1} for query in compared.standings[0].values["RR"]}
+    systems = [standing.system for standing in compared.standings]
+    kept = replace(systems[2], run=systems[0].run)  # the mix leaves the first stage's order: it loses to "alone 0"
+    found = verdict(compare(qrels, [systems[0], systems[1], kept], ["RR"], baseline="alone 0"))
+    assert found.question == "Is one of them better than alone 0?"
+    assert found.headline.startswith("No: alone 0 is better here. Even the best of 2 loses: ")
+    assert found.details[-1].startswith("alone 0 is better than ")
+    won = verdict(compare(qrels, [kept, systems[1]], ["RR"], baseline="mix 1"))
+    assert (won.question, won.answer) == ("Is one of them better than mix 1?", "yes")
+
+
+def test_a_yes_beside_an_interval_that_holds_0_is_told() -> None:
+    # One large gain and five tiny ones: all in one direction, which the test counts; the interval goes by their spread.
+    qrels = {f"q{i}": {"hit": 1} for i in range(6)}
+
+    def at(*places: int) -> dict[str, Ranking]:
+        return {
+            query: ranked(*(f"x{i}" for i in range(place)), "hit") for query, place in zip(qrels, places, strict=True)
+        }
+
+    base = System("fusion", "first", at(4, *[9] * 5))
+    found = verdict(compare(qrels, [base, System("mix", "mix", at(0, *[8] * 5), "m")], ["RR"]))
+    assert found.answer == "yes"
+    assert "The test tells it from chance, but the interval holds 0: a few queries make most of the difference." in (
+        found.details
+    )
+
+
 def test_the_best_of_losers_is_no_gain_to_expect_less_of() -> None:
     # "... is the best of 6 on these very queries, so expect a little less elsewhere" followed a gain of -0.002.
     lost = verdict(judged([0.0, 0.0, 0.0, -0.25], kinds=("alone", "mix")))

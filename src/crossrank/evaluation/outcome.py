@@ -12,7 +12,7 @@ from crossrank.evaluation.comparison import MEASURES, Comparison, Contrast, Late
 from crossrank.evaluation.moves import Moves, moves
 from crossrank.evaluation.reliability import Reliability, reliability
 from crossrank.evaluation.systems import Cuts, Owners, System
-from crossrank.evaluation.verdict import Verdict, verdict
+from crossrank.evaluation.verdict import Verdict, contenders, verdict
 from crossrank.evidence import Scores
 from crossrank.types import Qrels
 
@@ -80,9 +80,7 @@ def assess(
     """
     comparison = compare(qrels, systems, measures, baseline, seed)
     said = verdict(comparison)
-    tried = [s for s in comparison.standings if s.contrasts and s.system.kind in ("alone", "mix")]
-    tried = tried or [standing for standing in comparison.standings if standing.contrasts]
-    tried.sort(key=lambda standing: standing.system.name != said.system)
+    tried = sorted(contenders(comparison), key=lambda standing: standing.system.name != said.system)
     known = (reliability(reading, qrels, owners or Owners(), least) for reading in readings)
     return Outcome(
         about,

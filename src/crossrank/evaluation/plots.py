@@ -7,6 +7,7 @@ typeface and search reach them.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -208,15 +209,19 @@ def _cycle(count: int) -> list[str]:
 
 
 def _short(name: str, most: int) -> str:
-    # A dollar sign starts mathematics, and a name that is not mathematics would be an error.
+    # A dollar sign starts mathematics, and a name that is not mathematics would be an error. Legends leave out what
+    # begins with an underscore, as a folder may.
     cut = name if len(name) <= most else f"{name[: most - 1]}…"
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut).replace("$", r"\$")
+    seen = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut).replace("$", r"\$")
+    return f"\N{ZERO WIDTH SPACE}{seen}" if seen.startswith("_") else seen
 
 
 def _svg(figure: Figure, salt: str) -> str:
     """The figure as SVG; ids of one `salt` are the same every time and meet no other figure's."""
     stream = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}), warnings.catch_warnings():
+        # Words stay words in the file, and browsers have the letters that matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font")
         figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
     return stream.getvalue()

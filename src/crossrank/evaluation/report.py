@@ -205,7 +205,9 @@ def _moves(moved: Moves) -> Element | None:
 def _move(move: Move, opened: bool) -> Element:
     change = move.after - move.before
     figure = element("span", f"{change:+.3f}", class_="better" if change > 0 else "worse")
-    head = element("summary", figure, f"  {move.text or move.query} ", element("span", move.query, class_="tag"))
+    # Texts of any script, each in its own direction.
+    asked = element("bdi", move.text or move.query)
+    head = element("summary", figure, "  ", asked, " ", element("bdi", move.query, class_="tag"))
     body: list[Part] = [element("p", f"From {move.before:.3f} to {move.after:.3f}. It puts first:", class_="faint")]
     body += map(_placed, move.top)
     if move.relevant:
@@ -226,10 +228,10 @@ def _placed(placed: Placed) -> Element:
         "p",
         element("span", ranks, class_="tag"),
         element("span", grade, class_="tag relevant" if (placed.grade or 0) > 0 else "tag"),
-        element("b", placed.title or placed.id),
+        element("b", element("bdi", placed.title or placed.id)),
         f" {placed.id}" if placed.title else "",
     )
-    return element("blockquote", tags, element("p", *_excerpt(placed)) if placed.text else None)
+    return element("blockquote", tags, element("p", *_excerpt(placed), dir="auto") if placed.text else None)
 
 
 def _excerpt(placed: Placed) -> list[Part]:

@@ -47,7 +47,8 @@ def randomization(
     if not len(moved):
         return 1.0
     observed = abs(float(found.sum())) - _SAME * float(moved.sum())
-    if 2.0 ** len(moved) <= draws:
+    # 2 to the power of the moved ones is at most `draws`; as a float it overflows with 1,024 of them.
+    if len(moved) < draws.bit_length():
         signs = np.indices((2,) * len(moved), dtype=np.int8).reshape(len(moved), -1).T * 2.0 - 1.0
         return float(np.mean(np.abs(signs @ moved) >= observed))
     as_large = _as_large(moved, observed, draws, np.random.default_rng(seed))

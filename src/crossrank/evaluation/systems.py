@@ -77,6 +77,11 @@ class System:
     cuts: Cuts = Cuts()
     notes: tuple[str, ...] = ()
 
+    @property
+    def reranked(self) -> bool:
+        """Has a scorer made this order, alone or mixed with the one before?"""
+        return self.kind in ("alone", "mix")
+
 
 @dataclass(frozen=True, slots=True)
 class Owners:

@@ -20,7 +20,7 @@ _POWER = NormalDist().inv_cdf(0.8)
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer to "does reranking help here?", or, over runs alone, "is one of them better than the baseline?".
+    """The answer to "does reranking help here?", or, over runs or rerankers alone, "is one better than the baseline?".
 
     Attributes:
         question: which of the two.
@@ -39,10 +39,12 @@ class Verdict:
 
 def verdict(comparison: Comparison) -> Verdict:
     """The verdict on the main measure; see `Verdict`."""
-    others = [standing for standing in comparison.standings if standing.contrasts]
-    tried = [standing for standing in others if standing.system.kind in ("alone", "mix")]
-    question = "Does reranking help here?" if tried else f"Is one of them better than {comparison.baseline}?"
-    tried = tried or others
+    tried = contenders(comparison)
+    base = comparison.of(comparison.baseline).system
+    helps = any(standing.system.reranked for standing in tried) and not base.reranked
+    question = "Does reranking help here?" if helps else f"Is one of them better than {comparison.baseline}?"
+    # Fusion, or a run, without a reranker after it; another model or mix is no less than what is compared with it.
+    unaided = base.name if base.reranked else f"{base.name} alone"
     if not tried:
         only = f"Only {comparison.baseline} was measured, so there is nothing to compare."
         return Verdict("Is there a difference?", "unclear", only, "", ())
@@ -54,17 +56,26 @@ def verdict(comparison: Comparison) -> Verdict:
     elif all(_significant(comparison, s) and _contrast(comparison, s).difference.mean < 0 for s in tried):
         most = "it" if len(tried) == 1 else f"the best of {len(tried)}"
         answer = "no"
-        headline = f"No: {comparison.baseline} alone is better here. Even {most} loses: {_finding(comparison, best)}."
+        headline = f"No: {unaided} is better here. Even {most} loses: {_finding(comparison, best)}."
         if len(tried) == 1:
-            headline = f"No: {comparison.baseline} alone is better here: {_finding(comparison, best)}."
+            headline = f"No: {unaided} is better here: {_finding(comparison, best)}."
     else:
         count = f"{comparison.queries} {'query' if comparison.queries == 1 else 'queries'}"
         best_of = "" if len(tried) == 1 else f"of {len(tried)} tried the best, "
         answer = "unclear"
         headline = f"It cannot be told with {count}: {_finding(comparison, best, best_of)}."
-    missing = _missing(comparison, best, len(others)) if answer == "unclear" else []
-    details = (*missing, *_details(comparison, best, tried, answer), *_harm(comparison, tried, best))
+    compared = sum(bool(standing.contrasts) for standing in comparison.standings)
+    missing = _missing(comparison, best, compared) if answer == "unclear" else []
+    details = (*missing, *_details(comparison, best, tried, answer), *_harm(comparison, tried, best, unaided))
     return Verdict(question, answer, headline, best.system.name, details)  # type: ignore[arg-type]
+
+
+def contenders(comparison: Comparison) -> list[Standing]:
+    """What the verdict is about: the rerankers where the baseline is none, else all that is compared with it."""
+    others = [standing for standing in comparison.standings if standing.contrasts]
+    if comparison.of(comparison.baseline).system.reranked:
+        return others
+    return [standing for standing in others if standing.system.reranked] or others
 
 
 def p_text(p: float) -> str:
@@ -134,6 +145,10 @@ def _details(comparison: Comparison, best: Standing, tried: Sequence[Standing], 
     n = comparison.queries
     if answer == "unclear" and contrast.difference.excludes_zero:
         said.append("The interval leaves out 0, but the test that counts all comparisons made does not.")
+    if answer != "unclear" and contrast.difference.low <= 0 <= contrast.difference.high:
+        said.append(
+            "The test tells it from chance, but the interval holds 0: a few queries make most of the difference."
+        )
     better = f"{len(contrast.better)} {'query' if len(contrast.better) == 1 else 'queries'} got better"
     said.append(f"{better}, {len(contrast.worse)} worse, {contrast.same} stayed.")
     # The best of several losers was lucky too, but there is no gain to expect less of.
@@ -161,10 +176,10 @@ def _details(comparison: Comparison, best: Standing, tried: Sequence[Standing], 
     return said
 
 
-def _harm(comparison: Comparison, tried: Sequence[Standing], best: Standing) -> list[str]:
+def _harm(comparison: Comparison, tried: Sequence[Standing], best: Standing, unaided: str) -> list[str]:
     """The systems that are surely worse, besides the one of the headline."""
     return [
-        f"{comparison.baseline} alone is better than {standing.system.name}: "
+        f"{unaided} is better than {standing.system.name}: "
         f"{signed(_contrast(comparison, standing).difference)}, {p_text(_contrast(comparison, standing).corrected)}."
         for standing in tried
         if standing is not best

@@ -37,7 +37,6 @@ _STOP: ContextVar[threading.Event] = ContextVar("_STOP")
 """Set when the request that is worked on was cancelled; threads of tools inherit it."""
 
 Query = Annotated[str, Field(description="A question or key words, in plain language.")]
-Wanted = Annotated[int, Field(ge=1, le=100, description="How many to return.")]
 
 
 def _place(location: Sequence[str | int]) -> str:
@@ -45,15 +44,24 @@ def _place(location: Sequence[str | int]) -> str:
     return ".".join(map(str, (*location[:1], *(part for part in location[1:] if isinstance(part, int)))))
 
 
-def _no_switch(value: Any) -> Any:
-    """Whoever says `true` means "with a threshold", and not one of 1.0, which nothing reaches."""
-    if isinstance(value, bool):
-        raise ValueError("a threshold is a probability from 0 to 1 or 'model', not true or false")
-    return value
+def _no_switch(said: str) -> BeforeValidator:
+    """Whoever says `true` means "with a threshold", and not one of 1.0, which nothing reaches, or a list of one."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError(f"{said}, not true or false")
+        return value
+
+    return BeforeValidator(check)
 
 
+Wanted = Annotated[
+    int, Field(ge=1, le=100, description="How many to return."), _no_switch("k is a whole number from 1 to 100")
+]
 Threshold = Annotated[
-    Annotated[float, Field(ge=0, le=1), BeforeValidator(_no_switch)] | Literal["model"] | None,
+    Annotated[float, Field(ge=0, le=1), _no_switch("a threshold is a probability from 0 to 1 or 'model'")]
+    | Literal["model"]
+    | None,
     Field(
         description="Of the k passages return only those with at least this probability to be relevant; 'model' takes "
         "the model's own choice. An empty list then means that nothing found is likely to answer. Notes tell what was "
