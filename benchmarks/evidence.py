@@ -160,7 +160,7 @@ def measure(name: str, cases: Sequence[Case], scorer: Any, options: argparse.Nam
 
 
 def as_json(interval: Any) -> dict[str, float]:
-    return {"mean": round(interval.mean, 4), "low": round(interval.low, 4), "high": round(interval.high, 4)}
+    return {"mean": round(interval.mean, 6), "low": round(interval.low, 6), "high": round(interval.high, 6)}
 
 
 def shown(interval: Mapping[str, float], sign: str = "") -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crossrank.evaluation import Interval, difference, difference_over_sets, mean, mean_over_sets
+from crossrank.evaluation.significance import holm, randomization
 from experiment import Result
 
 _FUSED = ("bm25", "dense", "rrf", "fused", "cross-encoder", "mix")
@@ -15,11 +16,12 @@ _COMPARED = ("fused", "cross-encoder", "mix")
 def summary(about: Mapping[str, Any], machine: Mapping[str, Any], results: Sequence[Result]) -> dict[str, Any]:
     """Everything that was measured, as JSON holds it."""
     own = [result for result in results if not result.over]
+    chance = _chance(own)
     found: dict[str, Any] = {
         "benchmark": "quality",
         **about,
         "machine": dict(machine),
-        "sets": [_one(result) for result in results],
+        "sets": [_one(result, chance.get(result.set, {})) for result in results],
     }
     if own:
         found["mean"] = {
@@ -45,8 +47,9 @@ def markdown(found: Mapping[str, Any], results: Sequence[Result], machine: str) 
     parts.append(_latency_table(results))
     sampled = {r.set: r for r in results if len(r.values[r.base]) < r.judged}
     foot = (
-        f"{found['measure']}, mean and 95 % confidence interval (percentile bootstrap over queries, 10,000 resamples). "
-        f"Differences are paired by query; bold ones exclude 0. Model {found['model']}, embedder {found['embedder']}, "
+        f"{found['measure']}, mean and 95 % confidence interval (bootstrap over queries, 10,000 resamples; Student's "
+        "where under 30 changed). Differences are paired by query; bold ones exclude 0. p: paired randomization test, "
+        f"corrected for these sets. Model {found['model']}, embedder {found['embedder']}, "
         f"depth {found['depth']}, mix weight {found['mix']}, pairs of {found['max_length']} tokens at most, backend "
         f"{found['backend']}. "
     )
@@ -66,7 +69,18 @@ def row(result: Result) -> str:
     return f"{result.set}{' over ' + result.over if result.over else ''}: {systems}"
 
 
-def _one(result: Result) -> dict[str, Any]:
+def _chance(own: Sequence[Result]) -> dict[str, dict[str, dict[str, float]]]:
+    """By set and system: p of the difference to RRF, and corrected for the sets of this run (Holm)."""
+    found: dict[str, dict[str, dict[str, float]]] = {result.set: {} for result in own}
+    for name in _COMPARED:
+        p = {result.set: randomization(result.values[name], result.values["rrf"]) for result in own}
+        for set_, corrected in holm(p).items():
+            found[set_][name] = {"p": round(p[set_], 5), "p_of_these_sets": round(corrected, 5)}
+    return found
+
+
+def _one(result: Result, chance: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Of a list that came with the set the differences are to the list itself, and have no p."""
     base = result.values[result.reference]
     return {
         "set": result.set,
@@ -77,7 +91,9 @@ def _one(result: Result) -> dict[str, Any]:
         "documents": result.documents,
         "systems": {name: _numbers(mean(list(values.values()))) for name, values in result.values.items()},
         "difference": {
-            name: _numbers(difference(result.values[name], base)) | _movement(result.values[name], base)
+            name: _numbers(difference(result.values[name], base))
+            | _movement(result.values[name], base)
+            | ({} if result.over else dict(chance[name]))
             for name in _COMPARED
             if name in result.values
         },
@@ -90,17 +106,21 @@ def _one(result: Result) -> dict[str, Any]:
 
 def _fused_table(found: Mapping[str, Any], results: Sequence[Result]) -> str:
     heads: tuple[str, ...] = ("queries", "BM25", "dense", "RRF", "fused scores", "cross-encoder", "mix")
-    heads += ("fused scores − RRF", "cross-encoder − RRF", "mix − RRF", "recall of candidates")
+    heads += ("fused scores − RRF", "cross-encoder − RRF", "mix − RRF", "p of the mix (Holm)", "recall of candidates")
     lines = [_cells("set", *heads), _cells("---", *["--:"] * len(heads))]
     for result in results:
         cells = [str(mean(list(result.values[name].values()))) for name in _FUSED]
         cells += [_signed(difference(result.values[name], result.values["rrf"])) for name in _COMPARED]
-        lines.append(_cells(result.set, len(result.values["rrf"]), *cells, f"{result.recall:.3f}"))
+        p = next(one for one in found["sets"] if (one["set"], one["over"]) == (result.set, result.base))
+        chance = f"{p['difference']['mix']['p_of_these_sets']:.4f}"
+        lines.append(_cells(result.set, len(result.values["rrf"]), *cells, chance, f"{result.recall:.3f}"))
     total = found["mean"]
     cells = [str(_interval(total["systems"][name])) for name in _FUSED]
     cells += [_signed(_interval(total["difference"][name])) for name in _COMPARED]
     queries = total["systems"]["rrf"]["queries"]
-    lines.append(_cells("**mean of sets**", queries, *cells, f"{sum(r.recall for r in results) / len(results):.3f}"))
+    lines.append(
+        _cells("**mean of sets**", queries, *cells, "", f"{sum(r.recall for r in results) / len(results):.3f}")
+    )
     return "\n".join(lines)
 
 
