@@ -21,6 +21,7 @@ from crossrank.asking import check_real, check_whole
 from crossrank.credentials import authorization, public_query, without_secrets
 from crossrank.errors import InputError, RemoteError
 from crossrank.extras import require
+from crossrank.forks import renew_in_children
 
 require("httpx", extra="llm")
 
@@ -64,8 +65,8 @@ class Address:
     """One address of an API, for many threads. Nothing is connected before the first request.
 
     Proxies and certificates are those of the environment, as httpx reads it. Redirects are not followed, so that the
-    key goes to this address alone. A copy, or what is read from a pickle, opens connections of its own; a pickle holds
-    the key.
+    key goes to this address alone. A copy, what is read from a pickle, and a forked process open connections of their
+    own; a pickle holds the key.
 
     Args:
         url: up to the version, such as `https://api.openai.com/v1` or `http://localhost:8000/v1`. A query, such as
@@ -119,6 +120,13 @@ class Address:
         self._lock = threading.Lock()
         # Connections are kept open between calls, and end with this object.
         weakref.finalize(self, _close, self._idle)
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """In a forked child: on the parent's connections it would read answers to others' requests, and take theirs."""
+        self._lock = threading.Lock()
+        # Closes the child's ends alone.
+        _close(self._idle)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_idle", "_tls", "_lock")}

@@ -73,6 +73,29 @@ def test_retrieve_50_rerank_to_5():
     assert len(pipeline.run(asked)["ranker"]["documents"]) == 2
 
 
+def test_meta_fields_out_of_tables_are_read():
+    # NumPy's numbers and arrays were an error: "The truth value of an empty array is ambiguous".
+    seen = []
+
+    class Seeing(NumberScorer):
+        def score(self, pairs):
+            seen.extend(text for _, text in pairs)
+            return super().score(pairs)
+
+    meta = {
+        "year": np.int64(2020),
+        "share": np.float32(1.5),
+        "good": np.True_,
+        "tags": np.array(["a"]),
+        "no": np.array([]),
+    }
+    empty = {"none": None, "text": "", "list": [], "map": {}, "zero": 0}
+    made = CrossrankRanker(Seeing(), meta_fields_to_embed=[*meta, *empty])
+    made.run(QUERY, [Document(content="#1", meta={**meta, **empty})])
+    assert seen == ["2020\n1.5\nTrue\n['a']\n0\n#1"]
+    assert conditions({"field": "meta.good", "operator": "==", "value": np.True_}) == ['"good"==true']
+
+
 def test_a_pipeline_is_written_and_read_again():
     made = CrossrankRanker("small", top_k=3, meta_fields_to_embed=["title"], load_options={"window": 200})
     pipeline, _ = searched(made)

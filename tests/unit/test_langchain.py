@@ -277,6 +277,20 @@ def test_a_calibrated_model_tells_probabilities_beside_the_mixed_score(pipeline:
     assert [document.metadata["probability"] for document in found] == list(want)
 
 
+def test_one_passage_is_one_document_for_two_queries_without_its_scores(pipeline: crossrank.Pipeline):
+    # `MultiQueryRetriever` compares whole documents, and gave each passage once for each query.
+    small = replace(pipeline, stages=(crossrank.Stage(crossrank.load("small"), 100, name="small"),))
+    with_scores, without = CrossrankRetriever(small), CrossrankRetriever(small, keep_scores=False)
+
+    def found(retriever: CrossrankRetriever) -> list[list[Document]]:
+        return [sorted(retriever.invoke(query), key=lambda one: str(one.id)) for query in ("the cat", "a planet")]
+
+    assert found(with_scores)[0] != found(with_scores)[1]
+    one, other = found(without)
+    assert one == other
+    assert not {"relevance_score", "probability"} & one[0].metadata.keys()
+
+
 def test_fields_of_the_user_keep_their_names_and_values(
     tmp_path: Path, bi_encoder_folder: Path, cross_encoder_folder: Path
 ):

@@ -23,6 +23,7 @@ LAYERS = {
     "extras": 0,
     "packed": 0,
     "cores": 0,
+    "forks": 0,
     "addresses": 0,
     "unicode": 0,
     "tokenvectors": 0,
@@ -355,8 +356,13 @@ def _library() -> list[Path]:
 
 def test_the_library_prints_nothing_and_configures_no_logging():
     banned = {"print", "basicConfig", "addHandler", "simplefilter", "filterwarnings"}
+    # Within `catch_warnings`, of what matplotlib says of its own font.
+    allowed = {("evaluation/plots.py", "filterwarnings")}
     assert [
-        f"{name(file)}:{line} {call}" for file in _library() for line, call, _ in _calls(file) if call in banned
+        f"{name(file)}:{line} {call}"
+        for file in _library()
+        for line, call, _ in _calls(file)
+        if call in banned and (name(file), call) not in allowed
     ] == []
 
 

@@ -29,6 +29,7 @@ with warnings.catch_warnings():
     from llama_index.core.llms import MockLLM
     from llama_index.core.postprocessor import SimilarityPostprocessor
     from llama_index.core.query_engine import RetrieverQueryEngine
+    from llama_index.core.retrievers import QueryFusionRetriever
     from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
 
 import crossrank
@@ -571,6 +572,27 @@ def test_a_calibrated_model_tells_probabilities_that_no_model_reads(pipeline):
     want = small.relevance(small.search("the cat")).probabilities
     assert [node.metadata["probability"] for node in nodes] == list(want)
     assert not any("probability" in node.get_content(MetadataMode.LLM) for node in nodes)
+
+
+def test_one_passage_is_one_node_for_several_queries(pipeline):
+    # Their probabilities differ, and the host merges nodes by a hash of text and metadata: nothing was fused.
+    small = replace(pipeline, stages=(crossrank.Stage(crossrank.load("small"), 100, name="small"),))
+    retriever = CrossrankRetriever(small)
+    one, other = ({node.node_id: node.node for node in retriever.retrieve(query)} for query in ("the cat", "a planet"))
+    assert any(one[id_].metadata["probability"] != other[id_].metadata["probability"] for id_ in one)
+    assert {id_: node.hash for id_, node in one.items()} == {id_: node.hash for id_, node in other.items()}
+    assert len({node.hash for node in one.values()}) == len(one)
+    fusing = QueryFusionRetriever(
+        [retriever, CrossrankRetriever(small, k=1)],
+        MockLLM(),
+        mode="reciprocal_rerank",
+        num_queries=1,
+        similarity_top_k=9,
+    )
+    fused = fusing.retrieve("the cat")
+    assert len(fused) == len({node.node_id for node in fused}) == len(one)
+    again = TextNode.from_dict(fused[0].node.to_dict())
+    assert (again.text, again.metadata, again.class_name()) == (fused[0].node.text, fused[0].node.metadata, "TextNode")
 
 
 def test_the_retriever_in_a_query_engine(pipeline):

@@ -102,7 +102,7 @@ def test_what_cannot_be_asked(uri: str, tmp_path: Path) -> None:
             table(uri, **wrong).nearest(VECTORS[0], 5)
     with pytest.raises(InputError, match="at most 10,000"):
         table(uri).words("bread", 10_001)
-    for wrong in ({"vector": "other"}, {"id": "other"}, {"where": "other = 1"}):
+    for wrong in ({"vector": "other"}, {"id": "other"}, {"where": "other = 1"}, {"vector": "body"}):
         with pytest.raises(RemoteError, match="cannot be searched"):
             table(uri, **wrong).nearest(VECTORS[0], 5)
     with pytest.raises(RemoteError, match="cannot be searched"):

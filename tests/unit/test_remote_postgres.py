@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -331,6 +333,45 @@ def test_nobody_is_connected_before_the_first_question() -> None:
     with pytest.raises(RemoteError, match="cannot be reached") as caught:
         table.words("yeast", 10)
     assert "secret" not in str(caught.value)
+
+
+def test_names_with_a_percent_sign(uri: str) -> None:
+    # "cannot be reached: only '%s', '%b', '%t' are allowed as placeholders"
+    with psycopg.connect(uri) as connection:
+        connection.execute('CREATE TABLE "50% off" ("id %%" text, "text %s" text, "v%" vector(2), m jsonb)')
+        connection.execute("""INSERT INTO "50% off" VALUES ('a', 'Bread.', '[1, 0]', '{"x": 1}')""")
+    fields = Fields("text %s", metadata=["m.x"])
+    table = PostgresTable(uri, "50% off", fields, id="id %%", vector="v%")
+    assert ids(table.words("bread", 5)) == ids(table.nearest(np.float32([1, 0]), 5)) == ["a"]
+    assert table.passages(["a"]) == [Passage("a", "Bread.", "", "", {"m.x": 1})]
+
+
+FORK = """
+import os, sys, threading
+from crossrank.retrieval.remote.postgres import PostgresTable
+from crossrank.retrieval.remote.store import Fields
+table = PostgresTable(sys.argv[1], "notes", Fields("body"))
+assert [id_ for id_, _ in table.words("yeast", 10)] == ["2"]
+theirs, children = table._connection.info.backend_pid, []
+# The lock is held at the fork, as it would be by another thread.
+with table._lock:
+    for query, want in (("yeast", ["2"]), ("retried", ["1"]), ("bread", ["2", "10"])):
+        child = os.fork()
+        if child == 0:
+            threading.Timer(60, lambda: os._exit(2)).start()
+            same = all([id_ for id_, _ in table.words(query, 10)] == want for _ in range(20))
+            os._exit(0 if same and table._connection.info.backend_pid != theirs else 1)
+        children.append(child)
+assert all([id_ for id_, _ in table.words("of", 10)] == [] for _ in range(20))
+assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+assert [id_ for id_, _ in table.words("yeast", 10)] == ["2"]
+assert table._connection.info.backend_pid == theirs
+"""
+
+
+def test_a_forked_process_has_a_connection_of_its_own(uri: str) -> None:
+    """It got rows of another process's query, without an error."""
+    subprocess.run([sys.executable, "-W", "error", "-c", FORK, uri], check=True, timeout=120)
 
 
 def test_many_threads_get_their_own_answers(uri: str) -> None:

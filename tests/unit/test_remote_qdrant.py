@@ -120,6 +120,18 @@ def test_dots_in_a_name_lead_into_objects_unless_a_key_has_them() -> None:
         collection(made, fields=Fields("doc.text")).passages(["1"])
 
 
+def test_keys_of_several_words() -> None:
+    # "Invalid path", for the whole request.
+    made = client(random(3, 0))
+    payload = {"Review Text": "Cats purr.", "dc:title": "Cats", "meta": {"Page No": 7}, "数据": 1, "pages": [{"n": 2}]}
+    made.overwrite_payload("notes", payload, [1])
+    fields = Fields("Review Text", title="dc:title", metadata=["meta.Page No", "数据", "none here"])
+    want = Passage("1", "Cats purr.", "Cats", "", {"meta.Page No": 7, "数据": 1})
+    assert collection(made, fields=fields).passages(["1"]) == [want]
+    with pytest.raises(InputError, match="the payload key 'a\"b' cannot be asked for"):
+        collection(made, fields=Fields('a"b'))
+
+
 def test_what_cannot_be_asked() -> None:
     made = client(random(3, 0))
     with pytest.raises(InputError, match="no dense vector 'other'"):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,36 @@ def honest(path: str, body: dict[str, Any]) -> Any:
 
 def embedder(url: str, **options: Any) -> RemoteEmbedder:
     return RemoteEmbedder(url, "m", **{"pause": 0.001, "timeout": 5.0, **options})
+
+
+FORK = """
+import os, sys, threading
+import numpy as np
+from crossrank.remoteembedder import RemoteEmbedder
+embedder = RemoteEmbedder(sys.argv[1], "m")
+assert embedder.embed(["1"]).argmax() == 1
+children = []
+with embedder.address._lock:  # held at the fork, as it would be by another thread
+    for place in range(3):
+        child = os.fork()
+        if child == 0:
+            threading.Timer(60, lambda: os._exit(2)).start()
+            os._exit(0 if all(embedder.embed([str(place)]).argmax() == place for _ in range(25)) else 1)
+        children.append(child)
+assert all(embedder.embed(["3"]).argmax() == 3 for _ in range(25))
+assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_has_connections_of_its_own():
+    """22 of 75 vectors were those of another process's text, without an error."""
+
+    def answer(path, body):
+        return {"data": [{"index": 0, "embedding": np.eye(4)[int(body["input"][0])].tolist()}]}
+
+    with api_serving(answer) as api:
+        subprocess.run([sys.executable, "-c", FORK, api.url], check=True, timeout=120)
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])

@@ -6,11 +6,13 @@ import asyncio
 import copy
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from crossrank.errors import InputError
 from crossrank.extras import require
@@ -142,8 +144,10 @@ class CrossrankRanker:
 
     def _text(self, document: Document) -> str:
         values = [document.meta.get(name) for name in self.meta_fields_to_embed]
-        # 0 and False say something.
-        fields = [str(value) for value in values if value not in (None, "", [], {})]
+        # 0 and False say something, and rows of tables hold NumPy's, which compare as arrays do.
+        fields = [
+            str(value) for value in values if not (value is None or (isinstance(value, Sized) and not len(value)))
+        ]
         return "\n".join([*fields, document.content or ""])
 
 
@@ -293,7 +297,7 @@ def conditions(filters: Mapping[str, Any]) -> list[str]:
 def _value(value: Any, filters: Mapping[str, Any]) -> str:
     if isinstance(value, str):
         return _quoted(value)
-    if isinstance(value, bool):
+    if isinstance(value, (bool, np.bool_)):
         return str(value).lower()
     # NumPy's numbers, too, which write their type beside their value.
     if isinstance(value, Integral):

@@ -5,7 +5,7 @@ Documents are copied and keep their metadata. Each class runs off the event loop
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,8 @@ class CrossrankRetriever(BaseRetriever):
     Args:
         pipeline: what `crossrank.open_pipeline(...)` gave.
         k: documents to return; `invoke(query, k=5)` returns so many instead, and other keywords are a `TypeError`.
+        keep_scores: write `relevance_score` and `probability` into the metadata. Those of one passage are others for
+            each query, so that hosts which compare documents, as `MultiQueryRetriever` does, take it for several.
         name: the host's own, for traces, like the next two.
         tags: see `name`.
         metadata: see `name`.
@@ -162,19 +164,21 @@ class CrossrankRetriever(BaseRetriever):
     # Not `Pipeline`: pydantic would look into it, and copy it.
     pipeline: Any
     k: int = 10
+    keep_scores: bool = True
 
     def __init__(
         self,
         pipeline: Pipeline,
         k: int = 10,
         *,
+        keep_scores: bool = True,
         name: str | None = None,
         tags: list[str] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         check_k(k)
-        fields: dict[str, Any] = {"pipeline": pipeline, "k": k, "name": name, "tags": tags, "metadata": metadata}
-        super().__init__(**fields)
+        kept: dict[str, Any] = {"pipeline": pipeline, "k": k, "keep_scores": keep_scores}
+        super().__init__(**kept, name=name, tags=tags, metadata=metadata)
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
@@ -188,7 +192,11 @@ class CrossrankRetriever(BaseRetriever):
         return await run_in_executor(None, self._found, query, k)
 
     def _found(self, query: str, k: int | None) -> list[Document]:
+        listed = found(self.pipeline, query, self.k if k is None else k)
         return [
-            Document(passage.text, id=passage.id, metadata=facts(passage, **{SCORE: score}, **more))
-            for passage, score, more in found(self.pipeline, query, self.k if k is None else k)
+            Document(passage.text, id=passage.id, metadata=facts(passage, **self._scores(score, more)))
+            for passage, score, more in listed
         ]
+
+    def _scores(self, score: float, more: Mapping[str, float]) -> dict[str, float]:
+        return {SCORE: score, **more} if self.keep_scores else {}

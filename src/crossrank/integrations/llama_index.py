@@ -234,17 +234,35 @@ class CrossrankRetriever(BaseRetriever):
         return await asyncio.to_thread(self._retrieve, query_bundle)
 
 
+class _Found(TextNode):
+    """A node whose identity is the passage's: the host merges what several queries found by `hash`, which holds the
+    metadata, and the probability of one passage is another for each query."""
+
+    _of_query: frozenset[str] = PrivateAttr(default=frozenset())
+
+    @property
+    def hash(self) -> str:
+        """As the host makes it, without what the query added."""
+        own = {name: value for name, value in self.metadata.items() if name not in self._of_query}
+        return TextNode(text=self.text, metadata=own).hash
+
+
 def _node(passage: Passage, more: Mapping[str, float]) -> TextNode:
     hidden = [free(passage, name) for name in ("file", "start", "line", *more)]
-    return TextNode(
-        id_=passage.id,
-        text=passage.text,
-        metadata=facts(passage, **more),
+    fields: dict[str, Any] = {
+        "id_": passage.id,
+        "text": passage.text,
+        "metadata": facts(passage, **more),
         # The host's `ref_doc_id`, by which others group nodes and cite.
-        relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=passage.document)} if passage.document else {},
-        excluded_embed_metadata_keys=hidden,
-        excluded_llm_metadata_keys=list(hidden),
-    )
+        "relationships": {NodeRelationship.SOURCE: RelatedNodeInfo(node_id=passage.document)}
+        if passage.document
+        else {},
+        "excluded_embed_metadata_keys": hidden,
+        "excluded_llm_metadata_keys": list(hidden),
+    }
+    made = _Found(**fields)
+    made._of_query = frozenset(free(passage, name) for name in more)
+    return made
 
 
 def _union(keys: Sequence[str], added: Mapping[str, Any]) -> list[str]:

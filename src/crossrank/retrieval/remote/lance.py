@@ -157,11 +157,11 @@ class LanceTable:
             yield data
         except CrossrankError:
             raise
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             said = (str(error).splitlines() or [""])[0][:300]
             raise RemoteError(
                 f"{self!r} cannot be searched: {said}; check its address, its storage_options, the names of its "
-                "columns, and that the vectors have the width of the embedder"
+                "columns, and that the vectors are lists of a fixed size, the width of the embedder"
             ) from error
 
 

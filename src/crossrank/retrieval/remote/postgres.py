@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from crossrank.errors import CrossrankError, InputError, RemoteError
 from crossrank.extras import require
+from crossrank.forks import renew_in_children
 from crossrank.retrieval.remote.store import (
     GRACE,
     TIMEOUT,
@@ -77,9 +78,9 @@ _CURES = {
 class PostgresTable:
     """Passages of one table, or of a view where only some rows may be found. Only reads, and never waits for ever.
 
-    There is one connection, opened when the first question comes and again when the server has closed it; threads use
-    it in turn, so make several where many ask at once. What the address leaves out is taken from the environment, as
-    libpq does: `PGPASSWORD`, `~/.pgpass`, certificates.
+    There is one connection, opened when the first question comes and again when the server has closed it or in a forked
+    process; threads use it in turn, so make several where many ask at once. What the address leaves out is taken from
+    the environment, as libpq does: `PGPASSWORD`, `~/.pgpass`, certificates.
 
     Args:
         address: `postgresql://user@host/database`, or libpq's `host=... dbname=...`.
@@ -121,14 +122,14 @@ class PostgresTable:
             raise InputError(f"unknown match {match!r}; use 'any' or 'web'")
         self._address = address
         self._name = ".".join(filter(None, [schema, table]))
-        self._table = sql.Identifier(schema, table) if schema else sql.Identifier(table)
+        self._table = _named(schema, table) if schema else _named(table)
         self._fields = fields or Fields()
-        self._id = sql.Identifier(id)
+        self._id = _named(id)
         self._vector = vector
         self._words = (
-            sql.Identifier(words)
+            _named(words)
             if words
-            else sql.SQL("to_tsvector(%(language)s::regconfig, {})").format(sql.Identifier(self._fields.text))
+            else sql.SQL("to_tsvector(%(language)s::regconfig, {})").format(_named(self._fields.text))
         )
         self._language = language
         self._match = _MATCHES[match]
@@ -136,6 +137,17 @@ class PostgresTable:
         self._lock = threading.Lock()
         self._connection: psycopg.Connection | None = None
         self._closing: weakref.finalize[..., Any] | None = None
+        self._inherited: list[psycopg.Connection] = []
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """In a forked child: over the parent's connection each of them would get the other's rows."""
+        self._lock = threading.Lock()
+        if self._closing is not None and self._connection is not None:
+            # To close it would tell the server that the parent is done.
+            self._closing.detach()
+            self._inherited.append(self._connection)
+        self._connection = self._closing = None
 
     def __repr__(self) -> str:
         return f"PostgresTable({self._name!r})"
@@ -184,7 +196,7 @@ class PostgresTable:
         check_depth(depth)
         if not self._vector:
             raise InputError(f"{self!r} has no vectors: say vector=, the name of their column")
-        names = {"id": self._id, "vector": sql.Identifier(self._vector), "table": self._table}
+        names = {"id": self._id, "vector": _named(self._vector), "table": self._table}
         written = ",".join(f"{number:.9g}" for number in numbers(vector))
         values = {"vector": f"[{written}]", "depth": depth}
         rows = self._ask(_BY_INDEX.format(**names), values)
@@ -203,7 +215,7 @@ class PostgresTable:
         if not ids:
             return []
         names = self._columns()
-        columns = sql.SQL(", ").join([sql.SQL("{}::text").format(self._id), *map(sql.Identifier, names)])
+        columns = sql.SQL(", ").join([sql.SQL("{}::text").format(self._id), *map(_named, names)])
         asked = sql.SQL("SELECT {columns} FROM {table} WHERE {id} = ANY(%(ids)s)").format(
             columns=columns, table=self._table, id=self._id
         )
@@ -218,7 +230,9 @@ class PostgresTable:
         names = self._fields.names
         if not any("." in name for name in names):
             return names
-        known = {str(name) for (name,) in self._ask(_COLUMNS, {"table": self._table.as_string(None)})}
+        # As a value, where nothing is doubled.
+        table = self._table.as_string(None).replace("%%", "%")
+        known = {str(name) for (name,) in self._ask(_COLUMNS, {"table": table})}
         columns: list[str] = []
         for name in names:
             outer = [name[:at] for at, sign in enumerate(name) if sign == "." and name[:at] in known]
@@ -313,3 +327,8 @@ class PostgresTable:
         if error.sqlstate is None:
             return RemoteError(f"{self!r} cannot be reached: {said}; check its address, and that the server is up")
         return RemoteError(f"{self!r} was refused by the server: {said} ({error.sqlstate})")
+
+
+def _named(*names: str) -> sql.Identifier:
+    """A name in a command that takes values, where psycopg reads % as the beginning of one, also in quotes."""
+    return sql.Identifier(*(name.replace("%", "%%") for name in names))

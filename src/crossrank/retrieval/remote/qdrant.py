@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,8 @@ from qdrant_client.http.exceptions import ApiException, UnexpectedResponse  # no
 
 _AT_ONCE = 1_000
 """Passages of one request for texts."""
+_PLAIN = re.compile(r"[\w-]+(\[\d*\])?")
+"""A part of a path that needs no quotes: letters, digits, _ and -, and after them a place in a list."""
 _NEAR_IS_SMALL = (models.Distance.EUCLID, models.Distance.MANHATTAN)
 
 
@@ -43,7 +46,8 @@ class QdrantCollection:
         timeout: seconds for one answer, rounded up.
 
     Raises:
-        InputError: a timeout that is no time over 0.
+        InputError: a timeout that is no time over 0, or a payload key with a quotation mark, for which Qdrant has no
+            writing.
 
     >>> client = QdrantClient(":memory:")
     >>> cosine = models.VectorParams(size=2, distance=models.Distance.COSINE)
@@ -69,6 +73,7 @@ class QdrantCollection:
         self._client = client
         self._collection = collection
         self._fields = fields or Fields()
+        self._keys = [key for name in self._fields.names for key in _paths(name)]
         self._vector = vector
         self._sparse = sparse
         self._terms = terms
@@ -124,14 +129,11 @@ class QdrantCollection:
         """
         # Ids of points are numbers or UUIDs.
         wanted: list[int | str] = [int(id_) if id_.isdecimal() else id_ for id_ in dict.fromkeys(ids)]
-        # Qdrant reads dots as a path; in quotes they are part of a key.
-        names = self._fields.names
-        keys = names + [f'"{name}"' for name in names if "." in name and '"' not in name]
         found: dict[str, Passage] = {}
         for at in range(0, len(wanted), _AT_ONCE):
             with self._asking():
                 points = self._client.retrieve(
-                    self._collection, wanted[at : at + _AT_ONCE], keys, timeout=self._timeout
+                    self._collection, wanted[at : at + _AT_ONCE], self._keys, timeout=self._timeout
                 )
             for point in points:
                 found[str(point.id)] = self._fields.passage(str(point.id), point.payload or {})
@@ -180,3 +182,19 @@ class QdrantCollection:
         except ValueError as error:
             # The client's local mode refuses with these, and the client itself what it will not send.
             raise RemoteError(f"{self!r} was refused by its client: {error}") from error
+
+
+def _paths(name: str) -> list[str]:
+    """What to ask for to get the field of a name, as a path and as a key: Qdrant reads dots as a path; in quotes they,
+    spaces and other signs are part of a key.
+
+    Raises:
+        InputError: there is a quotation mark in it.
+    """
+    if '"' in name:
+        raise InputError(f"the payload key {name!r} cannot be asked for: Qdrant takes no quotation marks in keys")
+    parts = name.split(".")
+    path = ".".join(part if _PLAIN.fullmatch(part) else f'"{part}"' for part in parts)
+    if len(parts) == 1:
+        return [path]
+    return [path, f'"{name}"'] if all(parts) else [f'"{name}"']
