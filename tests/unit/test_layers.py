@@ -166,6 +166,7 @@ OPTIONAL: dict[str, tuple[str, set[str]]] = {
         {"index/table.py", "index/layout.py", "index/arrow.py", "index/parquet.py", "distributed/parquet.py"},
     ),
     "pypdf": ("search", {"index/pdf.py"}),
+    "yaml": ("search", {"index/frontmatter.py"}),
     "ir_measures": ("eval", {"evaluation/measures.py"}),
     "matplotlib": ("eval", {"evaluation/plots.py"}),
     "starlette": ("server", {"server/app.py"}),

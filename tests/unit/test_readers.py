@@ -5,6 +5,7 @@ import json
 import os
 import time
 import tracemalloc
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -92,9 +93,78 @@ def test_text_files(tmp_path: Path) -> None:
 def test_the_title_of_front_matter(tmp_path: Path, field: str, title: str) -> None:
     text = f"---\nlayout: page\n{field}\n---\ntitle: text\n"
     (document,), _ = collect(write(tmp_path / "a.md", text))
-    assert (document.title, document.text) == (title, text)
+    assert document.title == title
+    # YAML has no second colon, and no half characters: such a block stays in the text.
+    wrong = any(sign in field for sign in (": a", r"\ud83d"))
+    assert document.text.strip() == (text.strip() if wrong else "title: text")
+    assert len(document.text) == len(text)
     assert collect(write(tmp_path / "b.md", f"\n{text}"))[0][0].title == ""
     assert collect(write(tmp_path / "c.txt", text))[0][0].title == ""
+
+
+def test_front_matter_is_metadata_and_no_text(tmp_path: Path) -> None:
+    # Its tags were found before the pages about them, and marked as the sentence that answers.
+    text = """---
+title: "Retries"
+tags: [upload, api]
+author: Refund Team   # who to ask
+weight: 4
+draft: false
+lang: no
+released: 2024-05-01
+version: "1.10"
+code: 007
+type: faq
+seo:
+  keywords: [a, b]
+---
+# Uploads
+A failed upload is retried.
+"""
+    (document,), _ = collect(write(tmp_path / "a.md", text))
+    assert document.text.strip() == "# Uploads\nA failed upload is retried."
+    assert document.metadata == {
+        "tags": ["upload", "api"], "author": "Refund Team", "weight": 4, "draft": False, "lang": "no",
+        "released": "2024-05-01", "version": "1.10", "code": "007", "seo": {"keywords": ["a", "b"]},
+        "path": "a.md", "type": "md",
+    }  # fmt: skip
+    assert document.omitted == ["type"]
+    # No place in the text has moved.
+    assert document.text.index("A failed") == text.index("A failed")
+    assert document.text.count("\n") == text.count("\n")
+    (only,), _ = collect(write(tmp_path / "b.md", "---\nlayout: page\n---"))
+    assert (only.text.strip(), only.metadata["layout"]) == ("", "page")
+
+
+LAUGHS = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in pairwise("abcdefghij")
+)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "Some text between two rules.\n",
+        "# A heading\n\n\nA text.\n",
+        "- a\n- list\n",
+        "title: Onions: a guide\n",
+        "a: !python/object/apply:os.getcwd []\n",
+        "a: &a [*a]\n",
+        LAUGHS,
+        "a: " + "[" * 20_000 + "\n",
+        "- " * 20_000 + "\n",
+        "a: " + "9" * 10_000 + "\n",
+        "? [a, b]\n: c\n",
+        "a: [\n",
+        "".join(f"k{number}: v\n" for number in range(10_000)),
+    ],
+)
+def test_what_only_looks_like_front_matter_stays_in_the_text(tmp_path: Path, block: str) -> None:
+    text = f"---\n{block}---\nPeel them.\n"
+    began = time.perf_counter()
+    (document,), _ = collect(write(tmp_path / "a.md", text))
+    assert (document.text, document.metadata) == (text, {"path": "a.md", "type": "md"})
+    assert time.perf_counter() - began < 3
 
 
 @pytest.mark.parametrize(

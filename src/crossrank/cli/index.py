@@ -78,7 +78,8 @@ def command(
     Reads .txt, .md, .rst, .html, .pdf, .jsonl, .csv, .tsv and .parquet. A file is one document; a row of a .jsonl,
     .csv, .tsv or .parquet file is one, too. The first line of a .csv or .tsv file names its columns; in
     folders, a .tsv file without a column of texts is passed over. In a .tsv file a quote is a letter like others,
-    unless it is around a whole cell, which may hold tabs and line ends then.
+    unless it is around a whole cell, which may hold tabs and line ends then. Fields in the front matter of an .md
+    file are metadata, for --filter, as other columns of rows are.
     """
     from crossrank.index import Index, readers
     from crossrank.index.folders import TABLE

@@ -12,8 +12,8 @@ from crossrank.index.documents import Markup
 _ATX = re.compile(r" {0,3}(#{1,6})(?=[ \t]|$)")
 # No backtick stands behind a fence of backticks: ```so``` is code within a line.
 _FENCE = re.compile(r" {0,3}(?P<marks>`{3,}(?=[^`]*$)|~{3,})(?P<info>.*)")
-# A rule has a blank line behind it, or no line that closes it.
-_FRONT_MATTER = re.compile(r"---[ \t]*\n(?![ \t]*\n)(?P<fields>(?:.*\n)*?)(?:---|\.\.\.)[ \t]*(?:\n|$)")
+FRONT_MATTER = re.compile(r"---[ \t]*\n(?![ \t]*\n)(?P<fields>(?:.*\n)*?)(?:---|\.\.\.)[ \t]*(?:\n|$)")
+"""Fields that a Markdown file may begin with. A rule has a blank line behind it, or no line that closes it."""
 _TITLE = re.compile(r"^title:[ \t]+(.*)", re.MULTILINE)
 _QUOTED = re.compile(r"'(?P<single>(?:[^']|'')*)'|\"(?P<double>(?:[^\"\\]|\\.)*)\"")
 _NULLS = ("~", "null", "Null", "NULL")
@@ -78,7 +78,7 @@ def front_title(text: str) -> str:
     >>> front_title("---\\nlayout: page\\ntitle: 'The cook''s book'  # second edition\\n---\\nPeel them.\\n")
     "The cook's book"
     """
-    front_matter = _FRONT_MATTER.match(text)
+    front_matter = FRONT_MATTER.match(text)
     found = _TITLE.search(front_matter["fields"]) if front_matter else None
     value = found.group(1).strip() if found else ""
     quoted = _QUOTED.match(value)
@@ -91,6 +91,16 @@ def front_title(text: str) -> str:
     text = _ESCAPE.sub(_unescaped, quoted["double"])
     # A letter may be written as the two halves of a surrogate pair, as in JSON.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()
+
+
+def without_front_matter(text: str) -> str:
+    """Markdown with blanks where its front matter stands, so that no place in it moves.
+
+    >>> without_front_matter("---\\ntags: [x]\\n---\\nPeel them.\\n")
+    '   \\n         \\n   \\nPeel them.\\n'
+    """
+    found = FRONT_MATTER.match(text)
+    return text if found is None else re.sub(r"[^\n]", " ", found[0]) + text[found.end() :]
 
 
 def _unescaped(escape: re.Match[str]) -> str:
@@ -140,7 +150,7 @@ def _unclosed(title: str) -> str:
 
 def _unfenced(text: str) -> Iterator[tuple[int, int, str]]:
     """The lines outside of front matter and of code between fences; a fence is given as a blank line."""
-    front_matter = _FRONT_MATTER.match(text)
+    front_matter = FRONT_MATTER.match(text)
     body = front_matter.end() if front_matter else 0
     fence = ""
     for start, end, line in _lines(text):

@@ -15,7 +15,6 @@ from crossrank.errors import InputError, ReadError
 from crossrank.index import sevenbit
 from crossrank.index.documents import Document, Failure, Limits, Markup
 from crossrank.index.folders import LOCK, TABLE
-from crossrank.index.headings import front_title
 from crossrank.index.html import declared_encoding, decoded
 from crossrank.index.html import to_text as html_to_text
 from crossrank.index.rows import Report, Rows, count_lines, has_texts, read_jsonl
@@ -336,11 +335,12 @@ def _read_file(source: Source, suffix: str, limits: Limits) -> Document:
 
         title, text = pdf_to_text(raw, str(source.path), limits)
         return Document(source.name, valid_text(text), valid_text(title), metadata)
-    markup = MARKUP[suffix]
-    text = _decode(raw, source.path, markup == "html")
-    title = front_title(text) if markup == "markdown" else ""
-    if markup == "html":
-        title, text = html_to_text(text)
+    text = _decode(raw, source.path, (markup := MARKUP[suffix]) == "html")
+    if markup == "markdown":
+        from crossrank.index.frontmatter import parted
+
+        return parted(Document(source.name, valid_text(text), "", metadata, markup))
+    title, text = html_to_text(text) if markup == "html" else ("", text)
     return Document(source.name, valid_text(text), valid_text(title), metadata, markup)
 
 
