@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 import crossrank
 import serving
+from crossrank.cascade import Stage, rerank
 from crossrank.evidence import pairs
 from crossrank.server.app import build
 from crossrank.server.limits import Limits, estimate
 from crossrank.server.searching import Search, foreseen
 from crossrank.server.service import Service
-from crossrank.types import Passage
+from crossrank.stopping import Stopping
+from crossrank.types import Passage, Ranking
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +246,39 @@ def test_what_was_not_read_has_a_score_under_what_was(small: Service) -> None:
     blank = ask(small, query="capital of France?", documents=[" ", *TEXTS], depth=2).json()["results"]
     assert [result["score"] is None for result in blank] == [False, True, False, False]
     assert blank[0]["score"] > blank[2]["score"] > blank[3]["score"]
+
+
+@pytest.mark.parametrize("mix", [0.2, 0.4])
+def test_reading_ends_where_nothing_else_would_reach_the_top(small: Service, mix: float) -> None:
+    # Within a budget a pipeline read a third of the passages, and the server all of them.
+    about = ["Paris is the capital of France", "Lyon is a city in France", "Bread needs yeast"]
+    texts = [f"{about[min(n // 6, 2)]}, says number {n}." for n in range(60)]
+    asked = {"query": "capital of France?", "documents": texts, "mix": mix, "k": 3}
+    given = Ranking.sorted([str(n + 1) for n in range(60)], -np.arange(1, 61, dtype=np.float32))
+    stage = Stage(small.scorer, 60, mix, stopping=Stopping(k=3))
+    want, (trace,) = rerank(
+        "capital of France?", given, [stage], lambda ids: [Passage(id_, texts[int(id_) - 1]) for id_ in ids]
+    )
+    assert (len(trace.scores), trace.stopped) == (32, "settled")
+    for more in ({"stop_early": True}, {"budget_ms": 600_000}):
+        reply = ask(small, **asked, **more).json()
+        assert (reply["read"], reply["steps"][-1]["stopped"], reply["warnings"]) == (32, "settled", [])
+        assert [result["id"] for result in reply["results"]] == list(want.ids[:3])
+    for more in ({}, {"stop_early": False, "budget_ms": 600_000}, {"budget_ms": 600_000, "mix": 1.0}):
+        reply = ask(small, **{**asked, **more}).json()
+        assert (reply["read"], reply["steps"][-1]["stopped"]) == (60, None)
+    assert ask(small, **{**asked, "k": 60}, stop_early=True).json()["read"] == 60
+    assert ask(small, **asked, stop_early="yes").json()["error"]["param"] == "stop_early"
+
+
+def test_the_limit_of_tokens_holds_for_all_rounds(small: Service) -> None:
+    few = copy.copy(small)
+    few.limits = replace(small.limits, tokens=4000)
+    # Each is one word in the estimate, and some 70 tokens.
+    asked = {"query": "capital of France?", "documents": ["!?" * 30 + str(n) for n in range(60)], "stop_early": True}
+    assert ask(few, **asked, k=50, depth=52).status_code == 200
+    refused = ask(few, **asked, k=50)
+    assert (refused.status_code, "more than 4,000 tokens" in refused.json()["message"]) == (413, True)
 
 
 def test_a_threshold_where_nothing_was_read_leaves_all(small: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,19 +9,24 @@ from heapq import nlargest
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crossrank import evidence
+from crossrank.anytime import FEW, Stopped
 from crossrank.calibration import above
 from crossrank.cascade import Trace, mixed, shares
 from crossrank.errors import InputError
 from crossrank.index import one_version
 from crossrank.pipeline import MIX, Pipeline
+from crossrank.planner import SETTLES
 from crossrank.relevance import threshold_of
 from crossrank.retrieval.first import first_stage, usual_fusion
+from crossrank.scored import Scored
 from crossrank.server.limits import Reach, estimate
 from crossrank.server.refusals import invalid
 from crossrank.server.service import Service
 from crossrank.server.tickets import Ticket, carried
+from crossrank.stopping import Stopping
 from crossrank.types import Passage, Ranking, Truncation
 
 Texts = Callable[[Sequence[str]], Sequence[Passage]]
@@ -58,6 +63,8 @@ class Search:
         documents: candidates to rank instead of the index's passages, with ids of their own; None searches the index.
         threshold: of the k passages only those that have at least this probability are returned; "model" is the
             cross-encoder's own. None leaves none out.
+        stop_early: read on only while a passage that is not read is likely to reach the k best, see
+            `crossrank.stopping`. None is as within a budget of a pipeline: where there is one, and the usual mix.
     """
 
     query: str
@@ -70,6 +77,13 @@ class Search:
     evidence: bool = False
     documents: tuple[Passage, ...] | None = None
     threshold: float | Literal["model"] | None = None
+    stop_early: bool | None = None
+
+    @property
+    def stopping(self) -> Stopping | None:
+        """The rule by which reading ends; None reads on."""
+        usual = self.budget is not None and self.mix <= SETTLES
+        return Stopping(k=self.k) if (usual if self.stop_early is None else self.stop_early) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,9 +195,9 @@ def _search(service: Service, asked: Search, ticket: Ticket, began: float, limit
         notes = (*filter(None, [service.scorer.caution(asked.query)]), *notes)
         ranking, trace = _reranked(service, asked, ranking.cut(depth), ranking, texts, ticket)
         traces = (*traces, trace)
-    final = ranking.cut(asked.k)
+    final, known = ranking.cut(asked.k), traces[-1].scores if depth else {}
     if limit is not None:
-        final, more = _probable(service, final, traces[-1].scores if depth else {}, limit)
+        final, more = _probable(service, final, known, limit)
         notes = (*notes, *more)
     named = dict.fromkeys(final.ids)
     for trace in traces:
@@ -191,7 +205,7 @@ def _search(service: Service, asked: Search, ticket: Ticket, began: float, limit
     passages = dict(zip(named, texts(list(named)), strict=True)) if named else {}
     started = time.monotonic()
     spans, short = _evidence(service, asked, [passages[id_] for id_ in final.ids], ticket, began)
-    return Found(final, passages, traces, spans, depth, time.monotonic() - started, (*why, *notes, *short))
+    return Found(final, passages, traces, spans, len(known), time.monotonic() - started, (*why, *notes, *short))
 
 
 def _evidence(
@@ -281,14 +295,39 @@ def _reranked(
     service: Service, asked: Search, head: Ranking, ranking: Ranking, texts: Texts, ticket: Ticket
 ) -> tuple[Ranking, Trace]:
     """As `crossrank.cascade.rerank` with one stage, but a chunk at a time: within the limits, and stopped when late."""
-    began = time.perf_counter()
-    scored = service.score([(asked.query, passage.scored_text) for passage in texts(head.ids)], ticket)
+    began, before = time.perf_counter(), ranking.cut(asked.depth).scores
+    pairs = [(asked.query, passage.scored_text) for passage in texts(head.ids)]
+    scored, stopped = _scored(service, asked, pairs, before, ticket)
     # A budget may have cut the head: the mix keeps the scale of the whole depth.
-    ranking = mixed(head, scored.scores, asked.mix, ranking.cut(asked.depth).scores).over(ranking)
+    head = head.cut(len(scored.scores))
+    ranking = mixed(head, scored.scores, asked.mix, before).over(ranking)
     raw = dict(zip(head.ids, scored.scores.tolist(), strict=True))
     return ranking, Trace(
-        RERANKED, ranking, time.perf_counter() - began, raw, scored.truncations, how=shares(asked.mix)
+        RERANKED, ranking, time.perf_counter() - began, raw, scored.truncations, stopped=stopped, how=shares(asked.mix)
     )
+
+
+def _scored(
+    service: Service, asked: Search, pairs: Sequence[tuple[str, str]], before: NDArray[np.float32], ticket: Ticket
+) -> tuple[Scored, Stopped]:
+    """All of the pairs, or the first of them where the rest is not likely to reach the top, as `crossrank.anytime`."""
+    rule = asked.stopping
+    if rule is None:
+        return service.score(pairs, ticket), ""
+    parts: list[Scored] = []
+    done, end = 0, max(rule.least, rule.k + 2)
+    while True:
+        part = service.score(pairs[done:end], ticket)
+        moved = (cut if cut.position < 0 else replace(cut, position=cut.position + done) for cut in part.truncations)
+        parts.append(replace(part, truncations=tuple(moved)))
+        done, end = done + len(part.scores), end + FEW
+        # The limit is of one request.
+        service.limits.check_tokens(sum(part.tokens for part in parts))
+        scores = np.concatenate([part.scores for part in parts])
+        if done == len(pairs) or rule.settled(scores, before, asked.mix):
+            break
+    cuts = dict.fromkeys(cut for part in parts for cut in part.truncations)
+    return Scored(scores, tuple(cuts), sum(part.tokens for part in parts)), "" if done == len(pairs) else "settled"
 
 
 def _time_left(asked: Search, began: float) -> float:

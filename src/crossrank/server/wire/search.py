@@ -9,6 +9,7 @@ from typing import Any, Literal
 from crossrank.cascade import Trace
 from crossrank.falling import published
 from crossrank.pipeline import MIX
+from crossrank.planner import SETTLES
 from crossrank.server.refusals import LONGEST_NAME, invalid
 from crossrank.server.searching import RERANKED, Found, Search
 from crossrank.server.service import Service
@@ -64,7 +65,13 @@ FIELDS: dict[str, schemas.Schema] = {
         "anyOf": [_conditions(64), *_LISTS, {"type": "null"}],
         "description": "Conditions such as year>=2020; several by AND, 64 in all; quotes around what has spaces.",
     },
-    "columns": schemas.COUNT, "evidence": schemas.FLAG, "threshold": _THRESHOLD, "documents": {
+    "columns": schemas.COUNT, "evidence": schemas.FLAG, "threshold": _THRESHOLD,
+    "stop_early": {
+        **schemas.FLAG,
+        "description": "The cross-encoder reads on only while a passage that it has not read is likely to reach the k "
+        f"best: read says how many it did. Left out, so with budget_ms and a mix of at most {SETTLES}.",
+    },
+    "documents": {
         "type": "array",
         "items": {
             "anyOf": [
@@ -151,6 +158,7 @@ def read(body: fields.Body) -> Search:
         evidence=fields.flag(body, "evidence", False),
         documents=documents,
         threshold=threshold,
+        stop_early=None if body.get("stop_early") is None else fields.flag(body, "stop_early", False),
     )
 
 
@@ -224,7 +232,9 @@ def reply(
         "read": found.read,
         "steps": [_summary(trace) for trace in found.traces]
         + (
-            [{"name": "evidence", "seconds": found.seconds, "passages": located, "how": None}] if asked.evidence else []
+            [{"name": "evidence", "seconds": found.seconds, "passages": located, "how": None, "stopped": None}]
+            if asked.evidence
+            else []
         ),
         "timing": {name: getattr(timing, name) for name in ("tokenize", "queue", "compute", "total")},
         "warnings": [*found.notes, *warnings],
@@ -240,7 +250,8 @@ def reply(
 
 def _summary(trace: Trace) -> dict[str, Any]:
     passages = len(trace.scores) or len(trace.ranking)
-    return {"name": trace.name, "seconds": trace.seconds, "passages": passages, "how": trace.how or None}
+    made = {"name": trace.name, "seconds": trace.seconds, "passages": passages, "how": trace.how or None}
+    return {**made, "stopped": trace.stopped or None}
 
 
 def _column(trace: Trace, most: int, service: Service) -> dict[str, Any]:
