@@ -151,7 +151,7 @@ def test_a_missing_model_may_leave_the_fused_order(index: str) -> None:
 
 
 def test_bad_budgets(index: str) -> None:
-    for bad, why in (("0", "not in the range"), ("-3", "not in the range"), ("soon", "not a valid float")):
+    for bad, why in (("0", "not in the range"), ("-3", "not in the range"), ("soon", "not a valid number")):
         said = run("search", index, "capital", "--budget-ms", bad, code=2).stderr
         assert "Invalid value for '--budget-ms'" in said
         assert why in said

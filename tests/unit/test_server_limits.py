@@ -111,7 +111,7 @@ def test_a_quick_embedder_says_nothing_about_the_cross_encoder(gate: Gate) -> No
     for _ in range(50):
         scheduler._learn(Batch("embed", 8, 1024, 1, 0.01))
     assert scheduler.rate == 1000.0
-    with pytest.raises(RefusedError, match=r"take 10\.00 s here"), gate.admitted(10_000, 1.0):
+    with pytest.raises(RefusedError, match=r"take 10\.0 s here"), gate.admitted(10_000, 1.0):
         pass
     with gate.admitted(10_000, 1.0, embedded=10_000) as ticket:
         # Nor does a rerank wait for long behind it.
@@ -165,7 +165,7 @@ def test_speeds_of_a_busy_minute_do_not_stay(tmp_path: Path, monkeypatch: pytest
 
 def test_time_that_is_left_is_not_called_the_deadline(gate: Gate) -> None:
     # A deadline of 50 ms was reported as one of 0.0395 s, which is what the body had left of it.
-    with pytest.raises(RefusedError, match=r"and 0\.0395 s of the deadline are left"), gate.admitted(1000, 0.0395):
+    with pytest.raises(RefusedError, match=r"and 39\.5 ms of the deadline are left"), gate.admitted(1000, 0.0395):
         pass
     with gate.admitted(1000, 60.0), pytest.raises(RefusedError, match=r"and 1\.5 s of the deadline are left"):
         gate.admitted(1000, 1.5).__enter__()

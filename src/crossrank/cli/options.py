@@ -75,6 +75,8 @@ class Top(click.Option):
 class Number(click.FloatRange):
     """A finite number in a range. click's own takes NaN, which is in no range, and infinity where no end is given."""
 
+    name = "number"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """As click's, for numbers."""
         number = super().convert(value, param, ctx)
@@ -85,6 +87,8 @@ class Number(click.FloatRange):
 
 class Count(click.IntRange):
     """A whole number in a range, of 32 bits, see `crossrank.asking.LARGEST`."""
+
+    name = "integer"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """As click's."""

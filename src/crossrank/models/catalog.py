@@ -143,9 +143,12 @@ def locate(name: str | Path | None, default: str) -> Located:
 def near(name: str) -> str | None:
     """The name of the catalog that a name with a slip of the pen may have meant.
 
-    >>> near("smal"), near("MiniLM"), near("small")
-    ('small', None, None)
+    Hyphens are no slip: the hub calls some models both L-6 and L6, and a folder of its cache has the one or the other.
+
+    >>> near("smal"), near("MiniLM"), near("small"), near("cross-encoder/ms-marco-MiniLM-L6-v2")
+    ('small', None, None, None)
     """
     known = {one.lower(): one for one in (*(entry.name for entry in CATALOG), *ALIASES)}
     close = get_close_matches(name.lower(), known, 1, 0.75)
-    return known[close[0]] if close and close[0] != name.lower() else None
+    same = close and close[0].replace("-", "") == name.lower().replace("-", "")
+    return known[close[0]] if close and not same else None

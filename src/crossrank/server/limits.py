@@ -228,7 +228,7 @@ class Gate:
         alone = self._scheduler.seconds(ticket.estimate, ticket.embedded)
         if alone > _DOUBT * seconds:
             raise too_large(
-                f"about {ticket.estimate:,} tokens take {alone:,.2f} s here, and {seconds:.3g} s of the deadline are "
+                f"about {ticket.estimate:,} tokens take {_told(alone)} here, and {_told(seconds)} of the deadline are "
                 "left: send fewer documents, or name a later deadline in X-Crossrank-Deadline-Ms"
             )
         wait = self._wait(ticket)
@@ -236,7 +236,7 @@ class Gate:
         # A server with nothing else to do tries, whatever the estimate says.
         if wait > 0 and needed > _PLANNED * seconds:
             raise overloaded(
-                f"about {needed:.1f} s of work is waiting, and {seconds:.3g} s of the deadline are left",
+                f"about {needed:.1f} s of work is waiting, and {_told(seconds)} of the deadline are left",
                 self._retry(needed - _PLANNED * seconds),
             )
         return wait + alone
@@ -255,3 +255,7 @@ class Gate:
 
     def _retry(self, seconds: float) -> float:
         return float(max(1, math.ceil(seconds)))
+
+
+def _told(seconds: float) -> str:
+    return f"{seconds:,.1f} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
