@@ -36,7 +36,8 @@ def commands(page: Path) -> Iterator[list[str]]:
 def parse(words: list[str]) -> None:
     """Read the words as the command line does, without running anything."""
     command: click.Command = root
-    context = click.Context(root, info_name="crossrank")
+    # With the root's own settings: commands keep the first help option that they are asked for.
+    context = click.Context(root, info_name="crossrank", **root.context_settings)
     rest = list(words)
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
         name, found, rest = command.resolve_command(context, rest)
