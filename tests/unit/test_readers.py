@@ -79,7 +79,7 @@ def test_text_files(tmp_path: Path) -> None:
         ("title:\tC# in depth # a comment", "C# in depth"),
         ('title: "Peel \\\\ \\"them\\" # all"', 'Peel \\ "them" # all'),
         ("title: 'it''s'", "it's"),
-        ("title: >-\n  Folded", ""),
+        ("title: >-\n  Folded over\n  two lines", "Folded over two lines"),
         ("title: [a, b]", ""),
         ("title:", ""),
         ("title: ''", ""),
@@ -134,6 +134,8 @@ A failed upload is retried.
     assert document.text.count("\n") == text.count("\n")
     (only,), _ = collect(write(tmp_path / "b.md", "---\nlayout: page\n---"))
     assert (only.text.strip(), only.metadata["layout"]) == ("", "page")
+    (odd,), _ = collect(write(tmp_path / "c.md", "---\ntitle: [a, b]\n---\ntext"))
+    assert (odd.title, odd.metadata["title"]) == ("", ["a", "b"])
 
 
 LAUGHS = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(

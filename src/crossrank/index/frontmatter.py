@@ -48,6 +48,10 @@ def parted(document: Document) -> Document:
     if found is None:
         return replace(document, title=title)
     fields, omitted = found
+    if title or isinstance(fields.get("title", ""), str | None):
+        # One that is folded over several lines is read by YAML alone.
+        title = title or " ".join(str(fields.get("title") or "").split())
+        fields.pop("title", None)
     return replace(
         document,
         text=without_front_matter(document.text),
@@ -60,18 +64,16 @@ def parted(document: Document) -> Document:
 def fields_of(text: str) -> tuple[dict[str, Value], list[str]] | None:
     """What the front matter of a text says, as `plain_metadata` keeps it; and the names of what is left out.
 
-    The title is not among them (see `headings.front_title`). None where there is no such block, or one that is no
-    mapping, is not YAML, or is too large.
+    None where there is no such block, or one that is no mapping, is not YAML, or is too large.
 
     >>> fields_of("---\\ntitle: Retries\\ntags: [upload, api]\\nweight: 4\\nlang: no\\n---\\nThree times.\\n")
-    ({'tags': ['upload', 'api'], 'weight': 4, 'lang': 'no'}, [])
+    ({'title': 'Retries', 'tags': ['upload', 'api'], 'weight': 4, 'lang': 'no'}, [])
     """
     found = FRONT_MATTER.match(text)
     if found is None:
         return None
     try:
         fields = _mapping(found["fields"])
-        fields.pop("title", None)
         kept = plain_metadata(fields)
     # Numbers of thousands of digits, keys that are lists, dates of the 40th of May, nests of brackets.
     except (yaml.YAMLError, InputError, ValueError, TypeError, RecursionError):
