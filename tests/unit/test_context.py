@@ -199,9 +199,8 @@ def test_punctuation_makes_no_other_statement(text, other):
     assert left.reason == "near-duplicate of a"
 
 
-@pytest.mark.parametrize("pair", [("up", "down"), ("The server is up", "The server is down")])
-def test_passages_that_differ_in_their_last_word_are_no_duplicates(pair):
-    found = [Passage(text, text) for text in pair]
+def test_passages_that_differ_in_their_last_word_are_no_duplicates():
+    found = [Passage(text, text) for text in ("The server is up", "The server is down")]
     assert assemble(found, 100, words).left_out == ()
 
 
