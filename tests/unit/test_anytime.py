@@ -144,6 +144,29 @@ def test_what_a_hurried_stage_did_not_reach_the_next_does_not_read():
     assert set(traces[1].scores) <= set(traces[0].scores)
 
 
+def in_a_second(*seconds):
+    """How many of 60 documents each stage reads that takes so many seconds for one."""
+    clock = Clock()
+    scorers = [Slow(clock, CostModel(0.0, each, 0.0, 0.0)) for each in seconds]
+    stages = [Stage(scorer, 60, name=f"stage {at}", pace=scorer.pace()) for at, scorer in enumerate(scorers)]
+    _, traces = rerank("q", start(60), stages, texts, deadline=clock.now + 1.0, clock=clock)
+    assert clock.now <= 101.0 + 1e-9
+    return traces
+
+
+def test_a_stage_after_a_hurried_one_reads_what_that_one_has_sorted_and_not_what_an_earlier_one_had():
+    first, hurried, last = in_a_second(0.001, 0.02, 0.001)
+    assert (len(first.scores), hurried.stopped) == (60, "deadline")
+    assert set(last.scores) == set(hurried.scores)
+    assert 30 < len(last.scores) < 60
+
+
+def test_a_stage_keeps_four_tenths_of_the_time_however_long_those_after_it_take():
+    first, slow = in_a_second(0.01, 0.1)
+    assert 35 < len(first.scores) <= 40
+    assert 4 <= len(slow.scores) <= 6
+
+
 class Broken:
     def score(self, pairs):
         raise RuntimeError("the model\nis gone")

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import crossrank
-from crossrank.calibration import Platt, check_threshold, equal_count_bins, expected_calibration_error, sigmoid
+from crossrank.calibration import (
+    Platt,
+    above,
+    check_threshold,
+    equal_count_bins,
+    expected_calibration_error,
+    sigmoid,
+)
 from crossrank.errors import InputError
 from crossrank.ranked import Ranked
 
@@ -171,3 +178,10 @@ def test_a_threshold_is_a_number():
             check_threshold(wrong)
     for right in (None, "model", 0, 0.5, 1.0, np.float32(0.5)):
         check_threshold(right)
+
+
+def test_what_just_reaches_a_threshold_stays():
+    """It would be told as "a probability of 0.500, under 0.5"."""
+    assert above([0.5, 0.4], 0.5) == ([0], ("left out: 1 passage under the threshold of 0.5",))
+    assert above([1.0, 0.0], 1.0)[0] == [0]
+    assert above([0.0, 0.0], 0.0) == ([0, 1], ())

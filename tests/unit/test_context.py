@@ -94,6 +94,49 @@ def test_neighbours_are_joined_and_strangers_are_not():
     assert len(assemble([first, other], 100, words).sources) == 2
 
 
+@pytest.mark.parametrize(
+    ("spans", "sources"),
+    [
+        # The last one closes the gap between two that were strangers.
+        ([(0, 3), (6, 9), (3, 6)], [("d#0-3", "d#3-6", "d#6-9")]),
+        # One within another adds nothing, is no duplicate that is left out, and does not move the end.
+        ([(0, 10), (2, 5), (10, 13)], [("d#0-10", "d#2-5", "d#10-13")]),
+        ([(2, 5), (0, 10), (10, 13)], [("d#0-10", "d#2-5", "d#10-13")]),
+    ],
+)
+def test_all_that_touch_become_one_source_in_whatever_order_they_were_found(spans, sources):
+    text = " ".join(WORDS[:13])
+    context = assemble([window("d", text, *span) for span in spans], 100, words)
+    assert [source.passages for source in context.sources] == sources
+    assert context.sources[0].text == " ".join(WORDS[: max(stop for _, stop in spans)])
+    assert context.left_out == ()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        # Under two titles: the words of one would stand under the other's.
+        (("one two three", "A", "/x", 0), ("four five", "B", "/x", 14)),
+        # One document's name, but another file: the places do not compare.
+        (("one two three", "", "/x", 0), ("four five", "", "/y", 14)),
+        # The place says within, the text says no: it would be told as read, and be lost.
+        (("aaaa bbbb cccc dddd", "", "/x", 0), ("XXXX", "", "/x", 5)),
+        (("aaaa bbbb", "", "/x", 0), ("XXXX cccc", "", "/x", 5)),
+    ],
+)
+def test_what_only_seems_to_touch_is_not_joined(first, second):
+    passages = [
+        Passage(id_, text, title, "d", place=Place(file, start, 1))
+        for id_, (text, title, file, start) in zip("ab", (first, second), strict=True)
+    ]
+    context = assemble(passages, 100, words)
+    assert [(source.passages, source.text) for source in context.sources] == [(("a",), first[0]), (("b",), second[0])]
+    assert [source.head for source in context.sources] == [
+        " ".join(filter(None, [f"[{number}]", title, "(d)"]))
+        for number, (_, title, _, _) in enumerate((first, second), start=1)
+    ]
+
+
 def test_a_passage_of_one_letter_between_two_others_is_missed():
     text = "Vitamin\nC\nhelps."
     first, _, third = (window("d", text, start, start + 1) for start in range(3))
@@ -156,6 +199,11 @@ def test_punctuation_makes_no_other_statement(text, other):
     assert left.reason == "near-duplicate of a"
 
 
+def test_passages_that_differ_in_their_last_word_are_no_duplicates():
+    found = [Passage(text, text) for text in ("The server is up", "The server is down")]
+    assert assemble(found, 100, words).left_out == ()
+
+
 @pytest.mark.parametrize(
     "pair", [("100 € net", "100 $ net"), ("5 °C", "5 °F"), ("±5", "5"), ("3 %", "3 ‰"), ("−5", "5")]
 )
@@ -196,6 +244,28 @@ def test_a_shorter_passage_takes_the_room_that_is_left():
     context = assemble(passages, 20, words)
     assert [source.passages for source in context.sources] == [("a",), ("c",)]
     assert [(left.passage, left.reason) for left in context.left_out] == [("b", "over the budget"), ("d", "blank")]
+
+
+def test_the_last_is_thrown_out_when_all_together_take_more_than_each_alone():
+    """Added up they fit and together they do not: the best must be the one that stays."""
+
+    def count(text):
+        return words(text) + 50 * ("[1]" in text and "[2]" in text)
+
+    context = assemble([Passage("a", "one two three"), Passage("b", "four five six")], 40, count)
+    assert [source.passages for source in context.sources] == [("a",)]
+    assert [(left.passage, left.reason) for left in context.left_out] == [("b", "over the budget")]
+
+
+def test_one_that_only_seems_to_fit_does_not_keep_out_one_that_does():
+    """By what each takes alone the third just fits; together they are over, and it would keep the fourth out."""
+
+    def count(text):
+        return words(text) + 3 * max(0, text.count("]") - 1)
+
+    texts = ("one two three four", "five six seven eight", "nine ten eleven twelve", "last")
+    context = assemble([Passage(id_, text) for id_, text in zip("abcd", texts, strict=True)], 19, count)
+    assert [source.passages for source in context.sources] == [("a",), ("b",), ("d",)]
 
 
 def test_the_best_is_cut_when_nothing_fits():

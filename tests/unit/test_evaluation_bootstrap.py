@@ -116,15 +116,34 @@ def test_students_distribution(confidence: float, freedom: int) -> None:
     assert student(confidence, freedom) == pytest.approx(stats.t.ppf((1 + confidence) / 2, freedom), rel=1e-9)
 
 
+def test_a_difference_in_under_thirty_queries_has_students_interval() -> None:
+    few = {f"q{number}": 0.1 * number for number in range(1, 9)}
+    # Worked out by hand: mean 0.45, spread 0.1 * sqrt(6), t of 7 degrees of freedom 2.365.
+    half = 2.364624 * 0.1 * 6**0.5 / 8**0.5
+    found = difference(few, dict.fromkeys(few, 0.0))
+    assert (found.low, found.high) == pytest.approx((0.45 - half, 0.45 + half), abs=1e-6)
+    # What did not change is no evidence: the degrees of freedom stay 7, in 16 queries.
+    more = {**few, **{f"z{number}": 0.0 for number in range(8)}}
+    half = 2.364624 * float(np.std(list(more.values()), ddof=1)) / 4
+    assert difference(more, dict.fromkeys(more, 0.0)).high == pytest.approx(0.225 + half, abs=1e-6)
+    many = {f"q{number}": 0.01 * number for number in range(1, 31)}
+    plain = mean(list(many.values()))
+    found = difference(many, dict.fromkeys(many, 0.0))
+    assert (found.low, found.high) == (plain.low, plain.high)
+
+
 def test_intervals_of_few_changed_queries_hold_the_truth() -> None:
     """A percentile interval of 20 queries of which 3 change covered 79 % where it stated 95."""
-    random, held = np.random.default_rng(0), 0
+    random, held, widths = np.random.default_rng(0), 0, []
     zeros = {str(i): 0.0 for i in range(20)}
     for seed in range(300):
         moved = np.where(random.random(20) < 0.15, random.normal(0.1, 0.4, 20), 0.0)
         interval = difference(dict(zip(zeros, moved.tolist(), strict=True)), zeros, resamples=100, seed=seed)
         held += interval.low <= 0.015 <= interval.high
+        widths.append(interval.high - interval.low)
     assert held / 300 >= 0.91
+    # Wider ones would hold the truth too, and tell less.
+    assert float(np.median(widths)) < 0.3
 
 
 def test_no_interval_of_differences_is_wider_than_they_can_be() -> None:
@@ -135,6 +154,9 @@ def test_no_interval_of_differences_is_wider_than_they_can_be() -> None:
     # Counts have no such range.
     interval = difference({"a": 9.0, "b": 2.0}, {"a": 1.0, "b": 4.0})
     assert (interval.low < -1, interval.high > 1) == (True, True)
+    # Nor where the baseline alone is beyond 1: cut at -1, the interval would not hold its own mean.
+    interval = difference({"a": 0.0, "b": 1.0}, {"a": 5.0, "b": 0.5})
+    assert interval.low < interval.mean == -2.25
 
 
 def test_what_rests_on_few_queries_is_no_difference_yet() -> None:
@@ -143,6 +165,7 @@ def test_what_rests_on_few_queries_is_no_difference_yet() -> None:
         better = {query: value + 0.2 * (int(query) < changed) for query, value in base.items()}
         interval = difference(better, base)
         assert (interval.changed, interval.excludes_zero) == (changed, told)
-    # Of two queries that gain the same the interval has no width.
-    two = difference({"a": 0.7, "b": 0.7}, {"a": 0.5, "b": 0.5})
-    assert (two.low > 0, two.excludes_zero) == (True, False)
+    # Of queries that gain the same the interval has no width; all six of six are 0.03 by chance, five are 0.06.
+    for queries, told in ((2, False), (5, False), (6, True)):
+        same = difference(dict.fromkeys("abcdef"[:queries], 0.7), dict.fromkeys("abcdef"[:queries], 0.5))
+        assert (same.low > 0, same.excludes_zero) == (True, told)

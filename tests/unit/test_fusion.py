@@ -80,6 +80,14 @@ def test_negative_constant():
             rrf([ranked(["a"])], k=bad)
 
 
+def test_weighted_by_hand():
+    first, second = ranked(["a", "b"], [9.0, 8.0]), ranked(["b", "c", "d"], [0.2, 0.15, 0.1])
+    fused = weighted({"bm25": first, "dense": second}, {"bm25": 0.3, "dense": 0.7})
+    # bm25: a 1, b 0; dense: b 1, c 0.5, d 0. What a ranking lacks gets 0 from it.
+    assert fused.ids == ("b", "c", "a", "d")
+    assert fused.scores == pytest.approx([0.7, 0.35, 0.3, 0.0], abs=1e-6)
+
+
 @pytest.mark.parametrize("fuse", [weighted, standardized])
 def test_a_ranking_of_weight_0_says_nothing_whatever_its_scores(fuse):
     """0 times the -inf of a blank document is NaN, and a model was said to be damaged."""

@@ -416,7 +416,8 @@ def test_filters(index: Index) -> None:
     assert ask("year!=2020") == {"float", "none"}
     assert ask("lang!=en") == {"float", "text", "none"}
     assert ask("lang='it\\'s'") == {"text"}
-    assert ask("ok=TRUE") == {"int"}
+    assert ask("ok=TRUE") == ask("ok==true") == ask("ok == True") == {"int"}
+    assert ask("year==2020") == {"int", "text"}
     assert ask("date>=2020-04 and date<2020-06") == {"text"}
     assert ask(["year=2020", "lang=en"]) == {"int"}
     assert ask("nosuch=1") == ask("lang=' OR 1=1 --'".replace("' OR", '" OR').replace("--'", '--"')) == set()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -106,8 +107,12 @@ def test_a_long_title_is_repeated_in_part() -> None:
         count(f"{piece.title}. {piece.text}") <= 40 for piece in split("beta " * 100, WORDS, 40, title=title)[1:]
     )
     assert len(split("beta " * 100, WORDS, 40, title="x" * 60_000)[1].title) < 400
-    short = " ".join(title.split()[:19])
-    assert {piece.title for piece in split("beta " * 100, WORDS, 40, title=short)} == {short}
+    # Half of the room is 20 tokens, of which one is for the full stop after the title.
+    for length, kept in ((19, [19, 19]), (20, [20, 19])):
+        short = " ".join(title.split()[:length])
+        pieces = split("beta " * 100, WORDS, 40, title=short)
+        assert [len(piece.title.split()) for piece in pieces[:2]] == kept
+        assert [piece.title.endswith("…") for piece in pieces[:2]] == [False, length == 20]
 
 
 def test_the_title_counts() -> None:
@@ -115,6 +120,9 @@ def test_the_title_counts() -> None:
     pieces = split("beta " * 300, WORDS, 40, title=title)
     assert all(count(f"{piece.title}. {piece.text}") <= 40 for piece in pieces)
     assert len(split("beta " * 100, WORDS, 40, title="long " * 500)) == 5  # A title leaves at least half the room.
+    for heading in (30, 60):
+        pieces = split("# " + "h " * heading + "\n" + "beta " * 100, WORDS, 40, markup="markdown")
+        assert [count(piece.text) for piece in pieces] == [20] * 5
 
 
 def test_overlap_repeats_tokens() -> None:
@@ -123,6 +131,16 @@ def test_overlap_repeats_tokens() -> None:
     for before, after in pairwise(pieces):
         assert before[-10:] == after[:10]
     assert pieces[-1][-1] == "w99"
+    # Beside a title there is room for 20, and a quarter of that is repeated, not a half.
+    pieces = [piece.text.split() for piece in split(text, WORDS, 40, overlap=10, title="long " * 100)]
+    assert [before[-5:] == after[:5] for before, after in pairwise(pieces)] == [True] * (len(pieces) - 1)
+    assert not any(set(before[:-5]) & set(after) for before, after in pairwise(pieces))
+
+
+def test_what_is_repeated_begins_with_a_sentence_where_one_begins() -> None:
+    pieces = split("One two three four five six. " * 12, WORDS, 40, overlap=10)
+    assert len(pieces) == 3
+    assert all(piece.text.startswith("One two") for piece in pieces)
 
 
 @pytest.mark.parametrize(("size", "overlap"), [(15, 0), (100, 26), (100, -1)])
@@ -137,6 +155,14 @@ def test_one_endless_word_is_bounded() -> None:
     assert max(len(piece.text) for piece in pieces) <= 20 * 16
 
 
+def test_a_long_word_among_others_keeps_its_place() -> None:
+    """It counts as several tokens; out of the order of the text, these would cut away what lies between them."""
+    text = ("beta " * 10 + "x" * 100 + " ") * 10
+    pieces = split(text, WORDS, 40)
+    assert len(pieces) > 1
+    assert "".join("".join(piece.text.split()) for piece in pieces) == "".join(text.split())
+
+
 def test_long_texts_take_linear_time() -> None:
     def seconds(repeats: int) -> float:
         began = time.perf_counter()
@@ -149,14 +175,20 @@ def test_long_texts_take_linear_time() -> None:
 
 
 ALPHABET = st.characters(codec="utf-8") | st.sampled_from("\n #=-.! \t`~")
+# A word of more than 32 characters counts as several tokens.
+LONG_WORDS = st.lists(st.sampled_from(["beta.", "\n\n", "# h\n", "x" * 33, "y" * 200]), min_size=10).map(" ".join)
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.text(ALPHABET, max_size=400), st.sampled_from(["plain", "markdown", "rst", "html"]), st.integers(0, 4))
+@given(
+    st.text(ALPHABET, max_size=400) | LONG_WORDS,
+    st.sampled_from(["plain", "markdown", "rst", "html"]),
+    st.integers(0, 4),
+)
 def test_no_letter_is_lost(text: str, markup: str, overlap: int) -> None:
     pieces = split(text, WORDS, 16, overlap, markup=markup)
-    joined = "".join(piece.title + piece.text for piece in pieces)
-    assert {letter for letter in text if letter.isalnum()} <= set(joined)
+    joined = Counter("".join(piece.title + piece.text for piece in pieces))
+    assert all(joined[letter] >= times for letter, times in Counter(text).items() if letter.isalnum())
     assert all(piece.text == piece.text.strip() for piece in pieces)
     if markup == "plain" and not overlap:
         kept = "".join("".join(piece.text.split()) for piece in pieces)

@@ -40,6 +40,9 @@ def cut(text: str) -> list[str]:
         ("A line\nthat is wrapped. Next.", ["A line\nthat is wrapped.", "Next."]),
         ("A heading\n\nA paragraph\n- a point\n2. another", ["A heading", "A paragraph", "- a point", "2. another"]),
         ("1. Unpack it. 2. Plug it in.", ["1. Unpack it.", "2. Plug it in."]),
+        ("The first ends.\n\nand the second goes on.", ["The first ends.", "and the second goes on."]),
+        ("So do I. Then it ends.", ["So do I.", "Then it ends."]),
+        ("We chose plan B. 3 days later it failed.", ["We chose plan B.", "3 days later it failed."]),
     ],
 )
 def test_sentences_of_many_kinds(text: str, sentences: list[str]) -> None:
@@ -62,6 +65,8 @@ def test_a_sentence_without_an_end_is_cut_at_lines_or_spaces(text: str) -> None:
     assert max(map(len, found)) <= LONGEST
     wholes = set(text.split())
     assert all(set(piece.split()) <= wholes for piece in found) or " " not in text
+    # As few pieces as whole lines and words allow, not one for each line.
+    assert all(len(before) + len(after) > LONGEST for before, after in pairwise(found))
 
 
 @pytest.mark.parametrize("unit", [".", "\n", " ", ". ", "1. ", '."', "\n ", "a.", "。", "Dr. ", "'" * 50, "- "])

@@ -60,6 +60,21 @@ def test_a_text_is_not_searched_for_tokens_behind_what_the_scorer_reads(tmp_path
     assert cuts[0].lost
 
 
+def test_a_number_of_windows_is_as_many_tokens_as_they_cover(tmp_path: Path) -> None:
+    scorer = crossrank.load(tiny.cross_encoder(tmp_path / "model"), backend="fake")
+    scorer.windows = Windows(size=20, overlap=5, most=4)
+    for windows, read in ((1, 20), (2, 35), (3, 50)):
+        _, cuts = Cutter(scorer).cut([(QUERY, "paris " * 60)], Caps(windows=windows))
+        assert [(cut.position, cut.tokens, cut.read) for cut in cuts] == [(0, 60, read)]
+
+
+def test_a_text_that_is_cut_twice_tells_how_long_it_was_at_first(cutter: Cutter) -> None:
+    """Told from the first cut on, half of what was lost would be hidden."""
+    room = cutter._count(QUERY) + 3
+    _, cuts = cutter.cut([(QUERY, "paris " * 12)], Caps(document=8, pair=room + 4))
+    assert cuts == (Truncation(0, 12, 4, 1),)
+
+
 def test_a_scorer_with_a_length_of_its_own_reports_a_query_once(tmp_path: Path) -> None:
     """It was cut for the checkpoint's length, and then once more, and reported twice, for the scorer's."""
     scorer = crossrank.load(tiny.cross_encoder(tmp_path / "model"), backend="fake", max_length=20)

@@ -87,6 +87,12 @@ def test_a_path_of_version_2_keeps_its_shape(client: Client) -> None:
     assert reply.headers["x-crossrank-unread"] == "top_k"
 
 
+@pytest.mark.parametrize(("documents", "units"), [(0, 1), (1, 1), (100, 1), (101, 2), (200, 2)])
+def test_cohere_bills_each_hundred_documents_that_were_begun(client: Client, documents: int, units: int) -> None:
+    reply = client.post("/v2/rerank", query=QUERY, documents=["paris"] * documents)
+    assert reply.json()["meta"]["billed_units"] == {"search_units": units}
+
+
 def test_what_stands_beside_a_text_is_no_image_of_it(client: Client) -> None:
     for document in ({"text": "paris", "image": "https://x", "sku": 1}, {"content": "paris", "image": "https://x"}):
         assert client.post("/v1/rerank", query=QUERY, documents=[document]).status_code == 200

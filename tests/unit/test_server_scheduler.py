@@ -102,11 +102,13 @@ def test_a_sequence_longer_than_the_budget_gets_a_batch_of_its_own() -> None:
 def test_small_requests_go_before_a_large_one_that_came_first_but_leave_it_its_share() -> None:
     large = work([10] * 90, 1, seconds=1, estimate=LARGE_BATCHES * 100 + 1)
     small = [work([10] * 10, number, seconds=60) for number in (2, 3)]
-    taken = rows(choose([large, *small], 100)[1])
-    assert taken == [(2, 0, 7), (1, 0, 3)] or taken == [(2, 0, 7), (1, 0, 2)]
+    assert rows(choose([large, *small], 100)[1]) == [(2, 0, 7), (1, 0, 3)]
     # What small ones do not need goes to the large one.
     assert rows(choose([large, work([10] * 2, 2)], 100)[1]) == [(2, 0, 2), (1, 0, 8)]
     assert rows(choose([large], 100)[1]) == [(1, 0, 10)]
+    # What the large one does not need goes to small ones: a batch is full when enough waits.
+    last = work([10], 1, seconds=1, estimate=LARGE_BATCHES * 100 + 1)
+    assert rows(choose([last, work([10] * 20, 2)], 100)[1]) == [(2, 0, 9), (1, 0, 1)]
 
 
 def test_padding_counts_where_the_backend_pads() -> None:

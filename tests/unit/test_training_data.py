@@ -653,13 +653,38 @@ def general_(loss: float) -> gate.General:
         (np.full(40, 0.001), 0.0, "base", "too small"),
         (np.full(40, -0.05), 0.0, "base", "no gain"),
         (np.tile([0.5, -0.45], 20), 0.0, "base", "may be chance"),
-        (np.full(10, 0.5), 0.0, "base", "10 held-out queries"),
+        (np.full(19, 0.5), 0.0, "base", "19 held-out queries"),
+        (np.full(20, 0.5), 0.0, "tuned", None),
+        # Above 0 with 95 % one-sided: an interval of two-sided 95 % would begin under 0.
+        (np.repeat([0.3, -0.3], [31, 19]), 0.0, "tuned", None),
+        (np.repeat([0.3, -0.3], [30, 20]), 0.0, "base", "may be chance"),
     ],
 )
 def test_verdicts(gains: np.ndarray, loss: float, kept: str, says: str | None) -> None:
     verdict = gate.decide(np.full(len(gains), 0.5), gains, [general_(loss)], chosen=True)
     assert verdict.kept == kept
-    assert (says is None and not verdict.reasons) or any(str(says) in reason for reason in verdict.reasons)
+    if says is None:
+        assert verdict.reasons == ()
+    else:
+        assert [says in reason for reason in verdict.reasons] == [True]
+
+
+def test_a_gain_counts_only_if_it_was_chosen_and_is_seldom_by_chance() -> None:
+    base, gains = np.full(50, 0.5), np.full(50, 0.1)
+    assert gate.decide(base, gains, [], chosen=True, by_chance=0.04).kept == "tuned"
+    for refused, says in (
+        (gate.decide(base, gains, [], chosen=True, by_chance=0.06), "may be chance"),
+        (gate.decide(base, gains, [], chosen=False), "no gain"),
+    ):
+        assert (refused.kept, len(refused.reasons)) == ("base", 1)
+        assert says in refused.reasons[0]
+
+
+def test_the_earliest_of_equal_points_is_picked_and_none_that_gains_nothing() -> None:
+    everywhere = np.full(2, True)
+    equal = {point: np.full(2, 0.1) for point in ((2, 0.5), (1, 1.0), (1, 0.5))}
+    assert gate.pick(equal, everywhere) == (1, 0.5)
+    assert gate.pick({(1, 1.0): np.zeros(2)}, everywhere) is None
 
 
 def test_what_is_expected_decides_whether_a_gain_is_chance_and_nothing_else() -> None:
