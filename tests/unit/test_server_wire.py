@@ -277,11 +277,16 @@ def test_a_search_sees_what_another_process_has_committed(tmp_path: Path) -> Non
     made.stop()
 
 
-def test_cohere_is_told_of_a_script_that_the_model_has_no_words_in(service: Service) -> None:
+def test_every_client_is_told_of_a_script_that_the_model_has_no_words_in(service: Service) -> None:
     body = {"query": "где музей?", "documents": ["paris is a city", "bread"]}
     (said,) = ask(service, "POST", "/v2/rerank", json=body).json()["meta"]["warnings"]
     assert "has no words in the query's script (Cyrillic)" in said
     assert "warnings" not in ask(service, "POST", "/v2/rerank", json={**body, "query": "paris"}).json()["meta"]
+    bodies = {"/v1/rerank": body, "/voyage/rerank": body, "/tei/rerank": {"query": body["query"], "texts": ["paris"]}}
+    # Replies of others have no place for it.
+    for path, asked in bodies.items():
+        assert ask(service, "POST", path, json=asked).headers["x-crossrank-caution"] == said
+        assert "x-crossrank-caution" not in ask(service, "POST", path, json={**asked, "query": "paris"}).headers
 
 
 def test_a_search_agrees_with_the_pipeline(service: Service) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import time
@@ -24,6 +23,7 @@ from crossrank.server.limits import Gate, Reach, estimate
 from crossrank.server.lines import origin_of, said
 from crossrank.server.metrics import Metrics
 from crossrank.server.refusals import LONGEST_NAME, CancelledRequestError, RefusedError, invalid, late, leaving
+from crossrank.server.replies import encoded
 from crossrank.server.service import Service
 from crossrank.server.tickets import Ticket
 from crossrank.server.wire import dialects, fields, openai, vllm
@@ -35,13 +35,11 @@ DEADLINE = "x-crossrank-deadline-ms"
 _LOG = logging.getLogger("crossrank.server")
 # Python would also take "²", "1_000" and 5,000 digits.
 _MILLISECONDS = re.compile("[0-9]{1,12}")
-_READABLE = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 # Texts that were not read whole of which a reply tells; the header counts all.
 _MOST_WARNINGS = 20
 _UNREADABLE = "the index cannot be read, or is of another embedder now; ask again later, and see the server's log"
 # Seconds over a deadline in which a thread says itself that it is late; a little more than it waits for the backend.
 _GRACE = 0.6
-_ESCAPED = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 @dataclass
@@ -280,6 +278,7 @@ class Answering:
             raise invalid(f"{_told(lost[0])}; leave out {request.whole}, or send shorter texts", request.whole)
         values = finite((scored.scores if request.raw else service.probability(scored.scores)).tolist())
         order = order_of(scored.scores)[: request.k] if request.sorted else np.arange(len(values))
+        cautions = service.cautions(request.pairs)
         outcome = Outcome(
             id=call.id,
             model=service.model,
@@ -288,10 +287,11 @@ class Answering:
             scores=tuple(values[position] for position in order),
             tokens=scored.tokens,
             characters=sum(len(query) + len(document) for query, document in request.pairs),
-            warnings=(*warnings, *service.cautions(request.pairs), *(_told(cut) for cut in lost[:_MOST_WARNINGS])),
+            warnings=(*warnings, *cautions, *(_told(cut) for cut in lost[:_MOST_WARNINGS])),
             timing=timing_of(call, ticket),
         )
-        return outcome, {"X-Crossrank-Score": "logit" if request.raw else service.score_kind} | _truncated(len(lost))
+        kind = {"X-Crossrank-Score": "logit" if request.raw else service.score_kind}
+        return outcome, kind | _truncated(len(lost)) | _cautioned(cautions)
 
     def embed(self, call: Call, body: Mapping[str, Any]) -> Job:
         """A body of OpenAI's embeddings."""
@@ -311,15 +311,13 @@ class Answering:
             told = openai.reply(request, made.vectors, service.embedding_model or "", ticket.tokens)
             return told, _truncated(len(made.truncations)) | _ignored(fields.unread(body, openai.FIELDS))
 
-        tokens = estimate(pairs, reach)
-        return Job(tokens, len(pairs), run, tokens)
+        return Job(tokens := estimate(pairs, reach), len(pairs), run, tokens)
 
     def search(self, call: Call, body: Mapping[str, Any]) -> Job:
         """A body of crossrank's own search."""
         call.facts["dialect"] = "search"
         asked, service = search_wire.read(body), self.service
-        documents = asked.documents or ()
-        self.gate.limits.check_documents(len(documents), "documents")
+        self.gate.limits.check_documents(len(documents := asked.documents or ()), "documents")
         for pairs, reach in searching.texts_read(service, asked):
             self.gate.limits.check_words(pairs, reach)
 
@@ -342,32 +340,6 @@ def timing_of(call: Call, ticket: Ticket) -> Timing:
     return Timing(ticket.tokenizing, ticket.queued, ticket.compute, time.perf_counter() - call.began)
 
 
-def encoded(payload: Any) -> bytes:
-    """JSON in UTF-8; escaped where a text holds half of a surrogate pair, which UTF-8 cannot hold.
-
-    Lists of results are encoded one result at a time: Python writes JSON in one go, while no other thread runs.
-
-    >>> encoded({"text": chr(0xD800), "results": [1, 2]})
-    b'{"text":"\\\\ud800","results":[1,2]}'
-    """
-    if isinstance(payload, list):
-        return b"[" + b",".join([_written(item) for item in payload]) + b"]"
-    if not isinstance(payload, dict):
-        return _written(payload)
-    members = [
-        _written(name) + b":" + (encoded(value) if isinstance(value, list) else _written(value))
-        for name, value in payload.items()
-    ]
-    return b"{" + b",".join(members) + b"}"
-
-
-def _written(value: Any) -> bytes:
-    try:
-        return _READABLE.encode(value).encode()
-    except UnicodeEncodeError:
-        return _ESCAPED.encode(value).encode()
-
-
 async def _disconnected(receive: bodies.Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
@@ -375,6 +347,10 @@ async def _disconnected(receive: bodies.Receive) -> None:
 
 def _truncated(texts: int) -> dict[str, str]:
     return {"X-Crossrank-Truncated": str(texts)} if texts else {}
+
+
+def _cautioned(said: Sequence[str]) -> dict[str, str]:
+    return {"X-Crossrank-Caution": "; ".join(said)} if said else {}
 
 
 def _ignored(names: Sequence[str]) -> dict[str, str]:

@@ -15,10 +15,11 @@ from crossrank import extras
 from crossrank.server import metrics as counting
 from crossrank.server import openapi, page
 from crossrank.server.about import About
-from crossrank.server.answering import Answering, Understand, encoded
+from crossrank.server.answering import Answering, Understand
 from crossrank.server.guard import Door, Guard
 from crossrank.server.limits import Gate
 from crossrank.server.refusals import RefusedError
+from crossrank.server.replies import encoded
 from crossrank.server.service import Service
 from crossrank.server.wire import dialects, openai
 
@@ -49,8 +50,8 @@ _CLIENTS = (
 # Headers that web pages of the origins let in may send, and those that they may read.
 _ALLOWED = ("authorization", "content-type", "traceparent", "tracestate", "x-api-key", "x-crossrank-deadline-ms",
             "x-request-id", *_CLIENTS)  # fmt: skip
-_EXPOSED = ("retry-after", "server-timing", "x-crossrank-score", "x-crossrank-truncated", "x-crossrank-unread",
-            "x-request-id")  # fmt: skip
+_EXPOSED = ("retry-after", "server-timing", "x-crossrank-caution", "x-crossrank-score", "x-crossrank-truncated",
+            "x-crossrank-unread", "x-request-id")  # fmt: skip
 
 
 # Chrome asks before a page of the internet calls a server of this machine or network; the origins that are named may.

@@ -15,10 +15,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from crossrank.errors import InputError
-from crossrank.server.answering import Call, encoded
+from crossrank.server.answering import Call
 from crossrank.server.keys import Keys
 from crossrank.server.metrics import Metrics
 from crossrank.server.refusals import RefusedError, invalid
+from crossrank.server.replies import encoded
 from crossrank.server.wire.dialects import HEALTH
 from crossrank.server.wire.shapes import ID, Timing
 
