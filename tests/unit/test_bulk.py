@@ -472,6 +472,7 @@ def test_wrong_arguments_are_refused(tmp_path: Path, cross_encoder_folder: Path)
         ("work/my.part.run", "is a file of the work itself"),
         ("other/../work/parts/out.run", "is a file of the work itself"),
         ("work", "is a folder"),
+        ("other/out.jsonl.gz", "are not compressed: name out.jsonl"),
         (f"other/{'x' * 300}.run", "cannot be written"),
     ],
 )
@@ -494,6 +495,31 @@ def test_rankings_take_no_place_of_what_is_read_or_of_the_work(
     assert {name: (tmp_path / name).read_text(encoding="utf-8") for name in contents} == contents
     done = rerank(source, tmp_path / "work", cross_encoder_folder, ranking=tmp_path / "work" / "out.run")
     assert list(read_run(done.ranking)) == ["q"]
+    done = rerank(source, tmp_path / "work", cross_encoder_folder, ranking=tmp_path / "work" / "out.ndjson")
+    assert json.loads(done.ranking.read_text(encoding="utf-8"))["document"] == "d"
+
+
+def test_an_input_that_can_be_read_once_only_is_refused(tmp_path: Path, cross_encoder_folder: Path) -> None:
+    # A named pipe was waited for without end, and what stood in it was read for its digest and lost.
+    os.mkfifo(tmp_path / "pairs.jsonl")
+    with pytest.raises(ReadError, match="is a pipe, device or folder, and bulk work reads its input twice"):
+        rerank(RowSource((tmp_path / "pairs.jsonl",)), tmp_path / "work", cross_encoder_folder)
+
+
+def test_a_full_disk_is_no_question_of_where_the_folder_is(
+    tmp_path: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_rows(tmp_path / "pairs.jsonl", some_rows())
+    opened = Path.open
+
+    def full(path: Path, mode: str = "r", *args: Any, **more: Any) -> Any:
+        if path.parent.name == "tries":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return opened(path, mode, *args, **more)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(InputError, match=r"No space left on device\): make room, and run the same command again"):
+        rerank(source, tmp_path / "work", cross_encoder_folder)
 
 
 def test_a_folder_that_rankings_cannot_be_written_to_is_found_before_scoring(

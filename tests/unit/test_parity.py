@@ -91,7 +91,14 @@ def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def data(tmp_path: Path) -> str:
     file = tmp_path / "data.jsonl"
-    documents = ["paris is the capital.", "", "bread", {"title": "a cat", "text": "of the planet"}, "yeast " * 100]
+    documents = [
+        "paris is the capital.",
+        "",
+        "\u200b",
+        "bread",
+        {"title": "a cat", "text": "of the planet"},
+        "yeast " * 100,
+    ]
     rows = [{"query": query, "documents": documents} for query in ("what is paris?", "the cat")]
     file.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
     return str(file)
@@ -102,7 +109,7 @@ def test_every_way_is_compared(cross_encoder_folder: Path, data: str, monkeypatc
     monkeypatch.setitem(NEAR, "bfloat16", 0.5)
     without_torch(monkeypatch)
     report = json.loads(run(str(cross_encoder_folder), "--data", data, "--json"))
-    assert (report["ok"], report["queries"], report["pairs"]) == (True, 2, 10)
+    assert (report["ok"], report["queries"], report["pairs"]) == (True, 2, 12)
     assert report["judge"].startswith("reference")
     assert set(report["skipped"]) >= {"torch (float32)", "torch (bfloat16)"}
     names = [one["name"] for one in report["ways"]]

@@ -673,6 +673,24 @@ def test_the_command_checks_data_only(tmp_path: Path, capsys: pytest.CaptureFixt
     assert run("tune", tmp_path / "good.jsonl") == Exit.USAGE
 
 
+def test_a_check_looks_at_what_is_held_out_and_at_the_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Leaks and parts that are too small were found by the training alone, after a clean check.
+    good = write(tmp_path / "good.jsonl", rows(48))
+    apart = write(tmp_path / "apart.jsonl", [replace(one, query=f"another {one.query}") for one in rows(20)])
+    assert run("tune", good, "--held-out", apart, "--check") == Exit.OK
+    said = "48 queries with 192 pairs can be trained on (labels), and 20 queries are held out.\n"
+    assert capsys.readouterr().out == said
+    leaking = write(tmp_path / "leaking.jsonl", rows(24))
+    assert run("tune", good, "--held-out", leaking, "--check", "--json") == Exit.OK
+    told = json.loads(capsys.readouterr().out)
+    assert (told["queries"], told["held_out"], [one["name"] for one in told["findings"]]) == (24, 24, ["leaks"])
+    few = write(tmp_path / "few.jsonl", rows(5))
+    assert run("tune", good, "--held-out", few, "--check") == Exit.BASE_KEPT
+    assert "held-out: few queries" in capsys.readouterr().err
+    assert run("tune", good, "--check", "--loss", "distil") == Exit.ERROR
+    assert "the loss distil needs a teacher's scores, and these rows have labels" in capsys.readouterr().err
+
+
 def test_interrupted_anywhere_it_ends_with_the_same_model(
     tmp_path: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

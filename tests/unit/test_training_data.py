@@ -262,6 +262,7 @@ def test_judged_documents_that_a_corpus_does_not_hold_are_told(tmp_path: Path) -
         ("[1]", "expected an object"),
         ('{"query": "q"}', "needs 'document'"),
         ('{"query": "q", "document": "d", "label": "good"}', "label must be a number"),
+        ('{"query": "q", "document": "d", "label": "1_0"}', "label must be a number, not '1_0'"),
         ('{"query": "q", "document": "d", "label": NaN}', "finite"),
         ('{"query": "q", "pos": ["d"], "neg": ["e"], "pos_scores": []}', "pos_scores must hold 1 numbers"),
         (f'{{"query": "q", "document": "d", "label": {"1" * 400}}}', "label must be a number"),

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import CrossrankError
+from crossrank.unicode import is_blank
 
 if TYPE_CHECKING:
     from crossrank.crossencoder import CrossEncoder
@@ -75,7 +76,7 @@ def _requests(pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, list[int]
     """Positions of the pairs of each query, a request at a time; blank documents are not sent."""
     by_query: dict[str, list[int]] = {}
     for row, (query, text) in enumerate(pairs):
-        if text.strip():
+        if not is_blank(text):
             by_query.setdefault(query, []).append(row)
     for query, rows in by_query.items():
         for begin in range(0, len(rows), _AT_ONCE):

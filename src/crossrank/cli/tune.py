@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from crossrank.training.judgments import Group
     from crossrank.training.negatives import Nearest
     from crossrank.training.outcome import Engine, Outcome, Progress
+    from crossrank.training.settings import Loss
 
 LOSSES = ("bce", "listwise", "lambda", "margin-mse", "distil")
 # Queries of a general set that are measured: its values are compared on the same queries.
@@ -90,8 +91,9 @@ def command(data: Path, folder: Path | None, check: bool, as_json: bool, **chose
     from crossrank.training import reading
 
     judgments = reading.read(data, split=chosen["split"], clicks=chosen["clicks"])
+    held_out = chosen["held_out"] and reading.read(chosen["held_out"], split="test", clicks=chosen["clicks"])
     if check:
-        return _check(judgments, as_json)
+        return _check(judgments, held_out, chosen["loss"], as_json)
     if folder is None:
         raise click.UsageError("say where the tuned model goes with --to DIR, or only --check the data")
     # Asked here, because modules below name smaller extras, which would not be enough.
@@ -107,7 +109,6 @@ def command(data: Path, folder: Path | None, check: bool, as_json: bool, **chose
         tokens=round(usual.tokens * chosen["effort"]),
         measured_tokens=round(usual.measured_tokens * chosen["effort"]),
     )  # fmt: skip
-    held_out = chosen["held_out"] and reading.read(chosen["held_out"], split="test", clicks=chosen["clicks"])
     with _progress() as report:
         outcome = tune(
             judgments,
@@ -206,22 +207,25 @@ def _value(now: Progress) -> str:
     return f", held out {now.value:.3f} (base {now.base:.3f})" if now.base is not None else ""
 
 
-def _check(judgments: Any, as_json: bool) -> int:
+def _check(judgments: Any, held_out: Any, loss: Loss | None, as_json: bool) -> int:
     from dataclasses import asdict
 
-    from crossrank.training.checks import check
+    from crossrank.training.checks import together
+    from crossrank.training.settings import check_loss
 
-    checked = check(judgments)
+    if loss is not None:
+        check_loss(loss, judgments.scale)
+    groups, held, findings, _ = together(judgments, held_out)
     if as_json:
-        findings = [asdict(one) for one in checked.findings]
-        counts = {"queries": len(checked.groups), "pairs": sum(map(len, checked.groups))}
-        terminal.json_line({**counts, "scale": judgments.scale, "findings": findings})
+        counts = {"queries": len(groups), "pairs": sum(map(len, groups)), "held_out": len(held)}
+        terminal.json_line({**counts, "scale": judgments.scale, "findings": [asdict(one) for one in findings]})
     else:
-        _print_findings(checked.findings)
-        pairs = terminal.count(sum(map(len, checked.groups)), "pair")
-        count = terminal.count(len(checked.groups), "query", "queries")
-        terminal.out(f"{count} with {pairs} can be trained on ({judgments.scale}).")
-    return Exit.BASE_KEPT if checked.fatal else Exit.OK
+        _print_findings(findings)
+        pairs = terminal.count(sum(map(len, groups)), "pair")
+        count = terminal.count(len(groups), "query", "queries")
+        besides = f", and {terminal.count(len(held), 'query', 'queries')} are held out" if held_out else ""
+        terminal.out(f"{count} with {pairs} can be trained on ({judgments.scale}){besides}.")
+    return Exit.BASE_KEPT if any(finding.fatal for finding in findings) else Exit.OK
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:

@@ -31,6 +31,8 @@ FROM ranked CROSS JOIN input.query ON query.number = ranked.query
     CROSS JOIN input.pair ON pair.number = ranked.pair CROSS JOIN input.document ON document.number = pair.document
 ORDER BY ranked.query, ranked.score DESC, ranked.pair
 """
+ROWS = (".jsonl", ".ndjson")
+"""Suffixes of rankings that are written as rows of JSON."""
 _Row = tuple[str, str, float, int]
 
 
@@ -108,7 +110,7 @@ def _write(target: Path, rankings: Iterator[list[_Row]]) -> None:
         from crossrank.distributed import parquet  # needs the extra, which the base install leaves out
 
         parquet.write(target, map(_objects, rankings))
-    elif target.suffix.lower() == ".jsonl":
+    elif target.suffix.lower() in ROWS:
         parts.write(target, (_lines(_objects(ranking)) for ranking in rankings))
     else:
         run = ((ranking[0][0], _ranking(ranking)) for ranking in rankings)

@@ -118,7 +118,7 @@ def rerank(
                 filling.check_queries(scorer.count)
                 filling.cut(part_tokens)
         del scorer  # Workers load their own.
-        if target.suffix.lower() not in (".jsonl", ".parquet"):
+        if target.suffix.lower() not in (*merging.ROWS, ".parquet"):
             # Now, and not after hours.
             for name in pairs.names(folder.input):
                 trec.check_name(name)
@@ -143,6 +143,8 @@ def _check_target(target: Path, to: Path, source: Source) -> None:
         # By what it is and not by its name: links lead to the same file, and some disks do not tell a from A.
         if target.resolve() == file.resolve() or (target.exists() and file.exists() and target.samefile(file)):
             raise InputError(f"the rankings would take the place of {file}, which is read: name another file")
+    if target.suffix.lower() == ".gz":
+        raise InputError(f"the rankings are not compressed: name {target.with_suffix('').name}, and gzip it afterwards")
     if workfolder.is_own(target, to):
         raise InputError(f"{target} is a file of the work itself: name another one for the rankings")
     if target.suffix.lower() == ".parquet":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -92,9 +93,11 @@ class WorkFolder:
                 tries = stream.tell()
                 stream.write(b".")
         except OSError as error:
+            cure = "choose a folder that all machines see under the same path"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                cure = "make room, and run the same command again: what is done is kept"
             raise InputError(
-                f"{socket.gethostname()} cannot write to {self.path} ({error.strerror}): choose a folder that all "
-                "machines see under the same path"
+                f"{socket.gethostname()} cannot write to {self.path} ({error.strerror}): {cure}"
             ) from error
         if tries >= MOST_TRIES:
             raise InputError(
@@ -204,6 +207,10 @@ def digest(path: Path) -> str:
     """
     whole = sha256()
     try:
+        if path.exists() and not path.is_file():
+            raise ReadError(
+                f"{path} is a pipe, device or folder, and bulk work reads its input twice: write it to a file"
+            )
         with path.open("rb") as stream:
             while block := stream.read(1 << 20):
                 whole.update(block)

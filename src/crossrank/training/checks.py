@@ -6,8 +6,10 @@ A finding that is `fatal` means that no training on this data could be trusted: 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from crossrank.errors import InputError
+from crossrank.training.gate import FEWEST_HELD_OUT
 from crossrank.training.judgments import Group, Judged, Judgments, document_key, query_key, threshold
 from crossrank.unicode import is_blank
 
@@ -100,6 +102,28 @@ def check(judgments: Judgments, fewest: int = FEWEST_QUERIES) -> Checked:
         if (against := tuple(text for text, labels in pairs.values() if len(labels) > 1))
     }
     return Checked(usable, tuple(sorted(findings, key=lambda finding: not finding.fatal)), dropped)
+
+
+def together(
+    judgments: Judgments, held_out: Judgments | None
+) -> tuple[tuple[Group, ...], tuple[Group, ...], tuple[Finding, ...], Mapping[str, Sequence[str]]]:
+    """What is trained on, what is held out besides, what is wrong with both, and what was dropped by query.
+
+    Raises:
+        InputError: the two have labels of different kinds.
+    """
+    ours = check(judgments)
+    if held_out is None:
+        return ours.groups, (), ours.findings, ours.dropped
+    if held_out.scale != judgments.scale:
+        raise InputError(f"the held-out part has {held_out.scale} and the rest {judgments.scale}; give both alike")
+    theirs = check(held_out, fewest=FEWEST_HELD_OUT)
+    groups, leaks = overlap(ours.groups, theirs.groups)
+    named = (replace(one, name=f"held-out: {one.name}") for one in theirs.findings)
+    dropped = {
+        key: (*ours.dropped.get(key, ()), *theirs.dropped.get(key, ())) for key in (*ours.dropped, *theirs.dropped)
+    }
+    return groups, theirs.groups, (*ours.findings, *named, *leaks), dropped
 
 
 def overlap(

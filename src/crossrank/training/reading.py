@@ -321,7 +321,8 @@ def _text(where: str, row: Mapping[str, Any], names: Sequence[str]) -> str:
 def _number(where: str, row: Mapping[str, Any], name: str | None) -> float:
     given: Any = row[name] if name else None
     try:
-        value = float(given)
+        # Python reads 1_0 as 10.
+        value = float(given.replace("_", "none") if isinstance(given, str) else given)
     except (TypeError, ValueError, OverflowError):
         raise ReadError(f"{where}: {name} must be a number, not {given!r:.60}") from None
     if not math.isfinite(value):

@@ -162,7 +162,7 @@ def check_loss(loss: Loss, scale: Scale) -> None:
         InputError: a loss for a teacher's scores with labels, or one for labels with scores, which are no shares of 1.
     """
     if loss in TEACHERS and scale != "scores":
-        raise InputError(f"the loss {loss} needs a teacher's scores, and these labels are {scale}")
+        raise InputError(f"the loss {loss} needs a teacher's scores, and these rows have {scale}")
     if loss not in TEACHERS and scale == "scores":
         raise InputError(
             f"the loss {loss} needs whole grades or clicks, and these are a teacher's scores (or labels with "

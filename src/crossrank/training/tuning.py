@@ -97,7 +97,7 @@ def tune(
     tell(Progress("checking"))
     if settings.loss is not None:
         check_loss(settings.loss, judgments.scale)
-    groups, held, findings, dropped = _checked(judgments, held_out)
+    groups, held, findings, dropped = checks.together(judgments, held_out)
     if any(finding.fatal for finding in findings):
         reasons = tuple(finding.message for finding in findings if finding.fatal)
         return Outcome(Verdict("base", reasons), findings, seconds=time.monotonic() - began)
@@ -139,24 +139,6 @@ def _check_folders(target: Path, aside: Path | None, overwrite: bool, restart: b
         one, other = folder.resolve(), aside.resolve()
         if one == other or one in other.parents or other in one.parents:
             raise InputError(f"{folder} is for {what}: give a refused model a folder apart from it, not {aside}")
-
-
-def _checked(
-    judgments: Judgments, held_out: Judgments | None
-) -> tuple[tuple[Group, ...], tuple[Group, ...], tuple[Finding, ...], Mapping[str, Sequence[str]]]:
-    """What is trained on, what is held out besides, what is wrong with both, and what was dropped by query."""
-    ours = checks.check(judgments)
-    if held_out is None:
-        return ours.groups, (), ours.findings, ours.dropped
-    if held_out.scale != judgments.scale:
-        raise InputError(f"the held-out part has {held_out.scale} and the rest {judgments.scale}; give both alike")
-    theirs = checks.check(held_out, fewest=gate.FEWEST_HELD_OUT)
-    groups, leaks = checks.overlap(ours.groups, theirs.groups)
-    named_ = (replace(one, name=f"held-out: {one.name}") for one in theirs.findings)
-    dropped = {
-        key: (*ours.dropped.get(key, ()), *theirs.dropped.get(key, ())) for key in (*ours.dropped, *theirs.dropped)
-    }
-    return groups, theirs.groups, (*ours.findings, *named_, *leaks), dropped
 
 
 @contextmanager
