@@ -77,6 +77,8 @@ def test_whole_documents_need_no_fold() -> None:
     identity = Identity.of({"q": {"a": 1}}, ["a", "b"], ["a", "b"])
     assert not identity.split
     assert identity.notes() == ()
+    # The relevant one is a document and its only passage: what else was split is folded all the same.
+    assert Identity.of({"q": {"a": 1}}, ["a", "b"], ["a", "b#1", "b#2"]).split
 
 
 def test_judged_passages_are_not_folded() -> None:
@@ -390,6 +392,27 @@ def test_what_is_surely_worse_is_said_beside_a_yes() -> None:
     found = verdict(again)
     assert found.answer == "yes"
     assert found.details[-1].startswith("fusion alone is better than alone: -0.500")
+
+
+def test_what_moved_most_is_named_first_and_p_is_corrected_for_all_systems() -> None:
+    def at(*places: int) -> dict[str, Ranking]:
+        """The relevant document of each query behind so many others."""
+        return {f"q{n}": ranked(*(f"x{i}" for i in range(place)), "hit") for n, place in enumerate(places)}
+
+    qrels = {f"q{n}": {"hit": 1} for n in range(5)}
+    systems = [System("base", "first", at(3, 3, 3, 3, 3)), System("one", "mix", at(1, 0, 3, 4, 19))]
+    (contrast,) = compare(qrels, systems, ["RR"]).of("one").contrasts.values()
+    assert (contrast.better, contrast.worse, contrast.same) == (("q1", "q0"), ("q4", "q3"), 1)
+    three = judged([0.5] * 12, ("mix",) * 3).standings[1:]
+    assert [one.contrasts["RR"].corrected for one in three] == pytest.approx([3 * 2 / 2**12] * 3)
+
+
+def test_times_are_told_by_their_median_and_their_95th_percentile() -> None:
+    seconds = [float(n) for n in range(101)]
+    assert Latency.of(seconds[::-1]) == Latency(50.0, 95.0, 101)
+    system = System("m", "mix", {"q": ranked("a")}, step=dict(enumerate(seconds)), whole={0: 500.0})  # type: ignore[arg-type]
+    (standing,) = compare({"q": {"a": 1}}, [system]).standings
+    assert (standing.step, standing.whole) == (Latency(50.0, 95.0, 101), Latency(500.0, 500.0, 1))
 
 
 def test_nothing_to_compare_is_said() -> None:
