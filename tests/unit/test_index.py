@@ -513,13 +513,15 @@ def test_why_a_filter_finds_nothing(index: Index) -> None:
         'perhaps no passage has tags=x as a whole; a list is one value, compared as text such as ["a", "b"]'
     )
     assert why("year=2021") is None
+    assert why("year=2020 AND yaer!=2021 AND price=1") is None  # what has no such field is not the mistake
     assert why('tags!=\'["x", "y"]\'') is None
     add(index, Document("b", "w", metadata={"year": "unknown"}))
     assert why('year="2020"') == "numbers in 'year' are compared without the quotes: year=2020"
 
 
 @pytest.mark.parametrize(
-    "where", ["", "year", "=1", "a=1 OR b=2", "a=b c", "a=1 AND", "a==", "a='x", 'a"b=1', "a=1;b=2 x"]
+    "where",
+    ["", "year", "=1", "a=1 OR b=2", "a=b c", "a=1 AND", "a==", "a='x", 'a"b=1', "a=1;b=2 x", "year>= <", "a b c"],
 )
 def test_filters_that_are_not_understood(index: Index, where: str) -> None:
     with pytest.raises(InputError, match="filter"):
@@ -540,6 +542,13 @@ def test_filters_that_are_too_much_or_no_text(index: Index, where: str | list[st
 def test_as_many_conditions_as_a_filter_may_have(index: Index) -> None:
     add(index, Document("a", "w", metadata={"x": "1"}))
     assert index.bm25("w", 5, ["x=1"] * 64).ids
+
+
+def test_a_number_may_have_its_sign(index: Index) -> None:
+    add(index, *(Document(f"d{n}", "w", metadata={"n": n}) for n in (-7, 3, 7)))
+    assert set(index.bm25("w", 5, "n > +5").ids) == {"d7"}
+    assert set(index.bm25("w", 5, "n=+3").ids) == {"d3"}
+    assert set(index.bm25("w", 5, "n<-5").ids) == {"d-7"}
 
 
 def test_a_filter_is_never_code(index: Index) -> None:
