@@ -137,6 +137,12 @@ def test_what_only_seems_to_touch_is_not_joined(first, second):
     ]
 
 
+def test_a_line_is_named_where_it_is_not_the_first():
+    found = [Passage("a", "one", document="d", place=Place("/d", 9, line)) for line in (0, 1, 2)]
+    heads = [assemble([passage], 100, words).sources[0].head for passage in found]
+    assert heads == ["[1] (d)", "[1] (d)", "[1] (d, line 2)"]
+
+
 def test_a_passage_of_one_letter_between_two_others_is_missed():
     text = "Vitamin\nC\nhelps."
     first, _, third = (window("d", text, start, start + 1) for start in range(3))
@@ -195,7 +201,7 @@ def test_passages_that_differ_in_a_symbol_are_no_duplicates(texts):
     ],
 )
 def test_punctuation_makes_no_other_statement(text, other):
-    (left,) = assemble([Passage("a", text), Passage("b", other)], 1000, words).left_out
+    (left,) = assemble([Passage("a", text), Passage("b", other)], 1000, words, near=1.0).left_out
     assert left.reason == "near-duplicate of a"
 
 
