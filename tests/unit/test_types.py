@@ -95,6 +95,17 @@ def test_what_has_no_positions_is_no_list_of_documents():
         check_pairs(np.array([["query", "text"]]))
 
 
+def test_a_threshold_leaves_documents_with_their_own_scores():
+    ranked = Ranked((2, 0, 1), np.array([4.5, 1.0, -1.0], np.float32), ())
+    left, _ = ranked.above(np.array([0.9, 0.2, 0.7], np.float32), 0.5)
+    assert list(left) == [(2, 4.5), (1, -1.0)]
+    # One that was not read has no probability and goes, unless that is so of all.
+    some, _ = ranked.above(np.array([0.9, 0.8, 0.7], np.float32), 0.5, read=1)
+    none, said = ranked.above(np.zeros(3, np.float32), 0.5, read=0)
+    assert (some.positions, none.positions) == ((2,), (2, 0, 1))
+    assert "the threshold was not used" in said
+
+
 def test_what_is_shown_in_a_notebook_is_short_and_has_places():
     ranked = Ranked(tuple(range(100)), 99 - np.arange(100, dtype=np.float32), (), (), 0, "x" * 500)
     assert (len(ranked), ranked[0], ranked[-1], ranked[1:3]) == (100, (0, 99.0), (99, 0.0), [(1, 98.0), (2, 97.0)])
