@@ -528,6 +528,15 @@ def test_the_cheapest_that_cannot_be_told_from_the_best() -> None:
         "cheap, nDCG@10 0.500 in 5 ms, is the cheapest that cannot be told from the best with 20 queries: best, "
         "nDCG@10 0.505 in 50 ms."
     )
+    alone = frontier.Frontier("nDCG@10", cheap, tuple(frontier.marked([cheap, best])), 20, 10, True)
+    alone = replace(alone, base=alone.points[0])
+    assert alone.headline() == (
+        "cheap alone, nDCG@10 0.500 in 5 ms, cannot be told from the best with 20 queries: best, nDCG@10 0.505 in "
+        "50 ms."
+    )
+    gained = frontier._point("a", "a", (), {"q": 0.9}, {"q": 0.4}, Latency(0.1, 0.1, 1), 0)
+    assert gained.change is not None
+    assert gained.change.mean == pytest.approx(0.5)  # of the configuration, less the baseline
 
 
 def test_a_frontier_keeps_to_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -548,9 +557,20 @@ def test_what_fits_into_a_time_is_the_best_of_what_is_fast_enough() -> None:
     assert "1 queries" not in found.headline() + found.foot()
     names = [(best.name if (best := found.within(ms)) else None) for ms in (10, 20, 50, 89, 500)]
     assert names == [None, "fusion", "good", "good", "slow"]
+    # What is usually fast and sometimes slow is not within.
+    uneven = replace(slow, latency=Latency(0.03, 0.09, 10))
+    assert replace(found, points=(base, uneven, good)).within(50) is good
+    assert replace(found, points=(base, same, good)).best is good
     assert frontier.record(found, {})["within_ms"] == {
         "30": "fusion", "50": "good", "100": "slow", "200": "slow", "500": "slow",
     }  # fmt: skip
+
+
+def test_a_cascade_narrows_and_its_coarse_stage_keeps_to_the_smallest_weight() -> None:
+    made = frontier.configurations(["a", "b"], [20, 10], [1.0, 0.3], [("a", "b")])
+    assert [plan for plan in made if len(plan) > 1] == [
+        (frontier.Step("a", 20, 0.3), frontier.Step("b", 10, weight)) for weight in (1.0, 0.3)
+    ]
 
 
 def test_cascades_need_their_models() -> None:
