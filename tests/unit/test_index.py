@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
@@ -601,7 +602,26 @@ def test_an_update_embeds_only_what_changed(tmp_path: Path) -> None:
     assert index.bm25("b", 10).ids == ()
     os.utime(docs / "a.txt", ns=(1, 1))
     assert run() == (0, 0, 0, 6, set())  # A new time, the same content.
+    (docs / "c.txt").write_text("text of z")
+    os.utime(docs / "c.txt", ns=(2, 2))
+    assert run() == (0, 1, 0, 5, {"text of z"})  # Of the same size.
     assert Index.open(tmp_path / "index").ids() == index.ids()
+
+
+@pytest.mark.parametrize(
+    "change", [{"text": "# other"}, {"title": "other"}, {"metadata": {"year": 2021}}, {"markup": "markdown"}]
+)
+def test_whatever_changes_of_a_document_it_is_another(index: Index, change: dict[str, Any]) -> None:
+    add(index, Document("a", "# some text", "title", {"year": 2020}))
+    other = replace(Document("a", "# some text", "title", {"year": 2020}), **change)
+    assert [(done.changed, done.unchanged) for done in (add(index, other), add(index, other))] == [(1, 0), (0, 1)]
+
+
+def test_many_documents_are_deleted_a_part_at_a_time(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossrank.index.build._DELETE_AT_ONCE", 2)
+    add(index, *(Document(f"d{n}", "w") for n in range(6)))
+    assert index.remove([f"d{n}" for n in range(5)], EMBEDDER, TOKENIZER).deleted == 5
+    assert index.ids() == ["d5"]
 
 
 def test_updates_of_other_places_are_left_alone(tmp_path: Path, index: Index) -> None:
