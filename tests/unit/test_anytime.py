@@ -13,7 +13,7 @@ from crossrank.cascade import Stage, mixed, rerank
 from crossrank.cost import CostModel, Pace
 from crossrank.errors import InputError
 from crossrank.stopping import Stopping
-from crossrank.types import Passage, Ranking
+from crossrank.types import Passage, Ranking, Tokens
 
 MODEL = CostModel(call=0.001, sequence=0.0005, token=0.00008, square=0.0)
 
@@ -212,6 +212,10 @@ def test_a_settled_top_ends_a_stage():
     assert trace.stopped == "settled"
     assert "no other was likely to reach the top" in trace.note
     assert sum(scorer.calls) == final.head
+    # All that was read tells, not the last eight: it goes on, and still ends before the last.
+    later, (trace,), _, scorer = run(None, weight=0.5, stopping=rule)
+    assert (trace.stopped, scorer.calls[0], set(scorer.calls[1:])) == ("settled", 12, {8})
+    assert sum(scorer.calls) == later.head < 60
 
 
 class Places:
@@ -241,6 +245,16 @@ def test_places_in_an_order_are_asked_for_at_once(stopping):
     assert scorer.calls == [60, 60]
 
 
+def test_an_order_that_would_have_been_late_is_tried_again():
+    # What reads nothing is not measured: after one slow moment it was left out for ever.
+    clock = Clock()
+    scorer = Places(clock)
+    stage = Stage(scorer, 60, pace=Pace(CostModel(1.0, 0.0, 0.0, 0.0)))
+    for _ in range(400):
+        rerank("q", start(60), [stage], texts, deadline=clock.now + 0.5, clock=clock)
+    assert 100 < len(scorer.calls) < 400
+
+
 class Asked:
     """A scorer that tells what each call has cost."""
 
@@ -256,14 +270,45 @@ def test_what_calls_have_cost_counts_as_often_as_it_was_paid():
     assert trace.note == "32 questions; 8 questions (3 times); 4 questions"
 
 
+class Ids:
+    """Token ids of passages, as an index holds them."""
+
+    def __init__(self, scorer, passages):
+        made = scorer.checkpoint.tokenizer()
+        self.tokenizer = scorer.tokenizer
+        self.ids = {one.id: made.encode(one.text, add_special_tokens=False).ids for one in passages}
+
+    def tokens(self, ids):
+        return Tokens.of([self.ids[id_] for id_ in ids])
+
+
 def test_a_query_that_is_cut_is_told_though_the_first_passages_are_blank(cross_encoder_folder):
-    passages = [Passage(f"d{number}", "" if number < 8 else "the cat") for number in range(16)]
-    ranking = Ranking.sorted([passage.id for passage in passages], np.arange(16, 0, -1))
+    # The first call reads 12 of them, which do not read the query.
+    passages = [Passage(f"d{number}", "" if number < 12 else "the cat") for number in range(28)]
+    passages[13] = Passage("d13", "the cat " * 100)
+    ranking = Ranking.sorted([passage.id for passage in passages], np.arange(28, 0, -1))
     scorer = crossrank.load(cross_encoder_folder, backend="fake")
     for stopping in (None, Stopping(k=10, least=4)):
-        stage = Stage(scorer, 16, stopping=stopping)
-        _, (trace,) = rerank("the cat " * 300, ranking, [stage], lambda ids: passages)
-        assert [cut.position for cut in trace.truncations if cut.position < 0] == [-1]
+        stage = Stage(scorer, 28, stopping=stopping)
+        for store in (None, Ids(scorer, passages)):
+            _, (trace,) = rerank("the cat " * 300, ranking, [stage], lambda ids: passages, store)
+            # Places are those of the whole list, whichever call has read the passage.
+            assert [cut.position for cut in trace.truncations] == [-1, 13]
+            assert list(trace.scores) == list(ranking.ids)
+            assert [id_ for id_, score in trace.scores.items() if score > -np.inf] == list(ranking.ids[12:])
+
+
+def test_what_is_remembered_says_nothing_of_how_fast_a_model_is(cross_encoder_folder, tmp_path):
+    """Its answers take no time: a slow model would be thought fast, and the next query would be late."""
+    scorer = crossrank.CachedScorer(crossrank.load(cross_encoder_folder, backend="fake"), tmp_path / "scores")
+    pace, clock = Pace(CostModel(call=1.0, sequence=0.0, token=0.0, square=0.0)), Clock()
+    ratios = []
+    for _ in range(3):
+        rerank("the cat", start(8), [Stage(scorer, 8, pace=pace)], texts, deadline=clock.now + 100, clock=clock)
+        ratios.append(pace.ratio)
+    assert scorer.uses.known == 16
+    assert ratios[0] < 1.0
+    assert ratios[1:] == ratios[:1] * 2
 
 
 def test_a_pace_without_its_owner_learns_too():

@@ -154,6 +154,8 @@ def test_equal_probabilities_are_never_parted():
     assert sorted(np.concatenate(parts).tolist()) == list(range(500))
     assert all(p[low].max() < p[high].min() for low, high in pairwise(parts))
     assert equal_count_bins(np.zeros(0, np.float32), 7) == []
+    # A border in the middle of equal ones moves down.
+    assert [part.tolist() for part in equal_count_bins(np.float32([0.1, 0.5, 0.5, 0.9]), 2)] == [[0], [1, 2, 3]]
 
 
 def test_what_holds_no_scores_is_refused_with_the_cure():

@@ -137,6 +137,12 @@ def test_what_only_seems_to_touch_is_not_joined(first, second):
     ]
 
 
+def test_a_line_is_named_where_it_is_not_the_first():
+    found = [Passage("a", "one", document="d", place=Place("/d", 9, line)) for line in (0, 1, 2)]
+    heads = [assemble([passage], 100, words).sources[0].head for passage in found]
+    assert heads == ["[1] (d)", "[1] (d)", "[1] (d, line 2)"]
+
+
 def test_a_passage_of_one_letter_between_two_others_is_missed():
     text = "Vitamin\nC\nhelps."
     first, _, third = (window("d", text, start, start + 1) for start in range(3))
@@ -195,7 +201,7 @@ def test_passages_that_differ_in_a_symbol_are_no_duplicates(texts):
     ],
 )
 def test_punctuation_makes_no_other_statement(text, other):
-    (left,) = assemble([Passage("a", text), Passage("b", other)], 1000, words).left_out
+    (left,) = assemble([Passage("a", text), Passage("b", other)], 1000, words, near=1.0).left_out
     assert left.reason == "near-duplicate of a"
 
 
@@ -429,6 +435,9 @@ def test_a_context_of_an_answer_is_that_of_its_query(folder: Path, cross_encoder
     # Of an answer the first k, and all where nobody says how many.
     assert pipeline.context(answer, 200, 2) == pipeline.context(pipeline.search("what is the planet?", 2), 200)
     assert pipeline.context(answer, 200, 2) != pipeline.context(answer, 200)
+    by_document, count = pipeline.context(answer, 200, order="document"), pipeline.stages[0].scorer.count  # type: ignore[attr-defined]
+    assert by_document.sources == assemble(answer.passages, 200, count, order="document").sources
+    assert by_document.sources != pipeline.context(answer, 200).sources
     for call in (answer, "what is the planet?"):
         with pytest.raises(InputError, match="k must be at least 1"):
             pipeline.context(call, 200, 0)
@@ -457,6 +466,13 @@ def test_a_threshold_needs_a_calibration_and_then_empties(folder: Path, plain_fo
     assert (answer.passages, len(answer.ranking)) == ((), 0)
     assert answer.notes == (empty.note,)
     assert len(empty.left_out) == 10
+    # The best passage just reaches it: for a context as for a search.
+    scorer._calibration = Platt(1.0, 0.0)
+    best = pipeline.context("what is the planet?", 200, threshold=0.0).probability
+    assert best is not None
+    assert pipeline.context("what is the planet?", 200, threshold=best).sources
+    assert pipeline.search("what is the planet?", threshold=best).passages
+    assert not pipeline.context("what is the planet?", 200, threshold=best + 1e-6).sources
     scorer._calibration = Platt(1.0, 100.0)
     assert pipeline.context("what is the planet?", 200, threshold=0.5).sources
     assert isinstance(empty, Context)

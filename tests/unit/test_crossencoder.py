@@ -506,6 +506,14 @@ def test_rank_leaves_out_what_is_less_probable_than_a_threshold() -> None:
     assert nothing.note.startswith("nothing reaches the threshold: the best passage has a probability of 0.")
 
 
+def test_what_a_threshold_leaves_out_is_said_beside_what_the_model_cannot_read() -> None:
+    scorer, query = crossrank.load(), "フランスの首都は？"
+    caution = scorer.rank(query, ["Bread needs yeast."]).note
+    assert caution
+    said = scorer.rank(query, ["Bread needs yeast."], threshold=1.0).note
+    assert said.startswith(f"{caution}; nothing reaches the threshold")
+
+
 def test_rank_refuses_a_threshold_without_probabilities(plain_folder: Path) -> None:
     plain = crossrank.load(plain_folder, backend="fake")
     for scorer, said in ((plain, "uncalibrated logits"), (crossrank.load_late(), "no probabilities")):

@@ -103,6 +103,10 @@ def test_bad_input(found: list, options: dict, message: str) -> None:
         mean(found, **options)
 
 
+def test_what_differs_by_rounding_has_not_changed() -> None:
+    assert difference({"a": 0.1 + 0.2, "b": 0.5}, {"a": 0.3, "b": 0.5}).changed == 0
+
+
 def test_unlike_queries_cannot_be_paired() -> None:
     with pytest.raises(InputError, match="2 differ, such as 'a'"):
         paired({"a": 1.0, "c": 1.0}, {"b": 1.0, "c": 1.0})

@@ -61,6 +61,8 @@ def test_exchanges_are_counted_up_to_the_draws() -> None:
     moved = named([0.1] * 10)
     assert randomization(moved, named([0.0] * 10), draws=1024) == 2 / 1024
     assert randomization(moved, named([0.0] * 10), draws=1023) >= 1 / 1024
+    # Queries that stayed are none of them: three that gained are exact, however many others there are.
+    assert randomization(named([1.0] * 3 + [0.0] * 40), named([0.0] * 43)) == 0.25
 
 
 def test_other_queries_are_refused() -> None:

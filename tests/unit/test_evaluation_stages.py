@@ -77,6 +77,8 @@ def test_whole_documents_need_no_fold() -> None:
     identity = Identity.of({"q": {"a": 1}}, ["a", "b"], ["a", "b"])
     assert not identity.split
     assert identity.notes() == ()
+    # The relevant one is a document and its only passage: what else was split is folded all the same.
+    assert Identity.of({"q": {"a": 1}}, ["a", "b"], ["a", "b#1", "b#2"]).split
 
 
 def test_judged_passages_are_not_folded() -> None:
@@ -392,6 +394,27 @@ def test_what_is_surely_worse_is_said_beside_a_yes() -> None:
     assert found.details[-1].startswith("fusion alone is better than alone: -0.500")
 
 
+def test_what_moved_most_is_named_first_and_p_is_corrected_for_all_systems() -> None:
+    def at(*places: int) -> dict[str, Ranking]:
+        """The relevant document of each query behind so many others."""
+        return {f"q{n}": ranked(*(f"x{i}" for i in range(place)), "hit") for n, place in enumerate(places)}
+
+    qrels = {f"q{n}": {"hit": 1} for n in range(5)}
+    systems = [System("base", "first", at(3, 3, 3, 3, 3)), System("one", "mix", at(1, 0, 3, 4, 19))]
+    (contrast,) = compare(qrels, systems, ["RR"]).of("one").contrasts.values()
+    assert (contrast.better, contrast.worse, contrast.same) == (("q1", "q0"), ("q4", "q3"), 1)
+    three = judged([0.5] * 12, ("mix",) * 3).standings[1:]
+    assert [one.contrasts["RR"].corrected for one in three] == pytest.approx([3 * 2 / 2**12] * 3)
+
+
+def test_times_are_told_by_their_median_and_their_95th_percentile() -> None:
+    seconds = [float(n) for n in range(101)]
+    assert Latency.of(seconds[::-1]) == Latency(50.0, 95.0, 101)
+    system = System("m", "mix", {"q": ranked("a")}, step=dict(enumerate(seconds)), whole={0: 500.0})  # type: ignore[arg-type]
+    (standing,) = compare({"q": {"a": 1}}, [system]).standings
+    assert (standing.step, standing.whole) == (Latency(50.0, 95.0, 101), Latency(500.0, 500.0, 1))
+
+
 def test_nothing_to_compare_is_said() -> None:
     one = verdict(compare({"q": {"a": 1}}, [System("BM25", "run", {"q": ranked("a")})]))
     assert (one.answer, one.system) == ("unclear", "")
@@ -505,6 +528,15 @@ def test_the_cheapest_that_cannot_be_told_from_the_best() -> None:
         "cheap, nDCG@10 0.500 in 5 ms, is the cheapest that cannot be told from the best with 20 queries: best, "
         "nDCG@10 0.505 in 50 ms."
     )
+    alone = frontier.Frontier("nDCG@10", cheap, tuple(frontier.marked([cheap, best])), 20, 10, True)
+    alone = replace(alone, base=alone.points[0])
+    assert alone.headline() == (
+        "cheap alone, nDCG@10 0.500 in 5 ms, cannot be told from the best with 20 queries: best, nDCG@10 0.505 in "
+        "50 ms."
+    )
+    gained = frontier._point("a", "a", (), {"q": 0.9}, {"q": 0.4}, Latency(0.1, 0.1, 1), 0)
+    assert gained.change is not None
+    assert gained.change.mean == pytest.approx(0.5)  # of the configuration, less the baseline
 
 
 def test_a_frontier_keeps_to_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -525,9 +557,20 @@ def test_what_fits_into_a_time_is_the_best_of_what_is_fast_enough() -> None:
     assert "1 queries" not in found.headline() + found.foot()
     names = [(best.name if (best := found.within(ms)) else None) for ms in (10, 20, 50, 89, 500)]
     assert names == [None, "fusion", "good", "good", "slow"]
+    # What is usually fast and sometimes slow is not within.
+    uneven = replace(slow, latency=Latency(0.03, 0.09, 10))
+    assert replace(found, points=(base, uneven, good)).within(50) is good
+    assert replace(found, points=(base, same, good)).best is good
     assert frontier.record(found, {})["within_ms"] == {
         "30": "fusion", "50": "good", "100": "slow", "200": "slow", "500": "slow",
     }  # fmt: skip
+
+
+def test_a_cascade_narrows_and_its_coarse_stage_keeps_to_the_smallest_weight() -> None:
+    made = frontier.configurations(["a", "b"], [20, 10], [1.0, 0.3], [("a", "b")])
+    assert [plan for plan in made if len(plan) > 1] == [
+        (frontier.Step("a", 20, 0.3), frontier.Step("b", 10, weight)) for weight in (1.0, 0.3)
+    ]
 
 
 def test_cascades_need_their_models() -> None:

@@ -130,6 +130,13 @@ def test_standardized_ignores_scale_and_origin_of_scores(lists, scale, shift):
     assert [known[i] for i in first.ids] == pytest.approx(first.scores.tolist(), abs=1e-3)
 
 
+def test_one_document_stands_before_those_a_ranking_lacks_also_where_scores_are_huge():
+    # Less by 1, 1e9 was the same float32, and nothing of the ranking counted.
+    fused = standardized({"a": ranked(["x"], [1e9]), "b": ranked(["y"], [1.0])}, {"a": 2.0, "b": 1.0})
+    assert list(fused) == [("x", pytest.approx(1.0)), ("y", pytest.approx(-1.0))]
+    assert standardized({}, {}).ids == ()
+
+
 @pytest.mark.parametrize("scores", [[12.0], [12.0, 11.9], [7.0, 7.0, 7.0], [-3.0], [0.0, 0.0]])
 def test_what_few_passages_have_in_common_with_a_query_stands_before_all_others(scores):
     # A rare word, or the number of a part: BM25 finds few, the bi-encoder always as many as it is asked for.

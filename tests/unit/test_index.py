@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
@@ -513,13 +514,15 @@ def test_why_a_filter_finds_nothing(index: Index) -> None:
         'perhaps no passage has tags=x as a whole; a list is one value, compared as text such as ["a", "b"]'
     )
     assert why("year=2021") is None
+    assert why("year=2020 AND yaer!=2021 AND price=1") is None  # what has no such field is not the mistake
     assert why('tags!=\'["x", "y"]\'') is None
     add(index, Document("b", "w", metadata={"year": "unknown"}))
     assert why('year="2020"') == "numbers in 'year' are compared without the quotes: year=2020"
 
 
 @pytest.mark.parametrize(
-    "where", ["", "year", "=1", "a=1 OR b=2", "a=b c", "a=1 AND", "a==", "a='x", 'a"b=1', "a=1;b=2 x"]
+    "where",
+    ["", "year", "=1", "a=1 OR b=2", "a=b c", "a=1 AND", "a==", "a='x", 'a"b=1', "a=1;b=2 x", "year>= <", "a b c"],
 )
 def test_filters_that_are_not_understood(index: Index, where: str) -> None:
     with pytest.raises(InputError, match="filter"):
@@ -540,6 +543,13 @@ def test_filters_that_are_too_much_or_no_text(index: Index, where: str | list[st
 def test_as_many_conditions_as_a_filter_may_have(index: Index) -> None:
     add(index, Document("a", "w", metadata={"x": "1"}))
     assert index.bm25("w", 5, ["x=1"] * 64).ids
+
+
+def test_a_number_may_have_its_sign(index: Index) -> None:
+    add(index, *(Document(f"d{n}", "w", metadata={"n": n}) for n in (-7, 3, 7)))
+    assert set(index.bm25("w", 5, "n > +5").ids) == {"d7"}
+    assert set(index.bm25("w", 5, "n=+3").ids) == {"d3"}
+    assert set(index.bm25("w", 5, "n<-5").ids) == {"d-7"}
 
 
 def test_a_filter_is_never_code(index: Index) -> None:
@@ -592,7 +602,26 @@ def test_an_update_embeds_only_what_changed(tmp_path: Path) -> None:
     assert index.bm25("b", 10).ids == ()
     os.utime(docs / "a.txt", ns=(1, 1))
     assert run() == (0, 0, 0, 6, set())  # A new time, the same content.
+    (docs / "c.txt").write_text("text of z")
+    os.utime(docs / "c.txt", ns=(2, 2))
+    assert run() == (0, 1, 0, 5, {"text of z"})  # Of the same size.
     assert Index.open(tmp_path / "index").ids() == index.ids()
+
+
+@pytest.mark.parametrize(
+    "change", [{"text": "# other"}, {"title": "other"}, {"metadata": {"year": 2021}}, {"markup": "markdown"}]
+)
+def test_whatever_changes_of_a_document_it_is_another(index: Index, change: dict[str, Any]) -> None:
+    add(index, Document("a", "# some text", "title", {"year": 2020}))
+    other = replace(Document("a", "# some text", "title", {"year": 2020}), **change)
+    assert [(done.changed, done.unchanged) for done in (add(index, other), add(index, other))] == [(1, 0), (0, 1)]
+
+
+def test_many_documents_are_deleted_a_part_at_a_time(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossrank.index.build._DELETE_AT_ONCE", 2)
+    add(index, *(Document(f"d{n}", "w") for n in range(6)))
+    assert index.remove([f"d{n}" for n in range(5)], EMBEDDER, TOKENIZER).deleted == 5
+    assert index.ids() == ["d5"]
 
 
 def test_updates_of_other_places_are_left_alone(tmp_path: Path, index: Index) -> None:

@@ -90,6 +90,10 @@ def test_long_lists_are_read_in_slices(scorer, monkeypatch):
     cut = scorer.scored(pairs)
     np.testing.assert_allclose(cut.scores, whole.scores, atol=1e-5)
     assert cut.truncations == whole.truncations
+    assert (
+        scorer.scored(pairs[:2]).tokens - scorer.scored(pairs[:1]).tokens
+        == scorer.sequence_lengths(QUERY, [scorer.count(pairs[1][1])])[0].sum()
+    )
 
 
 def test_what_is_cut_is_reported(scorer):

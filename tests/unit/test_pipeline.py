@@ -24,7 +24,7 @@ from crossrank.types import Passage, Ranking
 pytest.importorskip("lance", reason="needs the search extra")
 
 from crossrank.index import Document, Index
-from crossrank.retrieval.dense import DenseRetriever
+from crossrank.retrieval.dense import DenseRetriever, by_vector
 from crossrank.retrieval.first import first_stage
 from crossrank.retrieval.remote.function import FunctionRetriever
 
@@ -104,6 +104,18 @@ def test_a_filter_of_each_query_joins_that_of_the_pipeline(tmp_path: Path, bi_en
     mixed = replace(made, retrievers={**made.retrievers, "own": FunctionRetriever(lambda query, depth: [])})
     with pytest.raises(InputError, match="the retriever 'own' cannot filter: FunctionRetriever has no filtered"):
         mixed.search("failed uploads", where="tenant=acme")
+
+
+def test_each_query_is_searched_by_its_own_vector_and_a_blank_one_by_none() -> None:
+    class Lengths:
+        width = 1
+
+        def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            assert all(text.strip() for text in texts)
+            return np.float32([[len(text)] for text in texts])  # type: ignore[return-value]
+
+    found = by_vector(["ab", " ", "c"], Lengths(), lambda vector: Ranking.sorted([f"of {vector[0]:g}"], [1.0]))  # type: ignore[arg-type]
+    assert [one.ranking.ids for one in found] == [("of 2",), (), ("of 1",)]
 
 
 def test_a_function_is_no_retriever_yet() -> None:

@@ -166,6 +166,12 @@ def test_an_answer_is_in_time_and_whole(ms):
     assert answer.late == (answer.seconds > ms / 1000)
 
 
+def test_time_is_kept_for_texts_that_take_long_to_fetch():
+    answer = pipeline(Clock(), "small", fetch=0.025).within(80).search("what?")
+    assert answer.traces[-1].scores
+    assert not answer.late
+
+
 def test_more_time_reads_more():
     read = []
     for ms in (10, 30, 50, 100, 200, 500, 1000):
@@ -185,6 +191,14 @@ def test_a_retriever_that_would_be_late_is_left_out_when_another_answered():
     # The order of the one that answered is what is read on.
     assert answer.traces[2].ranking.ids == answer.traces[0].ranking.ids
     assert set(answer.traces[-1].scores) == set(answer.traces[0].ranking.ids[: len(answer.traces[-1].scores)]) != set()
+
+
+def test_a_retriever_that_would_be_late_is_asked_where_no_other_found_anything():
+    clock = Clock()
+    made = pipeline(clock, "small", second=0.08)
+    retrievers = {"bm25": Fixed(clock, []), "dense": made.retrievers["dense"]}
+    answer = replace(made, retrievers=retrievers).within(50).search("what?")
+    assert (len(answer.passages), answer.traces[1].stopped, answer.late) == (10, "", True)
 
 
 def test_a_retriever_is_not_left_out_for_ever_after_bad_moments():

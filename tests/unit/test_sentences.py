@@ -40,6 +40,7 @@ def cut(text: str) -> list[str]:
         ("A line\nthat is wrapped. Next.", ["A line\nthat is wrapped.", "Next."]),
         ("A heading\n\nA paragraph\n- a point\n2. another", ["A heading", "A paragraph", "- a point", "2. another"]),
         ("1. Unpack it. 2. Plug it in.", ["1. Unpack it.", "2. Plug it in."]),
+        ("2015 2016 2017 2018 2019 were good. It ended.", ["2015 2016 2017 2018 2019 were good.", "It ended."]),
         ("The first ends.\n\nand the second goes on.", ["The first ends.", "and the second goes on."]),
         ("So do I. Then it ends.", ["So do I.", "Then it ends."]),
         ("We chose plan B. 3 days later it failed.", ["We chose plan B.", "3 days later it failed."]),

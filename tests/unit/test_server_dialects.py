@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 import crossrank
@@ -16,12 +18,15 @@ import tiny
 from crossrank.errors import InputError
 from crossrank.server import openapi
 from crossrank.server.app import build
+from crossrank.server.cutting import Caps
 from crossrank.server.guard import Door
 from crossrank.server.keys import Keys, read_lines
 from crossrank.server.limits import Limits
+from crossrank.server.refusals import RefusedError
 from crossrank.server.scheduler import Shared
 from crossrank.server.service import Service
-from crossrank.server.wire import cohere, dialects
+from crossrank.server.wire import cohere, dialects, infinity, jina, openai, tei, vllm, voyage
+from crossrank.server.wire.shapes import Dialect, Outcome, Timing
 from serving import Slow
 
 QUERY = "what is the capital of france?"
@@ -297,6 +302,70 @@ def test_a_body_of_vllm_may_name_its_request(client: Client) -> None:
     reply = client.post("/vllm/score", text_1=QUERY, text_2=DOCUMENTS, request_id="no header\r\nholds: it")
     assert reply.headers["x-crossrank-unread"] == "request_id"
     assert client.post("/vllm/score", text_1=QUERY, text_2="x", request_id="mine").json()["id"] == "score-mine"
+
+
+BODY = {"query": " tea ", "documents": [" a\n", "b"]}
+
+
+def test_infinity_strips_white_space_and_names_a_number_that_it_does_not_read() -> None:
+    asked = infinity.read({**BODY, "top_n": 1, "top_k": 2})
+    assert (asked.pairs, asked.documents) == ((("tea", "a"), ("tea", "b")), ("a", "b"))
+    assert (asked.k, asked.unread) == (1, ("top_k",))
+
+
+@pytest.mark.parametrize("tokens", [0, -1, None])
+def test_a_truncation_of_vllm_to_nothing_is_none(tokens: int | None) -> None:
+    asked = vllm.read({**BODY, "truncate_prompt_tokens": tokens, "truncation_side": "left", "top_n": 2, "top_k": 1})
+    assert (asked.caps, asked.k, asked.unread) == (Caps(), 2, ("top_k", "truncation_side"))
+    caps = vllm.read({**BODY, "max_tokens_per_query": 3, "max_tokens_per_doc": 4, "truncate_prompt_tokens": 5}).caps
+    assert (caps.query, caps.document, caps.pair, caps.left) == (3, 4, 5, False)
+
+
+@pytest.mark.parametrize("dialect", [infinity.INFINITY, jina.JINA, tei.TEI, vllm.RERANK, voyage.VOYAGE])
+def test_documents_that_come_back_are_those_of_their_places(dialect: Dialect) -> None:
+    name = "texts" if dialect is tei.TEI else "documents"
+    body = {"query": "tea", name: ["a", "b", "c"], "return_documents": True, "return_text": True}
+    found = dialect.reply(dialect.read(body), Outcome("1", "m", 0, (2, 0), (0.9, 0.1), 7, 9))
+    entries = found if isinstance(found, list) else found[dialect.key]
+    told = [one.get("document", one.get("text")) for one in entries]
+    assert [one["index"] for one in entries] == [2, 0]
+    assert [one["text"] if isinstance(one, dict) else one for one in told] == ["c", "a"]
+
+
+def test_headers_of_tei_are_milliseconds_of_what_they_are_called() -> None:
+    timing = Timing(tokenize=0.001, queue=0.02, compute=0.3, total=4.0)
+    told = tei.headers(Outcome("1", "m", 0, (), (), 7, 9, timing=timing))
+    assert told == {
+        "x-compute-time": "300", "x-compute-characters": "9", "x-compute-tokens": "7", "x-total-time": "4000",
+        "x-tokenization-time": "1", "x-queue-time": "20", "x-inference-time": "300",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "told"),
+    [
+        (400, "Empty", (400, "Empty")),
+        (400, "BadRequestError", (422, "Validation")),
+        (429, "OverloadedError", (429, "Overloaded")),
+        (503, "UnavailableError", (503, "Unhealthy")),
+        (504, "DeadlineError", (504, "Backend")),
+    ],
+)
+def test_errors_of_tei_have_its_kinds(status: int, kind: str, told: tuple[int, str]) -> None:
+    found, body = tei.refuse(RefusedError("why", status, kind), "1")
+    assert (found, body["error_type"], body["error"]) == (*told, "why")
+
+
+def test_embeddings_in_base64_are_the_same_numbers() -> None:
+    # OpenAI's client asks for base64 unless it is told otherwise.
+    vectors = np.float32([[0.25, -1.5], [3.0, 1e-7]])
+    plain, packed = (openai.reply(openai.Embed(("a", "b"), form), vectors, "m", 3)["data"] for form in (False, True))
+    assert [one["index"] for one in plain] == [one["index"] for one in packed] == [0, 1]
+    for one, other in zip(plain, packed, strict=True):
+        assert np.frombuffer(base64.b64decode(other["embedding"]), "<f4").tolist() == one["embedding"]
+    for width in (1, 3):
+        with pytest.raises(RefusedError, match=f"have 2 dimensions, not {width}"):
+            openai.check_width(openai.Embed(("a",), dimensions=width), 2)
 
 
 def test_metrics_do_not_say_when_each_series_began(client: Client) -> None:

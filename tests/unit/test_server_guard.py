@@ -151,6 +151,16 @@ def test_a_loopback_address_of_version_6(service: Service, monkeypatch: pytest.M
     assert ask(service, Door.at("::1", KEYS), "GET", "/", Host="[::1]:7997").status_code == 200
 
 
+def test_a_name_of_several_addresses_is_of_this_machine_if_all_of_them_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = ["127.0.1.1", "127.0.0.1"]
+    monkeypatch.setattr(guard, "getaddrinfo", lambda *_, **__: [(2, 1, 6, "", (one, 0)) for one in found])
+    assert on_loopback("desk")
+    assert {"desk", "127.0.1.1"} <= set(Door.at("desk", KEYS).hosts)
+    found.append("192.0.2.7")
+    assert not on_loopback("desk")
+    assert Door.at("desk", KEYS).hosts == ()
+
+
 def test_an_address_that_others_reach_answers_to_every_name(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: Any, **__: Any) -> Any:
         raise OSError("no such name")

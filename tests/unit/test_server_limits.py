@@ -18,6 +18,7 @@ import tiny
 from crossrank.server import answering, bodies
 from crossrank.server.answering import Answering, Call, Job
 from crossrank.server.app import build
+from crossrank.server.batches import LARGE_SHARE
 from crossrank.server.limits import Gate, Limits, Reach
 from crossrank.server.metrics import Metrics
 from crossrank.server.refusals import RefusedError
@@ -96,6 +97,38 @@ def test_memory_is_not_held_for_who_has_left() -> None:
     grow(60)
     with gate.holding() as other:
         other(100)
+    # Who leaves gives back what he held, and no more.
+    with gate.holding() as other:
+        other(60)
+        with gate.holding() as grow:
+            grow(40)
+        with gate.holding() as grow, pytest.raises(RefusedError, match="fill the memory"):
+            grow(41)
+
+
+def test_no_more_requests_are_under_way_than_allowed() -> None:
+    gate = Gate(Limits(requests=2), Scheduler())
+    with gate.admitted(1, 60.0):
+        with gate.admitted(1, 60.0):
+            assert refused(gate, 1, 60.0)
+        assert not refused(gate, 1, 60.0)
+
+
+def test_a_small_request_waits_for_small_ones_and_for_the_share_of_large_ones(gate: Gate) -> None:
+    with gate.admitted(20_000, 60.0):
+        assert not refused(gate, 1000, 2.0)
+        assert refused(gate, 20_000, 50.0)
+    with gate.admitted(20_000, 60.0), gate.admitted(3000, 60.0):
+        seconds = (3.0 / (1.0 - LARGE_SHARE) + 1.0) / 0.75
+        assert refused(gate, 1000, 0.95 * seconds)
+        assert not refused(gate, 1000, 1.05 * seconds)
+
+
+def test_who_asks_again_when_told_to_is_let_in(gate: Gate) -> None:
+    with gate.admitted(4000, 60.0), pytest.raises(RefusedError) as late, gate.admitted(1000, 2.0):
+        pass
+    # 5 s are needed and 1.5 of the deadline planned with: after 3 there is not enough, and 5 are more than it takes.
+    assert late.value.retry_after == 4.0
 
 
 def test_a_server_with_nothing_else_to_do_tries(gate: Gate) -> None:

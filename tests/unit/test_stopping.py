@@ -41,6 +41,13 @@ def test_it_reads_on_while_it_knows_too_little():
     assert not rule.settled(np.full(20, -np.inf, dtype=np.float32), before, 0.1)  # blank texts say nothing
     assert not rule.settled(np.full(20, 2.0, dtype=np.float32), before, 0.1)  # nor do equal scores
     assert rule.settled(np.float32(np.linspace(9, 1, 60)), before, 1.0)  # all are read
+    assert Stopping().settled(np.float32(np.linspace(6, -6, 20)), before[:20], 0.5)  # so are all of few
+
+
+def test_a_logit_that_is_the_mean_of_all_keeps_nothing_from_being_settled():
+    logits = np.float32(np.linspace(6, -6, 51))
+    assert not logits[25]
+    assert Stopping().settled(logits, np.float32(np.linspace(9, 1, 100)), 0.5)
 
 
 def test_blank_documents_do_not_disturb_it():

@@ -746,6 +746,8 @@ def test_wrong_settings_are_refused(wrong: dict) -> None:
 def test_a_loss_that_is_no_number_is_one_too_many() -> None:
     found = gate.decide(np.full(50, 0.5), np.full(50, 0.1), [general_(NAN)], chosen=True)
     assert found.kept == "base"
+    as_allowed = gate.General("set", 0.02, 0.0, 0.9, 100)
+    assert gate.decide(np.full(50, 0.5), np.full(50, 0.1), [as_allowed], chosen=True).kept == "tuned"
 
 
 @given(st.integers(1, 5000), st.floats(1, 5e6), st.sampled_from(["labels", "clicks", "scores"]))

@@ -11,7 +11,7 @@ from crossrank.answer import Answer
 from crossrank.asking import check_list, check_pairs, check_query
 from crossrank.errors import InputError, ScoreError
 from crossrank.ranked import Ranked
-from crossrank.types import Passage, Ranking, Tokens, check_k, order_of
+from crossrank.types import Passage, Ranking, Tokens, Truncation, check_k, order_of
 
 names = st.lists(st.text("abcdefgh", min_size=1, max_size=3), unique=True, max_size=10)
 rows = st.lists(st.lists(st.integers(0, 30000), max_size=12), max_size=10)
@@ -54,6 +54,7 @@ def test_over_never_repeats_and_keeps_both_orders(first, second):
 def test_cut():
     ranking = Ranking.sorted(["a", "b", "c"], [3, 2, 1])
     assert ranking.cut(2).ids == ("a", "b")
+    assert [ranking.cut(k).head for k in (2, 3, 9)] == [2, 3, 3]
     assert ranking.cut(9).ids == ranking.ids
     for bad in (0, -1, 1.5, True):
         with pytest.raises(InputError, match=r"^k must"):
@@ -76,6 +77,12 @@ def test_what_is_taken_of_a_ranking_keeps_what_its_head_is():
     assert [one.head for one in taken] == [1, 0, 0]
 
 
+def test_a_text_is_lost_where_its_end_was_not_read_or_is_not_known():
+    assert [Truncation(0, 5, read, 1, exact).lost for read, exact in ((5, True), (4, True), (5, False))] == [
+        False, True, True,
+    ]  # fmt: skip
+
+
 def test_what_has_no_positions_is_no_list_of_documents():
     class Frame(list[str]):
         columns = ("text",)
@@ -86,6 +93,17 @@ def test_what_has_no_positions_is_no_list_of_documents():
         check_list("query", Frame(["text"]), None)
     with pytest.raises(InputError, match=r"pair; of an array pass \.tolist\(\)$"):
         check_pairs(np.array([["query", "text"]]))
+
+
+def test_a_threshold_leaves_documents_with_their_own_scores():
+    ranked = Ranked((2, 0, 1), np.array([4.5, 1.0, -1.0], np.float32), ())
+    left, _ = ranked.above(np.array([0.9, 0.2, 0.7], np.float32), 0.5)
+    assert list(left) == [(2, 4.5), (1, -1.0)]
+    # One that was not read has no probability and goes, unless that is so of all.
+    some, _ = ranked.above(np.array([0.9, 0.8, 0.7], np.float32), 0.5, read=1)
+    none, said = ranked.above(np.zeros(3, np.float32), 0.5, read=0)
+    assert (some.positions, none.positions) == ((2,), (2, 0, 1))
+    assert "the threshold was not used" in said
 
 
 def test_what_is_shown_in_a_notebook_is_short_and_has_places():
