@@ -41,7 +41,7 @@ def scorer(folder: Path, tier: str, dtype: str, threads: int = 2) -> Native:
     return Native(read(folder), dtype, tier, threads)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(
     st.integers(1, 5),  # heads
     st.sampled_from([2, 4, 6, 8, 16, 20, 32, 34]),  # head size

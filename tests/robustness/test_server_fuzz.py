@@ -89,7 +89,7 @@ class _Runner:
         return self._loop.run_until_complete(awaited)
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 @given(path=st.sampled_from(PATHS), content=st.one_of(BODIES, st.binary(max_size=60)))
 def test_every_body_gets_an_answer(post: Any, path: str, content: bytes) -> None:
     reply = post(path, content)

@@ -28,7 +28,7 @@ def test_kappa_of_many_grades_takes_no_square_of_memory() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 10), st.integers(0, 10)), min_size=2, max_size=30))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_kappa_is_symmetric_and_bounded(pairs: list[tuple[int, int]]) -> None:
     a, b = np.array(pairs).T
     assert weighted_kappa(a, b) == pytest.approx(weighted_kappa(b, a))

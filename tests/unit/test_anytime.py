@@ -86,7 +86,7 @@ def test_a_list_that_surely_fits_is_one_call():
     assert run(10.0)[3].calls == [60]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 80), st.integers(1, 80), st.floats(0, 0.4), st.floats(0, 0.1),
     st.sampled_from([1, 2, 3]), st.sampled_from([0.0, 0.003]),

@@ -166,7 +166,7 @@ def test_without_torch_the_cure_is_named(tmp_path: Path, monkeypatch: pytest.Mon
         backends.open(checkpoint)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from(["bert", "modernbert", "roberta", "electra"]),
     st.sampled_from([*tiny.CONFIG, "layer_types", "rope_parameters", "local_attention", "norm_eps", "embedding_size"]),

@@ -947,7 +947,7 @@ def test_a_header_of_too_many_tensors(tmp_path: Path, most: str, monkeypatch: py
         weights.header(path)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_any_bytes_give_a_checkpoint_error_or_tensors(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.mktemp("fuzz") / "model.safetensors"

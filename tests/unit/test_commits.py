@@ -119,7 +119,7 @@ def test_a_large_document_does_not_keep_the_one_before_it_waiting() -> None:
     assert put[1][:500] == ["d2"] * 500
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(st.integers(0, 300), max_size=30),
     st.lists(st.floats(0, 2), min_size=1, max_size=20),

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -161,7 +161,6 @@ def test_a_tokenizer_that_needs_no_guard_keeps_its_fingerprint(tmp_path):
     assert vocabulary.fingerprint(made) == vocabulary.fingerprint(plain)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(0, 300), st.integers(8, 64), st.integers(1, 6))
 def test_windows_cover_or_say_so(query_words, passage_words, max_length, most):
     windows = Windows(size=10, overlap=3, most=most)
@@ -366,7 +365,6 @@ def by_hand(encoder, pairs, windows):
 pairs_of_any_length = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 120)), max_size=12)
 
 
-@settings(deadline=None)
 @given(pairs_of_any_length, st.integers(8, 64), st.integers(1, 6), st.sampled_from([bert_tokenizer, roberta_tokenizer]))
 def test_all_at_once_is_one_after_the_other(counts, max_length, most, make):
     windows, encoder = Windows(size=10, overlap=3, most=most), PairEncoder(make(), max_length)
@@ -382,7 +380,6 @@ def test_all_at_once_is_one_after_the_other(counts, max_length, most, make):
     assert encoded.truncations == reports
 
 
-@settings(deadline=None)
 @given(pairs_of_any_length, st.integers(8, 64))
 def test_ids_of_an_index_stand_in_for_texts(counts, max_length):
     windows, encoder = Windows(size=10, overlap=3, most=4), PairEncoder(bert_tokenizer(), max_length)

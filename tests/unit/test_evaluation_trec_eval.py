@@ -49,7 +49,7 @@ def write(path: Path, run: dict[str, dict[str, float]]) -> Path:
     return path
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows, judgments)
 def test_a_run_file_measures_as_in_trec_eval(
     tmp_path_factory: pytest.TempPathFactory, run: dict[str, dict[str, float]], qrels: dict[str, dict[str, int]]

@@ -310,7 +310,7 @@ def test_no_query_raises(index: Index, query: str) -> None:
 def test_random_queries_do_not_raise(index: Index) -> None:
     add(index, Document("a", "some text"))
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(st.text(st.characters(), max_size=40))
     def ask(query: str) -> None:
         index.bm25(query, 3)
@@ -555,7 +555,7 @@ def test_a_number_may_have_its_sign(index: Index) -> None:
 def test_a_filter_is_never_code(index: Index) -> None:
     add(index, Document("a", "w", metadata={"x": "1"}))
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(st.text(max_size=20), st.sampled_from(["=", "!=", "<", "<=", ">", ">="]), st.text(max_size=20))
     def ask(field: str, op: str, value: str) -> None:
         quoted = [json.dumps(part, ensure_ascii=False) for part in ("".join(filter(str.isprintable, field)), value)]

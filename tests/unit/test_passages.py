@@ -179,7 +179,7 @@ ALPHABET = st.characters(codec="utf-8") | st.sampled_from("\n #=-.! \t`~")
 LONG_WORDS = st.lists(st.sampled_from(["beta.", "\n\n", "# h\n", "x" * 33, "y" * 200]), min_size=10).map(" ".join)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.text(ALPHABET, max_size=400) | LONG_WORDS,
     st.sampled_from(["plain", "markdown", "rst", "html"]),
@@ -195,14 +195,14 @@ def test_no_letter_is_lost(text: str, markup: str, overlap: int) -> None:
         assert kept == "".join(text.split())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.sampled_from(["alpha", "beta.", "Gamma", "\n", "\n\n", "(x)", "e.g."]), max_size=300))
 def test_no_piece_is_too_long(parts: list[str]) -> None:
     for piece in split(" ".join(parts), WORDS, 24):
         assert count(piece.text) <= 24
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(st.sampled_from("ab \n#=-~`>|.*:"), max_size=200), st.sampled_from(["markdown", "rst", "html"]))
 def test_sections_are_in_order(text: str, markup: str) -> None:
     found = list(sections(text, markup))

@@ -36,7 +36,7 @@ def test_activations(name: str) -> None:
     np.testing.assert_allclose(got[np.abs(x) > 8], want[np.abs(x) > 8], rtol=1e-6, atol=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 300), st.sampled_from([1, 3, 32, 500]), st.booleans(), st.integers(0, 100))
 def test_layer_norm_in_blocks(rows: int, width: int, biased: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -67,7 +67,7 @@ def test_softmax_of_small_and_huge_scores(size: float) -> None:
     np.testing.assert_allclose(out, want, atol=2e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.sampled_from([None, 3, 10]), st.integers(0, 9))
 def test_attention_stays_within_its_sequence(lengths: list[int], window: int | None, seed: int) -> None:
     lengths = sorted(lengths)

@@ -124,7 +124,7 @@ def test_lanes_take_turns() -> None:
     assert choose(waiting, 100, {id(LANE): 1, id(other): 2})[0] is LANE
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.tuples(st.lists(st.integers(1, 60), min_size=1, max_size=8), st.integers(1, 5), st.integers(0, 900)),

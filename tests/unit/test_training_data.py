@@ -420,7 +420,7 @@ def test_too_few_queries_left_by_a_held_out_part_are_fatal(left: int) -> None:
 
 
 @given(st.lists(st.text("ab ?", min_size=1), min_size=4, max_size=40), st.integers(2, 4), st.integers(0, 9))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_folds_are_even_and_do_not_depend_on_the_order(texts: list[str], count: int, seed: int) -> None:
     queries = list({query_key(text): text for text in texts}.values())
     if len(queries) < count:
@@ -542,7 +542,7 @@ ranked_labels = st.lists(st.integers(-1, 3).map(float), min_size=2, max_size=14)
 
 @needs_eval
 @given(ranked_labels, st.randoms(use_true_random=False))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_expected_values_without_noise_are_those_of_the_ranking(labels: list[float], dice: random.Random) -> None:
     scores = np.array(dice.sample(range(100), len(labels)), np.float32)
     with pytest.MonkeyPatch.context() as patch:
@@ -553,7 +553,7 @@ def test_expected_values_without_noise_are_those_of_the_ranking(labels: list[flo
 
 
 @given(ranked_labels, st.integers(0, 1000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_expected_values_know_no_units(labels: list[float], seed: int) -> None:
     scores = np.random.default_rng(seed).normal(size=len(labels)).astype(np.float32)
     found, moved = (measuring.expected([shown_(labels)], [s], "labels", -1, 3) for s in (scores, 8 * scores - 4))
@@ -715,7 +715,7 @@ def test_points_are_picked_by_one_measure_and_valued_by_another() -> None:
 
 
 @given(st.lists(st.integers(3, 2000), min_size=1, max_size=50), st.integers(8, 512))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_sequences_in_training_hold_most_pairs_as_far_as_they_may(lengths: list[int], most: int) -> None:
     found = fitting(np.array(lengths), most)
     assert found <= min(most, 320)
@@ -751,7 +751,7 @@ def test_a_loss_that_is_no_number_is_one_too_many() -> None:
 
 
 @given(st.integers(1, 5000), st.floats(1, 5e6), st.sampled_from(["labels", "clicks", "scores"]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_plans_keep_to_their_budget(queries: int, tokens: float, scale: str) -> None:
     plan = planned(Settings(), scale, 1.0, queries, tokens, 6)
     each = tokens * plan.queries / queries
