@@ -75,8 +75,8 @@ def fields_of(text: str) -> tuple[dict[str, Value], list[str]] | None:
     try:
         fields = _mapping(found["fields"])
         kept = plain_metadata(fields)
-    # Numbers of thousands of digits, keys that are lists, dates of the 40th of May, nests of brackets.
-    except (yaml.YAMLError, InputError, ValueError, TypeError, RecursionError):
+    # Numbers of thousands of digits, keys that are lists, `!!bool maybe`, nests of brackets.
+    except (yaml.YAMLError, InputError, ValueError, TypeError, LookupError, RecursionError):
         return None
     return kept, left_out(fields, kept)
 
