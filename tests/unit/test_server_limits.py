@@ -15,7 +15,7 @@ import pytest
 
 import crossrank
 import tiny
-from crossrank.server import answering, bodies
+from crossrank.server import bodies, replies
 from crossrank.server.answering import Answering, Call, Job
 from crossrank.server.app import build
 from crossrank.server.batches import LARGE_SHARE
@@ -336,10 +336,10 @@ def test_a_reply_is_written_result_by_result(monkeypatch: pytest.MonkeyPatch) ->
     rows = [{"index": n, "text": "ü\ud800" if n == 7 else "ü"} for n in range(50)]
     payload = {"id": "1", "data": rows, "none": None, "empty": [], "nested": {"rows": [1, [2]]}}
     sizes = []
-    write = answering._written
-    monkeypatch.setattr(answering, "_written", lambda value: sizes.append(len(write(value))) or write(value))
-    assert json.loads(answering.encoded(payload)) == payload
-    assert json.loads(answering.encoded(rows)) == rows
+    write = replies._written
+    monkeypatch.setattr(replies, "_written", lambda value: sizes.append(len(write(value))) or write(value))
+    assert json.loads(replies.encoded(payload)) == payload
+    assert json.loads(replies.encoded(rows)) == rows
     # Python writes JSON in one go too: that of 10,000 vectors took 4 s.
     assert max(sizes) < 50
 
