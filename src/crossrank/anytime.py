@@ -296,7 +296,7 @@ def _quanta(made: _Candidates, pace: Pace, until: Until) -> list[int]:
     a stopping rule ends reading they are numbers: it must not end elsewhere on a faster machine or with a full cache.
     """
     if until.deadline == np.inf and until.stopping is not None:
-        first = min(len(made), max(FEW, until.stopping.least, until.stopping.k + 2))
+        first = min(len(made), max(FEW, until.stopping.first))
         return [0, *range(first, len(made), FEW), len(made)]
     if not pace.known:
         return [*range(0, len(made), FEW), len(made)]

@@ -55,6 +55,11 @@ class Stopping:
         if not 0.0 < self.error < float("inf"):
             raise InputError(f"the error of a stopping rule must be over 0 and finite, not {self.error}")
 
+    @property
+    def first(self) -> int:
+        """Documents that are read before it is asked for the first time: of fewer it could say nothing."""
+        return max(self.least, self.k + 2)
+
     def settled(self, logits: NDArray[np.float32], before: NDArray[np.float32], weight: float) -> bool:
         """Whether the top is settled.
 
@@ -66,7 +71,7 @@ class Stopping:
         read = len(logits)
         if read >= len(before):
             return True
-        if read < max(self.least, self.k + 2):
+        if read < self.first:
             return False
         own, known = zscore(logits).astype(np.float64), np.isfinite(logits)
         fused = zscore(before).astype(np.float64)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Callable, Hashable
-from typing import Any, Generic, TypeVar
-from weakref import WeakSet, WeakValueDictionary
+from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
 
 from crossrank.checkpoint import Checkpoint
 from crossrank.checkpoint.record import facts
+from crossrank.forks import renew_in_children
 
 Held = TypeVar("Held")
 
@@ -43,14 +43,15 @@ class Table(Generic[Held]):
 
     def __init__(self) -> None:
         self._held: WeakValueDictionary[Hashable, Held] = WeakValueDictionary()
-        self.unlock()
-        _tables.add(self)
+        self.renew()
+        # A child may be forked while another thread opens a model, and no thread of the child would ever end that.
+        renew_in_children(self)
 
     def __len__(self) -> int:
         """How many are held."""
         return len(self._held)
 
-    def unlock(self) -> None:
+    def renew(self) -> None:
         """Wait for no thread that is opening something now."""
         self._guard = threading.Lock()
         # One for each that is being opened, so that two models load at once.
@@ -94,16 +95,3 @@ class _Opening:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.failed: Exception | None = None
-
-
-_tables: WeakSet[Table[Any]] = WeakSet()
-
-
-def _unlock() -> None:
-    for table in _tables:
-        table.unlock()
-
-
-# A child may be forked while another thread opens a model, and no thread of the child would ever end that.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock)

@@ -21,7 +21,6 @@ from crossrank.pipeline import MIX, Pipeline
 from crossrank.planner import SETTLES
 from crossrank.relevance import threshold_of
 from crossrank.retrieval.first import first_stage, usual_fusion
-from crossrank.scored import Scored
 from crossrank.server.limits import Reach, estimate
 from crossrank.server.refusals import invalid
 from crossrank.server.service import Service
@@ -297,37 +296,21 @@ def _reranked(
     """As `crossrank.cascade.rerank` with one stage, but a chunk at a time: within the limits, and stopped when late."""
     began, before = time.perf_counter(), ranking.cut(asked.depth).scores
     pairs = [(asked.query, passage.scored_text) for passage in texts(head.ids)]
-    scored, stopped = _scored(service, asked, pairs, before, ticket)
+    rule = asked.stopping
+    ends = range(0) if rule is None else range(rule.first, len(pairs), FEW)
+
+    def enough(scores: NDArray[np.float32]) -> bool:
+        return rule is not None and rule.settled(scores, before, asked.mix)
+
+    scored = service.score(pairs, ticket, ends=ends, enough=enough)
     # A budget may have cut the head: the mix keeps the scale of the whole depth.
     head = head.cut(len(scored.scores))
+    stopped: Stopped = "settled" if len(head) < len(pairs) else ""
     ranking = mixed(head, scored.scores, asked.mix, before).over(ranking)
     raw = dict(zip(head.ids, scored.scores.tolist(), strict=True))
     return ranking, Trace(
         RERANKED, ranking, time.perf_counter() - began, raw, scored.truncations, stopped=stopped, how=shares(asked.mix)
     )
-
-
-def _scored(
-    service: Service, asked: Search, pairs: Sequence[tuple[str, str]], before: NDArray[np.float32], ticket: Ticket
-) -> tuple[Scored, Stopped]:
-    """All of the pairs, or the first of them where the rest is not likely to reach the top, as `crossrank.anytime`."""
-    rule = asked.stopping
-    if rule is None:
-        return service.score(pairs, ticket), ""
-    parts: list[Scored] = []
-    done, end = 0, max(rule.least, rule.k + 2)
-    while True:
-        part = service.score(pairs[done:end], ticket)
-        moved = (cut if cut.position < 0 else replace(cut, position=cut.position + done) for cut in part.truncations)
-        parts.append(replace(part, truncations=tuple(moved)))
-        done, end = done + len(part.scores), end + FEW
-        # The limit is of one request.
-        service.limits.check_tokens(sum(part.tokens for part in parts))
-        scores = np.concatenate([part.scores for part in parts])
-        if done == len(pairs) or rule.settled(scores, before, asked.mix):
-            break
-    cuts = dict.fromkeys(cut for part in parts for cut in part.truncations)
-    return Scored(scores, tuple(cuts), sum(part.tokens for part in parts)), "" if done == len(pairs) else "settled"
 
 
 def _time_left(asked: Search, began: float) -> float:

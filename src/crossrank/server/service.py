@@ -149,8 +149,23 @@ class Service:
 
     # Scoring -----------------------------------------------------------------------------------------------------
 
-    def score(self, pairs: Sequence[tuple[str, str]], ticket: Ticket, caps: Caps | None = None) -> Scored:
+    def score(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        ticket: Ticket,
+        caps: Caps | None = None,
+        *,
+        ends: range = range(0),
+        enough: Callable[[NDArray[np.float32]], bool] = lambda scores: False,
+    ) -> Scored:
         """Raw logits of (query, document) pairs, in their order, with what was cut; -inf for a blank document.
+
+        Args:
+            pairs: all that there are.
+            ticket: of the request.
+            caps: how much of the texts is read.
+            ends: after so many pairs `enough` is asked.
+            enough: whether these scores, of the pairs up to there, make all others needless.
 
         Raises:
             RefusedError: too many tokens, too late, or a query in which the model reads nothing.
@@ -160,7 +175,9 @@ class Service:
         truncations: dict[Truncation, None] = {}
         total = begin = 0
         with working(ticket):
-            for chunk in _chunks(pairs):
+            for chunk in _chunks(pairs, ends):
+                if begin in ends and enough(np.concatenate(scores)):
+                    break
                 ticket.check()
                 texts, cuts = self.cutter.cut(chunk, caps)
                 try:
@@ -273,12 +290,12 @@ def _public(name: str) -> str:
     return path.name if path.is_absolute() or name.startswith((".", "~")) or path.is_dir() else name
 
 
-def _chunks(pairs: Sequence[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:
-    """The pairs in order, a bounded number of characters at a time."""
+def _chunks(pairs: Sequence[tuple[str, str]], ends: range = range(0)) -> Iterator[Sequence[tuple[str, str]]]:
+    """The pairs in order, a bounded number of characters at a time, and none on both sides of one of `ends`."""
     begin = size = 0
     for end, (_, document) in enumerate(pairs):
         size += len(document)
-        if end > begin and (size > _CHARACTERS or end - begin >= _DOCUMENTS):
+        if end > begin and (size > _CHARACTERS or end - begin >= _DOCUMENTS or end in ends):
             yield pairs[begin:end]
             begin, size = end, len(document)
     if begin < len(pairs):

@@ -122,7 +122,9 @@ class PostgresTable:
             raise InputError(f"unknown match {match!r}; use 'any' or 'web'")
         self._address = address
         self._name = ".".join(filter(None, [schema, table]))
-        self._table = _named(schema, table) if schema else _named(table)
+        names = (schema, table) if schema else (table,)
+        self._table = _named(*names)
+        self._as_value = sql.Identifier(*names).as_string(None)
         self._fields = fields or Fields()
         self._id = _named(id)
         self._vector = vector
@@ -230,9 +232,7 @@ class PostgresTable:
         names = self._fields.names
         if not any("." in name for name in names):
             return names
-        # As a value, where nothing is doubled.
-        table = self._table.as_string(None).replace("%%", "%")
-        known = {str(name) for (name,) in self._ask(_COLUMNS, {"table": table})}
+        known = {str(name) for (name,) in self._ask(_COLUMNS, {"table": self._as_value})}
         columns: list[str] = []
         for name in names:
             outer = [name[:at] for at, sign in enumerate(name) if sign == "." and name[:at] in known]
