@@ -1,7 +1,6 @@
 """(query, passage) pairs to token ids: special tokens, truncation that spares the query, windows over long passages.
 
-The template (`[CLS] query [SEP] passage [SEP]` for BERT, `<s> query </s></s> passage </s>` for RoBERTa) is read off
-the checkpoint's own tokenizer by encoding a probe pair, so no table of model families is needed here.
+What stands around the two texts is `template`'s.
 """
 
 from __future__ import annotations
@@ -15,10 +14,11 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from crossrank.asking import LARGEST, check_texts, check_whole
-from crossrank.checkpoint import vocabulary
+from crossrank.checkpoint import Checkpoint, PairPrompt, vocabulary
 from crossrank.errors import CheckpointError, InputError
 from crossrank.foreign import scripts
 from crossrank.packed import offsets_of
+from crossrank.template import PLAIN, Template, of_prompt
 from crossrank.types import Tokens, Truncation
 from crossrank.unicode import valid_text
 from crossrank.windows import Fold, spans
@@ -97,60 +97,23 @@ class Encoded:
         return replace(self, tokens=self.tokens.take(rows), owner=self.owner[rows])
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
-    """Special tokens around a pair, with their token types: `before query between passage after`."""
-
-    before: tuple[int, ...]
-    between: tuple[int, ...]
-    after: tuple[int, ...]
-    types: tuple[int, int, int, int, int]
-
-    @property
-    def specials(self) -> int:
-        """Special tokens in one sequence."""
-        return len(self.before) + len(self.between) + len(self.after)
-
-    @classmethod
-    def of(cls, tokenizer: Tokenizer) -> Template:
-        """Read the template off a tokenizer.
-
-        Raises:
-            CheckpointError: the tokenizer does not put special tokens around a pair.
-        """
-        probe = tokenizer.encode("a", "b")
-        sides = list(probe.sequence_ids)
-        if 0 not in sides or 1 not in sides or None not in sides:
-            raise CheckpointError(
-                "the tokenizer does not mark pairs with special tokens (no post-processor for pairs), so query and "
-                "passage cannot be told apart. Save the tokenizer again with sentence-transformers or transformers."
-            )
-        q0, q1 = sides.index(0), len(sides) - sides[::-1].index(0)
-        p0, p1 = sides.index(1), len(sides) - sides[::-1].index(1)
-        ids, types = probe.ids, probe.type_ids
-        # The last special token of each part has the type of the part (BERT's [SEP] belongs to what it ends).
-        return cls(
-            tuple(ids[:q0]),
-            tuple(ids[q1:p0]),
-            tuple(ids[p1:]),
-            (types[0], types[q0], types[q1] if p0 > q1 else types[q0], types[p0], types[-1]),
-        )
-
-
 class PairEncoder:
     """Pairs to packed sequences. Thread-safe: it holds no state but the tokenizer, which is only read.
 
     Args:
         tokenizer: of the checkpoint, without truncation or padding.
         max_length: tokens in one sequence, special tokens included.
+        prompt: what a language model is asked about a pair; special tokens stand around it when absent.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_length: int, prompt: PairPrompt | None = None) -> None:
         # A document that says "[SEP]" means those five characters: it must not forge the border between query and
         # passage. (transformers would read it as the special token.)
         tokenizer.encode_special_tokens = True
-        self._tokenizer = tokenizer
-        self.template = Template.of(tokenizer)
+        self._tokenizer, self._prompt = tokenizer, prompt
+        self.template, self._query, self._passage = (
+            (Template.of(tokenizer), PLAIN, PLAIN) if prompt is None else of_prompt(tokenizer, prompt)
+        )
         self.room = max_length - self.template.specials
         if self.room < 2:
             least = self.template.specials + 2
@@ -158,14 +121,20 @@ class PairEncoder:
                 f"a maximum length of {max_length} leaves no room for a query and a passage; the least is {least}"
             )
 
-    def __reduce__(self) -> tuple[type[PairEncoder], tuple[Tokenizer, int]]:
+    @classmethod
+    def of(cls, read: Checkpoint, max_length: int) -> PairEncoder:
+        """The encoder of a checkpoint, with sequences of up to `max_length` tokens."""
+        return cls(read.tokenizer(), max_length, read.pair)
+
+    def __reduce__(self) -> tuple[type[PairEncoder], tuple[Tokenizer, int, PairPrompt | None]]:
         # A pickled tokenizer forgets `encode_special_tokens`: made anew, it is told again.
-        return PairEncoder, (self._tokenizer, self.room + self.template.specials)
+        return PairEncoder, (self._tokenizer, self.room + self.template.specials, self._prompt)
 
     @cached_property
     def fingerprint(self) -> str:
         """Equal exactly for tokenizers that cut passages into equal ids: those of an index may then stand in."""
-        return vocabulary.fingerprint(self._tokenizer)
+        found = vocabulary.fingerprint(self._tokenizer)
+        return found if self._passage == PLAIN else f"{found} {self._passage}"
 
     def count(self, text: str) -> int:
         """Tokens of a text, special tokens left out."""
@@ -197,7 +166,8 @@ class PairEncoder:
             InputError: a query has no token.
         """
         place = {text: row for row, text in enumerate(dict.fromkeys(passage for _, passage in pairs))}
-        passages, whole = beginnings(self._tokenizer, list(place), max(windows.tokens, self.room))
+        texts = [self._passage.of(text) for text in place]
+        passages, whole = beginnings(self._tokenizer, texts, max(windows.tokens, self.room))
         of = np.fromiter((place[passage] for _, passage in pairs), dtype=np.int64, count=len(pairs))
         return self._encoded(
             [query for query, _ in pairs], passages, of, whole, windows, {} if query_ids is None else query_ids
@@ -331,7 +301,7 @@ class PairEncoder:
         """Tokenize the queries that `query_ids` does not have yet; tell which were cut."""
         most = self.room // 2
         new = [text for text in dict.fromkeys(queries) if text not in query_ids]
-        made, exact = beginnings(self._tokenizer, new, most + 1)
+        made, exact = beginnings(self._tokenizer, [self._query.of(text) for text in new], most + 1)
         cut = []
         for row, text in enumerate(new):
             ids = made.row(row)

@@ -13,8 +13,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 import spies
 from crossrank.checkpoint import vocabulary
-from crossrank.encoder import PairEncoder, Template, Windows, begun
+from crossrank.encoder import PairEncoder, Windows, begun
 from crossrank.errors import CheckpointError, InputError
+from crossrank.template import Template
 from crossrank.types import Tokens, Truncation
 from crossrank.windows import spans
 

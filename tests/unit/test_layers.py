@@ -49,6 +49,7 @@ LAYERS = {
     "checkpoint": 1,
     "models": 1,
     "foreign": 1,
+    "template": 2,
     "encoder": 2,
     "lateencoder": 2,
     "cost": 2,
@@ -89,11 +90,12 @@ PUBLIC_LAYER = 4
 # way, tokens and their vectors; late interaction reports as a cross-encoder does; reading asks both for their reports;
 # stages are read, plans are made of stages, and probabilities are what the last stage says; the stopping rule
 # standardizes as fusion does; numbers are refused in the words of `asking`; a cross-encoder that remembers is one; both
-# encoders tokenize alike; a name of the catalog becomes a checkpoint; the command line starts the servers; evaluation
-# runs a whole query as the product does; a tuned model is judged by the measures of evaluation; bulk work reads and
-# writes the files of evaluation; texts of a store are cleaned as those of an index are; the usual pipeline over a store
-# is a pipeline; cross-encoders, late interaction and language models give one kind of order; an answer holds the traces
-# of its stages, and a threshold leaves out some of its passages; tokens are counted by an embedder where no scorer can.
+# encoders tokenize alike, and what stands around two texts is told by a template; a name of the catalog becomes a
+# checkpoint; the command line starts the servers; evaluation runs a whole query as the product does; a tuned model is
+# judged by the measures of evaluation; bulk work reads and writes the files of evaluation; texts of a store are cleaned
+# as those of an index are; the usual pipeline over a store is a pipeline; cross-encoders, late interaction and language
+# models give one kind of order; an answer holds the traces of its stages, and a threshold leaves out some of its
+# passages; tokens are counted by an embedder where no scorer can.
 WITHIN_A_LAYER = {
     ("types", "errors"),
     ("extras", "errors"),
@@ -124,6 +126,7 @@ WITHIN_A_LAYER = {
     ("remote", "asking"),
     ("fusion", "asking"),
     ("scorestore", "asking"),
+    ("encoder", "template"),
     ("lateencoder", "encoder"),
     ("training", "evaluation"),
     ("distributed", "evaluation"),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crossrank import extras
 from crossrank.backends.limits import Limits, check_seen
-from crossrank.checkpoint import Checkpoint, settings, weights
+from crossrank.checkpoint import Answer, Checkpoint, settings, weights
 from crossrank.errors import CheckpointError, InputError
 from crossrank.types import Pooling, Tokens
 
@@ -35,11 +35,15 @@ class Torch:
         self.name = f"torch ({self._device.type}, {chosen})"
         self._labels = checkpoint.labels
         self._limits = Limits.of(checkpoint)
-        self._padding = settings.padding(checkpoint.config, checkpoint.architecture, str(checkpoint.folder))
-        self._model = model_of(checkpoint).to(device=self._device, dtype=DTYPES[chosen]).eval()
+        self._model = in_format(model_of(checkpoint), DTYPES[chosen]).to(self._device).eval()
+        self._padding = padding_of(self._model, checkpoint)
         self._encoder = self._model.base_model
-        self._typed = "token_type_ids" in inspect.signature(self._encoder.forward).parameters
-        if checkpoint.kind == "cross-encoder":
+        # GPT-2 adds the word of a type to every word: types of 0 are not none.
+        takes = inspect.signature(self._encoder.forward).parameters
+        self._typed = checkpoint.token_types and "token_type_ids" in takes
+        self._answer = checkpoint.answer
+        self._placed = "position_ids" in inspect.signature(self._model.forward).parameters
+        if checkpoint.kind == "cross-encoder" and self._answer is None:
             self._check_padding(str(checkpoint.folder))
 
     def forward(self, tokens: Tokens) -> NDArray[np.float32]:
@@ -54,6 +58,8 @@ class Torch:
         if not len(tokens):
             return np.empty(0, dtype=np.float32)
         with torch.inference_mode():
+            if self._answer is not None:
+                return self._answers(tokens, self._answer)
             logits = self._model(**self._batch(tokens)).logits.float().cpu().numpy()
         scores = logits[:, 0] if self._labels == 1 else logits[:, 1] - logits[:, 0]
         return np.ascontiguousarray(scores, dtype=np.float32)
@@ -101,6 +107,17 @@ class Torch:
             states = self._encoder(**batch).last_hidden_state[real].float()
             return np.asarray(states.cpu().numpy(), dtype=np.float32)
 
+    def _answers(self, tokens: Tokens, answer: Answer) -> NDArray[np.float32]:
+        """Of a language model, how much rather it would go on with `answer.yes` than with `answer.no`."""
+        batch = self._batch(tokens, left=True)
+        if self._placed:
+            # Without, places count from the padding, which models with a table of places would see.
+            batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+        # Every sequence ends in the last column, and only that is multiplied with the words.
+        last = self._model(**batch, logits_to_keep=1, use_cache=False).logits[:, -1].float()
+        scores = last[:, answer.yes] if answer.no is None else last[:, answer.yes] - last[:, answer.no]
+        return np.ascontiguousarray(scores.cpu().numpy(), dtype=np.float32)
+
     def _check_padding(self, where: str) -> None:
         """Refuse a decoder that could score no list: it finds the last token of a sequence by the padding behind it."""
         if getattr(self._model.config.get_text_config(), "pad_token_id", None) is not None:
@@ -116,9 +133,11 @@ class Torch:
                     "training."
                 ) from error
 
-    def _batch(self, tokens: Tokens) -> dict[str, torch.Tensor]:
+    def _batch(self, tokens: Tokens, left: bool = False) -> dict[str, torch.Tensor]:
         lengths = tokens.lengths
         mask = np.arange(int(lengths.max()))[None, :] < lengths[:, None]
+        if left:
+            mask = mask[:, ::-1]
         ids = np.full(mask.shape, self._padding, dtype=np.int64)
         ids[mask] = tokens.ids  # row by row, which is the packed order
         arrays = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
@@ -147,6 +166,26 @@ def resolved(device: str, dtype: str) -> tuple[str, str]:
     return f"cuda:{number}", "bfloat16" if dtype == "auto" else dtype
 
 
+def in_format(model: Any, dtype: torch.dtype) -> Any:
+    """The model with its weights in a number format; what it has computed for itself stays as it is.
+
+    `model.to(dtype)` also rounds the angles of rotary positions, which transformers keeps in float32: at token 700
+    bfloat16 has the wrong angle, and scores of a random ModernBERT were off by 0.4 instead of 0.03.
+    """
+    for tensor in model.state_dict(keep_vars=True).values():
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
+    return model
+
+
+def padding_of(model: Any, checkpoint: Checkpoint) -> int:
+    """The token behind shorter sequences; where config.json states none, that of transformers' class (OPT has 1)."""
+    config = dict(checkpoint.config)
+    if config.get("pad_token_id") is None:
+        config["pad_token_id"] = getattr(model.config.get_text_config(), "pad_token_id", None)
+    return settings.padding(config, checkpoint.architecture, str(checkpoint.folder))
+
+
 def model_of(checkpoint: Checkpoint, attention: str = "sdpa") -> Any:
     """The transformers model with every weight taken from the checkpoint.
 
@@ -162,17 +201,23 @@ def model_of(checkpoint: Checkpoint, attention: str = "sdpa") -> Any:
             f"{checkpoint.folder} has its head in sentence-transformers modules, which transformers does not load. "
             "Use backend='reference'."
         )
-    classes = transformers.AutoModelForSequenceClassification, transformers.AutoModel
-    auto: Any = classes[checkpoint.kind != "cross-encoder"]
+    auto: Any = transformers.AutoModel
+    if checkpoint.answer is not None:
+        auto = transformers.AutoModelForCausalLM
+    elif checkpoint.kind == "cross-encoder":
+        auto = transformers.AutoModelForSequenceClassification
     ordinary = _picked(checkpoint)
     try:
         config = _config(checkpoint)
         options: dict[str, Any] = {"config": config, "output_loading_info": True, "trust_remote_code": False}
+        _check_depth(checkpoint)
+        with torch.device("meta"):  # without memory: which class the config asks for, and how large a model
+            made = auto.from_config(config)
+        _check_shapes(made, checkpoint)
         if ordinary:
             options |= {"use_safetensors": True, "local_files_only": True}
         else:
-            with torch.device("meta"):  # only to learn the class that the config asks for
-                auto = type(auto.from_config(config))
+            auto = type(made)
             # Arrays over a file's bytes are read-only, which torch's tensors cannot be.
             arrays = {name: np.require(array, requirements="W") for name, array in checkpoint.tensors().items()}
             options["state_dict"] = {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -193,16 +238,45 @@ def model_of(checkpoint: Checkpoint, attention: str = "sdpa") -> Any:
 
 def _config(checkpoint: Checkpoint) -> Any:
     """transformers' config of a checkpoint, without what would fail at the first text."""
+    stated = settings.padding(checkpoint.config, checkpoint.architecture, str(checkpoint.folder))
     config: Any = transformers.AutoConfig.from_pretrained(
         checkpoint.folder, trust_remote_code=False, local_files_only=True
     )
     config.reference_compile = False  # ModernBERT of transformers 4 would start a compiler
     if checkpoint.architecture in settings.OFFSET_POSITIONS:
-        config.pad_token_id = settings.padding(checkpoint.config, checkpoint.architecture, str(checkpoint.folder))
+        config.pad_token_id = stated
     heads = getattr(config.get_text_config(), "num_attention_heads", None)
     if isinstance(heads, int) and heads < 1:
         raise CheckpointError(f"{checkpoint.folder}: config.json has {heads} attention heads. Copy the model again.")
     return config
+
+
+def _check_depth(checkpoint: Checkpoint) -> None:
+    """Refuse more layers than there are weights, before so many are made."""
+    held = len(_headers(checkpoint))
+    stated = checkpoint.config.get("num_hidden_layers", checkpoint.config.get("n_layers"))
+    if held and isinstance(stated, int) and stated > held:
+        raise CheckpointError(_two_models(checkpoint, f"{stated} layers are stated, and the file has {held} weights"))
+
+
+def _check_shapes(model: Any, checkpoint: Checkpoint) -> None:
+    """Refuse a config that asks for other shapes than the file has: transformers makes them before it compares."""
+    held, base = _headers(checkpoint), f"{model.base_model_prefix}."
+    for name, tensor in model.state_dict().items():
+        found = held.get(name) or held.get(name.removeprefix(base))
+        if found is not None and found.shape != tuple(tensor.shape):
+            said = f"{name} has {list(found.shape)} numbers and should have {list(tensor.shape)}"
+            raise CheckpointError(_two_models(checkpoint, said))
+
+
+def _headers(checkpoint: Checkpoint) -> dict[str, weights.Entry]:
+    """What the checkpoint's own files say of their tensors; a pickle says nothing."""
+    files = [path for path in checkpoint.weights if path.suffix == ".safetensors"]
+    return {name: entry for path in files for name, entry in weights.header(path).items()}
+
+
+def _two_models(checkpoint: Checkpoint, said: str) -> str:
+    return f"{checkpoint.folder}: config.json and the weights are of two models ({said}). Copy the whole folder again."
 
 
 def _picked(checkpoint: Checkpoint) -> bool:

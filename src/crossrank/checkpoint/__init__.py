@@ -7,7 +7,8 @@ ordinary folder that transformers and sentence-transformers load.
 from __future__ import annotations
 
 from crossrank.checkpoint.exporting import check_target, export
+from crossrank.checkpoint.generative import Answer, PairPrompt
 from crossrank.checkpoint.reading import read
 from crossrank.checkpoint.record import Checkpoint, check_read
 
-__all__ = ["Checkpoint", "check_read", "check_target", "export", "read"]
+__all__ = ["Answer", "Checkpoint", "PairPrompt", "check_read", "check_target", "export", "read"]

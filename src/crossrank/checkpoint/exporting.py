@@ -122,7 +122,7 @@ def check_target(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = Fals
             f"{target} is not empty, and a model there would be overwritten: give a new folder, or say so with --force "
             "(overwrite=True)"
         )
-    if checkpoint.modules and checkpoint.late is None:
+    if (checkpoint.modules and checkpoint.late is None) or checkpoint.pair is not None:
         raise CheckpointError(f"{checkpoint.folder} is made of sentence-transformers modules; copy the folder itself")
 
 

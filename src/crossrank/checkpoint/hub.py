@@ -11,7 +11,8 @@ from huggingface_hub.utils.tqdm import tqdm
 from crossrank.errors import CheckpointError
 
 # artifact.metadata is JSON, with the settings of a ColBERT model.
-SAFE = ["*.json", "*.txt", "artifact.metadata", "model.safetensors", "model-*.safetensors", "?_*/model.safetensors"]
+SAFE = ["*.json", "*.txt", "artifact.metadata", "chat_template.jinja", "model.safetensors", "model-*.safetensors"]
+SAFE += ["?_*/model.safetensors"]
 PICKLE = ["pytorch_model.bin"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossrank import extras
-from crossrank.checkpoint import late, modular, settings, vocabulary, weights
+from crossrank.checkpoint import generative, late, modular, settings, vocabulary, weights
 from crossrank.checkpoint.record import WORD_EMBEDDINGS, Checkpoint, Kind
 from crossrank.errors import CheckpointError, InputError
 
@@ -70,12 +70,15 @@ def read(
     files = files or _weight_files(folder)
     shapes = _shapes(files)
     head = modular.head(folder, architecture)
-    found = late.find(folder, config) if head is None else None
+    answer = generative.answer(folder, config)
+    found = late.find(folder, config) if head is None and answer is None else None
     parts = head or found
     kind: Kind = "late-interaction"
     if found is not None:
         labels = 0
         _check_map(folder, found, shapes)
+    elif answer is not None:
+        kind, labels = "cross-encoder", 1
     elif head is None:
         kind = _kind(config, architecture, shapes)
         labels = _labels(folder, config, architecture, shapes) if kind == "cross-encoder" else 0
@@ -86,6 +89,13 @@ def read(
     place = folder
     if shared_tokenizer is not None and not vocabulary.files(folder):
         place = shared_tokenizer if shared_tokenizer.is_dir() else shared_tokenizer.parent
+    pair = generative.prompt(folder, place) if kind == "cross-encoder" else None
+    if answer is not None and pair is None:
+        raise CheckpointError(
+            f"{folder} is a language model that says whether a passage is relevant, and does not say how it is asked: "
+            "its sentence_bert_config.json has no modality_config with 'message'. Save it with sentence-transformers "
+            "5.4 or later, or choose another model."
+        )
     _check_embeddings(folder, architecture, shapes, shared)
     _check_layers(folder, architecture, config, shapes)
     return Checkpoint(
@@ -107,7 +117,9 @@ def read(
         modules=parts.tensors if parts is not None else {},
         late=None if found is None else found.late,
         threshold=settings.threshold(folder),
-        prompt=_prompt(folder, kind),
+        prompt=_prompt(folder, kind) if pair is None else "",
+        pair=pair,
+        answer=answer,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from crossrank.checkpoint import vocabulary, weights
+from crossrank.checkpoint.generative import Answer, PairPrompt
 from crossrank.checkpoint.late import Late
 from crossrank.checkpoint.settings import Activation
 from crossrank.errors import CheckpointError, InputError
@@ -42,6 +43,8 @@ class Checkpoint:
         pooling: how a bi-encoder turns token vectors into one; None when its folder does not say.
         normalize: does the bi-encoder scale its vectors to length 1?
         prompt: what stands before every text that the bi-encoder reads; "" for nothing.
+        pair: what a language model is asked about a query and a document; None for models that read the texts alone.
+        answer: which of its tokens say relevant and not; None where a head gives the score.
         calibration: slope and intercept that turn a raw score into a probability, from crossrank.json, or None.
         threshold: the probability under which the best passage of a list is no answer, from crossrank.json, or None.
         weights: the weight files, in name order.
@@ -72,6 +75,8 @@ class Checkpoint:
     late: Late | None = None
     threshold: float | None = None
     prompt: str = ""
+    pair: PairPrompt | None = None
+    answer: Answer | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -83,6 +88,8 @@ class Checkpoint:
             stated.append(self.late.written())
         if self.prompt:
             stated.append({"prompt": self.prompt})
+        if self.pair is not None or self.answer is not None:
+            stated.append([one and asdict(one) for one in (self.pair, self.answer)])
         whole.update(json.dumps(stated, sort_keys=True, default=str).encode())
         files = [*vocabulary.files(self.vocabulary), *self.weights, *self.shared]
         files += sorted({path for path, _ in self.modules.values()})

@@ -100,7 +100,7 @@ def _part(shape: workload.Shape, share: float, least: int) -> workload.Shape:
 def _tokens(scorer: CrossEncoder, pairs: Sequence[tuple[str, str]]) -> Tokens:
     from crossrank.encoder import PairEncoder
 
-    return PairEncoder(scorer.checkpoint.tokenizer(), scorer.checkpoint.max_length).encode(pairs, scorer.windows).tokens
+    return PairEncoder.of(scorer.checkpoint, scorer.checkpoint.max_length).encode(pairs, scorer.windows).tokens
 
 
 def _throughput(

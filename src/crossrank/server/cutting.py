@@ -9,7 +9,7 @@ from tokenizers import Encoding
 
 from crossrank.checkpoint import vocabulary
 from crossrank.crossencoder import CrossEncoder
-from crossrank.encoder import CHARACTERS_A_TOKEN, Template
+from crossrank.encoder import CHARACTERS_A_TOKEN, PairEncoder
 from crossrank.types import Truncation
 from crossrank.unicode import valid_text
 
@@ -49,8 +49,8 @@ class Cutter:
         self._tokenizer = scorer.checkpoint.tokenizer()
         # As the scorer reads it: a text that says "[SEP]" means those five characters.
         self._tokenizer.encode_special_tokens = True
-        self._specials = Template.of(self._tokenizer).specials
-        self._room = scorer.max_length - self._specials
+        encoder = PairEncoder.of(scorer.checkpoint, scorer.max_length)
+        self._specials, self._room = encoder.template.specials, encoder.room
 
     def cut(self, pairs: Pairs, caps: Caps | None) -> tuple[Pairs, tuple[Truncation, ...]]:
         """The pairs with their texts cut, and what was cut: at the place of its pair, a query once as position -1."""

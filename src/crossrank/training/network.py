@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from crossrank import checkpoint
-from crossrank.backends.torch import model_of
+from crossrank.backends.torch import model_of, padding_of
 from crossrank.batching import plan
-from crossrank.checkpoint import Checkpoint, settings
+from crossrank.checkpoint import Checkpoint
 from crossrank.checkpoint.exporting import write_weights
 from crossrank.errors import CheckpointError
 from crossrank.extras import require
@@ -52,7 +52,7 @@ class Network:
         self.read = read
         self._device = torch.device(chosen)
         self._model: Any = model_of(read, "eager").to(self._device, torch.float32).eval()
-        self._padding = settings.padding(read.config, read.architecture, str(read.folder))
+        self._padding = padding_of(self._model, read)
         # Not by the config, which may leave out how many types there are: transformers then takes two.
         takes = inspect.signature(self._model.base_model.forward).parameters
         self._typed = read.token_types and "token_type_ids" in takes

@@ -90,7 +90,7 @@ class Prepared:
             if judged
         ]
         drawn = np.random.default_rng([self.settings.seed, 11]).permutation(len(pairs))[:LOOKED_AT]
-        encoder = PairEncoder(self.read.tokenizer(), self.read.max_length)
+        encoder = PairEncoder.of(self.read, self.read.max_length)
         found = encoder.encode([pairs[i] for i in drawn.tolist()], FIRST)
         return fitting(found.tokens.lengths, self.read.max_length)
 
@@ -100,7 +100,7 @@ class Prepared:
         Where a fold has more of them, these are held out instead of folds: the others would be for nothing.
         `needed` becomes the tokens that ranking the fewest takes of which anything is certain.
         """
-        encoder = PairEncoder(self.read.tokenizer(), self.read.max_length)
+        encoder = PairEncoder.of(self.read, self.read.max_length)
         plain = [one.hardest(0) for one in self.material.shown]
         lengths = np.array([_tokens(encoder, one).offsets[-1] for one in plain], dtype=np.int64)
         material, settings = self.material, self.settings
@@ -151,7 +151,7 @@ class Prepared:
         spread = float(flat[np.isfinite(flat)].std()) or 1.0
         plain = self.material.scale != "scores" and self.material.high <= 1
         self.items = []
-        encoder = PairEncoder(self.read.tokenizer(), self.length)
+        encoder = PairEncoder.of(self.read, self.length)
         for row, one in enumerate(self.material.shown):
             labels = self.material.targets(row, spread)
             # A teacher's scores have no border: its best document stands first.
@@ -159,7 +159,7 @@ class Prepared:
                 one.labels >= one.labels.max() if self.material.scale == "scores" else self.material.relevant(row)
             )
             self.items.append(Item(_tokens(encoder, one), labels, relevant, one.trained, not plain))
-        general_ = PairEncoder(self.read.tokenizer(), self.general_length)
+        general_ = PairEncoder.of(self.read, self.general_length)
         self.old = [
             Item(_tokens(general_, one), one.base, np.ones(len(one), np.bool_), np.arange(len(one)), True)
             for one in self.remembered

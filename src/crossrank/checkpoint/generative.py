@@ -1,0 +1,169 @@
+"""Rerankers that are language models: what they are asked about a pair, and which token answers.
+
+Qwen3-Reranker and its kin, as sentence-transformers 5.4 and later lays them out: a chat template with the roles `query`
+and `document`, and a module LogitScore with the numbers of the tokens "yes" and "no".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossrank.checkpoint import settings, templating
+from crossrank.errors import CheckpointError
+
+# Words of a model that does not say how many it has.
+LARGEST = 2**31
+# Bytes of a chat template.
+MAX_TEMPLATE = 200_000
+# No text of a template; with white space around it, since a template may trim.
+QUERY, DOCUMENT = "\ue000query\ue000", "\ue000document\ue000"
+# Of `apply_chat_template`, or of sentence-transformers alone: how long a sequence is, which is not the template's.
+LENGTHS = ("padding", "truncation", "max_length", "return_tensors", "restore_suffix")
+
+
+@dataclass(frozen=True, slots=True)
+class PairPrompt:
+    """What a model reads of a pair: `before`, the query, `between`, the document, `after`.
+
+    Attributes:
+        before: text in front of the query.
+        between: text between the two.
+        after: text behind the document.
+        bare_query: whether white space around the query is left out.
+        bare_document: whether white space around the document is.
+    """
+
+    before: str
+    between: str
+    after: str
+    bare_query: bool = False
+    bare_document: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The score of a pair: what the model's next token is.
+
+    Attributes:
+        yes: the token that says relevant.
+        no: the token that says not relevant, whose logit is subtracted; None for none.
+    """
+
+    yes: int
+    no: int | None = None
+
+
+def answer(folder: Path, config: Mapping[str, Any]) -> Answer | None:
+    """What the module LogitScore of a folder states; None where it has none.
+
+    Raises:
+        CheckpointError: it is damaged, or there are modules beside it that crossrank does not compute.
+    """
+    listed = settings.modules(folder)
+    kinds = [kind for kind, _ in listed]
+    if "LogitScore" not in kinds:
+        return None
+    if kinds != ["Transformer", "LogitScore"]:
+        raise CheckpointError(
+            f"{folder} scores with the sentence-transformers modules {', '.join(kinds)}; of language models crossrank "
+            "computes Transformer, LogitScore. Use it through sentence-transformers, or choose another."
+        )
+    where = listed[1][1] / "config.json"
+    stated = settings.load_json(where)
+    yes, no = (settings.whole(stated, f"{name}_token_id", str(where)) for name in ("true", "false"))
+    rows = settings.whole(config, "vocab_size", str(folder))
+    words = range(LARGEST if rows is None else rows)
+    if yes is None or yes not in words or (no is not None and no not in words):
+        raise CheckpointError(
+            f"{where}: true_token_id {yes} and false_token_id {no} are not both words of the model. Download or copy "
+            "the model again."
+        )
+    return Answer(yes, no)
+
+
+def prompt(folder: Path, vocabulary: Path) -> PairPrompt | None:
+    """What a folder's chat template makes of a pair; None where sentence-transformers uses none.
+
+    Args:
+        folder: of the model.
+        vocabulary: the folder that holds the tokenizer.
+
+    Raises:
+        CheckpointError: the template is missing, fails, or does not hold the two texts as they are, query first.
+        MissingExtraError: Jinja is not installed.
+    """
+    stated = settings.optional_json(folder / "sentence_bert_config.json")
+    ways = stated.get("modality_config")
+    if not isinstance(ways, dict) or "message" not in ways:
+        return None
+    way = ways["message"].get("format") if isinstance(ways["message"], dict) else None
+    source = _template(folder, vocabulary)
+    values = _values(vocabulary, stated)
+    system = settings.prompt(folder)
+    for structured in (way == "structured", way != "structured"):
+        made = templating.rendered(source, {**values, "messages": _messages(system, structured)}, str(folder))
+        parts = _parts(made)
+        if parts is not None or way in ("flat", "structured"):
+            break
+    if parts is None:
+        raise CheckpointError(
+            f"{folder}: its chat template does not give the query and then the document, each once and as it is. "
+            "crossrank reads templates with a message of role 'query' and one of role 'document', as "
+            "sentence-transformers does; use a folder whose chat_template.jinja has them."
+        )
+    return parts
+
+
+def _template(folder: Path, vocabulary: Path) -> str:
+    """The chat template: a file of its own, or in the tokenizer's settings."""
+    for place in dict.fromkeys((folder, vocabulary)):
+        path = place / "chat_template.jinja"
+        if path.is_file():
+            return settings.bounded(path, MAX_TEMPLATE, "a chat template").decode("utf-8", "replace")
+    found = settings.optional_json(vocabulary / "tokenizer_config.json").get("chat_template")
+    if isinstance(found, list):  # several, by name
+        named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
+        found = named.get("default")
+    if not isinstance(found, str) or len(found) > MAX_TEMPLATE:
+        raise CheckpointError(
+            f"{folder} says that pairs are read through a chat template and has none of up to {MAX_TEMPLATE:,} "
+            "characters: it belongs into chat_template.jinja. Download or copy the model again."
+        )
+    return found
+
+
+def _values(vocabulary: Path, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """What a template may ask for beside the messages: special tokens, and what the folder's settings add."""
+    named = settings.optional_json(vocabulary / "tokenizer_config.json")
+    found: dict[str, Any] = {"tools": None, "documents": None, "add_generation_prompt": False}
+    for name, value in named.items():
+        if name.endswith("_token"):
+            found[name] = value.get("content") if isinstance(value, dict) else value
+    processing = stated.get("processing_kwargs")
+    told = processing.get("chat_template") if isinstance(processing, dict) else None
+    if isinstance(told, dict):
+        found.update({name: value for name, value in told.items() if name not in LENGTHS})
+    return found
+
+
+def _messages(system: str, structured: bool) -> list[dict[str, Any]]:
+    """The messages of a pair, each text between blanks: a template that trims takes them off."""
+    texts = [*([("system", system)] if system else []), ("query", f" {QUERY} "), ("document", f" {DOCUMENT} ")]
+    return [{"role": role, "content": [{"type": "text", "text": text}] if structured else text} for role, text in texts]
+
+
+def _parts(made: str) -> PairPrompt | None:
+    """The text around both texts; None where one is missing, comes twice, or the document comes first."""
+    before, _, rest = made.partition(QUERY)
+    between, _, after = rest.partition(DOCUMENT)
+    if made.count(QUERY) != 1 or rest.count(DOCUMENT) != 1:
+        return None
+    bare = [not (left.endswith(" ") and right.startswith(" ")) for left, right in ((before, between), (between, after))]
+    if not bare[0]:
+        before, between = before[:-1], between[1:]
+    if not bare[1]:
+        between, after = between[:-1], after[1:]
+    return PairPrompt(before, between, after, *bare)
