@@ -19,7 +19,8 @@ from safetensors.numpy import save_file
 import tiny
 from crossrank import backends, load_embedder
 from crossrank.backends.cpu import library
-from crossrank.checkpoint import Checkpoint, export, read
+from crossrank.backends.torch import Torch
+from crossrank.checkpoint import Checkpoint, export, read, settings
 from crossrank.errors import CheckpointError
 from crossrank.types import Tokens
 
@@ -438,9 +439,62 @@ def test_a_config_without_a_padding_token_means_the_usual_one(name: str, tmp_pat
         ({"pad_token_id": -1}, "pad_token_id = -1, which is no word of the model"),
         ({"pad_token_id": "x"}, "pad_token_id must be a whole number, not 'x'"),
         ({"num_attention_heads": -1}, "-1 attention heads"),
+        ({"vocab_size": 400_000_000}, r"of two models .*word_embeddings.weight has \[\d+, 32\] numbers"),
+        ({"num_hidden_layers": 30_000_000}, r"of two models \(30000000 layers are stated"),
     ],
 )
 def test_what_would_fail_at_the_first_text_is_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
     folder = stating(architectures.make("bert", tmp_path), **changes)
     with pytest.raises(CheckpointError, match=said):
         backends.open(read(folder), "torch", "cpu")
+
+
+def test_bfloat16_rounds_weights_and_no_angles(tmp_path: Path) -> None:
+    """`model.to(bfloat16)` rounded the angles of rotary positions, so that long texts got other scores."""
+    folder = architectures.make("modernbert", tmp_path, max_position_embeddings=1024)
+    backend = backends.open(read(folder), "torch", "cpu", "bfloat16")
+    assert isinstance(backend, Torch)
+    model = backend._model
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    angles = [buffer.dtype for name, buffer in model.named_buffers() if "inv_freq" in name]
+    assert angles
+    assert set(angles) == {torch.float32}
+
+
+def test_a_config_without_a_padding_token_means_that_of_the_class(tmp_path: Path) -> None:
+    """OPT's is 1; with 0 a text in a batch had another score than alone."""
+    size = {"hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = transformers.OPTConfig(vocab_size=len(tiny.VOCABULARY), num_labels=1, max_position_embeddings=64, **size)
+    transformers.OPTForSequenceClassification(config).save_pretrained(tmp_path)
+    tiny.tokenizer(tmp_path)
+    stated = json.loads((tmp_path / "config.json").read_text())
+    stated.pop("pad_token_id", None)
+    tiny.write_json(tmp_path / "config.json", {**stated, "word_embed_proj_dim": 32})
+    tokens = tiny.random_tokens([3, 9, 12])
+    got = backends.open(read(tmp_path), "torch", "cpu", "float32").forward(tokens)
+    assert np.abs(got - logits_of(tmp_path, tokens)[:, 0]).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["longformer", "ibert", "luke"])
+def test_positions_counted_from_the_padding_token(name: str) -> None:
+    """Their tables have rows that no sequence reaches."""
+    assert settings.positions({"max_position_embeddings": 66, "pad_token_id": 1}, name, "here") == 64
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"tokenizer_class": "BertJapaneseTokenizer", "subword_tokenizer_type": "character"},
+        {"word_tokenizer_type": "mecab"},
+        {"tokenizer_class": "MPNetTokenizer"},
+        {"do_basic_tokenize": False},
+    ],
+    ids=str,
+)
+def test_vocabulary_files_of_another_tokenizer_are_refused(stated: dict[str, Any], tmp_path: Path) -> None:
+    """Words were cut as BERT's, and scores wrong without a word."""
+    folder = architectures.make("bert", tmp_path)
+    (folder / "tokenizer.json").unlink()
+    tiny.write_json(folder / "tokenizer_config.json", {"model_max_length": 96, **stated})
+    with pytest.raises(CheckpointError, match=r"scores would be wrong.*save_pretrained"):
+        read(folder).tokenizer()

@@ -17,8 +17,9 @@ MAX_JSON = 16_000_000
 SPARSE = 16
 # Positions of these start at pad_token_id + 1, so that many rows of the position table are never reached.
 OFFSET_POSITIONS = frozenset(
-    {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "mpnet", "xmod"}
-)
+    {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "mpnet", "xmod",
+     "longformer", "ibert", "luke"}
+)  # fmt: skip
 # A longer maximum is none: transformers writes 1e30 for a tokenizer that states nothing.
 LONGEST = 10**9
 # Rows of the token type table of a model that states none, as in transformers.

@@ -18,8 +18,10 @@ from crossrank.errors import CheckpointError
 
 # Bytes of a tokenizer.json, of which real ones have up to 35 million; bytes and lines of a file of words or merges.
 MAX_FILE, MAX_LIST, MAX_LINES = 64_000_000, 16_000_000, 1_000_000
-WORDPIECE = frozenset({"bert", "electra", "distilbert", "mobilebert", "mpnet"})
+WORDPIECE = frozenset({"bert", "electra", "distilbert", "mobilebert"})
 BYTE_PAIRS = frozenset({"roberta"})
+# Of the tokenizers whose vocabulary files are read here; others, such as that of Japanese BERTs, cut words otherwise.
+SLOW = frozenset({"bert", "electra", "distilbert", "mobilebert", "roberta", "pretrained", "tokenizersbackend"})
 # Special tokens of folders without tokenizer.json whose settings name no others.
 BRACKETED = {"cls": "[CLS]", "sep": "[SEP]", "pad": "[PAD]", "unk": "[UNK]", "mask": "[MASK]"}
 ANGLED = {"cls": "<s>", "sep": "</s>", "pad": "<pad>", "unk": "<unk>", "mask": "<mask>"}
@@ -107,9 +109,24 @@ def _made(folder: Path, present: dict[str, Path], settings: dict[str, Any], arch
         _add(made, folder, settings)
     else:
         raise CheckpointError(f"{folder} has no tokenizer.json. {_cure(folder)}")
+    if "tokenizer.json" not in present:
+        _check_usual(folder, settings)
     made.no_truncation()
     made.no_padding()
     return made
+
+
+def _check_usual(folder: Path, settings: dict[str, Any]) -> None:
+    """Refuse vocabulary files of a tokenizer that cuts words otherwise than the files' own architecture does."""
+    named = settings.get("tokenizer_class")
+    kind = str(named).removesuffix("Fast").removesuffix("Tokenizer").lower()
+    ways = [settings.get(f"{part}_tokenizer_type") not in (None, usual)
+            for part, usual in (("word", "basic"), ("subword", "wordpiece"))]  # fmt: skip
+    if (named is not None and kind not in SLOW) or any(ways) or settings.get("do_basic_tokenize") is False:
+        raise CheckpointError(
+            f"{folder} has vocabulary files of {named}, which cuts words as crossrank does not: scores would be wrong. "
+            f"A tokenizer.json says how. {_cure(folder)}; or choose another model."
+        )
 
 
 def _check_list(path: Path) -> None:
