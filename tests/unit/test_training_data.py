@@ -337,6 +337,31 @@ def test_many_contradictions_are_fatal() -> None:
     assert {finding.name for finding in found.fatal} >= {"contradictions"}
 
 
+@pytest.mark.parametrize(("against", "fatal"), [(6, False), (7, True)])
+def test_contradictions_are_slips_up_to_one_pair_in_twenty(against: int, fatal: bool) -> None:
+    rows = judged(30)
+    more = [replace(row, label=1 - row.label) for row in rows[1::4][:against]]
+    found, again = checks.check(Judgments((*rows, *more, *more, *more), "labels")).findings
+    assert (found.name, found.count, found.fatal) == ("contradictions", against, fatal)
+    assert again.name == "duplicates", "pairs count, however many rows they have"
+    assert f"of {len(rows)} pairs" in found.message
+    assert ("cannot be trusted" in found.message) == fatal
+
+
+def test_examples_are_three_and_short_and_differ() -> None:
+    long = "q" * 300
+    rows = judged(30)
+    again = [row for row in rows if row.query in ("question 3", "question 4", "question 5", "question 6")]
+    (found,) = checks.check(Judgments((*rows, *again), "labels")).findings
+    assert (found.name, found.count) == ("duplicates", 16)
+    assert found.examples == ("question 3", "question 4", "question 5")
+    (found,) = checks.check(Judgments((*rows, Judged(long, "d", 0.0)), "labels")).findings
+    assert (found.name, found.examples) == ("nothing relevant", (long[:140],))
+    columns = tuple(f"column {n}" for n in range(12))
+    found, *_ = checks.check(Judgments(tuple(rows), "clicks", unread=columns)).findings
+    assert (found.count, "'column 7'" in found.message, "'column 8'" in found.message) == (12, True, False)
+
+
 def test_contradictions_of_several_models_are_told_from_others() -> None:
     rows = [*judged(30), Judged("question 3", "document 3.0", 0.0, "small")]
     assert "by several" not in checks.check(Judgments(tuple(rows), "labels")).findings[0].message
@@ -355,6 +380,8 @@ def test_who_judges_a_pair_twice_does_not_contradict_himself() -> None:
     assert (names(found), found.fatal) == ({"judged again": 120}, ())
     alone = checks.check(Judgments(tuple(second), "labels"))
     assert [group.labels for group in found.groups] == [group.labels for group in alone.groups]
+    spelled = [replace(row, query=f"{row.query.upper()}?", document=f" {row.document}") for row in second]
+    assert names(checks.check(Judgments((*first, *spelled), "labels"))) == {"judged again": 120}
     others = [replace(row, by="n") for row in first]
     told = names(checks.check(Judgments((*first, *second, *others), "labels")))
     assert (told["judged again"], told["contradictions"]) == (120, 120)
@@ -365,6 +392,9 @@ def test_documents_in_which_nothing_shows_are_blank() -> None:
         Judgments((*judged(30), Judged("question 1", "\u200b", 1.0), Judged("\u200b", "d", 1.0)), "labels")
     )
     assert names(found) == {"blank": 2}
+    assert found.findings[0].examples == ("question 1", "d"), "what shows of such a row"
+    found = checks.check(Judgments((*judged(30), Judged("?!", "d", 1.0)), "labels"))
+    assert (names(found), len(found.groups)) == ({"blank": 1}, 30), "a query of punctuation alone is none"
 
 
 @pytest.mark.parametrize("label", [0.0, 1.0])
@@ -377,6 +407,8 @@ def test_one_class_is_fatal(label: float) -> None:
 def test_ten_pairs_are_too_few() -> None:
     found = checks.check(Judgments(tuple(judged(5, 1, 1)), "labels"))
     assert [finding.name for finding in found.fatal] == ["few queries"]
+    for queries in (19, 20):
+        assert bool(checks.check(Judgments(tuple(judged(queries)), "labels")).fatal) == (queries < 20)
 
 
 def test_one_class_queries_and_few_negatives_are_told() -> None:
@@ -400,14 +432,27 @@ def test_labels_with_fractions_are_told(tmp_path: Path, labels: tuple[float, ...
 
 def test_queries_of_one_score_are_told() -> None:
     rows = (*judged(30), Judged("alone", "only", 0.5), Judged("even", "a", 0.5), Judged("even", "b", 0.5))
-    found = checks.check(Judgments(rows, "scores")).findings
-    assert [(one.name, one.count) for one in found] == [("one-score queries", 2)]
+    found = checks.check(Judgments(rows, "scores"))
+    assert names(found) == {"one-score queries": 2}
+    assert not {"alone", "even"} & {group.query for group in found.groups}
 
 
 def test_queries_that_are_held_out_too_are_not_trained_on() -> None:
     groups = [Group(text, ("d",), (1.0,)) for text in ("a?", "b")]
     kept, findings = checks.overlap(groups, [Group("A", ("d",), (1.0,))])
     assert ([group.query for group in kept], findings[0].name, findings[0].count) == (["b"], "leaks", 1)
+
+
+def test_what_is_wrong_with_a_held_out_part_is_told_as_its_own() -> None:
+    ours, theirs = judged(50)[:100], judged(50)[100:]
+    blank = Judged("blank", " ", 0.0)
+    groups, held_out, found, _ = checks.together(
+        Judgments((*ours, blank), "labels"), Judgments((*theirs, blank, blank), "labels")
+    )
+    assert (len(groups), len(held_out)) == (25, 25)
+    assert [(one.name, one.count) for one in found] == [("blank", 1), ("held-out: blank", 2)]
+    with pytest.raises(InputError, match="the held-out part has clicks and the rest labels"):
+        checks.together(Judgments(tuple(ours), "labels"), Judgments(tuple(theirs), "clicks"))
 
 
 @pytest.mark.parametrize("left", [0, checks.FEWEST_QUERIES - 1, checks.FEWEST_QUERIES])
@@ -504,6 +549,68 @@ def test_short_texts_stand_in_others_without_meaning_anything() -> None:
     assert "yes or no" in shown.documents
 
 
+def test_a_passage_of_a_judged_negative_may_be_shown_besides() -> None:
+    group = Group("q", ("right", LONG), (1.0, 0.0))
+    shown = negatives.mine([group], lambda q, d: [[f"{LONG} And more."]], (), 0.0, seed=0)[0]
+    assert f"{LONG} And more." in shown.documents
+
+
+@pytest.mark.parametrize(("length", "mined"), [(31, True), (32, False)])
+def test_32_characters_in_common_make_a_passage_a_part_of_another(length: int, mined: bool) -> None:
+    group = Group("q", ("r" * length,), (1.0,))
+    shown = negatives.mine([group], lambda q, d: [["a " + "r" * length]], (), 0.0, seed=0)[0]
+    assert (len(shown) == 2) == mined
+
+
+def test_as_many_are_asked_for_as_leave_enough_when_half_are_passed_over() -> None:
+    def half(queries: list[str], depth: int) -> list[list[str]]:
+        return [[("right", f"near {n}")[n % 2] for n in range(depth)] for _ in queries]
+
+    group = Group("q", ("right",), (1.0,))
+    assert len(negatives.mine([group], half, (), 0.0, seed=0, measured=30)[0]) == 31
+    material = gathered([Group(f"q{n}", ("right",), (1.0,)) for n in range(9)], (), "labels", nearest, (), Settings())
+    assert {len(one) for one in material.shown} == {31}, "a held-out query is ranked with 30"
+    pool = [*["right"] * 30, "far 0", "far 1"]
+    one = negatives.mine([group], lambda q, d: [[]], pool, 0.0, seed=0)[0]
+    assert sorted(one.documents) == ["far 0", "far 1", "right"]
+
+
+def test_a_search_is_asked_for_what_is_missing_only() -> None:
+    asked: list[tuple[str, int]] = []
+
+    class Found:
+        passages = (Passage("1", "near"),)
+
+    class Own:
+        def search(self, query: str, k: int = 10) -> Found:
+            asked.append((query, k))
+            return Found()
+
+    groups = [Group("full", tuple("abcdefghij"), (1.0, *[0.0] * 9)), Group("short", ("a",), (1.0,))]
+    shown = negatives.mine(groups, negatives.nearest_of(Own()), (), 0.0, seed=0)
+    assert asked == [("short", negatives.DEPTH)]
+    assert [len(one) for one in shown] == [10, 2]
+
+
+def test_nothing_is_shown_twice_and_nothing_blank() -> None:
+    found = ["near", " near\n", "", " \n", "other"]
+    one = negatives.mine([Group("q", ("right",), (1.0,))], lambda q, d: [found], ["far", "near"], 0.0, seed=0)[0]
+    assert sorted(one.documents) == ["far", "near", "other", "right"]
+
+
+def test_the_draw_and_the_order_differ_by_query_and_seed() -> None:
+    pool = [f"far {n}" for n in range(500)]
+    groups = [Group(f"q{n}", ("right",), (1.0,)) for n in range(12)]
+
+    def mined(seed: int) -> list[tuple[str, ...]]:
+        return [one.documents for one in negatives.mine(groups, lambda q, d: [()] * len(q), pool, 0.0, seed)]
+
+    first = mined(0)
+    assert first == mined(0)
+    assert len({frozenset(one) for one in (*first, *mined(1))}) == 24
+    assert len({one.index("right") for one in first}) > 3, "the order says nothing of labels"
+
+
 def test_contradictory_pairs_do_not_come_back_as_negatives() -> None:
     rows = [*judged(30), Judged("Question 3?", "document 3.0", 0.0), Judged("question 3", "document 3", 1.0)]
     found = checks.check(Judgments(tuple(rows), "labels"))
@@ -526,6 +633,31 @@ def test_a_mined_document_above_every_relevant_one_is_doubtful() -> None:
     found = negatives.scored(shown, [scores], 0.0)[0]
     assert [text for text, bad in zip(order, found.doubtful, strict=True) if bad] == ["near"]
     assert "near" not in [order[i] for i in found.trained]
+
+
+def test_a_doubtful_document_lies_above_its_own_best_and_above_what_is_usual() -> None:
+    def shown(query: str, *labels: float) -> negatives.Shown:
+        return replace(shown_(list(labels)), query=query, judged=np.array([True, True, *[False] * (len(labels) - 2)]))
+
+    some = [shown("low", 1, 0, 0, 0, 0), shown("high", 1, 0, 0, 0, 0), shown("even", 1, 0, 0)]
+    # Relevant ones have 1, 5 and 3: what is usual is 3.
+    base = [np.float32(scores) for scores in ([1, 9, 2, 3, 4], [5, 9, 4, 5, 6], [3, 9, 3])]
+    found = negatives.scored(some, base, 0.0)
+    assert [np.flatnonzero(one.doubtful).tolist() for one in found] == [[4], [4], []]
+    unknown = [shown("none", 0, 0, 0)]
+    assert not negatives.scored(unknown, [np.float32([1, 2, 3])], 0.0)[0].doubtful.any(), "nothing to compare with"
+
+
+def test_each_query_gets_the_scores_of_all_that_it_is_shown() -> None:
+    class Lengths:
+        def score(self, pairs: list[tuple[str, str]]) -> np.ndarray:
+            return np.float32([len(query) + 10 * len(document) for query, document in pairs])
+
+    groups = [Group("q", ("aa",), (1.0,)), Group("qq", ("bbb",), (1.0,))]
+    shown = negatives.mine(groups, lambda q, d: [["c" * 5], ["d" * 6]], (), 0.0, seed=0, wanted=0, measured=2)
+    for one, scores in zip(shown, negatives.score(shown, Lengths()), strict=True):
+        assert len(one) == 2
+        assert scores.tolist() == [len(one.query) + 10 * len(text) for text in one.documents]
 
 
 # What held-out queries are worth

@@ -177,7 +177,7 @@ def pairs(judgments: Judgments, findings: list[Finding]) -> dict[str, tuple[str,
     graders: dict[tuple[str, str], set[str]] = {}
     for row in _last_words(judgments.rows, findings):
         if not query_key(row.query) or is_blank(row.query) or is_blank(row.document):
-            blank.append(row.query or row.document)
+            blank.append(row.document if is_blank(row.query) else row.query)
             continue
         query, pairs = by_query.setdefault(query_key(row.query), (row.query, {}))
         if query != row.query:
