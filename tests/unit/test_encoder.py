@@ -65,6 +65,23 @@ def test_same_ids_as_the_tokenizer_itself(make):
     assert encoded.tokens.types.tolist() == plain.type_ids
 
 
+def test_each_special_token_keeps_the_type_that_the_tokenizer_gives_it():
+    tokenizer = bert_tokenizer()
+    specials = [("[CLS]", 2), ("[SEP]", 3)]
+    for pair in ("[CLS]:5 $A:1 [SEP]:2 $B:3 [SEP]:4", "[CLS]:5 $A:1 $B:3 [SEP]:4"):
+        tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A", pair, specials)
+        plain = tokenizer.encode("w0 w1", "w2")
+        encoded = PairEncoder(tokenizer, 32).encode([("w0 w1", "w2")], Windows())
+        assert encoded.tokens.ids.tolist() == plain.ids
+        assert encoded.tokens.types.tolist() == plain.type_ids
+
+
+def test_a_sequence_has_room_for_a_token_of_the_query_and_one_of_the_passage():
+    with pytest.raises(CheckpointError, match=r"a maximum length of 4 leaves no room .* the least is 5"):
+        PairEncoder(bert_tokenizer(), 4)
+    assert PairEncoder(bert_tokenizer(), 5).encode([("w0", "w1")], Windows()).tokens.ids.tolist() == [2, 4, 3, 5, 3]
+
+
 def test_a_tokenizer_without_special_tokens_is_refused():
     tokenizer = bert_tokenizer()
     tokenizer.post_processor = processors.ByteLevel()
@@ -145,6 +162,8 @@ def test_white_space_counts_where_it_has_tokens():
     (found, cut), exact = begun(["\n" * 500 + "tea is hot" + " " * 500, "\n" * 60 + "a " * 50], 2, words)
     assert (found[:3], cut[:2]) == ([3, 2, 3], [1, 1])
     assert exact.tolist() == [True, False]
+    _, exact = begun(["a" * 48 + "\n", "a" * 49], 2, letters)
+    assert exact.tolist() == [True, False], "nothing but white space lies behind what was tokenized"
 
 
 def test_a_passage_cannot_forge_special_tokens_that_a_word_vocabulary_holds(tmp_path):
@@ -256,6 +275,29 @@ def test_windows_of_512_tokens_lie_where_they_always_did():
     assert encoder.stretch(windows) == 400 / 300
 
 
+def test_a_passage_that_fills_its_sequence_is_one_window():
+    encoder, windows = PairEncoder(bert_tokenizer(), 64), Windows(size=10, overlap=3)
+    full = encoder.room - 4
+    for tokens, count in ((full, 1), (full + 1, len(spans(full + 1, 10, 3)))):
+        encoded = encoder.encode([(text(4), text(tokens))], windows)
+        assert len(encoded.tokens) == len(encoded.owner) == count
+        assert encoder.sequence_lengths(text(4), [tokens], windows)[1].tolist() == [count]
+
+
+def test_of_a_very_long_passage_64_windows_are_read():
+    encoder = PairEncoder(bert_tokenizer(), 512)
+    (cut,) = encoder.encode([("w0", text(20_000))], Windows()).truncations
+    assert (cut.windows, cut.read, cut.lost) == (64, 400 + 63 * 300, True)
+
+
+def test_what_is_read_twice_is_foretold():
+    encoder = PairEncoder(bert_tokenizer(), 128)
+    assert encoder.stretch(Windows(fold="first")) == 1, "one window overlaps with none"
+    (_, first), (second, _) = spans(1_000, encoder.room, encoder.room // 4)[:2]
+    assert encoder.stretch(Windows()) == encoder.room / second
+    assert first == encoder.room, "windows are no longer than a sequence"
+
+
 @given(st.integers(5, 600), st.integers(1, 500), st.data())
 def test_windows_advance_by_half_or_as_asked(max_length, size, data):
     windows = Windows(size, data.draw(st.integers(0, size - 1)))
@@ -280,7 +322,10 @@ def test_a_query_without_any_token_is_refused():
     ):
         with pytest.raises(InputError, match="the query is empty"):
             call()
-    encoder.check_queries(["w0"], {})
+    known = {}
+    encoder.check_queries(["w0", text(60)], known)
+    (cut,) = encoder.encode([(text(60), "w1")], Windows(), known).truncations
+    assert cut.position == -1, "who checks a query has not read it: its cut is still told"
 
 
 def test_what_is_no_text_has_no_count():
