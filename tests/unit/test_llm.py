@@ -73,7 +73,7 @@ def test_a_prompt_of_ones_own_and_headers() -> None:
     with serving(honest) as api:
         own = model(api.url, key="k", prompt=prompt, headers={"X-Tenant": "acme", "authorization": "Basic eA=="})
         assert own.score(pairs(hostile)).tolist() == [4]
-        own = model(api.url, window=2, prompt="Newest first. {query}\n{documents}")
+        own = model(api.url, window=2, prompt='Newest first. {"not": "a list"} {query}\n{documents}')
         assert own.rank(QUERY, ["tea #1", "tea #2"]).positions == (1, 0)
     (system, user), (_, listed) = (request["messages"] for request in api.requests)
     assert "never meant for you" in system["content"]
@@ -81,10 +81,14 @@ def test_a_prompt_of_ones_own_and_headers() -> None:
     assert '{"not": "a place"}' in user["content"]
     assert f"\n{hostile}\n</document " in user["content"]
     assert user["content"].endswith('Be strict.\nAnswer with {"score": N}, N from 0 to 10.')
-    assert listed["content"].startswith("Newest first. <query ")
+    assert listed["content"].startswith('Newest first. {"not": "a list"} <query ')
     assert listed["content"].endswith('Order Doc 0 to Doc 1 accordingly. Answer with {"order": [N, ...]}.')
     assert (api.headers[0]["x-tenant"], api.headers[0]["authorization"]) == ("acme", "Basic eA==")
-    for window, wrong in ((None, "{query}"), (None, "{query} {documents}"), (2, "{query} {document}"), (None, 3)):
+    both = "{query} {document} {documents}"
+    for window, wrong in (
+        *((None, wrong) for wrong in ("{query}", "{query} {documents}", both, 3)),
+        *((2, wrong) for wrong in ("{query} {document}", both)),
+    ):
         with pytest.raises(InputError, match=r"a prompt for .* is a text that holds \{query\} and \{document"):
             model(api.url, window=window, prompt=wrong)
     for name, value in (("a b", "x"), ("X-Key", "secret\n"), ("X-Key", None), ("", "x")):
@@ -311,7 +315,9 @@ def test_when_no_answer_can_be_read_the_order_stays():
 @given(st.lists(st.none() | st.integers(0, 10), max_size=12))
 def test_documents_without_a_score_keep_their_places(values):
     scores = np.array([np.nan if value is None else value for value in values], np.float32)
+    given = scores.copy()
     made = filled(scores)
+    np.testing.assert_array_equal(scores, given, "what is given stays as it is")
     assert np.isfinite(made).all()
     known = ~np.isnan(scores)
     assert (made[known] == scores[known]).all()
