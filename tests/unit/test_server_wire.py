@@ -97,6 +97,53 @@ def test_fields_of_the_wrong_kind_are_named(name: str, value: Any) -> None:
     assert refused.value.param == name
 
 
+@pytest.mark.parametrize(
+    ("read", "body", "param", "message"),
+    [
+        (fields.text, {"f": {"text": " \n"}}, "f", "f is empty"),
+        (fields.texts, {"f": [{"text": ["tea"]}]}, "f[0]", "f[0] must hold its text"),
+        (fields.texts, {"f": ["tea", {"content": []}]}, "f[1].content", "holds no part"),
+        (
+            fields.texts,
+            {"f": [{"content": [{"type": "text", "text": "tea"}, {"type": "x" * 999, "text": "?"}]}]},
+            "f[0].content[1]",
+            f"is a part of type '{'x' * 64}', and only text",
+        ),
+        (fields.whole, {"f": 1.5}, "f", "not 1.5"),
+        (fields.whole, {"f": True}, "f", "not true or false"),
+        (fields.whole, {"f": -1}, "f", "at least 0, not -1"),
+        (lambda body, name: fields.whole(body, name, 1), {"f": 0}, "f", "at least 1, or left out, not 0"),
+        (lambda body, name: fields.either(body, name, "g", 1), {"f": 0}, "f", "at least 1"),
+        (lambda body, name: fields.whole(body, name, 2), {"f": 1}, "f", "at least 2, not 1"),
+        (lambda body, name: fields.number(body, name, 0, 1), {"f": True}, "f", "must be a number, not true or false"),
+        (lambda body, name: fields.number(body, name, 0, 1), {"f": 1.001}, "f", "from 0 to 1, not 1.001"),
+        (lambda body, name: fields.document(body[name], name, " or a cure"), {"f": {}}, "f", '"content" or a cure'),
+    ],
+)
+def test_what_a_field_cannot_be_is_said(read: Any, body: dict[str, Any], param: str, message: str) -> None:
+    with pytest.raises(RefusedError) as refused:
+        read(body, "f")
+    assert refused.value.param == param
+    assert message in str(refused.value)
+
+
+def test_what_a_field_may_be() -> None:
+    parts = [{"type": "text", "text": "green"}, {"type": "text", "text": "tea"}]
+    assert fields.texts({"f": [{"content": parts}, {"text": "", "content": None}]}, "f") == ("green\ntea", "")
+    assert fields.whole({"f": 2}, "f", 2) == 2
+    assert [fields.count({"f": n}, "f") for n in (0, None, 3)] == [None, None, 3], "0 asks for all"
+    assert [fields.either(body, "f", "g") for body in ({"f": 0}, {"f": 0, "g": 2}, {"f": 2, "g": 2})] == [
+        (None, ()),
+        (None, ("g",)),
+        (2, ()),
+    ]
+    found = [fields.number({"f": n}, "f", 0, 1) for n in (0, 1)]
+    assert (found, [type(n) for n in found]) == ([0.0, 1.0], [float, float])
+    assert [fields.flag({"f": flag}, "f", True) for flag in (None, False)] == [True, False]
+    assert [fields.choice({"f": word}, "f", ["a", "b"], "b") for word in (None, "a")] == ["b", "a"]
+    assert fields.unread({"model": "m", "priority": 0, "other": 1}, ()) == ("other",)
+
+
 def test_caps_cut_what_is_read(service: Service) -> None:
     long, ticket = "paris " * 50, Ticket.lasting(60)
     cut = service.score([(QUERY, long)], ticket, Caps(document=3))
