@@ -27,6 +27,7 @@ from crossrank.index import Document, Index
 from crossrank.retrieval.dense import DenseRetriever, by_vector
 from crossrank.retrieval.first import first_stage
 from crossrank.retrieval.remote.function import FunctionRetriever
+from crossrank.retrieval.where import mistake, why_nothing
 
 TEXTS = {
     "paris": "Paris is the capital of France.",
@@ -104,6 +105,23 @@ def test_a_filter_of_each_query_joins_that_of_the_pipeline(tmp_path: Path, bi_en
     mixed = replace(made, retrievers={**made.retrievers, "own": FunctionRetriever(lambda query, depth: [])})
     with pytest.raises(InputError, match="the retriever 'own' cannot filter: FunctionRetriever has no filtered"):
         mixed.search("failed uploads", where="tenant=acme")
+    mixed = replace(mixed, fusion=RRF())
+    assert len(mixed.search("failed uploads", where=()).ranking) == 2, "no condition needs no filter"
+
+
+def test_why_nothing_was_found_is_told_by_any_retriever_that_knows() -> None:
+    class Told(FunctionRetriever):
+        def __init__(self, why: str | None) -> None:
+            super().__init__(lambda query, depth: [])
+            self.why = why
+
+        def mistake(self) -> str | None:
+            return self.why
+
+    silent = FunctionRetriever(lambda query, depth: [])
+    assert why_nothing([silent, Told(None), Told("no such field"), Told("another")]) == "no such field"
+    assert why_nothing([silent, Told(None)]) == ""
+    assert mistake(object(), "year=2020") is None, "what knows no fields says nothing of them"
 
 
 def test_each_query_is_searched_by_its_own_vector_and_a_blank_one_by_none() -> None:
