@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 
@@ -34,12 +36,43 @@ def test_few_unread_documents_belong_among_the_best(weight):
     assert min(read) >= rule.least
 
 
+def expected(logits, before, weight, k):
+    """Unread documents among the `k` best, as the rule's description says, with a line that NumPy fits."""
+    own, fused, read = zscore(logits).astype(float), zscore(before).astype(float), len(logits)
+    slope, level = np.polyfit(fused[:read], own, 1)
+    if slope < 0:
+        slope, level = 0.0, own.mean()
+    spread = np.sqrt(((own - slope * fused[:read] - level) ** 2).sum() / (read - 2))
+    bar = sorted(weight * own + (1 - weight) * fused[:read])[-k]
+    return sum(
+        1 - NormalDist(level + slope * one, spread).cdf((bar - (1 - weight) * one) / weight) for one in fused[read:]
+    )
+
+
+@pytest.mark.parametrize("weight", [0.6, 1.0])
+@pytest.mark.parametrize("follows", [1.0, -1.0])
+def test_it_stops_when_fewer_are_expected_than_may_be(weight, follows):
+    dice, before = np.random.default_rng(1), np.float32(np.linspace(5, 1, 80))
+    logits = np.float32(follows * zscore(before) + dice.standard_normal(80))[:40]
+    want = expected(logits, before, weight, 5)
+    assert want > 1e-6
+    for error, settled in ((0.99 * want, False), (1.01 * want, True)):
+        assert Stopping(k=5, error=error).settled(logits, before, weight) == settled
+
+
+def test_how_many_are_read_before_it_is_asked():
+    assert (Stopping().k, Stopping().error, Stopping().first) == (10, 0.05, 32)
+    assert Stopping(k=50).first == 52, "a spread about a line needs more than the places that matter"
+
+
 def test_it_reads_on_while_it_knows_too_little():
     before = np.float32(np.linspace(5, 1, 60))
     rule = Stopping(k=3, least=8)
     assert not rule.settled(np.float32([9, 8, 7]), before, 0.1)
     assert not rule.settled(np.full(20, -np.inf, dtype=np.float32), before, 0.1)  # blank texts say nothing
     assert not rule.settled(np.full(20, 2.0, dtype=np.float32), before, 0.1)  # nor do equal scores
+    few = np.float32([9, 8.9, 8.8, 8.7, *[-np.inf] * 16])
+    assert not rule.settled(few, before, 0.1)  # nor do few between blank ones
     assert rule.settled(np.float32(np.linspace(9, 1, 60)), before, 1.0)  # all are read
     assert Stopping().settled(np.float32(np.linspace(6, -6, 20)), before[:20], 0.5)  # so are all of few
 
