@@ -169,6 +169,11 @@ def test_what_names_no_model_is_said(name: Any, words: str) -> None:
             load(name)
 
 
+def test_a_name_may_be_as_long_as_a_files() -> None:
+    with pytest.raises(CheckpointError, match="there is no model folder"):
+        read(Path("a" * 255))
+
+
 def test_a_tokenizer_with_a_word_beyond_the_models_table_is_refused(folder: Path) -> None:
     """It loaded, and one document that spells the word failed a whole list."""
     file = folder / "tokenizer.json"
@@ -670,7 +675,25 @@ def test_a_two_label_head_that_says_its_labels_are_swapped(tmp_path: Path) -> No
     folder = tiny.cross_encoder(tmp_path, 2)
     assert read(change(folder, id2label={"0": "not_entailment", "1": "entailment"})).labels == 2
     with pytest.raises(CheckpointError, match="upside down"):
-        read(change(folder, id2label={"0": "entailment", "1": "not_entailment"}))
+        read(change(folder, id2label={"0": "Entailment", "1": "not_entailment"}))
+
+
+def test_the_only_label_of_a_head_may_be_called_relevant(folder: Path) -> None:
+    assert read(change(folder, id2label={"0": "relevant"})).labels == 1
+
+
+def test_a_file_has_no_revisions_either(folder: Path) -> None:
+    for source in (folder, folder / "model.safetensors"):
+        with pytest.raises(InputError, match="has no revisions: leave revision='main' out"):
+            read(source, revision="main")
+
+
+def test_a_model_is_found_again_from_another_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    for source in (folder.name, f"{folder.name}/model.safetensors"):
+        found = read(source)
+        assert found.folder.is_absolute()
+        assert all(file.is_absolute() for file in found.weights)
 
 
 @pytest.mark.parametrize("named", ["os.system", "torch.nn.modules.activation.Tanh", "mymodule.Sigmoid"])
