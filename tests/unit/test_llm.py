@@ -144,6 +144,14 @@ def test_several_queries_and_blank_documents():
     assert ordered.tolist() == [0, 1, -np.inf, 0, -np.inf]
 
 
+@pytest.mark.parametrize("window", [None, 2])
+def test_what_was_not_judged_is_told_by_its_place_among_all_pairs(window: int | None) -> None:
+    with serving(lambda path, body: completion("no idea")) as api:
+        asked = [("a", "w"), ("b", "x"), ("a", "y"), ("b", "z")]
+        judged = model(api.url, window=window, concurrency=1).judged(asked)
+    assert [one.position for one in judged.fallbacks] == [0, 1, 2, 3]
+
+
 def test_as_a_stage_it_says_what_it_cost_and_what_it_could_not_judge():
     def answer(path: str, body: dict[str, Any]) -> Any:
         return completion("no idea") if "#7" in document_of(body) else honest(path, body)
@@ -620,9 +628,11 @@ def test_more_for_the_body():
 
 def test_long_documents_are_sent_without_their_ends_and_that_is_told():
     with serving(lambda path, body: completion('{"score": 3}')) as api:
-        judged = model(api.url, characters=10).judged(pairs("short", "x" * 11))
-    assert sorted(map(document_of, api.requests)) == ["short", "x" * 10]
-    assert judged.cut == (1,)
+        judged = model(api.url, characters=10).judged(pairs("short", "x" * 11, "y" * 10, " " * 20))
+    assert sorted(map(document_of, api.requests)) == ["short", "x" * 10, "y" * 10]
+    assert judged.cut == (1,), "neither one that fits nor one that is not sent"
+    with pytest.raises(InputError, match="must be at least 1"):
+        model(api.url, characters=0)
     assert "1 document was sent without the end" in judged.note
 
 
