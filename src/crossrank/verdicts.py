@@ -41,6 +41,10 @@ _NUMBER_NAMES = ("doc", "document", "index", "id", "number")
 _ORDER_NAMES = ("order", "ranking", "ranked", "documents", "results")
 
 
+# What servers, and gateways to others, call an end that the model did not choose.
+_CUT = frozenset({"length", "max_tokens", "content_filter"})
+
+
 class UnreadableError(Exception):
     """An answer that says nothing usable; the message is the reason, for people."""
 
@@ -115,8 +119,12 @@ def read_order(answer: str, n: int) -> list[int]:
 def text_of(body: Mapping[str, Any]) -> str:
     """The text of a chat completion, also of one that gives it in parts.
 
+    Of one that was cut short, as at its limit of tokens, nothing is taken but a whole JSON object, alone or in a fence:
+    all else may be the beginning of something else, such as a thought that was opened in the prompt, "1" of "10" or
+    "[2]" of an order.
+
     Raises:
-        UnreadableError: there is none, or it was cut short beside the end of a thought, which may be a quoted one.
+        UnreadableError: there is none, or no whole one.
     """
     try:
         choice = body["choices"][0]
@@ -129,8 +137,8 @@ def text_of(body: Mapping[str, Any]) -> str:
     ended = choice.get("finish_reason")
     if not isinstance(content, str) or not content.strip():
         raise UnreadableError(f"the answer has no text (it ended with {ended!r})")
-    if ended == "length" and _THOUGHT_END in content:
-        raise UnreadableError("the answer was cut short, perhaps within the model's thought")
+    if str(ended).lower() in _CUT and not any(isinstance(value, dict) for value in _loaded(_unfenced(content))):
+        raise UnreadableError("the answer was cut short")
     return content
 
 

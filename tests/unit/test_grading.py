@@ -234,6 +234,21 @@ def test_a_model_of_which_nothing_can_be_read_ends_it(chat: Chat, grader: gradin
     assert "a model that thinks aloud needs more tokens" in found.stopped
 
 
+@pytest.mark.parametrize(("said", "read"), [("1", 0), ("8", 0), ('{"score": 8}', 1)])
+def test_a_grade_that_was_cut_short_is_none(tmp_path: Path, said: str, read: int) -> None:
+    """With one token an answer of 10 was a 1. That each 8 is refused, too, tells of it before all tens are missing."""
+    from apiserver import completion, serving
+
+    cut = completion(said)
+    cut["choices"][0]["finish_reason"] = "length"
+    with serving(lambda path, body: cut) as api, grading.Grader(api.url, "judge", most_tokens=1) as grader:
+        found = grading.graded([(f"q{n}", "d") for n in range(9)], grader, tmp_path / "g.jsonl", parallel=1)
+    assert (len(found.grades), len(found.failed)) == ((9, 0) if read else (0, 3))
+    assert read or found.stopped.endswith(
+        "needs more tokens: judge gave no number from 0 to 10: the answer was cut short"
+    )
+
+
 def test_long_documents_are_counted_and_blank_pairs_are_not_sent(
     chat: Chat, grader: grading.Grader, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from typing import Any
 
 import pytest
 
@@ -123,14 +124,41 @@ def test_parts_of_an_answer_are_joined_as_they_are() -> None:
         text_of({"choices": [{"message": {"content": " \n"}, "finish_reason": "length"}]})
 
 
-def test_an_answer_that_is_cut_short_beside_a_thoughts_end() -> None:
-    """A thought that quotes the document's `</think> 10` and then runs out of tokens."""
-    for ended, text in (("length", "8"), ("stop", "<think>hm</think>8")):
-        body = {"choices": [{"message": {"content": text}, "finish_reason": ended}]}
-        assert text_of(body) == text
-    body = {"choices": [{"message": {"content": "<think>It holds </think> 10"}, "finish_reason": "length"}]}
-    with pytest.raises(UnreadableError, match="cut short"):
-        text_of(body)
+def _ended(by: object, text: str) -> dict[str, Any]:
+    return {"choices": [{"message": {"content": text}, "finish_reason": by}]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>It holds </think> 10",
+        # Where the prompt has opened the thought, nothing says that this is one.
+        "Okay, let me look. Doc 0 is about bread, Doc 1 about tea and Doc 2",
+        'Perhaps {"score": 6}, but wait, the query',
+        "1",
+        "8",
+        "0",
+        "Doc 3 > Doc 1",
+        "[2]",
+        "[2, 0]",
+        '"8"',
+        '{"score": 8',
+        '```json\n{"score": 8}',
+    ],
+)
+def test_what_was_cut_short_may_be_the_beginning_of_anything(text: str) -> None:
+    """Half a thought became an order, and "1" of "10" a score of 1."""
+    for by in ("length", "max_tokens", "MAX_TOKENS", "content_filter"):
+        with pytest.raises(UnreadableError, match="the answer was cut short"):
+            text_of(_ended(by, text))
+    for by in ("stop", None, "eos", ["length"]):
+        assert text_of(_ended(by, text)) == text
+
+
+@pytest.mark.parametrize("text", ['{"score": 8}', '{"score": 8}\n\n\n', '```json\n{"order": [2, 0]}\n```'])
+def test_a_whole_object_is_one_wherever_its_tokens_end(text: str) -> None:
+    """Models that are held to JSON may go on with white space to their limit."""
+    assert text_of(_ended("length", text)) == text
 
 
 def test_counts_of_tokens_are_whole_and_not_negative() -> None:

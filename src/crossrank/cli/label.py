@@ -50,7 +50,7 @@ Interrupted, the same command asks only for what is missing.
 @click.option("--parallel", type=click.IntRange(1, 64), default=4, show_default=True, help="Questions at a time.")
 @click.option("--timeout", type=options.Seconds(min=1), default=60.0, show_default=True, help="Seconds for an answer.")
 @click.option("--answer-tokens", type=options.Count(min=1), default=16, show_default=True,
-              help="Of one answer; a model that thinks aloud needs more.")  # fmt: skip
+              help="Of one answer and its end; a model that thinks aloud needs more.")  # fmt: skip
 @click.option("--price", nargs=2, type=options.Number(min=0), metavar="IN OUT",
               help="Of a million tokens read and written, to show costs.")  # fmt: skip
 @options.as_json

@@ -111,8 +111,9 @@ class Grader:
         model: as the API calls it.
         key: sent as a bearer token when it is not empty.
         timeout: seconds for one answer, see `crossrank.remote.Address`, like `pause`.
-        most_tokens: of one answer; a model that thinks aloud needs more. A model that refuses `max_tokens`, or a
-            temperature of 0, is asked without from then on, see `crossrank.chat.Chat`.
+        most_tokens: of one answer and its end; a model that thinks aloud needs more. A number that ends where they do
+            is not read: "1" may be the beginning of "10". A model that refuses `max_tokens`, or a temperature of 0, is
+            asked otherwise from then on, see `crossrank.chat.Chat`.
         pause: see `timeout`.
 
     Raises:
@@ -169,7 +170,8 @@ class Grader:
                 # Halves up, as everywhere: `round` takes 4.5 to 4.
                 return Grade(query, document, int(read_score(said) + 0.5), prompt, answer, uncounted)
             except UnreadableError as error:
-                failed = GraderError(f"{self.model} answered {said!r:.80} and no number from 0 to {HIGHEST}: {error}")
+                told = f"answered {said!r:.80} and" if said else "gave"
+                failed = GraderError(f"{self.model} {told} no number from 0 to {HIGHEST}: {error}")
             if stop is not None and stop.is_set():
                 break
         failed.prompt_tokens, failed.answer_tokens, failed.uncounted = prompt, answer, uncounted
