@@ -17,7 +17,8 @@ _UNWANTED = frozenset({400, 422})
 _CALLED = {"response_format": "response_format|json mode|json_object"}
 """What refusals call a parameter, where that is not its name alone: a regular expression."""
 _INSTEAD = {"max_tokens": "max_completion_tokens"}
-"""What a model that refuses a parameter takes in its place."""
+"""What a model that refuses a parameter takes in its place, and then says so. These are limits: a passage that is too
+long for the model is refused in their name as well, and without one an answer costs what it likes."""
 
 
 class Chat:
@@ -26,8 +27,8 @@ class Chat:
     Args:
         address: where it is asked.
         model: as the address calls it.
-        usual: parameters that every question has; one that a refusal names is left out from then on, `max_tokens` for
-            `max_completion_tokens`.
+        usual: parameters that every question has; one that a refusal names is left out from then on. Not so
+            `max_tokens`: it becomes `max_completion_tokens` where the refusal names this, too.
         extra: parameters of the caller's own, which are sent as they are, also in place of usual ones; None leaves one
             out.
 
@@ -45,8 +46,8 @@ class Chat:
         self.model = model
         sent = {**usual, **_checked({} if extra is None else extra)}
         self._sent = {name: value for name, value in sent.items() if value is not None}
-        ours = frozenset(usual) - frozenset(extra or ())
-        self._usual = ours | {_INSTEAD[name] for name in ours if name in _INSTEAD}
+        self._own = frozenset(extra or ())
+        self._usual = frozenset(usual) - self._own
 
     def __repr__(self) -> str:
         return f"Chat({self.address.url!r}, {self.model!r}, {self._sent})"
@@ -67,9 +68,9 @@ class Chat:
             except RemoteError as error:
                 tries += error.tries
                 named = _named_in(error, sent)
-                refused = named & self._usual
+                refused = frozenset(name for name in named & self._usual if _INSTEAD.get(name, "") in str(error))
                 if not refused:
-                    raise _with_cure(error, named, tries) from error
+                    raise _with_cure(error, named & self._own, tries) from error
                 instead = {_INSTEAD[name]: sent[name] for name in refused if name in _INSTEAD}
                 sent = {name: value for name, value in sent.items() if name not in refused} | instead
         if tries:

@@ -116,6 +116,33 @@ def test_a_model_that_refuses_parameters_is_asked_without(chat: Chat, grader: gr
     assert chat.asked[-1]["max_completion_tokens"] == 16
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        # As vLLM says it, and as others do.
+        "'max_tokens' or 'max_completion_tokens' is too large: 16. This model's maximum context length is 4096 tokens",
+        "input length and max_tokens exceed the context limit: 4090 + 16 > 4096",
+    ],
+)
+def test_a_passage_that_is_too_long_costs_no_limit(
+    chat: Chat, grader: grading.Grader, tmp_path: Path, told: str
+) -> None:
+    """The refusal names the limit, which was then left out for all pairs that came after."""
+
+    def refusal(body: dict[str, Any]) -> str | None:
+        names = [name for name in ("max_tokens", "max_completion_tokens") if name in body and name in told]
+        return told if names and "long" in body["messages"][1]["content"] else None
+
+    chat.refuses = refusal
+    found = grading.graded([("q", "a long one"), ("q", "d")], grader, tmp_path / "g.jsonl", parallel=1)
+    assert [grade.document for grade in found.grades] == ["d"]
+    assert len(chat.asked) <= 3
+    assert all("max_tokens" in body or "max_completion_tokens" in body for body in chat.asked)
+    assert chat.asked[-1]["max_tokens"] == 16
+    assert "context" in found.failed[0][1]
+    assert "leave it out" not in found.failed[0][1], "nobody can, nor should"
+
+
 @pytest.mark.parametrize("said", ["", None, "eleven", "11", "between 3 and 5", "-1", "<think>8", {"no": "text"}])
 def test_what_is_none_is_refused(chat: Chat, grader: grading.Grader, said: Any) -> None:
     chat.says = lambda text: said
