@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from urllib.parse import SplitResult, unquote
+from urllib.parse import SplitResult, unquote, urlsplit
 
 _SECRET = re.compile(r"[^=]*(?:key|token|secret|pass|sig|auth|cred|jwt)|code=|[^=]*=(?:sk-|.{33})", re.I)
 """Parts of a query that are left out of all names: called as secrets are, or as long."""
@@ -15,13 +15,25 @@ def without_secrets(url: object) -> object:
 
     >>> without_secrets("https://me:pw@example.com/v1?api-version=1&api-key=abc#m")
     'https://example.com/v1?api-version=1&api-key=***#m'
+    >>> without_secrets("https://me:p/w@example.com/v1#m"), without_secrets("me:pw@example.com"), without_secrets("a@2")
+    ('***@example.com/v1#m', '***@example.com', 'a@2')
     """
     if not isinstance(url, str):
         return url
-    address, mark, fragment = re.sub(r"//[^/?#]*@", "//", url).partition("#")
+    # Where no host stands as it should, a password may reach up to the last @: it holds a / ? or # itself.
+    told = re.sub(r"//[^/?#]*@", "//", url) if _has_host(url) else re.sub(r"^.*:.*@", "***@", url, flags=re.DOTALL)
+    address, mark, fragment = told.partition("#")
     head, asks, query = address.partition("?")
     shown = [f"{one.partition('=')[0]}=***" if _SECRET.match(one) else one for one in query.split("&")]
     return f"{head}{asks}{'&'.join(shown)}{mark}{fragment}"
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 0) >= 0
+    except ValueError:
+        return False
 
 
 def public_query(query: str) -> str:

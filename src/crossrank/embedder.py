@@ -15,6 +15,7 @@ from crossrank.addresses import is_address
 from crossrank.asking import check_texts
 from crossrank.batching import budget_of, plan
 from crossrank.checkpoint import vocabulary
+from crossrank.credentials import without_secrets
 from crossrank.encoder import begun, tokenized
 from crossrank.errors import CheckpointError, IndexFileError
 from crossrank.models import named
@@ -174,8 +175,8 @@ def load_embedder(
     """
     if is_address(name):
         raise CheckpointError(
-            f"{name} is an address, and what is loaded here is a model on this machine: addresses are for crossrank "
-            "index (--model) and other commands (--embedder), and in Python for "
+            f"{without_secrets(name)} is an address, and what is loaded here is a model on this machine: addresses are "
+            "for crossrank index (--model) and other commands (--embedder), and in Python for "
             "crossrank.remoteembedder.RemoteEmbedder"
         )
     read = named.read(name, default="embed", revision=revision, token=token, cache_dir=cache_dir)

@@ -18,7 +18,7 @@ from crossrank.jobs import at_once
 from crossrank.judging import ask_for_order, ask_for_score, check_prompt, filled, in_place
 from crossrank.questions import Questions
 from crossrank.ranked import Ranked
-from crossrank.remote import Address
+from crossrank.remote import Address, can_be_asked
 from crossrank.scored import Scored
 from crossrank.unicode import is_blank, valid_text
 from crossrank.verdicts import UnreadableError
@@ -186,7 +186,8 @@ class LanguageModel:
         LanguageModel('http://localhost:8000/v1', 'qwen3', window=None)
         """
         url, _, model = name.partition("#")
-        if not model:
+        # What stands before a # may be the beginning of a password alone, so that the whole is told or nothing.
+        if not model or not can_be_asked(url):
             raise InputError(f"{without_secrets(name)!r} is no address of a language model: write URL#MODEL")
         return cls(url, model, key, **options)
 

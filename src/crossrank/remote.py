@@ -295,6 +295,15 @@ class _RetryError(Exception):
         self.wait = wait
 
 
+def can_be_asked(url: object) -> bool:
+    """Whether an `Address` can be made of this.
+
+    >>> can_be_asked("http://localhost:8000/v1"), can_be_asked("http://me:pass/word@localhost")
+    (True, False)
+    """
+    return _parts(url) is not None
+
+
 def _parts(url: object) -> SplitResult | None:
     """What an address consists of; None where no request to it can be made, which shows before anything is sent."""
     try:

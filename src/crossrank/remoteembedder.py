@@ -8,17 +8,16 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from hashlib import sha256
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.addresses import is_address
 from crossrank.asking import check_texts, check_whole
 from crossrank.credentials import without_secrets
 from crossrank.errors import InputError, RemoteError
 from crossrank.jobs import at_once
-from crossrank.remote import Address
+from crossrank.remote import Address, can_be_asked
 from crossrank.unicode import is_blank, valid_text
 
 # What one request may hold: OpenAI takes 2,048 texts and 300,000 tokens, others less.
@@ -91,14 +90,16 @@ class RemoteEmbedder:
         Raises:
             InputError: not such a name.
         """
-        model, _, options = urlsplit(name).fragment.partition("?")
+        url, _, rest = name.partition("#")
+        model, _, options = rest.partition("?")
         asked = parse_qs(options, keep_blank_values=True)
         dimensions = asked.pop("dimensions", [None])[0]
-        if not (is_address(name) and "#" in name) or asked or not (dimensions is None or dimensions.isdecimal()):
+        # What stands before a # may be the beginning of a password alone, so that the whole is told or nothing.
+        if not (model and can_be_asked(url)) or asked or not (dimensions is None or dimensions.isdecimal()):
             shown = without_secrets(name)
             raise InputError(f"{shown!r} is no address of an embedder: write URL#MODEL or URL#MODEL?dimensions=512")
         numbers = None if dimensions is None else int(dimensions)
-        return cls(name.split("#")[0], model, key, dimensions=numbers, timeout=timeout, tries=tries)
+        return cls(url, model, key, dimensions=numbers, timeout=timeout, tries=tries)
 
     @property
     def name(self) -> str:

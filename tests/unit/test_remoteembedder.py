@@ -20,10 +20,11 @@ import crossrank
 from apiserver import serving as api_serving
 from crossrank.addresses import is_address
 from crossrank.cli import root
-from crossrank.errors import IndexFileError, InputError, RemoteError
+from crossrank.errors import CheckpointError, IndexFileError, InputError, RemoteError
 
 pytest.importorskip("httpx", reason="needs the llm extra")
 
+from crossrank.llm import LanguageModel
 from crossrank.remoteembedder import RemoteEmbedder
 
 
@@ -235,6 +236,30 @@ def test_secrets_of_an_address_are_sent_and_told_nobody(caplog: pytest.LogCaptur
     with pytest.raises(InputError) as refused:
         RemoteEmbedder.named("http://me:s3cret@h/v1?key=s3cret")
     assert not [one for one in (*said, str(refused.value)) if "s3cr" in one]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://me:s3/cret@h.example/v1", "https://me:s3?cret@h.example/v1", "https://me:s3#cret@h.example/v1",
+     "https:/me:s3cret@h.example/v1", "me:s3cret@h.example/v1", "https://me:[s3@cret@h.example/v1",
+     "https://me:s3\ncret@h.example/v1", "//me:s3cret@h.example/v1", "ftp://me:s3cret@h.example/v1"],
+)  # fmt: skip
+def test_a_password_is_not_told_of_what_is_no_address(url: str, tmp_path: Path) -> None:
+    """Nothing was taken out where a password was none as it stood, or the address none."""
+    (tmp_path / "a.txt").write_text("tea", encoding="utf-8")
+    said = []
+    for made in (lambda: RemoteEmbedder(url, "m"), lambda: RemoteEmbedder.named(f"{url}#m"),
+                 lambda: LanguageModel(url, "m"), lambda: LanguageModel.named(f"{url}#m"),
+                 lambda: crossrank.load(f"{url}#m"), lambda: crossrank.load_embedder(f"{url}#m")):  # fmt: skip
+        with pytest.raises((InputError, CheckpointError)) as refused:
+            made()
+        said.append(str(refused.value))
+    asked = ("rerank", "tea", str(tmp_path / "a.txt"), "--model", f"{url}#m")
+    told = CliRunner().invoke(root, asked)
+    assert told.exit_code == 1
+    for one in (*said, told.output):
+        assert not [part for part in ("s3", "cret", "me:") if part in one], one
+        assert "h.example/v1" in one
 
 
 def test_a_key_that_is_not_set_is_none() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from crossrank import extras
 from crossrank.checkpoint import generative, late, modular, settings, vocabulary, weights
 from crossrank.checkpoint.record import WORD_EMBEDDINGS, Checkpoint, Kind
+from crossrank.credentials import without_secrets
 from crossrank.errors import CheckpointError, InputError
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -149,7 +150,9 @@ def _locate(source: str | Path, revision: str | None, options: Mapping[str, Any]
             f"{name}, give revision={after!r}, or the folder that `hf download {name} --revision {after}` prints"
         )
     if isinstance(source, Path) or not HUB_NAME.fullmatch(text):
-        raise CheckpointError(f"there is no model folder {text!r}. Check the path; hub names look like owner/model.")
+        # It may have been meant as an address, with a password.
+        shown = text if isinstance(source, Path) else without_secrets(text)
+        raise CheckpointError(f"there is no model folder {shown!r}. Check the path; hub names look like owner/model.")
     from crossrank.checkpoint import hub  # half a second of imports that a folder does not need
 
     return hub.folder(text, revision=revision, **options).absolute(), ()
