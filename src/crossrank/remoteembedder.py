@@ -23,6 +23,8 @@ from crossrank.unicode import is_blank, valid_text
 # What one request may hold: OpenAI takes 2,048 texts and 300,000 tokens, others less.
 _TEXTS, _CHARACTERS = 128, 400_000
 _MOST_BYTES = 64 * 2**20
+_PERHAPS_TOO_MANY = frozenset({400, 413, 422})
+"""How servers refuse more texts than they take in one request; and much else."""
 
 
 class RemoteEmbedder:
@@ -71,6 +73,7 @@ class RemoteEmbedder:
         self.dimensions = dimensions
         self._concurrency = concurrency
         self._width = dimensions
+        self._most = _TEXTS
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -130,8 +133,8 @@ class RemoteEmbedder:
     def embed(self, texts: Iterable[str]) -> NDArray[np.float32]:
         """Unit vectors, shape (n, width), in the order of the texts.
 
-        Equal texts are sent once. A blank text is not sent, because many addresses refuse it: its vector has the same
-        number everywhere.
+        Equal texts are sent once, up to 128 in one request; how many fewer an address takes is learned from its first
+        refusals. A blank text is not sent, because many addresses refuse it: its vector has the same number everywhere.
 
         Raises:
             InputError: one string in place of a list, or an item that is no string.
@@ -141,7 +144,7 @@ class RemoteEmbedder:
         texts = [valid_text(text) for text in check_texts(texts, "embed")]
         distinct = list(dict.fromkeys(text for text in texts if not is_blank(text)))
         stop = threading.Event()
-        jobs = [partial(self._asked, batch, stop) for batch in _batches(distinct)]
+        jobs = [partial(self._taken, batch, stop) for batch in _batches(distinct, self._most)]
         made = [vector for vectors in at_once(jobs, self._concurrency, stop) for vector in vectors]
         rows = dict(zip(distinct, made, strict=True))
         out = np.full((len(texts), self.width), 1.0, dtype=np.float32)
@@ -152,6 +155,24 @@ class RemoteEmbedder:
         norms = np.linalg.norm(out, axis=1, keepdims=True)
         return np.asarray(out / norms, dtype=np.float32)
 
+    def _taken(self, batch: Sequence[str], stop: threading.Event) -> list[NDArray[np.float32]]:
+        """Unit vectors of a batch, in as many requests as the address takes it in."""
+        made: list[NDArray[np.float32]] = []
+        size, refused = min(self._most, len(batch)), False
+        while len(made) < len(batch):
+            # One text alone tells whether their number is to blame: a wrong name of the model costs two requests.
+            part = batch[len(made) :][: size if made or not refused else 1]
+            try:
+                made += self._asked(part, stop)
+            except RemoteError as error:
+                if error.status not in _PERHAPS_TOO_MANY or len(part) == 1:
+                    raise
+                refused, size = True, len(part) // 2
+        if refused:
+            with self._lock:
+                self._most = min(self._most, size)
+        return made
+
     def _asked(self, batch: Sequence[str], stop: threading.Event | None = None) -> list[NDArray[np.float32]]:
         """Unit vectors of one request."""
         body: dict[str, Any] = {"model": self.model, "input": list(batch), "encoding_format": "float"}
@@ -159,11 +180,13 @@ class RemoteEmbedder:
             body["dimensions"] = self.dimensions
         rows = self.address.post("/embeddings", body, stop).body.get("data")
         try:
-            placed = {operator.index(row["index"]): _unit(row["embedding"]) for row in rows or ()}
+            given = [(operator.index(row["index"]), _unit(row["embedding"])) for row in rows or ()]
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise RemoteError(f"{self.address.url} gave no vectors that can be read ({error!r})", 200) from error
-        if sorted(placed) != list(range(len(batch))):
-            raise RemoteError(f"{self.address.url} gave {len(placed)} vectors for {len(batch)} texts", 200)
+        placed = dict(given)
+        if len(given) != len(placed) or sorted(placed) != list(range(len(batch))):
+            twice = ", numbered wrongly" if len(given) == len(batch) else ""
+            raise RemoteError(f"{self.address.url} gave {len(given)} vectors for {len(batch)} texts{twice}", 200)
         # Of requests at once, the first to be read decides, and the others must agree.
         with self._lock:
             width = self._width = self._width or len(placed[0])
@@ -190,12 +213,12 @@ def _unit(numbers: Any) -> NDArray[np.float32]:
     return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
 
 
-def _batches(texts: Sequence[str]) -> list[list[str]]:
+def _batches(texts: Sequence[str], most: int) -> list[list[str]]:
     """The texts in order, in parts that one request may hold."""
     parts: list[list[str]] = []
     room = 0
     for text in texts:
-        if not parts or len(parts[-1]) >= _TEXTS or len(text) > room:
+        if not parts or len(parts[-1]) >= most or len(text) > room:
             parts.append([])
             room = _CHARACTERS
         parts[-1].append(text)

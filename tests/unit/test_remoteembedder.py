@@ -132,6 +132,45 @@ def test_long_lists_go_in_batches():
     np.testing.assert_allclose(made[:300], want / np.linalg.norm(want, axis=1, keepdims=True), atol=1e-6)
 
 
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_an_address_that_takes_fewer_texts_at_once_is_asked_so(status: int) -> None:
+    """text-embeddings-inference takes 32, so that nothing could be indexed through it."""
+
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        return honest(path, body) if len(body["input"]) <= 32 else (status, {"error": "batch size > 32"}, {})
+
+    texts = [f"text {number}" for number in range(300)]
+    with api_serving(answer) as api:
+        made = embedder(api.url, concurrency=2)
+        found = made.embed(texts)
+        asked = len(api.requests)
+        assert asked <= 10 + 2 * 3
+        made.embed(texts)
+        again = [len(body["input"]) for body in api.requests[asked:]]
+    want = np.array([vector(text) for text in texts])
+    np.testing.assert_allclose(found, want / np.linalg.norm(want, axis=1, keepdims=True), atol=1e-6)
+    assert sorted(again) == [12, *[32] * 9], "it is known from then on"
+
+
+def test_a_refusal_that_is_not_of_the_number_of_texts() -> None:
+    texts = [f"text {number}" for number in range(100)]
+    with api_serving(lambda path, body: (400, {"error": "no such model"}, {})) as api:
+        with pytest.raises(RemoteError, match="no such model"):
+            embedder(api.url).embed(texts)
+        assert [len(body["input"]) for body in api.requests] == [100, 1]
+
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        return (413, {"error": "text 77 is too long"}, {}) if "text 77" in body["input"] else honest(path, body)
+
+    with api_serving(answer) as api:
+        made = embedder(api.url)
+        with pytest.raises(RemoteError, match="text 77 is too long"):
+            made.embed(texts)
+        asked = len(api.requests)
+        made.embed(texts[:70])
+        assert len(api.requests) == asked + 1, "one text that is refused teaches nothing about their number"
+
+
 def test_width_and_fingerprint():
     with api_serving(honest) as api:
         assert embedder(api.url).width == 8
@@ -158,6 +197,8 @@ def test_a_name_that_is_none(name):
     [
         ({"data": []}, "0 vectors for 2 texts"),
         ({"data": [{"index": 0, "embedding": [1, 2]}]}, "1 vectors for 2 texts"),
+        ({"data": [{"index": n, "embedding": [1, 2]} for n in (0, 1, 0)]}, "3 vectors for 2 texts"),
+        ({"data": [{"index": 0, "embedding": [1, 2]}] * 2}, "2 vectors for 2 texts, numbered wrongly"),
         ({"data": [{"index": 0, "embedding": [1, 2]}, {"index": 1, "embedding": [1]}]}, "2 finite numbers"),
         ({"data": [{"index": 0, "embedding": [1, 2]}, {"index": 1, "embedding": [1, float("nan")]}]}, "finite"),
         ({"data": [{"index": 0, "embedding": "AAAA"}, {"index": 1}]}, "no vectors that can be read"),
