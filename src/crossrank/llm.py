@@ -216,7 +216,8 @@ class LanguageModel:
 
         Raises:
             InputError: a query is blank, or an item is not a pair of strings.
-            RemoteError: the address refuses the key or the model, or answers no question at all.
+            RemoteError: the address answers no question at all, as where it refuses the key or the model. Once there
+                are answers, a refusal that all others would get ends the questions, and the rest keeps its place.
         """
         return self.judged(pairs).scores
 

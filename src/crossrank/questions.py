@@ -46,6 +46,7 @@ class Questions:
         self.questions = self.requests = self.answers = 0
         self.prompt_tokens = self.completion_tokens = self.uncounted = 0
         self.refused: RemoteError | None = None
+        self._over = ""
         self._refusals: Counter[int] = Counter()
         self._under_way: set[int] = set()
 
@@ -53,10 +54,13 @@ class Questions:
         """The text of the answer to one question.
 
         Raises:
-            UnreadableError: it did not come, or has no text.
-            RemoteError: no other question would fare better.
+            UnreadableError: it did not come, or has no text; or it was not asked, because no question would fare better
+                than one before. What was answered until then was paid for and counts.
+            RemoteError: no other question would fare better, and none was answered.
         """
         with self._lock:
+            if self._over:
+                raise UnreadableError(self._over)
             self.questions += 1
             self.requests += 1
             number = self.questions
@@ -69,6 +73,9 @@ class Questions:
                 self.requests += error.tries - 1
                 self._refusals[error.status] += 1
                 hopeless = self._hopeless(number, error.status)
+                if hopeless and self.answers:
+                    self._over = self._over or str(error)
+                    raise UnreadableError(self._over) from error
             if hopeless:
                 raise
             raise UnreadableError(str(error)) from error

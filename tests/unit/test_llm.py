@@ -467,6 +467,29 @@ def test_what_no_other_document_would_cure_is_an_error(status, cure):
     assert len(api.requests) < 50
 
 
+@pytest.mark.parametrize("status", [401, 402, 404])
+@pytest.mark.parametrize("window", [None, 2])
+def test_what_was_paid_for_counts(status: int, window: int | None) -> None:
+    """One 402 after many answers threw all of them away."""
+    left = iter(range(4))
+
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        return (status, {"error": "no"}, {}) if next(left, None) is None else honest(path, body)
+
+    with serving(answer) as api:
+        judged = model(api.url, concurrency=1, window=window).judged(pairs(*(f"{n} #{n % 10}" for n in range(40))))
+    assert len(api.requests) == judged.questions == 5, "nobody is asked about the rest"
+    assert len({one.reason for one in judged.fallbacks}) == 1
+    assert f"answered {status}" in judged.fallbacks[0].reason
+    if window is None:
+        assert judged.scores[:4].tolist() == [0, 1, 2, 3]
+        assert [one.position for one in judged.fallbacks] == list(range(4, 40))
+    else:
+        # From the end: the best of the last five has climbed.
+        assert order_of(judged.scores).tolist() == [*range(35), 39, *range(35, 39)]
+        assert [one.position for one in judged.fallbacks] == list(range(35))
+
+
 def test_a_forbidden_document_keeps_its_place():
     """A filter may answer 403 for one text; a key that may not ask at all gets it for every one."""
     with serving(lambda path, body: (403, {}, {}) if "#1" in str(body) else honest(path, body)) as api:
