@@ -179,7 +179,7 @@ class Address:
         if status in RETRIED:
             raise _RetryError(f"{told}: {_told(content)}", status, _asked_wait(response.headers.get("retry-after", "")))
         if status == 200:
-            raise _RetryError(f"{self._shown(path)} answered with no JSON object: {_told(content)}", 200)
+            raise _RetryError(f"{self._shown(path)} answered with no JSON object ({_told(content)})", 200)
         cure = f" ({CURES[status]})" if status in CURES else ""
         raise RemoteError(f"{told}{cure}: {_moved(response, path) or _told(content)}", status)
 

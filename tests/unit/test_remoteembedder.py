@@ -392,7 +392,7 @@ def test_what_an_address_finds_is_measured(
 
 
 def test_an_index_made_through_an_address_is_served(
-    tmp_path: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cross_encoder_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It could only be searched: `serve` and `mcp` named a class of Python, and had no --embedder."""
     pytest.importorskip("crossrank.index", reason="needs the search extra")
@@ -404,8 +404,13 @@ def test_an_index_made_through_an_address_is_served(
     from serving import asked
 
     down: list[bool] = []
+    another: list[Any] = []
+
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        return (500, {"echo": body}, {}) if down else another[0] if another else honest(path, body)
+
     tokenizer = named.read(None, default="embed").tokenizer()
-    with api_serving(lambda path, body: (500, {"echo": body}, {}) if down else honest(path, body)) as api:
+    with api_serving(answer) as api:
         remote = embedder(api.url)
         index = Index.create(tmp_path / "index", remote, tokenizer, model=remote.name)
         index.add([Document("tea", "Tea is hot."), Document("bread", "Bread needs yeast.")], remote, tokenizer)
@@ -440,5 +445,17 @@ def test_an_index_made_through_an_address_is_served(
             failed = asked(service, "/search", {"query": "hot tea"})
             assert (failed.status_code, "embedder does not answer" in failed.text) == (503, True)
             assert api.url not in failed.text
+            down.clear()
+            for odd, logged in (({"data": [{"index": 0, "embedding": [1, 2]}]}, "not of 8 finite numbers"),
+                                ({"data": [{"index": 0, "embedding": "tea"}]}, "no vectors that can be read"),
+                                ((200, b"<p>hot tea", {}), "with no JSON object")):  # fmt: skip
+                another[:] = [odd]
+                caplog.clear()
+                failed = asked(service, "/search", {"query": "hot tea"})
+                assert (failed.status_code, "do not fit the index" in failed.text) == (503, True)
+                assert "retry-after" not in failed.headers, "it was told to ask again, for ever"
+                assert api.url not in failed.text
+                assert logged in caplog.text
+                assert "tea" not in caplog.text
         finally:
             service.stop()

@@ -138,9 +138,7 @@ class Answering:
             # The server's patience with its drain has ended.
             return self._refused(call, leaving())
         except RemoteError as error:
-            # Its message quotes the address's own words, which may hold the query.
-            _LOG.error("request %s failed: the index's embedder gave status %d (0: none)", call.id, error.status)
-            return self._refused(call, leaving("the index's embedder does not answer; ask again in a moment"))
+            return self._refused(call, _unembedded(call, error))
         except IndexFileError as error:
             self.service.searchable = False
             # Its message names the folder, and may hold what was asked.
@@ -338,6 +336,17 @@ class Answering:
 def timing_of(call: Call, ticket: Ticket) -> Timing:
     """What a request has cost until now."""
     return Timing(ticket.tokenizing, ticket.queued, ticket.compute, time.perf_counter() - call.began)
+
+
+def _unembedded(call: Call, error: RemoteError) -> RefusedError:
+    """Why a query has no vector. What the address itself says is not logged: it may quote the query."""
+    if error.status == 200:
+        # Another model answers there now, or none: to ask again would not help.
+        _LOG.error("request %s failed: %s", call.id, said(error))
+        told = "the vectors of the index's embedder do not fit the index, or cannot be read; see the server's log"
+        return RefusedError(told, 503, "UnavailableError")
+    _LOG.error("request %s failed: the index's embedder gave status %d (0: none)", call.id, error.status)
+    return leaving("the index's embedder does not answer; ask again in a moment")
 
 
 async def _disconnected(receive: bodies.Receive) -> None:

@@ -24,7 +24,7 @@ _ERRORS = {
     422: "The same, as TEI and infinity say it.",
     429: "No room now; Retry-After says when.",
     500: "The server failed; its log says where.",
-    503: "Not ready, shutting down, the deadline passed, the index cannot be read, or its embedder does not answer.",
+    503: "Not ready, shutting down, the deadline passed, the index cannot be read, or its embedder gives no vector.",
 }
 _WORDS = {"type": "string"}
 _ERROR_SCHEMAS = {
