@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from crossrank.errors import InputError
 from crossrank.types import Passage, check_k
-from crossrank.unicode import is_blank
+from crossrank.unicode import is_blank, valid_text
 
 T = TypeVar("T")
 LARGEST = 2**31 - 1
@@ -133,6 +133,18 @@ def check_texts(texts: Iterable[str], call: str) -> list[str]:
         if not isinstance(text, str):
             raise InputError(f"text {position} is {type(text).__name__}, not a string")
     return made
+
+
+def check_sendable(name: str, text: Any) -> None:
+    """Refuse what no request can hold as it is: what is no text, or has half of a surrogate pair in it, as arguments of
+    the command line have that are not UTF-8. A name must not be sent as another, so that nothing is replaced.
+
+    >>> check_sendable("the model's name", "qwen3")
+    """
+    if not isinstance(text, str):
+        raise InputError(f"{name} is a text, not {type(text).__name__}")
+    if valid_text(text) != text:
+        raise InputError(f"{name} cannot be sent, because it is not UTF-8: {text!r:.200}")
 
 
 def check_whole(name: str, number: Any) -> None:

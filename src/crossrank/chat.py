@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from crossrank.asking import check_sendable
 from crossrank.errors import InputError, RemoteError
 from crossrank.judging import Messages
 from crossrank.remote import Address
@@ -33,7 +34,7 @@ class Chat:
             out.
 
     Raises:
-        InputError: `extra` is no mapping of names to what JSON can hold.
+        InputError: `extra` is no mapping of names to what JSON can hold, or the model's name cannot be sent.
 
     >>> Chat(Address("http://localhost:8000/v1"), "qwen3", {"temperature": 0, "max_tokens": 5}, {"max_tokens": None})
     Chat('http://localhost:8000/v1', 'qwen3', {'temperature': 0})
@@ -42,6 +43,7 @@ class Chat:
     def __init__(
         self, address: Address, model: str, usual: Mapping[str, Any], extra: Mapping[str, Any] | None = None
     ) -> None:
+        check_sendable("the model's name", model)
         self.address = address
         self.model = model
         sent = {**usual, **_checked({} if extra is None else extra)}

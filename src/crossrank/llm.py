@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.asking import check_list, check_pairs, check_whole
+from crossrank.asking import check_list, check_pairs, check_sendable, check_whole
 from crossrank.chat import Chat
 from crossrank.credentials import without_secrets
 from crossrank.errors import InputError
@@ -152,6 +152,7 @@ class LanguageModel:
         self.model = model
         self.window = window
         self._prompt = None if prompt is None else check_prompt(prompt, window is not None)
+        check_sendable("the prompt", prompt or "")
         self._concurrency = concurrency
         self._characters = characters
         self._chat = Chat(self.address, model, _USUAL, extra)

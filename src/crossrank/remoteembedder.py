@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.asking import check_texts, check_whole
+from crossrank.asking import check_sendable, check_texts, check_whole
 from crossrank.credentials import without_secrets
 from crossrank.errors import InputError, RemoteError
 from crossrank.jobs import at_once
@@ -44,7 +44,7 @@ class RemoteEmbedder:
         pause: seconds before the second try; each further one waits longer, see `crossrank.remote.Address`.
 
     Raises:
-        InputError: an address that is none, or a number out of its range.
+        InputError: an address that is none, a number out of its range, or a model's name that cannot be sent.
 
     >>> RemoteEmbedder("http://localhost:7997/v1", "embed", dimensions=384).name
     'http://localhost:7997/v1#embed?dimensions=384'
@@ -68,6 +68,7 @@ class RemoteEmbedder:
             raise InputError("concurrency and dimensions must be at least 1")
         if not model:
             raise InputError("a remote embedder needs the name of its model")
+        check_sendable("the model's name", model)
         self.address = Address(url, key, timeout=timeout, tries=tries, pause=pause, most_bytes=_MOST_BYTES)
         self.model = model
         self.dimensions = dimensions

@@ -800,6 +800,31 @@ def test_what_is_no_address_is_told_before_anything_is_sent(url):
         remote.Address(url)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("m\udcff", {}), (3, {}), ("m", {"prompt": "\ud800 {query} {document}"}), ("m", {"extra": {"stop": "\ud800"}})],
+)
+def test_what_no_request_can_hold_is_told_when_it_is_made(name: Any, options: dict[str, Any]) -> None:
+    """It was a UnicodeEncodeError of the first question."""
+    with pytest.raises(InputError, match=r"cannot be sent|is a text, not int"):
+        LanguageModel("http://127.0.0.1:9/v1", name, **options)
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="arguments that are not UTF-8 are of Linux")
+def test_the_name_of_a_model_that_is_not_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "teas.txt").write_text("tea\n", encoding="utf-8")
+    (tmp_path / "pairs.jsonl").write_text('{"query": "q", "document": "d", "label": 1}\n', encoding="utf-8")
+    address = b"http://127.0.0.1:9/v1#m\xff"
+    for asked in (
+        ["rerank", "tea", tmp_path / "teas.txt", "--model", address],
+        ["index", tmp_path / "teas.txt", "--to", tmp_path / "index", "--model", address],
+        ["label", tmp_path / "pairs.jsonl", "--url", address[:-3], "--grader", b"m\xff", "--to", tmp_path / "g.jsonl"],
+    ):
+        made = subprocess.run([sys.executable, "-m", "crossrank.cli", *asked], capture_output=True, timeout=120)
+        assert made.returncode == 1
+        assert made.stderr.splitlines()[-1].startswith(b"Error: the model's name cannot be sent"), made.stderr
+
+
 def test_white_space_around_a_key_is_not_sent():
     with serving(honest) as api:
         model(api.url, key=" sk-1\r\n").score(pairs("#1"))

@@ -117,7 +117,7 @@ class Grader:
         pause: see `timeout`.
 
     Raises:
-        InputError: the address or the key is none.
+        InputError: the address or the key is none, or the model's name cannot be sent.
     """
 
     def __init__(
