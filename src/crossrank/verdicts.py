@@ -88,10 +88,10 @@ def read_order(answer: str, n: int) -> list[int]:
     Read are `{"order": [2, 0]}`, a bare list, `["Doc 2", "Doc 0"]`, `[2] > [0]`. An object with an order counts before
     any list; of several that differ, none is read, as by `read_score`, which also says what of thoughts and of broken
     JSON. Numbers of no document are passed over, negative ones too, and so is what comes a second time. Documents that
-    the answer leaves out are not in the list.
+    the answer leaves out are not in the list. One that names a document `n` and none of 0 counts from 1.
 
     Raises:
-        UnreadableError: it names no document, gives different orders, or its thought has no end.
+        UnreadableError: it names no document, gives different orders, counts from 1, or its thought has no end.
 
     >>> read_order('{"order": [2, 7, "Doc 0", 2, -1]}', 3)
     [2, 0]
@@ -110,6 +110,9 @@ def read_order(answer: str, n: int) -> list[int]:
         named = named or _only(lists)
     except RecursionError:
         raise UnreadableError(_DEEP) from None
+    if n in named and 0 not in named:
+        # One less each is a guess: it may have left out the first and made up one more.
+        raise UnreadableError("the order counts from 1, and documents from 0")
     order = list(dict.fromkeys(number for number in named if 0 <= number < n))
     if not order:
         raise UnreadableError("the answer names no document")

@@ -124,6 +124,15 @@ def test_parts_of_an_answer_are_joined_as_they_are() -> None:
         text_of({"choices": [{"message": {"content": " \n"}, "finish_reason": "length"}]})
 
 
+@pytest.mark.parametrize("text", ['{"order": [5, 4, 3, 2, 1]}', '{"order": [5, 2]}', "[5] > [4] > [1]", "[2, 5, 9]"])
+def test_an_order_that_counts_from_1_is_not_read(text: str) -> None:
+    """It was read one document further down, and the last one kept its place."""
+    with pytest.raises(UnreadableError, match="counts from 1"):
+        read_order(text, 5)
+    assert read_order(text, 6)
+    assert read_order('{"order": [5, 4, 0]}', 5) == [4, 0]
+
+
 def _ended(by: object, text: str) -> dict[str, Any]:
     return {"choices": [{"message": {"content": text}, "finish_reason": by}]}
 
