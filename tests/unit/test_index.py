@@ -371,6 +371,7 @@ def test_retrievers(index: Index) -> None:
     words, meaning = BM25Retriever(index), DenseRetriever(index, EMBEDDER)
     assert [ranking.ids for ranking in words.retrieve(["banana", "", "apple"], 5)] == [("b",), (), ("a",)]
     assert [len(ranking) for ranking in meaning.retrieve(["banana bread", " ", "apple pie"], 1)] == [1, 0, 1]
+    assert [words.retrieve(["\u200b"], 1)[0].ids, meaning.retrieve(["\u200b"], 1)[0].ids] == [(), ()]
     assert DenseRetriever(index, EMBEDDER, ["n>1"]).retrieve(["apple pie"], 5)[0].ids == ("b",)
     assert words.retrieve([], 5) == meaning.retrieve([], 5) == []
     for retriever in (words, meaning):

@@ -45,10 +45,10 @@ def test_a_function_is_asked_for_each_query_that_says_something():
         asked.append((query, depth))
         return [("a", 1), ("b", 2.5), ("c", 1), ("d", -1)]
 
-    found = FunctionRetriever(find).retrieve(["x", "  ", "y"], 3)
-    assert [ranking.ids for ranking in found] == [("b", "a", "c"), (), ("b", "a", "c")]
+    found = FunctionRetriever(find).retrieve(["x", "  ", "y", "\u200b"], 3)
+    assert [ranking.ids for ranking in found] == [("b", "a", "c"), (), ("b", "a", "c"), ()]
     assert found[0].scores.tolist() == [2.5, 1, 1]
-    assert [ranking.head for ranking in found] == [3, 0, 3]
+    assert [ranking.head for ranking in found] == [3, 0, 3, 0]
     assert asked == [("x", 3), ("y", 3)]
 
 
@@ -98,6 +98,7 @@ def test_a_vector_retriever_embeds_once_and_tells_what_was_cut(bi_encoder_folder
     assert (len(plain.ranking), len(blank.ranking), len(long.ranking)) == (2, 0, 2)
     assert [(cut.position, cut.tokens, cut.read) for cut in long.truncations] == [(-1, 80, 46)]
     assert (plain.truncations, blank.truncations) == ((), ())
+    assert retriever.retrieve(["\u200b\n"], 2)[0].ids == ()
     np.testing.assert_array_equal(retriever.retrieve(["the cat"], 2)[0].scores, plain.ranking.scores)
 
 

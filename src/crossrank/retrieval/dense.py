@@ -13,6 +13,7 @@ from crossrank.errors import InputError
 from crossrank.index.filters import once
 from crossrank.retrieval.where import Kept, Where, both, mistake
 from crossrank.types import Embedder, Ranking, ReportingEmbedder, Retrieved, Truncation, check_k
+from crossrank.unicode import is_blank
 
 
 class Vectors(Protocol):
@@ -86,7 +87,7 @@ def by_vector(
     """
     if isinstance(queries, str):
         raise InputError("retrieve takes a list of queries, not one string")
-    asked = [row for row, query in enumerate(queries) if query.strip()]
+    asked = [row for row, query in enumerate(queries) if not is_blank(query)]
     found = [Retrieved(Ranking((), np.zeros(0, dtype=np.float32), 0), ()) for _ in queries]
     if asked:
         vectors, cut = _embed(embedder, [queries[row] for row in asked])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from crossrank.errors import InputError
 from crossrank.retrieval.dense import by_vector
 from crossrank.types import Embedder, Ranking, Retrieved, check_k
+from crossrank.unicode import is_blank
 
 # As a store's `Found`, and from functions of others also what is read once, such as zip(ids, scores).
 _Given = Iterable[tuple[str, float]]
@@ -47,7 +48,7 @@ class FunctionRetriever:
         if isinstance(queries, str):
             raise InputError("retrieve takes a list of queries, not one string")
         check_k(depth, "depth")
-        return [_ranking(self._find(query, depth) if query.strip() else (), depth) for query in queries]
+        return [_ranking(self._find(query, depth) if not is_blank(query) else (), depth) for query in queries]
 
 
 class VectorRetriever:
