@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from crossrank.calibration import Platt
     from crossrank.cascade import Stage, rerank
     from crossrank.context import Context
-    from crossrank.crossencoder import CrossEncoder, load
+    from crossrank.crossencoder import CrossEncoder
     from crossrank.embedder import TextEmbedder, load_embedder
     from crossrank.errors import CrossrankError
     from crossrank.fusion import rrf
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from crossrank.pipeline import Pipeline, open_pipeline
     from crossrank.ranked import Ranked
     from crossrank.scorecache import CachedScorer
+    from crossrank.scorers import load
     from crossrank.types import Passage, Place, Ranking, Tokens
 
 __version__ = "0.1.0"
@@ -46,7 +47,7 @@ _HOME = {
     "Stage": "cascade",
     "TextEmbedder": "embedder",
     "Tokens": "types",
-    "load": "crossencoder",
+    "load": "scorers",
     "load_embedder": "embedder",
     "load_late": "lateinteraction",
     "open_pipeline": "pipeline",

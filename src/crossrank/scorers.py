@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from crossrank import backends
+from crossrank.calibration import Platt
 from crossrank.crossencoder import CrossEncoder
 from crossrank.embedder import TextEmbedder
+from crossrank.encoder import Windows
 from crossrank.errors import InputError
 from crossrank.lateinteraction import LateInteraction
 from crossrank.models import named
 from crossrank.types import Scorer
+from crossrank.windows import Fold
 
 # What reads token ids, and reports what it cut.
 PairScorer = CrossEncoder | LateInteraction
@@ -46,6 +50,68 @@ def counter_of(scorers: Sequence[Scorer], retrievers: Iterable[object] = ()) -> 
     return found.count, f"the tokenizer of {found.checkpoint.name}"
 
 
+def load(
+    name: str | Path | None = None,
+    *,
+    backend: str = "auto",
+    device: str = "auto",
+    dtype: str = "auto",
+    threads: int | None = None,
+    max_length: int | None = None,
+    window: int = 400,
+    overlap: int = 100,
+    fold: Fold = "max",
+    max_windows: int = 64,
+    calibration: Platt | Mapping[str, float] | None = None,
+    instruction: str | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+) -> CrossEncoder:
+    """Load a cross-encoder.
+
+    Args:
+        name: a name of `crossrank models`, a folder, or a hub name; "small", which is in the wheel, when absent.
+        backend: "auto", "cpu", "cuda", "reference" or "torch"; see `crossrank.backends.open`, also for the next two.
+        device: "auto", "cpu", "cuda", or cards: "cuda:1", and for the cuda backend "cuda:0,1" or "cuda:all".
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        threads: cores that one call of the native engine may use; all when absent.
+        max_length: tokens in one sequence; the model's own when absent. Fewer bound what a pair takes at once, and are
+            no faster: a passage that no longer fits is read in more windows, with its query in each. To read less of
+            passages, lower `max_windows`, too.
+        window: passage tokens in one window, for passages that do not fit beside their query; fewer where the sequence
+            has no room for so many.
+        overlap: tokens that neighbouring windows share; fewer where windows are smaller than `window`.
+        fold: how the scores of windows become one: "max", "mean" or "first", which reads the first window alone.
+        max_windows: windows read of one passage, unless `fold` is "first"; the rest is reported as unread.
+        calibration: what `probability` rests on in place of the model's own, such as `crossrank.Platt.fit(scores,
+            relevant)` gives, or the same as {"slope": 2.0, "intercept": -1.0}. It goes with the model's threshold,
+            which was chosen for other probabilities; `crossrank.checkpoint.export(scorer.checkpoint, folder)` keeps it.
+        instruction: what a language model is told of its task, in place of its prompt's own words, such as "Find the
+            clause that decides the case". Only models with a prompt take one.
+        revision: branch, tag or commit of a hub model, which others do not have; the newest when absent.
+        token: of the hub, for models that are not public; the one that is stored on this machine when absent. A model
+            that is here needs neither it nor the next, and is the same with them.
+        cache_dir: the hub's local cache; where HF_HOME says when absent.
+
+    Raises:
+        CheckpointError: the model is missing, damaged, or no cross-encoder.
+        InputError: a revision or an instruction of a model that has none, a device or dtype that the backend lacks, or
+            an option out of its range.
+        MissingExtraError: the model needs the torch backend, which is not installed.
+
+    >>> import crossrank
+    >>> crossrank.load().rank("who wrote Faust?", ["Goethe wrote Faust.", "Tea is hot."]).positions
+    (0, 1)
+    """
+    hub: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir}
+    read = named.read(name, default="small", instruction=instruction, **hub)
+    if calibration is not None:
+        read = read.calibrated_by(**asdict(Platt.of(calibration)))
+    windows = Windows(window, overlap, fold, max_windows)
+    return CrossEncoder(read, backends.open(read, backend, device, dtype, threads), windows, max_length)
+
+
 def load_scorer(
     name: str | Path | None = None,
     *,
@@ -53,6 +119,7 @@ def load_scorer(
     device: str = "auto",
     dtype: str = "auto",
     threads: int | None = None,
+    instruction: str | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
@@ -64,7 +131,8 @@ def load_scorer(
     >>> load_scorer().score_space
     'logit'
     """
-    read = named.read(name, default="small", revision=revision, token=token, cache_dir=cache_dir)
+    hub: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir}
+    read = named.read(name, default="small", instruction=instruction, **hub)
     opened = backends.open(read, backend, device, dtype, threads)
     return CrossEncoder(read, opened) if read.late is None else LateInteraction(read, opened)
 

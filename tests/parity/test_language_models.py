@@ -222,6 +222,19 @@ def test_its_prompt_is_the_system_message(judge: Path, tmp_path: Path) -> None:
     assert np.abs(expected - theirs(judge, pairs)).max() > 0.01
     np.testing.assert_allclose(crossrank.load(folder).score(pairs), expected, atol=2e-5)
     assert read(folder).fingerprint != read(judge).fingerprint
+    same = crossrank.load(judge, instruction=prompts["prompts"]["law"])
+    np.testing.assert_array_equal(same.score(pairs), crossrank.load(folder).score(pairs))
+
+
+def test_an_instruction_needs_a_place(judge: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no prompt that an instruction could be written in"):
+        crossrank.load("tiny", instruction="Find the clause")
+    with pytest.raises(InputError, match="a text that is not blank"):
+        crossrank.load(judge, instruction=" ")
+    template = JUDGE.replace('"system"', '"nobody"')
+    folder = changed(judge, tmp_path / "model", "chat_template.jinja", template)
+    with pytest.raises(InputError, match="has no place for an instruction"):
+        crossrank.load(folder, instruction="Find the clause")
 
 
 def test_alone_and_in_a_batch(judge: Path) -> None:

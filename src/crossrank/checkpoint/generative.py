@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossrank.checkpoint import settings, templating
-from crossrank.errors import CheckpointError
+from crossrank.checkpoint import settings
+from crossrank.errors import CheckpointError, InputError
 
 # Words of a model that does not say how many it has.
 LARGEST = 2**31
@@ -84,25 +84,29 @@ def answer(folder: Path, config: Mapping[str, Any]) -> Answer | None:
     return Answer(yes, no)
 
 
-def prompt(folder: Path, vocabulary: Path) -> PairPrompt | None:
+def prompt(folder: Path, vocabulary: Path, instruction: str | None = None) -> PairPrompt | None:
     """What a folder's chat template makes of a pair; None where sentence-transformers uses none.
 
     Args:
         folder: of the model.
         vocabulary: the folder that holds the tokenizer.
+        instruction: the system message; the folder's default prompt when absent, and none where it has none.
 
     Raises:
         CheckpointError: the template is missing, fails, or does not hold the two texts as they are, query first.
+        InputError: the template does not hold the instruction.
         MissingExtraError: Jinja is not installed.
     """
     stated = settings.optional_json(folder / "sentence_bert_config.json")
     ways = stated.get("modality_config")
     if not isinstance(ways, dict) or "message" not in ways:
         return None
+    from crossrank.checkpoint import templating  # 6 ms of imports that other models do not need
+
     way = ways["message"].get("format") if isinstance(ways["message"], dict) else None
     source = _template(folder, vocabulary)
     values = _values(vocabulary, stated)
-    system = settings.prompt(folder)
+    system = settings.prompt(folder) if instruction is None else check_text(instruction)
     for structured in (way == "structured", way != "structured"):
         made = templating.rendered(source, {**values, "messages": _messages(system, structured)}, str(folder))
         parts = _parts(made)
@@ -114,7 +118,23 @@ def prompt(folder: Path, vocabulary: Path) -> PairPrompt | None:
             "crossrank reads templates with a message of role 'query' and one of role 'document', as "
             "sentence-transformers does; use a folder whose chat_template.jinja has them."
         )
+    if instruction and instruction.strip() not in parts.before + parts.between + parts.after:
+        raise InputError(
+            f"the chat template of {folder} has no place for an instruction (it leaves out the system message): leave "
+            f"instruction={instruction!r} out"
+        )
     return parts
+
+
+def check_text(instruction: object) -> str:
+    """An instruction as it is.
+
+    Raises:
+        InputError: it is blank, or no text.
+    """
+    if not isinstance(instruction, str) or not instruction.strip():
+        raise InputError(f"an instruction is a text that is not blank, not {instruction!r}")
+    return instruction
 
 
 def _template(folder: Path, vocabulary: Path) -> str:

@@ -36,6 +36,7 @@ def read(
     *,
     shared: Sequence[Path] = (),
     shared_tokenizer: Path | None = None,
+    instruction: str | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
@@ -47,6 +48,7 @@ def read(
         source: folder, file or hub name. A path that exists wins over a hub name.
         shared: safetensors files with word embeddings or layers, for a model whose own file leaves them out.
         shared_tokenizer: the tokenizer.json, or its folder, for a model whose own folder has none.
+        instruction: the system message of a language model's prompt; the folder's default prompt when absent.
         revision: branch, tag or commit of a hub model; refused for a folder.
         token: of the hub, for models that are not public; the one that is stored on this machine when absent. It and
             the next change nothing for a folder.
@@ -55,7 +57,7 @@ def read(
 
     Raises:
         CheckpointError: not found, damaged, or not a model this version reads. The message names the cure.
-        InputError: a revision of a folder or file.
+        InputError: a revision of a folder or file, or an instruction of a model that has no prompt.
     """
     hub = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only or None}
     folder, files = _locate(source, revision, {name: value for name, value in hub.items() if value is not None})
@@ -90,7 +92,12 @@ def read(
     place = folder
     if shared_tokenizer is not None and not vocabulary.files(folder):
         place = shared_tokenizer if shared_tokenizer.is_dir() else shared_tokenizer.parent
-    pair = generative.prompt(folder, place) if kind == "cross-encoder" else None
+    pair = generative.prompt(folder, place, instruction) if kind == "cross-encoder" else None
+    if instruction is not None and pair is None:
+        raise InputError(
+            f"{source} has no prompt that an instruction could be written in: leave instruction={instruction!r} out, "
+            "or write it before your queries if the model was trained so"
+        )
     if answer is not None and pair is None:
         raise CheckpointError(
             f"{folder} is a language model that says whether a passage is relevant, and does not say how it is asked: "

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from crossrank import writing
-from crossrank.crossencoder import load
 from crossrank.distributed import database, merging, pairs, workfolder
 from crossrank.distributed.leading import PART_TOKENS, Progress, Workers, lead
 from crossrank.distributed.merging import Totals
@@ -16,6 +15,7 @@ from crossrank.distributed.scoring import Scoring
 from crossrank.distributed.sources import Source
 from crossrank.errors import InputError
 from crossrank.evaluation import trec
+from crossrank.scorers import load
 from crossrank.types import check_k
 
 

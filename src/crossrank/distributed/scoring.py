@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from crossrank.crossencoder import CrossEncoder, load
+from crossrank.crossencoder import CrossEncoder
 from crossrank.distributed import pairs, parts
 from crossrank.distributed.parts import Part
 from crossrank.distributed.work import Do
 from crossrank.distributed.workfolder import WorkFolder
 from crossrank.errors import InputError, ReadError
+from crossrank.scorers import load
 
 
 @dataclass(frozen=True, slots=True)

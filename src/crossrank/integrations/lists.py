@@ -14,13 +14,13 @@ import numpy as np
 
 from crossrank.calibration import Platt, above, check_threshold, without_probabilities
 from crossrank.cascade import Stage, rerank
-from crossrank.crossencoder import CrossEncoder, load
+from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
 from crossrank.falling import falling, finite
 from crossrank.models import named
 from crossrank.pipeline import Pipeline
 from crossrank.relevance import threshold_of
-from crossrank.scorers import check_scorer, load_scorer, name_of
+from crossrank.scorers import check_scorer, load, load_scorer, name_of
 from crossrank.types import Passage, Ranking, Scorer, check_k
 
 READ = "rerank_read"
@@ -31,7 +31,7 @@ Scores = Literal["logit", "probability"]
 Threshold = float | Literal["model"] | None
 
 # What every model is loaded with; the other keywords of `crossrank.load` are for cross-encoders.
-_COMMON = {"backend", "device", "dtype", "threads", "revision", "token", "cache_dir"}
+_COMMON = {"backend", "device", "dtype", "threads", "instruction", "revision", "token", "cache_dir"}
 _log = logging.getLogger(__name__)
 # One lock for all: it is held only while a model loads, and what holds a model can be copied and pickled without it.
 _loading = threading.Lock()

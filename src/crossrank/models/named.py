@@ -15,6 +15,7 @@ def read(
     name: str | Path | None,
     default: str,
     *,
+    instruction: str | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
@@ -24,6 +25,7 @@ def read(
     Args:
         name: a name of the catalog, a folder, a `.safetensors` file, or a hub name; `default` when absent.
         default: a name of the catalog.
+        instruction: of a language model; see `checkpoint.read`.
         revision: of a hub model; see `checkpoint.read`.
         token: of the hub; it and the next say how a model is fetched and not which, so they change nothing for one that
             is here, and a program may give the same to all.
@@ -50,6 +52,7 @@ def read(
             found.source,
             shared=found.shared,
             shared_tokenizer=found.shared_tokenizer,
+            instruction=instruction,
             revision=revision,
             token=token,
             cache_dir=cache_dir,
