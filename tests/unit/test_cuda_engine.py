@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ import tiny
 from crossrank import backends
 from crossrank.backends.cuda import card as engine
 from crossrank.backends.cuda import cards, devices, fusing, ladder, model
+from crossrank.backends.cuda.attention import Padded
 from crossrank.backends.cuda.batch import Batch
 from crossrank.backends.cuda.capturing import capturing
 from crossrank.backends.cuda.card import AHEAD, LANES, Card
@@ -35,6 +38,13 @@ pytestmark = pytest.mark.torch
 
 CPU = torch.device("cpu")
 LENGTHS = [5, 60, 1, 17, 17, 17, 3, 33, 64, 2, 40, 40]
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+    torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    RuntimeError("Triton Error [CUDA]: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+]
 
 
 def opened(folder: Path, dtype: Any = torch.float32, rounded: bool = True) -> Card:
@@ -178,7 +188,9 @@ def test_a_lane_is_given_back_only_when_the_card_is_done(
 
     class Stream:
         def synchronize(self) -> None:
+            assert card._turn.locked(), "another thread may capture on this stream, and waiting would end its capture"
             events.append("card is done")
+            raise RuntimeError("the card says that once more")
 
     Runner(card, broken)
     monkeypatch.setattr(card, "_stream", Stream())
@@ -187,6 +199,27 @@ def test_a_lane_is_given_back_only_when_the_card_is_done(
     with pytest.raises(RuntimeError, match="after the copy"):
         card.forward(tiny.random_tokens([5]))
     assert events == ["card is done", "given back"]
+
+
+def test_memory_that_ran_out_stays_the_reason_when_waiting_fails_too(
+    cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = opened(cross_encoder_folder)
+
+    def limited(shape: Any) -> None:
+        if shape.tokens > 512:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    class Stream:
+        def synchronize(self) -> None:
+            raise RuntimeError("an error of waiting")
+
+    Runner(card, limited)
+    monkeypatch.setattr(card, "_stream", Stream())
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    assert card.forward(tiny.random_tokens([60] * 20)).shape == (20,)
+    assert card.room <= 1200
+    assert free_lanes(card) == LANES
 
 
 def test_pinned_memory_is_neither_taken_nor_freed_during_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,6 +262,33 @@ def test_loading_waits_for_no_more_than_its_own_copies(
     assert waited == ["stream"]
 
 
+def test_engines_that_share_a_stream_take_turns() -> None:
+    stream = lambda handle: SimpleNamespace(device=torch.device("cuda", 0), cuda_stream=handle)  # noqa: E731
+    assert engine._turn(stream(7)) is engine._turn(stream(7))
+    assert engine._turn(stream(7)) is not engine._turn(stream(8))
+
+
+@pytest.mark.parametrize("padded", [True, False], ids=["padded", "packed"])
+def test_where_attention_pads_no_more_is_computed_than_was_planned(
+    tmp_path: Path, padded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = Card(read(tiny.cross_encoder(tmp_path, max_position_embeddings=512)), CPU, torch.float32)
+    card._fitted = card._direct  # as on a card with graphs
+    monkeypatch.setattr(card._model, "padded", lambda partly: padded)
+    computed: list[int] = []
+    plain = Padded._spread
+
+    def spread(packed: Any, batch: Any) -> Any:
+        found = plain(packed, batch)
+        computed.append(found.shape[0] * found.shape[3])
+        return found
+
+    monkeypatch.setattr(Padded, "_spread", staticmethod(spread))
+    card.forward(tiny.random_tokens([130] * 130))
+    # The sizes of the ladder are four times as many, which cost nothing where attention ends with each sequence.
+    assert set(computed) == {130 * 130 if padded else 256 * 256}
+
+
 def test_the_graphs_buffer_is_filled_on_the_stream_that_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
     current: list[Any] = []
 
@@ -251,9 +311,7 @@ def test_the_graphs_buffer_is_filled_on_the_stream_that_reads_it(monkeypatch: py
 
 
 @pytest.mark.parametrize("output", ["forward", "mean", "states"])
-@pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")]
-)
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: str(error)[-30:])
 def test_out_of_memory_halves_the_batch_and_goes_on(
     cross_encoder_folder: Path, output: str, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -372,6 +430,56 @@ def test_a_forked_child_is_told_to_load_its_own(cross_encoder_folder: Path, monk
     monkeypatch.setattr(os, "getpid", lambda: -1)
     with pytest.raises(InputError, match=r"does not survive a fork.*'spawn'"):
         card.forward(tiny.random_tokens([4]))
+
+
+# --- fused kernels -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def triton_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusing.extras, "available", lambda name: True)
+    monkeypatch.setitem(sys.modules, "crossrank.backends.cuda.kernels", SimpleNamespace(Fused=lambda: FUSED))
+    fusing._tried.cache_clear()
+
+
+FUSED = SimpleNamespace(name="Triton kernels")
+GPU = torch.device("cuda", 0)
+
+
+def test_memory_that_was_short_once_does_not_cost_the_fused_kernels(
+    triton_is_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter(OUT_OF_MEMORY)
+
+    def agree(*given: Any) -> bool:
+        for error in answers:
+            raise error
+        return True
+
+    monkeypatch.setattr(fusing, "agree", agree)
+    for _ in OUT_OF_MEMORY:
+        with pytest.warns(RuntimeWarning, match="cuda:0 is short of memory now; the next load tries them again"):
+            assert isinstance(fusing.best(GPU, torch.bfloat16), fusing.Plain)
+    assert fusing.best(GPU, torch.bfloat16) is FUSED
+    fusing._tried.cache_clear()
+
+
+def test_why_there_are_no_fused_kernels_is_said(triton_is_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def agree(*given: Any) -> bool:
+        tried.append(1)
+        raise RuntimeError("Failed to find C compiler.\nSet the CC environment variable")
+
+    monkeypatch.setattr(fusing, "agree", agree)
+    for _ in range(2):
+        with pytest.warns(RuntimeWarning, match=r"not used: RuntimeError: Failed to find C compiler\.$"):
+            assert isinstance(fusing.best(GPU, torch.bfloat16), fusing.Plain)
+    assert len(tried) == 1
+    monkeypatch.setattr(fusing, "agree", lambda *given: False)
+    with pytest.warns(RuntimeWarning, match="not used: they give other numbers here"):
+        fusing.best(GPU, torch.float16)
+    fusing._tried.cache_clear()
 
 
 # --- cards -------------------------------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ BASE = {"numpy", "tokenizers", "safetensors", "huggingface_hub", "click", "rich"
 # The GPU engine computes with torch everywhere but where it plans.
 CUDA = (
     *("attention", "batch", "bert", "card", "cards", "devices", "fusing"),
-    *("graphs", "kernels", "lanes", "layers", "model", "modernbert"),
+    *("graphs", "kernels", "lanes", "layers", "memory", "model", "modernbert"),
 )
 
 # Optional libraries, the extra that brings them, and the only files that may import them.

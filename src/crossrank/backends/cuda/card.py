@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from threading import Lock
 
@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from crossrank import extras
 from crossrank.backends.cuda import ladder
 from crossrank.backends.cuda.graphs import Direct, Graphs, Runner
-from crossrank.backends.cuda.ladder import Ladder
+from crossrank.backends.cuda.ladder import Ladder, Shape
 from crossrank.backends.cuda.lanes import Lane, Lanes, array
 from crossrank.backends.cuda.layers import Place
+from crossrank.backends.cuda.memory import ran_out
 from crossrank.backends.cuda.model import Output, shared
 from crossrank.backends.limits import Limits, check_seen
 from crossrank.batching import plan
@@ -38,6 +39,9 @@ LANES = 4
 AHEAD = 2  # batches of one call in flight: while the card computes one, the host makes the next
 
 Rows = NDArray[np.int64]
+
+# By device and handle of a stream; never more than there are streams.
+_turns: dict[tuple[torch.device, int], Lock] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,8 @@ class Card:
         device: a CUDA device; tests give the CPU.
         dtype: of weights and activations. Norms, softmax, sums and the head compute in float32.
         graphs: replay CUDA graphs for batches of usual sizes?
-        rounded: round batches up to the sizes of the ladder, also without graphs?
+        rounded: round every batch up to the sizes of the ladder, also without graphs and where attention pads? For
+            tests.
     """
 
     padded = False
@@ -84,13 +89,15 @@ class Card:
         with torch.cuda.device(device) if cuda else nullcontext():
             self._model = shared(checkpoint, Place(device, dtype))
             self._stream = _stream(device) if cuda else None
+        self._turn = Lock() if self._stream is None else _turn(self._stream)
         self._ladder = Ladder(BATCH, MOST, self._limits.positions)
         self._direct: Runner = Direct(self._model, device)
         self._fitted: Runner | None = self._direct if rounded else None
         if self._stream is not None and graphs:
-            self._fitted = Graphs(self._model, device, self._stream, self._ladder)
+            with self._turn:  # it writes on the stream, on which another engine may capture
+                self._fitted = Graphs(self._model, device, self._stream, self._ladder)
         self._lanes = Lanes(LANES, cuda, self._ladder.numbers)
-        self._turn = Lock()
+        self._rounded = rounded
         self._room, self._fitting = BATCH, 0
         ways = (self._model.attention.name, self._model.fusing.name)
         self.name = f"cuda ({device}, {str(dtype).removeprefix('torch.')}, {', '.join(ways)})"
@@ -210,11 +217,22 @@ class Card:
             if self._fitting >= RAISED:
                 self._room, self._fitting = min(BATCH, 2 * self._room), 0
 
+    def _way(self, tokens: Tokens, partly: bool) -> tuple[Shape, Runner]:
+        """At which sizes a batch is computed, and by what.
+
+        Where attention pads, a batch costs its sequences times its longest, and sizes of the ladder multiply that:
+        130 sequences of 130 tokens, planned as 16,900, would be computed as 256 of 256, four times as many. There the
+        card has so much to do that launches hide behind it, and graphs would gain little.
+        """
+        if self._fitted is not None and (self._rounded or not self._model.padded(partly)):
+            fitted = self._ladder.fit(tokens)
+            if fitted is not None:
+                return fitted, self._fitted
+        return ladder.exact(tokens), self._direct
+
     def _launched(self, lane: Lane, rows: Rows, tokens: Tokens, output: Output, seen: Rows | None) -> Flight | None:
         """Hand a batch to the card; None when it has not enough memory, and the lane is free again."""
-        fitted = None if self._fitted is None else self._ladder.fit(tokens)
-        shape = fitted or ladder.exact(tokens)
-        runner = self._direct if fitted is None or self._fitted is None else self._fitted
+        shape, runner = self._way(tokens, partly=seen is not None)
         try:
             numbers = lane.numbers(shape.numbers)
             ladder.fill(array(numbers), tokens, seen, shape)
@@ -222,17 +240,26 @@ class Card:
             with self._turn, torch.inference_mode(), on_stream:
                 result = lane.receive(runner.run(numbers, shape, output, seen is not None))
         except BaseException as error:
-            try:
-                if self._stream is not None:
-                    # Copies may be on their way from the lane, and no event says when they end: recording comes last.
-                    self._stream.synchronize()
-            finally:
-                self._lanes.give(lane)
-            if _out_of_memory(error):
+            self._given_up(lane)
+            if ran_out(error):
                 return None
             raise
         self._fitted_one()
         return Flight(rows, tokens, lane, result)
+
+    def _given_up(self, lane: Lane) -> None:
+        """Give back the lane of a batch whose launch failed, when the card is done with it.
+
+        Copies may be on their way from it, and no event says when they end: recording comes last. So the stream is
+        waited for, in turn: while another thread captures on it, that would end its capture. The error of the launch
+        is the one to tell and to act on: what waiting raises on top says less, and comes again if it lasts.
+        """
+        try:
+            if self._stream is not None:
+                with self._turn, suppress(Exception):
+                    self._stream.synchronize()
+        finally:
+            self._lanes.give(lane)
 
     def _land(self, flight: Flight, tokens: Tokens, out: NDArray[np.float32], output: Output) -> None:
         """Wait for a batch and copy its result to where the caller's order puts it."""
@@ -251,11 +278,6 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    """Was it memory? Also where ending a capture has raised an error of its own on top."""
-    if error.__context__ is not None and _out_of_memory(error.__context__):
-        return True
-    # cuBLAS gives an error of its own when there is no memory for its workspace.
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
-    )
+def _turn(stream: torch.cuda.Stream) -> Lock:
+    """The lock of a stream: torch has 32 of them a device and deals them round, so engines may share one."""
+    return _turns.setdefault((stream.device, stream.cuda_stream), Lock())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 from typing import Protocol
 
 from crossrank import extras
 from crossrank.backends.cuda.layers import ACTIVATIONS, Activation, Norm, rotate
+from crossrank.backends.cuda.memory import ran_out
 
 extras.require("torch", extra="gpu")
 import torch  # noqa: E402
@@ -63,22 +65,39 @@ class Plain:
         qkv[:, :2] = rotate(qkv[:, :2], cosine, sine)
 
 
-@cache
 def best(device: torch.device, dtype: torch.dtype) -> Fusing:
     """Triton's kernels where they run on this device and agree with torch's operations, else those.
 
-    Triton compiles when a kernel is first used, and needs a C compiler for it, which many machines lack. So it is tried
-    once a process; the backend's name says which was taken.
+    Warns:
+        RuntimeWarning: Triton is installed, and what keeps its kernels from being used.
     """
     if device.type != "cuda" or not extras.available("triton"):
         return Plain()
     try:
+        found, reason = _tried(device, dtype)
+    except Exception:  # of memory: `_tried` raises no other
+        found, reason = Plain(), f"{device} is short of memory now; the next load tries them again"
+    if reason:
+        warnings.warn(f"Triton's kernels are not used: {reason}", RuntimeWarning, stacklevel=2)
+    return found
+
+
+@cache
+def _tried(device: torch.device, dtype: torch.dtype) -> tuple[Fusing, str]:
+    """What to take, and why not Triton's kernels.
+
+    Triton compiles when a kernel is first used, and needs a C compiler for it, which many machines lack. So it is tried
+    once a process; the backend's name says which was taken. Memory that ran out is raised, and so tried again.
+    """
+    try:
         from crossrank.backends.cuda.kernels import Fused  # needs Triton, which comes with torch's CUDA builds
 
         fused = Fused()
-        return fused if agree(fused, Plain(), device, dtype) else Plain()
-    except Exception:  # Triton raises RuntimeError, OSError, its own compiler errors and subprocess errors
-        return Plain()
+        return (fused, "") if agree(fused, Plain(), device, dtype) else (Plain(), "they give other numbers here")
+    except Exception as error:  # Triton raises RuntimeError, OSError, its own compiler errors and subprocess errors
+        if ran_out(error):
+            raise
+        return Plain(), f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def agree(one: Fusing, other: Fusing, device: torch.device, dtype: torch.dtype) -> bool:
