@@ -16,11 +16,14 @@ import pytest
 
 pytest.importorskip("torch", reason="the extra torch is not installed")
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import tiny
 from crossrank import backends
 from crossrank.backends.cuda import card as engine
 from crossrank.backends.cuda import cards, devices, fusing, ladder, model
+from crossrank.backends.cuda import graphs as graph_module
 from crossrank.backends.cuda.attention import Padded
 from crossrank.backends.cuda.batch import Batch
 from crossrank.backends.cuda.capturing import capturing
@@ -285,8 +288,93 @@ def test_where_attention_pads_no_more_is_computed_than_was_planned(
 
     monkeypatch.setattr(Padded, "_spread", staticmethod(spread))
     card.forward(tiny.random_tokens([130] * 130))
-    # The sizes of the ladder are four times as many, which cost nothing where attention ends with each sequence.
-    assert set(computed) == {130 * 130 if padded else 256 * 256}
+    # The sizes of the ladder are eight times as many, which cost nothing where attention ends with each sequence.
+    assert set(computed) == {130 * 130 if padded else 256 * 512}
+
+
+# --- graphs ------------------------------------------------------------------------------------------------------
+
+
+class Recorded(TorchDispatchMode):
+    """Stands for a CUDA graph: a replay computes again what was captured, from and into the same memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        self.steps.append((func, args, kwargs or {}, made))
+        return made
+
+    def replay(self) -> None:
+        for func, args, kwargs, made in self.steps:
+            again = func(*args, **kwargs)
+            given = {place(one) for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)}
+            for old, new in zip(tree_leaves(made), tree_leaves(again), strict=True):
+                if isinstance(old, torch.Tensor) and place(old) not in given:  # else a view, or written in place
+                    old.copy_(new)
+
+
+def place(tensor: Any) -> int:
+    """Where the memory of a tensor lies."""
+    return tensor.untyped_storage().data_ptr()
+
+
+def with_graphs(card: Card, monkeypatch: pytest.MonkeyPatch) -> Graphs:
+    """Let the card replay recordings on the CPU."""
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorded)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **settings: graph)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    stream: Any = SimpleNamespace(synchronize=lambda: None)
+    found = Graphs(card._model, CPU, stream, card._ladder)
+    card._fitted = found
+    return found
+
+
+def test_a_shape_is_captured_when_it_comes_again(cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = opened(cross_encoder_folder)
+    graphs = with_graphs(card, monkeypatch)
+    want = backends.open(read(cross_encoder_folder), "reference")
+    computed: list[int] = []
+    plain = card._model.compute
+    monkeypatch.setattr(card._model, "compute", lambda *some: (computed.append(1), plain(*some))[1])
+    for captured, passes, lengths in ((0, 1, [60, 3]), (1, 3, [7, 64, 9]), (1, 3, [33, 33]), (1, 3, [1])):
+        tokens = tiny.random_tokens(lengths, seed=captured)
+        assert np.abs(card.forward(tokens) - want.forward(tokens)).max() < 1e-5
+        assert (len(graphs._held), len(computed)) == (captured, passes)
+
+
+def test_the_graph_replayed_longest_ago_goes(cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = opened(cross_encoder_folder)
+    held = with_graphs(card, monkeypatch)._held
+    monkeypatch.setattr(graph_module, "MOST_GRAPHS", 2)
+    sizes: list[list[int]] = []
+    for count in (2, 2, 6, 6, 2, 20, 20):
+        card.forward(tiny.random_tokens([60] * count))
+        sizes.append([shape.tokens for shape, *_ in held])
+    assert sizes == [[], [256], [256], [256, 384], [384, 256], [384, 256], [256, 1280]]
+
+
+def test_graphs_keep_no_results_of_their_own(cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = opened(cross_encoder_folder)
+    graphs = with_graphs(card, monkeypatch)
+    want = backends.open(read(cross_encoder_folder), "reference")
+    calls = [tiny.random_tokens([60] * count, seed=count) for count in (5, 20, 9, 20, 2, 5, 9, 2)]
+    for tokens in 3 * calls:
+        assert np.abs(card.states(tokens) - want.states(tokens)).max() < 1e-5
+        assert np.abs(card.pool(tokens, "mean") - want.pool(tokens, "mean")).max() < 1e-5
+    results = [result for _, result in graphs._held.values()]
+    assert len(results) == 8
+    kept = {place(result): result.untyped_storage().nbytes() for result in results}
+    assert sum(kept.values()) <= 4 * max(result.nbytes for result in results), "one, and smaller ones before it"
+    graphs._stream = SimpleNamespace(synchronize=lambda: None)  # type: ignore[assignment]
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    graphs.forget()
+    assert not graphs._held
+    assert not graphs._results.numel()
+    assert np.abs(card.states(calls[0]) - want.states(calls[0])).max() < 1e-5
 
 
 def test_the_graphs_buffer_is_filled_on_the_stream_that_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:

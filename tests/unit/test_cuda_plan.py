@@ -17,6 +17,7 @@ from crossrank.backends import cuda
 from crossrank.backends.cuda import driver, ladder
 from crossrank.backends.cuda.ladder import Ladder, Shape
 from crossrank.backends.fake import Fake
+from crossrank.batching import plan
 from crossrank.checkpoint import Checkpoint, read
 from crossrank.errors import MissingExtraError
 from crossrank.types import Tokens
@@ -44,10 +45,28 @@ def test_there_are_few_sizes() -> None:
     assert max(sizes) == 32768
 
 
+@pytest.mark.parametrize(("positions", "room", "most"), [(512, 32768, 120), (8192, 32768, 180), (8192, 8192, 120)])
+def test_mixed_calls_come_in_few_shapes(positions: int, room: int, most: int) -> None:
+    """Whole shapes, and fewer than the 256 graphs that an engine keeps: 111, 170 and 114."""
+    dice = np.random.default_rng(0)
+    sizes = Ladder(tokens=32768, sequences=4096, positions=positions)
+    found = set()
+    for _ in range(3000):
+        count = int(np.exp(dice.uniform(0, np.log(500))))
+        usual = np.exp(dice.uniform(np.log(20), np.log(0.6 * positions)))
+        lengths = np.clip(dice.lognormal(np.log(usual), 0.4, count), 4, positions).astype(np.int64)
+        for part in plan(lengths, room, padded=False):
+            offsets = np.concatenate([[0], np.cumsum(lengths[part])])
+            ids = np.zeros(offsets[-1], dtype=np.int32)
+            found.add(sizes.fit(Tokens(ids, ids, offsets)))
+    assert None not in found
+    assert len(found) <= most
+
+
 def test_what_is_larger_than_the_ladder_has_no_size_there() -> None:
     assert LADDER.fit(Tokens.of([[1] * 64] * 513)) is None
     assert Ladder(32768, 4096).fit(Tokens.of([[1]] * 4097)) is None
-    assert Ladder(32768, 4096).fit(Tokens.of([[1] * 5000])) == Shape(5120, 8, 8192)
+    assert Ladder(32768, 4096).fit(Tokens.of([[1] * 5000])) == Shape(5120, 16, 8192)
 
 
 @given(LENGTHS, st.booleans())

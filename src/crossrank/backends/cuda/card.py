@@ -221,7 +221,7 @@ class Card:
         """At which sizes a batch is computed, and by what.
 
         Where attention pads, a batch costs its sequences times its longest, and sizes of the ladder multiply that:
-        130 sequences of 130 tokens, planned as 16,900, would be computed as 256 of 256, four times as many. There the
+        130 sequences of 130 tokens, planned as 16,900, would be computed as 256 of 512, eight times as many. There the
         card has so much to do that launches hide behind it, and graphs would gain little.
         """
         if self._fitted is not None and (self._rounded or not self._model.padded(partly)):
