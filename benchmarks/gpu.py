@@ -5,7 +5,8 @@
 The same weights (exported to a folder), the same pairs, the same card, the same run; every contender in a process of
 its own, all alive, taking turns (A B A B). Medians. For each: pairs a second with text in, with passages as token ids,
 as an index holds them, and with all tokens ready; the share of the bfloat16 rate that the card attains in a large
-product, measured in turns with the rest; one query with 50, 100 and 500 short passages; memory of the card. Scores of
+product, measured in turns with the rest; one query with 50, 100 and 500 short passages, the first time (cold) apart;
+the most memory that torch held on the card over the short and long pairs, and what the card gave for it. Scores of
 each contender are compared with the reference backend: who is fast with other scores is no contender.
 
 A contender that is not installed, or that the card does not run, is named and left out. Names are explained in
@@ -52,6 +53,7 @@ PEERS = tuple(
 )
 PASSAGES = (50, 100, 500)
 CHECKED = 200
+COLD = " cold"
 
 
 @dataclass
@@ -61,6 +63,7 @@ class Run:
     worker: Worker
     ready: dict[str, Any]
     tau: float
+    torch_mib: float
     card_mib: float | None
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
@@ -86,7 +89,6 @@ def main() -> None:
         if not runs:
             sys.exit("no contender could be started")
         peaks = measured(runs, missing, model, options, stack)
-        memory = {name: run.worker.ask({"memory": ""})["mib"] for name, run in runs.items()}
     peak = statistics.median(peaks)
     summary = {
         "benchmark": "gpu",
@@ -97,7 +99,7 @@ def main() -> None:
         "queries": options.queries,
         "peak_teraflops": round(peak / 1e12, 1),
         "workloads": counts,
-        "contenders": {name: result(run, counts, peak, memory[name]) for name, run in runs.items()},
+        "contenders": {name: result(run, counts, peak) for name, run in runs.items()},
         "missing": missing,
     }
     print(table(summary))
@@ -174,47 +176,59 @@ def one(name: str, model: Path, work: dict[str, Any], options: argparse.Namespac
     found = kendall(work["expected"], worker.ask({"scores": "check"})["scores"])
     if not found >= AGREEMENT:  # NaN, too
         raise LookupError(f"it orders only {found:.3f} of the passages as the reference backend does")
-    for kind in worker.ready["kinds"]:
-        worker.ask({"time": f"short/{kind}"})
-    after = used_mib()
-    return Run(worker, worker.ready, found, None if before is None or after is None else after - before)
+    for name in ("short", "long"):
+        for kind in worker.ready["kinds"]:
+            worker.ask({"time": f"{name}/{kind}"})
+    # Of the same work, and now: later, others are on the card, too.
+    torch_mib, after = worker.ask({"memory": ""})["mib"], used_mib()
+    return Run(worker, worker.ready, found, torch_mib, None if before is None or after is None else after - before)
+
+
+def rounds(options: argparse.Namespace) -> list[tuple[str, str]]:
+    """What everyone is asked for in turn, and under which name its seconds are kept; under none to warm up.
+
+    Each query comes three times, and the last one counts: when a size of batch comes the second time, the GPU engine
+    captures a graph for it, and lists have sizes that those before them had not.
+    """
+    found = [(name, kept) for name in ("short", "long") for kept in ("", *[name] * options.repeats)]
+    for count in PASSAGES:
+        queries = [f"query{count}-{turn}" for turn in range(options.queries)]
+        found += [(query, kept) for kept in (f"query{count}{COLD}", "", f"query{count}") for query in queries]
+    return found
 
 
 def measured(
     runs: dict[str, Run], missing: dict[str, str], model: Path, options: argparse.Namespace, stack: ExitStack
 ) -> list[float]:
-    """Time everyone in turns, after a round to warm up; who dies is taken out. The attained peak of each round."""
+    """Time everyone in turns, after rounds to warm up; who dies is taken out. The attained peak of each round."""
     judge = Worker(command_of("peak", model, options))
     stack.callback(judge.close)
     side = {} if options.device == "cuda" else {"side": 256}
     peaks = []
-    rounds = [("short", turn) for turn in range(-1, options.repeats)] + [
-        ("long", i) for i in range(-1, options.repeats)
-    ]
-    rounds += [(f"query{count}", turn) for count in PASSAGES for turn in range(-1, options.queries)]
-    for done, (work, turn) in enumerate(rounds, start=1):
-        print(f"\r{done} of {len(rounds)} rounds", end="", file=sys.stderr, flush=True)
+    planned = rounds(options)
+    for done, (work, kept) in enumerate(planned, start=1):
+        print(f"\r{done} of {len(planned)} rounds", end="", file=sys.stderr, flush=True)
         if not work.startswith("query"):
             peaks.append(judge.ask(side)["rate"])
         for name, run in list(runs.items()):
             for kind in run.ready["kinds"]:
-                asked = f"{work}-{turn % options.queries}" if work.startswith("query") else work
                 try:
-                    seconds = run.worker.ask({"time": f"{asked}/{kind}"})["seconds"]
+                    seconds = run.worker.ask({"time": f"{work}/{kind}"})["seconds"]
                 except EndedError as error:
                     missing[name] = str(error)
                     del runs[name]
                     break
-                if turn >= 0:
-                    run.seconds.setdefault(f"{work}/{kind}", []).append(seconds)
+                # One kind of input warms the next one up: only the first is cold.
+                if kept and (not kept.endswith(COLD) or kind == run.ready["kinds"][0]):
+                    run.seconds.setdefault(f"{kept}/{kind}", []).append(seconds)
     print(file=sys.stderr)
     return peaks
 
 
-def result(run: Run, counts: dict[str, dict[str, Any]], peak: float, torch_mib: float) -> dict[str, Any]:
+def result(run: Run, counts: dict[str, dict[str, Any]], peak: float) -> dict[str, Any]:
     """What JSON holds of one contender."""
     found: dict[str, Any] = {**run.ready, "kendall_tau": round(run.tau, 4)}
-    found["memory_mib"] = {"torch": round(torch_mib), "card": None if run.card_mib is None else round(run.card_mib)}
+    found["memory_mib"] = {"torch": round(run.torch_mib), "card": None if run.card_mib is None else round(run.card_mib)}
     for name, seconds in run.seconds.items():
         work, _, kind = name.partition("/")
         middle = statistics.median(seconds)
@@ -226,11 +240,19 @@ def result(run: Run, counts: dict[str, dict[str, Any]], peak: float, torch_mib: 
             }
         else:
             milliseconds = [1000 * value for value in seconds]
-            found.setdefault(work, {})[kind] = {
+            # The cold times of a query's first kind of input are told beside the others.
+            under = f"cold_{kind}" if work.endswith(COLD) else kind
+            found.setdefault(work.removesuffix(COLD), {})[under] = {
                 "median_ms": round(statistics.median(milliseconds), 3),
                 "p99_ms": round(percentile(milliseconds, 99), 3),
             }
     return found
+
+
+def latency(query: dict[str, Any], kind: str) -> str:
+    """A cell of the table: the median, and the median of the first times where this kind of input was asked first."""
+    cold = query.get(f"cold_{kind}")
+    return f"{query[kind]['median_ms']:.2f} ms" + (f" ({cold['median_ms']:.2f} cold)" if cold else "")
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -247,7 +269,7 @@ def table(summary: dict[str, Any]) -> str:
             cells = [row["about"], kind]
             for work in ("short", "long"):
                 cells += [f"{row[work][kind]['pairs_a_second']:,.0f}", f"{row[work][kind]['share_of_peak']:.1%}"]
-            cells += [f"{row[f'query{count}'][kind]['median_ms']:.2f} ms" for count in PASSAGES]
+            cells += [latency(row[f"query{count}"], kind) for count in PASSAGES]
             cells += [f"{memory['torch']} MiB, {memory['card']}", f"{row['kendall_tau']:.3f}"]
             lines.append(f"| {' | '.join(cells)} |")
     sizes = "; ".join(
