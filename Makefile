@@ -13,6 +13,9 @@ ARGS ?=
 TORCH := torch==2.13.0
 # Only the parity tests need it: the shipped models must give the same order there as here.
 PARITY := sentence-transformers>=5
+# The version that torch 2.13 names. Its interpreter and its compiler need no card, so that the GPU engine's kernels are
+# tested everywhere that has it; where an index has none, these tests are skipped.
+TRITON := triton==3.7.1
 EXTRAS := search,server,telemetry,torch,eval,llama-index,langchain,haystack,mcp,llm,train,postgres,qdrant,opensearch,elasticsearch,test,server-test,lint
 
 CODE := src tests scripts recipes benchmarks
@@ -99,6 +102,7 @@ COMPILER := $(shell command -v "$${CXX:-c++}" || command -v g++ || command -v cl
 $(INSTALLED): pyproject.toml Makefile $(wildcard native/*)
 	$(PYTHON) -m venv $(VENV)
 	CROSSRANK_REQUIRE_NATIVE=$(if $(COMPILER),1,0) $(BIN)/python -m pip install --quiet --no-compile "$(TORCH)" "$(PARITY)" --editable ".[$(EXTRAS)]"
+	$(BIN)/python -m pip install --quiet --no-compile "$(TRITON)" || echo "no Triton: the tests of its kernels are skipped" >&2
 	touch $@
 
 $(RECIPES_INSTALLED): pyproject.toml Makefile
