@@ -114,9 +114,10 @@ class PairEncoder:
         self.template, self._query, self._passage = (
             (Template.of(tokenizer), PLAIN, PLAIN) if prompt is None else of_prompt(tokenizer, prompt)
         )
-        self.room = max_length - self.template.specials
-        if self.room < 2:
-            least = self.template.specials + 2
+        self._max_length = max_length
+        least = self.template.specials + self._passage.tokens + 2 * (self._query.tokens + 1)
+        self.room = max_length - self.template.specials - self._passage.tokens
+        if max_length < least:
             raise CheckpointError(
                 f"a maximum length of {max_length} leaves no room for a query and a passage; the least is {least}"
             )
@@ -128,7 +129,12 @@ class PairEncoder:
 
     def __reduce__(self) -> tuple[type[PairEncoder], tuple[Tokenizer, int, PairPrompt | None]]:
         # A pickled tokenizer forgets `encode_special_tokens`: made anew, it is told again.
-        return PairEncoder, (self._tokenizer, self.room + self.template.specials, self._prompt)
+        return PairEncoder, (self._tokenizer, self._max_length, self._prompt)
+
+    @property
+    def beside(self) -> int:
+        """Tokens that a prompt adds to a query, beyond its own: the line that it ends, say."""
+        return self._query.tokens
 
     @cached_property
     def fingerprint(self) -> str:
@@ -202,7 +208,7 @@ class PairEncoder:
         passages = np.asarray(passages, dtype=np.int64)
         beside = np.full(len(passages), len(query_ids[query]), dtype=np.int64)
         owner, _, lengths, counts = self._spans(beside, passages, windows)
-        return beside[owner] + lengths + self.template.specials, counts
+        return beside[owner] + lengths + self.template.specials + self._passage.tokens, counts
 
     def check_queries(self, queries: Sequence[str], query_ids: dict[str, NDArray[np.int32]]) -> None:
         """Refuse queries without any token; those of `query_ids` (see `encode`) have some.
@@ -241,7 +247,8 @@ class PairEncoder:
             Truncation(i, int(total[i]), int(reached[i]), int(counts[i]), bool(whole[of[i]])) for i in report.tolist()
         ]
         begins = passages.offsets[of[owner]] + starts
-        tokens = self._joined(distinct, query_of[owner], passages.ids, begins, lengths)
+        inner = starts > 0, (starts + lengths < total[owner]) | ~whole[of[owner]]
+        tokens = self._joined(distinct, query_of[owner], passages.ids, begins, lengths, inner)
         return Encoded(tokens, owner, total == 0, (*cut, *windowed))
 
     def _spans(
@@ -278,28 +285,37 @@ class PairEncoder:
         passages: NDArray[np.int32],
         begins: NDArray[np.int64],
         lengths: NDArray[np.int64],
+        inner: tuple[NDArray[np.bool_], NDArray[np.bool_]],
     ) -> Tokens:
-        """Sequences of a query and a stretch of `passages` each, in the template: all of them in one gather."""
-        t = self.template
-        specials = np.array((*t.before, *t.between, *t.after), dtype=np.int32)
+        """Sequences of a query and a stretch of `passages` each, in the template: all of them in one gather.
+
+        `inner` tells stretches that begin within their passage, and those that end there: what of a prompt belongs to
+        the passage's ends is put around them, too.
+        """
+        t, around = self.template, self._passage
+        fixed = (t.before, t.between, around.lead_ids, around.tail_ids, t.after)
+        specials = np.array([number for part in fixed for number in part], dtype=np.int32)
         source = np.concatenate([specials, queries.ids, passages])
-        one, two = len(t.before), len(t.before) + len(t.between)
+        sizes = np.array([len(part) for part in fixed], dtype=np.int64)
         after_queries = len(specials) + len(queries.ids)
-        # Five parts make a sequence; where each begins in `source`, and how long it is.
-        begin, length = np.zeros((2, len(lengths), 5), dtype=np.int64)
+        # Seven parts make a sequence; where each begins in `source`, and how long it is.
+        begin, length = np.zeros((2, len(lengths), 7), dtype=np.int64)
+        begin[:, [0, 2, 3, 5, 6]], length[:, [0, 2, 3, 5, 6]] = np.cumsum(sizes) - sizes, sizes
         begin[:, 1], length[:, 1] = len(specials) + queries.offsets[query_of], queries.lengths[query_of]
-        begin[:, 3], length[:, 3] = after_queries + begins, lengths
-        begin[:, 2], begin[:, 4] = one, two
-        length[:, 0], length[:, 2], length[:, 4] = one, two - one, len(t.after)
+        begin[:, 4], length[:, 4] = after_queries + begins, lengths
+        length[:, 3] *= inner[0]
+        length[:, 5] *= inner[1]
         ends = np.cumsum(length)
         shift = begin.ravel() - (ends - length.ravel())
         where = np.repeat(shift, length.ravel()) + np.arange(ends[-1] if len(ends) else 0)
-        types = np.repeat(np.tile(np.array(t.types, dtype=np.int32), len(lengths)), length.ravel())
+        first, query, middle, passage, last = t.types
+        types = np.array([first, query, middle, passage, passage, passage, last], dtype=np.int32)
+        types = np.repeat(np.tile(types, len(lengths)), length.ravel())
         return Tokens(source[where], types, offsets_of(length.sum(axis=1)))
 
     def _tokenize_queries(self, queries: Sequence[str], query_ids: dict[str, NDArray[np.int32]]) -> list[Truncation]:
         """Tokenize the queries that `query_ids` does not have yet; tell which were cut."""
-        most = self.room // 2
+        most, tail = self.room // 2, np.array(self._query.tail_ids, dtype=np.int32)
         new = [text for text in dict.fromkeys(queries) if text not in query_ids]
         made, exact = beginnings(self._tokenizer, [self._query.of(text) for text in new], most + 1)
         cut = []
@@ -309,7 +325,8 @@ class PairEncoder:
                 raise InputError(NO_TOKEN)
             if len(ids) > most or not exact[row]:
                 cut.append(Truncation(-1, len(ids), min(len(ids), most), 1, bool(exact[row])))
-            query_ids[text] = ids[:most]
+                ids = np.concatenate([ids[: most - len(tail)], tail])
+            query_ids[text] = ids
         return cut
 
 

@@ -65,11 +65,20 @@ class Around:
         lead: in front of the text.
         tail: behind it.
         bare: whether white space around the text is left out.
+        lead_ids: tokens of `lead` by itself, for a part of a text that is not its beginning.
+        tail_ids: tokens of `tail` by itself, for a part that is not the end.
     """
 
     lead: str = ""
     tail: str = ""
     bare: bool = False
+    lead_ids: tuple[int, ...] = ()
+    tail_ids: tuple[int, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that it adds to a text, at the most."""
+        return len(self.lead_ids) + len(self.tail_ids)
 
     def of(self, text: str) -> str:
         """The text with what belongs to it; a blank one stays without, so that it has no token.
@@ -118,18 +127,22 @@ def of_prompt(tokenizer: Tokenizer, prompt: PairPrompt) -> tuple[Template, Aroun
 
     before, between, after = prompt.before, prompt.between, prompt.after
     queries, passages = ((*PROBES, *(() if bare else LOOSE)) for bare in (prompt.bare_query, prompt.bare_document))
+
+    def around(lead: str, tail: str, bare: bool) -> Around:
+        return Around(lead, tail, bare, tuple(ids(lead, False)), tuple(ids(tail, False)))
+
     try:
         one, tail = _cut_end(before, queries, ids), _cut_start(between, queries, ids)
         lead, two = _cut_end(between[tail:], passages, ids), _cut_start(after, passages, ids)
-        query = Around(before[len(before) - one :], between[:tail], prompt.bare_query)
-        passage = Around(between[len(between) - lead :], after[:two], prompt.bare_document)
+        query = around(before[len(before) - one :], between[:tail], prompt.bare_query)
+        passage = around(between[len(between) - lead :], after[:two], prompt.bare_document)
         middle = between[tail : len(between) - lead]
         made = Template(tuple(ids(before[: len(before) - one])), tuple(ids(middle)), tuple(ids(after[two:])), (0,) * 5)
         # Each probe beside some others: whatever was taken for granted shows here.
         pairs = [(a, passages[(5 * i + j) % len(passages)]) for i, a in enumerate(queries) for j in range(5)]
         for a, b in pairs:
             parts = [*made.before, *ids(query.of(a), False), *made.between, *ids(passage.of(b), False), *made.after]
-            if ids(f"{before}{a}{between}{b}{after}") != parts:
+            if ids(prompt.of(a, b)) != parts:
                 raise CheckpointError(_uncut(f"{a!r} and {b!r}"))
     finally:
         tokenizer.encode_special_tokens = True

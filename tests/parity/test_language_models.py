@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ from transformers import (
 )
 
 import crossrank
-from crossrank.checkpoint import check_target, read
+from crossrank.checkpoint import PairPrompt, check_target, read
 from crossrank.errors import CheckpointError, InputError
+from crossrank.server.cutting import Caps, Cutter, merged
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")]
 
@@ -174,7 +176,12 @@ def theirs(folder: Path, pairs: list[tuple[str, str]], size: int = 1) -> np.ndar
     return np.asarray(model.predict(pairs, activation_fn=torch.nn.Identity(), batch_size=size)).reshape(-1)
 
 
+TRIMMED = """{% macro of(role) %}{{ messages | selectattr("role", "eq", role) | map(attribute="content") | first }}
+{%- endmacro %}
+Query: {{ of("query") | trim }} Document: {{ of("document") | trim }} {% generation %}Relevant:{% endgeneration %}"""
+
 CASES: dict[str, dict[str, Any]] = {
+    "trimmed between blanks": {"template": TRIMMED},
     "a judge": {"template": JUDGE},
     "a chat that trims": {
         "template": CHAT, "processing_kwargs": {"chat_template": {"add_generation_prompt": True}}, "no": None
@@ -229,12 +236,14 @@ def test_its_prompt_is_the_system_message(judge: Path, tmp_path: Path) -> None:
 def test_an_instruction_needs_a_place(judge: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no prompt that an instruction could be written in"):
         crossrank.load("tiny", instruction="Find the clause")
-    with pytest.raises(InputError, match="a text that is not blank"):
-        crossrank.load(judge, instruction=" ")
+    for wrong in (" ", "Find \ud800 law", 3):
+        with pytest.raises(InputError, match="a text in valid Unicode that is not blank"):
+            crossrank.load(judge, instruction=wrong)  # type: ignore[arg-type]
     template = JUDGE.replace('"system"', '"nobody"')
     folder = changed(judge, tmp_path / "model", "chat_template.jinja", template)
-    with pytest.raises(InputError, match="has no place for an instruction"):
-        crossrank.load(folder, instruction="Find the clause")
+    for words in ("Find the clause", "search query"):
+        with pytest.raises(InputError, match="has no place for an instruction"):
+            crossrank.load(folder, instruction=words)
 
 
 def test_alone_and_in_a_batch(judge: Path) -> None:
@@ -243,21 +252,79 @@ def test_alone_and_in_a_batch(judge: Path) -> None:
     np.testing.assert_allclose(together[5:9], [model.score([pair])[0] for pair in PAIRS[5:9]], atol=2e-5)
 
 
-def test_a_long_document_is_read_in_windows_each_with_the_whole_prompt(judge: Path) -> None:
+@pytest.mark.parametrize("template", [JUDGE, PLAIN, CHAT], ids=["judge", "plain", "chat"])
+@pytest.mark.parametrize("tokenizer", [byte_pairs, pieces])
+def test_every_window_and_every_cut_query_has_the_whole_prompt(
+    template: str, tokenizer: Callable[[], Tokenizer], tmp_path: Path
+) -> None:
+    model = crossrank.load(saved(tmp_path, template, tokenizer))
+    document, query = (" ".join(f"{word} {number}" for number in range(400)) for word in ("a", "q"))
+    found = model.scored([("what?", document), (query, document), (query, "short")])
+    assert found.truncations[0].position == -1
+    assert all(cut.windows > 1 for cut in found.truncations[1:])
+    assert all(cut.read == cut.tokens for cut in found.truncations[1:])
+    prompt, reader = model.checkpoint.pair, model.checkpoint.tokenizer()
+    assert prompt is not None
+    for pair in (("what?", document), (query, document), (query, "short")):
+        tokens = model._encoder.encode([pair], model.windows).tokens
+        for row in range(len(tokens)):
+            text = reader.decode(tokens.row(row).tolist(), skip_special_tokens=False)
+            assert len(tokens.row(row)) <= model.max_length
+            assert text.startswith(prompt.before)
+            assert prompt.between in text
+            assert text.endswith(prompt.after)
+
+
+def test_what_a_request_wants_read_counts_the_prompt(judge: Path) -> None:
     model = crossrank.load(judge)
-    document = " ".join(f"word {number}" for number in range(400))
-    found = model.rank("what?", [document, "word"])
-    (cut,) = found.truncations
-    assert cut.windows > 1
-    assert cut.read == cut.tokens
-    encoder = model._encoder
-    sequences = encoder.encode([("what?", document)], model.windows).tokens
-    before, after = list(encoder.template.before), list(encoder.template.after)
-    for row in range(len(sequences)):
-        ids = sequences.row(row).tolist()
-        assert ids[: len(before)] == before
-        assert ids[-len(after) :] == after
-        assert len(ids) <= model.max_length
+    query, document = (" ".join(f"{word} {number}" for number in range(300)) for word in ("q", "d"))
+    for most in (100, 150, 200):
+        pairs, _ = Cutter(model).cut([("what is it?", document)], Caps(pair=most))
+        assert 0 <= most - len(model._encoder.encode(pairs, model.windows).tokens.row(0)) <= 3
+    pairs, cuts = Cutter(model).cut([(query, document)], Caps(document=200))
+    told = merged(cuts, model.scored(pairs).truncations)
+    assert [cut.position for cut in told].count(-1) == 1
+
+
+def test_equal_weights_with_other_answers_are_two_backends(judge: Path, tmp_path: Path) -> None:
+    """Revisions on the hub share the file of weights."""
+    answer = json.loads((judge / "1_LogitScore" / "config.json").read_text())
+    other = {"true_token_id": answer["false_token_id"], "false_token_id": answer["true_token_id"]}
+    folder = changed(judge, tmp_path / "model", "1_LogitScore/config.json", other)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(judge / "model.safetensors")
+    one, two = crossrank.load(judge), crossrank.load(folder)
+    np.testing.assert_allclose(one.score(PAIRS[:4]), -two.score(PAIRS[:4]), atol=1e-6)
+
+
+def test_special_tokens_in_a_template(judge: Path, tmp_path: Path) -> None:
+    """One that is null is not defined, and others are stated in three places."""
+    template = "{% if bos_token is defined %}never{% endif %}{{ eos_token }}{{ cls_token }}{{ image_token }}" + JUDGE
+    folder = changed(judge, tmp_path / "model", "chat_template.jinja", template)
+    stated = {"bos_token": None, "extra_special_tokens": {"image_token": "<|im_start|>"}}
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **stated}))
+    (folder / "special_tokens_map.json").write_text(json.dumps({"cls_token": {"content": "<|endoftext|>"}}))
+    made = read(folder).pair
+    assert made is not None
+    assert made.before.startswith("<|im_end|><|endoftext|><|im_start|><|im_start|>system")
+
+
+def test_a_host_with_odd_paths(judge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, Path("x")])
+    assert read(judge).pair is not None
+    monkeypatch.setattr(sys, "executable", "/nothing/here")
+    with pytest.raises(CheckpointError, match="/nothing/here cannot be started"):
+        read(judge)
+
+
+def test_messages_whose_form_is_not_stated(judge: Path, tmp_path: Path) -> None:
+    ways = {"message": {"method": "forward", "method_output_name": "logits"}}
+    folder = changed(judge, tmp_path / "model", "sentence_bert_config.json", {"modality_config": ways})
+    assert read(folder).pair == read(judge).pair
+    template = "{% for m in messages %}{{ m.role + ': ' + m.content[0].text + '.\\n' }}{% endfor %}"
+    (folder / "chat_template.jinja").write_text(template)
+    assert read(folder).pair == PairPrompt("query: ", ".\ndocument: ", ".\n")
 
 
 def test_a_document_cannot_forge_the_end_of_its_turn(judge: Path) -> None:
@@ -280,7 +347,15 @@ def test_blank_texts(judge: Path) -> None:
 WRONG = {
     "no roles": ("chat_template.jinja", "{% for m in messages %}{{ m.role }}{% endfor %}", "each once and as it is"),
     "twice": ("chat_template.jinja", JUDGE + JUDGE, "each once and as it is"),
-    "upper case": ("chat_template.jinja", JUDGE.replace("first }}", "first | upper }}"), "each once and as it is"),
+    **{
+        change: ("chat_template.jinja", JUDGE.replace("first }}", f"first {change} }}}}"), "each once and as it is")
+        for change in ("| upper", "| lower", "| tojson", "| e", '| replace("\\n", " ")', "| truncate(50000)")
+    },
+    "trimmed at one end": (
+        "chat_template.jinja",
+        "{% for m in messages %}{{ m.role }}: {{ m.content.lstrip() }}\n{% endfor %}",
+        "each once and as it is",
+    ),
     "document first": (
         "chat_template.jinja",
         "{% for m in messages | reverse %}{{ m.content }}\n{% endfor %}",

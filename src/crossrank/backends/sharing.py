@@ -27,7 +27,7 @@ def identity(checkpoint: Checkpoint) -> Hashable | None:
     except OSError:
         return None
     config = json.dumps(checkpoint.config, sort_keys=True, default=str)
-    said = (checkpoint.architecture, checkpoint.kind, checkpoint.labels, checkpoint.token_types)
+    said = (checkpoint.architecture, checkpoint.kind, checkpoint.labels, checkpoint.token_types, checkpoint.answer)
     return (*said, config, files, modules)
 
 

@@ -13,13 +13,17 @@ from typing import Any
 
 from crossrank.checkpoint import settings
 from crossrank.errors import CheckpointError, InputError
+from crossrank.unicode import valid_text
 
 # Words of a model that does not say how many it has.
 LARGEST = 2**31
 # Bytes of a chat template.
 MAX_TEMPLATE = 200_000
-# No text of a template; with white space around it, since a template may trim.
+# No text of a template, and white space around each that no template writes: what trims takes it off.
 QUERY, DOCUMENT = "\ue000query\ue000", "\ue000document\ue000"
+BLANKS = ("\u2002", "\u2003", "\u2004", "\u2005")
+# What shows that a template changes texts: quotes, marks of HTML, ends of lines, capitals; longer than it would cut.
+ODD = ('Ab "c" <d> & \\e\n\nF  g: ' * 2000, "'H' {i} | j%\r\n\tK\u00e9 " * 3000)
 # Of `apply_chat_template`, or of sentence-transformers alone: how long a sequence is, which is not the template's.
 LENGTHS = ("padding", "truncation", "max_length", "return_tensors", "restore_suffix")
 
@@ -41,6 +45,16 @@ class PairPrompt:
     after: str
     bare_query: bool = False
     bare_document: bool = False
+
+    def of(self, query: str, document: str) -> str:
+        """The whole text that is read of a pair.
+
+        >>> PairPrompt("Q: ", " D: ", ".", bare_query=True).of(" tea ", "hot")
+        'Q: tea D: hot.'
+        """
+        query = query.strip() if self.bare_query else query
+        document = document.strip() if self.bare_document else document
+        return f"{self.before}{query}{self.between}{document}{self.after}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,40 +115,64 @@ def prompt(folder: Path, vocabulary: Path, instruction: str | None = None) -> Pa
     ways = stated.get("modality_config")
     if not isinstance(ways, dict) or "message" not in ways:
         return None
-    from crossrank.checkpoint import templating  # 6 ms of imports that other models do not need
-
     way = ways["message"].get("format") if isinstance(ways["message"], dict) else None
-    source = _template(folder, vocabulary)
-    values = _values(vocabulary, stated)
     system = settings.prompt(folder) if instruction is None else check_text(instruction)
-    for structured in (way == "structured", way != "structured"):
-        made = templating.rendered(source, {**values, "messages": _messages(system, structured)}, str(folder))
-        parts = _parts(made)
-        if parts is not None or way in ("flat", "structured"):
-            break
-    if parts is None:
-        raise CheckpointError(
-            f"{folder}: its chat template does not give the query and then the document, each once and as it is. "
-            "crossrank reads templates with a message of role 'query' and one of role 'document', as "
-            "sentence-transformers does; use a folder whose chat_template.jinja has them."
-        )
-    if instruction and instruction.strip() not in parts.before + parts.between + parts.after:
+    source = _Source(folder, _template(folder, vocabulary), _values(folder, vocabulary, stated))
+    # Where the folder does not say which form of messages its template takes, the first that it does.
+    structured = way == "structured"
+    try:
+        made = source.asked(system, structured)
+    except CheckpointError:
+        if way in ("flat", "structured"):
+            raise
+        structured = True
+        made = source.asked(system, structured)
+    if instruction is not None and source.asked(f"{system} or not", structured) == made:
         raise InputError(
             f"the chat template of {folder} has no place for an instruction (it leaves out the system message): leave "
             f"instruction={instruction!r} out"
         )
-    return parts
+    return made
 
 
 def check_text(instruction: object) -> str:
     """An instruction as it is.
 
     Raises:
-        InputError: it is blank, or no text.
+        InputError: it is blank, no text, or no valid Unicode.
     """
-    if not isinstance(instruction, str) or not instruction.strip():
-        raise InputError(f"an instruction is a text that is not blank, not {instruction!r}")
+    if not isinstance(instruction, str) or not instruction.strip() or valid_text(instruction) != instruction:
+        raise InputError(f"an instruction is a text in valid Unicode that is not blank, not {instruction!r:.200}")
     return instruction
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A folder's chat template, and what it may ask for beside the messages."""
+
+    folder: Path
+    template: str
+    values: Mapping[str, Any]
+
+    def asked(self, system: str, structured: bool) -> PairPrompt:
+        """What it makes of a pair.
+
+        Raises:
+            CheckpointError: it fails, or does not hold the two texts as they are, query first.
+        """
+        from crossrank.checkpoint import templating  # 6 ms of imports that other models do not need
+
+        marked = f"{BLANKS[0]}{QUERY}{BLANKS[1]}", f"{BLANKS[2]}{DOCUMENT}{BLANKS[3]}"
+        values = [{**self.values, "messages": _messages(system, pair, structured)} for pair in (marked, ODD)]
+        plain, odd = templating.rendered(self.template, values, str(self.folder))
+        parts = _parts(plain)
+        if parts is None or parts.of(*ODD) != odd or valid_text(plain) != plain:
+            raise CheckpointError(
+                f"{self.folder}: its chat template does not give the query and then the document, each once and as it "
+                "is (but for white space around it). crossrank reads templates with a message of role 'query' and one "
+                "of role 'document', as sentence-transformers does; use a folder whose chat_template.jinja has them."
+            )
+        return parts
 
 
 def _template(folder: Path, vocabulary: Path) -> str:
@@ -155,13 +193,17 @@ def _template(folder: Path, vocabulary: Path) -> str:
     return found
 
 
-def _values(vocabulary: Path, stated: Mapping[str, Any]) -> dict[str, Any]:
+def _values(folder: Path, vocabulary: Path, stated: Mapping[str, Any]) -> dict[str, Any]:
     """What a template may ask for beside the messages: special tokens, and what the folder's settings add."""
-    named = settings.optional_json(vocabulary / "tokenizer_config.json")
     found: dict[str, Any] = {"tools": None, "documents": None, "add_generation_prompt": False}
-    for name, value in named.items():
-        if name.endswith("_token"):
-            found[name] = value.get("content") if isinstance(value, dict) else value
+    named = settings.optional_json(vocabulary / "tokenizer_config.json")
+    extra = named.get("extra_special_tokens")
+    for tokens in (settings.optional_json(vocabulary / "special_tokens_map.json"), named, extra):
+        for name, value in tokens.items() if isinstance(tokens, dict) else ():
+            text = value.get("content") if isinstance(value, dict) else value
+            # One that is null is none: a template asks whether it is defined.
+            if name.endswith("_token") and isinstance(text, str):
+                found[name] = text
     processing = stated.get("processing_kwargs")
     told = processing.get("chat_template") if isinstance(processing, dict) else None
     if isinstance(told, dict):
@@ -169,21 +211,21 @@ def _values(vocabulary: Path, stated: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _messages(system: str, structured: bool) -> list[dict[str, Any]]:
-    """The messages of a pair, each text between blanks: a template that trims takes them off."""
-    texts = [*([("system", system)] if system else []), ("query", f" {QUERY} "), ("document", f" {DOCUMENT} ")]
+def _messages(system: str, pair: tuple[str, str], structured: bool) -> list[dict[str, Any]]:
+    texts = [*([("system", system)] if system else []), ("query", pair[0]), ("document", pair[1])]
     return [{"role": role, "content": [{"type": "text", "text": text}] if structured else text} for role, text in texts]
 
 
 def _parts(made: str) -> PairPrompt | None:
-    """The text around both texts; None where one is missing, comes twice, or the document comes first."""
+    """The text around both texts; None where one is missing, comes twice or behind the other, or is trimmed at one end
+    alone."""
     before, _, rest = made.partition(QUERY)
     between, _, after = rest.partition(DOCUMENT)
     if made.count(QUERY) != 1 or rest.count(DOCUMENT) != 1:
         return None
-    bare = [not (left.endswith(" ") and right.startswith(" ")) for left, right in ((before, between), (between, after))]
-    if not bare[0]:
-        before, between = before[:-1], between[1:]
-    if not bare[1]:
-        between, after = between[:-1], after[1:]
-    return PairPrompt(before, between, after, *bare)
+    query = before.endswith(BLANKS[0]), between.startswith(BLANKS[1])
+    document = between.endswith(BLANKS[2]), after.startswith(BLANKS[3])
+    if query[0] != query[1] or document[0] != document[1]:
+        return None
+    before, between, after = (text.strip("".join(BLANKS)) for text in (before, between, after))
+    return PairPrompt(before, between, after, not query[0], not document[0])

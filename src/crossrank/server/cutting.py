@@ -50,7 +50,8 @@ class Cutter:
         # As the scorer reads it: a text that says "[SEP]" means those five characters.
         self._tokenizer.encode_special_tokens = True
         encoder = PairEncoder.of(scorer.checkpoint, scorer.max_length)
-        self._specials, self._room = encoder.template.specials, encoder.room
+        self._specials = scorer.max_length - encoder.room + encoder.beside
+        self._room = encoder.room - 2 * encoder.beside
 
     def cut(self, pairs: Pairs, caps: Caps | None) -> tuple[Pairs, tuple[Truncation, ...]]:
         """The pairs with their texts cut, and what was cut: at the place of its pair, a query once as position -1."""
