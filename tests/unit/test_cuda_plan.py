@@ -69,6 +69,17 @@ def test_what_is_larger_than_the_ladder_has_no_size_there() -> None:
     assert Ladder(32768, 4096).fit(Tokens.of([[1] * 5000])) == Shape(5120, 16, 8192)
 
 
+def test_what_fits_just_takes_no_larger_size() -> None:
+    assert Ladder(512, 4, 2048).fit(Tokens.of([[1] * 128] * 4)) == Shape(512, 16, 128)
+    assert Ladder(512, 4, 2048).fit(Tokens.of([[1] * 100] * 5)) is None, "more sequences than it takes"
+    # It would be filled up to 320, which is more than there is room for.
+    assert Ladder(300, 4, 2048).fit(Tokens.of([[1] * 290])) is None
+
+
+def test_no_sequence_is_longer_than_the_model_reads() -> None:
+    assert Ladder(512, 4, positions=300).fit(Tokens.of([[1] * 200])) == Shape(256, 16, 300)
+
+
 @given(LENGTHS, st.booleans())
 def test_a_filled_batch_can_be_read_back(lengths: list[int], partly: bool) -> None:
     tokens = tiny.random_tokens(lengths)
