@@ -89,6 +89,95 @@ def test_texts_come_in_the_order_of_the_ids(make: Make) -> None:
         index.passages(["faq", "gone"])
 
 
+def asked_of(index: Any, hits: Callable[[dict[str, Any]], list[dict[str, Any]]] = lambda body: []) -> list[Any]:
+    """What an index asks from now on; no server is asked, and these are the hits."""
+    asked: list[dict[str, Any]] = []
+
+    def search(body: dict[str, Any]) -> dict[str, Any]:
+        asked.append(body)
+        return {"hits": {"hits": hits(body)}}
+
+    index._search = search
+    return asked
+
+
+@both
+def test_many_texts_are_asked_for_in_parts(make: Make) -> None:
+    """A server answers with 10,000 hits at most, and takes requests up to some size."""
+    index = make("http://127.0.0.1:1")
+    asked = asked_of(index, lambda body: [{"_id": id_, "_source": {"body": f"text of {id_}"}}
+                                          for id_ in body["query"]["ids"]["values"]])  # fmt: skip
+    ids = [f"{number}" for number in range(2001)]
+    assert [passage.text for passage in index.passages(ids)] == [f"text of {id_}" for id_ in ids]
+    assert [body["size"] for body in asked] == [1000, 1000, 1]
+
+
+@both
+def test_words_are_looked_for_in_the_fields_there_are(make: Make) -> None:
+    index = make("http://127.0.0.1:1")
+    asked = asked_of(index)
+    index._fields = Fields("body")
+    index.words("bread \ud800", 3)
+    match = asked[0]["query"]["bool"]["must"][0]["multi_match"]
+    assert match == {"query": "bread \ufffd", "fields": ["body"]}
+
+
+@both
+def test_a_server_is_told_how_long_it_may_take(make: Make) -> None:
+    for seconds, told in ((0.25, "250ms"), (0.0001, "1ms"), (10, "10000ms")):
+        index = make("http://127.0.0.1:1", timeout=seconds)
+        asked = asked_of(index)
+        index.words("bread", 3)
+        assert asked[0]["timeout"] == told
+
+
+@both
+def test_a_client_waits_longer_than_its_server_may_take(make: Make) -> None:
+    """Else it gives up as the server tells what it has found until then."""
+    index = make("http://127.0.0.1:1", timeout=5)
+    waited: list[float] = []
+
+    class Client:
+        def options(self, request_timeout: float) -> Client:
+            waited.append(request_timeout)
+            return self
+
+        def search(self, request_timeout: float | None = None, **asked: Any) -> Any:
+            waited.extend([] if request_timeout is None else [request_timeout])
+            return {}
+
+    if make is opensearch:
+        index._client = Client()
+        index._search({})
+    else:
+        type(index)(Client(), "notes", timeout=5)
+    assert waited == [7]
+
+
+def test_candidates_of_elasticsearch() -> None:
+    """Twice as many as are asked for on each shard, at least 100, and no more than a server takes."""
+    index = elasticsearch("http://127.0.0.1:1")
+    asked = asked_of(index)
+    for depth in (3, 80, 6000):
+        index.nearest(VECTOR, depth)
+    assert [body["knn"]["num_candidates"] for body in asked] == [100, 160, 10_000]
+
+
+@both
+@pytest.mark.parametrize(
+    ("status", "cure"), [(403, "; the client's key does not allow this"), (418, ""), (404, "; check the name")]
+)
+def test_a_refusal_is_told_by_its_beginning(make: Make, status: int, cure: str) -> None:
+    said = {"error": "why " * 500, "status": status}
+    with apiserver.serving(lambda path, body: (status, said, HEADERS[make.__name__])) as api:
+        index = make(api.url.removesuffix("/v1"))
+        with pytest.raises(RemoteError, match=rf"was refused \({status}\)") as caught:
+            index.words("bread", 3)
+    assert caught.value.status == status
+    assert len(str(caught.value)) < 420
+    assert cure in str(caught.value).replace("why ", "")
+
+
 @both
 def test_dots_in_a_name_lead_into_objects_unless_a_key_has_them(make: Make) -> None:
     sources = {
@@ -120,8 +209,9 @@ def test_dots_in_a_name_lead_into_objects_unless_a_key_has_them(make: Make) -> N
     ],
 )
 def test_what_is_no_whole_answer_is_an_error(make: Make, exchange: str, message: str) -> None:
-    with served(make, exchange) as (index, _), pytest.raises(RemoteError, match=message):
+    with served(make, exchange) as (index, _), pytest.raises(RemoteError, match=message) as caught:
         index.nearest(VECTOR, 3)
+    assert caught.value.status == {"no such index": 404, "another width": 400, "no key": 401}.get(exchange, 200)
 
 
 @both
@@ -132,6 +222,10 @@ def test_an_answer_of_something_else_is_an_error(make: Make) -> None:
             index.words("bread", 3)
     with pytest.raises(RemoteError, match="did not answer"):
         make("http://127.0.0.1:1").words("bread", 3)
+    with apiserver.serving(lambda path, body: (200, b"<html>", HEADERS[make.__name__])) as api:
+        index = make(api.url.removesuffix("/v1"))
+        with pytest.raises(RemoteError, match=r"did not answer \(SerializationError"):
+            index.words("bread", 3)
 
 
 @both
@@ -155,6 +249,14 @@ def test_an_answer_with_a_broken_hit_is_an_error(make: Make, broken: dict[str, A
         index = make(api.url.removesuffix("/v1"))
         with pytest.raises(RemoteError, match="no hits that can be read"):
             index.words("bread", 3)
+
+
+@both
+def test_a_document_that_keeps_no_source_has_no_text(make: Make) -> None:
+    index = make("http://127.0.0.1:1")
+    asked_of(index, lambda body: [{"_id": "a"}])
+    with pytest.raises(InputError, match="passage a has no field 'body'"):
+        index.passages(["a"])
 
 
 @both
@@ -190,6 +292,8 @@ def test_what_cannot_be_asked(make: Make) -> None:
     index = make("http://127.0.0.1:1")
     with pytest.raises(InputError, match="at most 10,000"):
         index.words("bread", 10_001)
+    with pytest.raises(InputError, match="at most 10,000"):
+        index.nearest(VECTOR, 10_001)
     with pytest.raises(InputError, match="finite"):
         index.nearest(np.float32([[1, 2]]), 5)
     with pytest.raises(InputError, match="has no vectors"):
@@ -217,7 +321,8 @@ def test_hybrid_and_reranked(make: Make) -> None:
 @both
 def test_an_alias_of_indices_that_share_ids_is_told(make: Make) -> None:
     """A ranking refused the id that came twice, and named no cure."""
-    hits = [{"_index": name, "_id": "1", "_score": 1.0, "_source": {"body": name}} for name in ("old", "new")]
+    places = [("old", "0"), ("old", "1"), ("new", "1")]
+    hits = [{"_index": name, "_id": id_, "_score": 1.0, "_source": {"body": name}} for name, id_ in places]
     answer = {"timed_out": False, "_shards": {"failed": 0}, "hits": {"hits": hits}}
     with apiserver.serving(lambda path, body: (200, answer, HEADERS[make.__name__])) as api:
         store = make(api.url)
