@@ -15,7 +15,7 @@ from crossrank.errors import InputError
 from crossrank.fusion import Scores
 from crossrank.hybrid import hybrid
 from crossrank.retrieval.remote.function import FunctionRetriever, VectorRetriever
-from crossrank.retrieval.remote.store import Fields
+from crossrank.retrieval.remote.store import Fields, check_depth, check_timeout, in_order, numbers
 from crossrank.types import Passage
 
 TEXTS = {"tea": "Tea is hot.", "bread": "Bread needs yeast.", "cat": "The cat is a planet."}
@@ -66,17 +66,27 @@ def test_what_is_read_once_is_a_list():
 
 
 @pytest.mark.parametrize(
+    ("found", "order"),
+    [([("a", 2**53), ("b", 2**53 + 1)], ("b", "a")), ([("none", -np.inf), ("a", -1e30)], ("a", "none"))],
+)
+def test_large_whole_numbers_differ_and_minus_infinity_comes_last(found: Any, order: tuple[str, ...]) -> None:
+    assert FunctionRetriever(lambda query, depth: found).retrieve(["x"], 10)[0].ids == order
+
+
+@pytest.mark.parametrize(
     ("found", "message"),
     [
         ([("a", 1), ("a", 2)], "comes twice"),
         ([(7, 1.0)], r"ids are strings, not int \(7\)"),
         ([("a", float("nan"))], "gives 'a' the score nan, which is no number"),
         ([("a", float("inf"))], "gives 'a' the score inf, which no other can reach: give a finite one"),
+        ([("a", 10**400)], "which is no number"),
         ([("a", None)], "gives 'a' the score None, which is no number"),
         ([("a", "high")], "the score 'high', which is no number"),
         (None, r"gives a list of \(id, score\) pairs, not NoneType"),
         ({"a": 1.0}, r"not dict: give its items\(\)"),
         ("ab", "not str"),
+        (b"ab", "not bytes"),
         (["a"], "in its list is 'a'"),
         ([("a", 1.0, "b")], "in its list is"),
     ],
@@ -99,6 +109,8 @@ def test_a_vector_retriever_embeds_once_and_tells_what_was_cut(bi_encoder_folder
     assert [(cut.position, cut.tokens, cut.read) for cut in long.truncations] == [(-1, 80, 46)]
     assert (plain.truncations, blank.truncations) == ((), ())
     assert retriever.retrieve(["\u200b\n"], 2)[0].ids == ()
+    with pytest.raises(InputError, match=r"^depth must be at least 1, not 0$"):
+        retriever.retrieve(["the cat"], 0)
     np.testing.assert_array_equal(retriever.retrieve(["the cat"], 2)[0].scores, plain.ranking.scores)
 
 
@@ -115,6 +127,39 @@ def test_rows_become_passages():
     for arguments in ({"text": ""}, {"metadata": "year"}):
         with pytest.raises(InputError):
             Fields(**arguments)
+
+
+def test_parts_of_a_row() -> None:
+    """A document may have the number 0, and the longest name that leads somewhere is followed."""
+    fields = Fields("a.b.c", document="number")
+    row = {"a": {"b": {"c": "short"}}, "a.b": {"c": "long"}, "number": 0}
+    assert fields.passage("1", row) == Passage("1", "long", "", "0")
+    assert fields.passage("1", {**row, "a.b": {"d": "elsewhere"}}).text == "short"
+    for wrong in (0, False, []):
+        with pytest.raises(InputError, match="name a field of text"):
+            Fields().passage("1", {"text": wrong})
+    with pytest.raises(InputError, match="a list of names, not one int"):
+        Fields(metadata=5)  # type: ignore[arg-type]
+
+
+def test_what_a_store_may_be_asked() -> None:
+    check_depth(10_000)
+    with pytest.raises(InputError, match="at most 10,000 passages, not 10,001"):
+        check_depth(10_001)
+    assert (check_timeout(1e-3), check_timeout(3)) == (1e-3, 3)
+    for wrong in (0, -1.0, np.inf, np.nan):
+        with pytest.raises(InputError, match="a timeout is a time over 0"):
+            check_timeout(wrong)
+    assert numbers(np.float32([0.5, -1])) == [0.5, -1.0]
+    for bad in ([], [[0.5]], [np.nan]):
+        with pytest.raises(InputError, match="a row of finite numbers"):
+            numbers(np.float32(bad))
+
+
+@pytest.mark.parametrize(("ids", "told"), [(["a", "b"], "'b': it may"), (["b", "c", "a"], "'b' and 1 more: it may")])
+def test_passages_that_a_store_does_not_give(ids: list[str], told: str) -> None:
+    with pytest.raises(InputError, match=f"has no passage {told} have been deleted"):
+        in_order(ids, {"a": Passage("a", "x")}, Path("notes"))
 
 
 def test_the_pipeline_over_a_store(bi_encoder_folder: Path, cross_encoder_folder: Path) -> None:
