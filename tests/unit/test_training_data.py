@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -481,6 +481,13 @@ def test_folds_are_even_and_do_not_depend_on_the_order(texts: list[str], count: 
 # Negatives
 
 
+def test_folds_differ_by_seed_and_are_two_at_least() -> None:
+    queries = [f"question {n}" for n in range(20)]
+    assert len({tuple(folds.assign(queries, 2, seed).tolist()) for seed in range(5)}) == 5
+    with pytest.raises(InputError, match="20 queries cannot be dealt to 1 folds"):
+        folds.assign(queries, 1, 0)
+
+
 def nearest(queries: list[str], depth: int) -> list[list[str]]:
     return [[f"near {n}" for n in range(depth)] for _ in queries]
 
@@ -619,6 +626,84 @@ def test_contradictory_pairs_do_not_come_back_as_negatives() -> None:
     with_it = [one.query for one in material.shown if "document 3.0" in one.documents]
     assert len(with_it) == 29
     assert "question 3" not in with_it
+
+
+def groups_of(*labels: tuple[float, ...]) -> list[Group]:
+    """A query for each of these, with documents of these labels."""
+    return [
+        Group(f"question {place}", tuple(f"document {place}.{n}" for n in range(len(some))), some)
+        for place, some in enumerate(labels)
+    ]
+
+
+def found_none(queries: Sequence[str], depth: int) -> list[list[str]]:
+    return [[] for _ in queries]
+
+
+def test_queries_are_measured_as_far_as_the_tokens_reach() -> None:
+    groups = groups_of(*[(1.0, 0.0)] * 8, (1.0, 1.0), (1.0, 0.0))
+    material = gathered(groups[:2], groups[2:], "labels", found_none, (), Settings())
+    lengths = np.arange(10, 20)
+    assert material.parts == [0]
+    assert material.telling.tolist() == [True] * 8 + [False, True]
+    every = material.measured(lengths, 10**6, seed=1).tolist()
+    assert every == [2, 3, 4, 5, 6, 7, 9], "held out, and with an order that can be better"
+    for count in range(1, 8):
+        most = material.needed(lengths, count, seed=1)
+        some = material.measured(lengths, most, seed=1).tolist()
+        assert (len(some), some) == (count, sorted(some))
+        assert most == sum(lengths[some])
+        assert len(material.measured(lengths, most - 1, seed=1)) == count - 1
+    assert len({tuple(material.measured(lengths, 50, seed).tolist()) for seed in range(5)}) > 1
+
+
+def test_what_is_held_out_is_dealt_to_three_blocks() -> None:
+    groups = groups_of(*[(1.0, 0.0)] * 12)
+    material = gathered(groups[:5], groups[5:], "labels", found_none, (), Settings())
+    assert material.fold.tolist() == [-1] * 5 + [0] * 7
+    assert material.block[:5].tolist() == [-1] * 5
+    assert sorted(np.bincount(material.block[5:]).tolist()) == [2, 2, 3]
+    few = gathered(groups[:5], groups[5:7], "labels", found_none, (), Settings())
+    assert few.block.tolist() == [-1] * 5 + [0, 1]
+    three = gathered(groups[:5], groups[5:8], "labels", found_none, (), Settings())
+    assert sorted(three.block[5:].tolist()) == [0, 1, 2]
+    alone = gathered(groups, (), "labels", found_none, (), Settings(folds=4))
+    assert (alone.parts, np.bincount(alone.fold).tolist()) == ([0, 1, 2, 3], [3, 3, 3, 3])
+    again = alone.holding_out(np.array([1, 3, 5, 7]), seed=0)
+    assert np.flatnonzero(again.fold == 0).tolist() == np.flatnonzero(again.block >= 0).tolist() == [1, 3, 5, 7]
+    assert set(again.fold.tolist()) == {-1, 0}
+
+
+def test_distractors_are_shown_where_a_query_is_measured() -> None:
+    groups = groups_of((1.0, 0.0), (1.0, 0.0), (1.0, 0.0))
+    material = gathered(groups[:2], groups[2:], "labels", nearest, (), Settings())
+    few = material.with_distractors(np.array([2]), 3)
+    assert [int((one.distractor > 0).sum()) for one in few.shown] == [0, 0, 3]
+    assert few.with_distractors(np.array([2]), 0).with_distractors(np.array([2]), 3).shown[2].distractor.sum() == 0
+
+
+def test_labels_become_targets() -> None:
+    groups = groups_of((3.0, -1.0, 1.0), (0.0, 2.0))
+    material = gathered(groups[:1], groups[1:], "labels", found_none, (), Settings())
+    assert (material.low, material.high) == (-1.0, 3.0)
+    targets = dict(zip(material.shown[0].documents, material.targets(0, 9.0).tolist(), strict=True))
+    assert targets == pytest.approx({"document 0.0": 1, "document 0.1": 0, "document 0.2": 1 / 3})
+    relevant = dict(zip(material.shown[0].documents, material.relevant(0).tolist(), strict=True))
+    assert relevant == {"document 0.0": True, "document 0.1": False, "document 0.2": True}
+    assert not material.relevant(1)[material.shown[1].documents.index("document 1.0")], "0 is not relevant"
+    worthless = gathered(groups_of((0.0, 0.0), (0.0, -1.0)), (), "labels", found_none, (), Settings(folds=2))
+    assert worthless.targets(0, 1.0).tolist() == [0, 0]
+
+
+def test_scores_of_a_teacher_are_spread_like_the_base_models() -> None:
+    groups = groups_of((1.0, 5.0), (3.0, 7.0))
+    material = gathered(groups[:1], groups[1:], "scores", nearest, ("drawn",), Settings())
+    assert [len(one) for one in material.shown] == [2, 2], "nobody has scored what could be mined"
+    targets = np.concatenate([material.targets(row, 3.0) for row in range(2)])
+    assert (targets.mean(), targets.std()) == pytest.approx((0, 3), abs=1e-6)
+    assert sorted(targets) == pytest.approx(sorted((np.array([1, 5, 3, 7]) - 4) / np.sqrt(5) * 3))
+    same = gathered(groups_of((2.0, 2.0)), groups_of((2.0, 2.0)), "scores", found_none, (), Settings())
+    assert same.targets(0, 3.0).tolist() == [0, 0]
 
 
 def test_nothing_to_score_has_no_scores() -> None:
