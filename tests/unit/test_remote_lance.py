@@ -47,6 +47,7 @@ def test_words(uri: str) -> None:
     assert [id_ for id_, _ in table(uri).words("yeast", 1)] == ["2"], "and not by chance"
     assert table(uri, where="lang = 'de'").words("yeast", 10) == []
     assert table(uri).words('zebra " OR ( body:*', 10) == []
+    assert table(uri).words("yeast \ud800", 1) == table(uri).words("yeast", 1), "half a surrogate pair is no word"
 
 
 def test_nearest_is_the_order_of_the_cosine(uri: str) -> None:
@@ -80,6 +81,55 @@ def test_texts(uri: str) -> None:
     assert table(uri).passages([]) == []
     with pytest.raises(InputError, match="no passage '7' and 1 more"):
         table(uri).passages(["1", "7", "8"])
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.uint32(), pa.string()])
+def test_ids_of_every_kind_and_many_of_them(tmp_path: Path, kind: pa.DataType) -> None:
+    columns = {"my id": pa.array(range(2005), pa.int64()).cast(kind), "text": [f"text {n}" for n in range(2005)]}
+    lance.write_dataset(pa.table(columns), str(tmp_path / "t.lance"))
+    opened = LanceTable(str(tmp_path / "t.lance"), id="my id")
+    asked = [f"{number}" for number in reversed(range(2005))]
+    assert [passage.text for passage in opened.passages(asked)] == [f"text {number}" for number in asked]
+
+
+def test_an_id_below_zero(tmp_path: Path) -> None:
+    lance.write_dataset(pa.table({"id": [-5, 5], "text": ["minus", "plus"]}), str(tmp_path / "t.lance"))
+    assert [passage.text for passage in LanceTable(str(tmp_path / "t.lance")).passages(["-5", "5"])] == [
+        "minus",
+        "plus",
+    ]
+
+
+def test_a_condition_leaves_as_many_as_are_asked_for(uri: str) -> None:
+    """It is applied before the nearest are taken: the best of all may be none that it leaves."""
+    bread = table(uri, where="lang = 'de'")
+    assert [[id_ for id_, _ in bread.nearest(vector, 1)] for vector in VECTORS] == [["3"]] * 4
+
+
+def test_rows_without_a_vector_are_not_near(tmp_path: Path) -> None:
+    vectors = pa.array([[1.0, 2.0], None], pa.list_(pa.float32(), 2))
+    columns = {"id": ["a", "none"], "text": ["x", "y"], "embedding": vectors}
+    lance.write_dataset(pa.table(columns), str(tmp_path / "t.lance"))
+    found = LanceTable(str(tmp_path / "t.lance"), vector="embedding").nearest(np.float32([1, 1]), 5)
+    assert [id_ for id_, _ in found] == ["a"]
+
+
+def test_options_of_the_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lance would wait for minutes; whoever says so has it wait as long as they like."""
+    given: list[dict[str, str]] = []
+
+    def dataset(uri: str, storage_options: dict[str, str]) -> None:
+        given.append(storage_options)
+        raise OSError("first line\nsecond line")
+
+    monkeypatch.setattr("lance.dataset", dataset)
+    for options in ({"timeout": 0.2}, {"timeout": 7, "storage_options": {"timeout": "90s", "region": "x"}}):
+        with pytest.raises(RemoteError, match="cannot be searched: first line; check"):
+            LanceTable("s3://bucket/notes.lance", **options).words("bread", 5)  # type: ignore[arg-type]
+    assert given == [
+        {"timeout": "1s", "client_retry_timeout": "1"},
+        {"timeout": "90s", "client_retry_timeout": "7", "region": "x"},
+    ]
 
 
 def test_newer_versions_wait_for_refresh(tmp_path: Path) -> None:

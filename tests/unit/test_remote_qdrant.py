@@ -17,8 +17,12 @@ from crossrank.types import Passage
 
 pytest.importorskip("qdrant_client", reason="needs the qdrant extra")
 
+from grpc import RpcError
 from qdrant_client import QdrantClient, models
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ResponseHandlingException
 
+from crossrank.retrieval.remote import qdrant
 from crossrank.retrieval.remote.qdrant import QdrantCollection
 from crossrank.retrieval.remote.store import Fields
 
@@ -63,13 +67,14 @@ def random(rows: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(rows, WIDTH)).astype(np.float32)
 
 
-@pytest.mark.parametrize("distance", [models.Distance.COSINE, models.Distance.DOT, models.Distance.EUCLID])
+@pytest.mark.parametrize("distance", list(models.Distance))
 def test_nearest_is_the_order_of_the_distance(distance: models.Distance) -> None:
     vectors, query = random(3, 0), random(1, 1)[0]
     want: Mapping[models.Distance, Callable[[], np.ndarray]] = {
         models.Distance.COSINE: lambda: vectors @ query / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query),
         models.Distance.DOT: lambda: vectors @ query,
         models.Distance.EUCLID: lambda: -np.linalg.norm(vectors - query, axis=1),
+        models.Distance.MANHATTAN: lambda: -np.abs(vectors - query).sum(axis=1),
     }
     scores = want[distance]()
     found = collection(client(vectors, distance)).nearest(query, 10)
@@ -148,6 +153,73 @@ def test_what_cannot_be_asked() -> None:
         collection(made).nearest(np.full(WIDTH, np.inf, np.float32), 5)
     with pytest.raises(InputError, match="timeout"):
         collection(made, timeout=0)
+
+
+def test_a_collection_of_one_vector_without_a_name() -> None:
+    made = QdrantClient(":memory:")
+    euclid = models.VectorParams(size=2, distance=models.Distance.EUCLID)
+    made.create_collection("notes", vectors_config=euclid)
+    made.upsert("notes", [models.PointStruct(id=7, vector=[1.0, 0.0], payload={"text": "Cats purr."})])
+    assert QdrantCollection(made, "notes").nearest(np.float32([1, 2]), 5) == [("7", -2.0)]
+    with pytest.raises(InputError, match="no dense vector 'other'"):
+        QdrantCollection(made, "notes", vector="other").nearest(np.float32([1, 2]), 5)
+
+
+def test_what_a_client_is_asked() -> None:
+    """Texts in parts and of the fields alone; the distance once; time in whole seconds, which is all that it takes."""
+
+    class Client:
+        def __init__(self, made: QdrantClient) -> None:
+            self.made = made
+            self.asked: list[tuple[str, dict[str, Any]]] = []
+
+        def __getattr__(self, name: str) -> Any:
+            def call(*values: Any, **named: Any) -> Any:
+                self.asked.append((name, {**named, "values": values}))
+                return getattr(self.made, name)(*values, **named)
+
+            return call
+
+    spy = Client(client(random(3, 0)))
+    made = collection(spy, timeout=0.2)  # type: ignore[arg-type]
+    for _ in range(2):
+        made.nearest(random(1, 1)[0], 2)
+    with pytest.raises(InputError, match="no passage '2'"):
+        made.passages([f"{number}" for number in range(1, 2002)])
+    assert [name for name, _ in spy.asked] == ["get_collection", *["query_points"] * 2, *["retrieve"] * 3]
+    assert {named["timeout"] for _, named in spy.asked[1:]} == {1}
+    assert [named["with_payload"] for _, named in spy.asked[1:3]] == [False, False]
+    assert [len(named["values"][1]) for _, named in spy.asked[3:]] == [1000, 1000, 1]
+    assert {tuple(named["values"][2]) for _, named in spy.asked[3:]} == {("body", "year")}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RpcError("gone"), ResourceExhaustedResponse("busy", 1), ResponseHandlingException(OSError("no")), OSError()],
+)
+def test_every_failure_of_a_client_has_a_cure(error: Exception) -> None:
+    class Failing:
+        def query_points(self, *values: Any, **named: Any) -> Any:
+            raise error
+
+    made = collection(Failing(), terms=terms)  # type: ignore[arg-type]
+    with pytest.raises(RemoteError, match="did not answer") as caught:
+        made.words("bread", 10)
+    assert ("(OSError: no)" in str(caught.value)) == isinstance(error, ResponseHandlingException)
+
+
+def test_a_long_refusal_is_told_by_its_beginning() -> None:
+    with apiserver.serving(lambda path, body: (400, {"status": {"error": "why " * 500}}, {})) as api:
+        made = collection(QdrantClient(api.url.removesuffix("/v1"), check_compatibility=False), terms=terms)
+        with pytest.raises(RemoteError, match="why why") as caught:
+            made.words("bread", 10)
+    assert len(str(caught.value)) < 400
+
+
+def test_paths_of_keys() -> None:
+    written = {"a": ["a"], "a.b": ["a.b", '"a.b"'], "a[0].b": ["a[0].b", '"a[0].b"'], "a..b": ['"a..b"']}
+    written |= {".a": ['".a"'], "a b.c": ['"a b".c', '"a b.c"'], "a[x]": ['"a[x]"']}
+    assert {name: qdrant._paths(name) for name in written} == written
 
 
 def test_hybrid_and_reranked() -> None:
