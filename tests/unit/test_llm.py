@@ -490,6 +490,30 @@ def test_what_was_paid_for_counts(status: int, window: int | None) -> None:
         assert [one.position for one in judged.fallbacks] == list(range(35))
 
 
+def test_what_the_note_and_the_ranking_say() -> None:
+    with serving(lambda path, body: completion("?") if "#1" in str(body) else honest(path, body)) as api:
+        scorer = model(api.url)
+        ranked = scorer.rank(QUERY, ["a #3", "b #1", "c #9"])
+    assert ranked.note.endswith("; 1 document keeps its place: no score in the answer")
+
+
+def test_a_model_may_have_a_number_sign_in_its_name() -> None:
+    assert LanguageModel.named("http://127.0.0.1:9/v1#team#2").model == "team#2"
+
+
+def test_how_much_of_a_document_is_sent_by_default() -> None:
+    whole, longer = "a" * 23_997 + " #1", "b" * 23_998 + " #1"
+    with serving(honest) as api:
+        judged = model(api.url).judged(pairs(whole, longer, " " * 30_000))
+    assert judged.cut == (1,)
+    assert max(len(document_of(body)) for body in api.requests) == 24_000
+
+
+def test_refusals_end_no_call_that_has_answers() -> None:
+    with serving(lambda path, body: (400, {}, {}) if "#1" in str(body) else honest(path, body)) as api:
+        assert model(api.url, concurrency=1).score(pairs("b #1", "a #3")).tolist()[1] == 3
+
+
 def test_a_forbidden_document_keeps_its_place():
     """A filter may answer 403 for one text; a key that may not ask at all gets it for every one."""
     with serving(lambda path, body: (403, {}, {}) if "#1" in str(body) else honest(path, body)) as api:
