@@ -168,6 +168,74 @@ def test_rank_says_how_many_were_known(cached: CachedScorer) -> None:
     assert len(ranked.evidence) == len(DOCUMENTS)
 
 
+def test_a_cut_is_told_of_the_text_that_was_cut(plain: Counting, tmp_path: Path) -> None:
+    """Whether it was computed now or is remembered: a first passage, and the second of several queries."""
+    long, long_query = "a cat of the planet " * 60, "is the planet a cat? " * 40
+    lists = [pairs(long), pairs(long, "bread"), [(QUERY, "bread"), (long_query, "bread")]]
+    lists.append([(long_query, "bread"), ("cat?", "bread"), ("planet? " * 99, "bread")])
+    for number, asked in enumerate(lists):
+        cached, wanted = CachedScorer(plain, tmp_path / f"{number}"), plain.scored(asked).truncations
+        assert len(wanted) == (2 if len(asked) == 3 else 1)
+        assert [cached.scored(asked).truncations for _ in range(2)] == [wanted, wanted]
+
+
+def test_progress_counts_each_pair_with_text_once(cached: CachedScorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossrank.scorecache._AT_ONCE", 2)
+    cached.scored(pairs("bread"))
+    told: list[tuple[int, int]] = []
+    asked = pairs("bread", "", " \n", "cat", "cat", "yeast", "planet")
+    cached.scored(asked, progress=lambda done, total: told.append((done, total)))
+    assert {total for _, total in told} == {4}
+    counts = [done for done, _ in told]
+    assert (counts, counts[-1]) == (sorted(counts), 4)
+    assert counts[0] == 1, "one is known before the first is computed"
+    told.clear()
+    cached.scored(pairs("bread", "cat"), progress=lambda done, total: told.append((done, total)))
+    assert told == [(2, 2)], "also where nothing is computed"
+
+
+def test_uses_are_counted_over_all_calls(cached: CachedScorer) -> None:
+    for asked in (pairs("bread", " ", "cat"), pairs("bread", ""), pairs("yeast", "yeast")):
+        cached.scored(asked)
+    assert (cached.uses.asked, cached.uses.known) == (5, 1)
+
+
+def test_some_of_the_token_ids_are_known(plain: Counting, cached: CachedScorer) -> None:
+    passages = Tokens.of([[5, 6], [7], [8, 9]])
+    wanted = plain.scored_tokens([QUERY] * 3, passages).scores.tolist()
+    cached.scored_tokens([QUERY], passages.take([1]))
+    found = cached.scored_tokens([QUERY] * 3, passages)
+    assert (found.scores.tolist(), found.cached) == (wanted, 1)
+
+
+def test_keys_are_of_a_kind_and_long_enough(cached: CachedScorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    (text,), (ids,) = (cached._keys(kind, [QUERY], [b"same"]) for kind in (b"text", b"ids"))
+    assert text != ids
+    assert (len(text), len(ids)) == (16, 16)
+    monkeypatch.setattr("crossrank.scorecache._SCORES", 0)
+    assert CachedScorer(cached.uncached, cached.store.path)._keys(b"text", [QUERY], [b"same"]) != [text]
+
+
+def test_a_cache_is_what_its_scorer_is(plain: Counting, tmp_path: Path) -> None:
+    inner = CachedScorer(plain, tmp_path / "scores", most=7)
+    _, arguments = inner.__reduce__()
+    assert arguments == (plain, tmp_path / "scores", 7)
+    assert inner.calibrated == plain.calibrated
+    # One around it computes the same scores: over the same file it finds them.
+    inner.score(pairs("cat"))
+    CachedScorer(inner, tmp_path / "scores").score(pairs("cat"))
+    assert len(inner.store) == 1
+
+
+def test_notes_of_both_caches_are_told_once(plain: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossrank.scorecache._AT_ONCE", 1)
+    (tmp_path / "file").touch()
+    inner = CachedScorer(plain, tmp_path / "file" / "inner")
+    note = CachedScorer(inner, tmp_path / "outer").scored(pairs("cat", "bread", "yeast")).note
+    assert "inner" in note
+    assert len(set(note.split("; "))) == len(note.split("; "))
+
+
 def test_whatever_changes_scores_is_another_entry(cross_encoder_folder: Path, tmp_path: Path) -> None:
     options = [{}, {"window": 20, "overlap": 5}, {"fold": "mean"}, {"max_length": 20}, {"backend": "fake"}]
     scorers = [crossrank.load(cross_encoder_folder, **{"backend": "reference", **one}) for one in options]  # type: ignore[arg-type]
