@@ -104,8 +104,9 @@ def load(
     >>> crossrank.load().rank("who wrote Faust?", ["Goethe wrote Faust.", "Tea is hot."]).positions
     (0, 1)
     """
-    hub: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir}
-    read = named.read(name, default="small", instruction=instruction, **hub)
+    read = named.read(
+        name, default="small", instruction=instruction, revision=revision, token=token, cache_dir=cache_dir
+    )
     if calibration is not None:
         read = read.calibrated_by(**asdict(Platt.of(calibration)))
     windows = Windows(window, overlap, fold, max_windows)
@@ -131,8 +132,9 @@ def load_scorer(
     >>> load_scorer().score_space
     'logit'
     """
-    hub: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir}
-    read = named.read(name, default="small", instruction=instruction, **hub)
+    read = named.read(
+        name, default="small", instruction=instruction, revision=revision, token=token, cache_dir=cache_dir
+    )
     opened = backends.open(read, backend, device, dtype, threads)
     return CrossEncoder(read, opened) if read.late is None else LateInteraction(read, opened)
 

@@ -392,6 +392,14 @@ def test_a_template_that_does_not_end(judge: Path, tmp_path: Path, monkeypatch: 
         read(changed(judge, tmp_path / "model", "chat_template.jinja", endless))
 
 
+def test_a_template_that_is_not_utf8(judge: Path, tmp_path: Path) -> None:
+    """Read with something in the place of what it says, it would be another prompt."""
+    shutil.copytree(judge, tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").write_bytes(b"caf\xe9 " + JUDGE.encode())
+    with pytest.raises(CheckpointError, match=r"chat_template\.jinja is not UTF-8"):
+        read(tmp_path / "model")
+
+
 def test_a_missing_template(judge: Path, tmp_path: Path) -> None:
     shutil.copytree(judge, tmp_path / "model")
     (tmp_path / "model" / "chat_template.jinja").unlink()

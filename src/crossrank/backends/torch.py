@@ -38,9 +38,7 @@ class Torch:
         self._model = in_format(model_of(checkpoint), DTYPES[chosen]).to(self._device).eval()
         self._padding = padding_of(self._model, checkpoint)
         self._encoder = self._model.base_model
-        # GPT-2 adds the word of a type to every word: types of 0 are not none.
-        takes = inspect.signature(self._encoder.forward).parameters
-        self._typed = checkpoint.token_types and "token_type_ids" in takes
+        self._typed = typed(self._model, checkpoint)
         self._answer = checkpoint.answer
         self._placed = "position_ids" in inspect.signature(self._model.forward).parameters
         if checkpoint.kind == "cross-encoder" and self._answer is None:
@@ -178,6 +176,14 @@ def in_format(model: Any, dtype: torch.dtype) -> Any:
     return model
 
 
+def typed(model: Any, checkpoint: Checkpoint) -> bool:
+    """Whether the model is fed token types: types of 0 are not none, since GPT-2 adds the word of a type to every word.
+
+    Not by the config alone, which may leave out how many types there are: transformers then takes two.
+    """
+    return checkpoint.token_types and "token_type_ids" in inspect.signature(model.base_model.forward).parameters
+
+
 def padding_of(model: Any, checkpoint: Checkpoint) -> int:
     """The token behind shorter sequences; where config.json states none, that of transformers' class (OPT has 1)."""
     config = dict(checkpoint.config)
@@ -210,7 +216,6 @@ def model_of(checkpoint: Checkpoint, attention: str = "sdpa") -> Any:
     try:
         config = _config(checkpoint)
         options: dict[str, Any] = {"config": config, "output_loading_info": True, "trust_remote_code": False}
-        _check_depth(checkpoint)
         with torch.device("meta"):  # without memory: which class the config asks for, and how large a model
             made = auto.from_config(config)
         _check_shapes(made, checkpoint)
@@ -251,32 +256,17 @@ def _config(checkpoint: Checkpoint) -> Any:
     return config
 
 
-def _check_depth(checkpoint: Checkpoint) -> None:
-    """Refuse more layers than there are weights, before so many are made."""
-    held = len(_headers(checkpoint))
-    stated = checkpoint.config.get("num_hidden_layers", checkpoint.config.get("n_layers"))
-    if held and isinstance(stated, int) and stated > held:
-        raise CheckpointError(_two_models(checkpoint, f"{stated} layers are stated, and the file has {held} weights"))
-
-
 def _check_shapes(model: Any, checkpoint: Checkpoint) -> None:
     """Refuse a config that asks for other shapes than the file has: transformers makes them before it compares."""
-    held, base = _headers(checkpoint), f"{model.base_model_prefix}."
+    files = [path for path in checkpoint.weights if path.suffix == ".safetensors"]  # a pickle has no header
+    held = {name: entry for path in files for name, entry in weights.header(path).items()}
     for name, tensor in model.state_dict().items():
-        found = held.get(name) or held.get(name.removeprefix(base))
+        found = held.get(name) or held.get(name.removeprefix(f"{model.base_model_prefix}."))
         if found is not None and found.shape != tuple(tensor.shape):
-            said = f"{name} has {list(found.shape)} numbers and should have {list(tensor.shape)}"
-            raise CheckpointError(_two_models(checkpoint, said))
-
-
-def _headers(checkpoint: Checkpoint) -> dict[str, weights.Entry]:
-    """What the checkpoint's own files say of their tensors; a pickle says nothing."""
-    files = [path for path in checkpoint.weights if path.suffix == ".safetensors"]
-    return {name: entry for path in files for name, entry in weights.header(path).items()}
-
-
-def _two_models(checkpoint: Checkpoint, said: str) -> str:
-    return f"{checkpoint.folder}: config.json and the weights are of two models ({said}). Copy the whole folder again."
+            raise CheckpointError(
+                f"{checkpoint.folder}: config.json and the weights are of two models ({name} has {list(found.shape)} "
+                f"numbers and should have {list(tensor.shape)}). Copy the whole folder again."
+            )
 
 
 def _picked(checkpoint: Checkpoint) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from crossrank.checkpoint import settings
+from crossrank.checkpoint.vocabulary import spelled
 from crossrank.errors import CheckpointError, InputError
 from crossrank.unicode import valid_text
 
@@ -116,8 +117,8 @@ def prompt(folder: Path, vocabulary: Path, instruction: str | None = None) -> Pa
     if not isinstance(ways, dict) or "message" not in ways:
         return None
     way = ways["message"].get("format") if isinstance(ways["message"], dict) else None
-    system = settings.prompt(folder) if instruction is None else check_text(instruction)
-    source = _Source(folder, _template(folder, vocabulary), _values(folder, vocabulary, stated))
+    system = settings.prompt(folder) if instruction is None else _check_text(instruction)
+    source = _Source(folder, _template(folder, vocabulary), _values(vocabulary, stated))
     # Where the folder does not say which form of messages its template takes, the first that it does.
     structured = way == "structured"
     try:
@@ -135,7 +136,7 @@ def prompt(folder: Path, vocabulary: Path, instruction: str | None = None) -> Pa
     return made
 
 
-def check_text(instruction: object) -> str:
+def _check_text(instruction: object) -> str:
     """An instruction as it is.
 
     Raises:
@@ -180,7 +181,7 @@ def _template(folder: Path, vocabulary: Path) -> str:
     for place in dict.fromkeys((folder, vocabulary)):
         path = place / "chat_template.jinja"
         if path.is_file():
-            return settings.bounded(path, MAX_TEMPLATE, "a chat template").decode("utf-8", "replace")
+            return _text(path)
     found = settings.optional_json(vocabulary / "tokenizer_config.json").get("chat_template")
     if isinstance(found, list):  # several, by name
         named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
@@ -193,16 +194,24 @@ def _template(folder: Path, vocabulary: Path) -> str:
     return found
 
 
-def _values(folder: Path, vocabulary: Path, stated: Mapping[str, Any]) -> dict[str, Any]:
+def _text(path: Path) -> str:
+    try:
+        return settings.bounded(path, MAX_TEMPLATE, "a chat template").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path} is not UTF-8. Download or copy the model again.") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _values(vocabulary: Path, stated: Mapping[str, Any]) -> dict[str, Any]:
     """What a template may ask for beside the messages: special tokens, and what the folder's settings add."""
     found: dict[str, Any] = {"tools": None, "documents": None, "add_generation_prompt": False}
     named = settings.optional_json(vocabulary / "tokenizer_config.json")
     extra = named.get("extra_special_tokens")
     for tokens in (settings.optional_json(vocabulary / "special_tokens_map.json"), named, extra):
         for name, value in tokens.items() if isinstance(tokens, dict) else ():
-            text = value.get("content") if isinstance(value, dict) else value
             # One that is null is none: a template asks whether it is defined.
-            if name.endswith("_token") and isinstance(text, str):
+            if name.endswith("_token") and (text := spelled(value)) is not None:
                 found[name] = text
     processing = stated.get("processing_kwargs")
     told = processing.get("chat_template") if isinstance(processing, dict) else None

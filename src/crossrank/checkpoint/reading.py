@@ -314,10 +314,18 @@ def _check_embeddings(
 def _check_layers(
     folder: Path, architecture: str, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Refuse weights of more layers than the config has: those above would be left out, and the scores others."""
-    stated = config.get("num_hidden_layers", config.get("n_layers"))
+    """Refuse weights of more layers than the config has: those above would be left out, and the scores others; and a
+    config of more layers than there are weights, before so many are made."""
+    stated = settings.depth(config)
+    if stated is None:
+        return
+    if shapes and stated > len(shapes):
+        raise CheckpointError(
+            f"{folder}: config.json and the weights are of two models ({stated} layers are stated, and the file has "
+            f"{len(shapes)} weights). Copy the whole folder again."
+        )
     # Of others it is not known here what all their layers are for.
-    if architecture not in HEADS or isinstance(stated, bool) or not isinstance(stated, int):
+    if architecture not in HEADS:
         return
     numbers = [int(found[1]) for name in shapes if (found := LAYER.search(name))]
     if numbers and max(numbers) >= stated:

@@ -138,6 +138,12 @@ def activation(folder: Path, config: Mapping[str, Any], labels: int) -> Activati
     return "sigmoid" if labels == 1 else "identity"
 
 
+def depth(config: Mapping[str, Any]) -> int | None:
+    """Layers of a model, as BERT or DistilBERT calls them; None where neither is stated."""
+    stated = (config.get(name) for name in ("num_hidden_layers", "n_layers"))
+    return next((one for one in stated if isinstance(one, int) and not isinstance(one, bool)), None)
+
+
 def positions(config: Mapping[str, Any], architecture: str, where: str) -> int | None:
     """The longest sequence that the position table holds; None for a model that states no limit."""
     count = whole(config, "max_position_embeddings", where)

@@ -276,9 +276,14 @@ def _names(settings: dict[str, Any], architecture: str) -> dict[str, str]:
 
 
 def _special(settings: dict[str, Any], key: str, default: str) -> str:
-    value = settings.get(key, default)
+    found = spelled(settings.get(key, default))
+    return default if found is None else found
+
+
+def spelled(value: Any) -> str | None:
+    """A special token as settings state it, a text or an object with more about it; None for anything else."""
     value = value.get("content") if isinstance(value, dict) else value
-    return value if isinstance(value, str) else default
+    return value if isinstance(value, str) else None
 
 
 def _wordpiece(path: Path, settings: dict[str, Any]) -> Tokenizer:

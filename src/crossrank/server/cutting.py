@@ -47,9 +47,8 @@ class Cutter:
     def __init__(self, scorer: CrossEncoder) -> None:
         self._scorer = scorer
         self._tokenizer = scorer.checkpoint.tokenizer()
-        # As the scorer reads it: a text that says "[SEP]" means those five characters.
-        self._tokenizer.encode_special_tokens = True
-        encoder = PairEncoder.of(scorer.checkpoint, scorer.max_length)
+        # This also has it read a text that says "[SEP]" as those five characters, as the scorer does.
+        encoder = PairEncoder(self._tokenizer, scorer.max_length, scorer.checkpoint.pair)
         self._specials = scorer.max_length - encoder.room + encoder.beside
         self._room = encoder.room - 2 * encoder.beside
 

@@ -6,7 +6,6 @@ backward pass costs three times all matrix products together. Dropout is off, so
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from crossrank import checkpoint
-from crossrank.backends.torch import model_of, padding_of
+from crossrank.backends.torch import model_of, padding_of, typed
 from crossrank.batching import plan
-from crossrank.checkpoint import Checkpoint
+from crossrank.checkpoint import Checkpoint, settings
 from crossrank.checkpoint.exporting import write_weights
 from crossrank.errors import CheckpointError
 from crossrank.extras import require
@@ -53,9 +52,7 @@ class Network:
         self._device = torch.device(chosen)
         self._model: Any = model_of(read, "eager").to(self._device, torch.float32).eval()
         self._padding = padding_of(self._model, read)
-        # Not by the config, which may leave out how many types there are: transformers then takes two.
-        takes = inspect.signature(self._model.base_model.forward).parameters
-        self._typed = read.token_types and "token_type_ids" in takes
+        self._typed = typed(self._model, read)
         self._low = chosen != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512"
         depth = depth_of(read)
         self._model.requires_grad_(True)
@@ -151,10 +148,10 @@ def depth_of(read: Checkpoint) -> int:
     Raises:
         CheckpointError: its config does not say.
     """
-    for name in ("num_hidden_layers", "n_layers"):
-        if isinstance(read.config.get(name), int):
-            return int(read.config[name])
-    raise CheckpointError(f"{read.name} does not say how many layers it has, so it cannot be tuned")
+    found = settings.depth(read.config)
+    if found is None:
+        raise CheckpointError(f"{read.name} does not say how many layers it has, so it cannot be tuned")
+    return found
 
 
 def _layers(encoder: Any, depth: int) -> list[Any]:
