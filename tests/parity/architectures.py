@@ -15,7 +15,9 @@ import tiny
 torch = pytest.importorskip("torch", reason="the extra torch is not installed")
 transformers = pytest.importorskip("transformers", reason="the extra torch is not installed")
 
-NAMES = ("bert", "electra", "roberta", "xlm-roberta", "modernbert")
+# transformers knows GTE from 5.20 on.
+GTE = "gte" in transformers.CONFIG_MAPPING
+NAMES = ("bert", "electra", "roberta", "xlm-roberta", "modernbert", *(["gte"] if GTE else []))
 TEXTS = [
     "Paris is the capital of France.",
     "Bread needs yeast, water and time to rise.",
@@ -56,6 +58,8 @@ def _config(name: str, settings: dict[str, Any]) -> Any:
         extra = {"local_attention": 16, "global_attn_every_n_layers": 2}
         ids = {"pad_token_id": 1, "cls_token_id": 0, "sep_token_id": 2, "bos_token_id": 0, "eos_token_id": 2}
         return transformers.AutoConfig.for_model(name, **ids, **{**extra, **settings})
+    if name == "gte":
+        return transformers.AutoConfig.for_model(name, pad_token_id=1, **settings)
     settings = {**settings, "max_position_embeddings": POSITIONS + 2, "type_vocab_size": 1}
     return transformers.AutoConfig.for_model(name, pad_token_id=1, bos_token_id=0, eos_token_id=2, **settings)
 
@@ -79,9 +83,9 @@ def _wordpiece(name: str, folder: Path) -> int:
 
 
 def _subwords(name: str, folder: Path) -> int:
-    """Byte pairs for RoBERTa and ModernBERT, unigrams for XLM-R, with RoBERTa's special tokens."""
+    """Byte pairs for RoBERTa and ModernBERT, unigrams for XLM-R and GTE, with RoBERTa's special tokens."""
     specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    if name == "xlm-roberta":
+    if name in ("xlm-roberta", "gte"):
         made = tokenizers.Tokenizer(models.Unigram())
         made.pre_tokenizer = pre_tokenizers.Metaspace()
         trainer: Any = trainers.UnigramTrainer(

@@ -168,8 +168,19 @@ def test_without_torch_the_cure_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 
 @settings(max_examples=150)
 @given(
-    st.sampled_from(["bert", "modernbert", "roberta", "electra"]),
-    st.sampled_from([*tiny.CONFIG, "layer_types", "rope_parameters", "local_attention", "norm_eps", "embedding_size"]),
+    st.sampled_from(["bert", "modernbert", "roberta", "electra", "gte", "new"]),
+    st.sampled_from(
+        [
+            *tiny.CONFIG,
+            "layer_types",
+            "rope_parameters",
+            "local_attention",
+            "norm_eps",
+            "embedding_size",
+            "rope_theta",
+            "rope_scaling",
+        ]
+    ),
     st.sampled_from([None, -1, 0, 1, 3, 10**12, 1.5, float("inf"), "x", [], {}, ["a"], {"full_attention": 3}, True]),
 )
 def test_any_value_in_a_config_gives_a_backend_or_an_error_with_a_cure(

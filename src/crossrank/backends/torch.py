@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crossrank import extras
 from crossrank.backends.limits import Limits, check_seen
-from crossrank.checkpoint import Answer, Checkpoint, settings, weights
+from crossrank.checkpoint import Answer, Checkpoint, gte, names, settings, weights
 from crossrank.errors import CheckpointError, InputError
 from crossrank.types import Pooling, Tokens
 
@@ -244,9 +244,13 @@ def model_of(checkpoint: Checkpoint, attention: str = "sdpa") -> Any:
 def _config(checkpoint: Checkpoint) -> Any:
     """transformers' config of a checkpoint, without what would fail at the first text."""
     stated = settings.padding(checkpoint.config, checkpoint.architecture, str(checkpoint.folder))
-    config: Any = transformers.AutoConfig.from_pretrained(
-        checkpoint.folder, trust_remote_code=False, local_files_only=True
-    )
+    config: Any
+    if checkpoint.architecture == gte.NAME:  # its folder may name code that transformers would ask for
+        config = transformers.AutoConfig.for_model(**checkpoint.config)
+    else:
+        config = transformers.AutoConfig.from_pretrained(
+            checkpoint.folder, trust_remote_code=False, local_files_only=True
+        )
     config.reference_compile = False  # ModernBERT of transformers 4 would start a compiler
     if checkpoint.architecture in settings.OFFSET_POSITIONS:
         config.pad_token_id = stated
@@ -259,7 +263,8 @@ def _config(checkpoint: Checkpoint) -> Any:
 def _check_shapes(model: Any, checkpoint: Checkpoint) -> None:
     """Refuse a config that asks for other shapes than the file has: transformers makes them before it compares."""
     files = [path for path in checkpoint.weights if path.suffix == ".safetensors"]  # a pickle has no header
-    held = {name: entry for path in files for name, entry in weights.header(path).items()}
+    headers = (weights.header(path) for path in files)
+    held = {names.given(checkpoint.architecture, name): entry for one in headers for name, entry in one.items()}
     for name, tensor in model.state_dict().items():
         found = held.get(name) or held.get(name.removeprefix(f"{model.base_model_prefix}."))
         if found is not None and found.shape != tuple(tensor.shape):
@@ -270,10 +275,13 @@ def _check_shapes(model: Any, checkpoint: Checkpoint) -> None:
 
 
 def _picked(checkpoint: Checkpoint) -> bool:
-    """Whether transformers, given the folder, reads exactly the checkpoint's weights."""
+    """Whether transformers, given the folder, reads exactly the checkpoint's weights under the names they have."""
     folder = checkpoint.folder
     # It may name other files than those that all backends read.
     if checkpoint.shared or checkpoint.config.get("transformers_weights") is not None:
+        return False
+    files = [path for path in checkpoint.weights if path.suffix == ".safetensors"]
+    if names.foreign(checkpoint.architecture, (name for path in files for name in weights.header(path))):
         return False
     if (folder / "model.safetensors").is_file():
         return checkpoint.weights == (folder / "model.safetensors",)

@@ -26,6 +26,7 @@ CLASSES = {
     "roberta": "Roberta",
     "xlm-roberta": "XLMRoberta",
     "modernbert": "ModernBert",
+    "gte": "Gte",
     "distilbert": "DistilBert",
 }
 ACTIVATIONS = {
@@ -135,6 +136,7 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
     config.pop("torch_dtype", None)
     config["dtype"] = "float32"
     if checkpoint.architecture in CLASSES:
+        config.pop("auto_map", None)  # code for other names of weights, perhaps
         suffix = "ForSequenceClassification" if checkpoint.kind == "cross-encoder" else "Model"
         config["architectures"] = [CLASSES[checkpoint.architecture] + suffix]
     if checkpoint.kind == "cross-encoder":

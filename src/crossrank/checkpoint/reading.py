@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossrank import extras
-from crossrank.checkpoint import generative, late, modular, settings, vocabulary, weights
+from crossrank.checkpoint import generative, gte, late, modular, settings, vocabulary, weights
 from crossrank.checkpoint.record import WORD_EMBEDDINGS, Checkpoint, Kind
 from crossrank.credentials import without_secrets
 from crossrank.errors import CheckpointError, InputError
@@ -20,12 +20,13 @@ LONGEST = 255
 HEADS = {
     "bert": "classifier.weight",
     "modernbert": "classifier.weight",
+    "gte": "classifier.weight",
     "distilbert": "classifier.weight",
     "electra": "classifier.out_proj.weight",
     "roberta": "classifier.out_proj.weight",
     "xlm-roberta": "classifier.out_proj.weight",
 }
-# A tensor of layer number ..., as BERT and its kin, ModernBERT and DistilBERT name it.
+# A tensor of layer number ..., as BERT and its kin, ModernBERT, GTE and DistilBERT name it.
 LAYER = re.compile(r"(?:^|\.)(?:encoder\.layer|transformer\.layer|layers)\.(\d{1,9})\.")
 
 RELEVANT = frozenset({"entailment", "relevant", "positive", "true", "yes"})
@@ -70,6 +71,8 @@ def read(
             f"{folder} is an XLNet: it reads with its padding in front and a token type for its last token alone, which"
             " crossrank does not give: scores would be wrong. Use it through transformers, or choose another model."
         )
+    if architecture in gte.DEFAULTS:
+        config, architecture = gte.config(config, str(folder)), gte.NAME
     files = files or _weight_files(folder)
     shapes = _shapes(files)
     head = modular.head(folder, architecture)

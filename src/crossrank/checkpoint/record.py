@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from crossrank.checkpoint import vocabulary, weights
+from crossrank.checkpoint import names, vocabulary, weights
 from crossrank.checkpoint.generative import Answer, PairPrompt
 from crossrank.checkpoint.late import Late
 from crossrank.checkpoint.settings import Activation
@@ -33,8 +33,9 @@ class Checkpoint:
     Attributes:
         name: what the caller asked for.
         folder: where the files are.
-        architecture: the `model_type` of config.json: `bert`, `electra`, `roberta`, `xlm-roberta`, `modernbert`, ...
-        config: config.json; for a head in module folders, with what transformers would call its settings.
+        architecture: the `model_type` of config.json: `bert`, `electra`, `roberta`, `xlm-roberta`, `modernbert`, ...;
+            `gte` also where it is called `new`.
+        config: config.json; for a head in module folders, and for GTE, with what transformers would call its settings.
         kind: has it a classification head (cross-encoder), a map of token vectors (late-interaction), or neither
             (bi-encoder)?
         labels: 1 or 2 for a cross-encoder, 0 otherwise.
@@ -148,7 +149,7 @@ class Checkpoint:
         return made
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
-        """All floating-point weights as float32, under the names the files use.
+        """All floating-point weights as float32, under the files' names, or transformers' where these are foreign.
 
         Raises:
             CheckpointError: a file is missing, damaged, or holds less than it claims.
@@ -165,7 +166,7 @@ class Checkpoint:
             _fill(found, path)
         for name, (path, theirs) in self.modules.items():
             found[name] = dict(weights.load(path))[theirs]
-        return found
+        return names.renamed(self.architecture, found, str(self.folder))
 
 
 def check_read(value: Any, load: str) -> None:
@@ -182,9 +183,9 @@ def check_read(value: Any, load: str) -> None:
         )
 
 
-def prefix_of(names: Mapping[str, Any]) -> str:
+def prefix_of(tensors: Mapping[str, Any]) -> str:
     """What the encoder's tensor names begin with: `bert.`, `roberta.`, or nothing for a bare encoder."""
-    for name in names:
+    for name in tensors:
         head, found, _ = name.partition("embeddings.")
         if found and (not head or head.endswith(".")):
             return head
@@ -193,9 +194,9 @@ def prefix_of(names: Mapping[str, Any]) -> str:
 
 def _fill(found: dict[str, NDArray[np.float32]], path: Path) -> None:
     """Add the tensors of a shared file that the model has none of its own for; the others are not even read."""
-    names = weights.header(path)
-    ours, theirs = prefix_of(found), prefix_of(names)
-    name_here = {name: ours + name.removeprefix(theirs) for name in names}
+    held = weights.header(path)
+    ours, theirs = prefix_of(found), prefix_of(held)
+    name_here = {name: ours + name.removeprefix(theirs) for name in held}
     wanted = {name for name, here in name_here.items() if here not in found}
     found.update({name_here[name]: tensor for name, tensor in weights.load(path, wanted)})
 

@@ -169,14 +169,14 @@ def padding(config: Mapping[str, Any], architecture: str, where: str) -> int:
 
 
 def token_types(vocabulary: Path, config: Mapping[str, Any]) -> bool:
-    """Whether the model is fed token types: it has two of them, and its tokenizer is not told to leave them out."""
+    """Whether the model is fed token types: it has two or more, and its tokenizer is not told to leave them out."""
     stated = optional_json(vocabulary / "tokenizer_config.json")
     names = stated.get("model_input_names")
     if isinstance(names, list):
         told = "token_type_ids" in names
     else:
         told = str(stated.get("tokenizer_class")).removesuffix("Fast") not in UNTYPED
-    return told and config.get("type_vocab_size", TYPES) != 1
+    return told and config.get("type_vocab_size", TYPES) not in (0, 1)
 
 
 def max_length(folder: Path, vocabulary: Path, architecture: str, config: Mapping[str, Any]) -> int:

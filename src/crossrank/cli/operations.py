@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from crossrank.backends.reference.modernbert import layer_kinds
 
+GATED = ("modernbert", "gte")
+
 
 def operations(config: Mapping[str, Any], architecture: str, labels: int, lengths: NDArray[np.int64]) -> int:
     """Floating-point operations in the matrix products of one forward pass to logits; a multiply-add counts two.
@@ -26,7 +28,7 @@ def operations(config: Mapping[str, Any], architecture: str, labels: int, length
 
     Args:
         config: the checkpoint's config.json.
-        architecture: of the checkpoint; "modernbert" is gated and may attend in a window.
+        architecture: of the checkpoint; "modernbert" and "gte" are gated, and the first may attend in a window.
         labels: outputs of the head.
         lengths: tokens of each sequence, shape (n,).
 
@@ -35,9 +37,10 @@ def operations(config: Mapping[str, Any], architecture: str, labels: int, length
     164
     """
     h, inner = int(config["hidden_size"]), int(config["intermediate_size"])
-    modern = architecture == "modernbert"
-    kinds = layer_kinds(config) if modern else ["full_attention"] * int(config["num_hidden_layers"])
-    products = (6 if modern else 4) * h * inner
+    kinds = (
+        layer_kinds(config) if architecture == "modernbert" else ["full_attention"] * int(config["num_hidden_layers"])
+    )
+    products = (6 if architecture in GATED else 4) * h * inner
     n = np.asarray(lengths, dtype=np.int64)
     total, count = int(n.sum()), len(n)
     window = int(config.get("local_attention", 128)) // 2

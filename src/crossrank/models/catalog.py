@@ -96,6 +96,17 @@ CATALOG: tuple[Entry, ...] = (
     _hub("BAAI/bge-reranker-base", "MIT", 278, 512, "sigmoid", "Chinese and English, XLM-R"),
     _hub("Alibaba-NLP/gte-reranker-modernbert-base", "Apache-2.0", 149, 8192, "sigmoid", "ModernBERT, long passages"),
     _hub(
+        "Alibaba-NLP/gte-multilingual-reranker-base", "Apache-2.0", 306, 8192, "sigmoid", "GTE, over 70 languages, long"
+    ),
+    _hub(
+        "jinaai/jina-reranker-v2-base-multilingual",
+        "CC-BY-NC-4.0",
+        278,
+        1024,
+        "sigmoid",
+        "XLM-R, over 100 languages; not for commercial use",
+    ),
+    _hub(
         "mixedbread-ai/mxbai-rerank-xsmall-v1", "Apache-2.0", 70, 512, None, "DeBERTa, so on the torch backend; English"
     ),
 )

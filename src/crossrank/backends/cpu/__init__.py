@@ -25,6 +25,7 @@ from crossrank.types import Backend, Pooling, Tokens
 
 __all__ = ["Native", "maxsim", "obstacle", "peak", "tiers"]
 
+ROTARY = ("modernbert", "gte")
 # Rotary tables are made for every position; no model reads more today, and it bounds them at some 64 MB.
 MOST_POSITIONS = 1 << 17
 
@@ -32,7 +33,7 @@ MOST_POSITIONS = 1 << 17
 def obstacle(checkpoint: Checkpoint) -> str | None:
     """Why the native engine cannot compute the checkpoint, as half a sentence; None when it can."""
     reason = library.obstacle() or reference.obstacle(checkpoint)
-    if reason is None and checkpoint.architecture == "modernbert":
+    if reason is None and checkpoint.architecture in ROTARY:
         positions = checkpoint.config.get("max_position_embeddings", 0)
         if isinstance(positions, int) and positions > MOST_POSITIONS:
             reason = f"it makes rotary tables for at most {MOST_POSITIONS} positions, and the model has {positions}"

@@ -88,7 +88,10 @@ class Description:
         m = self.model
         m.kinds = source.kinds
         m.padding = -1 if source.offset is None else source.offset - 1
-        self._keep(("words", source.words), ("places", source.places), ("types", source.types))
+        m.gated = int(source.gated)
+        tables = ("words", source.words), ("places", source.places), ("types", source.types)
+        self._keep(*((name, table) for name, table in tables if table is not None))
+        m.frequencies[0] = self._floats(source.frequencies)
         if source.project is not None:
             m.project = self._linear(*source.project)
         self._layers(
@@ -101,7 +104,7 @@ class Description:
                     down=self._linear(layer.down, layer.down_bias),
                     after_inner=self._norm(layer.down_norm),
                     window=-1,
-                    rotary=-1,
+                    rotary=-1 if source.frequencies is None else 0,
                 )
                 for layer in source.layers
             ]

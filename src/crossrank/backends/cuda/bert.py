@@ -1,4 +1,4 @@
-"""BERT, ELECTRA, RoBERTa and XLM-R on the card; `reference.bert` says what is computed. Needs the extra `gpu`."""
+"""BERT, ELECTRA, RoBERTa, XLM-R and GTE on the card; `reference.bert` says what is computed. Needs the extra `gpu`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ extras.require("torch", extra="gpu")
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.nn import functional  # noqa: E402
+
+Turn = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,10 @@ class Bert:
         self.attention, self.fusing = attention, fusing
         self._dtype = place.dtype
         self._offset = source.offset
-        self._tables = [place.tensor(table) for table in (source.words, source.places, source.types)]
+        self._words = place.tensor(source.words)
+        self._places, self._types = (one if one is None else place.tensor(one) for one in (source.places, source.types))
+        self._frequencies = None if source.frequencies is None else place.exact().tensor(source.frequencies)
+        self._gated = source.gated
         # Embeddings are added and normalized in float32, once; it costs a thousandth of the blocks.
         self._norm = place.exact().norm(source.norm, source.eps)
         self._project = None if source.project is None else place.linear(*source.project)
@@ -62,9 +67,9 @@ class Bert:
 
     def states(self, batch: Batch) -> Tensor:
         """The last hidden state of every token, shape (tokens, hidden)."""
-        x = self._embed(batch)
+        x, turn = self._embed(batch), self._turn(batch)
         for layer in self._layers:
-            x = self._block(x, layer, batch)
+            x = self._block(x, layer, turn, batch)
         return x
 
     def first_states(self, batch: Batch) -> Tensor:
@@ -72,12 +77,14 @@ class Bert:
 
         Exact and cheaper than `states`: after its keys and values, the last block computes those rows alone.
         """
-        x = self._embed(batch)
+        x, turn = self._embed(batch), self._turn(batch)
         for layer in self._layers[:-1]:
-            x = self._block(x, layer, batch)
-        layer, h = self._layers[-1], self.hidden
+            x = self._block(x, layer, turn, batch)
+        layer, h, rows = self._layers[-1], self.hidden, x[batch.first]
+        if turn is not None:  # queries and keys are turned together, in place
+            qkv = self._qkv(x, layer, turn)
+            return self._rest(rows, self.attention.first(qkv[batch.first, 0], qkv[:, 1:], batch, None), layer)
         kv = layer.qkv.rows(slice(h, None))(x)
-        rows = x[batch.first]
         query = layer.qkv.rows(slice(h))(rows)
         seen = self.attention.first(self._split(query, 1)[:, 0], self._split(kv, 2), batch, None)
         return self._rest(rows, seen, layer)
@@ -88,9 +95,12 @@ class Bert:
         return self._classifier(rows)
 
     def _embed(self, batch: Batch) -> Tensor:
-        indexes = (batch.ids, self._positions(batch), batch.types)
-        gathered = [functional.embedding(i, table) for i, table in zip(indexes, self._tables, strict=True)]
-        x = self._norm(gathered[0].float() + gathered[1] + gathered[2]).to(self._dtype)
+        x = functional.embedding(batch.ids, self._words).float()
+        if self._places is not None:
+            x = x + functional.embedding(self._positions(batch), self._places)
+        if self._types is not None:
+            x = x + functional.embedding(batch.types, self._types)
+        x = self._norm(x).to(self._dtype)
         return x if self._project is None else self._project(x)
 
     def _positions(self, batch: Batch) -> Tensor:
@@ -106,11 +116,26 @@ class Bert:
     def _split(self, x: Tensor, parts: int) -> Tensor:
         return x.view(len(x), parts, self.heads, self.hidden // self.heads)
 
-    def _block(self, x: Tensor, layer: Layer, batch: Batch) -> Tensor:
-        seen = self.attention.every(self._split(layer.qkv(x), 3), batch, None)
-        return self._rest(x, seen, layer)
+    def _turn(self, batch: Batch) -> Turn | None:
+        """Cosine and sine of every token's angles, (tokens, size / 2) each; None without rotary positions."""
+        if self._frequencies is None:
+            return None
+        angle = batch.place[:, None].float() * self._frequencies
+        return angle.cos(), angle.sin()
+
+    def _qkv(self, x: Tensor, layer: Layer, turn: Turn | None) -> Tensor:
+        """Queries, keys and values, the first two turned: shape (tokens, 3, heads, size)."""
+        qkv = self._split(layer.qkv(x), 3)
+        if turn is not None:
+            self.fusing.turn(qkv, *turn)
+        return qkv
+
+    def _block(self, x: Tensor, layer: Layer, turn: Turn | None, batch: Batch) -> Tensor:
+        return self._rest(x, self.attention.every(self._qkv(x, layer, turn), batch, None), layer)
 
     def _rest(self, x: Tensor, seen: Tensor, layer: Layer) -> Tensor:
         """Everything after attention."""
         x = self.fusing.add_norm(x, layer.out(seen), layer.out_norm)
-        return self.fusing.add_norm(x, layer.down(self._activation(layer.up(x))), layer.down_norm)
+        wide = layer.up(x)
+        inner = self.fusing.gate(wide, self._activation) if self._gated else self._activation(wide)
+        return self.fusing.add_norm(x, layer.down(inner), layer.down_norm)

@@ -15,6 +15,7 @@ from crossrank.backends.limits import Limits, check_seen
 from crossrank.backends.reference import ops
 from crossrank.backends.reference.attention import Group, groups
 from crossrank.backends.reference.bert import Bert
+from crossrank.backends.reference.gte import Gte
 from crossrank.backends.reference.modernbert import ModernBert
 from crossrank.backends.reference.parameters import Parameters, sensible
 from crossrank.checkpoint import Checkpoint
@@ -28,6 +29,7 @@ MODELS: Mapping[str, type[Bert] | type[ModernBert]] = {
     "roberta": Bert,
     "xlm-roberta": Bert,
     "modernbert": ModernBert,
+    "gte": Gte,
 }
 UNIT = 1024  # tokens computed together: enough for an efficient matrix product, few enough to stay in cache
 
@@ -46,12 +48,9 @@ def _obstacle(config: Mapping[str, Any], architecture: str) -> str | None:
     for key in named:
         if config.get(key, "gelu") not in ops.ACTIVATIONS:
             return f"it has no activation {config[key]!r} ({key})"
-    # The code of ModernBERT does not read it; models made from others keep it, such as the "sans_pos" of mmBERT.
-    if model is Bert and config.get("position_embedding_type", "absolute") != "absolute":
-        return f"it has no {config['position_embedding_type']!r} position embeddings"
     if config.get("is_decoder") or config.get("add_cross_attention"):
         return "it computes encoders, and config.json says decoder"
-    return model.obstacle(config) if model is ModernBert else None
+    return model.obstacle(config)
 
 
 def _relative(config: Mapping[str, Any]) -> bool:

@@ -111,7 +111,10 @@ class ModernBert:
 
     @staticmethod
     def obstacle(config: Mapping[str, Any]) -> str | None:
-        """Why this model cannot be computed here, as half a sentence; None when it can."""
+        """Why this model cannot be computed here, as half a sentence; None when it can.
+
+        Nothing reads position_embedding_type; models made from others keep it, such as the "sans_pos" of mmBERT.
+        """
         unknown = set(layer_kinds(config)) - THETA.keys()
         if unknown:
             return f"it has no layers of kind {', '.join(sorted(unknown))}"
@@ -224,9 +227,5 @@ class ModernBert:
         normed = scratch.take("normed", len(x), h)
         ops.layer_norm(x, *layer.mlp_norm, self.eps, out=normed)
         wide = ops.linear(normed, layer.up, layer.up_bias, scratch.take("wide", len(x), 2 * inner))
-        gated = scratch.take("gated", len(x), inner)
-        for part in ops.blocks(len(x), inner):
-            np.copyto(gated[part], wide[part, :inner])
-            ops.activate(gated[part], None, self.activation, scratch)
-            gated[part] *= wide[part, inner:]
+        gated = ops.gate(wide, self.activation, scratch)
         x += ops.linear(gated, layer.down, layer.down_bias, scratch.take("narrow", len(x), h))
