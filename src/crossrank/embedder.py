@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,20 +16,23 @@ from crossrank import backends, checkpoint
 from crossrank.addresses import is_address
 from crossrank.asking import check_texts
 from crossrank.batching import budget_of, plan
-from crossrank.checkpoint import vocabulary
+from crossrank.checkpoint import settings, vocabulary
 from crossrank.credentials import without_secrets
 from crossrank.encoder import begun, tokenized
-from crossrank.errors import CheckpointError, IndexFileError
+from crossrank.errors import CheckpointError, IndexFileError, InputError
 from crossrank.models import named
 from crossrank.types import Backend, Embedded, Pooling, Tokens, Truncation
 from crossrank.unicode import valid_text
+
+E = TypeVar("E")
 
 
 class TextEmbedder:
     """Texts to unit vectors. One embedder serves many threads.
 
-    Where the checkpoint names a default prompt, it stands before every text, as sentence-transformers' `encode` has it.
-    A prompt that is there only for queries or for documents is the caller's to write.
+    Texts are documents. Queries go to `queries`, the same embedder with its model's other prompt, where it has one: an
+    index and its searches do so by themselves. Prompts are those of sentence-transformers' `encode_query` and
+    `encode_document`, or where the model names only a default prompt, that one before every text, as `encode` has it.
 
     Args:
         read: a bi-encoder's checkpoint.
@@ -53,13 +58,24 @@ class TextEmbedder:
         marks = self.tokenizer.encode("a").special_tokens_mask
         self._specials = sum(marks)
         self._closing = sum(marks[marks.index(0) :]) if 0 in marks else 0
-        # Some tokenizers read a prompt's last space with the word that follows.
-        self._prompt = len(self.tokenizer.encode(read.prompt.rstrip(), add_special_tokens=False).ids)
-        if self.room < 1:
-            raise CheckpointError(f"{read.name} has a default prompt of {self._prompt} tokens, which leaves no room")
+        self._prompt = self._measured(read)
+        self.queries = self
+        if read.query_prompt != read.prompt:
+            self.queries = copy.copy(self)
+            self.queries.checkpoint = replace(read, prompt=read.query_prompt)
+            self.queries._prompt = self._measured(self.queries.checkpoint)
+            self.queries.queries = self.queries
 
     def __repr__(self) -> str:
         return f"TextEmbedder({self.checkpoint.name!r}, backend={self.backend.name!r}, width={self.width})"
+
+    def _measured(self, read: checkpoint.Checkpoint) -> int:
+        """Tokens of the prompt."""
+        # Some tokenizers read a prompt's last space with the word that follows.
+        tokens = len(self.tokenizer.encode(read.prompt.rstrip(), add_special_tokens=False).ids)
+        if self.max_length - self._specials - tokens < 1:
+            raise CheckpointError(f"{read.name} has a prompt of {tokens} tokens, which leaves no room for a text")
+        return tokens
 
     @property
     def width(self) -> int:
@@ -68,12 +84,20 @@ class TextEmbedder:
 
     @property
     def fingerprint(self) -> str:
-        """Equal exactly for checkpoints with equal weights, tokenizer, pooling and default prompt."""
+        """Equal exactly for checkpoints with equal weights, tokenizer, pooling and prompt before documents."""
         return self.checkpoint.fingerprint
 
     @property
+    def prompts(self) -> dict[str, str]:
+        """Its prompts as `load_embedder` takes them, where they are others than its model's own."""
+        read = self.checkpoint
+        if settings.prompts_of(read.folder) == (read.query_prompt, read.prompt):
+            return {}
+        return {"query_prompt": read.query_prompt, "document_prompt": read.prompt}
+
+    @property
     def room(self) -> int:
-        """Tokens of a text that it reads, special tokens and a default prompt left out."""
+        """Tokens of a text that it reads, special tokens and a prompt left out."""
         return self.max_length - self._specials - self._prompt
 
     def count(self, text: str) -> int:
@@ -149,6 +173,8 @@ def load_embedder(
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
+    query_prompt: str | None = None,
+    document_prompt: str | None = None,
 ) -> TextEmbedder:
     """Load a bi-encoder.
 
@@ -163,11 +189,15 @@ def load_embedder(
         token: of the hub, for models that are not public; the one that is stored on this machine when absent. A model
             that is here needs neither it nor the next, and is the same with them.
         cache_dir: the hub's local cache; where HF_HOME says when absent.
+        query_prompt: what the model was trained to read before a query, where its folder does not say so: "query: " of
+            E5, "Represent this sentence for searching relevant passages: " of BGE, "search_query: " of Nomic's. An
+            index that is made with it keeps it, and the next.
+        document_prompt: what it was trained to read before a document: "passage: " of E5, nothing of BGE.
 
     Raises:
-        CheckpointError: the model is missing, damaged, or no bi-encoder.
-        InputError: a revision of a model that has none, a device or dtype that the backend lacks, or `threads` out of
-            its range.
+        CheckpointError: the model is missing, damaged, or no bi-encoder; or it leaves prompts out of its pooling.
+        InputError: a revision of a model that has none, a device or dtype that the backend lacks, `threads` out of
+            its range, or a prompt that is no text.
 
     >>> vectors = load_embedder().embed(["a cat", "a kitten", "tax law"])
     >>> int((vectors @ vectors[0])[1:].argmax())
@@ -180,6 +210,14 @@ def load_embedder(
             "crossrank.remoteembedder.RemoteEmbedder"
         )
     read = named.read(name, default="embed", revision=revision, token=token, cache_dir=cache_dir)
+    for name, text in (("query_prompt", query_prompt), ("document_prompt", document_prompt)):
+        if text is not None and not isinstance(text, str):
+            raise InputError(f"{name} is a text, not {text!r:.80}")
+        settings.check_pooled(read.folder, text or "")
+    if query_prompt is not None:
+        read = replace(read, query_prompt=valid_text(query_prompt))
+    if document_prompt is not None:
+        read = replace(read, prompt=valid_text(document_prompt))
     return TextEmbedder(read, backends.open(read, backend, device, dtype, threads))
 
 
@@ -201,3 +239,11 @@ def own_name(name: str | None, folder: str | Path) -> str | None:
             "it with --embedder FOLDER (embedder=FOLDER)"
         )
     return name
+
+
+def asked_as(embedder: E, prompts: Mapping[str, str]) -> E:
+    """An embedder with the prompts of the index that it searches; as it is where it has prompts, or takes none."""
+    prompted = getattr(embedder, "prompted", None)
+    return (
+        prompted(**prompts) if prompts and prompted is not None and not getattr(embedder, "prompts", {}) else embedder
+    )

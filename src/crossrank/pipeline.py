@@ -17,7 +17,7 @@ from crossrank.calibration import Threshold
 from crossrank.cascade import OnError, Stage, Trace, Unavailable, check_on_error, distinct, rerank
 from crossrank.context import Context, Order, assemble, nothing
 from crossrank.cost import Habit, Pace
-from crossrank.embedder import load_embedder, own_name
+from crossrank.embedder import asked_as, load_embedder, own_name
 from crossrank.errors import CrossrankError, InputError
 from crossrank.evidence import Evidence, find
 from crossrank.fusion import RRF, Fusion, fusion_of
@@ -394,7 +394,7 @@ def _embedder(
     index: Index, folder: str | Path, wanted: str | Path | Embedder | None, how: tuple[str, str, str, int | None]
 ) -> Embedder:
     if wanted is not None and not isinstance(wanted, (str, Path)):
-        return wanted
+        return asked_as(wanted, index.settings.prompts)
     backend, device, dtype, threads = how
-    name = wanted or own_name(index.settings.model, folder)
-    return load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)
+    name, prompts = wanted or own_name(index.settings.model, folder), index.settings.prompts
+    return load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads, **prompts)

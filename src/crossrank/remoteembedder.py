@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 import threading
 from collections.abc import Iterable, Sequence
@@ -42,6 +43,9 @@ class RemoteEmbedder:
         timeout: seconds of one try, from the connection to the last byte.
         tries: requests for one answer, at most.
         pause: seconds before the second try; each further one waits longer, see `crossrank.remote.Address`.
+        query_prompt: what the model was trained to read before a query, such as "query: ", for addresses that do not
+            add it; see `crossrank.load_embedder`.
+        document_prompt: what it was trained to read before a document.
 
     Raises:
         InputError: an address that is none, a number out of its range, or a model's name that cannot be sent.
@@ -61,17 +65,23 @@ class RemoteEmbedder:
         timeout: float = 60.0,
         tries: int = 4,
         pause: float = 0.5,
+        query_prompt: str = "",
+        document_prompt: str = "",
     ) -> None:
         check_whole("concurrency", concurrency)
         check_whole("dimensions", 1 if dimensions is None else dimensions)
         if concurrency < 1 or (dimensions is not None and dimensions < 1):
             raise InputError("concurrency and dimensions must be at least 1")
+        for side, text in (("query_prompt", query_prompt), ("document_prompt", document_prompt)):
+            if not isinstance(text, str):
+                raise InputError(f"{side} is a text, not {text!r:.80}")
         if not model:
             raise InputError("a remote embedder needs the name of its model")
         check_sendable("the model's name", model)
         self.address = Address(url, key, timeout=timeout, tries=tries, pause=pause, most_bytes=_MOST_BYTES)
         self.model = model
         self.dimensions = dimensions
+        self._query_prompt, self._prompt = valid_text(query_prompt), valid_text(document_prompt)
         self._concurrency = concurrency
         self._width = dimensions
         self._most = _TEXTS
@@ -113,8 +123,30 @@ class RemoteEmbedder:
 
     @property
     def fingerprint(self) -> str:
-        """Of address, model and dimensions. Whether the model behind them stays the same is the provider's word."""
-        return sha256(self.name.encode()).hexdigest()
+        """Of address, model, dimensions and the prompt before documents. Whether the model behind them stays the same
+        is the provider's word."""
+        return sha256((self.name + (f"\n{self._prompt}" if self._prompt else "")).encode()).hexdigest()
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Its prompts as it takes them; none where it has none."""
+        stated = {"query_prompt": self._query_prompt, "document_prompt": self._prompt}
+        return stated if any(stated.values()) else {}
+
+    def prompted(self, query_prompt: str = "", document_prompt: str = "") -> RemoteEmbedder:
+        """The same with other prompts, such as those that an index keeps.
+
+        >>> RemoteEmbedder("http://localhost:7997/v1", "e5").prompted("query: ", "passage: ").prompts
+        {'query_prompt': 'query: ', 'document_prompt': 'passage: '}
+        """
+        other = copy.copy(self)
+        other._query_prompt, other._prompt = valid_text(query_prompt), valid_text(document_prompt)
+        return other
+
+    @property
+    def queries(self) -> RemoteEmbedder:
+        """What queries go to: the same, with the prompt before queries."""
+        return self if self._query_prompt == self._prompt else self.prompted(self._query_prompt, self._query_prompt)
 
     @property
     def width(self) -> int:
@@ -144,8 +176,9 @@ class RemoteEmbedder:
         """
         texts = [valid_text(text) for text in check_texts(texts, "embed")]
         distinct = list(dict.fromkeys(text for text in texts if not is_blank(text)))
+        sent = [self._prompt + text for text in distinct]
         stop = threading.Event()
-        jobs = [partial(self._taken, batch, stop) for batch in _batches(distinct, self._most)]
+        jobs = [partial(self._taken, batch, stop) for batch in _batches(sent, self._most)]
         made = [vector for vectors in at_once(jobs, self._concurrency, stop) for vector in vectors]
         rows = dict(zip(distinct, made, strict=True))
         out = np.full((len(texts), self.width), 1.0, dtype=np.float32)

@@ -584,6 +584,31 @@ def test_a_rebuilt_index_keeps_what_is_not_named(
     run(*args, "--rebuild", "-m", be)
 
 
+def test_an_index_keeps_the_prompts_of_its_embedder(documents: Path, be: str) -> None:
+    from crossrank.index import Index
+
+    args = ("index", str(documents), "--to", "i")
+    both = {"query_prompt": "what is ", "document_prompt": "the "}
+    run(*args, "-m", be, "--query-prompt", "what is ", "--document-prompt", "the ")
+    assert Index.open("i").settings.prompts == both
+    run(*args)
+    run(*args, "--query-prompt", "what is ")
+    told = run(*args, "--query-prompt", "which ", code=1).stderr
+    assert "not with {'query_prompt': 'which '}: leave them out, or make it anew with --rebuild" in told
+    assert "capital" in run("search", "i", "capital", "--no-rerank").stdout
+    run(*args, "--rebuild")
+    assert Index.open("i").settings.prompts == both
+    run(*args, "--rebuild", "-m", be, "--document-prompt", "")
+    assert Index.open("i").settings.prompts == {"query_prompt": "what is ", "document_prompt": ""}
+    run("models", "export", "embed", "other")
+    run(*args, "--rebuild", "-m", "./other")
+    assert Index.open("i").settings.prompts == {}
+    run("bulk", "index", str(documents), "--to", "b", "-m", be, "--query-prompt", "what is ", "--workers", "0")
+    assert Index.open("b").settings.prompts == {"query_prompt": "what is ", "document_prompt": ""}
+    run("bulk", "index", str(documents), "--to", "b", "--workers", "0")
+    assert "made with" in run("bulk", "index", str(documents), "--to", "b", "--query-prompt", "x", code=1).stderr
+
+
 def test_an_index_whose_models_are_gone_says_how_to_name_others(
     documents: Path, bi_encoder_folder: Path, be: str, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -108,20 +109,64 @@ def test_a_default_prompt_stands_before_every_text(embedder: TextEmbedder, tmp_p
 
 
 @pytest.mark.parametrize(
-    "stated",
+    ("stated", "query", "document"),
     [
-        {"prompts": PROMPTS},
-        {"prompts": PROMPTS, "default_prompt_name": None},
-        {"prompts": {"query": "what is: ", "document": ""}, "default_prompt_name": "document"},
-        {"prompts": {}, "default_prompt_name": "query"},
+        ({"prompts": PROMPTS}, "what is: ", "the cat: "),
+        ({"prompts": PROMPTS, "default_prompt_name": None}, "what is: ", "the cat: "),
+        ({"prompts": PROMPTS, "default_prompt_name": "query"}, "what is: ", "the cat: "),
+        ({"prompts": {"query": "what is: "}}, "what is: ", ""),
+        ({"prompts": {"passage": "the cat: ", "corpus": "bread "}}, "", "the cat: "),
+        ({"prompts": {"corpus": "bread ", "query": None}}, "", "bread "),
+        ({"prompts": {"query": "what is: ", "document": ""}, "default_prompt_name": "document"}, "what is: ", ""),
+        ({"prompts": {"cluster": "bread "}, "default_prompt_name": "cluster"}, "bread ", "bread "),
+        ({"prompts": {"cluster": "bread "}}, "", ""),
+        ({"prompts": {}, "default_prompt_name": "query"}, "", ""),
     ],
 )
-def test_prompts_without_a_default_change_nothing(
-    embedder: TextEmbedder, tmp_path: Path, stated: dict[str, object]
+def test_queries_and_documents_have_the_prompts_of_their_model(
+    embedder: TextEmbedder, tmp_path: Path, stated: dict[str, object], query: str, document: str
 ) -> None:
     made = crossrank.load_embedder(prompted(tmp_path, **stated))
+    np.testing.assert_array_equal(made.embed(["paris"]), embedder.embed([f"{document}paris"]))
+    np.testing.assert_array_equal(made.queries.embed(["paris"]), embedder.embed([f"{query}paris"]))
+    # Only what stands before documents decides whether an index fits.
+    assert (made.fingerprint == embedder.fingerprint) == (document == "")
+    assert made.prompts == {}
+
+
+def test_prompts_that_are_given_win(embedder: TextEmbedder, tmp_path: Path) -> None:
+    made = crossrank.load_embedder(prompted(tmp_path, prompts=PROMPTS), query_prompt="bread ", document_prompt="")
     np.testing.assert_array_equal(made.embed(["paris"]), embedder.embed(["paris"]))
-    assert (made.room, made.fingerprint) == (ROOM, embedder.fingerprint)
+    np.testing.assert_array_equal(made.queries.embed(["paris"]), embedder.embed(["bread paris"]))
+    assert made.prompts == {"query_prompt": "bread ", "document_prompt": ""}
+    # Each side counts its own prompt.
+    assert (made.room, made.queries.room) == (ROOM, ROOM - 1)
+    assert made.queries.embedded(["bread " * ROOM]).truncations == (Truncation(0, ROOM, ROOM - 1, 1),)
+    half = crossrank.load_embedder(prompted(tmp_path, prompts=PROMPTS), query_prompt="bread ")
+    assert half.prompts == {"query_prompt": "bread ", "document_prompt": "the cat: "}
+    checkpoint.export(made.checkpoint, tmp_path / "exported")
+    again = crossrank.load_embedder(tmp_path / "exported")
+    assert (again.checkpoint.query_prompt, again.checkpoint.prompt, again.prompts) == ("bread ", "", {})
+
+
+def test_an_embedder_with_prompts_comes_back_from_a_pickle(tmp_path: Path) -> None:
+    made = crossrank.load_embedder(prompted(tmp_path, prompts=PROMPTS))
+    again = pickle.loads(pickle.dumps(made))
+    np.testing.assert_array_equal(again.queries.embed(["paris"]), made.queries.embed(["paris"]))
+
+
+def test_prompts_that_are_no_texts_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="query_prompt is a text, not 3"):
+        crossrank.load_embedder("embed", query_prompt=3)  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match=r"a prompt is a text, not \['x'\]"):
+        checkpoint.read(prompted(tmp_path, prompts={"query": ["x"]}))
+    folder = prompted(tmp_path, prompts={})
+    pooling = folder / "1_Pooling" / "config.json"
+    tiny.write_json(pooling, {**json.loads(pooling.read_text()), "include_prompt": False})
+    for how in ({"query_prompt": "a "}, {"document_prompt": "a "}):
+        with pytest.raises(CheckpointError, match="include_prompt"):
+            crossrank.load_embedder(folder, **how)
+    assert crossrank.load_embedder(folder, query_prompt="").prompts == {}
 
 
 @pytest.mark.parametrize("name", ["passage", 3, ""])
@@ -132,7 +177,7 @@ def test_a_default_that_is_no_prompt_is_refused(tmp_path: Path, name: object) ->
 
 def test_a_prompt_that_is_not_pooled_or_leaves_no_room_is_refused(tmp_path: Path) -> None:
     folder = prompted(tmp_path, prompts={"query": "cat " * 60}, default_prompt_name="query")
-    with pytest.raises(CheckpointError, match="a default prompt of 60 tokens, which leaves no room"):
+    with pytest.raises(CheckpointError, match="a prompt of 60 tokens, which leaves no room"):
         crossrank.load_embedder(folder)
     pooling = folder / "1_Pooling" / "config.json"
     tiny.write_json(pooling, {**json.loads(pooling.read_text()), "include_prompt": False})
@@ -143,7 +188,8 @@ def test_a_prompt_that_is_not_pooled_or_leaves_no_room_is_refused(tmp_path: Path
 def test_an_exported_embedder_keeps_its_prompts(tmp_path: Path) -> None:
     read = checkpoint.read(prompted(tmp_path, prompts=PROMPTS, default_prompt_name="query"))
     checkpoint.export(read, tmp_path / "exported")
-    assert checkpoint.read(tmp_path / "exported").prompt == read.prompt == "what is: "
+    again = checkpoint.read(tmp_path / "exported")
+    assert (again.query_prompt, again.prompt) == (read.query_prompt, read.prompt) == ("what is: ", "the cat: ")
     written = json.loads((tmp_path / "exported" / "config_sentence_transformers.json").read_text())
     assert written == {"prompts": PROMPTS, "default_prompt_name": "query"}
 

@@ -16,7 +16,7 @@ import spies
 import tiny
 from crossrank import pipeline, scorers
 from crossrank.cascade import Stage
-from crossrank.errors import InputError
+from crossrank.errors import IndexFileError, InputError
 from crossrank.fusion import RRF, SHARES, LengthPrior, Scores
 from crossrank.relevance import last_read
 from crossrank.types import Passage, Ranking
@@ -54,6 +54,25 @@ def test_the_first_stage_has_the_names_that_fusion_has_shares_for(folder: Path) 
     conditions = (f"{name}=acme" for name in ("tenant",))
     filtered = first_stage(Index.open(folder), made.retrievers["dense"].embedder, conditions)  # type: ignore[attr-defined]
     assert all("where=('tenant=acme',)" in repr(retriever) for retriever in filtered.values())
+
+
+def test_an_index_keeps_its_prompts_and_queries_have_theirs(tmp_path: Path, bi_encoder_folder: Path) -> None:
+    """An E5 that reads queries without its "query: " finds worse, and nothing says so."""
+    prompts = {"query_prompt": "what is ", "document_prompt": "the "}
+    embedder = crossrank.load_embedder(bi_encoder_folder, **prompts)
+    index = Index.create(tmp_path / "index", embedder, embedder.tokenizer, model=str(bi_encoder_folder), size=40)
+    index.add([Document(id_, text) for id_, text in TEXTS.items()], embedder, embedder.tokenizer)
+    assert index.settings.prompts == prompts
+    plain = crossrank.load_embedder(bi_encoder_folder)
+    vectors = plain.embed([f"the {text}" for text in TEXTS.values()])
+    asked = plain.embed(["what is yeast"])[0]
+    # Opened again by name alone.
+    made = crossrank.open_pipeline(tmp_path / "index", rerank=False)
+    found = next(trace.ranking for trace in made.search("yeast").traces if trace.name == "dense")
+    wanted = dict(zip(TEXTS, (vectors @ asked).tolist(), strict=True))
+    assert dict(zip(found.ids, found.scores.tolist(), strict=True)) == pytest.approx(wanted, abs=1e-5)
+    with pytest.raises(IndexFileError, match="made with another embedder"):
+        crossrank.open_pipeline(tmp_path / "index", embedder=plain, rerank=False)
 
 
 def test_filters_of_a_generator_hold_for_every_step_and_query(folder: Path, bi_encoder_folder: Path) -> None:

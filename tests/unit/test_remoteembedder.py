@@ -100,6 +100,34 @@ def test_vectors_come_in_the_order_of_the_texts():
     assert api.headers[0]["authorization"] == "Bearer secret"
 
 
+def test_prompts_stand_before_what_is_sent():
+    sent: list[str] = []
+
+    def noting(path: str, body: dict[str, Any]) -> Any:
+        sent.extend(body["input"])
+        return honest(path, body)
+
+    with api_serving(noting) as api:
+        url = api.url
+        made = embedder(url, query_prompt="query: ", document_prompt="passage: ")
+        vectors = made.embed(["b", " ", "a", "b"])
+        asked = made.queries.embed(["a"])
+        assert sent == ["passage: b", "passage: a", "query: a"]
+        np.testing.assert_array_equal(vectors[0], vectors[3])
+        assert not np.array_equal(asked[0], vectors[2])
+        plain = embedder(url)
+        # Only the prompt before documents decides whether an index fits.
+        assert plain.prompted("query: ").fingerprint == plain.fingerprint != made.fingerprint
+        assert plain.prompts == {}
+        assert plain.queries is plain
+        assert pickle.loads(pickle.dumps(made)).prompts == made.prompts
+
+
+def test_prompts_that_are_no_texts_are_refused():
+    with pytest.raises(InputError, match="document_prompt is a text, not None"):
+        RemoteEmbedder("http://localhost:1/v1", "m", document_prompt=None)
+
+
 def test_any_iterable_is_a_list_of_texts():
     """A generator was read to its end by the check of its items, and no vector came back."""
     with api_serving(honest) as api:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 import crossrank
 import serving
+import tiny
 from crossrank.cascade import Stage, rerank
 from crossrank.evidence import pairs
 from crossrank.server.app import build
@@ -51,6 +52,18 @@ def test_candidates_that_the_embedder_does_not_read_whole_are_told(service: Serv
     reply = ask(service, query="paris", documents=["bread", "paris " * (room + 9), "paris"])
     assert reply.json()["warnings"] == [f"dense: passage 2 was not read whole: {room} of {room + 9} tokens"]
     assert reply.headers["x-crossrank-truncated"] == "1"
+
+
+def test_candidates_are_compared_with_the_query_as_the_embedder_reads_it(service: Service, tmp_path: Path) -> None:
+    asking = copy.copy(service)
+    folder = tiny.bi_encoder(tmp_path / "embedder")
+    asking.embedder = crossrank.load_embedder(folder, query_prompt="what is the ", document_prompt="bread ")
+    plain = crossrank.load_embedder(folder)
+    found = ask(asking, query="capital", documents=["paris", "yeast"], mix=0).json()["results"]
+    vectors = plain.embed(["what is the capital", "bread paris", "bread yeast"])
+    assert {one["text"]: one["steps"]["dense"]["score"] for one in found} == pytest.approx(
+        {"paris": float(vectors[1] @ vectors[0]), "yeast": float(vectors[2] @ vectors[0])}, abs=1e-4
+    )
 
 
 def test_documents_that_no_model_reads_do_not_count(service: Service) -> None:

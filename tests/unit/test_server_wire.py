@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
 import math
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import numpy as np
 import pytest
 
 import crossrank
@@ -509,8 +511,24 @@ def test_names_of_fields_that_are_not_read_are_bounded_and_fit_a_header(service:
     assert ask(service, "POST", "/v2/rerank", content=half).headers["x-crossrank-unread"] == "%3F"
     unnamed = {"query": "x", "documents": [], "0": 1, "": 1}
     assert ask(service, "POST", "/v2/rerank", json=unnamed).headers["x-crossrank-unread"] == '0, ""'
-    reply = ask(service, "POST", "/v1/embeddings", json={"input": "paris", "input_type": "query"})
-    assert reply.headers["x-crossrank-unread"] == "input_type"
+    reply = ask(service, "POST", "/v1/embeddings", json={"input": "paris", "task": "x"})
+    assert reply.headers["x-crossrank-unread"] == "task"
+
+
+@pytest.mark.parametrize(
+    ("kind", "before"),
+    [(None, "bread "), ("query", "the "), ("search_query", "the "), ("document", "bread "), ("passage", "bread ")],
+)
+def test_embeddings_of_queries_and_documents(service: Service, tmp_path: Path, kind: str | None, before: str) -> None:
+    """As Voyage, NVIDIA and Cohere name the two; OpenAI's clients say nothing, and mean documents."""
+    folder = tiny.bi_encoder(tmp_path / "embedder")
+    asking = copy.copy(service)
+    asking.embedder = crossrank.load_embedder(folder, query_prompt="the ", document_prompt="bread ")
+    reply = ask(asking, "POST", "/v1/embeddings", json={"input": "paris", "input_type": kind})
+    wanted = crossrank.load_embedder(folder).embed([f"{before}paris"])[0]
+    np.testing.assert_allclose(reply.json()["data"][0]["embedding"], wanted, atol=1e-6)
+    assert "x-crossrank-unread" not in reply.headers
+    assert ask(asking, "POST", "/v1/embeddings", json={"input": "paris", "input_type": "x"}).status_code == 400
 
 
 def test_one_model_is_told_as_the_list_tells_it(service: Service) -> None:

@@ -204,6 +204,9 @@ def _sentence_transformer(checkpoint: Checkpoint, target: Path, width: int) -> N
         for i, (kind, path) in enumerate(kinds)
     ]
     _write_json(target / "modules.json", listed)
-    if stated := settings.prompts(checkpoint.folder):
+    stated = settings.prompts(checkpoint.folder)
+    if (checkpoint.query_prompt, checkpoint.prompt) != settings.prompts_of(checkpoint.folder):
+        stated = {"prompts": {"query": checkpoint.query_prompt, "document": checkpoint.prompt}}
+    if stated:
         _write_json(target / "config_sentence_transformers.json", stated)
     _write_json(target / "sentence_bert_config.json", {"max_seq_length": checkpoint.max_length, "do_lower_case": False})

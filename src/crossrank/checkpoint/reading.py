@@ -107,6 +107,7 @@ def read(
             "its sentence_bert_config.json has no modality_config with 'message'. Save it with sentence-transformers "
             "5.4 or later, or choose another model."
         )
+    query_prompt, prompt = _prompts(folder, kind) if pair is None else ("", "")
     _check_embeddings(folder, architecture, shapes, shared)
     _check_layers(folder, architecture, config, shapes)
     return Checkpoint(
@@ -128,7 +129,8 @@ def read(
         modules=parts.tensors if parts is not None else {},
         late=None if found is None else found.late,
         threshold=settings.threshold(folder),
-        prompt=_prompt(folder, kind) if pair is None else "",
+        prompt=prompt,
+        query_prompt=query_prompt,
         pair=pair,
         answer=answer,
     )
@@ -236,23 +238,25 @@ def _labels(folder: Path, config: Mapping[str, Any], architecture: str, shapes: 
     return stated
 
 
-def _prompt(folder: Path, kind: Kind) -> str:
-    """What stands before every text of a bi-encoder; those of a late-interaction model are in its `Late`.
+def _prompts(folder: Path, kind: Kind) -> tuple[str, str]:
+    """What stands before queries and documents of a bi-encoder; of a late-interaction model, it is in its `Late`.
 
     Raises:
-        CheckpointError: see `settings.prompt`; or sentence-transformers would put it before every query of this
+        CheckpointError: see `settings.prompts_of`; or sentence-transformers would put it before every query of this
             cross-encoder.
     """
     if kind == "late-interaction":
-        return ""
+        return "", ""
+    if kind == "bi-encoder":
+        return settings.prompts_of(folder)
     prompt = settings.prompt(folder)
-    if prompt and kind == "cross-encoder":
+    if prompt:
         raise CheckpointError(
             f"{folder} has the default prompt {prompt!r}, which sentence-transformers puts before every query and "
             "crossrank does not: its scores would be others. Take default_prompt_name out of "
             "config_sentence_transformers.json, and write the prompt before your queries."
         )
-    return prompt
+    return "", ""
 
 
 def _check_map(folder: Path, found: late.Found, shapes: Mapping[str, tuple[int, ...]]) -> None:

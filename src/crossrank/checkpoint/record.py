@@ -43,7 +43,8 @@ class Checkpoint:
         max_length: tokens in one sequence, special tokens included.
         pooling: how a bi-encoder turns token vectors into one; None when its folder does not say.
         normalize: does the bi-encoder scale its vectors to length 1?
-        prompt: what stands before every text that the bi-encoder reads; "" for nothing.
+        prompt: what stands before every document that the bi-encoder reads; "" for nothing.
+        query_prompt: what stands before every query that it reads.
         pair: what a language model is asked about a query and a document; None for models that read the texts alone.
         answer: which of its tokens say relevant and not; None where a head gives the score.
         calibration: slope and intercept that turn a raw score into a probability, from crossrank.json, or None.
@@ -76,6 +77,7 @@ class Checkpoint:
     late: Late | None = None
     threshold: float | None = None
     prompt: str = ""
+    query_prompt: str = ""
     pair: PairPrompt | None = None
     answer: Answer | None = None
 

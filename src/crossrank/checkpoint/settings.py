@@ -27,6 +27,8 @@ TYPES = 2
 # Classes of tokenizers that give no token types unless they are told to: the one of transformers 5 for a tokenizer made
 # by hand, and DistilBERT's, which distilled BERTs keep.
 UNTYPED = frozenset({"TokenizersBackend", "DistilBertTokenizer"})
+# Names of prompts for one side of a search: before queries, then before documents, the first that is there.
+SIDES = ("query", "document", "passage", "corpus")
 ACTIVATIONS: Mapping[str, Activation] = {"Identity": "identity", "Sigmoid": "sigmoid", "Softmax": "softmax"}
 
 
@@ -263,6 +265,42 @@ def prompts(folder: Path) -> dict[str, Any]:
     return {key: stated[key] for key in ("prompts", "default_prompt_name") if stated.get(key) is not None}
 
 
+def prompts_of(folder: Path) -> tuple[str, str]:
+    """What a bi-encoder reads before a query and before a document, as sentence-transformers' `encode_query` and
+    `encode_document` have it; the default prompt before both where its settings name no prompt for either.
+
+    Raises:
+        CheckpointError: as `prompt`.
+    """
+    everywhere, named = prompt(folder), prompts(folder).get("prompts")
+    known = {name: text for name, text in named.items() if name in SIDES} if isinstance(named, dict) else {}
+    if not known:
+        return everywhere, everywhere
+    query, document = known.get("query"), next((known[name] for name in SIDES[1:] if name in known), None)
+    for text in (query, document):
+        if text is not None and not isinstance(text, str):
+            raise CheckpointError(
+                f"{folder / 'config_sentence_transformers.json'}: a prompt is a text, not {text!r:.80}. Correct it, or "
+                "take it out to put nothing before texts."
+            )
+        check_pooled(folder, text or "")
+    return query or "", document or ""
+
+
+def check_pooled(folder: Path, text: str) -> None:
+    """Refuse a prompt that a model leaves out of its pooling.
+
+    Raises:
+        CheckpointError: it does.
+    """
+    pooled = (optional_json(place / "config.json") for kind, place in modules(folder) if kind == "Pooling")
+    if text and any(one.get("include_prompt") is False for one in pooled):
+        raise CheckpointError(
+            f"{folder} leaves its prompt out of its pooling (include_prompt), which crossrank does not compute."
+            " Use it through sentence-transformers, or choose another model."
+        )
+
+
 def prompt(folder: Path) -> str:
     """What sentence-transformers' `encode` puts before every text: the default prompt, "" where none is named.
 
@@ -281,12 +319,7 @@ def prompt(folder: Path) -> str:
             f"{folder / 'config_sentence_transformers.json'}: default_prompt_name {name!r} is none of its prompts, "
             f"{', '.join(known)}. Correct the name, or remove it to put nothing before texts."
         )
-    pooled = (optional_json(place / "config.json") for kind, place in modules(folder) if kind == "Pooling")
-    if text and any(one.get("include_prompt") is False for one in pooled):
-        raise CheckpointError(
-            f"{folder} leaves its default prompt out of its pooling (include_prompt), which crossrank does not compute."
-            " Use it through sentence-transformers, or choose another model."
-        )
+    check_pooled(folder, text or "")
     return text or ""
 
 

@@ -149,6 +149,7 @@ Killed or interrupted at any moment, the same command goes on: parts that are do
 @click.option("--passage-tokens", type=options.Count(min=16), metavar="N",
               help="Tokens of a passage, at most.  [default: as `crossrank index`]")  # fmt: skip
 @click.option("--language", metavar="NAME", help="Of stemming and stop words in BM25; any for neither.")
+@options.prompts
 @_workers
 @_part_tokens
 @options.as_json
@@ -159,6 +160,8 @@ def index(
     model: str | None,
     passage_tokens: int | None,
     language: str | None,
+    query_prompt: str | None,
+    document_prompt: str | None,
     workers: int | None,
     ray: str | None,
     part_tokens: int,
@@ -180,7 +183,9 @@ def index(
     began = time.perf_counter()
     made = made_with(folder)
     name = model or (made.model if made else None)
-    engine: dict[str, Any] = {"backend": backend, "device": device, "dtype": dtype}
+    before = made.prompts if made else {}
+    prompts = options.prompts_asked(before, query_prompt, document_prompt, anew=made is None)
+    engine: dict[str, Any] = {"backend": backend, "device": device, "dtype": dtype, **prompts}
     if passage_tokens is not None:
         check_room(passage_tokens, load_embedder(name, **engine))
     with terminal.progress() as report:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -57,6 +57,7 @@ moment, the index keeps what was committed, and the same command, without --rebu
               "not encode passages; none for none.  [default: the index's own, or none]")  # fmt: skip
 @click.option("--language", metavar="NAME", help="Of stemming and stop words in BM25; any for neither.  "
               "[default: the index's own, or English]")  # fmt: skip
+@options.prompts
 @options.as_json
 @options.engine
 def command(
@@ -67,6 +68,8 @@ def command(
     passage_tokens: int | None,
     late: str | None,
     language: str | None,
+    query_prompt: str | None,
+    document_prompt: str | None,
     as_json: bool,
     backend: str,
     device: str,
@@ -96,10 +99,13 @@ def command(
     told_late = late is not None
     late = None if late == "none" else late or (made.late_model if made else None)
     with _of_the_index(model is None and made is not None, "--model NAME"):
-        how = (backend, device, dtype, threads)
-        embedder, tokenizer, kept = _embedder(name, model is not None, how, passage_tokens)
+        how: dict[str, Any] = {"backend": backend, "device": device, "dtype": dtype, "threads": threads}
+        prompts = options.prompts_asked(
+            _prompts(made, model, rebuild), query_prompt, document_prompt, anew=rebuild or made is None
+        )
+        embedder, tokenizer, kept = _embedder(name, model is not None, {**how, **prompts}, passage_tokens)
     with _of_the_index(not told_late, "--late NAME (or none)"):
-        vectors = load_late(late, backend=backend, device=device, dtype=dtype, threads=threads) if late else None
+        vectors = load_late(late, **how) if late else None
     size, overlap = passage_tokens, None
     if rebuild and made is None and (folder / TABLE).exists():
         terminal.note(f"The settings of {folder} cannot be read, so the defaults are used where none are named.")
@@ -161,11 +167,22 @@ def _sizes(made: Settings, passage_tokens: int | None, embedder: Embedder) -> tu
     return size, min(made.overlap, size // 4)
 
 
+def _prompts(made: Settings | None, model: str | None, rebuild: bool) -> Mapping[str, str]:
+    """Those that an index was made with, unless it is made anew with another model."""
+    from crossrank.addresses import is_address
+
+    if made is None:
+        return {}
+    if not rebuild or model is None:
+        return made.prompts
+    return made.prompts if (model if is_address(model) else lasting(model)) == made.model else {}
+
+
 def _embedder(
-    name: str | None, asked: bool, how: options.Engine, passage_tokens: int | None
+    name: str | None, asked: bool, how: Mapping[str, Any], passage_tokens: int | None
 ) -> tuple[Embedder, Tokenizer, str]:
     """The embedder, what cuts passages, and the name that the index keeps."""
-    from crossrank.embedder import load_embedder
+    from crossrank.embedder import asked_as, load_embedder
     from crossrank.errors import IndexFileError
     from crossrank.models import named
 
@@ -176,9 +193,9 @@ def _embedder(
                 f"this index was made with a model behind an address; to send texts there, name it: --model {name}"
             )
         # The cross-encoder in the wheel shares this tokenizer, and finds its ids in the index.
-        return remote, named.read(None, default="embed").tokenizer(), remote.name
-    backend, device, dtype, threads = how
-    embedder = load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)
+        prompted = asked_as(remote, {key: how[key] for key in how if key.endswith("_prompt")})
+        return prompted, named.read(None, default="embed").tokenizer(), remote.name
+    embedder = load_embedder(name, **how)
     check_room(passage_tokens, embedder)
     return embedder, embedder.tokenizer, lasting(name)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -170,7 +171,7 @@ def opened(asked: Asked, judged: JudgedSet, runs: dict[str, Run], depth: int, pr
     if not judged.corpus:
         index = Index.open(asked.source)
         name = asked.embedder or own_name(index.settings.model, asked.source)
-        return indexing.over_index(index, judged, _embedder(name, asked), depth, progress)
+        return indexing.over_index(index, judged, _embedder(name, asked, index.settings.prompts), depth, progress)
     if asked.cache is None:
         raise click.UsageError(
             "a BEIR folder is indexed first, which takes a while: say where to keep the index, --cache DIR. To rerank "
@@ -182,10 +183,15 @@ def opened(asked: Asked, judged: JudgedSet, runs: dict[str, Run], depth: int, pr
     return indexing.over_index(index, judged, embedder, depth, progress)
 
 
-def _embedder(name: str | None, asked: Asked) -> TextEmbedder | RemoteEmbedder:
+def _embedder(
+    name: str | None, asked: Asked, prompts: Mapping[str, str] = MappingProxyType({})
+) -> TextEmbedder | RemoteEmbedder:
     import crossrank
+    from crossrank.embedder import asked_as
 
-    return options.remote_embedder(name) or crossrank.load_embedder(name, **asked.engine)
+    remote = options.remote_embedder(name)
+    loaded: dict[str, Any] = {**asked.engine, **prompts}
+    return crossrank.load_embedder(name, **loaded) if remote is None else asked_as(remote, prompts)
 
 
 def check_names(names: Sequence[str]) -> None:

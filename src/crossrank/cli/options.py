@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -249,6 +249,44 @@ def remembering(scorer: S, cache: str | None) -> S | CachedScorer:
     if cache is None or not (typed("cache") or isinstance(scorer, CrossEncoder)):
         return scorer
     return CachedScorer(scorer, cache)
+
+
+def prompts(command: F) -> F:
+    """What an embedder reads before texts: `--query-prompt`, `--document-prompt`."""
+    query = click.option(
+        "--query-prompt",
+        metavar="TEXT",
+        help='What the bi-encoder was trained to read before a query, such as "query: ".  '
+        "[default: the index's, or what the model's folder says]",
+    )
+    document = click.option(
+        "--document-prompt",
+        metavar="TEXT",
+        help='What it was trained to read before a document, such as "passage: ".',
+    )
+    return query(document(command))
+
+
+def prompts_asked(made: Mapping[str, str], query: str | None, document: str | None, anew: bool) -> dict[str, str]:
+    """The prompts of an index: those that are named, or else those that it was made with.
+
+    Args:
+        made: those that it was made with.
+        query: `--query-prompt`.
+        document: `--document-prompt`.
+        anew: is the index made now?
+
+    Raises:
+        InputError: others are named for an index that is there.
+    """
+    asked = {"query_prompt": query, "document_prompt": document}
+    named = {key: text for key, text in asked.items() if text is not None}
+    if not anew and any(text != made.get(key) for key, text in named.items()):
+        raise InputError(
+            f"the index was made with {dict(made) or 'the prompts of its model'}, not with {named}: leave them out, or "
+            "make it anew with --rebuild"
+        )
+    return {**made, **named}
 
 
 def engine(command: F) -> F:

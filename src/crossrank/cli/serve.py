@@ -149,26 +149,27 @@ def _service(
     cache: str | None = None,
 ) -> Service:
     import crossrank
-    from crossrank.embedder import own_name
+    from crossrank.embedder import asked_as, own_name
     from crossrank.server.service import Service
 
     backend, device, dtype, threads = engine
-    index, name = None, embedder
+    index, name, prompts = None, embedder, {}
     if folder is not None:
         from crossrank.index import Index
 
         index = Index.open(folder)
-        name = embedder or own_name(index.settings.model, folder)
+        name, prompts = embedder or own_name(index.settings.model, folder), dict(index.settings.prompts)
     remote = options.remote_embedder(embedder, timeout=min(_PATIENCE, limits.seconds), tries=1)
     if remote is not None and index is None:
         raise click.UsageError(
             "--embedder takes an address only for the searches of INDEX: name one, or a model's folder"
         )
+    remote = asked_as(remote, prompts)
     loaded = crossrank.load(model, backend=backend, device=device, dtype=dtype, threads=threads)
     scorer = options.remembering(loaded, cache)
     local = None
     if remote is None and not no_embed:
-        local = crossrank.load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads)
+        local = crossrank.load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads, **prompts)
     if index is not None and (made := remote or local) is not None:
         if remote is not None and remote.fingerprint == (about := index.settings).embedder:
             # Without a request: while the address is down all but the search of the index is answered.

@@ -88,7 +88,8 @@ class Index:
 
         Args:
             folder: new or empty; it is made with its parents.
-            embedder: makes the vectors, such as `crossrank.load_embedder()`; updates and queries need the same one.
+            embedder: makes the vectors, such as `crossrank.load_embedder()`; updates and queries need the same one. The
+                index keeps the prompts that it was loaded with.
             tokenizer: cuts passages, and its token ids are stored; mostly the embedder's own, `embedder.tokenizer`.
             model: the name by which `crossrank.open_pipeline` and the commands load the embedder; "embed" when absent.
             size: tokens of a passage, at most; when absent 200, or what the embedder reads where that is less. A size
@@ -112,7 +113,7 @@ class Index:
             embedder=embedder.fingerprint, width=embedder.width, tokenizer=vocabulary.fingerprint(tokenizer),
             model=model, size=size, overlap=overlap, language=language_named(language), spelling=SPELLING,
             late="" if late is None else late.fingerprint, late_width=0 if late is None else late.width,
-            late_model=None if late is None else late_model,
+            late_model=None if late is None else late_model, prompts=dict(getattr(embedder, "prompts", {})),
         )  # fmt: skip
         make_folder(path)
         with exclusive(path / LOCK):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,8 @@ class Settings:
         late: fingerprint of the late-interaction model whose token vectors are stored; "" for none.
         late_width: numbers in one of them.
         late_model: the name that model was asked for by; None when it has none.
+        prompts: arguments of `crossrank.load_embedder` for the prompts of its embedder, where they are not the model's
+            own.
         spelling: version of `layout.as_words` by which BM25 reads texts; 0 for those before it was written down.
     """
 
@@ -77,6 +79,7 @@ class Settings:
     late_width: int = 0
     late_model: str | None = None
     spelling: int = 0
+    prompts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,16 @@ class Vectors(Protocol):
 
     def check_embedder(self, embedder: Embedder) -> None:
         """Raise when the embedder's vectors cannot be compared with those of the index."""
+        ...
+
+
+@runtime_checkable
+class AskingEmbedder(Protocol):
+    """An embedder that reads queries otherwise than documents. One that is not reads both alike."""
+
+    @property
+    def queries(self) -> Embedder:
+        """What makes the vectors of queries."""
         ...
 
 
@@ -98,6 +108,8 @@ def by_vector(
 
 def _embed(embedder: Embedder, queries: list[str]) -> tuple[NDArray[np.float32], dict[int, Truncation]]:
     """Vectors, and what was cut by position, where the embedder says so."""
+    if isinstance(embedder, AskingEmbedder):
+        embedder = embedder.queries
     if not isinstance(embedder, ReportingEmbedder):
         return embedder.embed(queries), {}
     made = embedder.embedded(queries)

@@ -305,7 +305,7 @@ class Answering:
         self.gate.limits.check_reply(openai.size(request, service.embedder.width), cure, "input")
 
         def run(ticket: Ticket) -> tuple[Any, dict[str, str]]:
-            made = service.embed(request.texts, ticket)
+            made = service.embed(request.texts, ticket, queries=request.queries)
             told = openai.reply(request, made.vectors, service.embedding_model or "", ticket.tokens)
             return told, _truncated(len(made.truncations)) | _ignored(fields.unread(body, openai.FIELDS))
 

@@ -283,10 +283,10 @@ def _candidates(service: Service, asked: Search, ticket: Ticket, began: float) -
 
 def _dense(service: Service, query: str, passages: Mapping[str, Passage], ticket: Ticket) -> tuple[Ranking, Trace]:
     began = time.perf_counter()
-    made = service.embed([query, *(passage.scored_text for passage in passages.values())], ticket)
-    ranking = Ranking.sorted(list(passages), made.vectors[1:] @ made.vectors[0])
-    # The query was the first text, and is -1 in a trace.
-    cuts = tuple(replace(cut, position=cut.position - 1) for cut in made.truncations)
+    asked = service.embed([query], ticket, queries=True)
+    made = service.embed([passage.scored_text for passage in passages.values()], ticket)
+    ranking = Ranking.sorted(list(passages), made.vectors @ asked.vectors[0])
+    cuts = (*(replace(cut, position=-1) for cut in asked.truncations), *made.truncations)
     return ranking, Trace(DENSE, ranking, time.perf_counter() - began, {}, cuts)
 
 

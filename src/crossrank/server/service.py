@@ -228,8 +228,10 @@ class Service:
 
     # Embedding ---------------------------------------------------------------------------------------------------
 
-    def embed(self, texts: Sequence[str], ticket: Ticket) -> Embedded:
+    def embed(self, texts: Sequence[str], ticket: Ticket, *, queries: bool = False) -> Embedded:
         """Unit vectors, shape (n, width), in the order of the texts, with what was not read to its end.
+
+        Texts are documents, or `queries`: some embedders read these otherwise.
 
         Raises:
             RefusedError: too many tokens, too late, or this server has no embedder.
@@ -237,13 +239,14 @@ class Service:
         """
         if self.embedder is None:
             raise InputError("this server has no embedding model")
+        embedder = self.embedder.queries if queries else self.embedder
         parts = [np.zeros((0, self.embedder.width), dtype=np.float32)]
         truncations: list[Truncation] = []
         begin = 0
         with working(ticket):
             for chunk in _chunks([("", text) for text in texts]):
                 ticket.check()
-                made = self.embedder.embedded([text for _, text in chunk])
+                made = embedder.embedded([text for _, text in chunk])
                 self.limits.check_tokens(ticket.tokens)
                 parts.append(made.vectors)
                 truncations += [replace(cut, position=cut.position + begin) for cut in made.truncations]

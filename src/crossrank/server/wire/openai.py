@@ -15,11 +15,15 @@ from crossrank.server.wire import fields, schemas
 
 # Bytes that one number of a vector takes in a reply.
 _FLOAT_BYTES, _BASE64_BYTES = 21, 16 / 3
+# What the texts are, as Voyage, NVIDIA and Cohere say it in their embeddings; OpenAI has no such field.
+QUERIES = ("query", "search_query")
+SIDES = (*QUERIES, "document", "passage", "search_document")
 FIELDS: dict[str, schemas.Schema] = {
     "model": schemas.MODEL,
     "input": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
     "encoding_format": schemas.one_of("float", "base64"),
     "dimensions": schemas.POSITIVE,
+    "input_type": schemas.one_of(*SIDES),
 }
 EXAMPLE = {"model": "text-embedding-3-small", "input": ["Paris is the capital of France."], "encoding_format": "float"}
 
@@ -32,11 +36,13 @@ class Embed:
         texts: in order.
         base64: vectors as base64 of little-endian float32 instead of lists of numbers.
         dimensions: the width the client expects, if it said one.
+        queries: are the texts queries? Some embedders read these otherwise than documents.
     """
 
     texts: tuple[str, ...]
     base64: bool = False
     dimensions: int | None = None
+    queries: bool = False
 
 
 def read(body: fields.Body) -> Embed:
@@ -63,6 +69,7 @@ def read(body: fields.Body) -> Embed:
         tuple(given),
         fields.choice(body, "encoding_format", ("float", "base64"), "float") == "base64",
         fields.whole(body, "dimensions", 1),
+        fields.choice(body, "input_type", SIDES, "document") in QUERIES,
     )
 
 
