@@ -46,6 +46,30 @@ class NumberScorer:
         return np.array([float(text.rsplit("#", 1)[1]) for _, text in pairs], np.float32)
 
 
+class FailingScorer:
+    def score(self, pairs):
+        raise RuntimeError("boom")
+
+
+def test_a_mix_a_budget_and_a_kept_order_go_with_the_ranker():
+    documents = [Document(content=text, score=score) for text, score in (("page #1", 0.9), ("title #3", 0.1),
+                                                                         ("other #2", 0.2))]  # fmt: skip
+    alone, mixed = (CrossrankRanker(NumberScorer(), mix=mix).run(QUERY, documents) for mix in (1.0, 0.4))
+    assert [one.content for one in alone["documents"]] == ["title #3", "other #2", "page #1"]
+    assert [one.content for one in mixed["documents"]] == ["page #1", "title #3", "other #2"]
+    kept = CrossrankRanker(FailingScorer(), on_error="keep").run(QUERY, documents)["documents"]
+    assert [one.content for one in kept] == ["page #1", "other #2", "title #3"]
+    assert [one.score for one in kept] == pytest.approx([0.9, 0.2, 0.1])
+    assert "boom" in kept[0].meta["rerank_note"]
+    with pytest.raises(RuntimeError, match="boom"):
+        CrossrankRanker(FailingScorer()).run(QUERY, documents)
+    ranker = CrossrankRanker("small", mix=0.4, budget_ms=200, on_error="keep")
+    again = CrossrankRanker.from_dict(ranker.to_dict())
+    assert (again.mix, again.budget_ms, again.on_error) == (0.4, 200, "keep")
+    with pytest.raises(InputError, match="mix is a share"):
+        CrossrankRanker(mix=0)
+
+
 def searched(ranker):
     """The host's pipeline: its store of 60 documents, its BM25, our ranker."""
     store = InMemoryDocumentStore()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 
 import crossrank
 import tiny
-from crossrank.errors import InputError
+from crossrank.cascade import mixed
+from crossrank.errors import CheckpointError, InputError
 from crossrank.integrations import lists
-from crossrank.integrations.lists import best
+from crossrank.integrations.best import Asked, Scores, best
 from crossrank.types import Passage, Ranking
 
 QUERY = "capital of France?"
@@ -40,7 +42,7 @@ def small() -> crossrank.CrossEncoder:
 
 
 def test_scores_are_probabilities_where_they_are_asked_for(small: crossrank.CrossEncoder) -> None:
-    raw, told = best(small, QUERY, TEXTS, None), best(small, QUERY, TEXTS, None, "probability")
+    raw, told = best(small, QUERY, TEXTS, None), best(small, QUERY, TEXTS, None, Asked("probability"))
     assert [one.position for one in told] == [one.position for one in raw]
     want = small.probability(np.array([one.score for one in raw], np.float32)).tolist()
     assert [one.score for one in told] == want
@@ -48,21 +50,21 @@ def test_scores_are_probabilities_where_they_are_asked_for(small: crossrank.Cros
 
 
 def test_a_threshold_is_a_probability_whatever_the_scores_are(small: crossrank.CrossEncoder) -> None:
-    chances = [one.score for one in best(small, QUERY, TEXTS, None, "probability")]
-    for scores in get_args(lists.Scores):
+    chances = [one.score for one in best(small, QUERY, TEXTS, None, Asked("probability"))]
+    for scores in get_args(Scores):
         for least in (chances[1], chances[0], 0.0, 1.0):
-            found = best(small, QUERY, TEXTS, None, scores, least)
+            found = best(small, QUERY, TEXTS, None, Asked(scores, least))
             assert len(found) == sum(chance >= least for chance in chances)
     assert small.threshold is not None
-    own = best(small, QUERY, TEXTS, None, threshold="model")
-    assert own == best(small, QUERY, TEXTS, None, threshold=small.threshold)
-    assert len(best(small, QUERY, TEXTS, 1, threshold=0.0)) == 1
+    own = best(small, QUERY, TEXTS, None, Asked(threshold="model"))
+    assert own == best(small, QUERY, TEXTS, None, Asked(threshold=small.threshold))
+    assert len(best(small, QUERY, TEXTS, 1, Asked(threshold=0.0))) == 1
 
 
 def test_a_threshold_is_held_against_as_in_rank(small: crossrank.CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """The float32 nearest to 0.7 is under 0.7; here it was compared as a float32, and reached it."""
     monkeypatch.setattr(small, "probability", lambda scores: np.full(len(scores), 0.7, np.float32))
-    assert [len(best(small, QUERY, TEXTS, None, threshold=least)) for least in (0.7, 0.69)] == [0, 4]
+    assert [len(best(small, QUERY, TEXTS, None, Asked(threshold=least))) for least in (0.7, 0.69)] == [0, 4]
     assert [len(small.rank(QUERY, TEXTS, threshold=least)) for least in (0.7, 0.69)] == [0, 4]
 
 
@@ -73,7 +75,7 @@ def test_a_model_without_probabilities_is_refused_before_it_reads(tmp_path: Path
     for scorer, cure in ((plain, "Platt"), (Unread(), 'such as "small"')):
         for options in ({"scores": "probability"}, {"threshold": 0.5}, {"threshold": "model"}):
             with pytest.raises(InputError, match=cure):
-                best(scorer, QUERY, TEXTS, None, **options)
+                best(scorer, QUERY, TEXTS, None, Asked(**options))
     # It told whoever asked for probabilities to leave out a threshold that was not given.
     for options, named in (
         ({"scores": "probability"}, "scores"),
@@ -81,9 +83,9 @@ def test_a_model_without_probabilities_is_refused_before_it_reads(tmp_path: Path
         ({"scores": "probability", "threshold": 0.5}, "scores and threshold"),
     ):
         with pytest.raises(InputError, match=f"no probabilities: leave out {named}, or take a cross-encoder"):
-            best(Unread(), QUERY, TEXTS, None, **options)
+            best(Unread(), QUERY, TEXTS, None, Asked(**options))
     with pytest.raises(InputError, match="give a probability"):
-        best(crossrank.load("fast"), QUERY, TEXTS, None, threshold="model")
+        best(crossrank.load("fast"), QUERY, TEXTS, None, Asked(threshold="model"))
 
 
 class Unread:
@@ -93,13 +95,121 @@ class Unread:
         raise AssertionError
 
 
+class Length:
+    """The score is the length of the text."""
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        return np.array([len(text) if text.strip() else -np.inf for _, text in pairs], np.float32)
+
+
+class Failing:
+    def score(self, pairs: Any) -> Any:
+        raise RuntimeError("boom")
+
+
+def positions(*args: Any) -> list[int]:
+    return [one.position for one in best(*args)]
+
+
+def test_a_mix_joins_the_scores_that_texts_came_with() -> None:
+    """The bare title that a cross-encoder likes came before the page that the search had found for certain."""
+    texts, came = ["the page", "the longest of all texts", "middle length"], [0.95, 0.10, 0.12]
+    assert positions(Length(), QUERY, texts, None) == [1, 2, 0]
+    assert positions(Length(), QUERY, texts, None, Asked(mix=0.4), came) == [0, 1, 2]
+    found = best(Length(), QUERY, texts, None, Asked(mix=0.4), came)
+    before = Ranking.sorted(["0", "1", "2"], came)
+    want = mixed(before, np.array([len(texts[int(id_)]) for id_ in before.ids], np.float32), 0.4)
+    assert [one.score for one in found] == want.scores.tolist() == [one.told for one in found]
+    # Shuffled, they come out alike: it is their scores that count.
+    order = [2, 0, 1]
+    again = positions(Length(), QUERY, [texts[i] for i in order], None, Asked(mix=0.4), [came[i] for i in order])
+    assert [order[place] for place in again] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("came", [None, [0.1, None, 0.9], [0.1, float("nan"), 0.9]])
+def test_where_a_score_is_missing_the_order_counts(came: Any) -> None:
+    texts = ["aaaa", "aaa", "aaaaa"]
+    assert positions(Length(), QUERY, texts, None, Asked(mix=0.01), came) == [0, 1, 2]
+
+
+def test_blank_texts_come_last_in_a_mix(small: crossrank.CrossEncoder) -> None:
+    found = best(small, QUERY, TEXTS, None, Asked(mix=0.4), [0.1, 0.2, 0.9, 0.3])
+    assert (found[-1].position, found[-1].score) == (2, -np.inf)
+    assert found[-1].told == found[-2].told - 1
+    # The probability is beside the mixed score, that of the model alone.
+    chances = {one.position: one.score for one in best(small, QUERY, TEXTS, None, Asked("probability"))}
+    assert {one.position: one.notes["probability"] for one in found} == pytest.approx(chances)
+    assert "probability" not in best(small, QUERY, TEXTS, None)[0].notes
+
+
+def test_a_threshold_is_held_against_the_models_own_probability_in_a_mix(small: crossrank.CrossEncoder) -> None:
+    came = [0.9, 0.1, 0.2, 0.8]
+    kept = best(small, QUERY, TEXTS, None, Asked(mix=0.1, threshold=0.5), came)
+    chances = {one.position: one.score for one in best(small, QUERY, TEXTS, None, Asked("probability"))}
+    assert {one.position for one in kept} == {place for place, chance in chances.items() if chance >= 0.5} != set()
+
+
+def test_what_a_budget_leaves_unread_stays_behind_in_its_order() -> None:
+    class Slow(Length):
+        def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+            time.sleep(0.02 * len(pairs))
+            return super().score(pairs)
+
+    texts = ["a" * n for n in range(1, 400)]
+    found = best(Slow(), QUERY, texts, None, Asked(budget_ms=150))
+    assert sorted(one.position for one in found) == list(range(len(texts)))
+    note = found[0].notes["rerank_note"]
+    read = int(note.split()[5])
+    assert note == f"the time was enough for {read} of 399 passages"
+    assert 0 < read < len(texts)
+    assert [one.position for one in found] == [*range(read - 1, -1, -1), *range(read, len(texts))]
+    told = [one.told for one in found]
+    assert told == sorted(told, reverse=True)
+
+
+def test_a_model_that_fails_leaves_the_order_where_that_is_asked_for(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    came = [0.1, 0.3, 0.2, 0.4]
+    with pytest.raises(RuntimeError, match="boom"):
+        best(Failing(), QUERY, TEXTS, None)
+    found = best(Failing(), QUERY, TEXTS, 3, Asked(on_error="keep"), came)
+    assert [one.position for one in found] == [3, 1, 2]
+    assert [one.told for one in found] == pytest.approx([0.4, 0.3, 0.2])
+    assert all("boom" in one.notes["rerank_note"] for one in found)
+    assert "the order before is kept" in caplog.text
+    assert positions(Failing(), QUERY, TEXTS, None, Asked(on_error="keep")) == [0, 1, 2, 3]
+    gone = lists.Model(str(tmp_path / "gone"))
+    with pytest.raises(CheckpointError):
+        gone.ready_or("raise")
+    # A threshold cannot be held against what nobody read: nothing is left out for it.
+    asked = Asked(on_error="keep", threshold=0.5)
+    assert len(best(gone.ready_or("keep"), QUERY, TEXTS, None, asked, came)) == 4
+
+
+@pytest.mark.parametrize("other", [{"mix": 0.4}, {"budget_ms": 5}, {"on_error": "keep"}])
+def test_probabilities_alone_are_of_lists_that_are_read_whole(other: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"leave {next(iter(other))} out"):
+        Asked("probability", **other)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"scores": "sigmoid"}, "probability"), ({"threshold": 1.5}, "from 0 to 1"), ({"threshold": "own"}, "model")],
+    [
+        ({"scores": "sigmoid"}, "probability"),
+        ({"threshold": 1.5}, "from 0 to 1"),
+        ({"threshold": "own"}, "model"),
+        ({"mix": 0}, "over 0 and at most 1"),
+        ({"mix": 1.1}, "over 0 and at most 1"),
+        ({"mix": "most"}, "mix"),
+        ({"budget_ms": 0}, "a time over 0"),
+        ({"budget_ms": float("inf")}, "a time over 0"),
+        ({"on_error": "ignore"}, "'raise' or 'keep'"),
+    ],
 )
 def test_what_means_nothing_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        best(Unread(), QUERY, TEXTS, None, **options)
+        best(Unread(), QUERY, TEXTS, None, Asked(**options))
 
 
 def hub_model(tmp_path: Path, make: Any) -> dict[str, Any]:
@@ -167,5 +277,5 @@ def test_a_blank_text_has_a_score_that_json_has(small: crossrank.CrossEncoder) -
     assert (blank.position, blank.score, [one.told for one in found]) == (0, -math.inf, [one.score for one in found])
     assert blank.told == found[-1].score - 1 < 0
     json.dumps(blank.told, allow_nan=False)
-    assert [one.told for one in best(small, QUERY, [" ", "Tea."], None, "probability")][-1] == 0
+    assert [one.told for one in best(small, QUERY, [" ", "Tea."], None, Asked("probability"))][-1] == 0
     assert [one.told for one in best(small, QUERY, [" "], None)] == [0]

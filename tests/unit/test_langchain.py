@@ -46,6 +46,33 @@ class NumberScorer:
         return np.array([float(text.rsplit("#", 1)[1]) for _, text in pairs], np.float32)
 
 
+class FailingScorer:
+    def score(self, pairs):
+        raise RuntimeError("boom")
+
+
+def test_a_mix_a_budget_and_a_kept_order_go_with_the_compressor():
+    came = {"page #1": 0.9, "title #3": 0.1, "other #2": 0.2}
+    documents = [Document(text, metadata={"relevance_score": score}) for text, score in came.items()]
+
+    def texts(documents, model=None, **options):
+        made = CrossrankCompressor(model=model or NumberScorer(), **options)
+        return [one.page_content for one in made.compress_documents(documents, QUERY)]
+
+    assert texts(documents) == ["title #3", "other #2", "page #1"]
+    assert texts(documents, mix=0.4) == ["page #1", "title #3", "other #2"]
+    # Without scores the order in which they came counts.
+    assert texts([Document(text) for text in came], mix=0.01) == list(came)
+    assert texts([Document(text, metadata={"relevance_score": "high"}) for text in came], mix=0.01) == list(came)
+    assert texts(documents, FailingScorer(), on_error="keep") == ["page #1", "other #2", "title #3"]
+    with pytest.raises(RuntimeError, match="boom"):
+        texts(documents, FailingScorer())
+    again = pickle.loads(pickle.dumps(CrossrankCompressor(mix=0.4, budget_ms=200, on_error="keep")))
+    assert (again.mix, again.budget_ms, again.on_error) == (0.4, 200, "keep")
+    with pytest.raises(InputError, match="mix is a share"):
+        CrossrankCompressor(mix=0)
+
+
 def store():
     """60 documents in the host's own store; the numbers are a shuffle, so that its order is not ours."""
     made = InMemoryVectorStore(DeterministicFakeEmbedding(size=16))

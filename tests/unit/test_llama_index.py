@@ -34,6 +34,7 @@ with warnings.catch_warnings():
 
 import crossrank
 from crossrank.errors import InputError, ScoreError
+from crossrank.integrations import best as ordering
 from crossrank.integrations import lists
 from crossrank.integrations.llama_index import CrossrankRerank, CrossrankRetriever
 from crossrank.types import Truncation
@@ -72,6 +73,34 @@ class NumberScorer:
         self.pairs.extend(pairs)
         self.threads.append(threading.get_ident())
         return np.array([float(text.rsplit("#", 1)[1]) if "#" in text else 0.0 for _, text in pairs], np.float32)
+
+
+def test_a_mix_is_of_the_scores_that_nodes_came_with() -> None:
+    nodes = [NodeWithScore(node=TextNode(text=f"{name} #{n}"), score=score)
+             for name, n, score in (("page", 1, 0.9), ("title", 3, 0.1), ("other", 2, 0.2))]  # fmt: skip
+    assert [one.text for one in rerank(nodes)] == ["title #3", "other #2", "page #1"]
+    found = rerank(nodes, mix=0.4)
+    assert [one.text for one in found] == ["page #1", "title #3", "other #2"]
+    assert [one.metadata["retrieval_score"] for one in found] == [0.9, 0.1, 0.2]
+    made = CrossrankRerank(mix=0.4, budget_ms=200, on_error="keep")
+    again = CrossrankRerank(**{name: made.to_dict()[name] for name in ("mix", "budget_ms", "on_error")})
+    assert (again.mix, again.budget_ms, again.on_error) == (0.4, 200, "keep")
+
+
+def rerank(nodes: list, **options):
+    return CrossrankRerank(top_n=None, model=NumberScorer(), **options).postprocess_nodes(nodes, query_str="which?")
+
+
+def test_nodes_stay_as_they_came_where_the_model_fails() -> None:
+    nodes = [NodeWithScore(node=TextNode(text=text), score=0.5) for text in ("b", "a")]
+    with pytest.raises(ScoreError):
+        CrossrankRerank(model=FailingScorer()).postprocess_nodes(nodes, query_str="which?")
+    keeping = CrossrankRerank(model=FailingScorer(), on_error="keep")
+    found = keeping.postprocess_nodes(nodes, query_str="which?")
+    assert [(one.text, one.score) for one in found] == [("b", 0.5), ("a", 0.5)]
+    assert "gave NaN" in found[0].metadata["rerank_note"]
+    gone = CrossrankRerank(model="./no-such-folder", on_error="keep")
+    assert [one.text for one in gone.postprocess_nodes(nodes, query_str="which?")] == ["b", "a"]
 
 
 class FailingScorer:
@@ -259,13 +288,13 @@ def test_which_text_is_read(mode, text):
 
 
 def test_what_was_not_read_is_told(monkeypatch):
-    def cut(query, ranking, stages, texts):
-        final, (trace,) = original(query, ranking, stages, texts)
+    def cut(*args, **how):
+        final, (trace,) = original(*args, **how)
         report = (Truncation(1, 31000, 25000, 64), Truncation(0, 900, 900, 3), Truncation(-1, 600, 256, 1))
         return final, (type(trace)(trace.name, trace.ranking, trace.seconds, trace.scores, report),)
 
-    original = lists.rerank
-    monkeypatch.setattr(lists, "rerank", cut)
+    original = ordering.rerank
+    monkeypatch.setattr(ordering, "rerank", cut)
     rerank = CrossrankRerank(model=NumberScorer(), keep_retrieval_score=False)
     best = rerank.postprocess_nodes(found("#2", "#1"), query_str=QUERY)
     assert [node.metadata for node in best] == [

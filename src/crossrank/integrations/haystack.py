@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from crossrank.cascade import OnError
 from crossrank.errors import InputError
 from crossrank.extras import require
-from crossrank.integrations.lists import Model, Scores, Threshold, best, check, facts, found, plain
+from crossrank.integrations.best import Asked, Scores, Threshold, best
+from crossrank.integrations.lists import Model, facts, found, plain
 from crossrank.pipeline import Pipeline, open_pipeline
 from crossrank.types import Scorer, check_k
 
@@ -42,6 +44,14 @@ class CrossrankRanker:
         threshold: only documents that have at least this probability are returned, whatever `scores` says; "model"
             takes the model's own. Like `scores="probability"` it needs a model that gives probabilities, such as
             "small".
+        mix: share of the model's score in the order, over 0 and at most 1; the rest is from the scores that the
+            documents came with, or from their order where one has none. Over what a good hybrid search found 0.4 is
+            better than the model alone (README, quality). Under 1, scores are mixed ones, which order and mean nothing
+            else, and `meta["probability"]` is there where the model is calibrated.
+        budget_ms: milliseconds in which the answer is due: documents that could not be read until then stay behind the
+            others, in their order.
+        on_error: "keep" returns the documents in the order they came in where the model cannot be loaded or fails, with
+            the reason in `meta["rerank_note"]` and in the log; "raise" passes the error on.
 
     Documents are copied; in `score` larger is better. Logits have no fixed range. A document without content is read
     as a blank one and comes last: it has no logit, and its score is the lowest other one less 1, because the host's
@@ -73,8 +83,13 @@ class CrossrankRanker:
         load_options: dict[str, Any] | None = None,
         scores: Scores = "logit",
         threshold: Threshold = None,
+        mix: float = 1.0,
+        budget_ms: float | None = None,
+        on_error: OnError = "raise",
     ) -> None:
-        check(top_k, "top_k", scores, threshold)
+        if top_k is not None:
+            check_k(top_k, "top_k")
+        Asked(scores, threshold, mix, budget_ms, on_error)
         if isinstance(meta_fields_to_embed, str):
             raise InputError(
                 f"meta_fields_to_embed is a list of names, so one is meta_fields_to_embed=[{meta_fields_to_embed!r}]"
@@ -84,6 +99,9 @@ class CrossrankRanker:
         self.meta_fields_to_embed = list(meta_fields_to_embed)
         self.scores = scores
         self.threshold = threshold
+        self.mix = mix
+        self.budget_ms = budget_ms
+        self.on_error = on_error
 
     @property
     def load_options(self) -> dict[str, Any]:
@@ -108,6 +126,9 @@ class CrossrankRanker:
             load_options=plain(self.load_options, "load_options"),
             scores=self.scores,
             threshold=self.threshold,
+            mix=self.mix,
+            budget_ms=self.budget_ms,
+            on_error=self.on_error,
         )
 
     @classmethod
@@ -126,9 +147,12 @@ class CrossrankRanker:
             top_k: instead of the component's.
         """
         k = self.top_k if top_k is None else top_k
-        check(k, "top_k", self.scores, self.threshold)
+        if k is not None:
+            check_k(k, "top_k")
         texts = [self._text(document) for document in documents]
-        kept = best(self.model.ready, query, texts, k, self.scores, self.threshold)
+        asked = Asked(self.scores, self.threshold, self.mix, self.budget_ms, self.on_error)
+        before = [document.score for document in documents]
+        kept = best(self.model.ready_or(self.on_error), query, texts, k, asked, before)
         made = [
             replace(documents[one.position], score=one.told, meta={**documents[one.position].meta, **one.notes})
             for one in kept

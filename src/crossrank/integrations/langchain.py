@@ -6,11 +6,14 @@ Documents are copied and keep their metadata. Each class runs off the event loop
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from crossrank.cascade import OnError
 from crossrank.extras import require
-from crossrank.integrations.lists import Model, Scores, Threshold, best, check, facts, found, wanted
+from crossrank.integrations.best import Asked, Scores, Threshold, best
+from crossrank.integrations.lists import Model, facts, found, wanted
 from crossrank.pipeline import Pipeline
 from crossrank.types import Scorer, check_k
 
@@ -43,6 +46,14 @@ class CrossrankCompressor(BaseDocumentCompressor):
         threshold: only documents that have at least this probability are returned, whatever `scores` says; "model"
             takes the model's own. Like `scores="probability"` it needs a model that gives probabilities, such as
             "small".
+        mix: share of the model's score in the order, over 0 and at most 1; the rest is from the documents'
+            `metadata["relevance_score"]`, or from their order where one has none. Over what a good hybrid search found
+            0.4 is better than the model alone (README, quality). Under 1, scores are mixed ones, which order and mean
+            nothing else, and `metadata["probability"]` is there where the model is calibrated.
+        budget_ms: milliseconds in which the answer is due: documents that could not be read until then stay behind the
+            others, in their order.
+        on_error: "keep" returns the documents in the order they came in where the model cannot be loaded or fails, with
+            the reason in `metadata["rerank_note"]` and in the log; "raise" passes the error on.
 
     The score is in `metadata["relevance_score"]` of the copy: larger is better. Logits have no fixed range; a blank
     document has none, and comes last with the lowest other score less 1. What the model did not read whole is told in
@@ -66,6 +77,9 @@ class CrossrankCompressor(BaseDocumentCompressor):
     load_options: dict[str, Any]
     scores: Scores
     threshold: Threshold
+    mix: float
+    budget_ms: float | None
+    on_error: OnError
     _model: Model = PrivateAttr()
 
     def __init__(
@@ -75,8 +89,13 @@ class CrossrankCompressor(BaseDocumentCompressor):
         load_options: dict[str, Any] | None = None,
         scores: Scores = "logit",
         threshold: Threshold = None,
+        mix: float = 1.0,
+        budget_ms: float | None = None,
+        on_error: OnError = "raise",
     ) -> None:
-        check(top_n, "top_n", scores, threshold)
+        if top_n is not None:
+            check_k(top_n, "top_n")
+        Asked(scores, threshold, mix, budget_ms, on_error)
         given = Model(model, load_options)
         fields: dict[str, Any] = {
             "model": given.name,
@@ -84,6 +103,9 @@ class CrossrankCompressor(BaseDocumentCompressor):
             "load_options": given.options,
             "scores": scores,
             "threshold": threshold,
+            "mix": mix,
+            "budget_ms": budget_ms,
+            "on_error": on_error,
         }
         super().__init__(**fields)
         self._model = given
@@ -114,13 +136,20 @@ class CrossrankCompressor(BaseDocumentCompressor):
     ) -> Sequence[Document]:
         """The best documents, best first; equal scores keep their incoming order."""
         texts = [document.page_content for document in documents]
-        kept = best(wanted(self).ready, query, texts, self.top_n, self.scores, self.threshold)
+        asked = Asked(self.scores, self.threshold, self.mix, self.budget_ms, self.on_error)
+        before = [_number(document.metadata.get(SCORE)) for document in documents]
+        kept = best(wanted(self).ready_or(self.on_error), query, texts, self.top_n, asked, before)
         return [
             documents[one.position].model_copy(
                 update={"metadata": {**documents[one.position].metadata, SCORE: one.told, **one.notes}}
             )
             for one in kept
         ]
+
+
+def _number(value: Any) -> float | None:
+    """A score in metadata; None for what is no number."""
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
 
 
 class CrossrankCrossEncoder(BaseCrossEncoder):

@@ -1,4 +1,4 @@
-"""What every host needs: a model that is loaded when the first query comes, and the best of a list of texts."""
+"""What every host needs: a model that is loaded when the first query comes, and what an index found."""
 
 from __future__ import annotations
 
@@ -6,52 +6,25 @@ import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-import numpy as np
-
-from crossrank.calibration import Platt, above, check_threshold, without_probabilities
-from crossrank.cascade import Stage, rerank
-from crossrank.crossencoder import CrossEncoder
-from crossrank.errors import InputError
-from crossrank.falling import falling, finite
+from crossrank.calibration import Platt
+from crossrank.cascade import OnError, Unavailable
+from crossrank.errors import CrossrankError, InputError
+from crossrank.falling import falling
 from crossrank.models import named
 from crossrank.pipeline import Pipeline
-from crossrank.relevance import threshold_of
 from crossrank.scorers import check_scorer, load, load_scorer, name_of
-from crossrank.types import Passage, Ranking, Scorer, check_k
+from crossrank.types import Passage, Scorer
 
-READ = "rerank_read"
-QUERY_READ = "rerank_query_read"
-NOTE = "rerank_note"
 PROBABILITY = "probability"
-Scores = Literal["logit", "probability"]
-Threshold = float | Literal["model"] | None
 
 # What every model is loaded with; the other keywords of `crossrank.load` are for cross-encoders.
 _COMMON = {"backend", "device", "dtype", "threads", "instruction", "revision", "token", "cache_dir"}
 _log = logging.getLogger(__name__)
 # One lock for all: it is held only while a model loads, and what holds a model can be copied and pickled without it.
 _loading = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True)
-class Best:
-    """One text of a list.
-
-    Attributes:
-        position: in the list.
-        score: the model's, raw, or the probability where that was asked for; of a blank text -inf, or 0.
-        told: the score as hosts are told it, see `finite`.
-        notes: what people should know of how it was read, for the metadata of a host; mostly empty.
-    """
-
-    position: int
-    score: float
-    told: float
-    notes: Mapping[str, str]
 
 
 class Model:
@@ -128,6 +101,15 @@ class Model:
             return self
         scorer = self._scorer if same and self._name is None else None
         return Model(model if scorer is None else scorer, options)
+
+    def ready_or(self, on_error: OnError) -> Scorer:
+        """The scorer; where it cannot be loaded and an order is to be kept, one that says so when it is asked."""
+        try:
+            return self.ready
+        except CrossrankError as error:
+            if on_error == "raise":
+                raise
+            return Unavailable(self.name, error)
 
     @property
     def ready(self) -> Scorer:
@@ -222,75 +204,6 @@ def _loaded(name: str, options: Mapping[str, Any]) -> Scorer:
             f"windows: leave {', '.join(others)} out of load_options"
         )
     return load(name, **options)
-
-
-def check(k: int | None, name: str, scores: str, threshold: float | str | None) -> None:
-    """Refuse a `k`, called so by the host, `scores` or `threshold` that `best` does not take.
-
-    Raises:
-        InputError: one of them is something else.
-    """
-    if k is not None:
-        check_k(k, name)
-    if scores not in get_args(Scores):
-        raise InputError(f'scores are "logit" or "probability", not {scores!r}')
-    check_threshold(threshold)
-
-
-def best(
-    scorer: Scorer,
-    query: str,
-    texts: Sequence[str],
-    k: int | None,
-    scores: Scores = "logit",
-    threshold: Threshold = None,
-) -> list[Best]:
-    """The `k` texts that answer the query best, best first; equal scores keep their incoming order.
-
-    Args:
-        scorer: what reads them.
-        query: not blank.
-        texts: any; a blank one has the logit -inf and the probability 0.
-        k: texts to return at most; None for all.
-        scores: "logit" tells the model's raw scores, "probability" those that `scorer.probability` gives, from 0 to 1.
-        threshold: only texts that have at least this probability are returned; "model" takes the model's own
-            (`CrossEncoder.threshold`), None leaves none out.
-
-    Raises:
-        InputError: a blank query, a `k` under 1, or a probability is asked for and the model gives none.
-        ScoreError: the model gives NaN.
-
-    >>> class Length:
-    ...     def score(self, pairs):
-    ...         return np.array([len(text) for _, text in pairs], np.float32)
-    >>> [(found.position, found.score) for found in best(Length(), "which?", ["ab", "abcd", "ab"], k=2)]
-    [(1, 4.0), (0, 2.0)]
-    """
-    check(k, "k", scores, threshold)
-    if not texts:
-        return []
-    # The engine takes ids, and a list may hold one text twice: positions are the ids here.
-    passages = {str(position): Passage(str(position), text) for position, text in enumerate(texts)}
-    arrived = Ranking(tuple(passages), np.zeros(len(texts), np.float32), head=0)
-    asked = scores == "probability" or threshold is not None
-    if asked and not isinstance(scorer, CrossEncoder):
-        options = {"scores": scores == "probability", "threshold": threshold is not None}
-        raise InputError(without_probabilities(name_of(scorer), " and ".join(one for one in options if options[one])))
-    limit = threshold_of(scorer, 0.0 if threshold is None else threshold) if asked else 0.0
-    ranking, (trace,) = rerank(query, arrived, [Stage(scorer, len(texts))], lambda ids: [passages[i] for i in ids])
-    final = ranking if k is None else ranking.cut(k)
-    chances = np.ones(len(final), np.float32)
-    if asked and isinstance(scorer, CrossEncoder):
-        chances = scorer.probability(final.scores)
-    rows, _ = above(chances.tolist(), limit)
-    left = (chances if scores == "probability" else final.scores)[rows].tolist()
-    cut = {t.position: t.told for t in trace.truncations if t.lost}
-    made = []
-    for row, score, told in zip(rows, left, finite(left), strict=True):
-        position = int(final.ids[row])
-        notes = {READ: cut.get(position), QUERY_READ: cut.get(-1), NOTE: trace.note}
-        made.append(Best(position, score, told, {key: note for key, note in notes.items() if note}))
-    return made
 
 
 def found(

@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from crossrank.cascade import OnError
 from crossrank.errors import InputError
 from crossrank.extras import require
-from crossrank.integrations.lists import Model, Scores, Threshold, best, check, facts, found, free, wanted
+from crossrank.integrations.best import Asked, Scores, Threshold, best
+from crossrank.integrations.lists import Model, facts, found, free, wanted
 from crossrank.pipeline import Pipeline
 from crossrank.types import Passage, Scorer, check_k
 
@@ -65,6 +67,14 @@ class CrossrankRerank(BaseNodePostprocessor):
         scores: "logit" or "probability", from 0 to 1, which the host's `SimilarityPostprocessor` expects.
         threshold: only nodes that have at least this probability are returned, whatever `scores` says; "model" takes
             the model's own. Like `scores="probability"` it needs a model that gives probabilities, such as "small".
+        mix: share of the model's score in the order, over 0 and at most 1; the rest is from the scores that the nodes
+            came with, or from their order where one has none. Over what a good hybrid search found 0.4 is better than
+            the model alone (README, quality). Under 1, scores are mixed ones, which order and mean nothing else, and
+            `metadata["probability"]` is there where the model is calibrated.
+        budget_ms: milliseconds in which the answer is due: nodes that could not be read until then stay behind the
+            others, in their order.
+        on_error: "keep" returns the nodes in the order they came in where the model cannot be loaded or fails, with the
+            reason in `metadata["rerank_note"]` and in the log; "raise" passes the error on.
 
     Scores of the returned nodes are the model's raw logits (larger is better, no fixed range), best first; equal
     scores keep their incoming order. crossrank's models read no blank node: it has no logit, and its score is the
@@ -93,6 +103,9 @@ class CrossrankRerank(BaseNodePostprocessor):
     load_options: dict[str, Any] = Field(default_factory=dict, description="Keywords for crossrank.load.")
     scores: Scores = Field(default="logit", description="What the score of a returned node is.")
     threshold: Threshold = Field(default=None, description="The least probability of a returned node.")
+    mix: float = Field(default=1.0, description="Share of the model's score; the rest is of the scores before.")
+    budget_ms: float | None = Field(default=None, description="Milliseconds in which the answer is due.")
+    on_error: OnError = Field(default="raise", description="What is done where the model fails.")
     _model: Model = PrivateAttr()
 
     def __init__(
@@ -105,8 +118,13 @@ class CrossrankRerank(BaseNodePostprocessor):
         load_options: dict[str, Any] | None = None,
         scores: Scores = "logit",
         threshold: Threshold = None,
+        mix: float = 1.0,
+        budget_ms: float | None = None,
+        on_error: OnError = "raise",
     ) -> None:
-        check(top_n, "top_n", scores, threshold)
+        if top_n is not None:
+            check_k(top_n, "top_n")
+        Asked(scores, threshold, mix, budget_ms, on_error)
         given = Model(model, load_options)
         fields: dict[str, Any] = {
             "model": given.name,
@@ -117,6 +135,9 @@ class CrossrankRerank(BaseNodePostprocessor):
             "callback_manager": callback_manager or CallbackManager(),
             "scores": scores,
             "threshold": threshold,
+            "mix": mix,
+            "budget_ms": budget_ms,
+            "on_error": on_error,
         }
         super().__init__(**fields)
         self._model = given
@@ -156,7 +177,7 @@ class CrossrankRerank(BaseNodePostprocessor):
             raise InputError("a reranker needs the query: pass query_str=... or query_bundle=... to postprocess_nodes")
         if not nodes:
             return []
-        scorer, query = wanted(self).ready, query_bundle.query_str
+        scorer, query = wanted(self).ready_or(self.on_error), query_bundle.query_str
         most = len(nodes) if self.top_n is None else self.top_n
         payload: dict[str, Any] = {
             EventPayload.NODES: nodes,
@@ -183,10 +204,11 @@ class CrossrankRerank(BaseNodePostprocessor):
 
     def _best(self, scorer: Scorer, query: str, nodes: Sequence[NodeWithScore]) -> list[NodeWithScore]:
         texts = [node.node.get_content(metadata_mode=self.metadata_mode) for node in nodes]
-        kept = best(scorer, query, texts, self.top_n, self.scores, self.threshold)
+        asked = Asked(self.scores, self.threshold, self.mix, self.budget_ms, self.on_error)
+        kept = best(scorer, query, texts, self.top_n, asked, [node.score for node in nodes])
         return [self._copy(nodes[one.position], one.told, one.notes) for one in kept]
 
-    def _copy(self, scored: NodeWithScore, score: float, notes: Mapping[str, str]) -> NodeWithScore:
+    def _copy(self, scored: NodeWithScore, score: float, notes: Mapping[str, Any]) -> NodeWithScore:
         """A node with its own metadata: the caller's node may live in a store that other queries read."""
         kept = {RETRIEVAL_SCORE: scored.score} if self.keep_retrieval_score else {}
         added: dict[str, Any] = {**kept, **notes}

@@ -15,7 +15,7 @@ from crossrank.answer import Answer
 from crossrank.errors import CrossrankError, InputError
 from crossrank.extras import require
 from crossrank.falling import published
-from crossrank.integrations.lists import Best, best
+from crossrank.integrations.best import Best, best
 from crossrank.integrations.mcp_lines import Replies, Requests
 from crossrank.pipeline import Pipeline
 from crossrank.relevance import relevance_of
