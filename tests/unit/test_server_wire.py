@@ -511,8 +511,8 @@ def test_names_of_fields_that_are_not_read_are_bounded_and_fit_a_header(service:
     assert ask(service, "POST", "/v2/rerank", content=half).headers["x-crossrank-unread"] == "%3F"
     unnamed = {"query": "x", "documents": [], "0": 1, "": 1}
     assert ask(service, "POST", "/v2/rerank", json=unnamed).headers["x-crossrank-unread"] == '0, ""'
-    reply = ask(service, "POST", "/v1/embeddings", json={"input": "paris", "task": "x"})
-    assert reply.headers["x-crossrank-unread"] == "task"
+    reply = ask(service, "POST", "/v1/embeddings", json={"input": "paris", "late_chunking": True})
+    assert reply.headers["x-crossrank-unread"] == "late_chunking"
 
 
 @pytest.mark.parametrize(
@@ -529,6 +529,31 @@ def test_embeddings_of_queries_and_documents(service: Service, tmp_path: Path, k
     np.testing.assert_allclose(reply.json()["data"][0]["embedding"], wanted, atol=1e-6)
     assert "x-crossrank-unread" not in reply.headers
     assert ask(asking, "POST", "/v1/embeddings", json={"input": "paris", "input_type": "x"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "before"),
+    [
+        ("/jina/v1/embeddings", {"input": [{"text": "paris"}], "task": "retrieval.query"}, "the "),
+        ("/jina/v1/embeddings", {"input": ["paris"], "task": "retrieval.passage"}, "bread "),
+        ("/jina/v1/embeddings", {"input": ["paris"], "task": None}, "bread "),
+        ("/voyage/v1/embeddings", {"input": "paris", "input_type": "query", "output_dimension": 32}, "the "),
+    ],
+)
+def test_embeddings_of_jinas_and_voyages_clients(
+    service: Service, tmp_path: Path, path: str, more: dict[str, Any], before: str
+) -> None:
+    """The addresses that the docs give those clients had rerank alone."""
+    folder = tiny.bi_encoder(tmp_path / "embedder")
+    asking = copy.copy(service)
+    asking.embedder = crossrank.load_embedder(folder, query_prompt="the ", document_prompt="bread ")
+    reply = ask(asking, "POST", path, json={"model": "theirs", **more})
+    wanted = crossrank.load_embedder(folder).embed([f"{before}paris"])[0]
+    np.testing.assert_allclose(reply.json()["data"][0]["embedding"], wanted, atol=1e-6)
+    assert {"data", "model", "usage", "object"} <= reply.json().keys()
+    assert ask(asking, "POST", path, json={"input": "paris", "output_dimension": 33}).status_code == 400
+    assert ask(asking, "POST", path, json={"input": "paris", "task": ["x"]}).status_code == 400
+    assert ask(asking, "POST", path, json={"input": [{"text": "paris", "image": "x"}]}).status_code == 400
 
 
 def test_one_model_is_told_as_the_list_tells_it(service: Service) -> None:

@@ -100,7 +100,8 @@ def _posts(service: Service) -> dict[str, Any]:
         made[f"/{name}/rerank"] = _post(limit, dialect.about, _schema_of(dialect), (dialect,))
     made["/v1/score"] = _post(limit, vllm.SCORE.about, _schema_of(vllm.SCORE), (vllm.SCORE,))
     if service.embedder is not None:
-        fields = {**openai.FIELDS, "dimensions": {"enum": [service.embedder.width, None]}}
+        width = {"enum": [service.embedder.width, None]}
+        fields = {**openai.FIELDS, "dimensions": width, "output_dimension": width}
         schema = _schema(fields, (("input",),), openai.EXAMPLE)
         made["/v1/embeddings"] = _post(limit, "OpenAI's embeddings.", schema, key="data")
     made["/search"] = _post(

@@ -23,7 +23,7 @@ _TEI = ("/", "/invocations", "/tei", "/tei/invocations")
 RERANK = ("/rerank", "/v1/rerank", "/v2/rerank", "/cohere/v1/rerank", "/cohere/v2/rerank", *_TEI,
           *(f"/{name}{version}/rerank" for name in BY_NAME for version in ("", "/v1", "/v2")))  # fmt: skip
 SCORE = ("/score", "/v1/score", "/vllm/score", "/vllm/v1/score")
-EMBED = ("/embeddings", "/v1/embeddings", "/infinity/embeddings")
+EMBED = ("/embeddings", "/v1/embeddings", "/infinity/embeddings", "/jina/v1/embeddings", "/voyage/v1/embeddings")
 HEALTH = ("/health", "/tei/health", "/infinity/health")
 INFO = ("/info", "/tei/info")
 MODELS = ("/models", "/v1/models", "/infinity/models", "/vllm/v1/models", "/jina/v1/models")

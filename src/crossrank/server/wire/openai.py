@@ -1,4 +1,4 @@
-"""OpenAI's embeddings and list of models."""
+"""OpenAI's embeddings and list of models. Voyage's and Jina's embeddings have the same reply, and say more of texts."""
 
 from __future__ import annotations
 
@@ -15,15 +15,27 @@ from crossrank.server.wire import fields, schemas
 
 # Bytes that one number of a vector takes in a reply.
 _FLOAT_BYTES, _BASE64_BYTES = 21, 16 / 3
+_PART = {
+    "type": "object",
+    "required": ["text"],
+    "properties": {"text": {"type": "string"}},
+    "additionalProperties": False,
+}
+_TEXT = {"anyOf": [{"type": "string"}, _PART]}
+# Tasks of Jina's models that are about queries.
+ASKING = frozenset({"retrieval.query", "nl2code.query", "code2code.query", "code2nl.query", "code2completion.query",
+                    "qa.query", "techqa.query"})  # fmt: skip
 # What the texts are, as Voyage, NVIDIA and Cohere say it in their embeddings; OpenAI has no such field.
 QUERIES = ("query", "search_query")
 SIDES = (*QUERIES, "document", "passage", "search_document")
 FIELDS: dict[str, schemas.Schema] = {
     "model": schemas.MODEL,
-    "input": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+    "input": {"anyOf": [{"type": "string"}, {"type": "array", "items": _TEXT, "minItems": 1}]},
     "encoding_format": schemas.one_of("float", "base64"),
     "dimensions": schemas.POSITIVE,
+    "output_dimension": schemas.POSITIVE,
     "input_type": schemas.one_of(*SIDES),
+    "task": {"type": ["string", "null"]},
 }
 EXAMPLE = {"model": "text-embedding-3-small", "input": ["Paris is the capital of France."], "encoding_format": "float"}
 
@@ -46,7 +58,7 @@ class Embed:
 
 
 def read(body: fields.Body) -> Embed:
-    """`input` is a string or a list of strings.
+    """`input` is a string or a list of strings, or of objects with a `text`, as Jina's clients send them.
 
     >>> read({"input": "tea"}).texts
     ('tea',)
@@ -62,15 +74,24 @@ def read(body: fields.Body) -> Embed:
             "input holds token ids of another tokenizer; send text (LangChain: check_embedding_ctx_length=False)",
             "input",
         )
+    given = [item["text"] if isinstance(item, dict) and item.keys() == {"text"} else item for item in given]
     for place, text in enumerate(given):
         if not isinstance(text, str):
             raise invalid(f"input[{place}] must be a string, not {fields.kind(text)}", f"input[{place}]")
     return Embed(
         tuple(given),
         fields.choice(body, "encoding_format", ("float", "base64"), "float") == "base64",
-        fields.whole(body, "dimensions", 1),
-        fields.choice(body, "input_type", SIDES, "document") in QUERIES,
+        fields.whole(body, "dimensions", 1) or fields.whole(body, "output_dimension", 1),
+        fields.choice(body, "input_type", SIDES, "document") in QUERIES or _asks(body),
     )
+
+
+def _asks(body: fields.Body) -> bool:
+    """Whether Jina's task is about queries."""
+    task = body.get("task")
+    if task is not None and not isinstance(task, str):
+        raise invalid(f"task must be a string, not {fields.kind(task)}", "task")
+    return task in ASKING
 
 
 def check_width(request: Embed, width: int) -> None:
