@@ -29,7 +29,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from crossrank.errors import IndexFileError, InputError
 from crossrank.index import Changes, Document, Index, Progress, commits, lock, readers, table
-from crossrank.index.filters import Condition, decode_metadata, mistake, parse
+from crossrank.index.filters import Condition, decode_metadata, encode_metadata, mistake, parse, to_sql
 from crossrank.index.folders import TABLE
 from crossrank.index.lock import exclusive
 from crossrank.pipeline import Pipeline
@@ -431,6 +431,73 @@ def test_filters(index: Index) -> None:
     assert not index.has_field("date", ("n", "b"))
 
 
+def test_filters_with_several_values(index: Index) -> None:
+    documents = {"en": "en", "de": "de", "both": "en, de", "paren": "(en)", "two": "two words", "six": 6, "yes": True}
+    add(index, *(Document(id_, "w", metadata={"lang": value, "n": 1}) for id_, value in documents.items()))
+    add(index, Document("none", "w"))
+
+    def ask(where: str | list[str]) -> set[str]:
+        return set(index.bm25("w", 20, where).ids)
+
+    assert ask("lang in (en, de)") == ask("lang IN(en,de)") == ask('"lang" in ( "en" , \'de\' )') == {"en", "de"}
+    assert ask('lang in ("en, de", "(en)", "two words")') == {"both", "paren", "two"}
+    assert ask("lang in (6, true)") == ask("lang in (6.0, TRUE)") == {"six", "yes"}
+    assert ask('lang in ("6")') == set()
+    assert ask("lang not in (en, de, 6)") == {"both", "paren", "two", "yes", "none"}
+    assert ask("lang in (en) AND n=1 and lang not in (de)") == {"en"}
+    assert ask(["lang in (en, de)", "lang!=en"]) == {"de"}
+    add(index, Document("odd", "w", metadata={"in": "has", "has": "in", "not": "and"}))
+    assert ask("in=has") == ask("has in (in)") == ask("not=and AND in in (has)") == {"odd"}
+    with pytest.raises(InputError, match="may have 64 conditions, not 65"):
+        ask(f"lang in ({', '.join(map(str, range(65)))})")
+    assert ask(f"lang in ({', '.join(map(str, range(64)))})") == {"six"}
+
+
+ELEMENTS = st.one_of(
+    st.text(max_size=4), st.sampled_from(["a", "b", ", ", '"', "\\", "1", "true", "]", '", "', "a, 1, b"]),
+    st.integers(-3, 3), st.floats(-2, 2).map(lambda x: round(x, 1) + 0), st.booleans(), st.none(),
+)  # fmt: skip
+
+
+def test_filters_look_into_lists(index: Index) -> None:
+    held = {
+        "a": ["new", 1, 2.5, True, None],
+        "b": ["new york", "1", "a, 1, b", '"new"'],
+        "text": '["new"]',
+        "by": {"new": 1},
+    }
+    add(index, *(Document(id_, "w", metadata={"tags": value}) for id_, value in held.items()))
+    add(index, Document("empty", "w", metadata={"tags": []}), Document("none", "w"))
+
+    def ask(where: str) -> set[str]:
+        return set(index.bm25("w", 20, where).ids)
+
+    assert ask("tags has new") == ask('tags HAS "new"') == {"a"}
+    assert ask('tags has "new york"') == {"b"}
+    assert ask("tags has 1") == {"a", "b"}
+    assert ask("tags has 1.0") == {"a"}  # the number, and the text "1.0"
+    assert ask('tags has "1"') == {"b"}
+    assert ask("tags has 2.5") == ask("tags has true") == {"a"}
+    assert ask('tags has ", "') == ask("tags has york") == ask("nosuch has 1") == set()
+    assert ask("tags has '\\\"new\\\"'") == {"b"}
+    assert ask("tags has new AND tags has 1 AND tags has true") == {"a"}
+
+
+@settings(max_examples=25)
+@given(st.lists(ELEMENTS, max_size=5), ELEMENTS.filter(lambda one: one is not None))
+def test_a_list_has_what_is_in_it(tmp_path_factory: pytest.TempPathFactory, held: list[Any], asked: Any) -> None:
+    if isinstance(asked, str):
+        told = asked.replace("\\", "\\\\").replace('"', '\\"')
+        where, wanted = f'tags has "{told}"', any(isinstance(one, str) and one == asked for one in held)
+    else:
+        same = [one for one in held if isinstance(one, bool) == isinstance(asked, bool) and one == asked]
+        texts = [one for one in held if isinstance(one, str) and one == str(asked).lower()]
+        where, wanted = f"tags has {str(asked).lower()}", bool(same or texts)
+    stored = pa.array([encode_metadata({"tags": held})], pa.json_(pa.string()))
+    dataset = lance.write_dataset(pa.table({"metadata": stored}), str(tmp_path_factory.mktemp("lists") / "x.lance"))
+    assert dataset.count_rows(to_sql(parse(where))) == int(wanted)
+
+
 def test_whole_numbers_that_a_float_cannot_tell_apart(index: Index) -> None:
     snowflake = 1234567890123456789
     numbers = [snowflake + i for i in range(4)] + [-snowflake, 1.5, 2**53, 2**63 - 1]
@@ -511,9 +578,10 @@ def test_why_a_filter_finds_nothing(index: Index) -> None:
     )
     assert why('year="2020"') == "no value of 'year' is text, so leave out the quotes: year=2020"
     assert why("ok='true'") == "no value of 'ok' is text, so leave out the quotes: ok=true"
-    assert why("tags=x") == (
-        'perhaps no passage has tags=x as a whole; a list is one value, compared as text such as ["a", "b"]'
-    )
+    assert why("tags=x") == ("perhaps no passage has tags=x as a whole; where the value is a list, write: tags has x")
+    assert why("tags has z") is None
+    assert why("year in (2021, 2022)") is None
+    assert why("yaer in (2021)") == "no passage has a value in the field 'yaer'"
     assert why("year=2021") is None
     assert why("year=2020 AND yaer!=2021 AND price=1") is None  # what has no such field is not the mistake
     assert why('tags!=\'["x", "y"]\'') is None
@@ -523,7 +591,11 @@ def test_why_a_filter_finds_nothing(index: Index) -> None:
 
 @pytest.mark.parametrize(
     "where",
-    ["", "year", "=1", "a=1 OR b=2", "a=b c", "a=1 AND", "a==", "a='x", 'a"b=1', "a=1;b=2 x", "year>= <", "a b c"],
+    [
+        *("", "year", "=1", "a=1 OR b=2", "a=b c", "a=1 AND", "a==", "a='x", 'a"b=1', "a=1;b=2 x", "year>= <", "a b c"),
+        *("a in", "a in b", "a in ()", "a in (b", "a in (b,)", "a in (b c)", "a not (b)", "a not in b", "a in (b=c)"),
+        *("a has", "a in (b) c=d", "a has =b"),
+    ],
 )
 def test_filters_that_are_not_understood(index: Index, where: str) -> None:
     with pytest.raises(InputError, match="filter"):

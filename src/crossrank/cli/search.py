@@ -65,7 +65,7 @@ Examples:
 @click.option(
     "--filter", "where", multiple=True, metavar="FIELD=VALUE",
     help="Only passages whose metadata hold this; =, !=, <, <=, > and >= compare, numbers with numbers, and text with "
-    "text in its own order: date>=\"2024\". Repeat it: all must hold.",
+    "text in its own order: date>=\"2024\". Also \"lang in (en, de)\", and \"tags has new\". Repeat it: all must hold.",
 )  # fmt: skip
 @options.model
 @click.option(

@@ -2,6 +2,7 @@ r"""Filters on metadata: a small language for people, compiled to SQL in which n
 
     year >= 2020
     lang = en AND status != "out of print"
+    lang in (en, de) AND tags has "two words"
     path = "C:\data\x" AND title = "the \"b\" side"
 
 A value in quotes is text. A backslash in it stands for itself, but before a quote or a backslash, which then stand for
@@ -26,19 +27,21 @@ from dataclasses import dataclass
 from crossrank.errors import InputError
 from crossrank.index.documents import KINDS, Kind, Value
 
-_TOKEN = re.compile(
-    r"""\s*(?:
-        (?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
-      | (?P<op><=|>=|!=|==|=|<|>)
-      | (?P<word>[^\s"'=<>!]+)
-    )""",
-    re.VERBOSE | re.DOTALL,
-)
+_QUOTED = r"""(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
+_OPERAND = re.compile(rf"""\s*(?:{_QUOTED}|(?P<word>[^\s"'=<>!]+))""", re.DOTALL)
+_ITEM = re.compile(rf"""\s*(?:{_QUOTED}|(?P<word>[^\s"'=<>!,()]+))\s*(?P<end>[,)])""", re.DOTALL)
+_COMPARED = re.compile(r"\s*(<=|>=|!=|==|=|<|>)")
+_LISTED = re.compile(r"\s+(not\s+)?in\s*\(", re.IGNORECASE)
+_HAS = re.compile(r"""\s+has(?=[\s"'])""", re.IGNORECASE)
+_AND = re.compile(r"""\s*and(?![^\s"'=<>!])""", re.IGNORECASE)
 # Of a whole filter. The store parses nested terms: 64 conditions take it 0.1 s, 256 a second, and 50,000 overflow its
 # stack, which ends the process.
 _LONGEST, _MOST = 10_000, 64
 _COLUMN = "metadata"
-_CURE = 'write FIELD=VALUE (also != < <= > >=), several joined by AND; quote what has spaces: title="a b"'
+_CURE = (
+    "write FIELD=VALUE (also != < <= > >=), FIELD in (A, B), or FIELD has VALUE for lists, several joined by AND; "
+    'quote what has spaces: title="a b"'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +50,22 @@ class Condition:
 
     Attributes:
         field: the name of a metadata field.
-        op: one of = != < <= > >=.
-        value: what it is compared with.
+        op: one of = != < <= > >= in "not in" has.
+        value: what it is compared with; "" where these are several.
         quoted: a quoted value is a string, whatever it looks like.
+        values: of "in" and "not in": each as a condition with =.
     """
 
     field: str
     op: str
     value: str
     quoted: bool = False
+    values: tuple[Condition, ...] = ()
 
     @property
     def numeric(self) -> bool:
         """Whether it asks for the order of numbers, so that no text satisfies it."""
-        return self.op not in ("=", "!=") and not self.quoted and _number(self.value) is not None
+        return self.op in ("<", "<=", ">", ">=") and not self.quoted and _number(self.value) is not None
 
 
 def once(where: str | Iterable[str] | None) -> str | tuple[str, ...] | None:
@@ -101,51 +106,64 @@ def parse(where: str | Sequence[str] | None) -> tuple[Condition, ...]:
     if length > _LONGEST:
         raise InputError(f"a filter may have {_LONGEST:,} characters, not {length:,}; leave out conditions")
     conditions = tuple(condition for part in parts for condition in _parse(part))
-    if len(conditions) > _MOST:
-        raise InputError(f"a filter may have {_MOST} conditions, not {len(conditions):,}; leave some out")
+    if (count := sum(max(1, len(condition.values)) for condition in conditions)) > _MOST:
+        raise InputError(f"a filter may have {_MOST} conditions, not {count:,}; leave some out")
     return conditions
 
 
 def _parse(where: str) -> list[Condition]:
     if not where.isascii() and any("\ud800" <= letter <= "\udfff" for letter in where):
         raise InputError(f"the filter {where!r} holds half of a surrogate pair, so it is no text; leave it out")
-    tokens = _tokens(where)
-    conditions: list[Condition] = []
-    while tokens:
-        if len(tokens) < 3 or tokens[0][0] == "op" or tokens[1][0] != "op" or tokens[2][0] == "op":
-            raise InputError(f"the filter {where!r} is not understood: {_CURE}")
-        (_, name), (_, op), (kind, value) = tokens[:3]
-        conditions.append(Condition(name, "=" if op == "==" else op, value, kind == "quoted"))
-        tokens = tokens[3:]
-        if tokens:
-            if tokens[0][0] != "word" or tokens[0][1].upper() != "AND" or len(tokens) == 1:
-                raise InputError(f"the filter {where!r} is not understood at {tokens[0][1]!r}: {_CURE}")
-            tokens = tokens[1:]
+    text, at, conditions = where.rstrip(), 0, list[Condition]()
+    while at < len(text):
+        if conditions:
+            at = _found(_AND, text, at).end()
+        condition, at = _condition(text, at)
+        conditions.append(condition)
     if not conditions:
         raise InputError(f"a filter is empty: {_CURE}")
     return conditions
 
 
-def _tokens(where: str) -> list[tuple[str, str]]:
-    tokens, at, text = [], 0, where.rstrip()
-    while at < len(text):
-        found = _TOKEN.match(text, at)
-        if found is None or found.lastgroup is None:
-            raise InputError(f"the filter {where!r} is not understood at {text[at:][:20]!r}: {_CURE}")
-        value = found.group(found.lastgroup)
-        if found.lastgroup == "quoted":
-            value = re.sub(r"\\([\\\"'])", r"\1", value[1:-1])
-        tokens.append((found.lastgroup, value))
-        at = found.end()
-    return tokens
+def _condition(text: str, at: int) -> tuple[Condition, int]:
+    """The condition that begins there, and where it ends."""
+    name = _found(_OPERAND, text, at)
+    field, at = _value_of(name)[0], name.end()
+    if listed := _LISTED.match(text, at):
+        at, values = listed.end(), list[Condition]()
+        while not values or text[at - 1] != ")":
+            item = _found(_ITEM, text, at)
+            values.append(Condition(field, "=", *_value_of(item)))
+            at = item.end()
+        return Condition(field, "not in" if listed[1] else "in", "", values=tuple(values)), at
+    found = _HAS.match(text, at) or _found(_COMPARED, text, at)
+    op = "has" if found.re is _HAS else found[1]
+    value = _found(_OPERAND, text, found.end())
+    return Condition(field, "=" if op == "==" else op, *_value_of(value)), value.end()
+
+
+def _found(pattern: re.Pattern[str], text: str, at: int) -> re.Match[str]:
+    found = pattern.match(text, at)
+    if found is None:
+        rest = text[at:].lstrip()[:20]
+        raise InputError(f"the filter {text!r} is not understood{f' at {rest!r}' if rest else ''}: {_CURE}")
+    return found
+
+
+def _value_of(found: re.Match[str]) -> tuple[str, bool]:
+    """What stands there, and whether it is quoted."""
+    if (quoted := found["quoted"]) is not None:
+        return re.sub(r"\\([\\\"'])", r"\1", quoted[1:-1]), True
+    return found["word"], False
 
 
 def to_sql(conditions: Sequence[Condition]) -> str | None:
     """The predicate for the store; None when there is nothing to ask.
 
     `=` compares with strings, and with numbers or booleans when the value looks like one. The orders compare numbers
-    with a value that looks like a number, and strings (by code point, so that ISO dates work) with any other. A missing
-    field satisfies only `!=`. Whole numbers of 64 bits compare exactly, but the last 512 below 2**63 are one.
+    with a value that looks like a number, and strings (by code point, so that ISO dates work) with any other. `in` is
+    `=` with any of its values, and `has` asks for a list with such an element. A missing field satisfies only `!=` and
+    `not in`. Whole numbers of 64 bits compare exactly, but the last 512 below 2**63 are one.
     """
     return " AND ".join(f"({_predicate(condition)})" for condition in conditions) or None
 
@@ -162,11 +180,13 @@ def mistake(where: str | Sequence[str], has_field: Callable[[str, Iterable[Kind]
     """
     conditions = parse(where)
     for condition in conditions:
-        if condition.op == "!=":  # A passage without the field satisfies it, too.
+        if condition.op in ("!=", "not in"):  # A passage without the field satisfies it, too.
             continue
         field, asked = condition.field, f"{condition.field}{condition.op}"
         if not has_field(field, KINDS):
             return f"no passage has a value in the field {field!r}"
+        if condition.op in ("in", "has"):
+            continue
         if condition.numeric and not has_field(field, ("n",)):
             # Numbers that are text have another order, "100" before "9".
             dates = f'compare dates as text, {asked}"{condition.value}"'
@@ -176,8 +196,10 @@ def mistake(where: str | Sequence[str], has_field: Callable[[str, Iterable[Kind]
         if condition.quoted and _number(condition.value) is not None and has_field(field, ("n",)):
             return f"numbers in {field!r} are compared without the quotes: {asked}{condition.value}"
     if len(conditions) == 1 and conditions[0].op == "=" and has_field(conditions[0].field, ("s",)):
-        whole = f"{conditions[0].field}={conditions[0].value}"
-        return f'perhaps no passage has {whole} as a whole; a list is one value, compared as text such as ["a", "b"]'
+        field, value = conditions[0].field, conditions[0].value
+        return (
+            f"perhaps no passage has {field}={value} as a whole; where the value is a list, write: {field} has {value}"
+        )
     return None
 
 
@@ -192,6 +214,11 @@ def _value(kind: Kind, field: str, column: str = _COLUMN, reader: str = "") -> s
 
 
 def _predicate(condition: Condition) -> str:
+    if condition.values:
+        either = " OR ".join(f"({_predicate(one)})" for one in condition.values)
+        return f"({either}) = {'true' if condition.op == 'in' else 'false'}"
+    if condition.op == "has":
+        return _holds(condition)
     number = None if condition.quoted else _number(condition.value)
     text, boolean = _value("s", condition.field), _value("b", condition.field)
     if condition.op in ("=", "!="):
@@ -204,6 +231,22 @@ def _predicate(condition: Condition) -> str:
     if number is not None:
         return _numeric(condition.op, number, condition.field)
     return f"{text} {condition.op} {literal(condition.value)}"
+
+
+def _holds(condition: Condition) -> str:
+    """Whether a list has an element, by its JSON text: a regular expression that reads it element by element."""
+    elements = [json.dumps(condition.value, ensure_ascii=False)]
+    if not condition.quoted:
+        number = _number(condition.value)
+        if number is not None:
+            elements += [repr(float(number)), *([str(int(number))] if number == int(number) else [])]
+        if condition.value.lower() in ("true", "false"):
+            elements.append(condition.value.lower())
+    wanted = "|".join("".join(f"\\x{{{ord(letter):x}}}" for letter in element) for element in elements)
+    other = r'(?:"(?:[^"\\]|\\.)*"|[^",\[\]{}]+)'
+    pattern = rf"^\[(?:{other}, )*(?:{wanted})(?:, {other})*\]$"
+    listed = f"json_get_bool({_COLUMN}, {literal(f'{_NESTED}{condition.field}')})"
+    return f"coalesce({listed} AND regexp_like({_value('s', condition.field)}, {literal(pattern)}), false)"
 
 
 def _numeric(op: str, number: float, field: str) -> str:

@@ -268,9 +268,9 @@ class CrossrankRetriever:
         Args:
             query: what the user asks.
             top_k: instead of the component's.
-            filters: the host's, beside those that the pipeline was opened with: comparisons, `not in`, and `AND` of
-                them. `OR`, `NOT` and `in` are refused. Where nothing meets them, a warning in the log of
-                `crossrank.integrations.lists` says what is likely wrong, such as a field that no passage has.
+            filters: the host's, beside those that the pipeline was opened with: comparisons, `in`, `not in`, and `AND`
+                of them. `OR`, `NOT` and `in` an empty list are refused. Where nothing meets them, a warning in the log
+                of `crossrank.integrations.lists` says what is likely wrong, such as a field that no passage has.
 
         Raises:
             InputError: a blank query, a `top_k` under 1, or filters that crossrank does not have.
@@ -313,8 +313,10 @@ def conditions(filters: Mapping[str, Any]) -> list[str]:
     value, name = filters["value"], _quoted(field.removeprefix("meta."))
     if operator == "not in" and isinstance(value, list):
         return [f"{name}!={_value(one, filters)}" for one in value]
+    if operator == "in" and isinstance(value, list) and value:
+        return [f"{name} in ({', '.join(_value(one, filters) for one in value)})"]
     if operator not in ("==", "!=", ">", ">=", "<", "<="):
-        raise InputError(f"the operator {operator!r} is none of crossrank's (== != > >= < <=, not in): {filters!r}")
+        raise InputError(f"the operator {operator!r} is none of crossrank's (== != > >= < <=, in, not in): {filters!r}")
     return [f"{name}{operator}{_value(value, filters)}"]
 
 

@@ -34,7 +34,11 @@ _DEPTH: schemas.Schema = {"type": ["integer", "null"], "minimum": 1, "maximum": 
 _WORD = r"""[^\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200f\u2028-\u202f\u205f\u3000\ufeff"'=<>!]+"""
 _QUOTED = r"""("([^"\\]|\\.)*"|'([^'\\]|\\.)*')"""
 _SPACE = r"[ \t\r\n]"
-_ONE = rf"({_WORD}|{_QUOTED}){_SPACE}*(==|=|!=|<=|<|>=|>){_SPACE}*({_WORD}|{_QUOTED})"
+_COMPARED = rf"{_SPACE}*(==|=|!=|<=|<|>=|>){_SPACE}*({_WORD}|{_QUOTED})"
+_ITEM = rf"{_SPACE}*({_WORD[:-2]},()]+|{_QUOTED}){_SPACE}*"
+_LISTED = rf"{_SPACE}+([Nn][Oo][Tt]{_SPACE}+)?[Ii][Nn]{_SPACE}*\({_ITEM}(,{_ITEM}){{0,7}}\)"
+_HAS = rf"{_SPACE}+[Hh][Aa][Ss]{_SPACE}+({_WORD}|{_QUOTED})"
+_ONE = rf"({_WORD}|{_QUOTED})({_COMPARED}|{_LISTED}|{_HAS})"
 _MORE = rf"{_SPACE}+[Aa][Nn][Dd]{_SPACE}+{_ONE}"
 
 
