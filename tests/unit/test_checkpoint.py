@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -24,6 +26,7 @@ import crossrank
 import tiny
 from crossrank import backends, extras
 from crossrank.checkpoint import Checkpoint, export, growth, hub, read, reading, weights
+from crossrank.checkpoint import settings as stating
 from crossrank.errors import CheckpointError, InputError
 from crossrank.scorers import load_scorer
 
@@ -95,6 +98,13 @@ def test_a_bi_encoder(tmp_path: Path) -> None:
     assert read(tiny.bi_encoder(tmp_path)).normalize
 
 
+@pytest.mark.parametrize("way", ["mean", "cls"])
+def test_a_pooling_as_sentence_transformers_names_it_since_5_5(tmp_path: Path, way: str) -> None:
+    folder = tiny.bi_encoder(tmp_path)
+    tiny.write_json(folder / "1_Pooling" / "config.json", {"pooling_mode": way})
+    assert read(folder).pooling == way
+
+
 def test_an_encoder_without_pooling_says_so(folder: Path) -> None:
     read_ = read(change(folder, architectures=["BertModel"]))
     assert (read_.kind, read_.pooling) == ("bi-encoder", None)
@@ -133,6 +143,11 @@ def test_the_activation_is_what_sentence_transformers_would_apply(
     tmp_path: Path, labels: int, stated: dict[str, Any], want: str
 ) -> None:
     assert read(tiny.cross_encoder(tmp_path, labels, **stated)).activation == want
+
+
+@pytest.mark.parametrize("nested", [[], "torch.nn.modules.linear.Identity", None])
+def test_settings_for_sentence_transformers_that_are_no_object_state_no_activation(folder: Path, nested: Any) -> None:
+    assert read(change(folder, sentence_transformers=nested)).activation == "sigmoid"
 
 
 def test_the_newest_place_for_the_activation_wins(folder: Path) -> None:
@@ -195,6 +210,10 @@ def test_calibration_comes_from_crossrank_json(folder: Path) -> None:
         read(folder)
     change(folder, "crossrank.json", calibration={"slope": 1.5, "intercept": -0.25}, threshold=0.1)
     assert read(folder).threshold == 0.1
+    for threshold in (0, 1, True, "0.5"):
+        change(folder, "crossrank.json", threshold=threshold)
+        with pytest.raises(CheckpointError, match="threshold must be a probability over 0 and under 1"):
+            read(folder)
     for slope in (-1, 0, "1", "nan", True, float("nan"), float("inf"), None):
         change(folder, "crossrank.json", calibration={"slope": slope, "intercept": 0.0})
         with pytest.raises(CheckpointError, match=r"crossrank.json: .*calibration"):
@@ -229,6 +248,77 @@ def test_maximum_length(
     assert read(folder).max_length == want
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        *("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "mpnet"),
+        *("xmod", "longformer", "ibert", "luke", "bert", "electra", "albert"),
+    ],
+)
+def test_a_sequence_is_as_long_as_transformers_finds_positions_for(architecture: str) -> None:
+    torch = pytest.importorskip("torch", reason="the extra torch is not installed")
+    transformers = pytest.importorskip("transformers", reason="the extra torch is not installed")
+    config: dict[str, Any] = {"vocab_size": 9, "max_position_embeddings": 20, "pad_token_id": 1}
+    config |= {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
+    only = {"longformer": {"attention_window": [4]}, "xmod": {"languages": ["en"], "default_language": "en"}}
+    made = transformers.AutoConfig.for_model(architecture, **config, **only.get(architecture, {}))
+    model = transformers.AutoModel.from_config(made)
+    longest = stating.positions(config, architecture, "here")
+    assert longest is not None
+    model(input_ids=torch.full((1, longest), 7))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, longest + 1), 7))
+    # What tells where they count from, when the config leaves it out.
+    assert stating.positions({"max_position_embeddings": 20}, architecture, "here") == longest
+
+
+def test_a_limit_of_no_tokens_is_none(folder: Path) -> None:
+    for count in (0, -1):
+        assert read(change(folder, max_position_embeddings=count)).max_length == 60, "the tokenizer's"
+
+
+def test_the_least_maximum_length_has_room_for_text(folder: Path) -> None:
+    assert read(change(folder, "tokenizer_config.json", model_max_length=4)).max_length == 4
+    with pytest.raises(CheckpointError, match="a maximum length of 3 tokens, which leaves no room"):
+        read(change(folder, "tokenizer_config.json", model_max_length=3))
+
+
+@pytest.mark.parametrize("number", [-1, len(tiny.VOCABULARY)])
+def test_a_padding_that_is_no_word_is_refused(folder: Path, number: int) -> None:
+    config = {"pad_token_id": number, "vocab_size": len(tiny.VOCABULARY)}
+    with pytest.raises(CheckpointError, match=rf"pad_token_id = {number}, which is no word of the model"):
+        stating.padding(config, "bert", "here")
+    assert stating.padding({**config, "pad_token_id": len(tiny.VOCABULARY) - 1}, "bert", "here") > 0
+
+
+@pytest.mark.parametrize(("stated", "want"), [(None, 7), (512, 512), (512.0, 512), (0, 0), (-1, -1)])
+def test_a_whole_number_may_be_written_as_another(stated: Any, want: int) -> None:
+    assert stating.whole({"a": stated}, "a", "here", 7) == want
+
+
+@pytest.mark.parametrize("stated", [512.5, True, "512", [512], math.inf, math.nan])
+def test_what_is_no_whole_number_is_said(stated: Any) -> None:
+    with pytest.raises(CheckpointError, match=r"here: a must be a whole number, not"):
+        stating.whole({"a": stated}, "a", "here")
+
+
+@pytest.mark.parametrize(
+    ("config", "want"),
+    [({}, 2), ({"id2label": {}}, 2), ({"id2label": {}, "num_labels": 1}, 1), ({"id2label": {"0": "x"}}, 1)],
+)
+def test_labels_are_counted_as_in_transformers(config: dict[str, Any], want: int) -> None:
+    assert stating.label_count(config, "here") == want
+
+
+@pytest.mark.parametrize(
+    ("config", "want"),
+    [({"num_hidden_layers": 3}, 3), ({"n_layers": 6}, 6), ({}, None), ({"num_hidden_layers": True, "n_layers": 6}, 6)],
+)
+def test_layers_as_bert_or_distilbert_calls_them(config: dict[str, Any], want: int | None) -> None:
+    assert stating.depth(config) == want
+
+
 def test_token_types_are_left_out_when_the_tokenizer_leaves_them_out(folder: Path) -> None:
     change(folder, "tokenizer_config.json", model_input_names=["input_ids", "attention_mask"])
     checkpoint = read(folder)
@@ -247,12 +337,21 @@ def test_token_types_are_left_out_when_the_tokenizer_leaves_them_out(folder: Pat
         ({"tokenizer_class": "DistilBertTokenizerFast"}, False),
         ({"tokenizer_class": "PreTrainedTokenizerFast"}, True),
         ({"tokenizer_class": None}, True),
+        ({"model_input_names": []}, False),
     ],
 )
 def test_some_tokenizers_of_transformers_5_leave_token_types_out(
     folder: Path, stated: dict[str, Any], want: bool
 ) -> None:
     assert read(change(folder, "tokenizer_config.json", **stated)).token_types is want
+
+
+@pytest.mark.parametrize(("rows", "want"), [(None, True), (2, True), (1, False), (4, True)])
+def test_a_model_has_two_token_types_unless_it_states_another_number(
+    rows: int | None, want: bool, folder: Path
+) -> None:
+    config = {} if rows is None else {"type_vocab_size": rows}
+    assert stating.token_types(folder, config) is want
 
 
 def test_a_bi_encoder_is_exported_with_its_pooling(tmp_path: Path) -> None:
@@ -438,6 +537,20 @@ def test_a_hub_model_may_be_of_a_revision_and_in_another_cache(tmp_path: Path, m
             crossrank.load(name)
     with pytest.raises(CheckpointError, match=r"hf download someone/some-model --revision v9`.*name and revision"):
         crossrank.load("someone/some-model", revision="v9", cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"token": False}, {"token": "t"}, {"revision": "v1", "cache_dir": "here", "local_files_only": True}],
+)
+def test_the_hub_is_told_what_was_said_and_no_more(
+    folder: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """token=False means none, also where one is stored: it is not as if nothing had been said."""
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(hub, "folder", lambda name, **given: told.append(given) or folder)
+    read("someone/some-model", **options)
+    assert told == [{"revision": None, **options}]
 
 
 def stated(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -663,6 +776,7 @@ def test_a_missing_head_of_an_architecture_only_torch_knows(tmp_path: Path) -> N
         (1, {"id2label": {"0": "no", "1": "yes"}}, r"says 2 labels but classifier.weight has 1 rows"),
         (1, {"id2label": None}, "says 2 labels"),  # transformers counts 2 when nothing is stated
         (2, {"id2label": {"0": "x"}}, "says 1 labels but classifier.weight has 2 rows"),
+        (1, {"id2label": {}, "num_labels": 0, "model_type": "mpnet"}, "has 0 labels"),
     ],
 )
 def test_wrong_label_counts(tmp_path: Path, labels: int, stated: dict[str, Any], words: str) -> None:
@@ -676,6 +790,14 @@ def test_a_two_label_head_that_says_its_labels_are_swapped(tmp_path: Path) -> No
     assert read(change(folder, id2label={"0": "not_entailment", "1": "entailment"})).labels == 2
     with pytest.raises(CheckpointError, match="upside down"):
         read(change(folder, id2label={"0": "Entailment", "1": "not_entailment"}))
+
+
+@pytest.mark.parametrize("word", ["entailment", "relevant", "positive", "true", "yes"])
+def test_words_that_mean_relevant(tmp_path: Path, word: str) -> None:
+    folder = tiny.cross_encoder(tmp_path, 2)
+    assert read(change(folder, id2label={"0": "x", "1": word})).labels == 2
+    with pytest.raises(CheckpointError, match=f"names label 0 '{word}'.*upside down"):
+        read(change(folder, id2label={"0": word, "1": "x"}))
 
 
 def test_the_only_label_of_a_head_may_be_called_relevant(folder: Path) -> None:
@@ -710,6 +832,7 @@ def test_an_activation_of_their_own_is_refused(folder: Path, named: str) -> None
         ("modules.json", [{"type": "sentence_transformers.models.Pooling", "path": ".."}], "not in this folder"),
         ("modules.json", {"type": 1}, "is damaged"),
         ("modules.json", [1], "is damaged"),
+        ("modules.json", [{"type": "sentence_transformers.models.Pooling"}], "is damaged"),
         ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "neither mean nor cls"),
         ("1_Pooling/config.json", {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "neither"),
         ("1_Pooling/config.json", {"pooling_mode": "lasttoken"}, "neither mean nor cls"),
@@ -746,11 +869,35 @@ def test_a_settings_file_of_many_small_parts_costs_no_memory(folder: Path) -> No
         read(folder)
 
 
+def test_a_file_may_be_as_large_as_its_kind_is(tmp_path: Path) -> None:
+    path = tmp_path / "some.json"
+    # One object, two lists and three names, in as many bytes as six of them may take.
+    text = b'{"a":[],"b":[],"c":1}'.ljust(6 * stating.SPARSE)
+    path.write_bytes(text)
+    assert stating.bounded(path, len(text), "a test's") == text
+    path.write_bytes(text + b" ")
+    with pytest.raises(CheckpointError, match="so it is not a test's"):
+        stating.bounded(path, len(text), "a test's")
+    for more in (b"{}", b"[]", b":"):
+        path.write_bytes(text.rstrip() + more)
+        with pytest.raises(CheckpointError, match="has over 6 objects, lists and names"):
+            stating.bounded(path, len(text), "a test's")
+
+
 def test_a_vocabulary_file_is_as_long_as_vocabularies_are(folder: Path) -> None:
     with (folder / "vocab.txt").open("a") as file:
         file.writelines(f"{number:x}\n" for number in range(1_000_000))
     with pytest.raises(CheckpointError, match=r"vocab.txt has over 16 MB or 1,000,000 lines"):
         read(folder).tokenizer()
+
+
+def test_settings_that_the_disk_does_not_give(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: Path, *given: Any) -> Any:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "open", broken)
+    with pytest.raises(CheckpointError, match=r"cannot read .*config\.json: Input/output error"):
+        read(folder)
 
 
 def test_xlnet_is_refused(folder: Path) -> None:

@@ -121,6 +121,8 @@ def test_a_default_prompt_stands_before_every_text(embedder: TextEmbedder, tmp_p
         ({"prompts": {"cluster": "bread "}, "default_prompt_name": "cluster"}, "bread ", "bread "),
         ({"prompts": {"cluster": "bread "}}, "", ""),
         ({"prompts": {}, "default_prompt_name": "query"}, "", ""),
+        ({"default_prompt_name": "document"}, "", ""),
+        ({"prompts": {"query": None}, "default_prompt_name": "query"}, "", ""),
     ],
 )
 def test_queries_and_documents_have_the_prompts_of_their_model(
@@ -173,6 +175,18 @@ def test_prompts_that_are_no_texts_are_refused(tmp_path: Path) -> None:
 def test_a_default_that_is_no_prompt_is_refused(tmp_path: Path, name: object) -> None:
     with pytest.raises(CheckpointError, match=r"is none of its prompts, query, document.*Correct the name"):
         checkpoint.read(prompted(tmp_path, prompts=PROMPTS, default_prompt_name=name))
+
+
+def test_prompts_that_are_no_object_have_no_names(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"'passage' is none of its prompts, query, document\."):
+        checkpoint.read(prompted(tmp_path, prompts=["passage"], default_prompt_name="passage"))
+
+
+def test_a_default_prompt_of_no_text_may_be_left_out_of_the_pooling(tmp_path: Path) -> None:
+    folder = prompted(tmp_path, prompts={"query": ""}, default_prompt_name="query")
+    pooling = folder / "1_Pooling" / "config.json"
+    tiny.write_json(pooling, {**json.loads(pooling.read_text()), "include_prompt": False})
+    assert checkpoint.read(folder).prompt == ""
 
 
 def test_a_prompt_that_is_not_pooled_or_leaves_no_room_is_refused(tmp_path: Path) -> None:
