@@ -189,8 +189,9 @@ def test_the_system_message_is_the_instruction_else_the_default_prompt_else_none
     )
     assert before(folder) == "system=Find;query="
     assert before(folder, "Find it") == "system=Find it;query="
-    with pytest.raises(InputError, match="not blank"):
-        before(folder, "")
+    for wrong in ("", " ", "Find \ud800 law"):
+        with pytest.raises(InputError, match="a text in valid Unicode that is not blank"):
+            before(folder, wrong)
 
 
 def test_an_instruction_may_be_what_the_template_says_without_one(tmp_path: Path) -> None:
@@ -253,6 +254,12 @@ def test_a_template_that_the_disk_does_not_give(tmp_path: Path, monkeypatch: pyt
 def test_a_template_that_gives_no_valid_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="each once and as it is"):
         before(asked(tmp_path, "{{ '\\ud800' }}" + PLAIN))
+
+
+@pytest.mark.parametrize("change", ["upper", "e", "truncate(50000)"])
+def test_a_template_that_changes_texts_is_refused(tmp_path: Path, change: str) -> None:
+    with pytest.raises(CheckpointError, match="each once and as it is"):
+        before(asked(tmp_path, PLAIN.replace("m.content", f"m.content | {change}")))
 
 
 def test_a_template_sees_what_transformers_gives_it(tmp_path: Path) -> None:
