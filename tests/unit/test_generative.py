@@ -265,11 +265,14 @@ def test_a_template_that_changes_texts_is_refused(tmp_path: Path, change: str) -
 def test_a_template_sees_what_transformers_gives_it(tmp_path: Path) -> None:
     given = ["tools", "documents", "add_generation_prompt", "bos_token", "cls_token", "eos_token", "padding_side"]
     seen = "".join(f"{{{{ {name} if {name} is defined else '-' }}}} " for name in given)
-    config = {"bos_token": None, "eos_token": {"content": "</s>"}, "padding_side": "left"}
+    config: dict[str, Any] = {"bos_token": None, "eos_token": {"content": "</s>"}, "padding_side": "left"}
     folder = asked(tmp_path, seen + PLAIN, **config)
     assert before(folder) == "None None False - - </s> - query="
     tiny.write_json(folder / "special_tokens_map.json", {"bos_token": "<s>", "eos_token": "<e>"})
-    assert before(folder) == "None None False <s> - </s> - query="
+    assert before(folder) == "None None False <s> - <e> - query=", "transformers reads the map over the settings"
+    config["added_tokens_decoder"] = {}
+    asked(folder, seen + PLAIN, **config)
+    assert before(folder) == "None None False <s> - </s> - query=", "but where these list what was added"
     asked(folder, **config, extra_special_tokens={"eos_token": "<x>", "cls_token": "<c>"})
     (folder / "chat_template.jinja").write_text(seen + PLAIN)
     assert before(folder) == "None None False <s> <c> <x> - query="

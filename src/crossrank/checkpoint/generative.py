@@ -207,8 +207,9 @@ def _values(vocabulary: Path, stated: Mapping[str, Any]) -> dict[str, Any]:
     """What a template may ask for beside the messages: special tokens, and what the folder's settings add."""
     found: dict[str, Any] = {"tools": None, "documents": None, "add_generation_prompt": False}
     named = settings.optional_json(vocabulary / "tokenizer_config.json")
-    extra = named.get("extra_special_tokens")
-    for tokens in (settings.optional_json(vocabulary / "special_tokens_map.json"), named, extra):
+    mapped, extra = settings.optional_json(vocabulary / "special_tokens_map.json"), named.get("extra_special_tokens")
+    # The latter wins. In transformers that is the map, unless the settings list the tokens that were added.
+    for tokens in (*((mapped, named) if "added_tokens_decoder" in named else (named, mapped)), extra):
         for name, value in tokens.items() if isinstance(tokens, dict) else ():
             # One that is null is none: a template asks whether it is defined.
             if name.endswith("_token") and (text := spelled(value)) is not None:
