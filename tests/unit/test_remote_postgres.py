@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -82,6 +83,8 @@ def test_nearest_is_the_order_of_the_cosine(uri: str) -> None:
     assert ids(found) == [f"p{row:03}" for row in order], "all but the one without a vector and the one of zeros"
     np.testing.assert_allclose([score for _, score in found], cosines[order], atol=1e-6)
     assert table.nearest(query, 7) == found[:7]
+    for depth in (ROWS, ROWS + 1, ROWS + 2):
+        assert table.nearest(query, depth) == found, "as many as there are rows, with those that have no cosine"
     assert ids(table.nearest(made[0], 3)) == ["p000", "p001", "p002"], "ties in the order of the ids"
 
 
@@ -155,6 +158,38 @@ def test_what_an_index_leaves_out_is_found_by_comparing_all(indexed: str) -> Non
     assert read(indexed, "hundredth", many()[5], 100)[0] == nearest(range(0, 1_200, 100)), "there are no more"
 
 
+@pytest.mark.parametrize(
+    ("options", "depth", "want"),
+    [("", 10, "40"), ("", 500, "500"), ("", 1_001, "1000"), ("-c hnsw.ef_search=200", 10, "200")],
+)
+def test_an_index_looks_at_no_fewer_than_the_server_is_set_to(uri: str, options: str, depth: int, want: str) -> None:
+    with psycopg.connect(uri) as connection:
+        connection.execute(
+            "CREATE OR REPLACE VIEW looked AS SELECT current_setting('hnsw.ef_search') AS id, '[1]'::vector AS v"
+        )
+    table = PostgresTable(f"{uri}&options={quote(options)}", "looked", vector="v")
+    assert ids(table.nearest(np.float32([1]), depth)) == [want]
+
+
+def test_nothing_is_left_set_where_connections_are_shared(uri: str) -> None:
+    table = PostgresTable(uri, "points", vector="embedding", timeout=7)
+    asked = "SELECT current_setting('statement_timeout'), current_setting('hnsw.ef_search', true)"
+    with psycopg.connect(uri) as connection:
+        connection.execute("SELECT '[1]'::vector")  # Whose code makes its settings known.
+        before = connection.execute(asked).fetchone()
+    for _ in range(10):
+        table.nearest(vectors()[0], 200)
+    assert table._connection is not None
+    assert table._connection.execute(asked).fetchone() == before
+    assert table._connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+    assert table._connection.execute("SELECT name FROM pg_prepared_statements").fetchall() == []
+
+
+def test_texts_are_whole_whatever_encoding_the_environment_has(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    assert ids(notes(uri).words("\u4e2d\u6587 yeast", 10)) == ["2"]
+
+
 def test_words_any_and_all(uri: str) -> None:
     table = notes(uri)
     assert ids(table.words("how do I retry a failed upload?", 10)) == ["1", "10"]
@@ -168,6 +203,16 @@ def test_words_any_and_all(uri: str) -> None:
     assert ids(web.words('yeast or "failed upload"', 10)) == ["1", "2"]
     assert ids(notes(uri, words="").words("Uploads", 10)) == ["1", "10"], "of the text alone: equal, so by id"
     assert ids(notes(uri, words="", language="simple").words("uploads", 10)) == []
+
+
+def test_scores_are_those_of_ts_rank(uri: str) -> None:
+    with psycopg.connect(uri) as connection:
+        rank = "SELECT id::text, ts_rank(words, to_tsquery('fail | upload | bread')) FROM notes ORDER BY 2 DESC"
+        want = connection.execute(rank).fetchall()
+    found = notes(uri).words("failed uploads, bread?", 10)
+    assert ids(found) == [id_ for id_, _ in want]
+    assert [score for _, score in found] == pytest.approx([score for _, score in want])
+    assert len({score for _, score in found}) == 3
 
 
 @pytest.mark.parametrize(
@@ -186,6 +231,10 @@ def test_no_character_of_a_query_has_a_meaning(uri: str, query: str) -> None:
     for match in ("any", "web"):
         assert ids(notes(uri, match=match).words(f"{query} or yeast", 10)) in (["2"], [])
     assert len(notes(uri).passages(["1", "2", "10"])) == 3
+
+
+def test_what_no_text_of_the_server_holds_ends_a_word(uri: str) -> None:
+    assert ids(notes(uri).words("yeast\0retried", 10)) == ["1", "2"]
 
 
 @pytest.mark.parametrize("match", ["any", "web"])
@@ -250,6 +299,9 @@ def test_dots_in_a_name_lead_into_objects_unless_a_column_has_them(uri: str) -> 
         Passage("cats", "Cats purr.", "Cats", "", {"meta.year": 3, "meta.by.whom.name": "Ann"}),
         Passage("bees", "Bees hum.", "", "", {"meta.year": None}),
     ]
+    with psycopg.connect(uri) as connection:
+        connection.execute('CREATE VIEW "object first" AS SELECT meta, id FROM "nested rows"')
+    assert PostgresTable(uri, "object first", Fields("meta.title")).passages(["cats"]) == [Passage("cats", "Cats")]
     table = PostgresTable(uri, "nested rows", Fields("more.text", title="meta.title"))
     assert table.passages(["cats"]) == [Passage("cats", "Miaow.", "Cats")]
     with pytest.raises(InputError, match=r"passage bees has no field 'more.text'"):
@@ -265,6 +317,8 @@ def test_what_cannot_be_asked(uri: str) -> None:
     for depth in (0, 10_001, True):
         with pytest.raises(InputError, match=r"must be|at most 10,000"):
             table.nearest(vectors()[0], depth)
+        with pytest.raises(InputError, match=r"must be|at most 10,000"):
+            table.words("yeast", depth)
     with pytest.raises(InputError, match="embedder that made the vectors"):
         table.nearest(np.ones(3, np.float32), 5)
     with pytest.raises(InputError, match="finite"):
@@ -288,12 +342,17 @@ def test_it_only_reads(uri: str) -> None:
         PostgresTable(uri, "trap").passages(["1"])
 
 
-def test_a_slow_answer_is_ended(uri: str) -> None:
+@pytest.mark.parametrize("timeout", [0.3, 0.0004])
+def test_a_slow_answer_is_ended(uri: str, timeout: float) -> None:
+    """Also in less than the server's least limit of a thousandth of a second."""
     with psycopg.connect(uri) as connection:
-        connection.execute("CREATE VIEW slow AS SELECT id, body || pg_sleep(20)::text AS text FROM notes")
-    began = time.monotonic()
-    with pytest.raises(RemoteError, match=r"did not answer in 0.3 s: give it an index"):
-        PostgresTable(uri, "slow", timeout=0.3).passages(["1"])
+        connection.execute("CREATE OR REPLACE VIEW slow AS SELECT id, body || pg_sleep(20)::text AS text FROM notes")
+    table, began, connections = PostgresTable(uri, "slow", timeout=timeout), time.monotonic(), set()
+    for _ in range(2):
+        with pytest.raises(RemoteError, match=rf"did not answer in {timeout:g} s: give it an index"):
+            table.passages(["1"])
+        connections.add(table._connection)
+    assert len(connections) == 1, "it is not asked again, on another connection"
     assert time.monotonic() - began < 5
 
 
@@ -329,7 +388,8 @@ def test_a_connection_that_the_server_closed_is_made_anew(uri: str) -> None:
 
 def test_nobody_is_connected_before_the_first_question() -> None:
     table = PostgresTable("postgresql://user:secret@127.0.0.1:1/none", "notes", timeout=1)
-    assert "secret" not in repr(table)
+    assert repr(table) == "PostgresTable('notes')"
+    assert repr(PostgresTable("", "notes", schema="old")) == "PostgresTable('old.notes')"
     with pytest.raises(RemoteError, match="cannot be reached") as caught:
         table.words("yeast", 10)
     assert "secret" not in str(caught.value)
@@ -347,7 +407,7 @@ def test_names_with_a_percent_sign(uri: str) -> None:
 
 
 FORK = """
-import os, sys, threading
+import gc, os, sys, threading
 from crossrank.retrieval.remote.postgres import PostgresTable
 from crossrank.retrieval.remote.store import Fields
 table = PostgresTable(sys.argv[1], "notes", Fields("body"))
@@ -362,8 +422,15 @@ with table._lock:
             same = all([id_ for id_, _ in table.words(query, 10)] == want for _ in range(20))
             os._exit(0 if same and table._connection.info.backend_pid != theirs else 1)
         children.append(child)
+# What goes with a child's table is the child's.
+child = os.fork()
+if child == 0:
+    del table
+    gc.collect()
+    os._exit(0)
+children.append(child)
 assert all([id_ for id_, _ in table.words("of", 10)] == [] for _ in range(20))
-assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0, 0]
 assert [id_ for id_, _ in table.words("yeast", 10)] == ["2"]
 assert table._connection.info.backend_pid == theirs
 """
@@ -387,6 +454,23 @@ def test_many_threads_get_their_own_answers(uri: str) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_who_waits_for_other_threads_waits_no_longer_than_for_an_answer() -> None:
+    table = PostgresTable("postgresql://127.0.0.1:1/none", "notes", timeout=0.05)
+    with table._lock, pytest.raises(RemoteError, match="by too many threads at once: make one for each"):
+        table.words("yeast", 10)
+    assert table._lock.acquire(blocking=False), "it was not freed by who did not have it, and is free now"
+
+
+def test_what_is_closed_is_closed(uri: str) -> None:
+    table = notes(uri)
+    table.words("yeast", 10)
+    connection = table._connection
+    table.close()
+    assert connection is not None
+    assert connection.closed
+    assert table._connection is None
 
 
 def test_it_is_closed_when_it_goes(uri: str) -> None:
