@@ -33,6 +33,7 @@ from crossrank.backends.cuda.graphs import Direct, Graphs
 from crossrank.backends.cuda.ladder import Ladder
 from crossrank.backends.cuda.lanes import Lane
 from crossrank.backends.cuda.layers import ACTIVATIONS, Linear, Place, mean
+from crossrank.backends.cuda.memory import ran_out
 from crossrank.checkpoint import read
 from crossrank.errors import InputError
 from crossrank.types import Tokens
@@ -396,6 +397,19 @@ def test_the_graphs_buffer_is_filled_on_the_stream_that_reads_it(monkeypatch: py
 
 
 # --- memory ------------------------------------------------------------------------------------------------------
+
+
+def test_which_errors_mean_that_memory_ran_out() -> None:
+    for error in OUT_OF_MEMORY:
+        on_top = ValueError("the capture was invalidated")
+        on_top.__context__ = RuntimeError("of a wait")
+        assert not ran_out(on_top)
+        on_top.__context__.__context__ = error
+        assert ran_out(error)
+        assert ran_out(on_top), "under two others"
+    assert ran_out(torch.OutOfMemoryError("")), "whatever it says"
+    for other in (RuntimeError("device-side assert"), ValueError("out of memory"), MemoryError("out of memory")):
+        assert not ran_out(other), "of the host, or of a message"
 
 
 @pytest.mark.parametrize("output", ["forward", "mean", "states"])
