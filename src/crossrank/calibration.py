@@ -319,7 +319,10 @@ def least(scorer: Telling, threshold: Threshold, name: str) -> float:
     if threshold != "model":
         return threshold
     if scorer.threshold is None:
-        raise InputError(f"{name} has no threshold of its own: give a probability, such as 0.1")
+        raise InputError(
+            f"{name} has no threshold of its own: give a probability, such as 0.1, or choose one with "
+            "`crossrank calibrate --most-lost`"
+        )
     return scorer.threshold
 
 

@@ -46,6 +46,7 @@ def refused(*args: str, env: dict[str, str] | None = None) -> Result:
         ("tune rows.jsonl", "--effort"),
         ("tune rows.jsonl", "--confidence"),
         ("tune rows.jsonl", "--most-loss"),
+        ("calibrate small rows.jsonl --to m", "--most-lost"),
         ("serve", "--deadline"),
         ("serve", "--drain"),
         ("serve", "--linger"),

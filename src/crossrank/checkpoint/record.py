@@ -121,15 +121,16 @@ class Checkpoint:
         """The token that stands for a masked word."""
         return vocabulary.mask(self.vocabulary)
 
-    def calibrated_by(self, slope: float, intercept: float) -> Checkpoint:
-        """The same model with other probabilities; without a threshold, which was chosen for those it had.
+    def calibrated_by(self, slope: float, intercept: float, threshold: float | None = None) -> Checkpoint:
+        """The same model with other probabilities and, where one is given, a threshold of them; the one that it had
+        was chosen for others.
 
         >>> import crossrank
         >>> crossrank.load().checkpoint.calibrated_by(2, -1).calibration
         {'slope': 2.0, 'intercept': -1.0}
         """
         # Numbers of NumPy cannot be written as JSON.
-        return replace(self, calibration={"slope": float(slope), "intercept": float(intercept)}, threshold=None)
+        return replace(self, calibration={"slope": float(slope), "intercept": float(intercept)}, threshold=threshold)
 
     def tokenizer(self) -> Tokenizer:
         """A fresh tokenizer without truncation and padding: the caller may change it.

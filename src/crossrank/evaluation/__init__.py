@@ -11,7 +11,8 @@
     candidates  what a first stage finds, and what cross-encoders make of it: each pair scored once
     systems     the rankings that are compared, derived from that
     comparison  means, differences, ceilings, times (extra `eval`)
-    reliability calibration; `moves` the queries that changed most; `verdict` the plain words
+    reliability calibration; `abstention` what thresholds lose and let through
+    moves       the queries that changed most; `verdict` the plain words
     outcome     all of it, and as JSON; `frontier` quality against latency
     report      both as a page: `plots` (extra `eval`), `page`, `style`
 
