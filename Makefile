@@ -76,12 +76,13 @@ models: $(RECIPES_INSTALLED)  ## train the models in the package again: make mod
 		--queries 6400 --topical 4 --tokens 128 --similarity 12 --late 0
 	.venv-recipes/bin/python recipes/train_embedder.py $(WORK) --to $(WORK)/embedder --queries 1280
 	.venv-recipes/bin/python recipes/package.py $(WORK) --rerankers small=$(WORK)/reranker fast=$(WORK)/fast \
-		--embedder $(WORK)/embedder/averaged --trained-on 24000 --thresholds small=0.1
+		--embedder $(WORK)/embedder/averaged --trained-on 24000 --thresholds small=0.1 fast=0.1
 	.venv-recipes/bin/python recipes/train_late.py $(WORK) --to $(WORK)/late --queries 3200 --topical 4 --tokens 128 --similarity 12
 	.venv-recipes/bin/python recipes/package.py $(WORK) --late $(WORK)/late
 	.venv-recipes/bin/python recipes/distil.py $(WORK) --to $(WORK)/tiny $(TINY)
 	.venv-recipes/bin/python recipes/distil.py $(WORK) --to $(WORK)/fast-again $(FAST_AGAIN)
-	.venv-recipes/bin/python recipes/package.py $(WORK) --rerankers tiny=$(WORK)/tiny fast=$(WORK)/fast-again --trained-on 6400
+	.venv-recipes/bin/python recipes/package.py $(WORK) --rerankers tiny=$(WORK)/tiny fast=$(WORK)/fast-again --trained-on 6400 \
+		--thresholds tiny=0.1 fast=0.1
 
 tiny: $(RECIPES_INSTALLED)  ## train `tiny` alone again, from the others in the package: make tiny DATA=FOLDER
 	@test -n "$(DATA)" || { echo "Which training sets? make tiny DATA=FOLDER, one set a subfolder" >&2; exit 2; }

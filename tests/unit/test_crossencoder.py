@@ -522,7 +522,7 @@ def test_rank_refuses_a_threshold_without_probabilities(plain_folder: Path) -> N
     with pytest.raises(InputError, match="from 0 to 1"):
         crossrank.load().rank("q", ["a"], threshold=50)
     with pytest.raises(InputError, match="no threshold of its own"):
-        crossrank.load("fast").rank("q", ["a"], threshold="model")
+        crossrank.load(calibration={"slope": 1, "intercept": 0}).rank("q", ["a"], threshold="model")
 
 
 def test_rank_and_score_read_the_title_of_a_passage() -> None:

@@ -159,9 +159,9 @@ def test_make_models_names_the_thresholds_that_ship() -> None:
 
     makefile = ROOT / "Makefile"
     thresholds = {name: named.read(name, default=name).threshold for name in ("small", "fast", "tiny")}
-    assert thresholds == {"small": 0.1, "fast": None, "tiny": None}
+    assert thresholds == {"small": 0.1, "fast": 0.1, "tiny": 0.1}
     if makefile.exists():
-        assert "--thresholds small=0.1\n" in makefile.read_text(encoding="utf-8")
+        assert "--thresholds small=0.1 fast=0.1\n" in makefile.read_text(encoding="utf-8")
 
 
 # loop.py and the trainings that use it
