@@ -218,6 +218,25 @@ def test_rerank_reads_tables_as_rows_and_not_their_headers(ce: str) -> None:
     assert [row["id"] for row in rows(run("rerank", "tea", "a.csv", "-m", ce, "--json"))] == ["a.csv:4"]
 
 
+def test_rerank_reads_paragraphs(ce: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a sentence a line is no passage, and every second line of a text file was ranked by itself."""
+    text = "\n\nTea is\nhot.\n \t\r\nBread needs\r\n  yeast.\n\n\nCats"
+    Path("a.txt").write_bytes(text.encode())
+    for files, stdin in (("a.txt",), None), ((), text):
+        found = rows(run("rerank", "tea", *files, "--input", "paragraphs", "-m", ce, "--json", stdin=stdin))
+        name = files[0] if files else "stdin"
+        assert sorted((row["position"], row["id"], row["text"]) for row in found) == [
+            (0, f"{name}:3", "Tea is\nhot."), (1, f"{name}:6", "Bread needs\n  yeast."), (2, f"{name}:10", "Cats"),
+        ]  # fmt: skip
+    assert "No passages were given" in run("rerank", "q", "--input", "paragraphs", "-m", ce, stdin="\n \n").stderr
+    monkeypatch.setattr("crossrank.cli.rows.MOST_BYTES", 18)
+    error = run(
+        "rerank", "q", "--input", "paragraphs", "-m", ce, stdin="short\n\nlonger line\nand more\n", code=1
+    ).stderr
+    assert "ends at line 4 is longer than" in error
+    assert "blank lines" in error
+
+
 @pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz"])
 def test_rerank_reads_tsv_as_an_index_does(ce: str, name: str) -> None:
     """More commas than tabs stand in the first line, and a cell that begins with a quote is not quoted for that."""

@@ -42,6 +42,7 @@ FIELDS = {"rank", "id", "position", "score", "probability", "text", "title", "tr
 Examples:
   crossrank rerank "capital of France" passages.txt
   grep -rih retry docs/ | crossrank rerank "how do I retry a failed upload?" -k 5
+  crossrank rerank "refund policy" notes/*.md --input paragraphs -k 3
   crossrank rerank "refund policy" faq.jsonl --json | jq -r 'select(.rank <= 3).id'
   crossrank search docs.index "refund" -k 50 --json | crossrank rerank "refund policy" --input jsonl
   crossrank rerank "refund policy" faq.txt --probability
@@ -63,8 +64,9 @@ Examples:
 @click.option("--explain", is_flag=True, help="Mark the sentence of each passage that answers best.")
 @options.cache
 @click.option(
-    "--input", "layout", type=click.Choice(["lines", "jsonl", "csv"]),
-    help="What the rows are.  [default: jsonl for *.jsonl, *.ndjson, csv for *.csv, *.tsv, lines for others, stdin]",
+    "--input", "layout", type=click.Choice(["lines", "paragraphs", "jsonl", "csv"]),
+    help="What the rows are; paragraphs are parted by blank lines.  [default: jsonl for *.jsonl, *.ndjson, csv for "
+    "*.csv, *.tsv, lines for others, stdin]",
 )  # fmt: skip
 @click.option("--encoding", default="utf-8", show_default=True, help="Encoding of the passages.")
 @click.option(
@@ -109,9 +111,10 @@ def command(
 ) -> Exit:
     """Print passages in the order in which they answer QUERY, the best first.
 
-    FILES hold one passage a line; *.jsonl hold one object a row: {"text": ..., "title": ..., "id": ...}, of which only
-    the text is needed; *.csv and *.tsv name these columns in their first line. The text may also be called content,
-    contents, body or passage. Without FILES, or for -, passages are read from stdin. *.gz are decompressed.
+    FILES hold one passage a line, or with --input paragraphs one a paragraph; *.jsonl hold one object a row:
+    {"text": ..., "title": ..., "id": ...}, of which only the text is needed; *.csv and *.tsv name these columns in
+    their first line. The text may also be called content, contents, body or passage. Without FILES, or for -, passages
+    are read from stdin. *.gz are decompressed.
 
     With --threshold nothing is printed when no passage is so probable, and stderr says so. It needs a model that gives
     probabilities.

@@ -1,4 +1,4 @@
-"""The passages that a user gives to `crossrank rerank`: one a line of text, a row of JSON lines or of a table."""
+"""The passages that a user gives to `crossrank rerank`: lines or paragraphs of text, rows of JSON lines or tables."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
@@ -25,7 +26,7 @@ from crossrank.index.rows import ID_FIELDS, TEXT_FIELDS, TITLE_FIELD, filled, is
 from crossrank.types import Passage
 from crossrank.unicode import valid_text
 
-Layout = Literal["lines", "jsonl", "csv"]
+Layout = Literal["lines", "paragraphs", "jsonl", "csv"]
 _LAYOUTS: dict[str, Layout] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
 
 # One passage is a paragraph, at most a long article. A longer line is a file without line ends, read by mistake; the
@@ -57,8 +58,8 @@ class Row:
 def read(files: Sequence[str], encoding: str, layout: Layout | None, fields: bool = False) -> list[Row]:
     """All passages of all files, in order; `-` is stdin, and `.gz` files are decompressed as they are read.
 
-    A passage's id is the row's own (`id` or `_id`), or else file and line, `notes.txt:3`. Rows hold their text in the
-    same fields that `crossrank index` reads.
+    A passage's id is the row's own (`id` or `_id`), or else file and (first) line, `notes.txt:3`. Rows hold their text
+    in the same fields that `crossrank index` reads.
 
     Args:
         files: paths or `-`.
@@ -82,6 +83,8 @@ def read(files: Sequence[str], encoding: str, layout: Layout | None, fields: boo
                 passages += (
                     _json(line, f"{name}:{n}", name, fields) for n, line in enumerate(found, start=1) if line.strip()
                 )
+            elif held == "paragraphs":
+                passages += _paragraphs(found, name)
             else:
                 passages += _plain(found, name, told=layout is not None)
     return passages
@@ -107,6 +110,26 @@ def _plain(found: Iterable[str], name: str, told: bool) -> Iterator[Row]:
                 f"text that it holds, add --input jsonl."
             )
         yield Row(Passage(f"{name}:{number}", line, document=name), f"{name}:{number}", {})
+
+
+def _paragraphs(found: Iterable[str], name: str) -> Iterator[Row]:
+    """One passage a paragraph: lines with something on them, up to a blank one. Its id is that of its first line."""
+    held: list[str] = []
+    size = 0
+    # A blank line behind the last one ends the last paragraph.
+    for number, line in enumerate(chain(found, [""]), start=1):
+        if line.strip():
+            held.append(line)
+            size += len(line)
+            if size > MOST_BYTES:
+                raise ReadError(
+                    f"{name}: the paragraph that ends at line {number} is longer than {MOST_BYTES >> 20} MiB. Part it "
+                    "by blank lines, or let `crossrank index` split the file into passages."
+                )
+        elif held:
+            id_ = f"{name}:{number - len(held)}"
+            yield Row(Passage(id_, "\n".join(held), document=name), id_, {})
+            held, size = [], 0
 
 
 def _is_row(line: str) -> bool:
