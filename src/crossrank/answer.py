@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from reprlib import Repr
 from typing import overload
 
@@ -34,6 +34,8 @@ class Answer:
             or nothing was left out.
         nothing: why nothing was found, most often a mistake in the name of a filter's field; empty where something was
             found, or no reason stands out.
+        left_out: by document, how many passages better than the last of these `per_document` left out; empty without.
+        grouped: that for people, and whether fewer than k were left; empty where there is nothing to say.
 
     >>> found = Answer("tea?", Ranking.sorted(["a"], [1.5]), (Passage("a", "Tea is hot."),), (), 0.1, budget=0.2)
     >>> [passage.text for passage in found], found.late
@@ -50,6 +52,8 @@ class Answer:
     budget: float | None = None
     thresholded: tuple[str, ...] = ()
     nothing: str = ""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    grouped: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.passages)
@@ -74,10 +78,10 @@ class Answer:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What steps could not do as they should, for people, "name: what"; `query_cut`; what a threshold left out;
-        `nothing`."""
+        """What steps could not do as they should, for people, "name: what"; `query_cut`; what `per_document` and
+        a threshold left out; `nothing`."""
         steps = (f"{trace.name}: {trace.note}" for trace in self.traces if trace.note)
-        return (*steps, *self.query_cut, *self.thresholded, *filter(None, [self.nothing]))
+        return (*steps, *self.query_cut, *self.grouped, *self.thresholded, *filter(None, [self.nothing]))
 
     @property
     def query_cut(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from crossrank.cost import Pace
 from crossrank.errors import InputError
+from crossrank.grouping import owner_of
 from crossrank.lateinteraction import LateInteraction
 from crossrank.packed import offsets_of
 from crossrank.scored import Scored, as_scores
@@ -110,6 +111,9 @@ def read(
     whole = bool(getattr(scorer, "listwise", False))
     until = replace(until, stopping=None) if whole else until
     bounds = [0, len(made)] if whole else _quanta(made, pace, until)
+    rule = until.stopping
+    grouped = rule is not None and rule.per_document is not None
+    owners = [owner_of(passage) for passage in fetched(texts, head.ids)] if grouped else []
     scores: list[NDArray[np.float32]] = []
     truncations: list[Truncation] = []
     notes = [made.note]
@@ -133,7 +137,7 @@ def read(
         told = any(one.position < 0 for one in truncations)
         truncations += [one for one in scored.truncations if one.position >= 0 or not told]
         done = end
-        if until.stopping is not None and until.stopping.settled(np.concatenate(scores), head.scores, until.weight):
+        if rule is not None and rule.settled(np.concatenate(scores), head.scores, until.weight, owners):
             stopped = "settled"
             break
     found = np.concatenate(scores) if scores else np.zeros(0, dtype=np.float32)

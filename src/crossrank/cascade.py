@@ -18,6 +18,7 @@ from crossrank.asking import check_real
 from crossrank.cost import Pace
 from crossrank.errors import CrossrankError, InputError, ScoreError
 from crossrank.fusion import check_ranking, zscore
+from crossrank.grouping import PerDocument
 from crossrank.stopping import Stopping
 from crossrank.types import Passage, Ranking, Scorer, TokenStore, Truncation, check_k
 
@@ -66,9 +67,11 @@ class Stage:
         if not 0.0 < self.weight <= 1.0:
             raise InputError(f"a stage's weight must be over 0 and at most 1, not {self.weight}")
 
-    def for_top(self, k: int) -> Stage:
-        """The stage, settled only when the `k` best are that the query asks for."""
-        return self if self.stopping is None else replace(self, stopping=replace(self.stopping, k=k))
+    def for_top(self, k: int, per_document: PerDocument | None = None) -> Stage:
+        """The stage, settled only when the `k` best are that the query asks for, or those of each document."""
+        if self.stopping is None:
+            return self
+        return replace(self, stopping=replace(self.stopping, k=k, per_document=per_document))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

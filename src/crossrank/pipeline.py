@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -14,19 +14,20 @@ from crossrank.answer import Answer
 from crossrank.anytime import Clock, fetched
 from crossrank.asking import check_query, check_real
 from crossrank.calibration import Threshold
-from crossrank.cascade import OnError, Stage, Trace, Unavailable, check_on_error, distinct, rerank
+from crossrank.cascade import OnError, Stage, Trace, check_on_error, distinct, rerank
 from crossrank.context import Context, Order, assemble, nothing
-from crossrank.cost import Habit, Pace
-from crossrank.embedder import asked_as, load_embedder, own_name
-from crossrank.errors import CrossrankError, InputError
+from crossrank.cost import Habit
+from crossrank.errors import InputError
 from crossrank.evidence import Evidence, find
 from crossrank.fusion import RRF, Fusion, fusion_of
+from crossrank.grouping import Grouped, PerDocument, grouped
 from crossrank.index import one_version
+from crossrank.opening import embedder_of, stage_of
 from crossrank.planner import Memory, depths, paced, plan
 from crossrank.relevance import Relevance, check_stages, kept, last_read, relevance_of, unused
 from crossrank.retrieval import check_retrievers, retrieved
 from crossrank.retrieval.where import Where, among, why_nothing
-from crossrank.scorers import counter_of, name_of, scorer_of
+from crossrank.scorers import counter_of
 from crossrank.stopping import Stopping
 from crossrank.types import (
     Embedder,
@@ -70,11 +71,12 @@ class Pipeline:
             its trace. The default raises: who does not look at traces would never learn that a model is broken.
         clock: what tells the time.
 
+    >>> import crossrank
     >>> class Newest:
     ...     def retrieve(self, queries, depth):
     ...         return [Ranking.sorted(["a", "b"], [2, 1]).cut(depth) for _ in queries]
     >>> texts = {"a": Passage("a", "Tea is hot."), "b": Passage("b", "Paris is the capital of France.")}
-    >>> made = Pipeline({"newest": Newest()}, lambda ids: [texts[i] for i in ids], (Stage(scorer_of("small")),))
+    >>> made = Pipeline({"newest": Newest()}, lambda ids: [texts[i] for i in ids], (Stage(crossrank.load()),))
     >>> answer = made.search("capital of France?", k=1)
     >>> answer.ranking.ids, made.context(answer, 100).text, bool(made.relevance(answer).best > 0.5)
     (('b',), '[1]\\nParis is the capital of France.', True)
@@ -131,7 +133,7 @@ class Pipeline:
             _habits={},
         )
         for turn in range(3):
-            one_version(lambda: made._fetch(made._retrieve("warm up", None)[-1].ranking.cut(10)))
+            one_version(lambda: made._fetch(made._retrieve("warm up", None)[-1].ranking, 10, None))
             if not turn:
                 # The first one opened files: no habit.
                 made._habits.clear()
@@ -145,7 +147,15 @@ class Pipeline:
         """
         return replace(self, retrievers=among(self.retrievers, where))
 
-    def search(self, query: str, k: int = 10, *, where: Where = None, threshold: Threshold | None = None) -> Answer:
+    def search(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        where: Where = None,
+        threshold: Threshold | None = None,
+        per_document: int | None = None,
+    ) -> Answer:
         """The `k` best documents for `query`; see `Answer.ranking` for what their scores are.
 
         All that it reads of an index is of one version, whoever updates it meanwhile: `crossrank.index.one_version`.
@@ -156,10 +166,13 @@ class Pipeline:
             where: filters of this query, such as "tenant=acme", as of `filtered`.
             threshold: of the `k` only those that the last stage read and finds at least so probable, perhaps none;
                 "model" takes its own, `CrossEncoder.threshold`. `Answer.thresholded` says what was left out.
+            per_document: at most so many passages of one document, its best; `k` counts what stays, in its order, and
+                `Answer.left_out` the rest. See `crossrank.grouping`, also for passages that name no document.
 
         Raises:
-            InputError: a blank query, a `k` under 1, a filter as of `filtered`, a document for which `texts` gives no
-                passage, or a threshold where the last stage (within a budget any) gives no probabilities.
+            InputError: a blank query, a `k` or `per_document` under 1, a filter as of `filtered`, a document for which
+                `texts` gives no passage, or a threshold where the last stage (within a budget any) gives no
+                probabilities.
         """
         check_k(k)
         if isinstance(query, (list, tuple)):
@@ -167,12 +180,13 @@ class Pipeline:
         check_query(query)
         check_stages(self.stages, threshold, self.budget is not None)
         if where is not None:
-            return self.filtered(where).search(query, k, threshold=threshold)
+            return self.filtered(where).search(query, k, threshold=threshold, per_document=per_document)
+        limit = None if per_document is None else PerDocument(k, per_document)
         began = self.clock()
-        answer = one_version(lambda: self._search(query, k, began))
+        answer = one_version(lambda: self._search(query, k, limit, began))
         return answer if threshold is None else kept(self.stages, answer, threshold)
 
-    def _search(self, query: str, k: int, began: float) -> Answer:
+    def _search(self, query: str, k: int, limit: PerDocument | None, began: float) -> Answer:
         # The texts of the answer are fetched after the last stage, and in time.
         due = None if self.budget is None else began + self.budget - self._habits.get(_TEXTS, Habit(_FETCH)).most
         traces = self._retrieve(query, due)
@@ -182,15 +196,16 @@ class Pipeline:
             stages = chosen.stages
             if chosen.notes:
                 traces.append(Trace("plan", ranking, 0.0, {}, note="; ".join(chosen.notes), stopped="plan"))
-        stages = tuple(stage.for_top(k) for stage in stages)
+        stages = tuple(stage.for_top(k, limit) for stage in stages)
         ranking, reranked = rerank(
             query, ranking, stages, self.texts, self.store, deadline=due, on_error=self.on_error, clock=self.clock
         )
-        final = ranking.cut(k)
-        passages = self._fetch(final)
-        nothing = "" if passages else why_nothing(self.retrievers.values())
-        seconds = self.clock() - began
-        return Answer(query, final, passages, (*traces, *reranked), seconds, self.budget, nothing=nothing)
+        found = self._fetch(ranking, k, limit)
+        nothing = "" if found.passages else why_nothing(self.retrievers.values())
+        return Answer(
+            query, found.ranking, found.passages, (*traces, *reranked), self.clock() - began, self.budget,
+            nothing=nothing, left_out=found.left_out, grouped=found.notes,
+        )  # fmt: skip
 
     def _retrieve(self, query: str, due: float | None) -> list[Trace]:
         """What each retriever found, and the fused ranking at the end; one that would be late is left out."""
@@ -215,11 +230,15 @@ class Pipeline:
             traces.append(Trace("fused", fused, self.clock() - started, {}, how=str(getattr(self.fusion, "told", ""))))
         return traces
 
-    def _fetch(self, ranking: Ranking) -> tuple[Passage, ...]:
+    def _fetch(self, ranking: Ranking, k: int, limit: PerDocument | None) -> Grouped:
         started = self.clock()
-        passages = tuple(fetched(self.texts, ranking.ids)) if len(ranking) else ()
+        if limit is not None:
+            found = grouped(ranking, limit, lambda ids: fetched(self.texts, ids))
+        else:
+            final = ranking.cut(k)
+            found = Grouped(final, tuple(fetched(self.texts, final.ids)) if len(final) else ())
         self._learn(_TEXTS, self.clock() - started)
-        return passages
+        return found
 
     def _learn(self, name: str | None, seconds: float) -> None:
         habit = self._habits.get(name)
@@ -235,6 +254,7 @@ class Pipeline:
         order: Order = "score",
         threshold: Threshold | None = None,
         where: Where = None,
+        per_document: int | None = None,
     ) -> Context:
         """The `k` best passages for a language model to answer from, within a budget of tokens.
 
@@ -248,20 +268,27 @@ class Pipeline:
             threshold: the context is empty when no passage of the `k` that the last stage read has at least this
                 probability. "model" takes the last stage's own, `CrossEncoder.threshold`.
             where: filters, as in `search`.
+            per_document: at most so many of the `k` passages are of one document, as in `search`: sources are fewer and
+                shorter then, as neighbours in a document are not joined.
 
         Raises:
             InputError: a blank query, a budget, `k` or threshold out of its range, no `count` where nothing has a
-                tokenizer, a threshold as of `search`, a filter as of `filtered`, or one beside an answer, whose search
-                is over.
+                tokenizer, a threshold as of `search`, a filter as of `filtered`, or one or
+                `per_document` beside an answer, whose search is over.
         """
         check_k(tokens, "tokens")
         check_stages(self.stages, threshold, self.budget is not None)
         counted_by = "a function of the caller"
         if count is None:
             count, counted_by = counter_of([stage.scorer for stage in self.stages], self.retrievers.values())
-        if isinstance(query, Answer) and where is not None:
-            raise InputError("where is of a search, and this answer was found already: search(query, where=...)")
-        answer = query if isinstance(query, Answer) else self.search(query, 10 if k is None else k, where=where)
+        if isinstance(query, Answer):
+            if wrong := "where" if where is not None else "per_document" if per_document is not None else "":
+                raise InputError(
+                    f"{wrong} is of a search, and this answer was found already: search(query, {wrong}=...)"
+                )
+            answer = query
+        else:
+            answer = self.search(query, 10 if k is None else k, where=where, per_document=per_document)
         if k is not None:
             answer = replace(answer, ranking=answer.ranking.cut(k), passages=answer.passages[:k])
         found = relevance_of(self.stages, answer.traces, answer.ranking.ids, asked=threshold is not None)
@@ -358,43 +385,13 @@ def open_pipeline(
     check_real("mix", mix)
     check_on_error(on_error)
     index: Index = Index.open(folder)
-    made = _embedder(index, folder, embedder, (backend, device, dtype, threads))
+    made = embedder_of(index, folder, embedder, (backend, device, dtype, threads))
     retrievers = first_stage(index, made, where)
     models = (*coarse, model) if rerank else ()
     how = {"backend": backend, "device": device, "dtype": dtype, "threads": threads}
     reads = depths(depth, len(models))
-    stages = tuple(_stage(*one, mix, cache, on_error, how) for one in zip(models, reads, strict=True))
+    stages = tuple(stage_of(*one, mix, cache, on_error, how) for one in zip(models, reads, strict=True))
     if stop_early:
         stages = tuple(replace(stage, stopping=Stopping()) for stage in stages)
     joined = usual_fusion(index, fusion)
     return Pipeline(retrievers, index.passages, stages, depth, joined, store=index, on_error=on_error)
-
-
-def _stage(
-    model: str | Path | Scorer | None,
-    depth: int,
-    mix: float,
-    cache: str | Path | None,
-    on_error: OnError,
-    how: dict[str, Any],
-) -> Stage:
-    from crossrank.scorecache import CachedScorer
-
-    try:
-        scorer = scorer_of(model, **how)
-    except CrossrankError as error:
-        if on_error == "raise":
-            raise
-        return Stage(Unavailable(str(model), error), depth, mix, name=str(model), pace=Pace())
-    scorer = scorer if cache is None else CachedScorer(scorer, cache)
-    return Stage(scorer, depth, mix, name=name_of(scorer))
-
-
-def _embedder(
-    index: Index, folder: str | Path, wanted: str | Path | Embedder | None, how: tuple[str, str, str, int | None]
-) -> Embedder:
-    if wanted is not None and not isinstance(wanted, (str, Path)):
-        return asked_as(wanted, index.settings.prompts)
-    backend, device, dtype, threads = how
-    name, prompts = wanted or own_name(index.settings.model, folder), index.settings.prompts
-    return load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads, **prompts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import erfc, sqrt
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from crossrank.errors import InputError
 from crossrank.fusion import zscore
+from crossrank.grouping import PerDocument
 from crossrank.types import check_k
 
 
@@ -36,6 +38,9 @@ class Stopping:
         k: places that matter. A search puts the number of documents that it returns here.
         error: how many unread documents may be expected among them, as the rule foretells.
         least: documents that are read in any case: a spread of fewer is not worth much.
+        per_document: where the answer has at most so many passages of one document: its `k` best lie deeper then, and
+            an unread passage belongs among them where it would exceed the last of these. So it reads further, and all
+            where those read are of fewer documents than that takes.
 
     >>> rule = Stopping(k=1, least=4)
     >>> before = np.float32([10, 9, 8, 7, 1, 0])
@@ -48,6 +53,7 @@ class Stopping:
     k: int = 10
     error: float = 0.05
     least: int = 32
+    per_document: PerDocument | None = None
 
     def __post_init__(self) -> None:
         check_k(self.k)
@@ -60,13 +66,20 @@ class Stopping:
         """Documents that are read before it is asked for the first time: of fewer it could say nothing."""
         return max(self.least, self.k + 2)
 
-    def settled(self, logits: NDArray[np.float32], before: NDArray[np.float32], weight: float) -> bool:
+    def settled(
+        self,
+        logits: NDArray[np.float32],
+        before: NDArray[np.float32],
+        weight: float,
+        owners: Sequence[str] = (),
+    ) -> bool:
         """Whether the top is settled.
 
         Args:
             logits: of the documents read so far, the first ones of `before`; -inf for blank ones.
             before: the ranking's scores before the stage, shape (n,), of all candidates.
             weight: of the stage.
+            owners: with `per_document`, the documents of the passages read so far, perhaps of more.
         """
         read = len(logits)
         if read >= len(before):
@@ -78,7 +91,9 @@ class Stopping:
         if known.sum() < self.k + 2 or not own[known].any():
             return False
         mixed = weight * own + (1.0 - weight) * fused[:read]
-        bar = np.sort(mixed)[-self.k]
+        bar = self._bar(mixed, owners)
+        if bar is None:
+            return False
         x = fused[:read][known]
         centre = float(x.mean())
         x = x - centre
@@ -89,3 +104,13 @@ class Stopping:
         # By how many spreads an unread document's logit must lie above what is foretold of it.
         above = ((bar - (1.0 - weight) * unread) / weight - slope * (unread - centre)) / max(spread, 1e-9)
         return sum(0.5 * erfc(value / sqrt(2.0)) for value in above.tolist()) < self.error
+
+    def _bar(self, mixed: NDArray[np.float64], owners: Sequence[str]) -> float | None:
+        """The mixed score of the last place that matters; None where those read do not fill the places."""
+        bar = float(np.sort(mixed)[-self.k])
+        if self.per_document is None:
+            return bar
+        order = np.argsort(-mixed, kind="stable")
+        rows = self.per_document.rows(owners[place] for place in order)
+        # The `k` best as they are matter, too, to a stage after which another reads them.
+        return min(bar, float(mixed[order[rows[-1]]])) if len(rows) == self.per_document.k else None

@@ -913,6 +913,34 @@ def test_search_may_stop_early(index: str, ce: str) -> None:
     assert early == plain, "three passages are fewer than are read in any case"
 
 
+def test_search_gives_so_many_passages_of_a_document(documents: Path, be: str, ce: str) -> None:
+    guide = " ".join(f"Bread needs yeast, says part {n}." for n in range(30))
+    (documents / "a_guide.txt").write_text(guide, encoding="utf-8")
+    run("index", str(documents), "--to", "my.index", "-m", be, "--passage-tokens", "16")
+    search = ("search", "my.index", "bread", "-m", ce)
+    crowd = [row["document"] for row in rows(run(*search, "--json", "-k", "50"))]
+    assert len(crowd) > len(set(crowd)) == 3
+    left = len(crowd) - 3
+    made = run(*search, "--json", "--per-document", "1", "--explain", "-k", "50")
+    *found, last = rows(made)
+    assert sorted(row["document"] for row in found) == sorted(set(crowd))
+    assert last["explain"]["left_out"] == {next(name for name in crowd if "guide" in name): left}
+    assert f"Left out: {left} passages of documents that have 1 here: " in made.stderr
+    assert "so there are 3 of 50: a larger depth may find more." in made.stderr
+    assert len(run(*search, "--per-document", "1", "-k", "2").stdout.splitlines()) == 2
+    context = run(*search, "--per-document", "1", "--context", "500")
+    assert re.findall(r"^\[(\d)\]", context.stdout, re.M) == ["1", "2", "3"]
+    assert "Left out: " in context.stderr
+    assert "left_out" not in rows(run(*search, "--json", "--explain"))[-1]["explain"]
+    # A run holds each document once, so that one passage of each is what it has anyhow, and two cannot be.
+    Path("topics.tsv").write_text("1\tbread\n", encoding="utf-8")
+    many = ("search", "my.index", "-m", ce, "--queries", "topics.tsv", "--to")
+    run(*many, "plain.trec")
+    run(*many, "one.trec", "--per-document", "1")
+    assert Path("one.trec").read_bytes() == Path("plain.trec").read_bytes()
+    assert "each document once" in run(*many, "two.trec", "--per-document", "2", code=2).stderr
+
+
 def test_search_shows_the_sentence_and_remembers(index: str, ce: str) -> None:
     args = ("search", index, "bread", "-m", ce, "--explain", "--cache", "scores")
     first = run(*args)

@@ -92,6 +92,24 @@ def test_search_leads_back_to_the_file(folder: Path, cross_encoder_folder: Path)
     assert (cat["file"], cat["line"], cat["text"]) == (str(folder.parent / "cat.txt"), 3, "The cat is a planet.")
 
 
+def test_search_gives_so_many_passages_of_a_document(tmp_path: Path, bi_encoder_folder: Path) -> None:
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    made = index.Index.create(tmp_path / "i", embedder, embedder.tokenizer, model=str(bi_encoder_folder), size=16)
+    guide = " ".join(f"The cat is a planet of {n}." for n in range(6))
+    texts = {"guide": guide, "bread": "Bread is of yeast."}
+    made.add([index.Document(id_, text) for id_, text in texts.items()], embedder, embedder.tokenizer)
+    server = build(None, crossrank.open_pipeline(tmp_path / "i", rerank=False))
+    query = "the cat is a planet"
+    assert {one["document"] for one in call(server, "search", query=query, k=2).structured_content["result"]} == {
+        "guide"
+    }
+    found = call(server, "search", query=query, k=2, per_document=1).structured_content
+    assert [(one["rank"], one["document"]) for one in found["result"]] == [(1, "guide"), (2, "bread")]
+    assert found["notes"][0].startswith("left out: ")
+    for wrong in (0, True):
+        assert call(server, "search", query=query, per_document=wrong).is_error
+
+
 def test_a_passage_that_was_not_read_has_a_score_under_the_others(folder: Path, cross_encoder_folder: Path) -> None:
     """It had that of the first stage, and an agent that sorts by score put it first."""
     pipeline = crossrank.open_pipeline(folder, crossrank.load(cross_encoder_folder, backend="fake"))
@@ -249,10 +267,8 @@ def test_an_embedder_that_was_moved(
 ) -> None:
     moved = shutil.copytree(bi_encoder_folder, tmp_path / "moved")
     loaded = []
-    real = crossrank.pipeline.load_embedder
-    monkeypatch.setattr(
-        "crossrank.pipeline.load_embedder", lambda name, **how: loaded.append(name) or real(name, **how)
-    )
+    real = crossrank.opening.load_embedder
+    monkeypatch.setattr("crossrank.opening.load_embedder", lambda name, **how: loaded.append(name) or real(name, **how))
     monkeypatch.setattr("mcp.server.mcpserver.MCPServer.run", lambda server: None)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     arguments = ["mcp", str(folder), "-m", str(cross_encoder_folder), "--backend", "fake", "--embedder", str(moved)]

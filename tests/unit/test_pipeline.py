@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 import crossrank
 import spies
 import tiny
-from crossrank import pipeline, scorers
+from crossrank import opening, pipeline, scorers
 from crossrank.cascade import Stage
 from crossrank.errors import IndexFileError, InputError
 from crossrank.fusion import RRF, SHARES, LengthPrior, Scores
 from crossrank.relevance import last_read
+from crossrank.stopping import Stopping
 from crossrank.types import Passage, Ranking
 
 pytest.importorskip("lance", reason="needs the search extra")
@@ -240,7 +241,7 @@ def test_both_models_are_opened_as_asked(
     folder: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[tuple[str, dict[str, Any]]] = []
-    for module, name in ((scorers, "load_scorer"), (pipeline, "load_embedder")):
+    for module, name in ((scorers, "load_scorer"), (opening, "load_embedder")):
         real = getattr(module, name)
 
         def spied(model: Any, real: Any = real, name: str = name, **how: Any) -> Any:
@@ -375,6 +376,99 @@ def test_stopping_early_is_a_rule_of_every_stage(tmp_path: Path, bi_encoder_fold
     assert [list(pipeline.search("cat", k=5).ranking) for _ in range(2)] == [list(early.ranking)] * 2
     assert (early.traces[-1].stopped, set(early.ranking.ids)) == ("settled", set(whole.ranking.ids))
     assert "no other was likely to reach the top" in early.traces[-1].note
+
+
+GUIDE = {f"guide#{n}": f"The cat is a planet of {n}." for n in range(40)}
+NOTES = {f"note{n}#0": f"Bread needs yeast of {n}." for n in range(20)}
+
+
+class Cats:
+    """Likes cats, and of these the first ones; tells how many it has read."""
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        self.read += len(pairs)
+        return np.float32([20.0 * ("cat" in text) - int(text[:-1].split()[-1]) for _, text in pairs])
+
+
+def crowded(stage: Stage, **more: Any) -> pipeline.Pipeline:
+    """A guide of 40 passages, which are the best, and 20 notes of one each."""
+    passages = {id_: Passage(id_, text, document=id_[: id_.index("#")]) for id_, text in {**GUIDE, **NOTES}.items()}
+
+    class Given:
+        def retrieve(self, queries: Sequence[str], depth: int) -> list[Ranking]:
+            return [Ranking.sorted(list(passages), -np.arange(60)).cut(depth) for _ in queries]
+
+    return pipeline.Pipeline({"given": Given()}, lambda ids: [passages[i] for i in ids], (stage,), **more)
+
+
+def test_of_each_document_only_the_best_passages_are_in_an_answer() -> None:
+    """The guide took all places, and no note was ever seen."""
+    made = crowded(Stage(Cats()))
+    assert {passage.document for passage in made.search("cat?", 5)} == {"guide"}
+    answer = made.search("cat?", 5, per_document=1)
+    assert answer.ranking.ids == ("guide#0", "note0#0", "note1#0", "note2#0", "note3#0")
+    assert [passage.id for passage in answer] == list(answer.ranking.ids)
+    assert dict(answer.left_out) == {"guide": 23}
+    assert answer.notes == answer.grouped == ("left out: 23 passages of documents that have 1 here: guide 23",)
+    two = made.search("cat?", 5, per_document=2)
+    assert two.ranking.ids[:3] == ("guide#0", "guide#1", "note0#0")
+    assert len(made.search("cat?", 30, per_document=1)) == 21
+    # One that nothing reaches is no limit.
+    assert list(made.search("cat?", 60, per_document=60).ranking) == list(made.search("cat?", 60).ranking)
+    with pytest.raises(InputError, match="per_document must be at least 1"):
+        made.search("cat?", per_document=0)
+
+
+@pytest.mark.parametrize("budget", [None, 60_000])
+def test_reading_does_not_stop_before_the_places_of_documents_are_settled(budget: float | None) -> None:
+    """Within the first 32, which are the guide's, the plain top is settled, and no note was read."""
+    scorer = Cats()
+
+    def made() -> pipeline.Pipeline:
+        """One that does not know yet how fast the scorer is, and reads few at a time."""
+        plain = crowded(Stage(scorer, weight=0.4, stopping=Stopping(error=1e-6)))
+        return plain if budget is None else plain.within(budget)
+
+    assert (made().search("cat?", 5).traces[-1].stopped, scorer.read < 40) == ("settled", True)
+    answer = made().search("cat?", 5, per_document=1)
+    whole = crowded(Stage(Cats(), weight=0.4)).search("cat?", 5, per_document=1)
+    assert answer.ranking.ids == whole.ranking.ids
+    assert answer.ranking.head == 5, "every one of them was read"
+    assert len(answer.traces[-1].scores) > 40
+
+
+def test_a_filter_a_threshold_and_a_context_go_by_what_is_left_of_each_document(
+    tmp_path: Path, bi_encoder_folder: Path, cross_encoder_folder: Path
+) -> None:
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    index = Index.create(tmp_path / "i", embedder, embedder.tokenizer, model=str(bi_encoder_folder), size=16)
+    guide = " ".join(f"The cat is a planet of {n}." for n in range(6))
+    documents = [Document(id_, text, metadata={"kind": id_[:4]}) for id_, text in {**TEXTS, "guide": guide}.items()]
+    index.add(documents, embedder, embedder.tokenizer)
+    scorer = crossrank.load(cross_encoder_folder, calibration={"slope": 1.0, "intercept": 0.0})
+    made = crossrank.open_pipeline(tmp_path / "i", scorer, mix=1.0)
+    best = made.search("cat", 20)
+    assert len(best) > 4
+    answer = made.search("cat", 20, per_document=1)
+    assert sorted(passage.document for passage in answer) == ["bread", "cat", "guide", "paris"]
+    assert sum(answer.left_out.values()) == len(best) - 4
+    (alone,) = made.search("cat", 20, where="kind=guid", per_document=1)
+    assert alone.document == "guide"
+    chances = made.relevance(answer).probabilities
+    limit = sorted(chance for chance in chances if chance is not None)[2]
+    kept = made.search("cat", 20, threshold=limit, per_document=1)
+    assert (len(kept), kept.ranking.ids) == (2, answer.ranking.ids[:2])
+    assert [note.split()[0:3] for note in kept.notes[:1]] == [["left", "out:", str(len(best) - 4)]]
+    assert "under the threshold" in kept.notes[-1]
+    context = made.context("cat", 1000, 20, per_document=1)
+    assert sorted(source.document for source in context.sources) == ["bread", "cat", "guide", "paris"]
+    assert context.notes[0] == answer.notes[0]
+    assert made.context(answer, 1000).text == context.text
+    with pytest.raises(InputError, match="per_document is of a search"):
+        made.context(answer, 1000, per_document=1)
 
 
 def test_a_query_that_the_embedder_cuts_is_in_the_trace(folder: Path, cross_encoder_folder: Path) -> None:

@@ -21,6 +21,8 @@ import serving
 import tiny
 from crossrank.cascade import Stage, rerank
 from crossrank.evidence import pairs
+from crossrank.pipeline import MIX, Pipeline
+from crossrank.retrieval.first import first_stage, usual_fusion
 from crossrank.server.app import build
 from crossrank.server.limits import Limits, estimate
 from crossrank.server.searching import Search, foreseen
@@ -282,6 +284,48 @@ def test_reading_ends_where_nothing_else_would_reach_the_top(small: Service, mix
         assert (reply["read"], reply["steps"][-1]["stopped"]) == (60, None)
     assert ask(small, **{**asked, "k": 60}, stop_early=True).json()["read"] == 60
     assert ask(small, **asked, stop_early="yes").json()["error"]["param"] == "stop_early"
+
+
+def test_of_each_document_so_many_passages_are_returned(small: Service, tmp_path: Path) -> None:
+    pytest.importorskip("lance", reason="the index needs the search extra")
+    from crossrank.index import Document, Index
+
+    embedder = crossrank.load_embedder()
+    index = Index.create(tmp_path / "i", embedder, embedder.tokenizer, model="embed", size=16)
+    guide = Document("guide", "\n\n".join(f"Paris is the capital of France, says part {n}." for n in range(40)))
+    notes = [Document(f"note{n}", f"Lyon is a city in France, says note {n}.") for n in range(15)]
+    index.add([guide, *notes], embedder, embedder.tokenizer)
+    made = Service(small.scorer, embedder, index)
+    made.start()
+    try:
+        asked = {"query": "capital of France?", "k": 8, "depth": 100}
+        whole = Pipeline(
+            first_stage(index, embedder), index.passages, (Stage(made.scorer, 100, MIX),), 100, usual_fusion(index)
+        )
+        for most in (1, 3):
+            want = whole.search(asked["query"], 8, per_document=most)  # type: ignore[arg-type]
+            reply = ask(made, **asked, per_document=most).json()
+            assert [result["id"] for result in reply["results"]] == list(want.ranking.ids)
+            assert reply["warnings"] == list(want.notes)
+            assert reply["warnings"][0].startswith("left out: ")
+        # Reading ends where the places of the documents are settled, and not those of the passages.
+        early = ask(made, **asked, per_document=1, stop_early=True).json()
+        stage = Stage(made.scorer, 100, MIX, stopping=Stopping())
+        same = replace(whole, stages=(stage,)).search(asked["query"], 8, per_document=1)  # type: ignore[arg-type]
+        assert [result["id"] for result in early["results"]] == list(same.ranking.ids)
+        assert early["read"] == len(same.traces[-1].scores)
+        assert early["read"] > ask(made, **asked, stop_early=True).json()["read"]
+    finally:
+        made.stop()
+
+
+def test_per_document_is_a_whole_number_and_documents_are_one_each(small: Service) -> None:
+    for wrong in (0, -1, 1001, "1", True, 1.5):
+        assert ask(small, query="paris", documents=TEXTS, per_document=wrong).json()["error"]["param"] == "per_document"
+    asked = {"query": "capital of France?", "documents": TEXTS}
+    reply = ask(small, **asked, per_document=1).json()
+    assert reply["results"] == ask(small, **asked, per_document=None).json()["results"]
+    assert reply["warnings"] == ["no passage names its document, so each counts as one"]
 
 
 def test_the_limit_of_tokens_holds_for_all_rounds(small: Service) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from crossrank.errors import InputError
 from crossrank.fusion import zscore
+from crossrank.grouping import PerDocument
 from crossrank.stopping import Stopping
 
 
@@ -100,3 +101,52 @@ def test_unread_documents_that_are_blank_do_not_disturb_it(weight):
 def test_impossible_rules(bad):
     with pytest.raises(InputError):
         Stopping(**bad)
+
+
+def test_few_unread_documents_belong_among_the_best_of_each_document():
+    """With one passage of each the k best lie deeper, and the plain rule leaves too many of them unread."""
+    dice, wrong = np.random.default_rng(3), {True: [], False: []}
+    before, limit = np.float32(np.linspace(3, -3, 100)), PerDocument(k=10, most=1)
+    for _ in range(150):
+        # One long document holds most of what the first stage likes.
+        owners = [f"d{place}" if dice.random() < 0.15 + place / 150 else "guide" for place in range(100)]
+        logits = np.float32(1.5 * zscore(before) + dice.standard_normal(100))
+        whole = np.argsort(-(0.4 * zscore(logits) + 0.6 * zscore(before)), kind="stable")
+        best = whole[limit.rows(owners[place] for place in whole)]
+        for told in wrong:
+            rule, read = Stopping(k=10, error=0.1, per_document=limit if told else None), 32
+            while not rule.settled(logits[:read], before, 0.4, owners):
+                read += 1
+            wrong[told].append(sum(place >= read for place in best))
+    assert np.mean(wrong[True]) <= 0.2, "twice what is promised, as without documents"
+    assert np.mean(wrong[False]) > 1.0
+
+
+def test_documents_of_one_passage_each_change_nothing_of_the_rule():
+    dice, before = np.random.default_rng(1), np.float32(np.linspace(5, 1, 80))
+    logits = np.float32(zscore(before) + dice.standard_normal(80))
+    rules = [Stopping(k=5), Stopping(k=5, per_document=PerDocument(5, 1))]
+    plain, grouped = (
+        [rule.settled(logits[:read], before, 0.4, [str(place) for place in range(80)]) for read in range(81)]
+        for rule in rules
+    )
+    assert plain == grouped
+    assert any(plain[:80])
+
+
+def test_nothing_is_settled_before_there_are_enough_documents():
+    before, logits = np.float32(np.linspace(9, 1, 100)), np.float32(np.linspace(6, -6, 60))
+    owners = ["guide"] * 58 + ["faq"] * 42
+    assert Stopping(k=2).settled(logits, before, 0.1)
+    assert not Stopping(k=3, per_document=PerDocument(3, 1)).settled(logits, before, 0.1, owners)
+    assert Stopping(k=3, per_document=PerDocument(3, 2)).settled(logits[:40], before, 0.1, ["guide", "faq"] * 50)
+
+
+def test_what_the_next_stage_reads_is_settled_as_it_is():
+    """Its passages may all be of one document: places of documents say nothing of who is among them."""
+    dice, before = np.random.default_rng(0), np.float32(np.linspace(9, 1, 100))
+    logits = np.float32(zscore(before) + dice.standard_normal(100))[:60]
+    owners, limit = [str(place) for place in range(100)], PerDocument(1, 1)
+    assert Stopping(k=1, per_document=limit).settled(logits, before, 0.4, owners)
+    assert not Stopping(k=50).settled(logits, before, 0.4)
+    assert not Stopping(k=50, per_document=limit).settled(logits, before, 0.4, owners)

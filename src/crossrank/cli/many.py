@@ -53,6 +53,18 @@ def check(query: str | None, queries: Path | None, to: Path | None, alone: Mappi
         raise click.UsageError(f"--to {to}: there is no folder {to.parent}")
 
 
+def check_per_document(queries: Path | None, most: int | None) -> None:
+    """Refuse several passages of a document in a run, which holds each document once; one is what it has anyhow.
+
+    Raises:
+        click.UsageError: `--per-document` over 1 beside `--queries`.
+    """
+    if queries is not None and most is not None and most > 1:
+        raise click.UsageError(
+            f"--per-document {most} goes without --queries: a run holds each document once, at its best passage"
+        )
+
+
 def read(path: Path) -> dict[str, str]:
     """Text by query id, each fit to be asked and to stand in a run; `-` is stdin.
 

@@ -161,6 +161,11 @@ llm_window = click.option(
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 
+per_document = click.option(
+    "--per-document", type=Count(min=1), metavar="N",
+    help="At most so many passages of one document, its best: -k counts what is left, and stderr says what was left "
+    "out. A --stop-early reads further then.  [default: any number]",
+)  # fmt: skip
 cache = click.option(
     "--cache",
     type=click.Path(dir_okay=False),

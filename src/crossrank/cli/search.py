@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from crossrank.cli import budget as time_budget
-from crossrank.cli import many, options, steps, terminal
+from crossrank.cli import many, options, prompt, steps, terminal
 from crossrank.cli.counted import Counted, asked_for
 from crossrank.cli.exits import Exit
 
 if TYPE_CHECKING:
     from crossrank.cascade import OnError
     from crossrank.cli.relevance import Chances
-    from crossrank.context import Context
     from crossrank.evidence import Evidence
     from crossrank.pipeline import Answer, Pipeline
 
@@ -37,6 +36,7 @@ _READERS = ("model", "coarse", "mix", "stop_early", "cache", "threshold")
 Examples:
   crossrank search docs.index "how do I retry a failed upload?"
   crossrank search docs.index "retry policy" --filter "year>=2020" --filter "lang=en"
+  crossrank search docs.index "retry policy" --per-document 1
   crossrank search docs.index "retry policy" --explain
   crossrank search docs.index "retry policy" --budget-ms 100
   crossrank search docs.index "retry policy" --coarse tiny --depth 500 --budget-ms 50
@@ -58,6 +58,7 @@ Examples:
               "written to.")  # fmt: skip
 @click.option("-k", cls=options.Top, type=options.Count(min=1), metavar="N",
               help="Passages to print, or documents of a run.  [default: 10; 100 with --queries]")  # fmt: skip
+@options.per_document
 @click.option(
     "--depth", type=options.Count(min=1), metavar="N", default=100, show_default=True,
     help="Passages that BM25 and dense search each return, and that the (first) cross-encoder reads.",
@@ -115,6 +116,7 @@ def command(
     queries: Path | None,
     to: Path | None,
     k: int | None,
+    per_document: int | None,
     depth: int,
     where: tuple[str, ...],
     model: str | None,
@@ -171,6 +173,7 @@ def command(
     # A run of many queries has all documents that were found: there is no top that could be settled.
     alone["--stop-early"] = stop_early
     many.check(query, queries, to, alone)
+    many.check_per_document(queries, per_document)
     texts = {"": rows.query(query or "")} if queries is None else many.read(queries)
     typed = cache if options.typed("cache") else None
     began = time.perf_counter()
@@ -206,12 +209,13 @@ def command(
         failed = many.write(whole, texts, to, k or 100)
         _tell_of_cache(pipeline)
         return _code(failed, asked)
-    answer = whole.search(texts[""], k or 10)
+    answer = whole.search(texts[""], k or 10, per_document=per_document)
     if not answer.passages:
         terminal.note(f"Nothing was found{_why_nothing(answer, where)}.")
+    relevance.tell(map(terminal.shown, answer.grouped), whole=False)
     code = _code(time_budget.warn_of(answer, explain), asked)
     if budget is not None:
-        _print_context(pipeline.context(answer, budget, threshold=threshold), as_json)
+        prompt.show(pipeline.context(answer, budget, threshold=threshold), as_json)
         _tell_of_cache(pipeline)
         return code
     answer, chances = relevance.kept(pipeline, answer, threshold)
@@ -291,20 +295,6 @@ def _tell_of_cache(pipeline: Pipeline) -> None:
             terminal.uses(stage.scorer.uses)
 
 
-def _print_context(context: Context, as_json: bool) -> None:
-    if as_json:
-        terminal.json_line(asdict(context))
-        return
-    lines = context.text.split("\n") if context.text else []
-    terminal.out("\n".join(map(terminal.shown, lines)) if terminal.on_terminal() else context.text, nl=bool(lines))
-    counted = terminal.count(context.tokens, "token")
-    terminal.note(f"{terminal.count(len(context.sources), 'source')}, {counted} by {context.counted_by}.")
-    if context.note:
-        terminal.warn(f"{context.note}.")
-    for left in context.left_out:
-        terminal.note(f"Left out: {terminal.shown(left.passage, 60)}, {terminal.shown(left.reason, 80)}.")
-
-
 def _print_json(answer: Answer, chances: Chances, reasons: _Reasons | None, opened: float) -> None:
     for row, (passage, score) in enumerate(zip(answer.passages, answer.ranking.scores.tolist(), strict=True)):
         line: dict[str, Any] = {
@@ -337,7 +327,8 @@ def _print_json(answer: Answer, chances: Chances, reasons: _Reasons | None, open
             for name, trace in zip(steps.names(answer), answer.traces, strict=True)
         ]
         took = {"opening_seconds": opened, "seconds": answer.seconds, "evidence_seconds": reasons.seconds}
-        terminal.json_line({"explain": {**took, "budget_seconds": answer.budget, "steps": told}})
+        left = {"left_out": dict(answer.left_out)} if answer.left_out else {}
+        terminal.json_line({"explain": {**took, "budget_seconds": answer.budget, "steps": told, **left}})
 
 
 def _print_lines(answer: Answer, reasons: _Reasons | None) -> None:

@@ -70,6 +70,15 @@ Threshold = Annotated[
 ]
 
 
+PerDocument = Annotated[
+    Annotated[int, Field(ge=1, le=100), _no_switch("per_document is a whole number from 1 to 100")] | None,
+    Field(
+        description="At most so many passages of one document, its best: 1 gives k different documents. Notes tell "
+        "what was left out. Null is any number."
+    ),
+]
+
+
 @dataclass(frozen=True)
 class Hit:
     """A passage that was found; rank: in this list, from 1; score: larger is more relevant, null for one without text.
@@ -89,7 +98,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Found:
-    """The passages, best first, and notes: what a threshold left out or could not be held against, what failed.
+    """The passages, best first, and notes: what `per_document` or a threshold left out, what failed.
 
     The passages are called as the protocol calls a list that a tool gives, which is what this tool gave before notes.
     """
@@ -169,12 +178,12 @@ def build(
     about = "Find and order passages by how well they answer a question."
     server = _Server("crossrank", instructions=about, version=__version__)
 
-    def search(query: Query, k: Wanted = 5, threshold: Threshold = None) -> Found:
+    def search(query: Query, k: Wanted = 5, threshold: Threshold = None, per_document: PerDocument = None) -> Found:
         assert pipeline is not None
         with _told():
             _go_on()
             refresh()
-            answer = pipeline.search(query, k, threshold=threshold)
+            answer = pipeline.search(query, k, threshold=threshold, per_document=per_document)
             return Found(_hits(pipeline, answer, asked=threshold is not None), list(answer.notes))
 
     def rerank(query: Query, documents: list[str], k: Wanted = 10) -> list[Place]:

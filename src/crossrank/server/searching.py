@@ -16,6 +16,7 @@ from crossrank.anytime import FEW, Stopped
 from crossrank.calibration import above
 from crossrank.cascade import Trace, mixed, shares
 from crossrank.errors import InputError
+from crossrank.grouping import Grouped, PerDocument, grouped, owner_of
 from crossrank.index import one_version
 from crossrank.pipeline import MIX, Pipeline
 from crossrank.planner import SETTLES
@@ -64,6 +65,7 @@ class Search:
             cross-encoder's own. None leaves none out.
         stop_early: read on only while a passage that is not read is likely to reach the k best, see
             `crossrank.stopping`. None is as within a budget of a pipeline: where there is one, and the usual mix.
+        per_document: passages of one document among the k, at most, see `crossrank.grouping`; None is any number.
     """
 
     query: str
@@ -77,12 +79,19 @@ class Search:
     documents: tuple[Passage, ...] | None = None
     threshold: float | Literal["model"] | None = None
     stop_early: bool | None = None
+    per_document: int | None = None
 
     @property
     def stopping(self) -> Stopping | None:
         """The rule by which reading ends; None reads on."""
         usual = self.budget is not None and self.mix <= SETTLES
-        return Stopping(k=self.k) if (usual if self.stop_early is None else self.stop_early) else None
+        asked = usual if self.stop_early is None else self.stop_early
+        return Stopping(k=self.k, per_document=self.limit) if asked else None
+
+    @property
+    def limit(self) -> PerDocument | None:
+        """How many passages of each document stay; None leaves all."""
+        return None if self.per_document is None else PerDocument(self.k, self.per_document)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +106,8 @@ class Found:
         read: passages the cross-encoder read.
         seconds: of the evidence.
         notes: that the cross-encoder has no words in the query's script, what a budget left out, why the cross-encoder
-            read fewer than it might have, why nothing was found, or what a threshold left out, for people.
+            read fewer than it might have, why nothing was found, what `per_document` or a threshold left out,
+            for people.
     """
 
     ranking: Ranking
@@ -194,7 +204,8 @@ def _search(service: Service, asked: Search, ticket: Ticket, began: float, limit
         notes = (*filter(None, [service.scorer.caution(asked.query)]), *notes)
         ranking, trace = _reranked(service, asked, ranking.cut(depth), ranking, texts, ticket)
         traces = (*traces, trace)
-    final, known = ranking.cut(asked.k), traces[-1].scores if depth else {}
+    top = Grouped(ranking.cut(asked.k), ()) if asked.limit is None else grouped(ranking, asked.limit, texts)
+    final, notes, known = top.ranking, (*notes, *top.notes), traces[-1].scores if depth else {}
     if limit is not None:
         final, more = _probable(service, final, known, limit)
         notes = (*notes, *more)
@@ -295,12 +306,14 @@ def _reranked(
 ) -> tuple[Ranking, Trace]:
     """As `crossrank.cascade.rerank` with one stage, but a chunk at a time: within the limits, and stopped when late."""
     began, before = time.perf_counter(), ranking.cut(asked.depth).scores
-    pairs = [(asked.query, passage.scored_text) for passage in texts(head.ids)]
+    candidates = texts(head.ids)
+    pairs = [(asked.query, passage.scored_text) for passage in candidates]
+    owners = [owner_of(passage) for passage in candidates]
     rule = asked.stopping
     ends = range(0) if rule is None else range(rule.first, len(pairs), FEW)
 
     def enough(scores: NDArray[np.float32]) -> bool:
-        return rule is not None and rule.settled(scores, before, asked.mix)
+        return rule is not None and rule.settled(scores, before, asked.mix, owners)
 
     scored = service.score(pairs, ticket, ends=ends, enough=enough)
     # A budget may have cut the head: the mix keeps the scale of the whole depth.

@@ -52,6 +52,11 @@ _LISTS: list[schemas.Schema] = [
     {"type": "array", "items": _conditions(each), "maxItems": 64 // each} for each in (1, 8)
 ]
 _PROBABILITY: schemas.Schema = {"type": "number", "minimum": 0, "maximum": 1}
+_PER_DOCUMENT: schemas.Schema = {
+    **_DEPTH,
+    "description": "At most so many passages of one document are returned, its best; k counts what is returned, and "
+    "warnings what was left out. Each of documents is one.",
+}
 _THRESHOLD: schemas.Schema = {
     "anyOf": [_PROBABILITY, {"const": "model"}, {"type": "null"}],
     "description": "Of the k passages only those that have at least this probability are returned; model takes the "
@@ -69,7 +74,7 @@ FIELDS: dict[str, schemas.Schema] = {
         "anyOf": [_conditions(64), *_LISTS, {"type": "null"}],
         "description": "Conditions such as year>=2020; several by AND, 64 in all; quotes around what has spaces.",
     },
-    "columns": schemas.COUNT, "evidence": schemas.FLAG, "threshold": _THRESHOLD,
+    "per_document": _PER_DOCUMENT, "columns": schemas.COUNT, "evidence": schemas.FLAG, "threshold": _THRESHOLD,
     "stop_early": {
         **schemas.FLAG,
         "description": "The cross-encoder reads on only while a passage that it has not read is likely to reach the k "
@@ -162,6 +167,7 @@ def read(body: fields.Body) -> Search:
         evidence=fields.flag(body, "evidence", False),
         documents=documents,
         threshold=threshold,
+        per_document=None if body.get("per_document") is None else _bounded(body, "per_document", 1),
         stop_early=None if body.get("stop_early") is None else fields.flag(body, "stop_early", False),
     )
 
