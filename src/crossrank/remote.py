@@ -34,8 +34,8 @@ CURES = {
     401: "the key is missing or wrong",
     402: "the account has no credit left",
     403: "the key does not allow this",
-    404: "no such model or path: the address usually ends in /v1",
-    405: "no such path: the address usually ends in /v1",
+    404: "no such model or path: the address usually ends in /v1, or another version",
+    405: "no such path: the address usually ends in /v1, or another version",
     410: "this model or path is no more",
 }
 """Answers that no other request would fare better with, and what may help."""
@@ -53,7 +53,7 @@ class Reply:
     """What came back.
 
     Attributes:
-        body: the JSON object.
+        body: the JSON object; see `Address` for an array.
         tries: requests it took, from 1.
     """
 
@@ -79,6 +79,7 @@ class Address:
             half. A server's Retry-After counts instead where it is longer.
         most_bytes: of one answer.
         headers: more that every request has, as gateways want them; one called Authorization is sent instead of `key`.
+        array: the name that a bare JSON array gets in `Reply.body`; without one it is no answer.
 
     Raises:
         InputError: no http address, a key or headers that no request can hold, or a number out of its range.
@@ -94,6 +95,7 @@ class Address:
         pause: float = 0.5,
         most_bytes: int = 8 * 2**20,
         headers: Mapping[str, str] | None = None,
+        array: str = "",
     ) -> None:
         parts = _parts(url)
         if parts is None:
@@ -112,6 +114,7 @@ class Address:
         self._headers = httpx.Headers(authorization(_checked_key(key), parts))
         self._headers.update(_checked_headers(headers or {}))
         self._timeout, self._tries, self._pause, self._most = timeout, tries, pause, most_bytes
+        self._array = array
         self._connect()
 
     def _connect(self) -> None:
@@ -170,7 +173,7 @@ class Address:
 
     def _once(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         response, content = self._response(path, body)
-        made, status = _parsed(content), response.status_code
+        made, status = _parsed(content, self._array), response.status_code
         if status == 200 and made is not None:
             status = _status_within(made)
             if status == 200:
@@ -358,18 +361,19 @@ def _asked_wait(header: str) -> float:
         return 0.0
 
 
-def _parsed(content: bytes) -> dict[str, Any] | None:
+def _parsed(content: bytes, array: str) -> dict[str, Any] | None:
     try:
         made = json.loads(content)
     except (ValueError, RecursionError):
         return None
+    made = {array: made} if array and isinstance(made, list) else made
     return made if isinstance(made, dict) else None
 
 
 def _status_within(made: Mapping[str, Any]) -> int:
     """The status that an answer with status 200 should have had: gateways pass on errors of models so; 0 is unknown."""
     error = made.get("error")
-    if not error or made.get("choices") or made.get("data"):
+    if not error or any(made.get(name) for name in ("choices", "data", "results")):
         return 200
     code = str(error.get("code") or error.get("status")) if isinstance(error, dict) else ""
     return int(code) if re.fullmatch("[45][0-9][0-9]", code) else 0

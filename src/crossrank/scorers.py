@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from crossrank import backends
+from crossrank.addresses import is_address
 from crossrank.calibration import Platt
+from crossrank.credentials import without_secrets
 from crossrank.crossencoder import CrossEncoder
 from crossrank.embedder import TextEmbedder
 from crossrank.encoder import Windows
@@ -23,12 +25,15 @@ PairScorer = CrossEncoder | LateInteraction
 
 
 def name_of(scorer: Scorer) -> str:
-    """What people and traces call a scorer: its checkpoint's name, or its class where it has none.
+    """What people and traces call a scorer: its checkpoint's name, the `model` that it asks elsewhere, or its class.
 
     >>> name_of(load_scorer("late"))
     'late'
     """
-    return scorer.checkpoint.name if isinstance(scorer, PairScorer) else type(scorer).__name__
+    if isinstance(scorer, PairScorer):
+        return scorer.checkpoint.name
+    model = getattr(scorer, "model", None)
+    return model if isinstance(model, str) and model else type(scorer).__name__
 
 
 def counter_of(scorers: Sequence[Scorer], retrievers: Iterable[object] = ()) -> tuple[Callable[[str], int], str]:
@@ -144,8 +149,13 @@ def scorer_of(model: str | Path | Scorer | None, **how: Any) -> Scorer:
 
     Raises:
         CheckpointError: the model cannot be loaded.
-        InputError: neither a name nor a scorer.
+        InputError: neither a name nor a scorer, or an address, whose key no name holds.
     """
+    if is_address(model):
+        raise InputError(
+            f"{without_secrets(model)!r} is an address: give crossrank.remotereranker.RemoteReranker(url, model, key), "
+            "or a crossrank.llm.LanguageModel; on the command line they are --rerank-api and --llm"
+        )
     if model is None or isinstance(model, (str, Path)):
         return load_scorer(model, **how)
     return check_scorer(model)
