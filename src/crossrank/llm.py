@@ -70,6 +70,21 @@ class Judged:
     uncounted: int
     seconds: float
 
+    @classmethod
+    def joined(cls, calls: Sequence[Judged]) -> Judged:
+        """What several calls cost together; their positions count in lists of their own."""
+        return cls(
+            np.concatenate([np.zeros(0, np.float32), *(call.scores for call in calls)]),
+            tuple(fallback for call in calls for fallback in call.fallbacks),
+            tuple(place for call in calls for place in call.cut),
+            sum(call.questions for call in calls),
+            sum(call.retries for call in calls),
+            sum(call.prompt_tokens for call in calls),
+            sum(call.completion_tokens for call in calls),
+            sum(call.uncounted for call in calls),
+            sum(call.seconds for call in calls),
+        )
+
     @property
     def note(self) -> str:
         """For people: questions, tokens and seconds, then what was not as it should be."""

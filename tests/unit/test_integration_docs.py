@@ -23,6 +23,7 @@ NEEDS = {
     "An index that is updated": (["lance"], "Failed uploads are retried"),
     "A context for a language model": (["lance"], "[1]"),
     "A language model as the reranker": (["lance", "httpx"], "questions, "),
+    "A rerank API as the reranker": (["lance", "httpx"], "(1, 0) [0.19 0.18] 1 request, 2 documents, "),
     "Embeddings from an address": (["lance", "httpx"], ""),
 }
 
@@ -32,7 +33,10 @@ def test_every_section_with_code_is_run() -> None:
 
 
 def answer(path: str, body: dict[str, Any]) -> Any:
-    """A chat model that finds everything middling, and an embedder that counts letters."""
+    """A chat model that finds everything middling, a reranker that likes length, an embedder that counts letters."""
+    if path.endswith("/rerank"):
+        rows = [{"index": n, "relevance_score": len(text) / 100} for n, text in enumerate(body["documents"])]
+        return {"results": rows}
     if path.endswith("/chat/completions"):
         return completion('{"score": 5}')
     rows = [[1.0 + text.count(letter) for letter in "abcdefgh"] for text in body["input"]]

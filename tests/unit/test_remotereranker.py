@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import pickle
 import subprocess
@@ -13,9 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import crossrank
 from apiserver import serving as api_serving
+from crossrank.cli import root
+from crossrank.cli.exits import Exit
 from crossrank.errors import InputError, RemoteError
 from crossrank.scorers import scorer_of
 from crossrank.types import Passage, Ranking
@@ -341,3 +345,99 @@ def test_our_own_server_in_every_dialect(cross_encoder_folder: Path) -> None:
             assert made.score_space == ("raw" if logits else "0 to 1")
             want = raw if logits else np.where(np.isfinite(raw), running.service.probability(raw), -np.inf)
             np.testing.assert_array_equal(made.score(asked), want.astype(np.float32), err_msg=path)
+
+
+@pytest.fixture
+def index(tmp_path: Path, bi_encoder_folder: Path) -> Path:
+    pytest.importorskip("lance", reason="needs the extra search")
+    (tmp_path / "docs").mkdir()
+    for place, text in enumerate(("tea", "tea is hot", "tea is hot and good")):
+        (tmp_path / "docs" / f"{place}.txt").write_text(text, encoding="utf-8")
+    assert run("index", tmp_path / "docs", "--to", tmp_path / "index", "-m", bi_encoder_folder).exit_code == 0
+    return tmp_path / "index"
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(root, [str(word) for word in arguments])
+
+
+def test_a_search_reads_with_it(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RERANK_API_KEY", "secret")
+    monkeypatch.setenv("OPENAI_API_KEY", "another's")
+    with api_serving(honest) as api:
+        asked = ("search", index, "tea", "--rerank-api", f"{api.url}#big")
+        found = run(*asked, "--mix", 1, "--json", "--explain")
+        assert found.exit_code == 0, found.output
+        *rows, told = map(json.loads, found.stdout.splitlines())
+        assert [row["text"] for row in rows] == ["tea is hot and good", "tea is hot", "tea"]
+        assert {(row["step"], row["probability"], row["evidence"]) for row in rows} == {("big", None, None)}
+        assert told["explain"]["steps"][-1]["name"] == "big"
+        assert "big: 1 request, 3 documents, 7 tokens, " in found.stderr
+        assert len(api.requests) == 1, "no sentence is sent"
+        assert api.headers[0]["authorization"] == "Bearer secret"
+        for option in (("--budget-ms", 50), ("-m", "small"), ("--no-rerank",)):
+            refused = run(*asked, *option)
+            assert (refused.exit_code, "--rerank-api" in refused.output) == (Exit.USAGE, True), option
+        assert "big gives scores and no probabilities" in run(*asked, "--threshold", 0.5).stderr
+        assert f"{api.url}#big is none" in run(*asked, "--cache", tmp_path / "scores").stderr
+        elsewhere = run("search", index, "tea", "-m", f"{api.url}#big")
+        assert (elsewhere.exit_code, "--rerank-api" in elsewhere.stderr) == (1, True)
+        assert len(api.requests) == 1
+        (tmp_path / "teas.txt").write_text("tea\nhot tea\n\n", encoding="utf-8")
+        alone = run("rerank", "tea?", tmp_path / "teas.txt", "--rerank-api", f"{api.url}#big")
+        assert alone.stdout.startswith("1\t0.007000\thot tea\n2\t0.003000\ttea\n"), alone.output
+        assert "1 request, 2 documents" in alone.stderr
+        probable = run("rerank", "tea?", tmp_path / "teas.txt", "--rerank-api", f"{api.url}#big", "--probability")
+        assert "a rerank API behind an address, which knows no --probability" in probable.stderr
+    with api_serving(lambda path, body: (401, {}, {})) as api:
+        asked = ("search", index, "tea", "--rerank-api", f"{api.url}#big")
+        gone = run(*asked)
+        assert (gone.exit_code, "--on-error keep leaves the order before it" in gone.stderr) == (1, True)
+        kept = run(*asked, "--on-error", "keep")
+        assert (kept.exit_code, kept.stdout.count("\n")) == (Exit.SOME_FAILED, 3)
+
+
+def test_an_evaluation_compares_it(
+    index: Path, tmp_path: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("ir_measures", "matplotlib"):
+        pytest.importorskip(module, reason="needs the extra eval")
+    refuses: list[str] = []
+
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        return (503, {}, {}) if body["query"] in refuses else honest(path, body)
+
+    monkeypatch.setattr("crossrank.remote.LONGEST_WAIT", 0.01)
+    (tmp_path / "q.tsv").write_text("1\ttea\n2\thot tea\n", encoding="utf-8")
+    judged = "query-id\tcorpus-id\tscore\n1\tdocs/2.txt\t1\n2\tdocs/2.txt\t1\n"
+    (tmp_path / "qrels.tsv").write_text(judged, encoding="utf-8")
+    asked = ["eval", index, "--queries", tmp_path / "q.tsv", "--qrels", tmp_path / "qrels.tsv", "--backend", "fake"]
+    local = cross_encoder_folder.name
+    with api_serving(answer) as api:
+        named = f"{api.url}#{local}"
+        models = ("--models", f"{cross_encoder_folder},{named}", "--mix", 1)
+        made = run(*asked, *models, "--json", "--html", tmp_path / "page.html")
+        assert made.exit_code == 0, made.output
+        told = json.loads(made.stdout)
+        label = f"{local} ({api.url.split('/')[2]})"
+        assert [one["name"] for one in told["systems"]][3:] == [local, label]
+        assert told["systems"][4]["values"]["nDCG@10"]["mean"] == 1
+        assert told["about"]["models"][label] == api.url
+        (note,) = (note for note in told["notes"] if note.startswith(f"{label}: "))
+        assert note.startswith(f"{label}: 3 requests, 7 documents, 21 tokens, "), "the first opens the connection"
+        assert len(api.requests) == 3, "the page marks no sentences with it"
+        said = run(*asked, *models).stderr
+        assert f"{label} is sent up to 200 passages." in said
+        assert f"{local} read all of 6 passages in one piece" in said
+        assert f"{label} read all" not in said, "nobody knows what it cut"
+        refuses.append("hot tea")
+        part = run(*asked, *models, "--json")
+        assert part.exit_code == Exit.SOME_FAILED, "what was paid for counts"
+        assert any("1 query keeps its order" in note for note in json.loads(part.stdout)["notes"])
+        refused = run("frontier", *asked[1:], *models)
+        assert (refused.exit_code, "is behind an address" in refused.stderr) == (Exit.USAGE, True)
+        monkeypatch.setenv("RERANK_API_KEY", "secret")
+        before = len(api.requests)
+        two = run(*asked, "--models", f"{api.url}#a,{api.url.replace('127.0.0.1', 'localhost')}#b")
+        assert (two.exit_code, "would be sent to 127.0.0.1" in two.stderr) == (Exit.USAGE, True)
+        assert len(api.requests) == before

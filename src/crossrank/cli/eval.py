@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crossrank.cli import judged, options, runfiles, terminal
-from crossrank.cli.counted import Counted, asked_for
+from crossrank.cli.counted import Counted, asked_model
 from crossrank.cli.exits import Exit
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ Examples:
   crossrank eval trec_dl19/ --split full --run BM25=bm25.trec --over BM25
   crossrank eval my.index --queries queries.jsonl --qrels judged.tsv --models fast,small --cascade "fast>small"
   crossrank eval my.index --queries queries.jsonl --qrels judged.tsv --sample 30 --llm "http://localhost:8000/v1#qwen3"
+  crossrank eval my.index --queries queries.jsonl --qrels judged.tsv --models "small,https://api.jina.ai/v1#MODEL"
   crossrank eval --qrels qrels.txt --run old=old.trec --run new=new.trec -m nDCG@10 -m AP
 """,
 )
@@ -91,19 +92,25 @@ def command(
     the number of systems (Holm). In a pipe, the columns are system, measure, mean, low, high, difference, low, high,
     corrected p, better, worse, and milliseconds of the whole query: median and 95th percentile. The verdict and what
     must be known of the figures go to stderr. The exit code is 3 where the model of --llm left a passage unjudged.
+
+    --models also takes rerank APIs, as URL#MODEL (see `crossrank search --rerank-api`): is the paid one better here?
+    All queries and candidates, and RERANK_API_KEY, are sent there; what that cost is said on stderr. A query that gets
+    no answer keeps its order, and then the exit code is 3, too.
     """
     asked = judged.Asked(**collection)
     if html is not None:
         # Before any work: a missing library or folder must not cost an hour.
         judged.check_page(html)
         from crossrank.evaluation import report  # noqa: F401
-    model = asked_for(llm, llm_window)
+    model = asked_model(llm, llm_window)
     if (no_rerank or asked.source is None) and (given := options.given(("cascades", "llm", "models", "mix"))):
         raise click.UsageError(f"--no-rerank, and runs alone, leave out the reranking that {given} is for")
     pairs = judged.cascades(cascades, asked.models)
     last = None if model is None else (model, llm_depth)
     runs = None if write_runs is None else (write_runs, force)
-    outcome = _measured(asked, depth, mix, pairs, last, no_rerank, measures, baseline, relevant, max(show, 5), runs)
+    outcome, remote = _measured(
+        asked, depth, mix, pairs, last, no_rerank, measures, baseline, relevant, max(show, 5), runs
+    )
     with ExitStack() as ways:
         # From the last to the first, and each whatever becomes of the others: a disk may be full by now, stdout closed,
         # and ids with white space in them are an error in runs and nowhere else.
@@ -112,7 +119,7 @@ def command(
         if html is not None:
             ways.callback(_write_page, html, outcome)
         ways.callback(_print, outcome, as_json, show)
-    return Exit.SOME_FAILED if model is not None and model.failed else Exit.OK
+    return Exit.SOME_FAILED if any(one.failed for one in remote) else Exit.OK
 
 
 def _measured(
@@ -127,7 +134,8 @@ def _measured(
     relevant: int,
     most: int,
     runs_to: tuple[Path, bool] | None,
-) -> Outcome:
+) -> tuple[Outcome, list[Counted]]:
+    """The outcome, and what was asked behind an address."""
     from crossrank.evaluation import measures as measured
     from crossrank.evaluation import setting, systems
     from crossrank.evaluation.comparison import MEASURES
@@ -142,17 +150,21 @@ def _measured(
     made: list[System] = []
     read: list[tuple[Candidates, Reading]] = []
     owners, texts = systems.Owners(), None
-    scorers = {} if asked.source is None or no_rerank else judged.scorers(asked)
+    scorers = {} if asked.source is None or no_rerank else judged.readers(asked)
+    remote = {name: scorer for name, scorer in scorers.items() if isinstance(scorer, Counted)}
     stages = [*scorers, *(f"{coarse} > {fine}" for coarse, fine in cascades)]
     names = [systems.named(name, share) for name in stages for share in shares]
-    marks = {name: scorer.score for name, scorer in scorers.items()}
-    marks |= {f"{coarse} > {fine}": marks[fine] for coarse, fine in cascades}
+    # A sentence of its own would be a question of its own to a model behind an address, which marks none.
+    marks = {name: scorer.score for name, scorer in scorers.items() if name not in remote}
+    marks |= {f"{coarse} > {fine}": marks[fine] for coarse, fine in cascades if fine in marks}
+    for name in remote:
+        terminal.note(f"{name} is sent up to {len(queries.queries) * depth:,} passages.")
     if last is not None:
-        # A sentence of its own would be a question of its own.
         first = next(iter(scorers))
         names.append(f"{first} > {last[0].name}")
-        marks[names[-1]] = marks[first]
+        marks |= {names[-1]: marks[first]} if first in marks else {}
         terminal.note(f"{last[0].name} is asked up to {len(queries.queries) * last[0].questions(last[1]):,} questions.")
+        remote[names[-1]] = last[0]
     known = _names(baseline, asked, list(runs), names)
     if runs_to is not None:
         inputs = (*judged.run_files(asked.runs).values(), asked.queries, asked.qrels)
@@ -170,9 +182,9 @@ def _measured(
             made += systems.reranked(before, reading, owners, [1.0] if alone else shares)
         notes += [*opened.notes, *slow]
     made += given
-    notes += [*lacks, *([f"{last[0].name}: {last[0].note}."] if last is not None else [])]
+    notes += [*lacks, *(f"{one.name}: {one.note}." for one in remote.values())]
     notes += [f"{system.name}: {note}." for system in made if system.kind != "mix" for note in system.notes]
-    return assess(
+    outcome = assess(
         made,
         queries.qrels,
         {query: text for query, text in queries.queries.items() if text},
@@ -189,11 +201,12 @@ def _measured(
         seed=asked.seed,
         notes=notes,
     )
+    return outcome, list(remote.values())
 
 
 def _read(
     found: Candidates,
-    scorers: dict[str, PairScorer],
+    scorers: Mapping[str, PairScorer | Counted],
     cascades: Sequence[tuple[str, str]],
     last: tuple[Counted, int] | None,
     depth: int,

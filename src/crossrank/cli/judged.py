@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import click
 
 from crossrank import cores, writing
+from crossrank.addresses import is_address
 from crossrank.cli import options, terminal
+from crossrank.credentials import without_secrets
 
 if TYPE_CHECKING:
+    from crossrank.cli.counted import Counted
     from crossrank.embedder import TextEmbedder
     from crossrank.evaluation.beir import JudgedSet
     from crossrank.evaluation.setting import Setting
@@ -237,15 +241,45 @@ def scorers(asked: Asked) -> dict[str, PairScorer]:
     """The models of `--models`, by the last part of their names.
 
     Raises:
-        click.UsageError: as `labels`.
+        click.UsageError: as `labels`, or one is behind an address.
     """
     from crossrank.scorers import load_scorer
 
-    return {label: load_scorer(name, **asked.engine) for label, name in labels(asked.models).items()}
+    named = labels(asked.models)
+    if remote := next((label for label, name in named.items() if is_address(name)), None):
+        raise click.UsageError(
+            f"--models: {remote} is behind an address, and a frontier is of models on this machine: `crossrank eval` "
+            "measures it"
+        )
+    return {label: load_scorer(name, **asked.engine) for label, name in named.items()}
+
+
+def readers(asked: Asked) -> dict[str, PairScorer | Counted]:
+    """Likewise, with those behind an address, which are asked with RERANK_API_KEY.
+
+    Raises:
+        click.UsageError: as `labels`, or one key would go to two hosts.
+        InputError: an address that is none of a rerank API.
+    """
+    from crossrank.cli.counted import Counted
+    from crossrank.scorers import load_scorer
+
+    named = labels(asked.models)
+    # First, because a mistake there is told at once, and loading takes seconds.
+    elsewhere = {label: options.remote_reranker(name) for label, name in named.items() if is_address(name)}
+    remote = {label: Counted(one, name=label) for label, one in elsewhere.items()}
+    hosts = list(dict.fromkeys(_host(one.address) for one in remote.values()))
+    if len(hosts) > 1 and os.environ.get("RERANK_API_KEY"):
+        raise click.UsageError(
+            f"--models: RERANK_API_KEY would be sent to {' and '.join(hosts)}, and is a key of one of them: measure "
+            "one at a time, each with --write-runs, and compare the runs"
+        )
+    return {label: remote.get(label) or load_scorer(name, **asked.engine) for label, name in named.items()}
 
 
 def labels(models: str) -> dict[str, str]:
-    """The names that `--models` lists, by their last parts.
+    """The names that `--models` lists, by their last parts; behind that of an address its host, where another model has
+    the same.
 
     Raises:
         click.UsageError: two have one last part, or none is named.
@@ -254,17 +288,31 @@ def labels(models: str) -> dict[str, str]:
     if not names:
         raise click.UsageError("--models names none; for first stages alone use --no-rerank")
     made: dict[str, str] = {}
-    for name in names:
-        label = _label(name)
+    parts = [_label(name) for name in names]
+    for name, label in zip(names, parts, strict=True):
+        if is_address(name) and parts.count(label) > 1:
+            label = f"{label} ({_host(name)})"
         if label in made:
-            raise click.UsageError(f"two models are called {label!r}; rename the folder of one")
+            raise click.UsageError(f"two models are called {label!r}; rename the folder of one, or leave it out")
         made[label] = name
     return made
 
 
 def _label(name: str) -> str:
-    """The last part of a name; of a folder that is named by dots, such as ".", that of its path."""
+    """The last part of a name; of a folder that is named by dots, such as ".", that of its path; of URL#MODEL that
+    of MODEL."""
+    if is_address(name):
+        # What comes before a # may hold a password.
+        name = name.rpartition("#")[2].partition("?")[0] if "#" in name else "an address without #MODEL"
     return os.path.basename(os.path.abspath(name)) if name else ""
+
+
+def _host(address: str) -> str:
+    """Host and port of an address; empty where it is none."""
+    try:
+        return urlsplit(str(without_secrets(address))).netloc
+    except ValueError:
+        return ""
 
 
 def cascades(named: Sequence[str], models: str) -> list[tuple[str, str]]:
@@ -325,15 +373,20 @@ def busy() -> list[str]:
     return [f"Other programs kept {load:.1f} cores busy at the start, so the times here say little."]
 
 
-def about(asked: Asked, judged: JudgedSet, made: dict[str, PairScorer], depth: int) -> dict[str, Any]:
+def about(asked: Asked, judged: JudgedSet, made: Mapping[str, PairScorer | Counted], depth: int) -> dict[str, Any]:
     """What the figures depend on besides the machine's load."""
     import crossrank
+    from crossrank.cli.counted import Counted
 
-    first = next(iter(made.values()), None)
+    first = next((scorer for scorer in made.values() if not isinstance(scorer, Counted)), None)
+    marks = {
+        label: scorer.address if isinstance(scorer, Counted) else scorer.fingerprint[:16]
+        for label, scorer in made.items()
+    }
     return {
         "set": asked.source.resolve().name if asked.source else judged.name,
         "queries": len(judged.queries),
-        "models": {label: scorer.fingerprint[:16] for label, scorer in made.items()},
+        "models": marks,
         "depth": depth,
         "backend": first.backend.name if first else None,
         "threads": asked.threads or cores.available(),

@@ -17,6 +17,7 @@ from crossrank.errors import InputError
 if TYPE_CHECKING:
     from crossrank.llm import LanguageModel
     from crossrank.remoteembedder import RemoteEmbedder
+    from crossrank.remotereranker import RemoteReranker
     from crossrank.scorecache import CachedScorer
     from crossrank.types import Scorer
 
@@ -159,6 +160,12 @@ llm_window = click.option(
     metavar="N",
     help="Let --llm order N passages at a time, from the last to the first (RankGPT), instead of judging each alone.",
 )
+rerank_api = click.option(
+    "--rerank-api",
+    metavar="URL#MODEL",
+    help="A rerank API in place of --model: that of Cohere, Jina, Voyage and others, or `crossrank serve` elsewhere. "
+    "The query, the passages it reads and RERANK_API_KEY are sent there.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 
 per_document = click.option(
@@ -228,6 +235,17 @@ def language_model(name: str, window: int | None = None) -> LanguageModel:
     from crossrank.llm import LanguageModel
 
     return LanguageModel.named(name, os.environ.get("OPENAI_API_KEY", ""), window=window)
+
+
+def remote_reranker(name: str) -> RemoteReranker:
+    """The rerank API behind the address `URL#MODEL`, with the key of RERANK_API_KEY.
+
+    Raises:
+        InputError: no such name.
+    """
+    from crossrank.remotereranker import RemoteReranker
+
+    return RemoteReranker.named(name, os.environ.get("RERANK_API_KEY", ""))
 
 
 def typed(name: str) -> bool:

@@ -16,6 +16,7 @@ from crossrank.errors import InputError
 
 if TYPE_CHECKING:
     from crossrank.calibration import Threshold
+    from crossrank.cli.counted import Counted
     from crossrank.cli.rows import Layout, Row
     from crossrank.evidence import Evidence
     from crossrank.ranked import Ranked
@@ -49,12 +50,14 @@ Examples:
   crossrank rerank "refund policy" faq.txt --threshold 0.3
   crossrank rerank "refund policy" faq.txt -k 5 --explain
   crossrank rerank "refund policy" faq.txt --model "http://localhost:8000/v1#qwen3"
+  crossrank rerank "refund policy" faq.txt --rerank-api "https://api.cohere.com/v2#rerank-v4.0-pro"
 """,
 )
 @click.argument("query")
 @click.argument("files", nargs=-1, type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("-k", cls=options.Top, type=options.Count(min=1), metavar="N", help="Passages to print.  [default: all]")
 @options.model
+@options.rerank_api
 @options.as_json
 @click.option("--probability", is_flag=True, help="Give the probability that a passage is relevant, not the raw score.")
 @click.option(
@@ -92,6 +95,7 @@ def command(
     files: tuple[str, ...],
     k: int | None,
     model: str | None,
+    rerank_api: str | None,
     as_json: bool,
     probability: bool,
     threshold: Threshold | None,
@@ -121,7 +125,7 @@ def command(
 
     --model may also name a late-interaction model, which has neither windows nor probabilities, or, as URL#MODEL, a
     language model behind an OpenAI-compatible address. That one is asked about each passage, from 0 to 10; QUERY, all
-    passages and OPENAI_API_KEY are sent there.
+    passages and OPENAI_API_KEY are sent there. With --rerank-api scores are what the API says.
 
     In a pipe the columns are rank, score and text. A passage without text comes last and has no score. With --explain
     the sentence that answers best is marked on a terminal, a fourth column in a pipe, and "evidence" in JSON.
@@ -137,8 +141,9 @@ def command(
     passages = [row.passage for row in given]
     if not passages:
         terminal.note("No passages were given, so there is nothing to rank.")
-    if model is not None and is_address(model):
-        return _ask(model, query, given, k, budget_ms, as_json)
+    if rerank_api is not None or (model is not None and is_address(model)):
+        asked = _elsewhere(model, rerank_api)
+        return _ask(asked, without_secrets(rerank_api or model), query, given, k, as_json)
     import crossrank
 
     reads = {"max_length": max_length, "window": window, "overlap": _overlap(window, overlap), "fold": fold}
@@ -180,31 +185,37 @@ def _check_files(query: str, files: Sequence[str]) -> None:
             raise InputError(f"there is no file {click.format_filename(file)!r}{swapped}")
 
 
-def _ask(model: str, query: str, given: Sequence[Row], k: int | None, budget_ms: float | None, as_json: bool) -> Exit:
-    """Print the order of a language model.
+def _elsewhere(model: str | None, rerank_api: str | None) -> Counted:
+    """The rerank API or else the language model behind an address.
 
     Raises:
-        click.UsageError: there is a budget.
+        click.UsageError: there is a budget, or there are both.
         InputError: an option is given that only models on this machine have.
     """
-    from crossrank.cli.counted import Counted
-    from crossrank.ranked import Ranked
-    from crossrank.scored import Scored
+    from crossrank.cli.counted import Counted, asked_api, check_budget
 
-    if budget_ms is not None:
-        raise click.UsageError(
-            "a language model goes without --budget-ms (or CROSSRANK_BUDGET_MS): what it takes cannot be planned"
-        )
-    shown = without_secrets(model)
+    made, kind = asked_api(rerank_api), "rerank API"
+    if made is None:
+        assert model is not None
+        check_budget("a language model")
+        made, kind = Counted(options.language_model(model)), "language model"
+    shown = without_secrets(rerank_api or model)
     local = ("probability", "threshold", "explain", *READS, "backend", "device", "dtype", "threads")
     if options.typed("cache"):
         raise InputError(
-            f"{shown} is a language model behind an address, which may answer otherwise next time, so no score is "
+            f"{shown} is a {kind} behind an address, which may answer otherwise next time, so no score is "
             "kept: leave --cache out. In crossrank search, --cache keeps the scores of the cross-encoder before --llm"
         )
     if unknown := options.given(local):
-        raise InputError(f"{shown} is a language model behind an address, which knows no {unknown}: leave it out")
-    asked = Counted(options.language_model(model))
+        raise InputError(f"{shown} is a {kind} behind an address, which knows no {unknown}: leave it out")
+    return made
+
+
+def _ask(asked: Counted, shown: object, query: str, given: Sequence[Row], k: int | None, as_json: bool) -> Exit:
+    """Print the order of a model behind an address."""
+    from crossrank.ranked import Ranked
+    from crossrank.scored import Scored
+
     scores = asked.score([(query, row.passage.scored_text) for row in given])
     if given:
         terminal.note(f"{shown}: {asked.note}.")

@@ -12,7 +12,7 @@ import click
 
 from crossrank.cli import budget as time_budget
 from crossrank.cli import many, options, prompt, steps, terminal
-from crossrank.cli.counted import Counted, asked_for
+from crossrank.cli.counted import asked_api, asked_model, exit_code
 from crossrank.cli.exits import Exit
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _TEXT = 48
 # And columns of rank, score and a little text, beside which the steps of --explain are.
 _LEAST = 20
 # Options of what --no-rerank leaves out.
-_READERS = ("model", "coarse", "mix", "stop_early", "cache", "threshold")
+_READERS = ("model", "rerank_api", "coarse", "mix", "stop_early", "cache", "threshold")
 
 
 @click.command(
@@ -43,6 +43,7 @@ Examples:
   crossrank search docs.index "retry policy" -k 3 --json | jq -r .text
   crossrank search docs.index "retry policy" --threshold model
   crossrank search docs.index "retry policy" --llm "http://localhost:8000/v1#qwen3" --llm-depth 5
+  crossrank search docs.index "retry policy" --rerank-api "https://api.cohere.com/v2#rerank-v4.0-pro"
   crossrank search docs.index "retry policy" --context 2000 --threshold 0.05 > prompt.txt
   crossrank search docs.index --queries topics.tsv --to run.trec
 """,
@@ -69,6 +70,7 @@ Examples:
     "text in its own order: date>=\"2024\". Also \"lang in (en, de)\", and \"tags has new\". Repeat it: all must hold.",
 )  # fmt: skip
 @options.model
+@options.rerank_api
 @click.option(
     "--coarse", type=options.ModelName(), multiple=True, metavar="MODEL",
     help="A cheaper cross-encoder that reads before --model, which then reads the best half of them, at most 50. "
@@ -120,6 +122,7 @@ def command(
     depth: int,
     where: tuple[str, ...],
     model: str | None,
+    rerank_api: str | None,
     coarse: tuple[str, ...],
     embedder: str | None,
     no_rerank: bool,
@@ -168,7 +171,7 @@ def command(
         raise click.UsageError("--context goes with neither --no-rerank (whose tokens?) nor --explain")
     if no_rerank and (unused := options.given((*_READERS, *(() if llm else ("on_error",))))):
         raise click.UsageError(f"--no-rerank leaves out the cross-encoder that {unused} is for: leave out one of them")
-    asked = _language_model(llm, llm_window, budget_ms, on_error)
+    api, asked = asked_api(rerank_api, on_error), asked_model(llm, llm_window, on_error)
     alone = {"--context": budget, "--threshold": threshold is not None, "--json": as_json, "--explain": explain}
     # A run of many queries has all documents that were found: there is no top that could be settled.
     alone["--stop-early"] = stop_early
@@ -179,7 +182,7 @@ def command(
     began = time.perf_counter()
     pipeline = open_pipeline(
         folder,
-        model,
+        model if api is None else api,
         coarse=coarse,
         embedder=options.remote_embedder(embedder) or embedder,
         depth=depth,
@@ -208,18 +211,18 @@ def command(
         many.check_documents(folder, where)
         failed = many.write(whole, texts, to, k or 100)
         _tell_of_cache(pipeline)
-        return _code(failed, asked)
+        return exit_code(failed, api, asked)
     answer = whole.search(texts[""], k or 10, per_document=per_document)
     if not answer.passages:
         terminal.note(f"Nothing was found{_why_nothing(answer, where)}.")
     relevance.tell(map(terminal.shown, answer.grouped), whole=False)
-    code = _code(time_budget.warn_of(answer, explain), asked)
+    code = exit_code(time_budget.warn_of(answer, explain), api, asked)
     if budget is not None:
         prompt.show(pipeline.context(answer, budget, threshold=threshold), as_json)
         _tell_of_cache(pipeline)
         return code
     answer, chances = relevance.kept(pipeline, answer, threshold)
-    reasons = _reasons(pipeline, answer) if explain else None
+    reasons = _reasons(pipeline, answer, api is not None) if explain else None
     if as_json:
         _print_json(answer, chances, reasons, opened)
     elif terminal.on_terminal():
@@ -243,29 +246,6 @@ def _warn_of_depth(k: int | None, most: int) -> None:
         terminal.warn(f"-k {k:,} is more than the {most:,} passages that are found at most: raise --depth.")
 
 
-def _language_model(
-    llm: str | None, window: int | None, budget_ms: float | None, on_error: OnError | None
-) -> Counted | None:
-    """What `--llm` names, if anything.
-
-    Raises:
-        click.UsageError: it goes with a budget; and see `asked_for`.
-    """
-    if llm is not None and budget_ms is not None:
-        raise click.UsageError(
-            "--llm goes without --budget-ms (or CROSSRANK_BUDGET_MS): what it takes cannot be planned"
-        )
-    return asked_for(llm, window, "" if on_error == "keep" else "; --on-error keep leaves the order before it")
-
-
-def _code(failed: bool, asked: Counted | None) -> Exit:
-    """How the command ends; says what the language model cost."""
-    if asked is not None and asked.asked:
-        terminal.note(f"{asked.name}: {asked.note}.")
-        failed |= asked.failed
-    return Exit.SOME_FAILED if failed else Exit.OK
-
-
 def _why_nothing(answer: Answer, where: Sequence[str]) -> str:
     """What a filter has to do with it."""
     if answer.nothing:
@@ -281,9 +261,12 @@ class _Reasons:
     seconds: float
 
 
-def _reasons(pipeline: Pipeline, answer: Answer) -> _Reasons:
+def _reasons(pipeline: Pipeline, answer: Answer, remote: bool) -> _Reasons:
     began = time.perf_counter()
-    found = pipeline.evidence(answer) if pipeline.stages and not answer.failed else [None] * len(answer.passages)
+    if remote:
+        terminal.note("No sentence is marked, because each would be sent to the rerank API.")
+    none = remote or not pipeline.stages or answer.failed
+    found = [None] * len(answer.passages) if none else pipeline.evidence(answer)
     return _Reasons(found, time.perf_counter() - began)
 
 

@@ -15,7 +15,6 @@ from crossrank.cascade import Stage, Trace, mixed, rerank
 from crossrank.errors import InputError
 from crossrank.index import one_version
 from crossrank.pipeline import Pipeline
-from crossrank.scorers import PairScorer
 from crossrank.types import Passage, Ranking, Run, Scorer, TokenStore
 from crossrank.unicode import is_blank
 
@@ -155,7 +154,7 @@ def check_texts(queries: Mapping[str, str]) -> None:
 
 
 def read(
-    candidates: Candidates, scorers: Mapping[str, PairScorer], depth: int, progress: Progress | None = None
+    candidates: Candidates, scorers: Mapping[str, Scorer], depth: int, progress: Progress | None = None
 ) -> dict[str, Reading]:
     """Let every model score the first `depth` candidates, one query at a time as the product does.
 

@@ -143,7 +143,7 @@ def cut_lines(standings: Iterable[Standing]) -> list[str]:
         ]
         if any(found):
             said.append(f"{name} read {', '.join(filter(None, found))}.")
-        elif cuts.pairs:
+        elif cuts.pairs and cuts.known:
             said.append(f"{name} read all of {cuts.pairs:,} passages in one piece.")
     return said
 

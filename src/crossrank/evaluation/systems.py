@@ -10,6 +10,7 @@ from typing import Literal
 from crossrank.cascade import Trace
 from crossrank.evaluation.candidates import Candidates, Reading
 from crossrank.evaluation.folding import folded
+from crossrank.scorers import PairScorer
 from crossrank.types import Ranking, Run
 
 Kind = Literal["first", "alone", "mix", "run"]
@@ -24,15 +25,17 @@ class Cuts:
         windowed: passages that were read whole, in several windows.
         lost: passages of which some part was not read.
         queries: queries of which some part was not read.
+        known: whether the scorer tells what it cut; a model behind an address does not.
     """
 
     pairs: int = 0
     windowed: int = 0
     lost: int = 0
     queries: int = 0
+    known: bool = True
 
     @classmethod
-    def of(cls, traces: Iterable[Trace]) -> Cuts:
+    def of(cls, traces: Iterable[Trace], known: bool = True) -> Cuts:
         """Counted over the traces of one step, one for each query."""
         pairs = windowed = lost = queries = 0
         for trace in traces:
@@ -41,7 +44,7 @@ class Cuts:
             passages = [cut for cut in trace.truncations if cut.position >= 0]
             lost += sum(cut.lost for cut in passages)
             windowed += sum(not cut.lost for cut in passages)
-        return cls(pairs, windowed, lost, queries)
+        return cls(pairs, windowed, lost, queries, known)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,7 +170,7 @@ def reranked(candidates: Candidates, reading: Reading, owners: Owners, weights: 
                 read,
                 kept,
                 owners.shown(run),
-                Cuts.of(reading.traces.values()),
+                Cuts.of(reading.traces.values(), isinstance(reading.scorer, PairScorer)),
                 notes,
             )
         )
