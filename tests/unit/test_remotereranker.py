@@ -316,14 +316,15 @@ def test_as_a_stage_it_says_what_it_cost() -> None:
 
 
 def test_hosts_take_it_as_a_model() -> None:
-    from crossrank.integrations.lists import Model, best
+    from crossrank.integrations.best import Asked, best
+    from crossrank.integrations.lists import Model
 
     with api_serving(honest) as api:
         model = Model(reranker(api.url))
         assert [one.position for one in best(model.ready, QUERY, ["a", "abc"], k=1)] == [1]
         assert model.name == "m"
         with pytest.raises(InputError, match="m gives scores and no probabilities"):
-            best(model.ready, QUERY, ["a"], k=1, threshold=0.5)
+            best(model.ready, QUERY, ["a"], k=1, asked=Asked(threshold=0.5))
 
 
 PATHS = {
