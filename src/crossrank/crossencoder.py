@@ -175,7 +175,7 @@ class CrossEncoder(Elsewhere):
         def encode(part: slice) -> Encoded:
             return self._encoder.encode(distinct[part], self.windows, query_ids)
 
-        found = self._sliced(self._costs([(len(query), len(text)) for query, text in distinct]), encode, progress)
+        found = self._sliced(self._costs([(_bytes(query), _bytes(text)) for query, text in distinct]), encode, progress)
         # Also those that stand beside blank passages only.
         self._encoder.check_queries([query for query, _ in pairs], query_ids)
         place = {pair: row for row, pair in enumerate(distinct)}
@@ -212,8 +212,8 @@ class CrossEncoder(Elsewhere):
             return self._encoder.encode_tokens([queries[i] for i in some], passages.take(some), self.windows, query_ids)
 
         lengths = passages.lengths[distinct].tolist()
-        characters = [(len(queries[i]), CHARACTERS * n) for i, n in zip(distinct.tolist(), lengths, strict=True)]
-        found = self._sliced(self._costs(characters), encode)
+        sizes = [(_bytes(queries[i]), CHARACTERS * n) for i, n in zip(distinct.tolist(), lengths, strict=True)]
+        found = self._sliced(self._costs(sizes), encode)
         place = {key: number for number, key in enumerate(first)}
         return spread(found, [place[key] for key in keys])
 
@@ -228,10 +228,10 @@ class CrossEncoder(Elsewhere):
         """
         return self._encoder.sequence_lengths(query, passages, self.windows)
 
-    def _costs(self, characters: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
-        """What the model reads of each pair, about, in characters, from those of its query and its passage."""
-        both = np.array(characters, dtype=np.int64).reshape(-1, 2)
-        # A token has a character at least, so that only longer passages can need windows.
+    def _costs(self, sizes: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+        """What the model reads of each pair, about, in bytes, from those of its query and its passage."""
+        both = np.array(sizes, dtype=np.int64).reshape(-1, 2)
+        # Hardly a token has less than a byte, so that only longer passages need windows.
         stretch = np.where(both[:, 1] > self._encoder.room, self._encoder.stretch(self.windows), 1.0)
         read = np.minimum(both[:, 1], CHARACTERS_A_TOKEN * max(self.windows.tokens, self._encoder.room))
         return 1 + both[:, 0] + (read * stretch).astype(np.int64)
@@ -338,3 +338,8 @@ class CrossEncoder(Elsewhere):
             "Fit one on judged pairs with `crossrank calibrate`, or give crossrank.load(..., calibration=Platt.fit("
             "scores, relevant))"
         )
+
+
+def _bytes(text: str) -> int:
+    """Bytes of a text, which tell its tokens better than characters: "漢" has three, and one to three tokens."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

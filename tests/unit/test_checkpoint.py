@@ -29,6 +29,7 @@ from crossrank.checkpoint import Checkpoint, export, growth, hub, read, reading,
 from crossrank.checkpoint import settings as stating
 from crossrank.errors import CheckpointError, InputError
 from crossrank.scorers import load_scorer
+from crossrank.unicode import valid_text
 
 
 @pytest.fixture
@@ -919,6 +920,14 @@ def charsmap(*texts: str) -> dict[str, Any]:
     return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(raw).decode()}
 
 
+def mapped(sign: str, text: str) -> dict[str, Any]:
+    """Like `charsmap`, of one character in ASCII: its unit in the trie has itself, a leaf and the place of the leaf."""
+    trie = np.zeros(256, dtype="<u4")
+    trie[ord(sign)] = ord(sign) | 1 << 8 | 1 << 10
+    raw = (1024).to_bytes(4, "little") + trie.tobytes() + text.encode() + b"\0"
+    return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(raw).decode()}
+
+
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 SPACED = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True}
 PHRASE = "\u0635\u0644\u0649 \u0627\u0644\u0644\u0647 \u0639\u0644\u064a\u0647 \u0648\u0633\u0644\u0645"
@@ -1021,6 +1030,42 @@ def test_steps_that_cannot_be_read_are_refused(stated: Any) -> None:
 )
 def test_the_steps_of_real_tokenizers_are_admitted(stated: dict[str, Any]) -> None:
     growth.check(stated, "here")
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "pre_tokenizer"),
+    [
+        (None, None),
+        (None, BYTES),
+        (None, {**BYTES, "add_prefix_space": True}),
+        ({"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "lowercase": True}, None),
+        ({"type": "NFKC"}, in_turn({"type": "WhitespaceSplit"}, SPACED, kind="pretokenizers")),
+        (in_turn({"type": "NFKD"}, {"type": "Lowercase"}), BYTES),
+        (in_turn({"type": "Prepend", "prepend": "\u2581"}, replaced("\u2581", String=" ")), None),
+        (mapped("a", "abcd"), None),
+        (mapped("a", "\ufdfa"), BYTES),
+        (in_turn(mapped("a", "\ufdfa"), {"type": "NFKC"}), None),
+    ],
+)
+@pytest.mark.parametrize("bytewise", [False, True])
+@given(text=st.text(st.one_of(st.characters(), st.sampled_from("\ud55c\ufdfa\u0130\u6f22\U0001f984\r\n a"))))
+@settings(max_examples=60, deadline=None)
+def test_no_text_has_more_tokens_than_its_characters_allow(
+    normalizer: Any, pre_tokenizer: Any, bytewise: bool, text: str
+) -> None:
+    """A token was taken to have a character at least, so that limits of tokens passed over texts that had far more."""
+    words = {name: number for number, name in enumerate(["<unk>", *(f"<0x{byte:02X}>" for byte in range(256))])}
+    model = models.BPE(words, [], unk_token="<unk>", byte_fallback=bytewise)
+    stated = json.loads(Tokenizer(model).to_str())
+    made = Tokenizer.from_str(json.dumps({**stated, "normalizer": normalizer, "pre_tokenizer": pre_tokenizer}))
+    tokens = len(made.encode(valid_text(text)).ids)
+    assert tokens <= len(text) * growth.tokens_a_character(made)
+    assert not text.isascii() or tokens <= len(text) * growth.tokens_a_character(made, plain=True)
+
+
+def test_ascii_is_not_taken_for_what_it_could_be() -> None:
+    """It is most of what is read, and its tokens have a character at least: nothing is counted twice for a limit."""
+    assert growth.tokens_a_character(crossrank.load("tiny").checkpoint.tokenizer(), plain=True) == 1
 
 
 def test_a_tokenizer_that_multiplies_text_is_no_tokenizer(folder: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 import crossrank
 import tiny
@@ -101,6 +103,53 @@ def test_a_scorer_with_a_length_of_its_own_reports_a_query_once(tmp_path: Path) 
 )
 def test_which_end_is_kept(cutter: Cutter, caps: Caps, pair: tuple[str, str]) -> None:
     assert cutter.cut([(QUERY, "bread. the cat cat")], caps)[0] == [pair]
+
+
+EMOJI, LIGATURE = "\U0001f984", "\ufdfa"
+
+
+def reader(normalizer: normalizers.Normalizer) -> Cutter:
+    """Of a scorer that reads bytes."""
+    made = Tokenizer(models.BPE(unk_token="<unk>"))
+    made.normalizer, made.pre_tokenizer = normalizer, pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.add_special_tokens(["<s>", "<unk>"])
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(special_tokens=["<s>", "<unk>"], initial_alphabet=alphabet, show_progress=False)
+    made.train_from_iterator([], trainer)
+    made.post_processor = processors.TemplateProcessing(pair="<s> $A <s> $B", special_tokens=[("<s>", 0)])
+    scorer = crossrank.load("tiny", backend="fake")
+    scorer.checkpoint = Read(made)  # type: ignore[assignment]
+    return Cutter(scorer)
+
+
+@dataclass
+class Read:
+    """Stands for a checkpoint with a tokenizer of its own."""
+
+    made: Tokenizer
+    pair: None = None
+
+    def tokenizer(self) -> Tokenizer:
+        return self.made
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["beginning", "end"])
+@pytest.mark.parametrize(
+    ("normalizer", "sign", "each"),
+    [(normalizers.NFC(), EMOJI, 4), (normalizers.NFKC(), LIGATURE, 33)],
+    ids=["bytes", "longer forms"],
+)
+def test_a_character_may_be_many_tokens(normalizer: normalizers.Normalizer, sign: str, each: int, left: bool) -> None:
+    """Such a text was read whole, four times as long as a request wanted, and without a word."""
+    cutter = reader(normalizer)
+    for most in (50, 4 * each, 3 * each - 1, each + 1):
+        ((_, cut),), cuts = cutter.cut([("w", sign * 50)], Caps(pair=most + 3, left=left))
+        assert cut == sign * (most // each)
+        assert cuts == (Truncation(0, 50 * each, most // each * each, 1),)
+    # A character at least is kept, and what is kept is said.
+    assert cutter.cut([("w", sign * 2)], Caps(document=1))[0] == [("w", sign)]
+    assert cutter.cut([("w", sign * 2)], Caps(document=1))[1] == (Truncation(0, 2 * each, each, 1),)
+    assert cutter.cut([("w", sign)], Caps(document=1)) == ([("w", sign)], ())
 
 
 def test_a_cut_is_reported_once(cutter: Cutter, scorer: crossrank.CrossEncoder) -> None:

@@ -8,11 +8,14 @@ runs the steps raises nothing that could be caught.
 from __future__ import annotations
 
 import base64
+import json
 import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 from unicodedata import normalize
+
+from tokenizers import Tokenizer, normalizers
 
 from crossrank.errors import CheckpointError
 
@@ -28,6 +31,11 @@ PARTS = ("normalizer", "pre_tokenizer", "decoder")
 NESTED = ("normalizers", "pretokenizers", "decoders", "processors")
 # A regular expression that surely matches no empty text: one character or class, perhaps several times, as " {2,}".
 SOLID = re.compile(r"(?:[^\\.|()\[\]{}*+?^$]|\\[sSdDwWnrt])(?:\+|\{[1-9][0-9]*,?[0-9]*\})?")
+
+# Characters in the place of one, of steps whose fields do not say so: the longest forms in Unicode, and "i̇" for "İ".
+FORMS = {"NFC": 3.0, "NFD": 4.0, "NFKC": 18.0, "NFKD": 18.0, "Lowercase": 2.0}
+# What stands for a space in vocabularies of SentencePiece.
+SPACE = "\u2581"
 
 
 def check(stated: Any, where: str) -> None:
@@ -59,6 +67,60 @@ def check(stated: Any, where: str) -> None:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{where} is damaged ({error!r}). Download or copy it again.") from error
+
+
+def tokens_a_character(tokenizer: Tokenizer, plain: bool = False) -> float:
+    """How many tokens a text has for each of its characters, at the most; special tokens are left out.
+
+    A token has a character at least of what the steps make of a text, or a byte. But they may make several of one: in
+    bytes "🦄" has four tokens, "ﷺ" has 18 letters and "한" has three.
+
+    Args:
+        tokenizer: its steps are known to be bounded, see `check`.
+        plain: the texts are ASCII, which most steps leave as long as it is.
+
+    >>> from tokenizers import models, pre_tokenizers
+    >>> made = Tokenizer(models.BPE())
+    >>> made.pre_tokenizer = pre_tokenizers.ByteLevel()
+    >>> tokens_a_character(made), tokens_a_character(made, plain=True)
+    (5.0, 2.0)
+    """
+    parts = [part for part in (tokenizer.normalizer, tokenizer.pre_tokenizer) if part is not None]
+    steps = [step for part in parts for step in _steps(json.loads(part.__getstate__()))]
+    # BPE says whether it takes characters that it lacks for their bytes, and Unigram does not.
+    bytewise = getattr(tokenizer.model, "byte_fallback", type(tokenizer.model).__name__ == "Unigram")
+    if plain and all(map(_stays_plain, steps)) and not (bytewise and tokenizer.token_to_id(SPACE) is None):
+        return math.prod(map(_plain_growth, steps))
+    return math.prod(_growth(step) * _forms(step) for step in steps) * (4.0 if bytewise else 1.0)
+
+
+def _forms(step: dict[str, Any]) -> float:
+    if step.get("lowercase") or step.get("strip_accents"):
+        return FORMS["NFD"] * FORMS["Lowercase"]
+    return FORMS.get(step.get("type", ""), 1.0)
+
+
+def _plain_growth(step: dict[str, Any]) -> float:
+    """As `_growth`, of characters in ASCII: they have a byte each, no accent and no other form, and none is Chinese."""
+    if step.get("precompiled_charsmap") is not None:
+        return max(1.0, *(float(len(text)) for text in _ascii_mapped(step)))
+    if step.get("type") == "ByteLevel":
+        return 2.0
+    return 1.0 if step.get("handle_chinese_chars") is not None else _growth(step)
+
+
+def _stays_plain(step: dict[str, Any]) -> bool:
+    """Whether ASCII stays so in this step, but for what stands for a space."""
+    put = [step.get(name) or "" for name in ("content", "prepend", "suffix", "replacement")]
+    if step.get("precompiled_charsmap") is not None:
+        put += _ascii_mapped(step)
+    return all(text.replace(SPACE, "").isascii() for text in put)
+
+
+def _ascii_mapped(step: dict[str, Any]) -> list[str]:
+    """What SentencePiece's table puts for each character in ASCII, and for the one pair that is read whole."""
+    table = normalizers.Precompiled(base64.b64decode(step["precompiled_charsmap"]))
+    return [table.normalize_str(text) for text in (*map(chr, range(128)), "\r\n", SPACE)]
 
 
 def _steps(step: Any) -> Iterator[dict[str, Any]]:

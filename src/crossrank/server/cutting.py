@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 from tokenizers import Encoding
 
-from crossrank.checkpoint import vocabulary
+from crossrank.checkpoint import growth, vocabulary
 from crossrank.crossencoder import CrossEncoder
 from crossrank.encoder import CHARACTERS_A_TOKEN, PairEncoder
 from crossrank.types import Truncation
 from crossrank.unicode import valid_text
 
 Pairs = Sequence[tuple[str, str]]
-# A cut inside a word can give more tokens than it had there; so many times one token fewer is tried.
+# A cut inside a word can give more tokens than it had there; so many times one cut earlier is tried, then far earlier.
 _TRIES = 8
 
 
@@ -25,7 +25,8 @@ class Caps:
     Attributes:
         query: tokens of the query.
         document: tokens of each document.
-        pair: tokens of a query and a document together, special tokens included. Each keeps a token at least.
+        pair: tokens of a query and a document together, special tokens included. Each text keeps a character at least,
+            which may be several tokens.
         windows: windows of one document.
         left: what `pair` cuts keeps its end, not its beginning.
     """
@@ -51,6 +52,9 @@ class Cutter:
         encoder = PairEncoder(self._tokenizer, scorer.max_length, scorer.checkpoint.pair)
         self._specials = scorer.max_length - encoder.room + encoder.beside
         self._room = encoder.room - 2 * encoder.beside
+        with vocabulary.guarded():
+            # Of texts in ASCII, and of all others.
+            self._dense = {plain: growth.tokens_a_character(self._tokenizer, plain) for plain in (True, False)}
 
     def cut(self, pairs: Pairs, caps: Caps | None) -> tuple[Pairs, tuple[Truncation, ...]]:
         """The pairs with their texts cut, and what was cut: at the place of its pair, a query once as position -1."""
@@ -96,8 +100,7 @@ class Cutter:
         return text, cut
 
     def _cut(self, text: str, most: int, left: bool) -> tuple[str, Truncation | None]:
-        # A token has a character at least.
-        if len(text) <= most:
+        if len(text) * self._dense[text.isascii()] <= most:
             return text, None
         # White space can be long and has no tokens: the search goes on behind it, as far as the scorer reads at all.
         bare, windows = text.strip(), self._scorer.windows
@@ -114,11 +117,13 @@ class Cutter:
             size *= 2
         if len(spans) <= most:
             return (text, None) if exact else (part, Truncation(-1, len(spans), len(spans), 1, exact))
-        for fewer in range(most, max(0, most - _TRIES), -1):
-            kept = part[spans[-fewer][0] :] if left else part[: spans[fewer - 1][1]]
+        for size in _sizes(spans, most, len(part), left):
+            kept = part[-size:] if left else part[:size]
             read = self._count(kept)
             if read <= most:
                 break
+        if exact and len(kept) == len(bare):  # one character, which stays
+            return text, None
         return kept, Truncation(-1, len(spans), read, 1, exact)
 
     def _count(self, text: str) -> int:
@@ -127,6 +132,19 @@ class Cutter:
     def _encoded(self, text: str) -> Encoding:
         with vocabulary.guarded():
             return self._tokenizer.encode(valid_text(text), add_special_tokens=False)
+
+
+def _sizes(spans: Sequence[tuple[int, int]], most: int, length: int, left: bool) -> list[int]:
+    """How many characters of a text to try to keep: what `most` tokens have, then less, a character at the least.
+
+    Several tokens may be of one character, so that one token fewer may be no character less.
+    """
+    ends = [length - begin for begin, _ in spans[-most:]] if left else [end for _, end in spans[:most]]
+    falling = sorted({end for end in ends if end > 0} or {1}, reverse=True)
+    places = [*range(min(_TRIES, len(falling)))]
+    while places[-1] < len(falling) - 1:
+        places.append(min(2 * places[-1], len(falling) - 1))
+    return [falling[place] for place in places]
 
 
 def merged(cuts: Sequence[Truncation], scored: Sequence[Truncation]) -> list[Truncation]:
