@@ -1,8 +1,10 @@
-"""What must not go over a fork: a lock that another thread holds, and a connection that two processes would read."""
+"""What must not go over a fork: a lock that another thread holds, a connection that two processes would read, and the
+threads of a library."""
 
 from __future__ import annotations
 
 import os
+import sys
 from typing import Protocol
 from weakref import WeakSet
 
@@ -15,6 +17,7 @@ class Renewed(Protocol):
 
 
 _owners: WeakSet[Renewed] = WeakSet()
+_loaded: frozenset[str] = frozenset()
 
 
 def renew_in_children(owner: Renewed) -> None:
@@ -22,7 +25,18 @@ def renew_in_children(owner: Renewed) -> None:
     _owners.add(owner)
 
 
+def inherited(library: str) -> bool:
+    """Whether this process was forked from one that had loaded a library, whose threads stayed there.
+
+    >>> inherited("numpy")
+    False
+    """
+    return library in _loaded
+
+
 def _renew() -> None:
+    global _loaded
+    _loaded = frozenset(name for name in sys.modules if "." not in name)
     for owner in list(_owners):
         owner.renew()
 

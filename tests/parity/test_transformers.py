@@ -217,6 +217,48 @@ def test_a_distilbert_embeds_on_torch(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "how", "changes"),
+    [
+        ("fnet", "equal", {}),
+        ("convbert", "equal", {"num_attention_heads": 4, "embedding_size": 32}),
+        ("nystromformer", "equal", {"num_attention_heads": 4}),
+        ("albert", "any", {"num_attention_heads": 4, "embedding_size": 16}),
+    ],
+)
+def test_scores_do_not_depend_on_the_list(name: str, how: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    """Some architectures read the padding behind a text: beside longer ones it had another score."""
+    rows = architectures._wordpiece("bert", tmp_path)
+    sizes = {**architectures.SMALL, "vocab_size": rows, "pad_token_id": 0, "num_labels": 1}
+    del sizes["num_attention_heads"]  # FNet has none
+    torch.manual_seed(7)
+    config = transformers.AutoConfig.for_model(name, **sizes, **changes)
+    model = transformers.AutoModelForSequenceClassification.from_config(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.15)
+    model.save_pretrained(tmp_path)
+    for found in (read(tmp_path), read(_bare(tmp_path))):
+        backend = backends.open(found, "torch", "cpu", "float32")
+        assert isinstance(backend, Torch)
+        assert backend._together == how
+        tokens = some_tokens(found, [40, 7, 23, 7, 60])
+        asked = [lambda some: backend.pool(some, "mean"), backend.states]  # noqa: B023
+        for ask in [backend.forward] if found.labels else asked:
+            whole = ask(tokens)
+            alone = [ask(tokens.take(np.array([row]))) for row in range(len(tokens))]
+            np.testing.assert_allclose(whole, np.concatenate(alone), atol=1e-5)
+            assert whole.std() > 0.01
+
+
+def _bare(folder: Path) -> Path:
+    """A cross-encoder's folder, stated to be the encoder alone."""
+    stated = json.loads((folder / "config.json").read_text())
+    classes = [stated["architectures"][0].replace("ForSequenceClassification", "Model")]
+    (folder / "config.json").write_text(json.dumps({**stated, "architectures": classes}))
+    return folder
+
+
 def test_relative_positions_are_refused_where_transformers_leaves_them_out(tmp_path: Path) -> None:
     folder = architectures.make("bert", tmp_path)
     config = json.loads((folder / "config.json").read_text())

@@ -6,6 +6,8 @@ import gc
 import importlib
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -298,3 +300,31 @@ def test_a_child_waits_for_no_thread_of_its_parent() -> None:
     end.set()
     thread.join()
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+FORK = """
+import os, signal, sys
+import numpy as np, torch
+import crossrank
+torch.set_num_threads(2)
+folder = sys.argv[1]
+pairs = [("the cat", f"paris is a planet of bread {number} " * 4) for number in range(200)]
+scorer = crossrank.load(folder, backend="torch", device="cpu")
+scores = scorer.score(pairs)
+for own in (False, True):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        used = crossrank.load(folder, backend="torch", device="cpu") if own else scorer
+        os._exit(0 if np.allclose(used.score(pairs), scores, atol=1e-5) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, own
+assert torch.get_num_threads() == 2
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_torch_answers_in_a_forked_child(cross_encoder_folder: Path) -> None:
+    """It waited for ever for threads that the parent has, with the parent's model as with one of its own."""
+    pytest.importorskip("transformers", reason="the extra torch is not installed")
+    # In a process of its own: some libraries that other tests load complain about forks.
+    subprocess.run([sys.executable, "-c", FORK, str(cross_encoder_folder)], check=True, timeout=120)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,3 +112,16 @@ def check_threads(threads: int | None) -> None:
     check_whole("threads", threads)
     if not 1 <= threads <= 1024:
         raise InputError(f"threads must be from 1 to 1024, not {threads}")
+
+
+def check_process(loaded: int) -> None:
+    """Refuse a model on a GPU that another process has loaded, whose id is `loaded`.
+
+    Raises:
+        InputError: this one was forked from it.
+    """
+    if os.getpid() != loaded:
+        raise InputError(
+            "this model was loaded on a GPU before the process forked, and CUDA does not survive a fork. Load it in "
+            "the child, or start processes with multiprocessing's 'spawn'."
+        )

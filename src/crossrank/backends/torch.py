@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank import extras
-from crossrank.backends.limits import Limits, check_seen
+from crossrank import extras, forks
+from crossrank.backends import together
+from crossrank.backends.limits import Limits, check_process, check_seen
 from crossrank.checkpoint import Answer, Checkpoint, gte, names, settings, weights
 from crossrank.errors import CheckpointError, InputError
 from crossrank.types import Pooling, Tokens
@@ -25,12 +27,16 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 class Torch:
-    """The forward pass of transformers. Safe to share between threads; a batch is padded to its longest sequence."""
+    """The forward pass of transformers. Safe to share between threads; a batch is padded to its longest sequence.
+
+    Where padding would change scores only sequences of one length are read at once.
+    """
 
     padded = True
 
     def __init__(self, checkpoint: Checkpoint, device: str = "auto", dtype: str = "auto") -> None:
         device, chosen = resolved(device, dtype)
+        self._process = os.getpid()
         self._device = torch.device(device)
         self.name = f"torch ({self._device.type}, {chosen})"
         self._labels = checkpoint.labels
@@ -43,6 +49,7 @@ class Torch:
         self._placed = "position_ids" in inspect.signature(self._model.forward).parameters
         if checkpoint.kind == "cross-encoder" and self._answer is None:
             self._check_padding(str(checkpoint.folder))
+        self._together = together.of(self._model, checkpoint, self._padding, self._probed, chosen)
 
     def forward(self, tokens: Tokens) -> NDArray[np.float32]:
         """Raw logits, shape (n,); a two-label head gives log-odds, logit 1 minus logit 0.
@@ -55,12 +62,7 @@ class Torch:
         tokens = self._limits.admit(tokens)
         if not len(tokens):
             return np.empty(0, dtype=np.float32)
-        with torch.inference_mode():
-            if self._answer is not None:
-                return self._answers(tokens, self._answer)
-            logits = self._model(**self._batch(tokens)).logits.float().cpu().numpy()
-        scores = logits[:, 0] if self._labels == 1 else logits[:, 1] - logits[:, 0]
-        return np.ascontiguousarray(scores, dtype=np.float32)
+        return self._apart(tokens, self._logits)
 
     def pool(self, tokens: Tokens, pooling: Pooling) -> NDArray[np.float32]:
         """One vector a sequence, shape (n, hidden): the mean over its tokens or its first token; not normalized.
@@ -72,15 +74,7 @@ class Torch:
         tokens = self._limits.admit(tokens)
         if not len(tokens):
             return np.empty((0, int(self._model.config.hidden_size)), dtype=np.float32)
-        with torch.inference_mode():
-            batch = self._batch(tokens)
-            states = self._encoder(**batch).last_hidden_state.float()
-            if pooling == "cls":
-                vectors = states[:, 0]
-            else:
-                mask = batch["attention_mask"][:, :, None].float()
-                vectors = (states * mask).sum(dim=1) / mask.sum(dim=1)
-            return np.asarray(vectors.cpu().numpy(), dtype=np.float32)
+        return self._apart(tokens, lambda some: self._pooled(some, pooling))
 
     def states(self, tokens: Tokens, seen: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """The last hidden state of every token, shape (total, hidden), for late interaction.
@@ -96,14 +90,63 @@ class Torch:
         check_seen(tokens, seen)
         if not len(tokens):
             return np.empty((0, int(self._model.config.hidden_size)), dtype=np.float32)
-        with torch.inference_mode():
-            batch = self._batch(tokens)
-            real = batch["attention_mask"].bool()
-            if seen is not None:
-                shown = np.arange(real.shape[1])[None, :] < seen[:, None]
-                batch["attention_mask"] = torch.from_numpy(shown.astype(np.int64)).to(self._device)
-            states = self._encoder(**batch).last_hidden_state[real].float()
-            return np.asarray(states.cpu().numpy(), dtype=np.float32)
+        self._check_process()
+        rows: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(tokens)
+        for part in together.parts(tokens.lengths, self._together):
+            some = tokens.take(part)
+            states = self._every(some, None if seen is None else seen[part])
+            for row, vectors in zip(part.tolist(), np.split(states, some.offsets[1:-1]), strict=True):
+                rows[row] = vectors
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+    def _apart(self, tokens: Tokens, compute: Callable[[Tokens], NDArray[np.float32]]) -> NDArray[np.float32]:
+        """What is computed of sequences, in as many passes as the model needs."""
+        self._check_process()
+        found = [(part, compute(tokens.take(part))) for part in together.parts(tokens.lengths, self._together)]
+        made = np.empty((len(tokens), *found[0][1].shape[1:]), dtype=np.float32)
+        for part, values in found:
+            made[part] = values
+        return made
+
+    def _check_process(self) -> None:
+        if self._device.type != "cpu":
+            check_process(self._process)
+        own_threads()
+
+    def _probed(self, tokens: Tokens) -> NDArray[np.float32]:
+        """The first sequence's hidden states, or its logit where there are none without a word to go on with."""
+        if self._answer is not None or self._model.config.is_encoder_decoder:
+            return self._logits(tokens)[:1]
+        return self._every(tokens, None)[: int(tokens.lengths[0])]
+
+    @torch.inference_mode()
+    def _logits(self, tokens: Tokens) -> NDArray[np.float32]:
+        if self._answer is not None:
+            return self._answers(tokens, self._answer)
+        logits = self._model(**self._batch(tokens)).logits.float().cpu().numpy()
+        scores = logits[:, 0] if self._labels == 1 else logits[:, 1] - logits[:, 0]
+        return np.ascontiguousarray(scores, dtype=np.float32)
+
+    @torch.inference_mode()
+    def _pooled(self, tokens: Tokens, pooling: Pooling) -> NDArray[np.float32]:
+        batch = self._batch(tokens)
+        states = self._encoder(**batch).last_hidden_state.float()
+        if pooling == "cls":
+            vectors = states[:, 0]
+        else:
+            mask = batch["attention_mask"][:, :, None].float()
+            vectors = (states * mask).sum(dim=1) / mask.sum(dim=1)
+        return np.asarray(vectors.cpu().numpy(), dtype=np.float32)
+
+    @torch.inference_mode()
+    def _every(self, tokens: Tokens, seen: NDArray[np.int64] | None) -> NDArray[np.float32]:
+        batch = self._batch(tokens)
+        real = batch["attention_mask"].bool()
+        if seen is not None:
+            shown = np.arange(real.shape[1])[None, :] < seen[:, None]
+            batch["attention_mask"] = torch.from_numpy(shown.astype(np.int64)).to(self._device)
+        states = self._encoder(**batch).last_hidden_state[real].float()
+        return np.asarray(states.cpu().numpy(), dtype=np.float32)
 
     def _answers(self, tokens: Tokens, answer: Answer) -> NDArray[np.float32]:
         """Of a language model, how much rather it would go on with `answer.yes` than with `answer.no`."""
@@ -143,6 +186,21 @@ class Torch:
             arrays["token_type_ids"] = np.zeros_like(ids)
             arrays["token_type_ids"][mask] = tokens.types
         return {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}
+
+
+_bounded: set[int] = set()
+
+
+def own_threads() -> None:
+    """Have torch compute in one thread where its pool was left in the process that this one was forked from.
+
+    It would wait for ever for threads that are not here, from the first sum that is worth dividing.
+    """
+    process = os.getpid()
+    if process not in _bounded:
+        _bounded.add(process)
+        if forks.inherited("torch"):
+            torch.set_num_threads(1)
 
 
 def resolved(device: str, dtype: str) -> tuple[str, str]:
@@ -202,6 +260,7 @@ def model_of(checkpoint: Checkpoint, attention: str = "sdpa") -> Any:
     Raises:
         CheckpointError: transformers cannot load it, or would make up a weight.
     """
+    own_threads()
     if checkpoint.modules and checkpoint.kind == "cross-encoder":
         raise CheckpointError(
             f"{checkpoint.folder} has its head in sentence-transformers modules, which transformers does not load. "

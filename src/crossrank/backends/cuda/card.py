@@ -19,10 +19,9 @@ from crossrank.backends.cuda.lanes import Lane, Lanes, array
 from crossrank.backends.cuda.layers import Place
 from crossrank.backends.cuda.memory import ran_out
 from crossrank.backends.cuda.model import Output, shared
-from crossrank.backends.limits import Limits, check_seen
+from crossrank.backends.limits import Limits, check_process, check_seen
 from crossrank.batching import plan
 from crossrank.checkpoint import Checkpoint
-from crossrank.errors import InputError
 from crossrank.types import Pooling, Tokens
 
 extras.require("torch", extra="gpu")
@@ -149,11 +148,7 @@ class Card:
         return self._run(tokens, "states", seen)
 
     def _run(self, tokens: Tokens, output: Output, seen: Rows | None = None) -> NDArray[np.float32]:
-        if os.getpid() != self._process:
-            raise InputError(
-                "this model was loaded on a GPU before the process forked, and CUDA does not survive a fork. Load it "
-                "in the child, or start processes with multiprocessing's 'spawn'."
-            )
+        check_process(self._process)
         tokens = self._limits.admit(tokens)
         check_seen(tokens, seen)
         rows = len(tokens.ids) if output == "states" else len(tokens)
