@@ -26,6 +26,7 @@ from crossrank.windows import fold
 # Characters of the first slice of a long list and of any, about 15,000 and 60,000 tokens of English. Tokenizing takes
 # some 80 bytes a token until the ids are out, and two slices exist at once.
 FIRST_SLICE, SLICE = 65_536, 262_144
+_SHOWN = 40  # characters of an instruction, where it is named
 CHARACTERS = 4  # a token, about, to compare passages of ids with those of text
 
 
@@ -54,12 +55,7 @@ class CrossEncoder(Elsewhere):
         max_length: int | None = None,
     ) -> None:
         checkpoint.check_read(read, "load")
-        if read.kind != "cross-encoder":
-            load, taken = ("load_late", "search and rerank take") if read.late else ("load_embedder", "index takes")
-            raise CheckpointError(
-                f"{read.name} is a {read.kind} model, which has no head that scores pairs; name a cross-encoder, such "
-                f"as 'small', or use crossrank.{load}(...). On the command line, crossrank {taken} it as --model"
-            )
+        check_scores(read)
         if max_length is not None:
             check_whole("max_length", max_length)
         if max_length is not None and not 5 <= max_length <= read.max_length:
@@ -72,7 +68,11 @@ class CrossEncoder(Elsewhere):
         self._calibration = Platt(**read.calibration) if read.calibration else None
 
     def __repr__(self) -> str:
-        return f"CrossEncoder({self.checkpoint.name!r}, backend={self.backend.name!r})"
+        told = self.checkpoint.instruction
+        if told is not None and len(told) > _SHOWN:
+            told = told[: _SHOWN - 1] + "…"
+        asked = "" if told is None else f" instruction={told!r},"
+        return f"CrossEncoder({self.checkpoint.name!r},{asked} backend={self.backend.name!r})"
 
     @property
     def fingerprint(self) -> str:
@@ -337,6 +337,27 @@ class CrossEncoder(Elsewhere):
             f"{self.checkpoint.name} gives uncalibrated logits, and a sigmoid over them would not be a probability. "
             "Fit one on judged pairs with `crossrank calibrate`, or give crossrank.load(..., calibration=Platt.fit("
             "scores, relevant))"
+        )
+
+
+def check_scores(read: checkpoint.Checkpoint) -> None:
+    """Refuse a model that is no cross-encoder, before it is loaded.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    if read.kind == "bi-encoder" and read.pooling is None and read.generates:
+        raise CheckpointError(
+            f"{read.name} is a language model, and nothing in its folder says how it is asked whether a passage is "
+            "relevant. Take a folder that sentence-transformers 5.4 or later has saved of it, with a chat template "
+            "that has the roles 'query' and 'document' and a module LogitScore, which names the tokens of its "
+            "answers; or choose another model"
+        )
+    if read.kind != "cross-encoder":
+        load, taken = ("load_late", "search and rerank take") if read.late else ("load_embedder", "index takes")
+        raise CheckpointError(
+            f"{read.name} is a {read.kind} model, which has no head that scores pairs; name a cross-encoder, such "
+            f"as 'small', or use crossrank.{load}(...). On the command line, crossrank {taken} it as --model"
         )
 
 

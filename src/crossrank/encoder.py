@@ -15,10 +15,10 @@ from tokenizers import Tokenizer
 
 from crossrank.asking import LARGEST, check_texts, check_whole
 from crossrank.checkpoint import Checkpoint, PairPrompt, vocabulary
-from crossrank.errors import CheckpointError, InputError
+from crossrank.errors import InputError
 from crossrank.foreign import scripts
 from crossrank.packed import offsets_of
-from crossrank.template import PLAIN, Template, of_prompt
+from crossrank.template import PLAIN, Template, crowded, of_prompt
 from crossrank.types import Tokens, Truncation
 from crossrank.unicode import valid_text
 from crossrank.windows import Fold, spans
@@ -104,9 +104,12 @@ class PairEncoder:
         tokenizer: of the checkpoint, without truncation or padding.
         max_length: tokens in one sequence, special tokens included.
         prompt: what a language model is asked about a pair; special tokens stand around it when absent.
+        instruction: what of the prompt is the caller's, which is told where it leaves no room.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_length: int, prompt: PairPrompt | None = None) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, max_length: int, prompt: PairPrompt | None = None, instruction: str | None = None
+    ) -> None:
         # A document that says "[SEP]" means those five characters: it must not forge the border between query and
         # passage. (transformers would read it as the special token.)
         tokenizer.encode_special_tokens = True
@@ -118,14 +121,12 @@ class PairEncoder:
         least = self.template.specials + self._passage.tokens + 2 * (self._query.tokens + 1)
         self.room = max_length - self.template.specials - self._passage.tokens
         if max_length < least:
-            raise CheckpointError(
-                f"a maximum length of {max_length} leaves no room for a query and a passage; the least is {least}"
-            )
+            raise crowded(tokenizer, max_length, least, instruction)
 
     @classmethod
     def of(cls, read: Checkpoint, max_length: int) -> PairEncoder:
         """The encoder of a checkpoint, with sequences of up to `max_length` tokens."""
-        return cls(read.tokenizer(), max_length, read.pair)
+        return cls(read.tokenizer(), max_length, read.pair, read.instruction)
 
     def __reduce__(self) -> tuple[type[PairEncoder], tuple[Tokenizer, int, PairPrompt | None]]:
         # A pickled tokenizer forgets `encode_special_tokens`: made anew, it is told again.

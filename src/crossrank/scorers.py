@@ -11,7 +11,7 @@ from crossrank import backends
 from crossrank.addresses import is_address
 from crossrank.calibration import Platt
 from crossrank.credentials import without_secrets
-from crossrank.crossencoder import CrossEncoder
+from crossrank.crossencoder import CrossEncoder, check_scores
 from crossrank.embedder import TextEmbedder
 from crossrank.encoder import Windows
 from crossrank.errors import InputError
@@ -114,6 +114,7 @@ def load(
     )
     if calibration is not None:
         read = read.calibrated_by(**asdict(Platt.of(calibration)))
+    check_scores(read)
     windows = Windows(window, overlap, fold, max_windows)
     return CrossEncoder(read, backends.open(read, backend, device, dtype, threads), windows, max_length)
 
@@ -140,6 +141,8 @@ def load_scorer(
     read = named.read(
         name, default="small", instruction=instruction, revision=revision, token=token, cache_dir=cache_dir
     )
+    if read.late is None:
+        check_scores(read)
     opened = backends.open(read, backend, device, dtype, threads)
     return CrossEncoder(read, opened) if read.late is None else LateInteraction(read, opened)
 

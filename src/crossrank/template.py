@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 
 from crossrank.checkpoint import PairPrompt
-from crossrank.errors import CheckpointError
+from crossrank.errors import CheckpointError, InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +147,17 @@ def of_prompt(tokenizer: Tokenizer, prompt: PairPrompt) -> tuple[Template, Aroun
     finally:
         tokenizer.encode_special_tokens = True
     return made, query, passage
+
+
+def crowded(tokenizer: Tokenizer, most: int, least: int, instruction: str | None) -> CheckpointError | InputError:
+    """The error of sequences of `most` tokens where `least` are needed; an instruction that is at fault is named."""
+    tokens = len(tokenizer.encode(instruction or "", add_special_tokens=False).ids)
+    if tokens > least - most:
+        return InputError(
+            f"the instruction {instruction!r:.60} has {tokens:,} tokens, at least {least - most:,} more than sequences "
+            f"of {most:,} have room for beside a query and a passage: shorten it"
+        )
+    return CheckpointError(f"a maximum length of {most} leaves no room for a query and a passage; the least is {least}")
 
 
 def _cut_end(text: str, probes: Sequence[str], ids: Callable[[str], list[int]]) -> int:

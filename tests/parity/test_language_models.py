@@ -28,6 +28,7 @@ from transformers import (
 )
 
 import crossrank
+import tiny
 from crossrank.checkpoint import PairPrompt, check_target, read
 from crossrank.errors import CheckpointError, InputError
 from crossrank.server.cutting import Caps, Cutter, merged
@@ -235,6 +236,8 @@ def test_its_prompt_is_the_system_message(judge: Path, tmp_path: Path) -> None:
 
 def test_an_instruction_needs_a_place(judge: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no prompt that an instruction could be written in"):
+        crossrank.load(tiny.cross_encoder(tmp_path / "bert"), instruction="Find the clause")
+    with pytest.raises(InputError, match=r"^the model 'tiny' has no prompt that an instruction could be written in"):
         crossrank.load("tiny", instruction="Find the clause")
     for wrong in (" ", "Find \ud800 law", 3):
         with pytest.raises(InputError, match="a text in valid Unicode that is not blank"):
@@ -425,5 +428,41 @@ def test_what_needs_a_model_of_its_own_is_refused(judge: Path, tmp_path: Path) -
 
 
 def test_a_language_model_that_was_not_saved_as_a_reranker(judge: Path) -> None:
-    with pytest.raises(CheckpointError, match="bi-encoder model, which has no head"):
+    said = r"is a language model, and nothing in its folder says how it is asked .*LogitScore"
+    with pytest.raises(CheckpointError, match=said):
         crossrank.load(judge.parent / "base")
+
+
+@pytest.mark.parametrize("network", ["GemmaForCausalLM", "T5ForConditionalGeneration", "GPT2LMHeadModel"])
+def test_a_bare_language_model_is_no_bi_encoder(network: str, cross_encoder_folder: Path, tmp_path: Path) -> None:
+    """It was to be loaded with load_embedder, which refuses it, too."""
+    folder = changed(cross_encoder_folder, tmp_path / "model", "config.json", {"architectures": [network]})
+    with pytest.raises(CheckpointError, match="is a language model, and nothing in its folder says how it is asked"):
+        crossrank.load(folder)
+    # One that is saved as an embedder is one.
+    listed = [{"path": "", "type": "models.Transformer"}, {"path": "1_Pooling", "type": "models.Pooling"}]
+    (folder / "modules.json").write_text(json.dumps(listed))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    with pytest.raises(CheckpointError, match="is a bi-encoder model"):
+        crossrank.load(folder)
+
+
+def test_an_instruction_is_shown(judge: Path) -> None:
+    """Two instructions of one model are two scorers that looked the same."""
+    assert "instruction" not in repr(crossrank.load(judge))
+    for told, shown in (("Find 'law'", "\"Find 'law'\""), ("law " * 20, "'law law law law law law law law law law…'")):
+        made = crossrank.load(judge, instruction=told)
+        assert made.checkpoint.instruction == told
+        assert repr(made) == f"CrossEncoder({str(judge)!r}, instruction={shown}, backend={made.backend.name!r})"
+
+
+def test_an_instruction_that_is_too_long_is_named(judge: Path) -> None:
+    said = r"the instruction 'find the law find .* has 2,\d\d\d tokens, at least 2,\d\d\d more .* of 400 .*shorten it"
+    with pytest.raises(InputError, match=said):
+        crossrank.load(judge, instruction="find the law " * 300)
+    with pytest.raises(InputError, match="an instruction has at most 50,000 characters, not 60,000: shorten it"):
+        crossrank.load(judge, instruction="law " * 15_000)
+    # Where it is the sequences that are too short, that is said.
+    with pytest.raises(CheckpointError, match="a maximum length of 20 leaves no room"):
+        crossrank.load(judge, instruction="law", max_length=20)

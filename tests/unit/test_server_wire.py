@@ -76,6 +76,8 @@ def test_a_field_that_is_refused_may_be_null() -> None:
     assert vllm.read({**body, "normalize": None}).documents == ("y",)
     with pytest.raises(RefusedError, match="normalize is not a parameter"):
         vllm.read({**body, "normalize": False})
+    with pytest.raises(RefusedError, match="a request sets no instruction; leave it out"):
+        vllm.read({**body, "instruction": "Find the law"})
 
 
 def test_null_does_not_choose_a_version() -> None:

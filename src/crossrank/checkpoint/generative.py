@@ -20,6 +20,8 @@ from crossrank.unicode import valid_text
 LARGEST = 2**31
 # Bytes of a chat template.
 MAX_TEMPLATE = 200_000
+# Characters of an instruction, which is tokenized beside each probe of a template.
+MAX_INSTRUCTION = 50_000
 # No text of a template, and white space around each that no template writes: what trims takes it off.
 QUERY, DOCUMENT = "\ue000query\ue000", "\ue000document\ue000"
 BLANKS = ("\u2002", "\u2003", "\u2004", "\u2005")
@@ -131,7 +133,7 @@ def prompt(folder: Path, vocabulary: Path, instruction: str | None = None) -> Pa
     if instruction is not None and source.asked(f"{system} or not", structured) == made:
         raise InputError(
             f"the chat template of {folder} has no place for an instruction (it leaves out the system message): leave "
-            f"instruction={instruction!r} out"
+            f"instruction={instruction!r:.200} out"
         )
     return made
 
@@ -140,10 +142,14 @@ def _check_text(instruction: object) -> str:
     """An instruction as it is.
 
     Raises:
-        InputError: it is blank, no text, or no valid Unicode.
+        InputError: it is blank, no text, no valid Unicode, or longer than any model reads.
     """
     if not isinstance(instruction, str) or not instruction.strip() or valid_text(instruction) != instruction:
         raise InputError(f"an instruction is a text in valid Unicode that is not blank, not {instruction!r:.200}")
+    if len(instruction) > MAX_INSTRUCTION:
+        raise InputError(
+            f"an instruction has at most {MAX_INSTRUCTION:,} characters, not {len(instruction):,}: shorten it"
+        )
     return instruction
 
 

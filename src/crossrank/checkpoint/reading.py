@@ -98,8 +98,8 @@ def read(
     pair = generative.prompt(folder, place, instruction) if kind == "cross-encoder" else None
     if instruction is not None and pair is None:
         raise InputError(
-            f"{source} has no prompt that an instruction could be written in: leave instruction={instruction!r} out, "
-            "or write it before your queries if the model was trained so"
+            f"{source} has no prompt that an instruction could be written in: leave instruction={instruction!r:.200} "
+            "out, or write it before your queries if the model was trained so"
         )
     if answer is not None and pair is None:
         raise CheckpointError(
@@ -133,6 +133,7 @@ def read(
         query_prompt=query_prompt,
         pair=pair,
         answer=answer,
+        instruction=instruction,
     )
 
 

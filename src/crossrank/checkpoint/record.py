@@ -24,6 +24,8 @@ from crossrank.types import Pooling
 Kind = Literal["cross-encoder", "bi-encoder", "late-interaction"]
 
 WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
+# How transformers' names of classes end that go on with a text.
+GENERATORS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +49,8 @@ class Checkpoint:
         query_prompt: what stands before every query that it reads.
         pair: what a language model is asked about a query and a document; None for models that read the texts alone.
         answer: which of its tokens say relevant and not; None where a head gives the score.
+        instruction: what the caller has it told of its task, in `pair`, in place of the folder's own words; None for
+            these.
         calibration: slope and intercept that turn a raw score into a probability, from crossrank.json, or None.
         threshold: the probability under which the best passage of a list is no answer, from crossrank.json, or None.
         weights: the weight files, in name order.
@@ -80,6 +84,7 @@ class Checkpoint:
     query_prompt: str = ""
     pair: PairPrompt | None = None
     answer: Answer | None = None
+    instruction: str | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -102,6 +107,12 @@ class Checkpoint:
             except OSError as error:
                 raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
         return whole.hexdigest()
+
+    @property
+    def generates(self) -> bool:
+        """Whether it is a language model by the class that config.json names, whatever its folder makes of it."""
+        classes = self.config.get("architectures")
+        return isinstance(classes, list) and any(str(name).endswith(GENERATORS) for name in classes)
 
     @property
     def width(self) -> int:

@@ -35,7 +35,8 @@ def read(
         The checkpoint under the name that the catalog has for it, so that an alias and its model are called the same.
 
     Raises:
-        InputError: the name is empty, or the model is none of the hub's and a revision is given.
+        InputError: the name is empty, or the model is none of the hub's and a revision is given, or it has no place for
+            an instruction.
         CheckpointError: the model is missing, damaged, or not one this version reads.
 
     >>> read(None, default="small").kind
@@ -46,6 +47,11 @@ def read(
         # Its folder, which `checkpoint.read` would name, is none that the caller knows of.
         raise InputError(
             f"the model {found.name!r} comes with crossrank and has no revisions: leave revision={revision!r} out"
+        )
+    if instruction is not None and found.shared_tokenizer is not None:
+        raise InputError(
+            f"the model {found.name!r} has no prompt that an instruction could be written in: leave "
+            f"instruction={instruction!r:.200} out, or take a language model"
         )
     try:
         made = checkpoint.read(

@@ -24,7 +24,11 @@ def _caps(body: fields.Body) -> Caps:
     `truncation_side` says which end `truncate_prompt_tokens` cuts: "left" keeps the end of a text.
     """
     if body.get("instruction"):
-        raise invalid("this model takes no instruction; leave it out", "instruction")
+        raise invalid(
+            "a request sets no instruction; leave it out. A language model has the one that its folder states as "
+            "default_prompt_name in config_sentence_transformers.json, others have none",
+            "instruction",
+        )
     if body.get("normalize") is not None:
         raise invalid("normalize is not a parameter; say use_activation", "normalize")
     pair = fields.whole(body, "truncate_prompt_tokens", -1)
