@@ -91,7 +91,8 @@ def load(
         max_windows: windows read of one passage, unless `fold` is "first"; the rest is reported as unread.
         calibration: what `probability` rests on in place of the model's own, such as `crossrank.Platt.fit(scores,
             relevant)` gives, or the same as {"slope": 2.0, "intercept": -1.0}. It goes with the model's threshold,
-            which was chosen for other probabilities; `crossrank.checkpoint.export(scorer.checkpoint, folder)` keeps it.
+            which was chosen for other probabilities; `crossrank.checkpoint.export(scorer.checkpoint, folder)` keeps it
+            and the instruction.
         instruction: what a language model is told of its task, in place of its prompt's own words, such as "Find the
             clause that decides the case". Only models with a prompt take one.
         revision: branch, tag or commit of a hub model, which others do not have; the newest when absent.

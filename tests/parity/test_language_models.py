@@ -15,6 +15,7 @@ import pytest
 
 pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
 import torch
+from click.testing import CliRunner
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.modules import LogitScore, Transformer
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -29,9 +30,12 @@ from transformers import (
 
 import crossrank
 import tiny
-from crossrank.checkpoint import PairPrompt, check_target, read
+from crossrank.checkpoint import PairPrompt, export, read
+from crossrank.cli import root
 from crossrank.errors import CheckpointError, InputError
 from crossrank.server.cutting import Caps, Cutter, merged
+from crossrank.training import reading
+from crossrank.training.tuning import tune
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")]
 
@@ -420,11 +424,68 @@ def test_a_template_in_the_settings_of_the_tokenizer(judge: Path, tmp_path: Path
 
 
 def test_what_needs_a_model_of_its_own_is_refused(judge: Path, tmp_path: Path) -> None:
-    """`tune` and `calibrate` write an ordinary folder, which this is not."""
-    with pytest.raises(CheckpointError, match="copy the folder itself"):
-        check_target(read(judge), tmp_path / "out")
+    """`tune` trains a head, which this has not."""
+    said = "is asked through a prompt, and tune trains .* `crossrank calibrate`"
+    rows = [{"query": f"q {i // 2}", "document": f"d {i}", "label": i % 2} for i in range(80)]
+    (tmp_path / "judged.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(CheckpointError, match=said):
+        tune(reading.read(tmp_path / "judged.jsonl"), tmp_path / "out", model=str(judge))
+    assert not (tmp_path / "out").exists()
     with pytest.raises(CheckpointError, match="Use backend='torch'"):
         crossrank.load(judge, backend="reference")
+
+
+def test_a_copy_of_a_language_model_is_the_model(judge: Path, tmp_path: Path) -> None:
+    """It could be neither calibrated nor exported, and was told to copy the folder itself."""
+    model = crossrank.load(judge, instruction="Find the clause", calibration={"slope": 2.0, "intercept": -1.0})
+    export(model.checkpoint, tmp_path / "out")
+    again = crossrank.load(tmp_path / "out")
+    np.testing.assert_array_equal(again.score(PAIRS[:6]), model.score(PAIRS[:6]))
+    assert again.fingerprint == model.fingerprint != read(judge).fingerprint
+    assert again.checkpoint.calibration == {"slope": 2.0, "intercept": -1.0}
+    np.testing.assert_allclose(theirs(tmp_path / "out", PAIRS[:6]), model.score(PAIRS[:6]), atol=2e-5)
+    # Over another model, none of whose files count any longer.
+    tiny.cross_encoder(tmp_path / "other")
+    export(read(judge), tmp_path / "other", overwrite=True)
+    assert read(tmp_path / "other").fingerprint == read(judge).fingerprint
+    export(read(tiny.cross_encoder(tmp_path / "plain")), tmp_path / "out", overwrite=True)
+    assert read(tmp_path / "out").pair is None
+
+
+def test_a_language_model_is_calibrated(judge: Path, tmp_path: Path) -> None:
+    model = crossrank.load(judge)
+    pairs = [(f"what is {number // 4}?", f"{number} cats and {number % 7} dogs") for number in range(96)]
+    middle = np.median(scores := model.score(pairs))
+    rows = [{"query": q, "document": d, "label": int(s > middle) if i % 5 else int(s <= middle)}
+            for i, ((q, d), s) in enumerate(zip(pairs, scores, strict=True))]  # fmt: skip
+    (tmp_path / "judged.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    asked = ["calibrate", str(judge), str(tmp_path / "judged.jsonl"), "--to", str(tmp_path / "out"), "--json"]
+    result = CliRunner().invoke(root, asked, prog_name="crossrank")
+    assert result.exit_code == 0, result.output
+    made = crossrank.load(tmp_path / "out")
+    assert made.calibrated
+    np.testing.assert_allclose(made.score(pairs[:5]), scores[:5], atol=2e-5)
+
+
+def test_a_copy_has_no_file_of_others(judge: Path, tmp_path: Path) -> None:
+    shutil.copytree(judge, tmp_path / "model")
+    (tmp_path / "secret").write_text("key")
+    (tmp_path / "model" / "README.md").unlink(missing_ok=True)
+    (tmp_path / "model" / "README.md").symlink_to(tmp_path / "secret")
+    with pytest.raises(CheckpointError, match=r"README\.md is a link out of the model's folder"):
+        export(read(tmp_path / "model"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    # In the hub's cache all files are links.
+    snapshot, blobs = tmp_path / "hub" / "snapshots" / "1", tmp_path / "hub" / "blobs"
+    blobs.mkdir(parents=True)
+    for number, path in enumerate(path for path in judge.rglob("*") if path.is_file()):
+        (blobs / str(number)).write_bytes(path.read_bytes())
+        place = snapshot / path.relative_to(judge)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(blobs / str(number))
+    export(read(snapshot), tmp_path / "out")
+    assert read(tmp_path / "out").fingerprint == read(judge).fingerprint
+    assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
 
 
 def test_a_language_model_that_was_not_saved_as_a_reranker(judge: Path) -> None:

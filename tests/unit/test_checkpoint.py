@@ -25,7 +25,7 @@ from tokenizers import Tokenizer, models
 import crossrank
 import tiny
 from crossrank import backends, extras
-from crossrank.checkpoint import Checkpoint, export, growth, hub, read, reading, weights
+from crossrank.checkpoint import Checkpoint, check_target, export, growth, hub, read, reading, weights
 from crossrank.checkpoint import settings as stating
 from crossrank.errors import CheckpointError, InputError
 from crossrank.scorers import load_scorer
@@ -362,6 +362,28 @@ def test_a_bi_encoder_is_exported_with_its_pooling(tmp_path: Path) -> None:
     assert (again.kind, again.pooling, again.normalize, again.max_length) == ("bi-encoder", "cls", True, 48)
     with pytest.raises(CheckpointError, match="own folder"):
         export(again, tmp_path / "out")
+
+
+def test_a_head_in_module_folders_is_exported_with_them(tmp_path: Path) -> None:
+    """Calibrating it needed a copy by hand."""
+    folder = chained(tmp_path / "model")
+    (folder / "train.csv").write_text("not of the model")
+    whole = read(folder)
+    export(whole.calibrated_by(2, -1), tmp_path / "out")
+    again = read(tmp_path / "out")
+    assert (again.fingerprint, again.calibration) == (whole.fingerprint, {"slope": 2.0, "intercept": -1.0})
+    assert not (tmp_path / "out" / "train.csv").exists()
+    np.testing.assert_array_equal(again.tensors()["head.dense.weight"], whole.tensors()["head.dense.weight"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links of POSIX")
+def test_what_cannot_be_copied_is_said_before_anything_is_read(tmp_path: Path) -> None:
+    folder = chained(tmp_path / "model")
+    (folder / "model.safetensors").rename(tmp_path / "elsewhere")
+    (folder / "model.safetensors").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="is a link out of the model's folder"):
+        check_target(read(folder), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_export_names_what_its_tokenizer_gives(folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from crossrank.checkpoint import settings
+from crossrank.checkpoint import copying, settings
 from crossrank.checkpoint.late import PROJECTION, Late, late_files
 from crossrank.checkpoint.record import Checkpoint
 from crossrank.errors import CheckpointError
@@ -35,12 +35,18 @@ ACTIVATIONS = {
     "softmax": "torch.nn.modules.activation.Softmax",
 }
 # Of the files that are not always written: left from another model, each would change what the folder is.
-OTHERS = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "crossrank.json")
+OTHERS = (
+    *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "crossrank.json"),
+    *("model.safetensors.index.json", "chat_template.jinja", "chat_template.json", "added_tokens.json"),
+)
 TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt")
 
 
 def export(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = False) -> None:
     """Write `checkpoint` to `folder`: float32 safetensors, config, tokenizer, sentence-transformers files.
+
+    Of a language model, and of one whose head is in sentence-transformers modules, the files themselves are copied,
+    with weights as they are; an instruction that it was loaded with becomes the default prompt.
 
     Args:
         checkpoint: what is written.
@@ -50,14 +56,19 @@ def export(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = False) -> 
 
     Raises:
         CheckpointError: the folder holds something (without `overwrite`) or is the checkpoint's own; the checkpoint
-            cannot be read, or has its head in module folders; or the weights cannot be written, and what was there
-            before still is.
+            cannot be read; or the weights cannot be written, and what was there before still is.
     """
     target = Path(folder)
     check_target(checkpoint, target, overwrite=overwrite)
+    if copying.assembled(checkpoint):
+        with _apart(target) as made:
+            copying.copy(checkpoint, made)
+            _write_calibration(checkpoint, made)
+        return
     tensors = checkpoint.tensors()
     with _apart(target) as made:
         _write(checkpoint, tensors, made)
+        _write_calibration(checkpoint, made)
 
 
 def _write(checkpoint: Checkpoint, tensors: dict[str, NDArray[np.float32]], target: Path) -> None:
@@ -68,6 +79,9 @@ def _write(checkpoint: Checkpoint, tensors: dict[str, NDArray[np.float32]], targ
     _tokenizer(checkpoint, target)
     if checkpoint.kind == "bi-encoder":
         _sentence_transformer(checkpoint, target, checkpoint.width)
+
+
+def _write_calibration(checkpoint: Checkpoint, target: Path) -> None:
     if checkpoint.calibration is not None:
         stated: dict[str, Any] = {"calibration": dict(checkpoint.calibration)}
         if checkpoint.threshold is not None:
@@ -90,9 +104,11 @@ def _apart(target: Path) -> Iterator[Path]:
         made.mkdir()
         yield made
         clear(target)
+        if not (made / "model.safetensors").exists():  # several files, before which that one of another model goes
+            (target / "model.safetensors").unlink(missing_ok=True)
         for path in sorted(path for path in made.rglob("*") if path.is_file()):
             place = target / path.relative_to(made)
-            place.parent.mkdir(exist_ok=True)
+            place.parent.mkdir(parents=True, exist_ok=True)
             path.replace(place)
         shutil.rmtree(made)
     except BaseException:
@@ -123,8 +139,8 @@ def check_target(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = Fals
             f"{target} is not empty, and a model there would be overwritten: give a new folder, or say so with --force "
             "(overwrite=True)"
         )
-    if (checkpoint.modules and checkpoint.late is None) or checkpoint.pair is not None:
-        raise CheckpointError(f"{checkpoint.folder} is made of sentence-transformers modules; copy the folder itself")
+    if copying.assembled(checkpoint):
+        copying.check(checkpoint)
 
 
 def _write_json(path: Path, value: Any) -> None:

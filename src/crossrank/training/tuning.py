@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank import cores
-from crossrank.checkpoint import check_target
+from crossrank.checkpoint import Checkpoint, check_target
+from crossrank.checkpoint.copying import assembled
 from crossrank.checkpoint.exporting import clear
-from crossrank.errors import InputError
+from crossrank.errors import CheckpointError, InputError
 from crossrank.extras import require
 from crossrank.models import named
 from crossrank.training import card, checks, gate
@@ -102,6 +103,7 @@ def tune(
         reasons = tuple(finding.message for finding in findings if finding.fatal)
         return Outcome(Verdict("base", reasons), findings, seconds=time.monotonic() - began)
     read = named.read(model, "small")
+    _check_head(read)
     for folder in (target, *([] if aside is None else [aside])):
         check_target(read, folder, overwrite=True)
     pool = judgments.pool or tuple(dict.fromkeys(row.document for row in judgments.rows))
@@ -120,6 +122,16 @@ def tune(
 
 def _work(target: Path) -> Path:
     return target.with_name(target.name + ".tuning")
+
+
+def _check_head(read: Checkpoint) -> None:
+    if not assembled(read):
+        return
+    why = "has its head in sentence-transformers modules" if read.pair is None else "is asked through a prompt"
+    raise CheckpointError(
+        f"{read.name} {why}, and tune trains models whose head is in the network, such as 'small'. Its probabilities "
+        "can be fitted with `crossrank calibrate`; train it with sentence-transformers"
+    )
 
 
 def _check_folders(target: Path, aside: Path | None, overwrite: bool, restart: bool) -> None:
