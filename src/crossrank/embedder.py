@@ -45,6 +45,11 @@ class TextEmbedder:
 
     def __init__(self, read: checkpoint.Checkpoint, backend: Backend | None = None) -> None:
         checkpoint.check_read(read, "load_embedder")
+        if read.kind == "bi-encoder" and read.pooling is None:
+            raise CheckpointError(
+                f"{read.name} does not say how the vectors of tokens become one: its folder has no modules.json with a "
+                "Pooling. Copy the whole folder, or save the model with sentence-transformers"
+            )
         if read.kind != "bi-encoder" or read.pooling is None:
             raise CheckpointError(
                 f"{read.name} is a {read.kind} model, not a bi-encoder; embed with a sentence-transformers model such "

@@ -85,6 +85,14 @@ def test_any_iterable_is_a_list(embedder: TextEmbedder) -> None:
     np.testing.assert_array_equal(embedder.embed(text for text in texts), embedder.embed(texts))
 
 
+def test_a_model_that_states_no_pooling_says_so(tmp_path: Path) -> None:
+    """It was called "a bi-encoder model, not a bi-encoder"."""
+    folder = tiny.bi_encoder(tmp_path / "bare")
+    (folder / "modules.json").unlink()
+    with pytest.raises(CheckpointError, match="does not say how the vectors of tokens become one"):
+        crossrank.load_embedder(folder)
+
+
 # A default prompt.
 
 
