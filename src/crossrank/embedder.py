@@ -63,24 +63,30 @@ class TextEmbedder:
         marks = self.tokenizer.encode("a").special_tokens_mask
         self._specials = sum(marks)
         self._closing = sum(marks[marks.index(0) :]) if 0 in marks else 0
-        self._prompt = self._measured(read)
-        self.queries = self
-        if read.query_prompt != read.prompt:
-            self.queries = copy.copy(self)
-            self.queries.checkpoint = replace(read, prompt=read.query_prompt)
-            self.queries._prompt = self._measured(self.queries.checkpoint)
-            self.queries.queries = self.queries
+        self._prompt, self._query_prompt = self._measured(read.prompt), self._measured(read.query_prompt)
 
     def __repr__(self) -> str:
         return f"TextEmbedder({self.checkpoint.name!r}, backend={self.backend.name!r}, width={self.width})"
 
-    def _measured(self, read: checkpoint.Checkpoint) -> int:
-        """Tokens of the prompt."""
+    def _measured(self, prompt: str) -> int:
+        """Tokens of a prompt."""
         # Some tokenizers read a prompt's last space with the word that follows.
-        tokens = len(self.tokenizer.encode(read.prompt.rstrip(), add_special_tokens=False).ids)
+        tokens = len(self.tokenizer.encode(prompt.rstrip(), add_special_tokens=False).ids)
         if self.max_length - self._specials - tokens < 1:
-            raise CheckpointError(f"{read.name} has a prompt of {tokens} tokens, which leaves no room for a text")
+            name = self.checkpoint.name
+            raise CheckpointError(f"{name} has a prompt of {tokens} tokens, which leaves no room for a text")
         return tokens
+
+    @property
+    def queries(self) -> TextEmbedder:
+        """What queries go to: this embedder with its model's prompt for them, on the backend that this one has now."""
+        read = self.checkpoint
+        if read.query_prompt == read.prompt:
+            return self
+        other = copy.copy(self)
+        other.checkpoint = replace(read, prompt=read.query_prompt)
+        other._prompt = self._query_prompt
+        return other
 
     @property
     def width(self) -> int:

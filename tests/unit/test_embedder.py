@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 from pathlib import Path
@@ -157,6 +158,14 @@ def test_prompts_that_are_given_win(embedder: TextEmbedder, tmp_path: Path) -> N
     checkpoint.export(made.checkpoint, tmp_path / "exported")
     again = crossrank.load_embedder(tmp_path / "exported")
     assert (again.checkpoint.query_prompt, again.checkpoint.prompt, again.prompts) == ("bread ", "", {})
+
+
+@pytest.mark.parametrize("stated", [{}, {"prompts": PROMPTS}])
+def test_queries_are_computed_where_a_copy_computes(tmp_path: Path, stated: dict[str, object]) -> None:
+    """A server gives its copy the backend that its queue has; queries went by it, unmeasured and unlimited."""
+    made = copy.copy(crossrank.load_embedder(prompted(tmp_path, **stated)))
+    made.backend = backends.open(made.checkpoint, "fake")
+    assert made.queries.backend is made.backend
 
 
 def test_an_embedder_with_prompts_comes_back_from_a_pickle(tmp_path: Path) -> None:
