@@ -218,6 +218,38 @@ def test_rerank_reads_tables_as_rows_and_not_their_headers(ce: str) -> None:
     assert [row["id"] for row in rows(run("rerank", "tea", "a.csv", "-m", ce, "--json"))] == ["a.csv:4"]
 
 
+def test_rerank_reads_coarse_to_fine(ce: str, tmp_path: Path) -> None:
+    """5,000 lines took a minute, of which the model that is asked about the best need not read the most."""
+    coarse = str(tiny.late(tmp_path / "late"))
+    texts = [
+        f"the cat is in france {word}" for word in ("paris", "bread", "yeast", "planet", "capital", "of", "what", "a")
+    ]
+    lines = "\n".join(texts)
+    found = rows(run("rerank", "paris", "-m", ce, "--coarse", coarse, "-k", "8", "--json", stdin=lines))
+    first = [row["position"] for row in rows(run("rerank", "paris", "-m", coarse, "--json", stdin=lines))]
+    # As many as are wanted are read by the last; without -k the best half.
+    assert [row["read"] for row in found] == [True] * 8
+    found = rows(run("rerank", "paris", "-m", ce, "--coarse", coarse, "--json", stdin=lines))
+    assert [row["read"] for row in found] == [True] * 4 + [False] * 4
+    assert {row["position"] for row in found[:4]} == set(first[:4])
+    assert [row["position"] for row in found[4:]] == first[4:]
+    alone = {row["text"]: row["score"] for row in rows(run("rerank", "paris", "-m", ce, "--json", stdin=lines))}
+    assert [row["score"] for row in found[:4]] == pytest.approx([alone[row["text"]] for row in found[:4]], abs=1e-5)
+    assert [row["score"] for row in found[4:]] == [None] * 4
+    assert [alone[row["text"]] for row in found[:4]] == sorted((alone[row["text"]] for row in found[:4]), reverse=True)
+    assert run("rerank", "paris", "-m", ce, "--coarse", coarse, stdin=lines).stdout.count("\n") == 8
+    # What is cut is told of the right passage, whose place the first model changed.
+    long = "\n".join([*texts, "paris " * 5000])
+    told = run(
+        "rerank", "paris", "-m", ce, "--coarse", coarse, "-k", "9", "--window", "20", "--overlap", "5", stdin=long
+    )
+    assert "1 passage was not read whole" in told.stderr
+    assert "stdin:9 (" in told.stderr
+    budget = rows(run("rerank", "paris", "-m", ce, "--coarse", coarse, "--budget-ms", "60000", "--json", stdin=lines))
+    assert [row["position"] for row in budget] == [row["position"] for row in found]
+    assert rows(run("rerank", "q", "-m", ce, "--coarse", coarse, "--json", stdin="")) == []
+
+
 def test_rerank_reads_paragraphs(ce: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a sentence a line is no passage, and every second line of a text file was ranked by itself."""
     text = "\n\nTea is\nhot.\n \t\r\nBread needs\r\n  yeast.\n\n\nCats"

@@ -84,10 +84,21 @@ def warn_of(answer: Answer, explained: bool) -> bool:
     return bool(answer.failed)
 
 
-def ranked(scorer: PairScorer, query: str, passages: Sequence[Passage], k: int | None, ms: float) -> tuple[Ranked, int]:
-    """The passages in the order that so many milliseconds allow, and how many were read.
+def ranked(
+    scorers: Sequence[PairScorer], query: str, passages: Sequence[Passage], k: int | None, ms: float | None
+) -> tuple[Ranked, int]:
+    """The passages in the order that models find, each over the best half of what the one before it has read, and how
+    many the last that read any has read, within so many milliseconds where they are given.
 
-    Passages are read in the order given; those that were not read follow in that order, without a score.
+    The first model reads passages in the order given. Those that the last did not read follow in the order before it,
+    without a score.
+
+    Args:
+        scorers: the models, the cheapest first.
+        query: what the user asks.
+        passages: all of them.
+        k: passages that come back, and that the last model reads at least; None for all, of which it reads 50 or half.
+        ms: the budget, if any.
     """
     import math
     import time
@@ -96,13 +107,17 @@ def ranked(scorer: PairScorer, query: str, passages: Sequence[Passage], k: int |
     import numpy as np
 
     from crossrank.cascade import Stage, rerank
-    from crossrank.planner import paced
+    from crossrank.planner import depths, paced
     from crossrank.ranked import Ranked
     from crossrank.types import Ranking
 
     given = Ranking(tuple(map(str, range(len(passages)))), np.full(len(passages), -math.inf, dtype=np.float32), 0)
-    stages = [paced(Stage(scorer, max(1, len(passages)), name=scorer.checkpoint.name), memory())]
-    due = time.perf_counter() + ms / 1000
+    reads = depths(max(1, len(passages)), len(scorers))
+    reads[1:] = [max(read, k or 1) for read in reads[1:]]
+    named = [(scorer, max(1, read), scorer.checkpoint.name) for scorer, read in zip(scorers, reads, strict=True)]
+    stages = [Stage(scorer, read, name=name) for scorer, read, name in named]
+    due = None if ms is None else time.perf_counter() + ms / 1000
+    stages = stages if ms is None else [paced(stage, memory()) for stage in stages]
     # By their positions: ids of rows may come twice.
     final, traces = rerank(
         query, given, stages, lambda ids: [replace(passages[int(i)], id=i) for i in ids], deadline=due
@@ -111,6 +126,14 @@ def ranked(scorer: PairScorer, query: str, passages: Sequence[Passage], k: int |
         if trace.note:
             rest = "; the others follow in the order given" if trace.stopped else ""
             terminal.warn(f"{trace.note}{rest}.")
-    read = final.head if traces else 0
-    positions = tuple(int(i) for i in final.ids)[:k]
-    return Ranked(positions, final.scores[:k], traces[0].truncations if traces else ()), read
+    last = next((place for place in reversed(range(len(traces))) if traces[place].scores), None)
+    if last is None:
+        return Ranked(tuple(int(i) for i in final.ids)[:k], final.scores[:k], ()), 0
+    before = given if last == 0 else traces[last - 1].ranking
+    cut = tuple(
+        replace(one, position=int(before.ids[one.position]) if one.position >= 0 else -1)
+        for one in traces[last].truncations
+    )
+    scores = final.scores.copy()
+    scores[final.head :] = -math.inf  # of another model, or none
+    return Ranked(tuple(int(i) for i in final.ids)[:k], scores[:k], cut), final.head

@@ -46,6 +46,7 @@ Examples:
   crossrank rerank "refund policy" notes/*.md --input paragraphs -k 3
   crossrank rerank "refund policy" faq.jsonl --json | jq -r 'select(.rank <= 3).id'
   crossrank search docs.index "refund" -k 50 --json | crossrank rerank "refund policy" --input jsonl
+  crossrank rerank "refund policy" all-lines.txt --coarse tiny -k 10
   crossrank rerank "refund policy" faq.txt --probability
   crossrank rerank "refund policy" faq.txt --threshold 0.3
   crossrank rerank "refund policy" faq.txt -k 5 --explain
@@ -58,6 +59,11 @@ Examples:
 @click.option("-k", cls=options.Top, type=options.Count(min=1), metavar="N", help="Passages to print.  [default: all]")
 @options.model
 @options.rerank_api
+@click.option(
+    "--coarse", type=options.ModelName(), multiple=True, metavar="MODEL",
+    help="A cheaper model that reads before --model, which then reads the best half, at most 50 or as many as -k: for "
+    "hundreds of passages. Repeat it, cheapest first.",
+)  # fmt: skip
 @options.as_json
 @click.option("--probability", is_flag=True, help="Give the probability that a passage is relevant, not the raw score.")
 @click.option(
@@ -96,6 +102,7 @@ def command(
     k: int | None,
     model: str | None,
     rerank_api: str | None,
+    coarse: tuple[str, ...],
     as_json: bool,
     probability: bool,
     threshold: Threshold | None,
@@ -127,7 +134,8 @@ def command(
     language model behind an OpenAI-compatible address. That one is asked about each passage, from 0 to 10; QUERY, all
     passages and OPENAI_API_KEY are sent there. With --rerank-api scores are what the API says.
 
-    In a pipe the columns are rank, score and text. A passage without text comes last and has no score. With --explain
+    In a pipe the columns are rank, score and text. A passage without text comes last and has no score, and neither have
+    those that --model did not read, with --coarse or --budget-ms: they follow in the order before it. With --explain
     the sentence that answers best is marked on a terminal, a fourth column in a pipe, and "evidence" in JSON.
 
     JSON gives the other fields of a row back as they were, "metadata" too; without those named rank, position, score,
@@ -149,17 +157,20 @@ def command(
     reads = {"max_length": max_length, "window": window, "overlap": _overlap(window, overlap), "fold": fold}
     from crossrank.calibration import without_probabilities
     from crossrank.relevance import threshold_of
+    from crossrank.scorers import load_scorer
 
-    scorer = _scorer(model, {"backend": backend, "device": device, "dtype": dtype, "threads": threads}, reads)
+    engine: dict[str, Any] = {"backend": backend, "device": device, "dtype": dtype, "threads": threads}
+    scorer = _scorer(model, engine, reads)
     if probability and not isinstance(scorer, crossrank.CrossEncoder):
         raise InputError(without_probabilities(scorer.checkpoint.name, "--probability"))
     least = None if threshold is None else threshold_of(scorer, threshold)
     scorer = options.remembering(scorer, cache)
     read = None
-    if budget_ms is None:
+    if budget_ms is None and not coarse:
         ranked = _ranked(scorer, query, [passage.scored_text for passage in passages], k)
     else:
-        ranked, read = budget.ranked(scorer, query, passages, k, budget_ms)
+        first = [options.remembering(load_scorer(name, **engine), cache) for name in coarse]
+        ranked, read = budget.ranked([*first, scorer], query, passages, k, budget_ms)
     _warn_of_cuts(ranked.truncations, passages, scorer)
     if ranked.note:
         terminal.warn(f"{ranked.note}.")
@@ -200,7 +211,7 @@ def _elsewhere(model: str | None, rerank_api: str | None) -> Counted:
         check_budget("a language model")
         made, kind = Counted(options.language_model(model)), "language model"
     shown = without_secrets(rerank_api or model)
-    local = ("probability", "threshold", "explain", *READS, "backend", "device", "dtype", "threads")
+    local = ("coarse", "probability", "threshold", "explain", *READS, "backend", "device", "dtype", "threads")
     if options.typed("cache"):
         raise InputError(
             f"{shown} is a {kind} behind an address, which may answer otherwise next time, so no score is "
