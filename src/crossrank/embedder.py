@@ -106,6 +106,15 @@ class TextEmbedder:
             return {}
         return {"query_prompt": read.query_prompt, "document_prompt": read.prompt}
 
+    def prompted(self, query_prompt: str | None = None, document_prompt: str | None = None) -> TextEmbedder:
+        """The same with other prompts, such as those that an index keeps; those that are absent stay."""
+        read = self.checkpoint
+        if query_prompt is not None:
+            read = replace(read, query_prompt=query_prompt)
+        if document_prompt is not None:
+            read = replace(read, prompt=document_prompt)
+        return TextEmbedder(read, self.backend)
+
     @property
     def room(self) -> int:
         """Tokens of a text that it reads, special tokens and a prompt left out."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,49 +20,15 @@ from crossrank.errors import InputError, RemoteError
 from crossrank.jobs import at_once
 from crossrank.ranked import Ranked
 from crossrank.remote import Address, can_be_asked
+from crossrank.rerankwire import DIALECTS, Fits, dialect_of, parts
 from crossrank.scored import Scored
 from crossrank.types import Passage
 from crossrank.unicode import is_blank, valid_text
 
 _MOST_BYTES = 32 * 2**20
-# Of the texts of one request, in UTF-8: text-embeddings-inference takes 2 MB, escapes of JSON included.
-_BYTES = 1_000_000
 _PERHAPS_TOO_MANY = frozenset({400, 413, 422})
 """How servers refuse more documents than they take in one request; and much else."""
 _ENDING = "/rerank"
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """How one API wants to be asked. All answers are read alike.
-
-    Attributes:
-        more: sent with each request. Where an API can give scores as the model made them, they are asked for.
-        raw: whether that is so; else scores are from 0 to 1.
-        texts: what it calls the documents.
-        count: what it calls the number of documents that come back, which are always all; "" where it knows none.
-        model: whether it is told the model.
-        most: documents in one request, at most.
-    """
-
-    more: Mapping[str, Any] = field(default_factory=dict)
-    raw: bool = False
-    texts: str = "documents"
-    count: str = "top_n"
-    model: bool = True
-    most: int = 1000
-
-
-DIALECTS: Mapping[str, Dialect] = {
-    "cohere": Dialect(),
-    "jina": Dialect({"return_documents": False}),
-    "voyage": Dialect({"return_documents": False}, count="top_k"),
-    "vllm": Dialect({"use_activation": False}, raw=True),
-    "infinity": Dialect({"return_documents": False, "raw_scores": True}, raw=True),
-    # 32 is what it takes unless it was started with another --max-client-batch-size.
-    "tei": Dialect({"raw_scores": True, "truncate": True}, True, "texts", "", model=False, most=32),
-}
-"""By name. "cohere" is Cohere's version 2; "jina" is also that of Cohere's version 1 and of most gateways."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,8 +91,8 @@ class RemoteReranker(Elsewhere):
         dialect: one of `DIALECTS`. When absent the address says it: a part of its path that is called so
             (`http://gpu:8000/tei`), Voyage's host, a path that ends in `/v2`, which is Cohere's, and else it is "jina",
             which most servers take.
-        most: documents in one request; the dialect's when absent. That an address takes fewer is learned from its first
-            refusals.
+        most: documents in one request; the dialect's when absent. That an address takes fewer, or less of them, is
+            learned from its first refusals.
         concurrency: requests under way at once.
         timeout: seconds of one try, from the connection to the last byte.
         tries: requests for one answer, at most.
@@ -168,13 +134,14 @@ class RemoteReranker(Elsewhere):
         sent: dict[str, Any] = {"headers": headers, "most_bytes": _MOST_BYTES, "array": "results"}
         self.address = Address(base, key, timeout=timeout, tries=tries, pause=pause, **sent)
         self.model = model
-        self.dialect = _dialect_of(self.address.url) if dialect is None else dialect
+        self.dialect = dialect_of(self.address.url) if dialect is None else dialect
         if self.dialect not in DIALECTS:
             raise InputError(f"there is no dialect {dialect!r:.80}; there are: {', '.join(DIALECTS)}")
         self._wire = DIALECTS[self.dialect]
         self._concurrency = concurrency
         # Set by several threads without a lock: the worst that can come of it is one more refusal.
         self._most = most or self._wire.most
+        self._fits = Fits()
 
     def __repr__(self) -> str:
         return f"RemoteReranker({self.name!r})"
@@ -203,7 +170,7 @@ class RemoteReranker(Elsewhere):
     def name(self) -> str:
         """As `named` takes it, without the key, a password or what looks like one."""
         url = self.address.url
-        return f"{url}#{self.model}" + ("" if self.dialect == _dialect_of(url) else f"?dialect={self.dialect}")
+        return f"{url}#{self.model}" + ("" if self.dialect == dialect_of(url) else f"?dialect={self.dialect}")
 
     @property
     def fingerprint(self) -> str:
@@ -261,10 +228,10 @@ class RemoteReranker(Elsewhere):
         for place, (query, text) in enumerate(pairs):
             if not is_blank(text):
                 lists.setdefault(valid_text(query), {}).setdefault(valid_text(text), []).append(place)
-        parts = [(query, part) for query, texts in lists.items() for part in _parts(query, list(texts), self._most)]
+        asked = [(query, part) for query, texts in lists.items() for part in parts(query, list(texts), self._most)]
         stop = threading.Event()
-        calls = at_once([partial(self._taken, *part, stop) for part in parts], self._concurrency, stop)
-        for (query, texts), call in zip(parts, calls, strict=True):
+        calls = at_once([partial(self._taken, *part, stop) for part in asked], self._concurrency, stop)
+        for (query, texts), call in zip(asked, calls, strict=True):
             for text, score in zip(texts, call.scores, strict=True):
                 scores[lists[query][text]] = score
         made = Answered.joined(calls)
@@ -274,21 +241,20 @@ class RemoteReranker(Elsewhere):
     def _taken(self, query: str, texts: Sequence[str], stop: threading.Event) -> Answered:
         """Scores of some documents, in as many requests as the address takes them in."""
         made: list[Answered] = []
-        done, retries = 0, 0
-        size, refused = min(self._most, len(texts)), False
+        done, retries, alone, fits = 0, 0, False, self._fits
         while done < len(texts):
             # One document alone tells whether their number is to blame: a wrong key or model costs two requests.
-            part = texts[done:][: size if made or not refused else 1]
+            part = texts[done : done + 1] if alone else fits.part(query, texts[done:])
             try:
                 made.append(self._asked(query, part, stop))
-                done += len(part)
+                done, alone = done + len(part), False
             except RemoteError as error:
                 if error.status not in _PERHAPS_TOO_MANY or len(part) == 1:
                     raise
-                refused, size = True, len(part) // 2
+                fits, alone = fits.less(query, part), not made
                 retries += error.tries
-        if refused:
-            self._most = min(self._most, size)
+        if fits != self._fits:
+            self._fits = fits
         whole = Answered.joined(made)
         return Answered(whole.scores, whole.documents, whole.requests, whole.retries + retries, whole.tokens, 0.0)
 
@@ -340,41 +306,12 @@ def _tokens(usage: Any) -> int:
     return found if type(found) is int and found > 0 else 0
 
 
-def _parts(query: str, texts: Sequence[str], most: int) -> Iterator[tuple[str, ...]]:
-    """The texts in order, in parts that one request may hold."""
-    part: list[str] = []
-    used = left = len(query.encode())
-    for text in texts:
-        size = len(text.encode())
-        if part and (len(part) >= most or used + size > _BYTES):
-            yield tuple(part)
-            part, used = [], left
-        part.append(text)
-        used += size
-    yield tuple(part)
-
-
 def _without_ending(url: str) -> str:
     """The address without the path of the call, which everyone copies from a provider's page; a query stays."""
     if not can_be_asked(url):
         return url
     head, asks, query = str(url).partition("?")
     return f"{head.rstrip('/').removesuffix(_ENDING)}{asks}{query}"
-
-
-def _dialect_of(url: str) -> str:
-    """What an address speaks, as far as it says so.
-
-    >>> [_dialect_of(f"https://{url}") for url in ("api.cohere.com/v2", "api.voyageai.com/v1", "gpu/tei", "gpu")]
-    ['cohere', 'voyage', 'tei', 'jina']
-    """
-    parts = urlsplit(url)
-    path = [one for one in parts.path.split("/") if one]
-    if named := next((one for one in path if one in DIALECTS), None):
-        return named
-    if f".{parts.hostname}".endswith(".voyageai.com"):
-        return "voyage"
-    return "cohere" if path[-1:] == ["v2"] else "jina"
 
 
 def _count(number: int, one: str, many: str) -> str:

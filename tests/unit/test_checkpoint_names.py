@@ -105,6 +105,15 @@ def test_matrices_that_cannot_be_told_apart_are_refused() -> None:
         )
 
 
+def test_adapters_within_weights_are_refused() -> None:
+    held = {
+        "roberta.encoder.layers.0.mixer.Wqkv.parametrizations.weight.0.lora_A": np.zeros((5, 4, 3), np.float32),
+        "roberta.encoder.layers.0.mixer.Wqkv.bias": np.zeros(9, np.float32),
+    }
+    with pytest.raises(CheckpointError, match="adapters within weights"):
+        names.renamed("xlm-roberta", held, "here")
+
+
 def test_names_that_are_transformers_own_stay() -> None:
     held = {"roberta.encoder.layer.0.attention.self.query.weight": np.zeros((2, 2), np.float32)}
     assert names.renamed("xlm-roberta", held, "here") == held

@@ -645,7 +645,7 @@ def test_an_index_keeps_the_prompts_of_its_embedder(documents: Path, be: str) ->
     run(*args)
     run(*args, "--query-prompt", "what is ")
     told = run(*args, "--query-prompt", "which ", code=1).stderr
-    assert "not with {'query_prompt': 'which '}: leave them out, or make it anew with --rebuild" in told
+    assert "leave --query-prompt and --document-prompt out, or make it anew with --rebuild" in told
     assert "capital" in run("search", "i", "capital", "--no-rerank").stdout
     run(*args, "--rebuild")
     assert Index.open("i").settings.prompts == both
@@ -658,6 +658,11 @@ def test_an_index_keeps_the_prompts_of_its_embedder(documents: Path, be: str) ->
     assert Index.open("b").settings.prompts == {"query_prompt": "what is ", "document_prompt": ""}
     run("bulk", "index", str(documents), "--to", "b", "--workers", "0")
     assert "made with" in run("bulk", "index", str(documents), "--to", "b", "--query-prompt", "x", code=1).stderr
+    # The same command goes on, also where the prompts that it names are the model's own, or none.
+    for own in (("--query-prompt", ""), ("--query-prompt", "", "--document-prompt", "")):
+        for command in (("index",), ("bulk", "index", "--workers", "0")):
+            for _ in range(2):
+                run(*command, str(documents), "--to", f"own{len(own)}{len(command)}", "-m", be, *own)
 
 
 def test_an_index_whose_models_are_gone_says_how_to_name_others(

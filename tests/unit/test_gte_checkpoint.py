@@ -87,6 +87,14 @@ def test_both_backends_of_the_base_install_score_alike(tmp_path: Path) -> None:
     assert abs(opened.forward(one)[0] - opened.forward(other)[0]) > 1e-3
 
 
+def test_rotary_positions_that_are_not_scaled() -> None:
+    stated = {"model_type": "new", "rope_scaling": {"rope_type": "default"}}
+    assert gte.config(stated, "here")["rope_parameters"] == {"rope_type": "default", "rope_theta": 10_000.0}
+    with pytest.raises(CheckpointError) as refused:
+        gte.config({"model_type": "new", "rope_scaling": {"type": "linear", "factor": 2.0}}, "here")
+    assert "Copy the model again" not in str(refused.value), "to copy it would not help"
+
+
 def test_what_a_config_leaves_out_is_what_its_own_code_says() -> None:
     new, own = ({"model_type": name} for name in ("new", "gte"))
     assert gte.config(new, "here")["max_position_embeddings"] == 2048
@@ -107,7 +115,10 @@ def test_the_settings_of_transformers_are_taken_as_they_are() -> None:
         ({"layer_norm_type": "rms_norm"}, "layer_norm_type = 'rms_norm', and crossrank computes GTE with 'layer_norm'"),
         ({"logn_attention_scale": True}, "logn_attention_scale = True"),
         ({"rope_scaling": {"type": "ntk", "factor": 2.0, "mixed_b": 0.5}}, "with type 'ntk' without mixed_b"),
-        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "with type 'ntk' without mixed_b"),
+        (
+            {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
+            "without mixed_b. Use the model through its own code, or",
+        ),
         ({"rope_scaling": {"type": "ntk"}}, "make no sense"),
         ({"rope_scaling": "ntk"}, "make no sense"),
         ({"rope_theta": "large"}, "rope_theta = 'large'"),

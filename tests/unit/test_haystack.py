@@ -58,11 +58,22 @@ def test_a_mix_a_budget_and_a_kept_order_go_with_the_ranker():
     assert [one.content for one in alone["documents"]] == ["title #3", "other #2", "page #1"]
     assert [one.content for one in mixed["documents"]] == ["page #1", "title #3", "other #2"]
     kept = CrossrankRanker(FailingScorer(), on_error="keep").run(QUERY, documents)["documents"]
-    assert [one.content for one in kept] == ["page #1", "other #2", "title #3"]
-    assert [one.score for one in kept] == pytest.approx([0.9, 0.2, 0.1])
+    assert [one.content for one in kept] == ["page #1", "title #3", "other #2"]
+    assert [one.score for one in kept] == pytest.approx([0.9, 0.1, 0.2])
     assert "boom" in kept[0].meta["rerank_note"]
     with pytest.raises(RuntimeError, match="boom"):
         CrossrankRanker(FailingScorer()).run(QUERY, documents)
+    # The host warms up first, which ended the pipeline where the model is gone.
+    pipeline = Pipeline()
+    pipeline.add_component("ranker", CrossrankRanker("./no-such-model", on_error="keep", mix=np.float64(0.4)))
+    found = pipeline.run({"ranker": {"query": QUERY, "documents": documents}})["ranker"]["documents"]
+    assert [one.content for one in found] == ["page #1", "title #3", "other #2"]
+    assert "mix: 0.4" in pipeline.dumps()
+    own = [Document(content="a #1", meta={"probability": "high", "rerank_note": "failed before"})]
+    (found,) = CrossrankRanker("small", mix=0.4).run(QUERY, own)["documents"]
+    assert found.meta["probability"] == "high"
+    assert 0 < found.meta["crossrank_probability"] < 1
+    assert "rerank_note" not in found.meta
     ranker = CrossrankRanker("small", mix=0.4, budget_ms=200, on_error="keep")
     again = CrossrankRanker.from_dict(ranker.to_dict())
     assert (again.mix, again.budget_ms, again.on_error) == (0.4, 200, "keep")

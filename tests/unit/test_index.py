@@ -481,6 +481,15 @@ def test_filters_look_into_lists(index: Index) -> None:
     assert ask('tags has ", "') == ask("tags has york") == ask("nosuch has 1") == set()
     assert ask("tags has '\\\"new\\\"'") == {"b"}
     assert ask("tags has new AND tags has 1 AND tags has true") == {"a"}
+    large = 2**64 + 1
+    deep: list[Any] = [["x", "], "], {"k": [1, {"m": "new"}]}, "late", large, -0.0]
+    add(index, Document("deep", "w", metadata={"deep": deep}))
+    for where in ("deep has late", f"deep has {large}", "deep has 0", "deep has 0.0", "deep has -0"):
+        assert ask(where) == {"deep"}, where
+    for where in ("deep has x", "deep has k", "deep has new", "deep has m", f"deep has {large + 1}", "deep has 1"):
+        assert ask(where) == set(), where
+    # Python reads no number of so many digits.
+    assert ask(f"n={'0' * 5000}{2**53 + 1}") == ask(f"n={'9' * 5000}") == set()
 
 
 @settings(max_examples=25)

@@ -119,7 +119,12 @@ def test_a_mix_joins_the_scores_that_texts_came_with() -> None:
     found = best(Length(), QUERY, texts, None, Asked(mix=0.4), came)
     before = Ranking.sorted(["0", "1", "2"], came)
     want = mixed(before, np.array([len(texts[int(id_)]) for id_ in before.ids], np.float32), 0.4)
-    assert [one.score for one in found] == want.scores.tolist() == [one.told for one in found]
+    assert [one.score for one in found] == pytest.approx(want.scores.tolist(), abs=1e-5)
+    assert [one.told for one in found] == [one.score for one in found]
+    # float32 cannot tell such scores apart, and holds no larger ones than 3e38.
+    for scale, shift in ((1.0, 1.7e9), (1e300, 0.0)):
+        other = [scale * score + shift for score in came]
+        assert positions(Length(), QUERY, texts, None, Asked(mix=0.4), other) == [0, 1, 2]
     # Shuffled, they come out alike: it is their scores that count.
     order = [2, 0, 1]
     again = positions(Length(), QUERY, [texts[i] for i in order], None, Asked(mix=0.4), [came[i] for i in order])
@@ -155,6 +160,9 @@ def test_what_a_budget_leaves_unread_stays_behind_in_its_order() -> None:
             time.sleep(0.02 * len(pairs))
             return super().score(pairs)
 
+    began = time.perf_counter()
+    assert len(best(Slow(), QUERY, ["a"] * 8000, None, Asked(budget_ms=1))) == 8000
+    assert time.perf_counter() - began < 5, "scores of the unread took as long as the square of their number"
     texts = ["a" * n for n in range(1, 400)]
     found = best(Slow(), QUERY, texts, None, Asked(budget_ms=150))
     assert sorted(one.position for one in found) == list(range(len(texts)))
@@ -173,9 +181,12 @@ def test_a_model_that_fails_leaves_the_order_where_that_is_asked_for(
     came = [0.1, 0.3, 0.2, 0.4]
     with pytest.raises(RuntimeError, match="boom"):
         best(Failing(), QUERY, TEXTS, None)
-    found = best(Failing(), QUERY, TEXTS, 3, Asked(on_error="keep"), came)
-    assert [one.position for one in found] == [3, 1, 2]
-    assert [one.told for one in found] == pytest.approx([0.4, 0.3, 0.2])
+    for mix in (1.0, 0.4):
+        found = best(Failing(), QUERY, TEXTS, 3, Asked(on_error="keep", mix=mix), came)
+        assert [one.position for one in found] == [0, 1, 2]
+        assert [one.told for one in found] == pytest.approx([0.1, 0.3, 0.2])
+    with pytest.raises(InputError, match="the query is empty"):
+        best(Failing(), " ", TEXTS, 3, Asked(on_error="keep"))
     assert all("boom" in one.notes["rerank_note"] for one in found)
     assert "the order before is kept" in caplog.text
     assert positions(Failing(), QUERY, TEXTS, None, Asked(on_error="keep")) == [0, 1, 2, 3]

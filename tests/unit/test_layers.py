@@ -47,6 +47,7 @@ LAYERS = {
     "judging": 1,
     "verdicts": 1,
     "remote": 1,
+    "rerankwire": 1,
     "checkpoint": 1,
     "models": 1,
     "foreign": 1,

@@ -72,8 +72,21 @@ def test_an_index_keeps_its_prompts_and_queries_have_theirs(tmp_path: Path, bi_e
     found = next(trace.ranking for trace in made.search("yeast").traces if trace.name == "dense")
     wanted = dict(zip(TEXTS, (vectors @ asked).tolist(), strict=True))
     assert dict(zip(found.ids, found.scores.tolist(), strict=True)) == pytest.approx(wanted, abs=1e-5)
-    with pytest.raises(IndexFileError, match="made with another embedder"):
-        crossrank.open_pipeline(tmp_path / "index", embedder=plain, rerank=False)
+    other = crossrank.load_embedder(bi_encoder_folder, document_prompt="bread ")
+    with pytest.raises(IndexFileError, match=r"made with another embedder .* reads 'bread ' before documents"):
+        crossrank.open_pipeline(tmp_path / "index", embedder=other, rerank=False)
+    # One that is given as an object gets the prompt for queries of the index, too, unless it has one itself.
+    half = Index.create(
+        tmp_path / "half", crossrank.load_embedder(bi_encoder_folder, query_prompt="what is "), embedder.tokenizer
+    )
+    half.add([Document("a", "bread")], crossrank.load_embedder(bi_encoder_folder), embedder.tokenizer)
+    for given, before in (
+        (plain, "what is "),
+        (crossrank.load_embedder(bi_encoder_folder, query_prompt="the "), "the "),
+    ):
+        opened = crossrank.open_pipeline(tmp_path / "half", embedder=given, rerank=False)
+        score = next(trace.ranking.scores[0] for trace in opened.search("yeast").traces if trace.name == "dense")
+        assert score == pytest.approx(float(plain.embed(["bread"])[0] @ plain.embed([f"{before}yeast"])[0]), abs=1e-5)
 
 
 def test_filters_of_a_generator_hold_for_every_step_and_query(folder: Path, bi_encoder_folder: Path) -> None:

@@ -56,6 +56,11 @@ def test_candidates_that_the_embedder_does_not_read_whole_are_told(service: Serv
     assert reply.headers["x-crossrank-truncated"] == "1"
 
 
+def test_queries_go_through_the_queue(service: Service) -> None:
+    assert service.embedder is not None
+    assert service.embedder.queries.backend is service.embedder.backend
+
+
 def test_candidates_are_compared_with_the_query_as_the_embedder_reads_it(service: Service, tmp_path: Path) -> None:
     asking = copy.copy(service)
     folder = tiny.bi_encoder(tmp_path / "embedder")

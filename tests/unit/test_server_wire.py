@@ -555,6 +555,17 @@ def test_embeddings_of_jinas_and_voyages_clients(
     assert {"data", "model", "usage", "object"} <= reply.json().keys()
     assert ask(asking, "POST", path, json={"input": "paris", "output_dimension": 33}).status_code == 400
     assert ask(asking, "POST", path, json={"input": "paris", "task": ["x"]}).status_code == 400
+    # Bytes of float32 were read as integers, and the wrong field was named.
+    for wrong, named in (({"output_dtype": "int8"}, "output_dtype"), ({"embedding_type": "binary"}, "embedding_type"),
+                         ({"dimensions": 32, "output_dimension": 16}, "output_dimension"),
+                         ({"input_type": "document", "task": "retrieval.query"}, "task")):  # fmt: skip
+        refused = ask(asking, "POST", path, json={"input": "paris", **wrong})
+        assert refused.status_code == 400
+        assert named in refused.text
+    assert isinstance(
+        ask(asking, "POST", path, json={"input": "paris", "embedding_type": "base64"}).json()["data"][0]["embedding"],
+        str,
+    )
     assert ask(asking, "POST", path, json={"input": [{"text": "paris", "image": "x"}]}).status_code == 400
 
 

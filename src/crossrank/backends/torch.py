@@ -305,6 +305,9 @@ def _config(checkpoint: Checkpoint) -> Any:
     stated = settings.padding(checkpoint.config, checkpoint.architecture, str(checkpoint.folder))
     config: Any
     if checkpoint.architecture == gte.NAME:  # its folder may name code that transformers would ask for
+        if gte.NAME not in transformers.CONFIG_MAPPING:
+            cure = "pip install --upgrade transformers, or use the native engine, which needs no code of the model's"
+            raise CheckpointError(f"transformers {transformers.__version__} knows no GTE: {cure}")
         config = transformers.AutoConfig.for_model(**checkpoint.config)
     else:
         config = transformers.AutoConfig.from_pretrained(

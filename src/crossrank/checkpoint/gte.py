@@ -64,7 +64,7 @@ def _rotary(stated: Mapping[str, Any], found: Mapping[str, Any], where: str) -> 
     """
     theta, scaling = stated.get("rope_theta", THETA[stated["model_type"]]), stated.get("rope_scaling")
     try:
-        if not scaling:
+        if not scaling or scaling.get("type", scaling.get("rope_type")) == "default":
             return {"rope_type": "default", "rope_theta": float(theta)}
         factor, size = float(scaling["factor"]), found["hidden_size"] // found["num_attention_heads"]
         if scaling.get("type", scaling.get("rope_type")) != "ntk" or scaling.get("mixed_b") is not None:
@@ -75,6 +75,8 @@ def _rotary(stated: Mapping[str, Any], found: Mapping[str, Any], where: str) -> 
         if factor <= 1:
             return {"rope_type": "default", "rope_theta": float(theta)}
         return {"rope_type": "linear", "rope_theta": float(theta) * factor, "factor": factor ** (2 / size)}
+    except CheckpointError:
+        raise
     except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(
             f"{where}: config.json has rope_theta = {theta!r} and rope_scaling = {scaling!r}, which make no sense "

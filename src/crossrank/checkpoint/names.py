@@ -89,6 +89,11 @@ def renamed(architecture: str, found: Mapping[str, NDArray[np.float32]], where: 
     """
     if not foreign(architecture, found):
         return dict(found)
+    if odd := next((name for name in found if ".parametrizations." in name), None):
+        raise CheckpointError(
+            f"{where}: {odd} is of adapters within weights, which crossrank does not compute. Use the model through "
+            "its own code, or choose another."
+        )
     theirs = THEIRS[architecture]
     named: dict[str, NDArray[np.float32]] = {}
     for one, tensor in found.items():

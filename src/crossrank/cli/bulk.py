@@ -184,8 +184,10 @@ def index(
     made = made_with(folder)
     name = model or (made.model if made else None)
     before = made.prompts if made else {}
-    prompts = options.prompts_asked(before, query_prompt, document_prompt, anew=made is None)
+    prompts = options.prompts_asked(before, query_prompt, document_prompt)
     engine: dict[str, Any] = {"backend": backend, "device": device, "dtype": dtype, **prompts}
+    if (query_prompt, document_prompt) != (None, None):
+        options.check_prompts(folder, made.prompts if made else None, load_embedder(name, **engine))
     if passage_tokens is not None:
         check_room(passage_tokens, load_embedder(name, **engine))
     with terminal.progress() as report:

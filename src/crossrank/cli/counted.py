@@ -126,6 +126,11 @@ def asked_api(name: str | None, on_error: str | None = None) -> Counted | None:
     if options.typed("model"):
         raise click.UsageError("--rerank-api is in place of --model: leave out one of them")
     check_budget("--rerank-api")
+    if click.get_current_context().params.get("stop_early"):
+        raise click.UsageError(
+            "--stop-early goes without --rerank-api: it would ask about a few passages at a time, and an API bills and "
+            "fails by the request"
+        )
     return Counted(options.remote_reranker(name), _cure(on_error))
 
 

@@ -140,6 +140,7 @@ def _measured(
     from crossrank.evaluation import setting, systems
     from crossrank.evaluation.comparison import MEASURES
     from crossrank.evaluation.outcome import assess
+    from crossrank.planner import depths
 
     shares = judged.weights(mix)
     measured.check(measures)
@@ -157,8 +158,10 @@ def _measured(
     # A sentence of its own would be a question of its own to a model behind an address, which marks none.
     marks = {name: scorer.score for name, scorer in scorers.items() if name not in remote}
     marks |= {f"{coarse} > {fine}": marks[fine] for coarse, fine in cascades if fine in marks}
+    wide, near = depths(depth, 2)
     for name in remote:
-        terminal.note(f"{name} is sent up to {len(queries.queries) * depth:,} passages.")
+        each = depth + sum(wide * (name == coarse) + near * (name == fine) for coarse, fine in cascades)
+        terminal.note(f"{name} is sent up to {len(queries.queries) * each + 1:,} passages, the first to warm up.")
     if last is not None:
         first = next(iter(scorers))
         names.append(f"{first} > {last[0].name}")

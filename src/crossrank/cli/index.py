@@ -100,10 +100,10 @@ def command(
     late = None if late == "none" else late or (made.late_model if made else None)
     with _of_the_index(model is None and made is not None, "--model NAME"):
         how: dict[str, Any] = {"backend": backend, "device": device, "dtype": dtype, "threads": threads}
-        prompts = options.prompts_asked(
-            _prompts(made, model, rebuild), query_prompt, document_prompt, anew=rebuild or made is None
-        )
+        prompts = options.prompts_asked(_prompts(made, model, rebuild), query_prompt, document_prompt)
         embedder, tokenizer, kept = _embedder(name, model is not None, {**how, **prompts}, passage_tokens)
+    if (query_prompt, document_prompt) != (None, None):
+        options.check_prompts(folder, None if rebuild or made is None else made.prompts, embedder)
     with _of_the_index(not told_late, "--late NAME (or none)"):
         vectors = load_late(late, **how) if late else None
     size, overlap = passage_tokens, None

@@ -287,6 +287,12 @@ def labels(models: str) -> dict[str, str]:
     names = [name.strip() for name in models.split(",") if name.strip()]
     if not names:
         raise click.UsageError("--models names none; for first stages alone use --no-rerank")
+    if any("://" in name and "#" not in name for name in names):
+        # None of it is told: it may be the beginning of a password.
+        raise click.UsageError(
+            "--models: the address of a rerank API is URL#MODEL, and a comma parts models: write %2C for one in an "
+            "address"
+        )
     made: dict[str, str] = {}
     parts = [_label(name) for name in names]
     for name, label in zip(names, parts, strict=True):

@@ -290,26 +290,31 @@ def prompts(command: F) -> F:
     return query(document(command))
 
 
-def prompts_asked(made: Mapping[str, str], query: str | None, document: str | None, anew: bool) -> dict[str, str]:
+def prompts_asked(made: Mapping[str, str], query: str | None, document: str | None) -> dict[str, str]:
     """The prompts of an index: those that are named, or else those that it was made with.
 
     Args:
-        made: those that it was made with.
+        made: those that it was made with, where they are not its model's own.
         query: `--query-prompt`.
         document: `--document-prompt`.
-        anew: is the index made now?
-
-    Raises:
-        InputError: others are named for an index that is there.
     """
     asked = {"query_prompt": query, "document_prompt": document}
-    named = {key: text for key, text in asked.items() if text is not None}
-    if not anew and any(text != made.get(key) for key, text in named.items()):
+    return {**made, **{key: text for key, text in asked.items() if text is not None}}
+
+
+def check_prompts(folder: str | os.PathLike[str], made: Mapping[str, str] | None, embedder: object) -> None:
+    """Refuse an embedder with other prompts than the index, which is there already, was made with.
+
+    Raises:
+        InputError: it has others.
+    """
+    now = getattr(embedder, "prompts", {})
+    if made is not None and now != made:
         raise InputError(
-            f"the index was made with {dict(made) or 'the prompts of its model'}, not with {named}: leave them out, or "
-            "make it anew with --rebuild"
+            f"the index {os.fspath(folder)} was made with {dict(made) or 'the prompts of its model'}, not with "
+            f"{dict(now) or 'those of its model'}: leave --query-prompt and --document-prompt out, or make it anew "
+            "with --rebuild"
         )
-    return {**made, **named}
 
 
 def engine(command: F) -> F:

@@ -38,6 +38,8 @@ _AND = re.compile(r"""\s*and(?![^\s"'=<>!])""", re.IGNORECASE)
 # stack, which ends the process.
 _LONGEST, _MOST = 10_000, 64
 _COLUMN = "metadata"
+# Characters of what may be a number; how deep lists and mappings in a list may lie that `has` reads over.
+_DIGITS, _DEEP = 400, 8
 _CURE = (
     "write FIELD=VALUE (also != < <= > >=), FIELD in (A, B), or FIELD has VALUE for lists, several joined by AND; "
     'quote what has spaces: title="a b"'
@@ -98,7 +100,7 @@ def parse(where: str | Sequence[str] | None) -> tuple[Condition, ...]:
         InputError: it cannot be understood, or there is too much of it.
 
     >>> parse('year>=2020 AND title = "a b"')[1]
-    Condition(field='title', op='=', value='a b', quoted=True)
+    Condition(field='title', op='=', value='a b', quoted=True, values=())
     """
     kept = once(where)
     parts = (kept,) if isinstance(kept, str) else kept or ()
@@ -239,14 +241,30 @@ def _holds(condition: Condition) -> str:
     if not condition.quoted:
         number = _number(condition.value)
         if number is not None:
-            elements += [repr(float(number)), *([str(int(number))] if number == int(number) else [])]
+            elements += _spelled(number, condition.value)
         if condition.value.lower() in ("true", "false"):
             elements.append(condition.value.lower())
     wanted = "|".join("".join(f"\\x{{{ord(letter):x}}}" for letter in element) for element in elements)
-    other = r'(?:"(?:[^"\\]|\\.)*"|[^",\[\]{}]+)'
+    string = r'"(?:[^"\\]|\\.)*"'
+    inside = string
+    for _ in range(_DEEP):
+        inside = rf'{string}|[\[{{](?:[^"\[\]{{}}]|{inside})*[\]}}]'
+    other = rf'(?:[^",\[\]{{}}]+|{inside})'
     pattern = rf"^\[(?:{other}, )*(?:{wanted})(?:, {other})*\]$"
     listed = f"json_get_bool({_COLUMN}, {literal(f'{_NESTED}{condition.field}')})"
     return f"coalesce({listed} AND regexp_like({_value('s', condition.field)}, {literal(pattern)}), false)"
+
+
+def _spelled(number: float, typed: str) -> list[str]:
+    """How JSON may spell a number that is equal to this one."""
+    if number == 0:
+        return ["0", "0.0", "-0.0"]
+    found = [repr(float(number))]
+    if re.fullmatch(r"[+-]?\d+", typed):
+        found.append(str(int(typed)))  # all its digits, which a float may not have
+    elif number == int(number):
+        found.append(str(int(number)))
+    return found
 
 
 def _numeric(op: str, number: float, field: str) -> str:
@@ -262,7 +280,8 @@ def _numeric(op: str, number: float, field: str) -> str:
 
 def _number(text: str) -> float | None:
     """The number that a value looks like; an int where a float, with its 53 bits, would take others for equal."""
-    if not re.fullmatch(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", text):
+    # Python refuses to read more than 4,300 digits, and no number that is stored has so many.
+    if len(text) > _DIGITS or not re.fullmatch(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", text):
         return None
     value = float(text)
     # The float of 2**53 + 1 is 2**53.

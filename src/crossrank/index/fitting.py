@@ -18,10 +18,12 @@ _ANEW = "make the index anew with `crossrank index --rebuild` (rebuild=True), or
 def check_embedder(folder: Path, made: Settings, embedder: Embedder) -> None:
     """See `Index.check_embedder`."""
     if (embedder.fingerprint, embedder.width) != (made.embedder, made.width):
+        prompt = getattr(getattr(embedder, "checkpoint", None), "prompt", "")
+        reads = f", which reads {prompt!r:.80} before documents" if prompt else ""
         raise IndexFileError(
             f"the index {folder} was made with another embedder ({made.model or 'unnamed'}, {made.width} numbers, "
-            f"{made.embedder[:12]}) than this one ({embedder.width} numbers, {embedder.fingerprint[:12]}): load that "
-            f"one, or {_ANEW}"
+            f"{made.embedder[:12]}) than this one ({embedder.width} numbers, {embedder.fingerprint[:12]}){reads}: "
+            f"load that one, or {_ANEW}"
         )
 
 

@@ -10,21 +10,19 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
-from crossrank.asking import check_real
+from crossrank.asking import check_query, check_real
 from crossrank.calibration import above, check_threshold, without_probabilities
 from crossrank.cascade import OnError, Stage, Trace, Unavailable, check_on_error, rerank
 from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
 from crossrank.falling import falling, finite
-from crossrank.integrations.lists import PROBABILITY
+from crossrank.integrations.lists import NOTE, PROBABILITY, QUERY_READ, READ
 from crossrank.relevance import threshold_of
 from crossrank.scorers import name_of
 from crossrank.types import Passage, Ranking, Scorer, check_k
 
-READ = "rerank_read"
-QUERY_READ = "rerank_query_read"
-NOTE = "rerank_note"
 Scores = Literal["logit", "probability"]
 Threshold = float | Literal["model"] | None
 _log = logging.getLogger(__name__)
@@ -42,7 +40,7 @@ class Asked:
             came with, or from their order where one has none. See `crossrank.cascade.mixed`. Under 1, scores are
             mixed ones, which order and mean nothing else, and probabilities are beside them.
         budget_ms: milliseconds in which the answer is due. What could not be read until then stays behind, in order.
-        on_error: "keep" returns the texts in their order, and says so, where the model cannot be loaded or fails;
+        on_error: "keep" returns the texts as they came, and says so, where the model cannot be loaded or fails;
             "raise" passes the error on.
 
     Raises:
@@ -126,6 +124,7 @@ def best(
     [2, 0, 1]
     """
     asked = asked or Asked()
+    check_query(query)
     if k is not None:
         check_k(k)
     if not texts:
@@ -134,7 +133,8 @@ def best(
     passages = {str(position): Passage(str(position), text) for position, text in enumerate(texts)}
     limit = _limit(scorer, asked)
     deadline = None if asked.budget_ms is None else time.perf_counter() + asked.budget_ms / 1000
-    arrived = _arrived(list(passages), asked, before)
+    came = _came(len(texts), before)
+    arrived = _arrived(list(passages), asked, came)
     ranking, (trace,) = rerank(
         query,
         arrived,
@@ -143,13 +143,15 @@ def best(
         deadline=deadline,
         on_error=asked.on_error,
     )
+    if not trace.scores:
+        ranking = _as_it_came(list(passages), came)
     final = ranking if k is None else ranking.cut(k)
     chances = _chances(scorer, final, trace, asked)
     rows = list(range(len(final))) if limit is None else above(chances, limit)[0]
     scores = [chance or 0.0 for chance in chances] if asked.scores == "probability" else final.scores.tolist()
     left = [scores[row] for row in rows]
     whole = len(trace.scores) == len(texts)
-    told = finite(left) if whole else [falling(final)[row] for row in rows]
+    told = finite(left) if whole or not trace.scores else list(map(falling(final).__getitem__, rows))
     notes = _notes(trace, arrived)
     made = []
     for row, score, shown in zip(rows, left, told, strict=True):
@@ -159,14 +161,28 @@ def best(
     return made
 
 
-def _arrived(ids: list[str], asked: Asked, before: Sequence[float | None] | None) -> Ranking:
-    """The texts as they came: by their scores where all have one that can be compared, else in their order."""
-    known = [] if before is None else [score for score in before if score is not None and math.isfinite(score)]
-    if asked.mix == 1.0 and asked.budget_ms is None and asked.on_error == "raise":
-        return Ranking(tuple(ids), np.zeros(len(ids), np.float32), head=0)  # Nothing of it is left.
-    if len(known) == len(ids):
-        return Ranking.sorted(ids, np.asarray(known, np.float32))
-    return Ranking.sorted(ids, -np.arange(1, len(ids) + 1, dtype=np.float32))
+def _came(count: int, before: Sequence[float | None] | None) -> NDArray[np.float64] | None:
+    """The scores that texts came with, where all have one that can be compared."""
+    known = [float(score) for score in before or () if score is not None and math.isfinite(score)]
+    return np.array(known) if len(known) == count else None
+
+
+def _arrived(ids: list[str], asked: Asked, came: NDArray[np.float64] | None) -> Ranking:
+    """The texts in the order in which they are read: for a mix by their scores, if they have some, or as they came."""
+    if asked.mix == 1.0 or came is None:
+        return Ranking.sorted(ids, -np.arange(1, len(ids) + 1, dtype=np.float32))
+    # Scaled here, because a mix standardizes them anyway, and float32 cannot tell times of this century apart.
+    scale = np.abs(came - came[0]).max() or 1.0
+    return Ranking.sorted(ids, ((came - came[0]) / scale).astype(np.float32))
+
+
+def _as_it_came(ids: list[str], came: NDArray[np.float64] | None) -> Ranking:
+    """The texts as they came, of which none was read."""
+    scores = -np.arange(1, len(ids) + 1, dtype=np.float32)
+    if came is not None:
+        with np.errstate(over="ignore"):
+            scores = came.astype(np.float32)
+    return Ranking(tuple(ids), scores, 0)
 
 
 def _limit(scorer: Scorer, asked: Asked) -> float | None:

@@ -18,7 +18,7 @@ from crossrank.cascade import OnError
 from crossrank.errors import InputError
 from crossrank.extras import require
 from crossrank.integrations.best import Asked, Scores, Threshold, best
-from crossrank.integrations.lists import Model, facts, found, plain
+from crossrank.integrations.lists import Model, facts, found, noted, plain
 from crossrank.pipeline import Pipeline, open_pipeline
 from crossrank.types import Scorer, check_k
 
@@ -99,8 +99,9 @@ class CrossrankRanker:
         self.meta_fields_to_embed = list(meta_fields_to_embed)
         self.scores = scores
         self.threshold = threshold
-        self.mix = mix
-        self.budget_ms = budget_ms
+        # The host writes no numbers of NumPy.
+        self.mix = float(mix)
+        self.budget_ms = None if budget_ms is None else float(budget_ms)
         self.on_error = on_error
 
     @property
@@ -110,7 +111,7 @@ class CrossrankRanker:
 
     def warm_up(self) -> None:
         """Load the model."""
-        _ = self.model.ready
+        _ = self.model.ready_or(self.on_error)
 
     def to_dict(self) -> dict[str, Any]:
         """As the host writes components; a model is written by its name.
@@ -154,7 +155,7 @@ class CrossrankRanker:
         before = [document.score for document in documents]
         kept = best(self.model.ready_or(self.on_error), query, texts, k, asked, before)
         made = [
-            replace(documents[one.position], score=one.told, meta={**documents[one.position].meta, **one.notes})
+            replace(documents[one.position], score=one.told, meta=noted(documents[one.position].meta, one.notes))
             for one in kept
         ]
         return {"documents": made}

@@ -13,7 +13,7 @@ from typing import Any
 from crossrank.cascade import OnError
 from crossrank.extras import require
 from crossrank.integrations.best import Asked, Scores, Threshold, best
-from crossrank.integrations.lists import Model, facts, found, wanted
+from crossrank.integrations.lists import Model, facts, found, noted, wanted
 from crossrank.pipeline import Pipeline
 from crossrank.types import Scorer, check_k
 
@@ -141,7 +141,7 @@ class CrossrankCompressor(BaseDocumentCompressor):
         kept = best(wanted(self).ready_or(self.on_error), query, texts, self.top_n, asked, before)
         return [
             documents[one.position].model_copy(
-                update={"metadata": {**documents[one.position].metadata, SCORE: one.told, **one.notes}}
+                update={"metadata": noted({**documents[one.position].metadata, SCORE: one.told}, one.notes)}
             )
             for one in kept
         ]

@@ -19,6 +19,9 @@ from crossrank.scorers import check_scorer, load, load_scorer, name_of
 from crossrank.types import Passage, Scorer
 
 PROBABILITY = "probability"
+READ = "rerank_read"
+QUERY_READ = "rerank_query_read"
+NOTE = "rerank_note"
 
 # What every model is loaded with; the other keywords of `crossrank.load` are for cross-encoders.
 _COMMON = {"backend", "device", "dtype", "threads", "instruction", "revision", "token", "cache_dir"}
@@ -221,6 +224,17 @@ def found(
     chances = pipeline.relevance(answer).probabilities
     more = [{} if chance is None else {PROBABILITY: chance} for chance in chances]
     return list(zip(answer.passages, falling(answer.ranking), more, strict=True))
+
+
+def noted(metadata: Mapping[str, Any], notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata of a host with the notes of a reranker: those of an earlier one go, and a field that is the user's own
+    keeps its name and value.
+
+    >>> noted({"probability": 0.7, "rerank_note": "failed"}, {"probability": 0.2})
+    {'probability': 0.7, 'crossrank_probability': 0.2}
+    """
+    kept = {name: value for name, value in metadata.items() if name not in (READ, QUERY_READ, NOTE)}
+    return kept | {f"crossrank_{name}" if name in kept else name: value for name, value in notes.items()}
 
 
 def facts(passage: Passage, **more: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from crossrank.cascade import OnError
 from crossrank.errors import InputError
 from crossrank.extras import require
 from crossrank.integrations.best import Asked, Scores, Threshold, best
-from crossrank.integrations.lists import Model, facts, found, free, wanted
+from crossrank.integrations.lists import Model, facts, found, free, noted, wanted
 from crossrank.pipeline import Pipeline
 from crossrank.types import Passage, Scorer, check_k
 
@@ -211,11 +211,12 @@ class CrossrankRerank(BaseNodePostprocessor):
     def _copy(self, scored: NodeWithScore, score: float, notes: Mapping[str, Any]) -> NodeWithScore:
         """A node with its own metadata: the caller's node may live in a store that other queries read."""
         kept = {RETRIEVAL_SCORE: scored.score} if self.keep_retrieval_score else {}
-        added: dict[str, Any] = {**kept, **notes}
         node = scored.node
+        made = noted({**node.metadata, **kept}, notes)
+        added = [name for name in made if name in kept or name not in node.metadata]
         copied = node.model_copy(
             update={
-                "metadata": {**node.metadata, **added},
+                "metadata": made,
                 # Bookkeeping is not content: no model should read it, nor a second reranker.
                 "excluded_embed_metadata_keys": _union(node.excluded_embed_metadata_keys, added),
                 "excluded_llm_metadata_keys": _union(node.excluded_llm_metadata_keys, added),
@@ -287,5 +288,5 @@ def _node(passage: Passage, more: Mapping[str, float]) -> TextNode:
     return made
 
 
-def _union(keys: Sequence[str], added: Mapping[str, Any]) -> list[str]:
+def _union(keys: Sequence[str], added: Sequence[str]) -> list[str]:
     return [*keys, *(key for key in added if key not in keys)]

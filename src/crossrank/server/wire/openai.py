@@ -34,6 +34,8 @@ FIELDS: dict[str, schemas.Schema] = {
     "encoding_format": schemas.one_of("float", "base64"),
     "dimensions": schemas.POSITIVE,
     "output_dimension": schemas.POSITIVE,
+    "output_dtype": schemas.one_of("float"),
+    "embedding_type": schemas.one_of("float", "base64"),
     "input_type": schemas.one_of(*SIDES),
     "task": {"type": ["string", "null"]},
 }
@@ -49,12 +51,14 @@ class Embed:
         base64: vectors as base64 of little-endian float32 instead of lists of numbers.
         dimensions: the width the client expects, if it said one.
         queries: are the texts queries? Some embedders read these otherwise than documents.
+        output_dimension: the width as Voyage's clients call it.
     """
 
     texts: tuple[str, ...]
     base64: bool = False
     dimensions: int | None = None
     queries: bool = False
+    output_dimension: int | None = None
 
 
 def read(body: fields.Body) -> Embed:
@@ -80,24 +84,35 @@ def read(body: fields.Body) -> Embed:
             raise invalid(f"input[{place}] must be a string, not {fields.kind(text)}", f"input[{place}]")
     return Embed(
         tuple(given),
-        fields.choice(body, "encoding_format", ("float", "base64"), "float") == "base64",
-        fields.whole(body, "dimensions", 1) or fields.whole(body, "output_dimension", 1),
-        fields.choice(body, "input_type", SIDES, "document") in QUERIES or _asks(body),
+        _as_base64(body),
+        fields.whole(body, "dimensions", 1),
+        _asks(body),
+        fields.whole(body, "output_dimension", 1),
     )
 
 
+def _as_base64(body: fields.Body) -> bool:
+    """How vectors are written. They are of float32: a client that asked for other numbers would read bytes wrongly."""
+    fields.choice(body, "output_dtype", ("float",), "float")
+    wanted = fields.choice(body, "encoding_format", ("float", "base64"), "float")
+    return "base64" in (wanted, fields.choice(body, "embedding_type", ("float", "base64"), "float"))
+
+
 def _asks(body: fields.Body) -> bool:
-    """Whether Jina's task is about queries."""
-    task = body.get("task")
+    """Whether the texts are queries, by what Voyage's, NVIDIA's and Cohere's clients say of them, or by Jina's task."""
+    task, kind = body.get("task"), fields.choice(body, "input_type", SIDES, "")
     if task is not None and not isinstance(task, str):
         raise invalid(f"task must be a string, not {fields.kind(task)}", "task")
-    return task in ASKING
+    if task is not None and kind and (task in ASKING) != (kind in QUERIES):
+        raise invalid(f"input_type says {kind} and task {task}: leave one of them out", "task")
+    return kind in QUERIES or task in ASKING
 
 
 def check_width(request: Embed, width: int) -> None:
     """Refuse to give vectors of another width than the client expects."""
-    if request.dimensions not in (None, width):
-        raise invalid(f"this model's vectors have {width} dimensions, not {request.dimensions}", "dimensions")
+    for name, asked in (("dimensions", request.dimensions), ("output_dimension", request.output_dimension)):
+        if asked not in (None, width):
+            raise invalid(f"this model's vectors have {width} dimensions, not {asked}", name)
 
 
 def size(request: Embed, width: int) -> int:
