@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 import crossrank
@@ -81,6 +82,25 @@ def test_openai_embeddings(server: Serving) -> None:
     assert [model.id for model in client.models.list()] == ["reranker", "embedder"]
     with pytest.raises(openai.BadRequestError, match="dimensions"):
         client.embeddings.create(model="m", input="tea", dimensions=3072)
+
+
+@pytest.mark.parametrize("path", ["", "/tei", "/embed"])
+def test_huggingface_hub_embeddings(server: Serving, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Haystack's and LangChain's embedders for TEI ask with."""
+    hub = pytest.importorskip("huggingface_hub")
+    # Offline it asks nobody, not even this machine.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    client = hub.InferenceClient(model=server.listener.url + path, token=KEY)
+    vectors = server.service.embedder.embed(DOCUMENTS)
+    np.testing.assert_allclose(client.feature_extraction(DOCUMENTS, truncate=True), vectors, atol=1e-6)
+    np.testing.assert_allclose(client.feature_extraction(DOCUMENTS[0], normalize=True), vectors[:1], atol=1e-6)
+
+
+def test_llama_index_tei_embeddings(server: Serving) -> None:
+    tei = pytest.importorskip("llama_index.embeddings.text_embeddings_inference")
+    model = tei.TextEmbeddingsInference(model_name="m", base_url=server.listener.url, auth_token=f"Bearer {KEY}")
+    vectors = server.service.embedder.embed(DOCUMENTS)
+    np.testing.assert_allclose(model.get_text_embedding_batch(DOCUMENTS), vectors, atol=1e-6)
 
 
 def test_voyage(server: Serving, wanted: Any) -> None:

@@ -227,6 +227,8 @@ def test_no_body_makes_the_server_fail(cross_encoder_folder: Path) -> None:
         "/vllm/rerank",
         "/score",
         "/v1/embeddings",
+        "/embed",
+        "/",
         "/search",
     ]
     with serving(cross_encoder_folder) as server:

@@ -21,16 +21,20 @@ import crossrank
 import tiny
 from crossrank.server.app import build
 from crossrank.server.service import Service
-from crossrank.server.wire import cohere, dialects, openai, search, vllm
+from crossrank.server.wire import cohere, dialects, openai, search, teiembed, vllm
 
 EXAMPLES = int(os.environ.get("FUZZ", "200"))
-PATHS = [*dialects.RERANK, "/v1/score", "/v1/embeddings", "/search"]
+PATHS = [*dialects.RERANK, "/v1/score", "/v1/embeddings", "/embed", "/search"]
 DIALECTS = (cohere.V1, cohere.V2, vllm.SCORE, *dialects.BY_NAME.values())
 VALID = [dict(one.example) for one in DIALECTS]
-VALID += [dict(openai.EXAMPLE), {**search.EXAMPLE, "documents": ["a", "b"], "columns": 3, "evidence": True}]
+VALID += [
+    dict(openai.EXAMPLE),
+    dict(teiembed.TEI.example),
+    {**search.EXAMPLE, "documents": ["a", "b"], "columns": 3, "evidence": True},
+]
 NAMES = sorted(
     {name for fields in (*(one.fields for one in DIALECTS), openai.FIELDS, search.FIELDS) for name in fields}
-    | set(vllm.OWN)
+    | {*vllm.OWN, *teiembed.TEI.fields}
 )
 
 SCALARS = st.one_of(

@@ -26,6 +26,7 @@ from crossrank.server.refusals import RefusedError
 from crossrank.server.scheduler import Shared
 from crossrank.server.service import Service
 from crossrank.server.wire import cohere, dialects, infinity, jina, openai, tei, vllm, voyage
+from crossrank.server.wire.embeddings import Embed, Embedded
 from crossrank.server.wire.shapes import Dialect, Outcome, Timing
 from serving import Slow
 
@@ -359,13 +360,14 @@ def test_errors_of_tei_have_its_kinds(status: int, kind: str, told: tuple[int, s
 def test_embeddings_in_base64_are_the_same_numbers() -> None:
     # OpenAI's client asks for base64 unless it is told otherwise.
     vectors = np.float32([[0.25, -1.5], [3.0, 1e-7]])
-    plain, packed = (openai.reply(openai.Embed(("a", "b"), form), vectors, "m", 3)["data"] for form in (False, True))
+    made = Embedded("m", vectors, 3)
+    plain, packed = (openai.reply(Embed(("a", "b"), base64=form), made)["data"] for form in (False, True))
     assert [one["index"] for one in plain] == [one["index"] for one in packed] == [0, 1]
     for one, other in zip(plain, packed, strict=True):
         assert np.frombuffer(base64.b64decode(other["embedding"]), "<f4").tolist() == one["embedding"]
     for width in (1, 3):
         with pytest.raises(RefusedError, match=f"have 2 dimensions, not {width}"):
-            openai.check_width(openai.Embed(("a",), dimensions=width), 2)
+            Embed(("a",), widths={"dimensions": width}).check_width(2)
 
 
 def test_metrics_do_not_say_when_each_series_began(client: Client) -> None:

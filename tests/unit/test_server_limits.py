@@ -242,7 +242,10 @@ def understood(service: Service, path: str, body: dict[str, Any], limits: Limits
 
     answering = Answering(service, Gate(limits or Limits(), service.scheduler), Metrics())
     call = Call("1", path, (), receive, 0.0)
-    routes = {"/search": answering.search, "/v1/embeddings": answering.embed, "/score": answering.score}
+    routes = {
+        "/search": answering.search, "/v1/embeddings": answering.embed, "/score": answering.score,
+        "/embed": answering.embed_bare,
+    }  # fmt: skip
     return routes.get(path, answering.rerank)(call, body)
 
 
@@ -258,6 +261,8 @@ LONG = "paris " * 33_000
         ("/v1/rerank", {"query": "paris", "documents": [LONG], "max_chunks_per_doc": 2}, 810),
         ("/v2/rerank", {"query": "paris", "documents": [LONG]}, 25_700),
         ("/v1/embeddings", {"input": LONG}, 550),
+        ("/embed", {"inputs": LONG}, 550),
+        ("/", {"inputs": LONG}, 550),
         ("/score", {"queries": ["a " * 2500] + ["paris"] * 99, "documents": ["paris"] * 100}, 1000),
         ("/search", {"query": "paris", "k": 1}, 480),
         ("/search", {"query": "paris", "depth": 1000}, 480),
@@ -322,6 +327,8 @@ def test_a_reply_of_embeddings_is_bounded(service: Service) -> None:
         understood(service, "/v1/embeddings", body, Limits(reply=50_000))
     assert refused.value.status == 413
     understood(service, "/v1/embeddings", {**body, "encoding_format": "base64"}, Limits(reply=50_000))
+    with pytest.raises(RefusedError, match=r"send fewer texts$"):
+        understood(service, "/embed", {"inputs": ["a"] * 100}, Limits(reply=50_000))
 
 
 @pytest.mark.parametrize("form", ["float", "base64"])
@@ -329,7 +336,7 @@ def test_the_size_of_a_reply_is_foreseen(service: Service, form: str) -> None:
     body = {"input": ["paris"] * 100, "encoding_format": form}
     reply = ask(service, "POST", "/v1/embeddings", json=body)
     assert service.embedder is not None
-    assert len(reply.content) == pytest.approx(openai.size(openai.read(body), service.embedder.width), rel=0.1)
+    assert len(reply.content) == pytest.approx(openai.read(body).size(service.embedder.width), rel=0.1)
 
 
 def test_a_reply_is_written_result_by_result(monkeypatch: pytest.MonkeyPatch) -> None:

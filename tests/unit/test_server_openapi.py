@@ -14,7 +14,7 @@ import tiny
 from crossrank.server import openapi
 from crossrank.server.app import build
 from crossrank.server.service import Service
-from crossrank.server.wire import cohere, dialects, openai, search, vllm
+from crossrank.server.wire import cohere, dialects, openai, search, teiembed, vllm
 
 DIALECTS = {**dialects.BY_NAME, "cohere-1": cohere.V1, "cohere-2": cohere.V2, "score": vllm.SCORE}
 
@@ -54,10 +54,11 @@ class Spy(Mapping[str, Any]):
         return len(self._body)
 
 
-@pytest.mark.parametrize("name", [*DIALECTS, "embeddings", "search"])
+@pytest.mark.parametrize("name", [*DIALECTS, "embeddings", "embed", "search"])
 def test_all_that_is_read_is_described(name: str) -> None:
     read, example, fields = {
         "embeddings": (openai.read, openai.EXAMPLE, openai.FIELDS),
+        "embed": (teiembed.read, teiembed.TEI.example, teiembed.TEI.fields),
         "search": (search.read, search.EXAMPLE, search.FIELDS),
     }.get(name) or (DIALECTS[name].read, DIALECTS[name].example, DIALECTS[name].fields)
     # Some fields are looked for only where another is not there.
@@ -71,8 +72,8 @@ def test_all_that_is_read_is_described(name: str) -> None:
         spy = Spy(body)
         read(spy)
         asked |= spy.asked
-    # The model is not read; an instruction and `normalize` are refused.
-    assert asked - {"instruction", "normalize"} == set(fields) - {"model"}
+    # The model is not read; an instruction and vLLM's `normalize` are refused.
+    assert asked - {"instruction", "normalize"} == set(fields) - {"model", "normalize"}
     assert set(example) <= set(fields)
 
 
@@ -90,7 +91,8 @@ def test_every_path_is_described(service: Service) -> None:
     assert described["/vllm/v2/rerank"]["post"]["requestBody"] == described["/vllm/rerank"]["post"]["requestBody"]
     assert {"400", "415", "500", "503"} <= set(described["/search"]["post"]["responses"])
     without = Service(service.scorer)
-    assert not any("embeddings" in path for path in openapi.document(without)["paths"])
+    assert not any("embed" in path for path in openapi.document(without)["paths"])
+    assert set(openapi.document(without)["paths"]) == {path for path in served if "embed" not in path}
 
 
 @pytest.mark.parametrize(
@@ -131,6 +133,17 @@ def test_every_path_is_described(service: Service) -> None:
         ("/infinity/rerank", {"query": "x", "documents": ["a"], "top_n": 0}, False),
         ("/v1/embeddings", {"input": "x", "dimensions": 32}, True),
         ("/v1/embeddings", {"input": "x", "dimensions": 31}, False),
+        ("/embed", {"inputs": "x", "normalize": True, "prompt_name": "query", "dimensions": 32}, True),
+        ("/embed", {"inputs": []}, False),
+        ("/embed", {"inputs": "x", "normalize": False}, False),
+        ("/embed", {"inputs": "x", "prompt_name": "clustering"}, False),
+        ("/embed", {"inputs": "x", "dimensions": 16}, False),
+        ("/", {"inputs": ["x"]}, True),
+        ("/invocations", {"inputs": ["x"]}, True),
+        ("/", {"query": "x", "texts": ["a"]}, True),
+        ("/tei", {"query": "x", "texts": ["a"], "inputs": None}, True),
+        ("/", {"query": "x", "texts": ["a"], "inputs": 3}, False),
+        ("/tei/rerank", {"query": "x", "texts": ["a"], "inputs": 3}, True),
         ("/search", {"query": "x", "documents": ["a"], "where": []}, True),
         ("/search", {"query": "x", "documents": ["a"], "where": ["year>>1"] * 2}, False),
         ("/search", {"query": "x", "documents": [{"text": "a", "title": "b"}]}, True),

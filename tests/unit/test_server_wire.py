@@ -7,6 +7,7 @@ import copy
 import json
 import logging
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import serving
 import tiny
 from crossrank.encoder import Windows
 from crossrank.errors import IndexFileError
-from crossrank.server import answering, page
+from crossrank.server import page, telling
 from crossrank.server.app import build
 from crossrank.server.cutting import Caps
 from crossrank.server.limits import Limits
@@ -199,8 +200,8 @@ def test_a_name_of_megabytes_is_cut_before_it_is_escaped(monkeypatch: pytest.Mon
         lengths.append(len(name))
         return quote(name, **options)
 
-    monkeypatch.setattr(answering, "quote", quoted)
-    told = answering._ignored(["\u00e9" * 5_000_000, "", "threshold"])
+    monkeypatch.setattr(telling, "quote", quoted)
+    told = telling.ignored(["\u00e9" * 5_000_000, "", "threshold"])
     assert told == {"X-Crossrank-Unread": f'{"%C3%A9" * 10}%C3%, "", threshold'}
     assert max(lengths) == 64
 
@@ -567,6 +568,38 @@ def test_embeddings_of_jinas_and_voyages_clients(
         str,
     )
     assert ask(asking, "POST", path, json={"input": [{"text": "paris", "image": "x"}]}).status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/embed", "/tei/embed", "/", "/invocations", "/tei"])
+def test_embeddings_of_text_embeddings_inference(service: Service, tmp_path: Path, path: str) -> None:
+    folder = tiny.bi_encoder(tmp_path / "embedder")
+    asking = copy.copy(service)
+    asking.embedder = crossrank.load_embedder(folder, query_prompt="the ", document_prompt="bread ")
+    long = "paris " * 60
+    texts, plain = ["paris", long], crossrank.load_embedder(folder)
+    reply = ask(asking, "POST", path, json={"inputs": texts, "normalize": True, "truncation_direction": "Left"})
+    np.testing.assert_allclose(reply.json(), plain.embed([f"bread {text}" for text in texts]), atol=1e-6)
+    assert reply.headers["x-crossrank-truncated"] == "1"
+    assert reply.headers["x-crossrank-unread"] == "truncation_direction"
+    assert reply.headers["x-compute-characters"] == str(sum(map(len, texts)))
+    assert {"x-compute-tokens", "x-inference-time", "x-queue-time"} <= reply.headers.keys()
+    reply = ask(asking, "POST", path, json={"inputs": "paris", "prompt_name": "query", "truncate": False})
+    np.testing.assert_allclose(reply.json(), plain.embed(["the paris"]), atol=1e-6)
+    for wrong, says in (
+        ({"inputs": long, "truncate": False}, "not read whole: .* leave out truncate"),
+        ({"inputs": "paris", "normalize": False}, "vectors have length 1 here; leave out normalize"),
+        ({"inputs": ["paris", 3]}, r"inputs\[1\] must be a string, not a number"),
+        ({"inputs": {"text": "paris"}}, "inputs must be a string, not an object"),
+        ({"inputs": "paris", "dimensions": 16}, "have 32 dimensions, not 16"),
+        ({"inputs": "paris", "prompt_name": "other"}, "prompt_name must be one of query, "),
+    ):
+        refused = ask(asking, "POST", path, json=wrong)
+        assert (refused.status_code, refused.json()["error_type"]) == (422, "Validation")
+        assert re.search(says, refused.json()["error"])
+    empty = ask(asking, "POST", path, json={"inputs": []})
+    assert (empty.status_code, empty.json()["error_type"]) == (400, "Empty")
+    asking.embedder = None
+    assert ask(asking, "POST", path, json={"inputs": "paris"}).status_code == 404
 
 
 def test_one_model_is_told_as_the_list_tells_it(service: Service) -> None:

@@ -51,7 +51,9 @@ Examples:
 @options.engine
 @options.cache
 @click.option(
-    "--no-embed", is_flag=True, help="Load no embedding model: no /v1/embeddings. Not with INDEX, which needs one."
+    "--no-embed",
+    is_flag=True,
+    help="Load no embedding model: no /v1/embeddings or /embed. Not with INDEX, which needs one.",
 )
 @click.option("--max-body", type=click.IntRange(min=1024), metavar="BYTES", default=32 * 1024 * 1024,
               show_default=True, help="Largest body that is read.")  # fmt: skip

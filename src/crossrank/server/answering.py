@@ -11,32 +11,30 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
 from crossrank.errors import IndexFileError, InputError, RemoteError
 from crossrank.falling import finite
-from crossrank.server import bodies, searching
+from crossrank.server import bodies, searching, telling
 from crossrank.server.daemons import Daemons
 from crossrank.server.limits import Gate, Reach, estimate
 from crossrank.server.lines import origin_of, said
 from crossrank.server.metrics import Metrics
-from crossrank.server.refusals import LONGEST_NAME, CancelledRequestError, RefusedError, invalid, late, leaving
+from crossrank.server.refusals import CancelledRequestError, RefusedError, invalid, late, leaving
 from crossrank.server.replies import encoded
 from crossrank.server.service import Service
 from crossrank.server.tickets import Ticket
-from crossrank.server.wire import dialects, fields, openai, vllm
+from crossrank.server.wire import dialects, fields, openai, teiembed, vllm
 from crossrank.server.wire import search as search_wire
+from crossrank.server.wire.embeddings import Embedded, Embedding
 from crossrank.server.wire.shapes import Dialect, Outcome, Rerank, Timing
-from crossrank.types import Truncation, order_of
+from crossrank.types import order_of
 
 DEADLINE = "x-crossrank-deadline-ms"
 _LOG = logging.getLogger("crossrank.server")
 # Python would also take "²", "1_000" and 5,000 digits.
 _MILLISECONDS = re.compile("[0-9]{1,12}")
-# Texts that were not read whole of which a reply tells; the header counts all.
-_MOST_WARNINGS = 20
 _UNREADABLE = "the index cannot be read, or is of another embedder now; ask again later, and see the server's log"
 # Seconds over a deadline in which a thread says itself that it is late; a little more than it waits for the backend.
 _GRACE = 0.6
@@ -241,7 +239,9 @@ class Answering:
     # What each route understands ---------------------------------------------------------------------------------
 
     def rerank(self, call: Call, body: Mapping[str, Any]) -> Job:
-        """A body of one of the rerank dialects."""
+        """A body of one of the rerank dialects; at some of their paths TEI's clients ask for vectors, too."""
+        if dialects.embeds(call.path, body):
+            return self.embed_bare(call, body)
         return self.scoring(call, body, dialects.of(call.path, body))
 
     def score(self, call: Call, body: Mapping[str, Any]) -> Job:
@@ -255,14 +255,14 @@ class Answering:
         if request.id and call.header("x-request-id") is None:
             call.id = request.id
         unread = (*fields.unread(body, dialect.fields), *request.unread)
-        warnings = (_unread(unread, dialect.fields),) if unread else ()
+        warnings = (telling.unread(unread, dialect.fields),) if unread else ()
         reach = self.service.reach(request.caps)
         self.gate.limits.check_documents(len(request.pairs), "documents")
         self.gate.limits.check_words(request.pairs, reach)
 
         def run(ticket: Ticket) -> tuple[Any, dict[str, str]]:
             outcome, headers = self._outcome(call, request, ticket, warnings)
-            return dialect.reply(request, outcome), headers | dialect.headers(outcome) | _ignored(unread)
+            return dialect.reply(request, outcome), headers | dialect.headers(outcome) | telling.ignored(unread)
 
         return Job(estimate(request.pairs, reach), len(request.pairs), run)
 
@@ -273,7 +273,7 @@ class Answering:
         scored = service.score(request.pairs, ticket, request.caps)
         lost = [cut for cut in scored.truncations if cut.lost]
         if request.whole and lost:
-            raise invalid(f"{_told(lost[0])}; leave out {request.whole}, or send shorter texts", request.whole)
+            raise invalid(f"{telling.cut(lost[0])}; leave out {request.whole}, or send shorter texts", request.whole)
         values = finite((scored.scores if request.raw else service.probability(scored.scores)).tolist())
         order = order_of(scored.scores)[: request.k] if request.sorted else np.arange(len(values))
         cautions = service.cautions(request.pairs)
@@ -285,29 +285,43 @@ class Answering:
             scores=tuple(values[position] for position in order),
             tokens=scored.tokens,
             characters=sum(len(query) + len(document) for query, document in request.pairs),
-            warnings=(*warnings, *cautions, *(_told(cut) for cut in lost[:_MOST_WARNINGS])),
+            warnings=(*warnings, *cautions, *(telling.cut(cut) for cut in lost[: telling.MOST])),
             timing=timing_of(call, ticket),
         )
         kind = {"X-Crossrank-Score": "logit" if request.raw else service.score_kind}
-        return outcome, kind | _truncated(len(lost)) | _cautioned(cautions)
+        return outcome, kind | telling.truncated(len(lost)) | telling.cautioned(cautions)
 
     def embed(self, call: Call, body: Mapping[str, Any]) -> Job:
         """A body of OpenAI's embeddings."""
-        call.facts["dialect"] = "openai"
-        request, service = openai.read(body), self.service
+        return self.embedding(call, body, openai.OPENAI)
+
+    def embed_bare(self, call: Call, body: Mapping[str, Any]) -> Job:
+        """A body of text-embeddings-inference's embeddings."""
+        return self.embedding(call, body, teiembed.TEI)
+
+    def embedding(self, call: Call, body: Mapping[str, Any], dialect: Embedding) -> Job:
+        """A body of a dialect that asks for vectors."""
+        # Errors are told as the path wants them: OpenAI's embeddings are also at infinity's and others' paths.
+        call.facts["dialect"] = dialect.name
+        request, service = dialect.read(body), self.service
         if service.embedder is None:
             raise RefusedError("this server has no embedding model", 404, "NotFoundError", "model")
-        openai.check_width(request, service.embedder.width)
+        request.check_width(service.embedder.width)
         pairs, reach = [("", text) for text in request.texts], Reach(0, service.embedder.max_length)
-        self.gate.limits.check_documents(len(pairs), "input")
+        self.gate.limits.check_documents(len(pairs), dialect.field)
         self.gate.limits.check_words(pairs, reach)
-        cure = "send fewer texts" if request.base64 else 'send fewer texts, or "encoding_format": "base64"'
-        self.gate.limits.check_reply(openai.size(request, service.embedder.width), cure, "input")
+        size = request.size(service.embedder.width)
+        self.gate.limits.check_reply(size, request.smaller, dialect.field)
+        unread = (*fields.unread(body, dialect.fields), *request.unread)
 
         def run(ticket: Ticket) -> tuple[Any, dict[str, str]]:
             made = service.embed(request.texts, ticket, queries=request.queries)
-            told = openai.reply(request, made.vectors, service.embedding_model or "", ticket.tokens)
-            return told, _truncated(len(made.truncations)) | _ignored(fields.unread(body, openai.FIELDS))
+            if request.whole and made.truncations:
+                told = telling.cut(made.truncations[0])
+                raise invalid(f"{told}; leave out {request.whole}, or send shorter texts", request.whole)
+            outcome = Embedded(service.embedding_model or "", made.vectors, ticket.tokens, timing_of(call, ticket))
+            headers = telling.truncated(len(made.truncations)) | telling.ignored(unread)
+            return dialect.reply(request, outcome), headers | dialect.headers(request, outcome)
 
         return Job(tokens := estimate(pairs, reach), len(pairs), run, tokens)
 
@@ -323,11 +337,11 @@ class Answering:
             found = searching.search(service, asked, ticket)
             call.facts["documents"] = searching.counted(asked, found)
             lost = searching.lost(found)
-            warnings = [_told(cut, _text_of(step, id_)) for step, id_, cut in lost[:_MOST_WARNINGS]]
+            warnings = [telling.cut(cut, telling.text_of(step, id_)) for step, id_, cut in lost[: telling.MOST]]
             made = search_wire.reply(asked, found, service, call.id, timing_of(call, ticket), warnings)
             # Two models may have cut the same text.
             kind = {"X-Crossrank-Score": service.score_kind} if found.read and found.ranking.head else {}
-            return made, kind | _truncated(len({id_ for _, id_, _ in lost}))
+            return made, kind | telling.truncated(len({id_ for _, id_, _ in lost}))
 
         embedded, read = searching.foreseen(service, asked)
         return Job(embedded + read, len(documents), run, embedded)
@@ -352,34 +366,3 @@ def _unembedded(call: Call, error: RemoteError) -> RefusedError:
 async def _disconnected(receive: bodies.Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _truncated(texts: int) -> dict[str, str]:
-    return {"X-Crossrank-Truncated": str(texts)} if texts else {}
-
-
-def _cautioned(said: Sequence[str]) -> dict[str, str]:
-    return {"X-Crossrank-Caution": "; ".join(said)} if said else {}
-
-
-def _ignored(names: Sequence[str]) -> dict[str, str]:
-    """The header that names fields of a request that were not read, escaped as in an address."""
-    # Cut first: to escape a name of megabytes takes seconds. A header cannot end in the space of an empty name.
-    told = [quote(name[:LONGEST_NAME], safe="", errors="replace") for name in names[:_MOST_WARNINGS]]
-    told = [name[:LONGEST_NAME] or '""' for name in told]
-    return {"X-Crossrank-Unread": ", ".join(told)} if told else {}
-
-
-def _unread(names: Sequence[str], known: Mapping[str, Any]) -> str:
-    told = ", ".join(name[:LONGEST_NAME] for name in names[:_MOST_WARNINGS])
-    return f"not read: {told}; the fields that are read here are {', '.join(known)}"
-
-
-def _text_of(step: str, id_: str | None) -> str:
-    """A text of a search; the step tells which of two models the figures after it are about."""
-    return f"{step}: {'the query' if id_ is None else f'passage {id_}'}"
-
-
-def _told(cut: Truncation, name: str = "") -> str:
-    name = name or ("the query" if cut.position < 0 else f"document {cut.position}")
-    return f"{name} was not read whole: {cut.told}"

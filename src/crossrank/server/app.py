@@ -212,6 +212,7 @@ def _posts(answering: Answering) -> list[Route]:
         dialects.RERANK: answering.rerank,
         dialects.SCORE: answering.score,
         dialects.EMBED: answering.embed,
+        dialects.TEI_EMBED: answering.embed_bare,
         ("/search",): answering.search,
     }
     return [

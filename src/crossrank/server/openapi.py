@@ -8,8 +8,10 @@ from typing import Any
 from crossrank import __version__
 from crossrank.server.refusals import invalid
 from crossrank.server.service import Service
-from crossrank.server.wire import cohere, dialects, openai, vllm
+from crossrank.server.wire import cohere, dialects, openai, teiembed, vllm
 from crossrank.server.wire import search as search_wire
+from crossrank.server.wire.embeddings import Embedding
+from crossrank.server.wire.schemas import Schema
 from crossrank.server.wire.shapes import Dialect
 
 _ERRORS = {
@@ -66,8 +68,8 @@ def document(service: Service, keyed: bool = False) -> dict[str, Any]:
             "title": "crossrank",
             "version": __version__,
             "description": "Reranking in the dialects of Cohere, Jina, Voyage, vLLM, infinity and TEI; embeddings in "
-            "OpenAI's; search. X-Crossrank-Deadline-Ms bounds a request's time; Server-Timing in the reply says where "
-            "it went.",
+            "OpenAI's and TEI's; search. X-Crossrank-Deadline-Ms bounds a request's time; Server-Timing in the reply "
+            "says where it went.",
         },
         "paths": paths,
         "components": {
@@ -100,10 +102,17 @@ def _posts(service: Service) -> dict[str, Any]:
         made[f"/{name}/rerank"] = _post(limit, dialect.about, _schema_of(dialect), (dialect,))
     made["/v1/score"] = _post(limit, vllm.SCORE.about, _schema_of(vllm.SCORE), (vllm.SCORE,))
     if service.embedder is not None:
-        width = {"enum": [service.embedder.width, None]}
-        fields = {**openai.FIELDS, "dimensions": width, "output_dimension": width}
-        schema = _schema(fields, (("input",),), openai.EXAMPLE)
-        made["/v1/embeddings"] = _post(limit, "OpenAI's embeddings.", schema, key="data")
+        width = service.embedder.width
+        for path, one in (("/v1/embeddings", openai.OPENAI), ("/embed", teiembed.TEI)):
+            made[path] = _post(limit, one.about, _embedding(one, width), replies=(one.replied,), wrong=(one,))
+        # What asks for vectors is no rerank.
+        asked = _schema_of(tei)
+        asked["properties"]["inputs"] = {"type": "null"}
+        either = {"anyOf": [asked, _embedding(teiembed.TEI, width)], "example": dict(tei.example)}
+        post = _post(limit, "", either, (tei,), replies=(_reply(tei), teiembed.TEI.replied))["post"]
+        made["/"] = {"post": _alias("/", "/embed where inputs is present, else /tei/rerank", post)}
+    else:
+        made["/"] = {"post": _alias("/", "/tei/rerank", made["/tei/rerank"]["post"])}
     made["/search"] = _post(
         limit,
         "Search the index: BM25 and dense retrieval, fused, reranked within the budget. A result's score orders it in "
@@ -115,9 +124,15 @@ def _posts(service: Service) -> dict[str, Any]:
             search_wire.EXAMPLE if service.index is not None else search_wire.BROUGHT,
         )
         | {"additionalProperties": False, "not": search_wire.NEVER},
-        key="results",
+        replies=({"type": "object", "required": ["results"]},),
     )
     return made
+
+
+def _embedding(dialect: Embedding, width: int) -> dict[str, Any]:
+    """A body that asks for vectors of this width."""
+    fields = {**dialect.fields, **{name: {"enum": [width, None]} for name in dialect.widths}}
+    return _schema(fields, ((dialect.field,),), dialect.example)
 
 
 def _aliases() -> dict[str, str]:
@@ -127,8 +142,9 @@ def _aliases() -> dict[str, str]:
         for path in dialects.RERANK
     }
     for paths, other in (
-        (dialects.SCORE, "/v1/score"), (dialects.EMBED, "/v1/embeddings"), (dialects.MODELS, "/v1/models"),
-        (dialects.HEALTH, "/health"), (dialects.INFO, "/info"),
+        (dialects.SCORE, "/v1/score"), (dialects.EMBED, "/v1/embeddings"), (dialects.TEI_EMBED, "/embed"),
+        (dialects.TEI_ROOT, "/"), (dialects.MODELS, "/v1/models"), (dialects.HEALTH, "/health"),
+        (dialects.INFO, "/info"),
     ):  # fmt: skip
         made |= dict.fromkeys(paths, other)
     return made | {f"{path}/{{name}}": "/v1/models/{name}" for path in dialects.MODELS}
@@ -176,7 +192,12 @@ def _reply(dialect: Dialect) -> dict[str, Any]:
 
 
 def _post(
-    limit: float, about: str, schema: Mapping[str, Any], speaking: Sequence[Dialect] = (), key: str = ""
+    limit: float,
+    about: str,
+    schema: Mapping[str, Any],
+    speaking: Sequence[Dialect] = (),
+    replies: Sequence[Schema] = (),
+    wrong: Sequence[Embedding] = (),
 ) -> dict[str, Any]:
     """A path that takes a body.
 
@@ -185,14 +206,15 @@ def _post(
         about: one sentence.
         schema: of the body.
         speaking: the dialects that its replies may have.
-        key: a field that a reply of no dialect surely has.
+        replies: what these may be, where that is not said by the dialects.
+        wrong: others in which it may say that a field is wrong.
     """
     deadline = {
         "name": "X-Crossrank-Deadline-Ms", "in": "header", "required": False,
         "schema": {"type": "integer", "minimum": 1, "maximum": int(1000 * limit)},
         "description": "Milliseconds within which the answer is due.",
     }  # fmt: skip
-    replies = [_reply(dialect) for dialect in speaking] or [{"type": "object", "required": [key]}]
+    replies = list(replies) or [_reply(dialect) for dialect in speaking]
     return {
         "post": {
             "summary": about,
@@ -206,13 +228,13 @@ def _post(
                     },
                 },
                 **_failures(*(status for status in _ERRORS if status not in (404, 422))),
-                **_wrong(speaking),
+                **_wrong([*speaking, *wrong]),
             },
         }
     }
 
 
-def _wrong(speaking: Sequence[Dialect]) -> dict[str, Any]:
+def _wrong(speaking: Sequence[Dialect | Embedding]) -> dict[str, Any]:
     """How these dialects tell that a field is wrong: with 400 or 422, and TEI's in its own shape, as all errors."""
     told = [dialect.refuse(invalid(""), "") for dialect in speaking]
     shapes = {"Error" if isinstance(body["error"], dict) else "TeiError" for _, body in told}

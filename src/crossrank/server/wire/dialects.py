@@ -17,13 +17,14 @@ BY_NAME: dict[str, Dialect] = {
     "infinity": infinity.INFINITY,
     "tei": tei.TEI,
 }
-# TEI reranks here, too.
-_TEI = ("/", "/invocations", "/tei", "/tei/invocations")
+# What TEI's model is for is answered here: a rerank, or vectors.
+TEI_ROOT = ("/", "/invocations", "/tei", "/tei/invocations")
 # The paths that are answered, each tuple in its own way.
-RERANK = ("/rerank", "/v1/rerank", "/v2/rerank", "/cohere/v1/rerank", "/cohere/v2/rerank", *_TEI,
+RERANK = ("/rerank", "/v1/rerank", "/v2/rerank", "/cohere/v1/rerank", "/cohere/v2/rerank", *TEI_ROOT,
           *(f"/{name}{version}/rerank" for name in BY_NAME for version in ("", "/v1", "/v2")))  # fmt: skip
 SCORE = ("/score", "/v1/score", "/vllm/score", "/vllm/v1/score")
 EMBED = ("/embeddings", "/v1/embeddings", "/infinity/embeddings", "/jina/v1/embeddings", "/voyage/v1/embeddings")
+TEI_EMBED = ("/embed", "/tei/embed")
 HEALTH = ("/health", "/tei/health", "/infinity/health")
 INFO = ("/info", "/tei/info")
 MODELS = ("/models", "/v1/models", "/infinity/models", "/vllm/v1/models", "/jina/v1/models")
@@ -48,6 +49,15 @@ def of(path: str, body: Mapping[str, Any]) -> Dialect:
     return _cohere(path, asked) if path.startswith("/cohere/") else _by_fields(path, asked)
 
 
+def embeds(path: str, body: Mapping[str, Any]) -> bool:
+    """Whether a request to a rerank path asks for vectors instead, as clients of TEI do where no path says which.
+
+    >>> embeds("/", {"inputs": "tea"}), embeds("/rerank", {"inputs": "tea"}), embeds("/", {"query": "x", "texts": []})
+    (True, False, False)
+    """
+    return path in TEI_ROOT and body.get("inputs") is not None
+
+
 def _by_fields(path: str, asked: Set[str]) -> Dialect:
     others: tuple[tuple[Set[str], Dialect], ...] = (
         ({"texts"}, tei.TEI),
@@ -69,7 +79,7 @@ def _cohere(path: str, asked: Set[str]) -> Dialect:
 
 def by_path(path: str) -> Dialect | None:
     """The dialect that a path names, if it names one."""
-    if path in _TEI:
+    if path in (*TEI_ROOT, *TEI_EMBED):
         return tei.TEI
     return BY_NAME.get(path.split("/")[1]) if path.count("/") > 1 else None
 

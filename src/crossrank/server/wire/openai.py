@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from crossrank.server.refusals import invalid
 from crossrank.server.wire import fields, schemas
+from crossrank.server.wire.embeddings import Embed, Embedded, Embedding
 
-# Bytes that one number of a vector takes in a reply.
-_FLOAT_BYTES, _BASE64_BYTES = 21, 16 / 3
 _PART = {
     "type": "object",
     "required": ["text"],
@@ -28,6 +23,7 @@ ASKING = frozenset({"retrieval.query", "nl2code.query", "code2code.query", "code
 # What the texts are, as Voyage, NVIDIA and Cohere say it in their embeddings; OpenAI has no such field.
 QUERIES = ("query", "search_query")
 SIDES = (*QUERIES, "document", "passage", "search_document")
+WIDTHS = ("dimensions", "output_dimension")
 FIELDS: dict[str, schemas.Schema] = {
     "model": schemas.MODEL,
     "input": {"anyOf": [{"type": "string"}, {"type": "array", "items": _TEXT, "minItems": 1}]},
@@ -40,25 +36,6 @@ FIELDS: dict[str, schemas.Schema] = {
     "task": {"type": ["string", "null"]},
 }
 EXAMPLE = {"model": "text-embedding-3-small", "input": ["Paris is the capital of France."], "encoding_format": "float"}
-
-
-@dataclass(frozen=True, slots=True)
-class Embed:
-    """A request for vectors.
-
-    Attributes:
-        texts: in order.
-        base64: vectors as base64 of little-endian float32 instead of lists of numbers.
-        dimensions: the width the client expects, if it said one.
-        queries: are the texts queries? Some embedders read these otherwise than documents.
-        output_dimension: the width as Voyage's clients call it.
-    """
-
-    texts: tuple[str, ...]
-    base64: bool = False
-    dimensions: int | None = None
-    queries: bool = False
-    output_dimension: int | None = None
 
 
 def read(body: fields.Body) -> Embed:
@@ -82,12 +59,13 @@ def read(body: fields.Body) -> Embed:
     for place, text in enumerate(given):
         if not isinstance(text, str):
             raise invalid(f"input[{place}] must be a string, not {fields.kind(text)}", f"input[{place}]")
+    packed = _as_base64(body)
     return Embed(
         tuple(given),
-        _as_base64(body),
-        fields.whole(body, "dimensions", 1),
         _asks(body),
-        fields.whole(body, "output_dimension", 1),
+        packed,
+        {name: fields.whole(body, name, 1) for name in WIDTHS},
+        smaller="send fewer texts" if packed else 'send fewer texts, or "encoding_format": "base64"',
     )
 
 
@@ -108,36 +86,25 @@ def _asks(body: fields.Body) -> bool:
     return kind in QUERIES or task in ASKING
 
 
-def check_width(request: Embed, width: int) -> None:
-    """Refuse to give vectors of another width than the client expects."""
-    for name, asked in (("dimensions", request.dimensions), ("output_dimension", request.output_dimension)):
-        if asked not in (None, width):
-            raise invalid(f"this model's vectors have {width} dimensions, not {asked}", name)
-
-
-def size(request: Embed, width: int) -> int:
-    """About how many bytes the reply will have.
-
-    >>> size(Embed(("tea",) * 1000), 384)
-    8124000
-    """
-    numbers = width * _BASE64_BYTES if request.base64 else width * _FLOAT_BYTES
-    return len(request.texts) * int(numbers + 60)
-
-
-def reply(request: Embed, vectors: NDArray[np.float32], model: str, tokens: int) -> dict[str, Any]:
+def reply(request: Embed, made: Embedded) -> dict[str, Any]:
     """In the order of the input."""
     encoded: Sequence[Any] = (
-        [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
+        [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in made.vectors]
         if request.base64
-        else [row.tolist() for row in vectors]
+        else made.vectors.tolist()
     )
     return {
         "object": "list",
         "data": [{"object": "embedding", "index": place, "embedding": row} for place, row in enumerate(encoded)],
-        "model": model,
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "model": made.model,
+        "usage": {"prompt_tokens": made.tokens, "total_tokens": made.tokens},
     }
+
+
+OPENAI = Embedding(
+    "openai", read, reply, EXAMPLE, "OpenAI's embeddings.", FIELDS, "input", WIDTHS,
+    {"type": "object", "required": ["data"]},
+)  # fmt: skip
 
 
 def models(names: Sequence[str], created: int) -> dict[str, Any]:

@@ -6,14 +6,14 @@ from typing import Any
 
 from crossrank.server.refusals import RefusedError
 from crossrank.server.wire import fields, schemas
-from crossrank.server.wire.shapes import Dialect, Outcome, Rerank
+from crossrank.server.wire.shapes import Dialect, Outcome, Rerank, Timing
 
 _KINDS = {
     "Empty": "Empty", "OverloadedError": "Overloaded", "UnavailableError": "Unhealthy", "DeadlineError": "Backend",
     "InternalServerError": "Backend",
 }  # fmt: skip
 
-_DIRECTIONS = ("left", "right", "Left", "Right")
+DIRECTIONS = ("left", "right", "Left", "Right")
 
 
 def read(body: fields.Body) -> Rerank:
@@ -22,7 +22,7 @@ def read(body: fields.Body) -> Rerank:
     if not texts:
         raise RefusedError("`texts` cannot be empty", 400, "Empty", "texts")
     # What windows do not reach is always the end.
-    left = fields.choice(body, "truncation_direction", _DIRECTIONS, "right").lower() == "left"
+    left = fields.choice(body, "truncation_direction", DIRECTIONS, "right").lower() == "left"
     return Rerank(
         pairs=tuple((query, text) for text in texts),
         raw=fields.flag(body, "raw_scores", False),
@@ -53,12 +53,16 @@ def refuse(refusal: RefusedError, id: str) -> tuple[int, Any]:
 
 
 def headers(outcome: Outcome) -> dict[str, str]:
-    """Times in milliseconds, as TEI sends them."""
-    timing = outcome.timing
+    """See `times`."""
+    return times(outcome.timing, outcome.characters, outcome.tokens)
+
+
+def times(timing: Timing, characters: int, tokens: int) -> dict[str, str]:
+    """What was computed, and times in milliseconds, in headers as TEI sends them."""
     return {
         "x-compute-time": f"{1000 * timing.compute:.0f}",
-        "x-compute-characters": str(outcome.characters),
-        "x-compute-tokens": str(outcome.tokens),
+        "x-compute-characters": str(characters),
+        "x-compute-tokens": str(tokens),
         "x-total-time": f"{1000 * timing.total:.0f}",
         "x-tokenization-time": f"{1000 * timing.tokenize:.0f}",
         "x-queue-time": f"{1000 * timing.queue:.0f}",
@@ -74,7 +78,7 @@ TEI = Dialect(
      "raw_scores": False, "return_text": True, "truncate": True},
     "text-embeddings-inference's: a bare array; chosen where texts is present, and at / and /invocations.",
     {"query": schemas.QUERY, "texts": schemas.SOME_DOCUMENTS, "raw_scores": schemas.FLAG, "return_text": schemas.FLAG,
-     "truncate": schemas.FLAG, "truncation_direction": schemas.one_of(*_DIRECTIONS)},
+     "truncate": schemas.FLAG, "truncation_direction": schemas.one_of(*DIRECTIONS)},
     (("query",), ("texts",)),
     None,
     {"index": schemas.INDEX, "score": schemas.SCORE, "text": {"type": "string"}},
