@@ -85,7 +85,7 @@ def test_every_dialect_has_a_file() -> None:
     from crossrank.server.wire import dialects
 
     named = {file.stem for file in FILES}
-    assert named >= {"cohere", "score", "embeddings", "search", *dialects.BY_NAME}
+    assert named >= {"cohere", "score", "embeddings", "embed", "search", *dialects.BY_NAME}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
