@@ -253,8 +253,8 @@ class RemoteReranker(Elsewhere):
                     raise
                 fits, alone = fits.less(query, part), not made
                 retries += error.tries
-        if fits != self._fits:
-            self._fits = fits
+        # Another list may have learned more meanwhile.
+        self._fits = self._fits.least(fits)
         whole = Answered.joined(made)
         return Answered(whole.scores, whole.documents, whole.requests, whole.retries + retries, whole.tokens, 0.0)
 

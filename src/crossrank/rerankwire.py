@@ -74,9 +74,21 @@ class Fits:
         return tuple(texts)
 
     def less(self, query: str, part: Sequence[str]) -> Fits:
-        """After a refusal of this part."""
+        """After a refusal of this part, which lets what let it pass count for less: there may be as many of short ones
+        still that were refused for many bytes, and the other way round.
+
+        >>> Fits(count=10, size=99).less("q", ["abc"] * 12), Fits().less("q", ["abc"] * 12)
+        (Fits(count=10, size=18), Fits(count=6, size=18))
+        """
         size = sum(len(text.encode()) for text in (query, *part))
-        return Fits(min(self.count, len(part) // 2), min(self.size, size // 2))
+        many, long = len(part) > self.count, size > self.size
+        return Fits(
+            self.count if many else min(self.count, len(part) // 2), self.size if long else min(self.size, size // 2)
+        )
+
+    def least(self, other: Fits) -> Fits:
+        """What both take."""
+        return Fits(min(self.count, other.count), min(self.size, other.size))
 
 
 def parts(query: str, texts: Sequence[str], most: int) -> Iterator[tuple[str, ...]]:
@@ -99,10 +111,10 @@ def dialect_of(url: str) -> str:
     >>> [dialect_of(f"https://{url}") for url in ("api.cohere.com/v2", "api.voyageai.com/v1", "gpu/tei", "gpu")]
     ['cohere', 'voyage', 'tei', 'jina']
     """
-    parts = urlsplit(url)
-    path = [one for one in parts.path.split("/") if one]
+    told = urlsplit(url)
+    path = [one for one in told.path.split("/") if one]
     if named := next((one for one in path if one in DIALECTS), None):
         return named
-    if f".{parts.hostname}".endswith(".voyageai.com"):
+    if f".{told.hostname}".endswith(".voyageai.com"):
         return "voyage"
     return "cohere" if path[-1:] == ["v2"] else "jina"

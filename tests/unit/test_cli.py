@@ -645,7 +645,7 @@ def test_an_index_keeps_the_prompts_of_its_embedder(documents: Path, be: str) ->
     run(*args)
     run(*args, "--query-prompt", "what is ")
     told = run(*args, "--query-prompt", "which ", code=1).stderr
-    assert "leave --query-prompt and --document-prompt out, or make it anew with --rebuild" in told
+    assert "leave --query-prompt and --document-prompt out, or make it anew with `crossrank index --rebuild`" in told
     assert "capital" in run("search", "i", "capital", "--no-rerank").stdout
     run(*args, "--rebuild")
     assert Index.open("i").settings.prompts == both

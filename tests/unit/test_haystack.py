@@ -69,6 +69,10 @@ def test_a_mix_a_budget_and_a_kept_order_go_with_the_ranker():
     found = pipeline.run({"ranker": {"query": QUERY, "documents": documents}})["ranker"]["documents"]
     assert [one.content for one in found] == ["page #1", "title #3", "other #2"]
     assert "mix: 0.4" in pipeline.dumps()
+    numbers = Pipeline()
+    numbers.add_component("ranker", CrossrankRanker("small", top_k=np.int64(3), threshold=np.float32(0.5)))
+    assert "threshold: 0.5" in numbers.dumps()
+    assert CrossrankRanker("small", threshold="model").to_dict()["init_parameters"]["threshold"] == "model"
     own = [Document(content="a #1", meta={"probability": "high", "rerank_note": "failed before"})]
     (found,) = CrossrankRanker("small", mix=0.4).run(QUERY, own)["documents"]
     assert found.meta["probability"] == "high"

@@ -459,6 +459,10 @@ ELEMENTS = st.one_of(
 )  # fmt: skip
 
 
+def nested(depth: int) -> list[Any]:
+    return ["x"] if depth <= 1 else [nested(depth - 1)]
+
+
 def test_filters_look_into_lists(index: Index) -> None:
     held = {
         "a": ["new", 1, 2.5, True, None],
@@ -488,6 +492,10 @@ def test_filters_look_into_lists(index: Index) -> None:
         assert ask(where) == {"deep"}, where
     for where in ("deep has x", "deep has k", "deep has new", "deep has m", f"deep has {large + 1}", "deep has 1"):
         assert ask(where) == set(), where
+    near: list[Any] = [2.0**53, 2.0**64]
+    add(index, Document("near", "w", metadata={"near": near, "deeper": [nested(16), "late"], "deepest": nested(40)}))
+    assert ask(f"near has {2**53}") == ask(f"near has {2**64}") == ask("deeper has late") == {"near"}
+    assert ask(f"near has {2**53 + 1}") == ask(f"near has {2**64 + 1}") == ask("deepest has x") == set()
     # Python reads no number of so many digits.
     assert ask(f"n={'0' * 5000}{2**53 + 1}") == ask(f"n={'9' * 5000}") == set()
 

@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +183,27 @@ def test_an_address_that_takes_fewer_documents_at_once_is_asked_so(status: int) 
     for found in (first, again):
         np.testing.assert_array_equal(found.scores, want)
     assert (first.requests + first.retries, again.requests, again.retries) == (before, len(sizes), 0)
-    assert first.retries <= 6, "each refusal halves what is sent"
+    assert first.retries <= 8, "each refusal halves the number or the bytes"
     assert max(sizes) <= 20, "it is known from then on"
+
+
+def test_what_an_address_takes_is_learned_once() -> None:
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        if "slow" in body["query"]:
+            time.sleep(0.8)
+        return honest(path, body) if len(body["documents"]) <= 10 else (413, {"message": "too many"}, {})
+
+    asked = pairs(*("x" * (number % 7) + str(number) for number in range(85)))
+    with api_serving(answer) as api:
+        made = reranker(api.url, most=20)
+        turns = [made.judged(asked) for _ in range(4)]
+        # The limit is known, and short ones do not make it less: they made it 5, so that 17 requests were needed.
+        assert [(turn.requests, turn.retries) for turn in turns[2:]] == [(9, 0)] * 2
+        # One that was refused nothing, and ends later, does not forget it.
+        other = reranker(api.url)
+        both = [*pairs(*map(str, range(30))), ("slow", "a"), ("slow", "b")]
+        for retries in (1, 0):
+            assert (other.judged(both).retries > 0) is bool(retries)
 
 
 def test_a_refusal_that_is_not_of_the_number_of_documents() -> None:

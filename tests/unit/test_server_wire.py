@@ -583,11 +583,14 @@ def test_embeddings_of_text_embeddings_inference(service: Service, tmp_path: Pat
     assert reply.headers["x-crossrank-unread"] == "truncation_direction"
     assert reply.headers["x-compute-characters"] == str(sum(map(len, texts)))
     assert {"x-compute-tokens", "x-inference-time", "x-queue-time"} <= reply.headers.keys()
+    reply = ask(asking, "POST", path, json={"inputs": "paris", "normalize": False, "truncation_direction": "Right"})
+    assert reply.headers["x-crossrank-unread"] == "normalize"
+    assert np.linalg.norm(reply.json()) == pytest.approx(1, abs=1e-6)
     reply = ask(asking, "POST", path, json={"inputs": "paris", "prompt_name": "query", "truncate": False})
     np.testing.assert_allclose(reply.json(), plain.embed(["the paris"]), atol=1e-6)
     for wrong, says in (
         ({"inputs": long, "truncate": False}, "not read whole: .* leave out truncate"),
-        ({"inputs": "paris", "normalize": False}, "vectors have length 1 here; leave out normalize"),
+        ({"inputs": "paris", "normalize": 1}, "normalize must be true or false"),
         ({"inputs": ["paris", 3]}, r"inputs\[1\] must be a string, not a number"),
         ({"inputs": {"text": "paris"}}, "inputs must be a string, not an object"),
         ({"inputs": "paris", "dimensions": 16}, "have 32 dimensions, not 16"),

@@ -313,7 +313,7 @@ def check_prompts(folder: str | os.PathLike[str], made: Mapping[str, str] | None
         raise InputError(
             f"the index {os.fspath(folder)} was made with {dict(made) or 'the prompts of its model'}, not with "
             f"{dict(now) or 'those of its model'}: leave --query-prompt and --document-prompt out, or make it anew "
-            "with --rebuild"
+            "with `crossrank index --rebuild`"
         )
 
 

@@ -39,7 +39,7 @@ _AND = re.compile(r"""\s*and(?![^\s"'=<>!])""", re.IGNORECASE)
 _LONGEST, _MOST = 10_000, 64
 _COLUMN = "metadata"
 # Characters of what may be a number; how deep lists and mappings in a list may lie that `has` reads over.
-_DIGITS, _DEEP = 400, 8
+_DIGITS, _DEEP = 400, 16
 _CURE = (
     "write FIELD=VALUE (also != < <= > >=), FIELD in (A, B), or FIELD has VALUE for lists, several joined by AND; "
     'quote what has spaces: title="a b"'
@@ -259,12 +259,12 @@ def _spelled(number: float, typed: str) -> list[str]:
     """How JSON may spell a number that is equal to this one."""
     if number == 0:
         return ["0", "0.0", "-0.0"]
-    found = [repr(float(number))]
-    if re.fullmatch(r"[+-]?\d+", typed):
-        found.append(str(int(typed)))  # all its digits, which a float may not have
-    elif number == int(number):
-        found.append(str(int(number)))
-    return found
+    # All its digits, which a float may not have; the float beside it is another number then.
+    exact = int(typed) if re.fullmatch(r"[+-]?\d+", typed) else number
+    return [
+        *([repr(float(number))] if float(number) == exact else []),
+        *([str(int(exact))] if exact == int(exact) else []),
+    ]
 
 
 def _numeric(op: str, number: float, field: str) -> str:

@@ -144,11 +144,12 @@ def best(
         on_error=asked.on_error,
     )
     if not trace.scores:
-        ranking = _as_it_came(list(passages), came)
+        # Nothing was read: the order in which they came, whatever their scores say.
+        ranking = Ranking(tuple(passages), -np.arange(1, len(texts) + 1, dtype=np.float32), 0)
     final = ranking if k is None else ranking.cut(k)
     chances = _chances(scorer, final, trace, asked)
     rows = list(range(len(final))) if limit is None else above(chances, limit)[0]
-    scores = [chance or 0.0 for chance in chances] if asked.scores == "probability" else final.scores.tolist()
+    scores = [chance or 0.0 for chance in chances] if asked.scores == "probability" else _told(final, trace, came)
     left = [scores[row] for row in rows]
     whole = len(trace.scores) == len(texts)
     told = finite(left) if whole or not trace.scores else list(map(falling(final).__getitem__, rows))
@@ -176,13 +177,11 @@ def _arrived(ids: list[str], asked: Asked, came: NDArray[np.float64] | None) -> 
     return Ranking.sorted(ids, ((came - came[0]) / scale).astype(np.float32))
 
 
-def _as_it_came(ids: list[str], came: NDArray[np.float64] | None) -> Ranking:
-    """The texts as they came, of which none was read."""
-    scores = -np.arange(1, len(ids) + 1, dtype=np.float32)
-    if came is not None:
-        with np.errstate(over="ignore"):
-            scores = came.astype(np.float32)
-    return Ranking(tuple(ids), scores, 0)
+def _told(final: Ranking, trace: Trace, came: NDArray[np.float64] | None) -> list[float]:
+    """The scores of texts; of those of which none was read the ones that they came with, to the last digit."""
+    if trace.scores or came is None:
+        return [float(score) for score in final.scores]
+    return [float(came[int(id_)]) for id_ in final.ids]
 
 
 def _limit(scorer: Scorer, asked: Asked) -> float | None:

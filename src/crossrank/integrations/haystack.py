@@ -95,11 +95,11 @@ class CrossrankRanker:
                 f"meta_fields_to_embed is a list of names, so one is meta_fields_to_embed=[{meta_fields_to_embed!r}]"
             )
         self.model = Model(model, load_options)
-        self.top_k = top_k
         self.meta_fields_to_embed = list(meta_fields_to_embed)
         self.scores = scores
-        self.threshold = threshold
         # The host writes no numbers of NumPy.
+        self.top_k = None if top_k is None else int(top_k)
+        self.threshold: Threshold = threshold if threshold is None or threshold == "model" else float(threshold)
         self.mix = float(mix)
         self.budget_ms = None if budget_ms is None else float(budget_ms)
         self.on_error = on_error

@@ -26,15 +26,17 @@ def read(body: fields.Body) -> Embed:
         if not isinstance(text, str):
             name = f"inputs[{place}]" if isinstance(value, list) else "inputs"
             raise invalid(f"{name} must be a string, not {fields.kind(text)}", name)
-    if not fields.flag(body, "normalize", True):
-        raise invalid("vectors have length 1 here; leave out normalize", "normalize")
-    left = fields.choice(body, "truncation_direction", tei.DIRECTIONS, "right").lower() == "left"
+    # Most models end in vectors of length 1, whatever TEI is asked for; and Haystack's clients always say false.
+    asked = {
+        "normalize": not fields.flag(body, "normalize", True),
+        "truncation_direction": fields.choice(body, "truncation_direction", tei.DIRECTIONS, "right").lower() == "left",
+    }
     return Embed(
         tuple(given),
         fields.choice(body, "prompt_name", _PROMPTS, "document") == "query",
         widths={"dimensions": fields.whole(body, "dimensions", 1)},
         whole="" if fields.flag(body, "truncate", True) else "truncate",
-        unread=("truncation_direction",) if left else (),
+        unread=tuple(name for name, otherwise in asked.items() if otherwise),
     )
 
 
@@ -56,7 +58,7 @@ TEI = Embedding(
     {"inputs": ["Paris is the capital of France."], "normalize": True, "truncate": True},
     "text-embeddings-inference's embeddings: bare lists of numbers.",
     {"inputs": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
-     "normalize": {"enum": [True, None]}, "truncate": schemas.FLAG, "prompt_name": schemas.one_of(*_PROMPTS),
+     "normalize": schemas.FLAG, "truncate": schemas.FLAG, "prompt_name": schemas.one_of(*_PROMPTS),
      "truncation_direction": schemas.one_of(*tei.DIRECTIONS), "dimensions": schemas.POSITIVE},
     "inputs",
     ("dimensions",),
