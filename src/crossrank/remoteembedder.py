@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from hashlib import sha256
 from typing import Any
-from urllib.parse import parse_qs
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.addresses import parted
 from crossrank.asking import check_sendable, check_texts, check_whole
 from crossrank.credentials import without_secrets
 from crossrank.errors import InputError, RemoteError
@@ -104,12 +104,9 @@ class RemoteEmbedder:
         Raises:
             InputError: not such a name.
         """
-        url, _, rest = name.partition("#")
-        model, _, options = rest.partition("?")
-        asked = parse_qs(options, keep_blank_values=True)
-        dimensions = asked.pop("dimensions", [None])[0]
-        # What stands before a # may be the beginning of a password alone, so that the whole is told or nothing.
-        if not (model and can_be_asked(url)) or asked or not (dimensions is None or dimensions.isdecimal()):
+        url, model, dimensions = parted(name, "dimensions")
+        if not model or not can_be_asked(url) or not (dimensions is None or dimensions.isdecimal()):
+            # What stands before a # may be the beginning of a password alone, so that the whole is told or nothing.
             shown = without_secrets(name)
             raise InputError(f"{shown!r} is no address of an embedder: write URL#MODEL or URL#MODEL?dimensions=512")
         numbers = None if dimensions is None else int(dimensions)

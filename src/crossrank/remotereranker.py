@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from typing import Any
-from urllib.parse import parse_qs
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.addresses import parted
 from crossrank.asking import Elsewhere, check_list, check_pairs, check_sendable, check_whole
 from crossrank.credentials import without_secrets
 from crossrank.errors import InputError, RemoteError
@@ -156,12 +156,9 @@ class RemoteReranker(Elsewhere):
         >>> RemoteReranker.named("http://localhost:8080#bge?dialect=tei")
         RemoteReranker('http://localhost:8080#bge?dialect=tei')
         """
-        url, _, rest = name.partition("#")
-        model, _, query = rest.partition("?")
-        asked = parse_qs(query, keep_blank_values=True)
-        dialect = asked.pop("dialect", [None])[0]
-        # What stands before a # may be the beginning of a password alone, so that the whole is told or nothing.
-        if not (model and can_be_asked(url)) or asked:
+        url, model, dialect = parted(name, "dialect")
+        if not model or not can_be_asked(url):
+            # What stands before a # may be the beginning of a password alone, so that the whole is told or nothing.
             shown = without_secrets(name)
             raise InputError(f"{shown!r} is no address of a rerank API: write URL#MODEL or URL#MODEL?dialect=tei")
         return cls(url, model, key, dialect=dialect, **options)

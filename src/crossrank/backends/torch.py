@@ -91,17 +91,21 @@ class Torch:
         if not len(tokens):
             return np.empty((0, int(self._model.config.hidden_size)), dtype=np.float32)
         self._check_process()
-        rows: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(tokens)
+        if self._together == "any":
+            return self._every(tokens, seen)
+        rows = [np.empty(0, dtype=np.float32)] * len(tokens)
         for part in together.parts(tokens.lengths, self._together):
             some = tokens.take(part)
             states = self._every(some, None if seen is None else seen[part])
             for row, vectors in zip(part.tolist(), np.split(states, some.offsets[1:-1]), strict=True):
                 rows[row] = vectors
-        return rows[0] if len(rows) == 1 else np.concatenate(rows)
+        return np.concatenate(rows)
 
     def _apart(self, tokens: Tokens, compute: Callable[[Tokens], NDArray[np.float32]]) -> NDArray[np.float32]:
         """What is computed of sequences, in as many passes as the model needs."""
         self._check_process()
+        if self._together == "any":
+            return compute(tokens)
         found = [(part, compute(tokens.take(part))) for part in together.parts(tokens.lengths, self._together)]
         made = np.empty((len(tokens), *found[0][1].shape[1:]), dtype=np.float32)
         for part, values in found:
@@ -324,9 +328,7 @@ def _config(checkpoint: Checkpoint) -> Any:
 
 def _check_shapes(model: Any, checkpoint: Checkpoint) -> None:
     """Refuse a config that asks for other shapes than the file has: transformers makes them before it compares."""
-    files = [path for path in checkpoint.weights if path.suffix == ".safetensors"]  # a pickle has no header
-    headers = (weights.header(path) for path in files)
-    held = {names.given(checkpoint.architecture, name): entry for one in headers for name, entry in one.items()}
+    held = {names.given(checkpoint.architecture, k): v for k, v in weights.headers(checkpoint.weights).items()}
     for name, tensor in model.state_dict().items():
         found = held.get(name) or held.get(name.removeprefix(f"{model.base_model_prefix}."))
         if found is not None and found.shape != tuple(tensor.shape):
@@ -342,8 +344,7 @@ def _picked(checkpoint: Checkpoint) -> bool:
     # It may name other files than those that all backends read.
     if checkpoint.shared or checkpoint.config.get("transformers_weights") is not None:
         return False
-    files = [path for path in checkpoint.weights if path.suffix == ".safetensors"]
-    if names.foreign(checkpoint.architecture, (name for path in files for name in weights.header(path))):
+    if names.foreign(checkpoint.architecture, weights.headers(checkpoint.weights)):
         return False
     if (folder / "model.safetensors").is_file():
         return checkpoint.weights == (folder / "model.safetensors",)

@@ -195,8 +195,7 @@ def _shapes(files: tuple[Path, ...]) -> Mapping[str, tuple[int, ...]]:
     """Names and shapes of what `weights.load` gives, from the headers; empty for a pickle, which has no header."""
     if not all(path.suffix == ".safetensors" for path in files):
         return {}
-    entries = {name: entry for path in files for name, entry in weights.header(path).items()}
-    found = {name: entry.shape for name, entry in entries.items() if entry.dtype in weights.FLOATS}
+    found = {name: entry.shape for name, entry in weights.headers(files).items() if entry.dtype in weights.FLOATS}
     if not found:
         raise CheckpointError(f"{files[0]} holds no tensors of floating-point numbers. {weights.CURE}")
     return found

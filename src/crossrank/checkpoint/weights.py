@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -72,6 +72,15 @@ def header(path: Path) -> dict[str, Entry]:
     found = {name: _entry(path, name, value, 8 + length, size) for name, value in table.items()}
     _check_apart(path, found)
     return found
+
+
+def headers(paths: Iterable[Path]) -> dict[str, Entry]:
+    """The tables of contents of several files as one; a pickle has none.
+
+    Raises:
+        CheckpointError: as of `header`.
+    """
+    return {name: one for path in paths if path.suffix == ".safetensors" for name, one in header(path).items()}
 
 
 def _check_apart(path: Path, found: Mapping[str, Entry]) -> None:

@@ -29,7 +29,7 @@ from crossrank.server.wire import dialects, fields, openai, teiembed, vllm
 from crossrank.server.wire import search as search_wire
 from crossrank.server.wire.embeddings import Embedded, Embedding
 from crossrank.server.wire.shapes import Dialect, Outcome, Rerank, Timing
-from crossrank.types import order_of
+from crossrank.types import Truncation, order_of
 
 DEADLINE = "x-crossrank-deadline-ms"
 _LOG = logging.getLogger("crossrank.server")
@@ -272,8 +272,7 @@ class Answering:
         service = self.service
         scored = service.score(request.pairs, ticket, request.caps)
         lost = [cut for cut in scored.truncations if cut.lost]
-        if request.whole and lost:
-            raise invalid(f"{telling.cut(lost[0])}; leave out {request.whole}, or send shorter texts", request.whole)
+        _check_whole(request.whole, lost)
         values = finite((scored.scores if request.raw else service.probability(scored.scores)).tolist())
         order = order_of(scored.scores)[: request.k] if request.sorted else np.arange(len(values))
         cautions = service.cautions(request.pairs)
@@ -316,9 +315,7 @@ class Answering:
 
         def run(ticket: Ticket) -> tuple[Any, dict[str, str]]:
             made = service.embed(request.texts, ticket, queries=request.queries)
-            if request.whole and made.truncations:
-                told = telling.cut(made.truncations[0])
-                raise invalid(f"{told}; leave out {request.whole}, or send shorter texts", request.whole)
+            _check_whole(request.whole, made.truncations)
             outcome = Embedded(service.embedding_model or "", made.vectors, ticket.tokens, timing_of(call, ticket))
             headers = telling.truncated(len(made.truncations)) | telling.ignored(unread)
             return dialect.reply(request, outcome), headers | dialect.headers(request, outcome)
@@ -345,6 +342,12 @@ class Answering:
 
         embedded, read = searching.foreseen(service, asked)
         return Job(embedded + read, len(documents), run, embedded)
+
+
+def _check_whole(asked: str, lost: Sequence[Truncation]) -> None:
+    """Refuse a request that asks, in this field, to be refused when something of a text is not read."""
+    if asked and lost:
+        raise invalid(f"{telling.cut(lost[0])}; leave out {asked}, or send shorter texts", asked)
 
 
 def timing_of(call: Call, ticket: Ticket) -> Timing:

@@ -21,16 +21,20 @@ def read(body: fields.Body) -> Rerank:
     query, texts = fields.text(body, "query"), fields.texts(body, "texts")
     if not texts:
         raise RefusedError("`texts` cannot be empty", 400, "Empty", "texts")
-    # What windows do not reach is always the end.
-    left = fields.choice(body, "truncation_direction", DIRECTIONS, "right").lower() == "left"
     return Rerank(
         pairs=tuple((query, text) for text in texts),
         raw=fields.flag(body, "raw_scores", False),
         echo=fields.flag(body, "return_text", False),
         documents=texts,
         whole="" if fields.flag(body, "truncate", True) else "truncate",
-        unread=("truncation_direction",) if left else (),
+        # What windows do not reach is always the end.
+        unread=("truncation_direction",) if cuts_left(body) else (),
     )
+
+
+def cuts_left(body: fields.Body) -> bool:
+    """Whether what is not read of a text should be its beginning."""
+    return fields.choice(body, "truncation_direction", DIRECTIONS, "right").lower() == "left"
 
 
 def reply(request: Rerank, outcome: Outcome) -> list[dict[str, Any]]:

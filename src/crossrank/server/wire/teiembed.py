@@ -29,7 +29,7 @@ def read(body: fields.Body) -> Embed:
     # Most models end in vectors of length 1, whatever TEI is asked for; and Haystack's clients always say false.
     asked = {
         "normalize": not fields.flag(body, "normalize", True),
-        "truncation_direction": fields.choice(body, "truncation_direction", tei.DIRECTIONS, "right").lower() == "left",
+        "truncation_direction": tei.cuts_left(body),
     }
     return Embed(
         tuple(given),
