@@ -40,10 +40,11 @@ template <class T> int64_t attention_bytes(int64_t n, int64_t size) {
 }
 
 #if LANES == 16 && defined(__AVX512F__)
-// 16 rows of 16 words become 16 columns, in four rounds of shuffles that double what lies together.
-INLINE void transpose(const uint32_t *rows, int64_t stride, uint32_t *to, int64_t to_stride) {
+// 16 rows of 16 words become 16 columns, in four rounds of shuffles that double what lies together. What follows row
+// `last` is that row again.
+INLINE void transpose(const uint32_t *rows, int64_t stride, int64_t last, uint32_t *to, int64_t to_stride) {
   __m512i a[16], b[16];
-  UNROLL for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(rows + i * stride);
+  UNROLL for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(rows + (i < last ? i : last) * stride);
   UNROLL for (int i = 0; i < 16; i += 2) {
     b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
     b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
@@ -73,21 +74,22 @@ template <class T> void pack_keys(const Attention *p, uint32_t *to) {
   int64_t words = (p->size + T::PER_WORD - 1) / T::PER_WORD, stride = p->key_stride / T::PER_WORD;
   const uint32_t *rows = (const uint32_t *)p->keys;
   for (int64_t begin = 0; begin < p->n; begin += COLUMNS, to += words * COLUMNS) {
-    int64_t count = p->n - begin < COLUMNS ? p->n - begin : COLUMNS;
-    int64_t t = 0;
+    // The last panel is filled with a token that exists: its scores are finite and are overwritten.
+    int64_t last = (p->n - begin < COLUMNS ? p->n - begin : COLUMNS) - 1;
 #if LANES == 16 && defined(__AVX512F__)
-    if (words % 16 == 0)
-      for (; t + 16 <= count; t += 16)
+    if (words % 16 == 0) {
+      for (int64_t t = 0; t < COLUMNS; t += 16) {
+        const int64_t first = t < last ? t : last;
         for (int64_t w = 0; w < words; w += 16)
-          transpose(rows + (begin + t) * stride + w, stride, to + w * COLUMNS + t, COLUMNS);
+          transpose(rows + (begin + first) * stride + w, stride, last - first, to + w * COLUMNS + t, COLUMNS);
+      }
+      continue;
+    }
 #endif
-    for (; t < count; t++) {
-      const uint32_t *row = rows + (begin + t) * stride;
+    for (int64_t t = 0; t < COLUMNS; t++) {
+      const uint32_t *row = rows + (begin + (t < last ? t : last)) * stride;
       for (int64_t w = 0; w < words; w++) to[w * COLUMNS + t] = row[w];
     }
-    // The last panel is filled with a token that exists: its scores are finite and are overwritten.
-    for (t = count; t < COLUMNS; t++)
-      for (int64_t w = 0; w < words; w++) to[w * COLUMNS + t] = to[w * COLUMNS];
   }
 }
 

@@ -3,8 +3,8 @@
 //
 // An operand is a number that a matrix product reads: float, or bfloat16 where the tier's dtype is that. Rows of
 // operands begin every `stride` numbers; strides are multiples of 32 and the numbers past the width are zeros.
-// Weights are packed in panels of `columns` outputs: panel[word][column], where a 32-bit word holds one float or
-// two neighbouring bfloat16 of the input dimension.
+// Weights are packed in panels of `columns` outputs, and those in parts of `side`: part[word][column], where a 32-bit
+// word holds one float or two neighbouring bfloat16 of the input dimension.
 #pragma once
 
 #include <stddef.h>
@@ -25,6 +25,7 @@ struct Product {
   int64_t out_stride;
   float *x;
   int64_t x_stride;
+  const void *next;      // what to fetch meanwhile: the next product's panels; NULL for nothing
 };
 
 // Rows to mean 0 and variance 1, times weight plus bias.
@@ -64,6 +65,7 @@ struct MaxSim {
 struct Kernels {
   int element;    // bytes of an operand
   int columns;    // outputs in a panel
+  int side;       // outputs of a panel that lie side by side: all, or a tile's
   int depth;      // words of the inputs that packing rounds up to
   int unit;       // tokens computed together: activations stay in the second-level cache
   int chunk;      // rows of the inner layer computed together

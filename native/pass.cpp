@@ -8,6 +8,13 @@ namespace {
 // AMX loads 16 rows at a time: buffers have that many to spare.
 constexpr int64_t SPARE = 32;
 
+// Tokens whose embeddings are on their way.
+constexpr int64_t AHEAD = 4;
+
+void fetch(const float *row, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(reinterpret_cast<const char *>(row) + i);
+}
+
 }  // namespace
 
 Pass::Pass(Engine &engine, Workspace &workspace, const Sequences &sequences, Unit unit, int64_t parts, int64_t slots,
@@ -48,7 +55,10 @@ Pass::Pass(Engine &engine, Workspace &workspace, const Sequences &sequences, Uni
   plan(key_value_[0], tokens_, 2 * hidden, element);
   // One part is alone: it has read a layer's keys and values before it writes the next's.
   if (parts > 1) plan(key_value_[1], tokens_, 2 * hidden, element);
-  chunk_ = std::min<int64_t>(tokens_, k_.chunk);
+  // Pieces of one size: a short last one would read all weights for a few rows (5 % of the time of units of 512 tokens).
+  const int64_t rows = (tokens_ + parts - 1) / parts + k_.grain;
+  const int64_t pieces = std::max<int64_t>(1, (rows + k_.chunk / 2) / k_.chunk);
+  chunk_ = ((rows + pieces - 1) / pieces + SPARE - 1) / SPARE * SPARE;
   // Of each slot the rows and those to spare.
   plan(inner_, slots * (chunk_ + SPARE), e_.slice_, element);
   plan(first_, n_, hidden, 4);
@@ -92,7 +102,7 @@ int64_t Pass::sequence_of(int64_t row) const {
 }
 
 void Pass::product(const Kernels &kernels, const Packed &weights, const Rows &a, int64_t rows, int epilogue,
-                   int activation, const Rows &out) const {
+                   int activation, const Rows &out, const Packed *next) const {
   Product p{};
   p.a = a.at;
   p.a_stride = a.stride;
@@ -104,6 +114,7 @@ void Pass::product(const Kernels &kernels, const Packed &weights, const Rows &a,
   p.epilogue = epilogue;
   p.activation = activation;
   p.out = p.x = nullptr;
+  if (next) p.next = next->panels.at;
   if (epilogue == ADD) {
     p.x = out.floats();
     p.x_stride = out.stride;
@@ -148,6 +159,8 @@ void Pass::embed(const Part &p) {
       if (e_.padding_ >= 0) place = ids_[t] == e_.padding_ ? e_.padding_ : ++seen + e_.padding_;
       // An earlier part's, walked over only for its count of tokens that are no padding.
       if (row < p.begin) continue;
+      // A row of a table of 50 MB that nobody has read lately: fetched while four others are added up.
+      if (row + AHEAD < p.end) fetch(e_.words_ + ids_[t + AHEAD] * width, width * 4);
       k_.add(to.floats(row), e_.words_ + ids_[t] * width, e_.positions_ ? e_.positions_ + place * width : nullptr,
              e_.kinds_ ? e_.kinds_ + types_[t] * width : nullptr, width);
     }
@@ -205,15 +218,16 @@ void Pass::attend(size_t number, int64_t sequence, const Rows &queries, int64_t 
 // Everything after attention. `operands` receives x as the inner layer's products read it.
 void Pass::rest(const Layer &layer, const Rows &x, const Rows &operands, const Rows &seen, int64_t rows,
                 const Part &p) {
-  product(k_, layer.out, seen, rows, ADD, -1, x);
+  product(k_, layer.out, seen, rows, ADD, -1, x, &layer.inner[0].up);
   const bool post = !layer.after_attention.weight.empty();
   norm(post ? layer.after_attention : layer.before_inner, x, post ? &x : nullptr, &operands, rows, e_.hidden_);
   const Rows inner = inner_.from(p.slot * (chunk_ + SPARE));
   for (int64_t row = 0; row < rows; row += chunk_) {
     const int64_t count = std::min(chunk_, rows - row);
-    for (const Slice &slice : layer.inner) {
-      product(k_, slice.up, operands.from(row), count, e_.gated_ ? GATE : STORE, e_.activation_, inner);
-      product(k_, slice.down, inner, count, ADD, -1, x.from(row));
+    for (size_t i = 0; i < layer.inner.size(); i++) {
+      const Slice &slice = layer.inner[i], &later = layer.inner[(i + 1) % layer.inner.size()];
+      product(k_, slice.up, operands.from(row), count, e_.gated_ ? GATE : STORE, e_.activation_, inner, &slice.down);
+      product(k_, slice.down, inner, count, ADD, -1, x.from(row), &later.up);
     }
   }
 }
@@ -224,8 +238,8 @@ void Pass::project(size_t number, const Part &p) {
   const int64_t rows = p.end - p.begin;
   if (!layer.before_attention.weight.empty())
     norm(layer.before_attention, x_.from(p.begin), nullptr, &operands, rows, e_.hidden_);
-  product(k_, layer.query, operands, rows, STORE, -1, queries_.from(p.begin));
-  product(k_, layer.key_value, operands, rows, STORE, -1, key_value.from(p.begin));
+  product(k_, layer.query, operands, rows, STORE, -1, queries_.from(p.begin), &layer.key_value);
+  product(k_, layer.key_value, operands, rows, STORE, -1, key_value.from(p.begin), &layer.out);
   rotate(layer, queries_, p);
   rotate(layer, key_value, p);
 }

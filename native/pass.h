@@ -50,8 +50,9 @@ struct Pass {
   void give(const Part &p);
   void norm(const Norm &norm, const Rows &from, const Rows *floats, const Rows *operands, int64_t rows,
             int64_t width) const;
+  // `next`: weights to fetch meanwhile, the next that will be read.
   void product(const Kernels &kernels, const Packed &weights, const Rows &a, int64_t rows, int epilogue,
-               int activation, const Rows &out) const;
+               int activation, const Rows &out, const Packed *next = nullptr) const;
   void out_rows(const Rows &from, float *result, int64_t rows, int64_t width) const;
   int64_t start(int64_t sequence) const { return offsets_[unit_.first + sequence] - begin_; }
   int64_t sequence_of(int64_t row) const;

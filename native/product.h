@@ -20,6 +20,8 @@ namespace {
 constexpr int64_t DEPTH = 1;
 // Rows that are loaded at once.
 constexpr int64_t GRAIN = 1;
+// Columns of a panel that lie side by side.
+constexpr int64_t SIDE = COLUMNS;
 
 // sums[R][COLUMNS] = a[R][words] x panel[words][COLUMNS]
 template <class T, int R>
@@ -59,42 +61,40 @@ template <class T> INLINE int64_t words_of(int64_t numbers) {
 // An activation that is not known when the product is compiled.
 constexpr int ANY = -2;
 
-// Bias, activation and conversion of R rows of a block of sums.
-
-template <class T, int epilogue, int activation, int R>
-INLINE void finish_rows(const Product *p, const float *sums, int64_t row, int64_t panel) {
-  const int kind = activation == ANY ? p->activation : activation;
-  const float *bias = p->bias + panel * COLUMNS;
-  // Panels of GATE alternate LANES activated columns with LANES of their gates.
-  constexpr int step = epilogue == GATE ? 2 : 1;
-  Vector x[R * VECTORS / step];
-  UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < VECTORS; v += step)
-    x[(r * VECTORS + v) / step] = load(sums + r * COLUMNS + v * LANES) + load(bias + v * LANES);
-  if (epilogue != ADD) activate<T>(x, kind);
-  UNROLL for (int r = 0; r < R; r++, row++) {
-    if (epilogue == ADD) {
-      float *to = p->x + row * p->x_stride + panel * COLUMNS;
-      UNROLL for (int v = 0; v < VECTORS; v++) store(to + v * LANES, load(to + v * LANES) + x[r * VECTORS + v]);
-    } else if (epilogue == GATE) {
-      typename T::Number *out = (typename T::Number *)p->out + row * p->out_stride + panel * (COLUMNS / 2);
-      UNROLL for (int v = 0; v < VECTORS; v += 2) {
-        Vector gate = load(sums + r * COLUMNS + (v + 1) * LANES) + load(bias + (v + 1) * LANES);
-        T::put(out + v / 2 * LANES, x[(r * VECTORS + v) / 2] * gate);
-      }
-    } else {
-      typename T::Number *out = (typename T::Number *)p->out + row * p->out_stride + panel * COLUMNS;
-      UNROLL for (int v = 0; v < VECTORS / 2 * 2; v += 2)
-        T::put2(out + v * LANES, x[r * VECTORS + v], x[r * VECTORS + v + 1]);
-      if (VECTORS % 2) T::put(out + (VECTORS - 1) * LANES, x[(r + 1) * VECTORS - 1]);
-    }
-  }
+// Where the result of a row goes, from output `column` on, and bytes from there to the next row's.
+template <class T, int epilogue> INLINE char *target(const Product *p, int64_t row, int64_t column) {
+  if (epilogue == ADD) return (char *)(p->x + row * p->x_stride + column);
+  return (char *)((typename T::Number *)p->out + row * p->out_stride + (epilogue == GATE ? column / 2 : column));
+}
+template <class T, int epilogue> INLINE int64_t target_bytes(const Product *p) {
+  return epilogue == ADD ? p->x_stride * 4 : p->out_stride * (int64_t)sizeof(typename T::Number);
 }
 
-template <class T, int epilogue, int activation>
-INLINE void finish(const Product *p, const float *sums, int64_t row, int64_t rows, int64_t panel) {
-  int64_t r = 0;
-  for (; r + 2 <= rows; r += 2) finish_rows<T, epilogue, activation, 2>(p, sums + r * COLUMNS, row + r, panel);
-  if (r < rows) finish_rows<T, epilogue, activation, 1>(p, sums + r * COLUMNS, row + r, panel);
+// Bias, activation and conversion of R rows of a block of sums, V vectors each.
+template <class T, int epilogue, int activation, int V, int R>
+INLINE void finish_rows(int kind, const float *sums, const float *bias, char *target, int64_t bytes) {
+  // Panels of GATE alternate LANES activated columns with LANES of their gates.
+  constexpr int step = epilogue == GATE ? 2 : 1;
+  Vector x[R * V / step];
+  UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v += step)
+    x[(r * V + v) / step] = load(sums + (r * V + v) * LANES) + load(bias + v * LANES);
+  if (epilogue != ADD) activate<T>(x, activation == ANY ? kind : activation);
+  UNROLL for (int r = 0; r < R; r++, target += bytes) {
+    if (epilogue == ADD) {
+      float *to = (float *)target;
+      UNROLL for (int v = 0; v < V; v++) store(to + v * LANES, load(to + v * LANES) + x[r * V + v]);
+    } else if (epilogue == GATE) {
+      typename T::Number *out = (typename T::Number *)target;
+      UNROLL for (int v = 0; v < V; v += 2) {
+        Vector gate = load(sums + (r * V + v + 1) * LANES) + load(bias + (v + 1) * LANES);
+        T::put(out + v / 2 * LANES, x[(r * V + v) / 2] * gate);
+      }
+    } else {
+      typename T::Number *out = (typename T::Number *)target;
+      UNROLL for (int v = 0; v < V / 2 * 2; v += 2) T::put2(out + v * LANES, x[r * V + v], x[r * V + v + 1]);
+      if (V % 2) T::put(out + (V - 1) * LANES, x[(r + 1) * V - 1]);
+    }
+  }
 }
 
 #ifdef TILES
@@ -107,13 +107,18 @@ template <class T, int epilogue, int activation> void product_as(const Product *
   alignas(64) float sums[ROWS * COLUMNS];
   int64_t words = words_of<T>(p->k);
   int64_t stride = p->a_stride / T::PER_WORD;
-  int64_t panels = (p->n + COLUMNS - 1) / COLUMNS;
+  int64_t panels = (p->n + COLUMNS - 1) / COLUMNS, bytes = target_bytes<T, epilogue>(p);
   for (int64_t panel = 0; panel < panels; panel++) {
     const uint32_t *weights = p->panels + panel * words * COLUMNS;
     for (int64_t row = 0; row < p->m; row += ROWS) {
       int64_t rows = p->m - row < ROWS ? p->m - row : ROWS;
       rows_block<T>(rows, words, (const uint32_t *)p->a + row * stride, stride, weights, sums, COLUMNS);
-      finish<T, epilogue, activation>(p, sums, row, rows, panel);
+      const float *bias = p->bias + panel * COLUMNS;
+      char *to = target<T, epilogue>(p, row, panel * COLUMNS);
+      int64_t r = 0;
+      for (; r + 2 <= rows; r += 2, to += 2 * bytes)
+        finish_rows<T, epilogue, activation, VECTORS, 2>(p->activation, sums + r * COLUMNS, bias, to, bytes);
+      if (r < rows) finish_rows<T, epilogue, activation, VECTORS, 1>(p->activation, sums + r * COLUMNS, bias, to, bytes);
     }
   }
 }

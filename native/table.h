@@ -11,6 +11,7 @@ template <class T> Kernels tier_table(int unit, int chunk, int slice = 0) {
   Kernels k;
   k.element = (int)sizeof(typename T::Number);
   k.columns = COLUMNS;
+  k.side = (int)SIDE;
   k.depth = (int)DEPTH;
   k.unit = unit;
   k.chunk = chunk;

@@ -17,20 +17,24 @@ constexpr float LEAST_SUM = 1e-20f, MOST_SUM = 1e30f;
 // much or more: 4 bytes for each of at least 32 keys.
 INLINE int64_t shares_stride(int64_t width) { return width + 32; }
 
-// e^score of `rows` rows and one panel of keys, the first `count` of which exist.
+// e^score of four rows and one panel of keys, of which those of `low` and `high` exist.
+template <bool whole>
+INLINE void shares_of_four(const float *scores, __mmask16 low, __mmask16 high, uint16_t *to, int64_t stride) {
+  Vector x[8];
+  UNROLL for (int i = 0; i < 8; i++) x[i] = load(scores + i * LANES);
+  Bfloat16::exponentials(x);
+  if (!whole)
+    UNROLL for (int i = 0; i < 8; i++) x[i] = (Vector)_mm512_maskz_mov_ps(i % 2 ? high : low, (__m512)x[i]);
+  UNROLL for (int r = 0; r < 4; r++) Bfloat16::put2(to + r * stride, x[2 * r], x[2 * r + 1]);
+}
+
+// The same of `rows` rows, and up to three that follow: there is room for whole tiles. The first `count` keys exist.
 INLINE void shares_of(const float *scores, int64_t rows, int64_t count, uint16_t *to, int64_t stride) {
-  if (count == COLUMNS) {
-    for (int64_t r = 0; r < rows; r++, scores += COLUMNS, to += stride)
-      Bfloat16::put2(to, Bfloat16::e_near(load(scores)), Bfloat16::e_near(load(scores + LANES)));
-    return;
-  }
   const __mmask16 low = (__mmask16)((1u << (count < 16 ? count : 16)) - 1);
   const __mmask16 high = (__mmask16)((1u << (count > 16 ? count - 16 : 0)) - 1);
-  for (int64_t r = 0; r < rows; r++, scores += COLUMNS, to += stride) {
-    __m512 a = _mm512_maskz_mov_ps(low, (__m512)Bfloat16::e_near(load(scores)));
-    __m512 b = _mm512_maskz_mov_ps(high, (__m512)Bfloat16::e_near(load(scores + LANES)));
-    Bfloat16::put2(to, (Vector)a, (Vector)b);
-  }
+  for (int64_t r = 0; r < rows; r += 4, scores += 4 * COLUMNS, to += 4 * stride)
+    if (count == COLUMNS) shares_of_four<true>(scores, low, high, to, stride);
+    else shares_of_four<false>(scores, low, high, to, stride);
 }
 
 // The sum of each row of shares, in all of its 16 columns.

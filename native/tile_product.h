@@ -1,74 +1,78 @@
 // AMX: the loop over blocks and panels. Included by product.h instead of its own loop.
 //
-// Three things go on at once. The tiles multiply one block. The vector units finish the block before it, some rows
-// after any two multiplications, and begin late: its sums are still being stored. And the next panel comes nearer.
-// Where a block ends and the next begins, each tile is stored, emptied and used again in turn, and the next block's
-// rows are there already. 32 rows and columns of 384 inputs take 320 ns in the first-level cache without all that (an
-// Intel Xeon with AMX, random numbers); with GELU after it 740 ns, and 520 to 590 this way.
+// Three things go on at once. The tiles multiply one block. The vector units finish the block before it, two rows after
+// any two multiplications, and begin late: its sums are still being stored. And the weights of the next panel come
+// nearer. Where a block ends and the next begins, each tile is stored, emptied and used again in turn, and the next
+// block's rows are there already.
 #pragma once
 
 #include "kernels.h"
 
 namespace {
 
-struct Block {
-  int64_t row = 0, rows = 0, panel = 0;
-};
+// Turns until the sums of a block can be read: its last multiplications must end, and its tiles be stored.
+constexpr int64_t WAIT = 8;
 
 template <class T, int epilogue, int activation> class TileProduct {
  public:
   explicit TileProduct(const Product *p)
-      : p_(p), words_(words_of<T>(p->k)), stride_(p->a_stride / T::PER_WORD), blocks_((p->m + ROWS - 1) / ROWS) {
-    const int64_t turns = 2 * words_ / DEPTH;
-    share_ = (ROWS + turns - 1) / turns;
-    lines_ = (words_ * COLUMNS / 16 + blocks_ * turns - 1) / (blocks_ * turns);
-  }
+      : p_(p), words_(words_of<T>(p->k)), stride_(p->a_stride / T::PER_WORD), blocks_((p->m + ROWS - 1) / ROWS),
+        bytes_(target_bytes<T, epilogue>(p)), turns_(2 * words_ / DEPTH), begin_(turns_ >= 3 * WAIT ? WAIT : turns_ / 3),
+        share_((ROWS / 2 + turns_ - begin_ - 1) / (turns_ - begin_)) {}
 
   void run() {
-    const int64_t panels = (p_->n + COLUMNS - 1) / COLUMNS;
-    for (int64_t panel = 0; panel < panels; panel++) {
-      next_ = (const char *)(panel_of(panel + 1));
+    for (int64_t column = 0; column < p_->n; column += COLUMNS) {
+      const uint32_t *panel = p_->panels + column * words_;
+      next_ = (const char *)(column + COLUMNS < p_->n ? panel + COLUMNS * words_ : p_->next);
+      lines_ = next_ ? (words_ * VECTORS + blocks_ * turns_ - 1) / (blocks_ * turns_) : 0;
       for (int64_t row = 0; row < p_->m; row += ROWS) {
-        const Block block{row, p_->m - row < ROWS ? p_->m - row : ROWS, panel};
-        if (block.rows <= 16) multiply<false, false>(block);
-        else if (blocks_ == 1) multiply<true, false>(block);
-        else multiply<true, true>(block);
-        finish_to(waits_.rows);
-        waits_ = block;
-        done_ = 0;
+        const int64_t rows = p_->m - row < ROWS ? p_->m - row : ROWS;
+        const uint32_t *a = (const uint32_t *)p_->a + row * stride_;
+        if (rows <= 16) multiply<false, false>(a, panel);
+        else if (blocks_ == 1) multiply<true, false>(a, panel);
+        else multiply<true, true>(a, panel);
+        finish_rest();
+        waits_ = {sums_, p_->bias + column, target<T, epilogue>(p_, row, column), rows};
       }
     }
     store0();
     store1();
     store2();
     store3();
-    finish_to(waits_.rows);
+    finish_rest();
   }
 
  private:
-  const uint32_t *panel_of(int64_t panel) const { return p_->panels + panel * words_ * COLUMNS; }
+  // The rows of a block that wait to be finished.
+  struct Waiting {
+    const float *sums = nullptr, *bias = nullptr;
+    char *target = nullptr;
+    int64_t rows = 0;
+  };
 
   // What a tile holds of the block before. Tiles are named by literals: their numbers are part of the instructions.
   INLINE void store0() { _tile_stored(0, sums_, COLUMNS * 4); }
-  INLINE void store1() { _tile_stored(1, sums_ + 16, COLUMNS * 4); }
+  INLINE void store1() { _tile_stored(1, sums_ + SIDE, COLUMNS * 4); }
   INLINE void store2() { _tile_stored(2, sums_ + 16 * COLUMNS, COLUMNS * 4); }
-  INLINE void store3() { _tile_stored(3, sums_ + 16 * COLUMNS + 16, COLUMNS * 4); }
+  INLINE void store3() { _tile_stored(3, sums_ + 16 * COLUMNS + SIDE, COLUMNS * 4); }
 
-  INLINE void finish_to(int64_t end) {
-    finish<T, epilogue, activation>(p_, sums_ + done_ * COLUMNS, waits_.row + done_, end - done_, waits_.panel);
-    done_ = end;
+  template <int R> INLINE void finish(Waiting &w) const {
+    finish_rows<T, epilogue, activation, VECTORS, R>(p_->activation, w.sums, w.bias, w.target, bytes_);
+    w.sums += R * COLUMNS;
+    w.target += R * bytes_;
+    w.rows -= R;
   }
 
-  INLINE void meanwhile(int64_t turn) {
-    for (int64_t line = 0; line < lines_; line++, next_ += 64) _mm_prefetch(next_, _MM_HINT_T1);
-    if (turn >= 4) finish_to(done_ + share_ < waits_.rows ? done_ + share_ : waits_.rows);
+  INLINE void finish_rest() {
+    while (waits_.rows > 1) finish<2>(waits_);
+    if (waits_.rows) finish<1>(waits_);
   }
 
-  template <bool both, bool once> void multiply(const Block &block) {
-    const uint32_t *a = (const uint32_t *)p_->a + block.row * stride_, *panel = panel_of(block.panel);
+  template <bool both, bool once> void multiply(const uint32_t *a, const uint32_t *left) {
     settle(a);
-    settle(panel);
-    load_step<both, once>(a, stride_, panel);
+    settle(left);
+    const uint32_t *right = left + SIDE * words_;
+    load_step<both, once>(a, stride_, left, right, 64);
     store0();
     _tile_zero(0);
     _tile_dpbf16ps(0, 4, 6);
@@ -85,28 +89,41 @@ template <class T, int epilogue, int activation> class TileProduct {
       _tile_zero(3);
       _tile_dpbf16ps(3, 5, 7);
     }
-    int64_t turn = 2;
-    for (int64_t w = DEPTH; w < words_; w += DEPTH) {
-      load_step<both, once>(a + w, stride_, panel + w * COLUMNS);
-      meanwhile(turn++);
+    // In registers while the loop runs: members would be read and written at each turn.
+    Waiting waits = waits_;
+    const char *next = next_;
+    const int64_t lines = lines_, share = share_;
+    int64_t wait = begin_ - 2;
+    const auto meanwhile = [&]() __attribute__((always_inline)) {
+      for (int64_t line = 0; line < lines; line++, next += 64) _mm_prefetch(next, _MM_HINT_T1);
+      if (--wait >= 0) return;
+      for (int64_t pair = 0; pair < share && waits.rows > 1; pair++) finish<2>(waits);
+    };
+    for (const uint32_t *end = a + words_; (a += DEPTH) < end;) {
+      left += DEPTH * SIDE;
+      right += DEPTH * SIDE;
+      load_step<both, once>(a, stride_, left, right, 64);
+      meanwhile();
       _tile_dpbf16ps(0, 4, 6);
       _tile_dpbf16ps(1, 4, 7);
-      meanwhile(turn++);
+      meanwhile();
       if (both) {
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
       }
     }
+    waits_ = waits;
+    next_ = next;
   }
 
   const Product *const p_;
-  const int64_t words_, stride_, blocks_;
-  int64_t share_;  // rows to finish in a turn
-  int64_t lines_;  // cache lines of the next panel to bring nearer in a turn
+  const int64_t words_, stride_, blocks_, bytes_;
+  const int64_t turns_, begin_;  // of a block's multiplications: all, and those before rows are finished
+  const int64_t share_;          // pairs of rows to finish in a turn
+  int64_t lines_ = 0;            // cache lines of the next panel to bring nearer in a turn
   const char *next_ = nullptr;
-  alignas(64) float sums_[ROWS * COLUMNS];  // of the block that waits to be finished
-  Block waits_;
-  int64_t done_ = 0;  // rows of it
+  alignas(64) float sums_[ROWS * COLUMNS];
+  Waiting waits_;
 };
 
 template <class T, int epilogue, int activation> void product_as(const Product *p) {

@@ -1,7 +1,12 @@
 // AMX: a block of 32 rows and 32 columns in four tile registers. Included by product.h instead of its own block.
 //
-// A tile holds 16 rows of 64 bytes. Rows of A are 32 bfloat16 of the inputs; rows of B are 16 columns of one word, which
-// is how panels lie. Tiles 0-3 are sums, 4-5 rows, 6-7 columns: each load serves two multiplications.
+// A tile holds 16 rows of 64 bytes. Rows of A are 32 bfloat16 of the inputs; rows of B are 16 columns of one word. Tiles
+// 0-3 are sums, 4-5 rows, 6-7 columns: each load serves two multiplications. Weights are packed tile by tile, so that a
+// step's are 1 KB without a gap (2 % faster than panels of 32 columns, as attention has them).
+//
+// Six tiles of sums, for 48 columns, read rows from the second-level cache a third less often, and their multiplications
+// alone are 3 % faster. But 36 KB of columns leave no room in the first-level cache for sums and results: with these, 5 %
+// slower.
 #pragma once
 
 #ifdef CROSSRANK_EMULATE_TILES
@@ -10,7 +15,7 @@
 
 namespace {
 
-constexpr int64_t DEPTH = 16, GRAIN = 16;
+constexpr int64_t DEPTH = 16, GRAIN = 16, SIDE = 16;
 
 // GCC's headers do not say what tile instructions read: 8 bytes of a configuration's 64 (GCC 12), and nothing of what
 // tiles are loaded from. So stores before them would be dead or late: the other 56 bytes were missing in the library,
@@ -20,11 +25,11 @@ INLINE void settle(const void *handed_out) { __asm__ volatile("" : : "r"(handed_
 // Tiles 4-7 with one step of rows and columns. `once`: the rows will not be needed again soon, so they are read past
 // the first-level cache, which the panel then keeps (a sixth faster).
 template <bool both, bool once>
-INLINE void load_step(const uint32_t *a, int64_t a_stride, const uint32_t *panel) {
+INLINE void load_step(const uint32_t *a, int64_t a_stride, const uint32_t *left, const uint32_t *right, int64_t bytes) {
   if (once) _tile_stream_loadd(4, a, a_stride * 4);
   else _tile_loadd(4, a, a_stride * 4);
-  _tile_loadd(6, panel, COLUMNS * 4);
-  _tile_loadd(7, panel + 16, COLUMNS * 4);
+  _tile_loadd(6, left, bytes);
+  _tile_loadd(7, right, bytes);
   if (!both) return;
   if (once) _tile_stream_loadd(5, a + 16 * a_stride, a_stride * 4);
   else _tile_loadd(5, a + 16 * a_stride, a_stride * 4);
@@ -42,7 +47,7 @@ void tile_block(int64_t words, const uint32_t *a, int64_t a_stride, const uint32
     _tile_zero(3);
   }
   for (int64_t w = 0; w < words; w += DEPTH) {
-    load_step<both, false>(a + w, a_stride, panel + w * COLUMNS);
+    load_step<both, false>(a + w, a_stride, panel + w * COLUMNS, panel + w * COLUMNS + 16, COLUMNS * 4);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
     if (both) {

@@ -31,7 +31,7 @@ uint32_t bfloat16(float x) {
   return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }
 
-// One row of weights into its column of a panel.
+// One row of weights into its column, of `columns` that lie side by side.
 void pack_row(const float *row, int64_t inputs, uint32_t *panel, int64_t columns, int element) {
   if (element == 4) {
     for (int64_t i = 0; i < inputs; i++) panel[i * columns] = bits_of(row[i]);
@@ -60,9 +60,10 @@ Packed pack(const crossrank_linear &linear, const Piece &piece, const Kernels &k
   auto *to = reinterpret_cast<uint32_t *>(made.panels.at);
   auto *bias = reinterpret_cast<float *>(made.bias.at);
   const auto place = [&](int64_t source, int64_t panel, int64_t column) {
+    const int64_t output = panel * kernels.columns + column, side = kernels.side;
     pack_row(linear.weight + source * numbers + piece.first_input, piece.inputs,
-             to + panel * words * kernels.columns + column, kernels.columns, kernels.element);
-    if (linear.bias) bias[panel * kernels.columns + column] = linear.bias[source];
+             to + output / side * side * words + output % side, side, kernels.element);
+    if (linear.bias) bias[output] = linear.bias[source];
   };
   for (int64_t i = 0; i < piece.outputs; i++) {
     place(piece.first + i, i / group, i % group);
