@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <limits>
 #include <memory>
@@ -14,6 +15,7 @@
 #include "crossrank.h"
 #include "engine.h"
 #include "threads.h"
+#include "wordpiece.h"
 
 namespace {
 
@@ -246,5 +248,56 @@ double crossrank_peak(int32_t tier, int32_t dtype, double seconds) {
     return peak(*kernels, seconds);
   } catch (const std::exception &) {
     return 0;
+  }
+}
+
+struct crossrank_wordpiece {
+  WordPiece wordpiece;
+};
+
+crossrank_wordpiece *crossrank_wordpiece_create(const crossrank_strings *pieces, const int32_t *ids,
+                                                const crossrank_strings *prefix, int32_t unknown, int32_t most,
+                                                const crossrank_strings *letters, const int32_t *codes,
+                                                const uint8_t *kinds) {
+  const auto strings = [](const crossrank_strings &of) { return Strings{of.bytes, of.offsets, of.n}; };
+  if (most < 1 || most > WordPiece::MOST) return nullptr;
+  try {
+    std::unique_ptr<crossrank_wordpiece> made(new crossrank_wordpiece{
+        {strings(*pieces), ids, strings(*prefix), unknown, most, strings(*letters), codes, kinds}});
+    return made->wordpiece.whole() ? made.release() : nullptr;
+  } catch (const std::exception &) {
+    return nullptr;
+  }
+}
+
+void crossrank_wordpiece_destroy(crossrank_wordpiece *wordpiece) { delete wordpiece; }
+
+int64_t crossrank_wordpiece_encode(const crossrank_wordpiece *wordpiece, const crossrank_strings *texts,
+                                   int32_t threads, int32_t *ids, int64_t *counts) {
+  // Parts of one thread: some, so that a thread with long texts does not keep the others waiting.
+  constexpr int64_t PARTS = 4;
+  const int64_t n = texts->n, parts = threads > 1 && n > 1 ? std::min<int64_t>(n, threads * PARTS) : 1;
+  try {
+    std::vector<int64_t> made(static_cast<size_t>(parts));
+    // A part writes where its texts begin: there are no more ids than bytes.
+    const bool done = run_parallel(parts, threads, [&](int64_t part) {
+      int64_t &total = made[static_cast<size_t>(part)];
+      const int64_t begin = n * part / parts, end = n * (part + 1) / parts;
+      for (int64_t i = begin; i < end; i++) {
+        const int64_t at = texts->offsets[i], size = texts->offsets[i + 1] - at;
+        counts[i] = wordpiece->wordpiece.encode(texts->bytes + at, size, ids + texts->offsets[begin] + total);
+        total += std::max<int64_t>(counts[i], 0);
+      }
+    });
+    if (!done) return -1;
+    int64_t total = made[0];
+    for (int64_t part = 1; part < parts; part++) {
+      const int64_t count = made[static_cast<size_t>(part)];
+      std::memmove(ids + total, ids + texts->offsets[n * part / parts], static_cast<size_t>(count) * sizeof *ids);
+      total += count;
+    }
+    return total;
+  } catch (const std::exception &) {
+    return -1;
   }
 }

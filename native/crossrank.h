@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 // Grows with every change of this file. The Python side refuses a library of another number.
-#define CROSSRANK_ABI 3
+#define CROSSRANK_ABI 4
 
 // Instruction sets, weakest first. `portable` is whatever the compiler's baseline is.
 enum crossrank_tier { CROSSRANK_PORTABLE = 0, CROSSRANK_AVX2 = 1, CROSSRANK_AVX512 = 2, CROSSRANK_AMX = 3 };
@@ -108,6 +108,32 @@ CROSSRANK_API int32_t crossrank_maxsim(int32_t tier, const float *query, int64_t
 // Billions of multiply-adds times two per second that one thread reaches in this tier's matrix product, measured over
 // about `seconds` on random numbers that fit in its cache: what `crossrank bench` calls attainable.
 CROSSRANK_API double crossrank_peak(int32_t tier, int32_t dtype, double seconds);
+
+// A WordPiece vocabulary, with what becomes of the characters that it knows. Strings are UTF-8, end to end: string i of n
+// is bytes[offsets[i] .. offsets[i + 1]).
+typedef struct { const uint8_t *bytes; const int64_t *offsets; int64_t n; } crossrank_strings;
+typedef struct crossrank_wordpiece crossrank_wordpiece;
+enum crossrank_character {
+  CROSSRANK_NOTHING = 1,  // left out
+  CROSSRANK_SPACE = 2,    // ends a word
+  CROSSRANK_LETTERS = 3,  // its letters are a part of a word
+  CROSSRANK_ALONE = 4     // its letters are a word of their own
+};
+
+// Pieces with their ids, none negative; those that go on within a word begin with the one string of `prefix`. A word of
+// more than `most` characters, 1 to 256, is `unknown`, as is one that is not made of pieces. Character codes[i], at most
+// 0xffff, becomes letters(i) in the way of kinds[i]; one that becomes more characters than it has bytes is not known.
+// NULL when memory ran out, or the pieces' hashes are too much alike.
+CROSSRANK_API crossrank_wordpiece *crossrank_wordpiece_create(const crossrank_strings *pieces, const int32_t *ids,
+                                                              const crossrank_strings *prefix, int32_t unknown,
+                                                              int32_t most, const crossrank_strings *letters,
+                                                              const int32_t *codes, const uint8_t *kinds);
+CROSSRANK_API void crossrank_wordpiece_destroy(crossrank_wordpiece *wordpiece);
+// The ids of texts, end to end in `ids`, which has room for as many as all texts have bytes; counts[i] is how many text i
+// has, or -1 where it has a character that is not known: then it has none in `ids`.
+// How many there are in all, or -1 when memory ran out.
+CROSSRANK_API int64_t crossrank_wordpiece_encode(const crossrank_wordpiece *wordpiece, const crossrank_strings *texts,
+                                                 int32_t threads, int32_t *ids, int64_t *counts);
 
 #ifdef __cplusplus
 }

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-from tokenizers import Tokenizer
+from crossrank.textids import TextIds
+from crossrank.types import Tokens
 
 
 class Counting:
-    """A tokenizer for `PairEncoder` that notes the texts."""
+    """What gives a `PairEncoder` the ids of texts, and notes the texts."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, ids: TextIds) -> None:
+        self.ids = ids
         self.texts: list[str] = []
 
-    def encode_batch_fast(self, texts: list[str], add_special_tokens: bool) -> list[Any]:
-        """As the tokenizer's."""
+    def of(self, texts: Sequence[str]) -> Tokens:
+        """As that of the ids."""
         self.texts += texts
-        return self.tokenizer.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
+        return self.ids.of(texts)

@@ -16,11 +16,13 @@ from crossrank import backends, checkpoint
 from crossrank.addresses import is_address
 from crossrank.asking import check_texts
 from crossrank.batching import budget_of, plan
-from crossrank.checkpoint import settings, vocabulary
+from crossrank.checkpoint import settings
 from crossrank.credentials import without_secrets
-from crossrank.encoder import begun, tokenized
+from crossrank.encoder import begun
 from crossrank.errors import CheckpointError, IndexFileError, InputError
 from crossrank.models import named
+from crossrank.packed import offsets_of
+from crossrank.textids import TextIds
 from crossrank.types import Backend, Embedded, Pooling, Tokens, Truncation
 from crossrank.unicode import valid_text
 
@@ -60,6 +62,7 @@ class TextEmbedder:
         self.max_length = read.max_length
         self._pooling: Pooling = read.pooling
         self.tokenizer: Tokenizer = read.tokenizer()
+        self._text_ids = TextIds(self.tokenizer)
         marks = self.tokenizer.encode("a").special_tokens_mask
         self._specials = sum(marks)
         self._closing = sum(marks[marks.index(0) :]) if 0 in marks else 0
@@ -126,7 +129,7 @@ class TextEmbedder:
         >>> load_embedder().count("Paris is its capital.")
         5
         """
-        return len(tokenized(self.tokenizer, check_texts([text], "count")).ids)
+        return len(self._text_ids.of(check_texts([text], "count")).ids)
 
     def embed(self, texts: Iterable[str]) -> NDArray[np.float32]:
         """Unit vectors, shape (n, width), in the order of the texts; their dot product is the cosine.
@@ -166,21 +169,21 @@ class TextEmbedder:
 
     def _encode(self, texts: list[str]) -> tuple[Tokens, dict[int, Truncation]]:
         """Sequences that the model can read, and what was cut for it, by row."""
-        rows, exact = begun(texts, self.max_length, self._ids)
-        beside = self._specials + self._prompt
+        tokens, exact = begun(texts, self.max_length, self._framed)
+        beside, lengths = self._specials + self._prompt, tokens.lengths
         cut = {}
-        for row, ids in enumerate(rows):
-            if len(ids) > self.max_length or not exact[row]:
-                cut[row] = Truncation(row, len(ids) - beside, min(len(ids) - beside, self.room), 1, bool(exact[row]))
-                # The special tokens that close a text stay.
-                end = len(ids) - self._closing
-                rows[row] = ids[: min(end, self.max_length - self._closing)] + ids[end:]
-        return Tokens.of(rows), cut
+        for row in np.flatnonzero((lengths > self.max_length) | ~exact).tolist():
+            total = int(lengths[row]) - beside
+            cut[row] = Truncation(row, total, min(total, self.room), 1, bool(exact[row]))
+        # The special tokens that close a text stay.
+        place = np.arange(len(tokens.ids)) - np.repeat(tokens.offsets[:-1], lengths)
+        kept = (place < self.max_length - self._closing) | (place >= np.repeat(lengths - self._closing, lengths))
+        read = lengths.clip(max=self.max_length)
+        return Tokens(tokens.ids[kept], tokens.types[kept], offsets_of(read)), cut
 
-    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        whole = [self.checkpoint.prompt + valid_text(text) for text in texts]
-        with vocabulary.guarded():
-            return [encoded.ids for encoded in self.tokenizer.encode_batch_fast(whole)]
+    def _framed(self, texts: Sequence[str]) -> Tokens:
+        prompt = self.checkpoint.prompt
+        return self._text_ids.framed([prompt + text for text in texts] if prompt else texts)
 
 
 def load_embedder(

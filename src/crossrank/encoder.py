@@ -19,8 +19,8 @@ from crossrank.errors import InputError
 from crossrank.foreign import scripts
 from crossrank.packed import offsets_of
 from crossrank.template import PLAIN, Template, crowded, of_prompt
+from crossrank.textids import TextIds
 from crossrank.types import Tokens, Truncation
-from crossrank.unicode import valid_text
 from crossrank.windows import Fold, spans
 
 # A passage is cut before it is tokenized at this many characters a token that could be read: English has 4-5, the
@@ -113,7 +113,7 @@ class PairEncoder:
         # A document that says "[SEP]" means those five characters: it must not forge the border between query and
         # passage. (transformers would read it as the special token.)
         tokenizer.encode_special_tokens = True
-        self._tokenizer, self._prompt = tokenizer, prompt
+        self._tokenizer, self._prompt, self._ids = tokenizer, prompt, TextIds(tokenizer)
         self.template, self._query, self._passage = (
             (Template.of(tokenizer), PLAIN, PLAIN) if prompt is None else of_prompt(tokenizer, prompt)
         )
@@ -145,7 +145,7 @@ class PairEncoder:
 
     def count(self, text: str) -> int:
         """Tokens of a text, special tokens left out."""
-        return len(tokenized(self._tokenizer, check_texts([text], "count")).ids)
+        return len(self._ids.of(check_texts([text], "count")).ids)
 
     @cached_property
     def scripts(self) -> frozenset[str]:
@@ -174,7 +174,7 @@ class PairEncoder:
         """
         place = {text: row for row, text in enumerate(dict.fromkeys(passage for _, passage in pairs))}
         texts = [self._passage.of(text) for text in place]
-        passages, whole = beginnings(self._tokenizer, texts, max(windows.tokens, self.room))
+        passages, whole = beginnings(self._ids, texts, max(windows.tokens, self.room))
         of = np.fromiter((place[passage] for _, passage in pairs), dtype=np.int64, count=len(pairs))
         return self._encoded(
             [query for query, _ in pairs], passages, of, whole, windows, {} if query_ids is None else query_ids
@@ -318,7 +318,7 @@ class PairEncoder:
         """Tokenize the queries that `query_ids` does not have yet; tell which were cut."""
         most, tail = self.room // 2, np.array(self._query.tail_ids, dtype=np.int32)
         new = [text for text in dict.fromkeys(queries) if text not in query_ids]
-        made, exact = beginnings(self._tokenizer, [self._query.of(text) for text in new], most + 1)
+        made, exact = beginnings(self._ids, [self._query.of(text) for text in new], most + 1)
         cut = []
         for row, text in enumerate(new):
             ids = made.row(row)
@@ -331,51 +331,41 @@ class PairEncoder:
         return cut
 
 
-def tokenized(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
-    """Ids of texts, special tokens left out, end to end; types that nobody reads."""
-    return Tokens.of(_ids(tokenizer, texts))
-
-
-def beginnings(
-    tokenizer: Tokenizer, texts: Sequence[str], most: int, prompt: str = ""
-) -> tuple[Tokens, NDArray[np.bool_]]:
-    """Like `tokenized`, for texts of which so many tokens can be read, each behind `prompt`; and which were tokenized
-    to their ends."""
-    rows, exact = begun(texts, most, lambda parts: _ids(tokenizer, [prompt + part for part in parts]))
-    return Tokens.of(rows), exact
+def beginnings(ids: TextIds, texts: Sequence[str], most: int, prompt: str = "") -> tuple[Tokens, NDArray[np.bool_]]:
+    """Ids of texts of which so many tokens can be read, each behind `prompt`; and which are whole."""
+    return begun(texts, most, lambda parts: ids.of([prompt + part for part in parts] if prompt else parts))
 
 
 def begun(
-    texts: Sequence[str], most: int, ids_of: Callable[[Sequence[str]], list[list[int]]]
-) -> tuple[list[list[int]], NDArray[np.bool_]]:
+    texts: Sequence[str], most: int, ids_of: Callable[[Sequence[str]], Tokens]
+) -> tuple[Tokens, NDArray[np.bool_]]:
     """Ids of texts as `ids_of` gives them, of long ones about as far as `most` tokens reach; and which are whole.
 
     A long text whose beginning holds too little is read without the white space around it: what stands behind a page of
     blank lines is its beginning. White space has tokens in some vocabularies, so that only such a text loses it.
     """
     limit = most * CHARACTERS_A_TOKEN
-    rows = ids_of([text[:limit] for text in texts])
-    exact = np.ones(len(texts), dtype=np.bool_)
-    for row, text in enumerate(texts):
-        if len(text) <= limit:
-            continue
-        if len(rows[row]) >= most:
+    exact = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)) <= limit
+    long = np.flatnonzero(~exact).tolist()
+    parts = list(texts)
+    for row in long:
+        parts[row] = texts[row][:limit]
+    tokens = ids_of(parts)
+    longer: dict[int, NDArray[np.int32]] = {}
+    for row in long:
+        text, ids = texts[row], tokens.row(row)
+        if len(ids) >= most:
             exact[row] = limit >= len(text.rstrip())
             continue
         bare = text.strip()
         size, end = 0, min(len(bare), max(limit, min(_FARTHER * limit, _FARTHEST)))
-        while size < end and len(rows[row]) < most:
+        while size < end and len(ids) < most:
             size = min(4 * size or limit, end)
-            (rows[row],) = ids_of([bare[:size]])
+            ids = longer[row] = ids_of([bare[:size]]).ids
         exact[row] = size >= len(bare)
-    return rows, exact
-
-
-def _ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    # encode_batch_fast leaves out character offsets, which nobody reads here; a third of the time.
-    with vocabulary.guarded():
-        made = tokenizer.encode_batch_fast([valid_text(text) for text in texts], add_special_tokens=False)
-    return [one.ids for one in made]
+    if longer:
+        tokens = _packed([longer.get(row, tokens.row(row)) for row in range(len(tokens))])
+    return tokens, exact
 
 
 def _packed(rows: Sequence[NDArray[np.int32]]) -> Tokens:

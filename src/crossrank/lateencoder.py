@@ -22,9 +22,10 @@ from tokenizers import Tokenizer
 from crossrank.asking import check_texts
 from crossrank.checkpoint import vocabulary
 from crossrank.checkpoint.late import Late
-from crossrank.encoder import NO_TOKEN, beginnings, tokenized
+from crossrank.encoder import NO_TOKEN, beginnings
 from crossrank.errors import CheckpointError, InputError
 from crossrank.foreign import scripts
+from crossrank.textids import TextIds
 from crossrank.types import Tokens, Truncation
 
 
@@ -61,7 +62,7 @@ class LateEncoder:
     def __init__(self, tokenizer: Tokenizer, late: Late, mask: str = "[MASK]") -> None:
         # A text that says "[SEP]" means those five characters.
         tokenizer.encode_special_tokens = True
-        self._tokenizer = tokenizer
+        self._tokenizer, self._ids = tokenizer, TextIds(tokenizer)
         self.late = late
         self._asked = tokenizer, late, mask
         probe = tokenizer.encode("a")
@@ -76,9 +77,8 @@ class LateEncoder:
         self._before, self._after = probe.ids[:first], probe.ids[last:]
         self._marks = [self._needed(mark) for mark in (late.query_mark, late.document_mark)]
         # Some tokenizers read a prompt's last space with the word that follows.
-        self._prompts = [
-            len(tokenized(tokenizer, [one.rstrip()]).ids) for one in (late.query_prompt, late.document_prompt)
-        ]
+        prompts = late.query_prompt, late.document_prompt
+        self._prompts: list[int] = self._ids.of([one.rstrip() for one in prompts]).lengths.tolist()
         self._mask = self._needed(mask)[0] if late.expand else 0
         found = [tokenizer.token_to_id(word) for word in late.skipped]
         self._skipped = np.array([number for number in found if number is not None], dtype=np.int32)
@@ -158,13 +158,13 @@ class LateEncoder:
     def _begun(self, texts: Sequence[str], side: int) -> tuple[Tokens, NDArray[np.bool_], NDArray[np.bool_]]:
         """Ids of prompt and text, which were tokenized to their ends, and which texts have a token of their own."""
         prompt, most = (self.late.query_prompt, self.late.document_prompt)[side], self._room(side) + 1
-        ids, exact = beginnings(self._tokenizer, texts, most, prompt)
+        ids, exact = beginnings(self._ids, texts, most, prompt)
         filled = ids.lengths > 0
         if prompt:
             # A text that adds nothing to its prompt may have no token, or ones that are read together with the prompt.
-            filled = ids.lengths > len(tokenized(self._tokenizer, [prompt]).ids)
+            filled = ids.lengths > len(self._ids.of([prompt]).ids)
             rest = np.flatnonzero(~filled).tolist()
-            filled[rest] = beginnings(self._tokenizer, [texts[row] for row in rest], most)[0].lengths > 0
+            filled[rest] = beginnings(self._ids, [texts[row] for row in rest], most)[0].lengths > 0
         return ids, exact, filled
 
     @cached_property
@@ -174,7 +174,7 @@ class LateEncoder:
 
     def count(self, text: str) -> int:
         """Tokens of a text, however long it is, special tokens left out."""
-        return len(tokenized(self._tokenizer, check_texts([text], "count")).ids)
+        return len(self._ids.of(check_texts([text], "count")).ids)
 
     def _framed(
         self, ids: Tokens, exact: NDArray[np.bool_], side: int

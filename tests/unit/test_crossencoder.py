@@ -127,8 +127,8 @@ def test_a_short_list_starts_no_thread(scorer: CrossEncoder) -> None:
 
 def test_each_query_is_tokenized_once_over_all_slices(scorer: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     narrow(monkeypatch, 20, 20)
-    spy = spies.Counting(scorer._encoder._tokenizer)
-    monkeypatch.setattr(scorer._encoder, "_tokenizer", spy)
+    spy = spies.Counting(scorer._encoder._ids)
+    monkeypatch.setattr(scorer._encoder, "_ids", spy)
     scorer.score([(f"what {number % 3}", f"cat {number}") for number in range(60)])
     assert len(spy.texts) == len(set(spy.texts)) == 63
 
@@ -190,8 +190,8 @@ def test_token_ids_give_the_scores_of_their_texts(
 
 def test_token_ids_are_not_tokenized(scorer: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     passages = ids_of(scorer, ["cat", "bread", "cat"])
-    spy = spies.Counting(scorer._encoder._tokenizer)
-    monkeypatch.setattr(scorer._encoder, "_tokenizer", spy)
+    spy = spies.Counting(scorer._encoder._ids)
+    monkeypatch.setattr(scorer._encoder, "_ids", spy)
     scores = scorer.scored_tokens(["what"] * 3, passages).scores
     assert spy.texts == ["what"]
     assert scores[0] == scores[2] != scores[1]

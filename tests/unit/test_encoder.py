@@ -154,13 +154,13 @@ def test_a_special_token_that_is_an_ordinary_word_splits_no_other(tmp_path):
 
 def test_white_space_counts_where_it_has_tokens():
     """As byte-level vocabularies read it: a long text keeps what a short one does."""
-    letters = lambda parts: [[ord(letter) for letter in part] for part in parts]  # noqa: E731
-    (long, short), exact = begun(["\n a" + "x" * 100 + "\n", "\n a"], 2, letters)
-    assert long[:3] == short
+    letters = lambda parts: Tokens.of([[ord(letter) for letter in part] for part in parts])  # noqa: E731
+    made, exact = begun(["\n a" + "x" * 100 + "\n", "\n a"], 2, letters)
+    assert made.row(0)[:3].tolist() == made.row(1).tolist()
     assert exact.tolist() == [False, True]
-    words = lambda parts: [[len(word) for word in part.split()] for part in parts]  # noqa: E731
-    (found, cut), exact = begun(["\n" * 500 + "tea is hot" + " " * 500, "\n" * 60 + "a " * 50], 2, words)
-    assert (found[:3], cut[:2]) == ([3, 2, 3], [1, 1])
+    words = lambda parts: Tokens.of([[len(word) for word in part.split()] for part in parts])  # noqa: E731
+    made, exact = begun(["\n" * 500 + "tea is hot" + " " * 500, "\n" * 60 + "a " * 50], 2, words)
+    assert (made.row(0)[:3].tolist(), made.row(1)[:2].tolist()) == ([3, 2, 3], [1, 1])
     assert exact.tolist() == [True, False]
     _, exact = begun(["a" * 48 + "\n", "a" * 49], 2, letters)
     assert exact.tolist() == [True, False], "nothing but white space lies behind what was tokenized"
@@ -240,7 +240,7 @@ def test_white_space_inside_a_text_hides_its_end_only_where_it_is_very_long():
 
 def test_ordinary_texts_are_tokenized_once_as_they_are():
     encoder = PairEncoder(bert_tokenizer(), 64)
-    encoder._tokenizer = spy = spies.Counting(encoder._tokenizer)
+    encoder._ids = spy = spies.Counting(encoder._ids)
     windows, long = Windows(size=20, overlap=5, most=4), "w1 " * 5_000
     encoder.encode([(" w0 ", " w1\n"), (" w0 ", long)], windows)
     assert sorted(spy.texts) == sorted([" w0 ", " w1\n", long[: 24 * 80]])
@@ -445,7 +445,7 @@ def test_ids_of_an_index_stand_in_for_texts(counts, max_length):
 
 def test_every_text_is_tokenized_once():
     encoder = PairEncoder(bert_tokenizer(), 32)
-    encoder._tokenizer = spy = spies.Counting(encoder._tokenizer)
+    encoder._ids = spy = spies.Counting(encoder._ids)
     query_ids = {}
     first = encoder.encode([("w0", "w1"), ("w2", "w1"), (text(30), "w3")], Windows(), query_ids)
     assert sorted(spy.texts) == sorted(["w0", "w2", text(30), "w1", "w3"])

@@ -51,6 +51,8 @@ LAYERS = {
     "checkpoint": 1,
     "models": 1,
     "foreign": 1,
+    "wordpiece": 2,
+    "textids": 2,
     "template": 2,
     "encoder": 2,
     "lateencoder": 2,
@@ -94,13 +96,13 @@ PUBLIC_LAYER = 4
 # way, tokens and their vectors; late interaction reports as a cross-encoder does; reading asks both for their
 # reports; stages are read, plans are made of stages, and probabilities are what the last stage says; the stopping
 # rule standardizes as fusion does, and counts places as an answer does; numbers are refused in the words of `asking`;
-# a cross-encoder that remembers is one; both encoders tokenize alike, and what stands around two texts is told by a
-# template; a name of the catalog becomes a checkpoint; the command line starts the servers; evaluation runs a whole
-# query as the product does; a tuned model is judged by the measures of evaluation; bulk work reads and writes the
-# files of evaluation; texts of a store are cleaned as those of an index are; the usual pipeline over a store is a
-# pipeline, and its stages are opened by name; cross-encoders, late interaction and language models give one kind of
-# order; an answer holds the traces of its stages, and a threshold leaves out some of its passages; tokens are counted
-# by an embedder where no scorer can.
+# a cross-encoder that remembers is one; both encoders tokenize alike, in the native library where it can, and what
+# stands around two texts is told by a template; a name of the catalog becomes a checkpoint; the command line starts the
+# servers; evaluation runs a whole query as the product does; a tuned model is judged by the measures of evaluation;
+# bulk work reads and writes the files of evaluation; texts of a store are cleaned as those of an index are; the usual
+# pipeline over a store is a pipeline, and its stages are opened by name; cross-encoders, late interaction and language
+# models give one kind of order; an answer holds the traces of its stages, and a threshold leaves out some of its
+# passages; tokens are counted by an embedder where no scorer can.
 WITHIN_A_LAYER = {
     ("types", "errors"),
     ("extras", "errors"),
@@ -134,7 +136,11 @@ WITHIN_A_LAYER = {
     ("fusion", "asking"),
     ("scorestore", "asking"),
     ("encoder", "template"),
+    ("encoder", "textids"),
+    ("textids", "wordpiece"),
+    ("wordpiece", "backends"),
     ("lateencoder", "encoder"),
+    ("lateencoder", "textids"),
     ("training", "evaluation"),
     ("distributed", "evaluation"),
     ("cli", "server"),

@@ -500,10 +500,10 @@ def test_passages_of_an_index_are_not_tokenized(
     made = crossrank.open_pipeline(folder, cross_encoder_folder, backend="fake")
     scorer = made.stages[0].scorer
     assert isinstance(scorer, crossrank.CrossEncoder)
-    spy = spies.Counting(scorer._encoder._tokenizer)
+    spy = spies.Counting(scorer._encoder._ids)
     assert made.store is not None
     assert made.store.tokenizer == scorer.tokenizer  # Known before the spy takes its place.
-    monkeypatch.setattr(scorer._encoder, "_tokenizer", spy)
+    monkeypatch.setattr(scorer._encoder, "_ids", spy)
     query = "what is the capital of France?"
     with_ids = made.search(query)
     assert spy.texts == [query]

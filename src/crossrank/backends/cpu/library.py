@@ -6,13 +6,15 @@ ctypes releases the interpreter lock during a call, and one library serves every
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
-from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_int64, c_uint32, c_void_p
+from collections.abc import Callable, Sequence
+from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_int64, c_uint8, c_uint32, c_void_p
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-ABI = 3
+from crossrank.packed import offsets_of
+
+ABI = 4
 TIERS = ("portable", "avx2", "avx512", "amx_bf16")
 DTYPES = ("float32", "bfloat16")
 LOGITS, MEAN, FIRST, STATES = range(4)
@@ -76,6 +78,21 @@ class Model(Structure):
     )
 
 
+class Strings(Structure):
+    """`crossrank_strings`."""
+
+    _fields_ = (("bytes", c_char_p), ("offsets", POINTER(c_int64)), ("n", c_int64))
+    kept: Any
+
+    @classmethod
+    def of(cls, texts: Sequence[bytes]) -> Strings:
+        """Strings end to end, which the structure keeps alive."""
+        offsets = offsets_of(list(map(len, texts)))
+        made = cls(b"".join(texts), offsets.ctypes.data_as(POINTER(c_int64)), len(texts))
+        made.kept = offsets
+        return made
+
+
 class UnavailableError(Exception):
     """There is no native library to use; the text says why, as half a sentence."""
 
@@ -120,6 +137,11 @@ def _declare(library: Any) -> None:
     documents = (c_void_p, c_int32, longs, c_int64)
     function("crossrank_maxsim", c_int32, c_int32, Floats, c_int64, c_int64, *documents, c_int32, Floats)
     function("crossrank_peak", c_double, c_int32, c_int32, c_double)
+    strings, bytes_ = POINTER(Strings), POINTER(c_uint8)
+    vocabulary = (strings, integers, strings, c_int32, c_int32)
+    function("crossrank_wordpiece_create", c_void_p, *vocabulary, strings, integers, bytes_)
+    function("crossrank_wordpiece_destroy", None, c_void_p)
+    function("crossrank_wordpiece_encode", c_int64, c_void_p, strings, c_int32, integers, longs)
 
 
 def obstacle() -> str | None:

@@ -1,0 +1,243 @@
+"""WordPiece in the native library gives the ids of the tokenizers library, or says that it does not know the text."""
+
+from __future__ import annotations
+
+from ctypes import POINTER, c_int32, c_int64
+from itertools import product
+from unicodedata import category
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+
+from crossrank import cores, wordpiece
+from crossrank.backends import cpu
+from crossrank.backends.cpu import library
+from crossrank.models import named
+
+pytestmark = pytest.mark.skipif(not cpu.tiers(), reason="the native library is not built")
+
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+# Letters of every range, upper and lower case, with and without marks; some are missing, so that words are unknown.
+LETTERS = [
+    chr(code) for first, last in wordpiece.RANGES for code in range(first, last + 1)
+    if category(chr(code)) not in ("Cs", "Zs") and code % 29 != 7
+]  # fmt: skip
+WORDS = [
+    "the",
+    "##the",
+    "capital",
+    "##ital",
+    "cap",
+    "straße",
+    "élan",
+    "##élan",
+    "мир",
+    "##мир",
+    "[",
+    "]",
+    "sep",
+    "a" * 100,
+]
+VOCABULARY = list(dict.fromkeys([*SPECIALS, *LETTERS, *(f"##{letter}" for letter in LETTERS), *WORDS]))
+IN_RANGE = "".join(chr(code) for first, last in wordpiece.RANGES for code in range(first, last + 1))
+
+
+def bert(
+    vocabulary: list[str], lower: bool = True, accents: bool | None = None, clean: bool = True, most: int = 100
+) -> Tokenizer:
+    words = {word: number for number, word in enumerate(vocabulary)}
+    made = Tokenizer(models.WordPiece(words, unk_token="[UNK]", max_input_chars_per_word=most))
+    made.normalizer = normalizers.BertNormalizer(clean, True, accents, lower)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.add_special_tokens([AddedToken(word, special=True) for word in SPECIALS])
+    made.encode_special_tokens = True
+    return made
+
+
+UNCASED = bert(VOCABULARY)
+TOKENIZERS = {
+    "uncased": UNCASED,
+    "cased": bert(VOCABULARY, lower=False),
+    "lower case with marks": bert(VOCABULARY, accents=False),
+    "upper case without marks": bert(VOCABULARY, lower=False, accents=True),
+    "not cleaned": bert(VOCABULARY, clean=False),
+    "hardly any words": bert([*SPECIALS, "a", "##b", "capital"], most=5),
+}
+ENCODERS = {name: wordpiece.WordPiece(tokenizer) for name, tokenizer in TOKENIZERS.items() if cpu.tiers()}
+
+
+def assert_equal(name: str, texts: list[str]) -> np.ndarray:
+    """What is not left to the tokenizers library is what it gives. Which texts are left, True."""
+    ids, counts = ENCODERS[name].encode(texts)
+    kept = [text for text, count in zip(texts, counts.tolist(), strict=True) if count >= 0]
+    wanted = [one.ids for one in TOKENIZERS[name].encode_batch_fast(kept, add_special_tokens=False)]
+    assert counts[counts >= 0].tolist() == [len(row) for row in wanted]
+    assert ids.tolist() == [number for row in wanted for number in row]
+    return counts < 0
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_every_character_alone_and_among_letters(name):
+    characters = [chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000]
+    left = assert_equal(name, characters)
+    assert (assert_equal(name, [f"a{character}b" for character in characters]) == left).all()
+    known = {character for character, gone in zip(characters, left.tolist(), strict=True) if not gone}
+    assert known <= set(IN_RANGE)
+    missing = {category(character) for character in set(IN_RANGE) - known}
+    assert missing <= {"Mn", "Mc", "Me", "Cn"}, "an assigned character that is no mark is known"
+    assert set(map(chr, range(128))) <= known
+
+
+@given(st.sampled_from(sorted(TOKENIZERS)), st.lists(st.text(st.characters(max_codepoint=127)), max_size=5))
+def test_ascii_is_never_left_to_others(name, texts):
+    assert not assert_equal(name, texts).any()
+
+
+@given(st.sampled_from(sorted(TOKENIZERS)), st.lists(st.text(st.sampled_from(IN_RANGE)), max_size=5))
+def test_characters_of_the_table_in_any_order(name, texts):
+    assert_equal(name, texts)
+
+
+@given(st.sampled_from(sorted(TOKENIZERS)), st.lists(st.text(st.characters(exclude_categories=("Cs",)))))
+def test_any_text(name, texts):
+    assert_equal(name, texts)
+
+
+@given(
+    st.lists(st.text("aαb", min_size=1, max_size=4).flatmap(lambda word: st.sampled_from([word, f"##{word}"]))),
+    st.lists(st.text("aαb ", max_size=30)),
+    st.integers(1, 8),
+)
+def test_any_vocabulary(words, texts, most):
+    tokenizer = bert(list(dict.fromkeys([*SPECIALS, *words])), most=most)
+    ids, counts = wordpiece.WordPiece(tokenizer).encode(texts)
+    wanted = [one.ids for one in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    assert (ids.tolist(), counts.tolist()) == ([i for row in wanted for i in row], [len(row) for row in wanted])
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_long_words_and_texts_with_nothing_in_them(name):
+    letters = ["a", "é", "Ж", "\u1ea4", "İ"]
+    words = [letter * size for letter, size in product(letters, (4, 5, 6, 99, 100, 101, 255, 256, 257, 300, 5000))]
+    blank = ["", " ", "\t\r\n", "\0", "\u200b\ufeff\xad", "\ufffd", " " * 50]
+    texts = [*words, *blank, *(f"the {word}. {word}s" for word in words), "[SEP]", "[CLS]the[SEP]", "capital [MASK]"]
+    assert not assert_equal(name, texts).any()
+
+
+def test_a_character_that_is_not_known_leaves_its_text_alone():
+    ids, counts = ENCODERS["uncased"].encode(["the", "the 中", "", "the e\u0301", "\U0001f600", "\ud800 the"])
+    assert counts.tolist() == [1, -1, 0, -1, -1, 1], "half of a surrogate pair is U+FFFD, which is cleaned away"
+    assert ids.tolist() == [UNCASED.token_to_id("the")] * 2
+    assert ENCODERS["uncased"].encode([])[1].tolist() == []
+
+
+def test_added_tokens_that_are_sought_are_left_to_others():
+    tokenizer = bert(VOCABULARY)
+    tokenizer.encode_special_tokens = False
+    encoder = wordpiece.WordPiece(tokenizer)
+    assert encoder.encode(["the [SEP] cap", "the [ SEP ] cap", "[sep]", "the[PAD]", "a"])[1].tolist() == [
+        -1,
+        5,
+        3,
+        -1,
+        1,
+    ]
+    tokenizer.encode_special_tokens = True
+    tokenizer.add_tokens([AddedToken("capital the", normalized=False)])
+    encoder = wordpiece.WordPiece(tokenizer)
+    assert encoder.encode(["[SEP]", "capital the end", "capital  the"])[1].tolist() == [3, -1, 2]
+
+
+def test_threads_change_nothing(monkeypatch):
+    rng = np.random.default_rng(0)
+    words = ["the", "capitals", "Élan", "мир", "x" * 120, "中", "!", "\u200b", "unknown\u0147"]
+    texts = [" ".join(rng.choice(words, size=rng.integers(0, 60)).tolist()) for _ in range(500)]
+    alone = ENCODERS["uncased"].encode(texts)
+    assert assert_equal("uncased", texts).any()
+    monkeypatch.setattr(wordpiece, "_BYTES_A_THREAD", 100)
+    for threads in (2, 3, 7):
+        monkeypatch.setattr(cores, "available", lambda threads=threads: threads)
+        for found, wanted in zip(ENCODERS["uncased"].encode(texts), alone, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+        assert_equal("uncased", ["the", "中"])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bytes_that_are_no_text_are_refused_and_not_read_past(threads):
+    """The library checks for itself: no byte behind a text is read, whatever its last byte announces."""
+    encoder = ENCODERS["uncased"]
+    parts = [b"\xff", b"\x80", b"\xc3", b"\xe2\x82", b"a\xe2", b"\xf0\x9f\x98\x80", b"the"]
+    strings = library.Strings.of(parts)
+    ids, counts = np.empty(64, np.int32), np.empty(len(parts), np.int64)
+    places = ids.ctypes.data_as(POINTER(c_int32)), counts.ctypes.data_as(POINTER(c_int64))
+    assert encoder._encode(encoder._pointer, strings, threads, *places) == 1
+    assert counts.tolist() == [-1] * 6 + [1]
+
+
+def test_tokenizers_of_other_kinds_are_not_for_this():
+    assert wordpiece.settings(UNCASED) == wordpiece.settings(bert(VOCABULARY)) is not None
+    assert wordpiece.settings(UNCASED) != wordpiece.settings(TOKENIZERS["cased"])
+
+    def changed(**parts):
+        made = bert(VOCABULARY)
+        for name, part in parts.items():
+            setattr(made, name, part)
+        return wordpiece.settings(made)
+
+    words = {word: number for number, word in enumerate(VOCABULARY)}
+    assert changed(pre_tokenizer=pre_tokenizers.Whitespace()) is None
+    assert changed(normalizer=normalizers.Lowercase()) is None
+    assert changed(normalizer=normalizers.Sequence([normalizers.BertNormalizer()])) is None
+    assert changed(model=models.WordLevel(words, unk_token="[UNK]")) is None
+    assert changed(model=models.WordPiece(words, unk_token="nothing")) is None
+    assert changed(model=models.WordPiece(words, unk_token="[UNK]", max_input_chars_per_word=257)) is None
+    cut, padded, sought = bert(VOCABULARY), bert(VOCABULARY), bert(VOCABULARY)
+    cut.enable_truncation(8)
+    padded.enable_padding()
+    sought.add_tokens([AddedToken("capital the", normalized=True)])
+    assert [wordpiece.settings(made) for made in (cut, padded, sought)] == [None] * 3
+
+
+def test_another_prefix_and_ids_that_are_no_count():
+    words = {"[UNK]": 7, "a": 2**31 - 1, "_b": 5, "##b": 9, "": 3, "_": 4}
+    made = Tokenizer(models.WordPiece(words, unk_token="[UNK]", continuing_subword_prefix="_"))
+    made.normalizer, made.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    assert wordpiece.settings(made) is not None
+    ids, counts = wordpiece.WordPiece(made).encode(["ab a_b abb c"])
+    assert ids.tolist() == made.encode("ab a_b abb c", add_special_tokens=False).ids
+    assert counts.tolist() == [len(ids)]
+
+
+def test_a_vocabulary_whose_hashes_meet_is_refused():
+    """A table that had to be walked through for every word would take hours for a million of them."""
+    letters = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz0123", np.uint8)
+    spelled = np.stack(np.meshgrid(*[letters] * 4), axis=-1).reshape(-1, 4)
+    hashes = np.full(len(spelled), 0x811C9DC5, np.uint32)
+    for byte in spelled.T:
+        hashes = (hashes ^ byte) * np.uint32(0x01000193)
+    meeting = spelled[((hashes ^ hashes >> 15) & 4095) < 8]
+    others = spelled[:: len(spelled) // len(meeting)]
+    for words, taken in ((meeting, False), (others, True)):
+        tokenizer = bert([*SPECIALS, *(bytes(word).decode() for word in words)])
+        assert 1100 < tokenizer.get_vocab_size() < 2048
+        assert (wordpiece.opened(tokenizer) is not None) == taken
+
+
+@pytest.mark.parametrize("name", ["small", "embed"])
+def test_the_models_in_the_wheel(name):
+    tokenizer = named.read(name, default="small").tokenizer()
+    tokenizer.encode_special_tokens = True
+    encoder = wordpiece.WordPiece(tokenizer)
+    characters = [f"x{chr(code)}y" for code in range(0x10000) if not 0xD800 <= code < 0xE000]
+    words = sorted(tokenizer.get_vocab())
+    texts = [*characters, *words, *(" ".join(words[i : i + 40]) for i in range(0, len(words), 40)),
+             *("".join(words[i : i + 4]) for i in range(0, len(words), 4))]  # fmt: skip
+    ids, counts = encoder.encode(texts)
+    kept = [text for text, count in zip(texts, counts.tolist(), strict=True) if count >= 0]
+    wanted = [one.ids for one in tokenizer.encode_batch_fast(kept, add_special_tokens=False)]
+    assert ids.tolist() == [number for row in wanted for number in row]
+    assert counts[counts >= 0].tolist() == [len(row) for row in wanted]
+    assert sum(counts[len(characters) :] < 0) < len(words) // 4
