@@ -23,12 +23,12 @@ from crossrank.unicode import valid_text
 
 # `crossrank_character`.
 NOTHING, SPACE, LETTERS, ALONE = range(1, 5)
-# Ranges of characters: Latin; Greek and Cyrillic; Latin with several marks, as Vietnamese has it; punctuation, small
-# digits, currencies and letter-like signs; arrows and mathematics; shapes; byte order mark; replacement character.
-RANGES = ((0, 0x24F), (0x370, 0x45F), (0x1E00, 0x1EFF), (0x2000, 0x214F), (0x2190, 0x22FF), (0x25A0, 0x25FF),
-          (0xFEFF, 0xFEFF), (0xFFFD, 0xFFFD))  # fmt: skip
-# Categories of Unicode: marks, surrogates, and what is not assigned.
-_DEPENDENT = ("Mn", "Mc", "Me", "Cs", "Cn")
+# Ranges of characters: Latin, marks, Greek and Cyrillic; Latin with several marks, as Vietnamese has it; punctuation,
+# small digits, currencies and letter-like signs; arrows and mathematics; shapes; byte order mark; U+FFFD.
+RANGES = ((0, 0x45F), (0x1E00, 0x1EFF), (0x2000, 0x214F), (0x2190, 0x22FF), (0x25A0, 0x25FF), (0xFEFF, 0xFEFF),
+          (0xFFFD, 0xFFFD))  # fmt: skip
+# Surrogates, and characters that are not assigned.
+_NO_CHARACTERS = ("Cs", "Cn")
 # Of the longest word, in characters, that the library can be told to cut.
 _MOST = 256
 # A byte that no text in UTF-8 has: what begins with it is left to others.
@@ -164,15 +164,15 @@ def _characters(
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8], list[bytes]]:
     """Characters, in what way each is read, and what it becomes, as the tokenizers library says.
 
-    Marks are left out, since what becomes of them depends on what stands around them, and characters that may become
-    marks in a later Unicode.
+    What becomes of one depends on no other: marks may change places with each other where accents are stripped, but
+    there all of them go. Left out is what a later Unicode may say otherwise: characters that are not assigned.
     """
     normalizer, before = normalizers.BertNormalizer(clean, chinese, accents, lower), pre_tokenizers.BertPreTokenizer()
     codes, kinds, letters = [], [], []
     for code in (code for first, last in RANGES for code in range(first, last + 1)):
-        if category(chr(code)) in _DEPENDENT:
+        if category(character := chr(code)) in _NO_CHARACTERS:
             continue
-        text = normalizer.normalize_str(chr(code))
+        text = normalizer.normalize_str(character)
         parts = [part for part, _ in before.pre_tokenize_str(f"a{text}a")]
         kind = _kind(text, parts)
         if kind:

@@ -93,16 +93,16 @@ LAYERS = {
 PUBLIC_LAYER = 4
 
 # Modules of one layer may build on each other where this says so, and nowhere else. Reasons: rows are packed in one
-# way, tokens and their vectors; late interaction reports as a cross-encoder does; reading asks both for their
-# reports; stages are read, plans are made of stages, and probabilities are what the last stage says; the stopping
-# rule standardizes as fusion does, and counts places as an answer does; numbers are refused in the words of `asking`;
-# a cross-encoder that remembers is one; both encoders tokenize alike, in the native library where it can, and what
-# stands around two texts is told by a template; a name of the catalog becomes a checkpoint; the command line starts the
-# servers; evaluation runs a whole query as the product does; a tuned model is judged by the measures of evaluation;
-# bulk work reads and writes the files of evaluation; texts of a store are cleaned as those of an index are; the usual
-# pipeline over a store is a pipeline, and its stages are opened by name; cross-encoders, late interaction and language
-# models give one kind of order; an answer holds the traces of its stages, and a threshold leaves out some of its
-# passages; tokens are counted by an embedder where no scorer can.
+# way, tokens and their vectors; late interaction reports as a cross-encoder does; reading asks both for their reports;
+# stages are read, plans are made of stages, and probabilities are what the last stage says; the stopping rule
+# standardizes as fusion does, and counts places as an answer does; numbers are refused in the words of `asking`; a
+# cross-encoder that remembers is one; both encoders and an index tokenize alike, in the native library where it can,
+# and what stands around two texts is told by a template; a name of the catalog becomes a checkpoint; the command line
+# starts the servers; evaluation runs a whole query as the product does; a tuned model is judged by the measures of
+# evaluation; bulk work reads and writes the files of evaluation; texts of a store are cleaned as those of an index are;
+# the usual pipeline over a store is a pipeline, and its stages are opened by name; cross-encoders, late interaction and
+# language models give one kind of order; an answer holds the traces of its stages, and a threshold leaves out some of
+# its passages; tokens are counted by an embedder where no scorer can.
 WITHIN_A_LAYER = {
     ("types", "errors"),
     ("extras", "errors"),
@@ -138,6 +138,7 @@ WITHIN_A_LAYER = {
     ("encoder", "template"),
     ("encoder", "textids"),
     ("textids", "wordpiece"),
+    ("index", "textids"),
     ("wordpiece", "backends"),
     ("lateencoder", "encoder"),
     ("lateencoder", "textids"),

@@ -13,6 +13,7 @@ from crossrank.errors import InputError
 from crossrank.index.documents import Document
 from crossrank.index.headings import sections
 from crossrank.index.passages import passages_of, split
+from crossrank.textids import TextIds
 
 
 def words() -> Tokenizer:
@@ -264,11 +265,11 @@ def test_a_heading_with_nothing_under_it_is_kept() -> None:
 
 def test_passages_have_stable_ids_and_their_tokens() -> None:
     long = Document("doc", "alpha beta. " * 100, "Title", {"year": 2020})
-    made = passages_of(long, WORDS, 50, 0)
+    made = passages_of(long, TextIds(WORDS), 50, 0)
     assert [passage.id for passage, _ in made] == [f"doc#{number + 1}" for number in range(len(made))]
     assert len(made) > 1
     for passage, tokens in made:
         assert (passage.document, passage.title, passage.metadata) == ("doc", "Title", {"year": 2020})
         assert tokens.tolist() == WORDS.encode(passage.scored_text, add_special_tokens=False).ids
-    ((passage, _),) = passages_of(Document("row", "alpha"), WORDS, 50, 0)
+    ((passage, _),) = passages_of(Document("row", "alpha"), TextIds(WORDS), 50, 0)
     assert (passage.id, passage.document) == ("row", "row")

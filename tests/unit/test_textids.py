@@ -29,7 +29,7 @@ MIXED = [
     "what is paris?",
     "",
     "中文 is the planet",
-    "bread\u0301",
+    "bread\u05b0",
     "the [SEP] cat",
     "\ud800 yeast",
     "a\0b\tc",

@@ -25,6 +25,7 @@ from crossrank.index.build import digest_of
 from crossrank.index.documents import Document
 from crossrank.index.passages import ids_of, passages_of
 from crossrank.packed import offsets_of
+from crossrank.textids import TextIds
 from crossrank.types import Embedded, Passage, Place, Truncation
 
 # Texts that are embedded together: tokens of a part are bounded, and so is what one call holds.
@@ -75,10 +76,10 @@ def identity_of(embedder: TextEmbedder) -> tuple[str, str]:
 
 
 def _made(work: Embedding, embedder: TextEmbedder, part: Part) -> bytes:
-    tokenizer = vocabulary.plain(embedder.tokenizer)
+    text_ids = TextIds(vocabulary.plain(embedder.tokenizer))
     told, passages, tokens = [], list[Passage](), list[NDArray[np.int32]]()
     for file, document in documents.read(work.folder.input, part):
-        made = passages_of(document, tokenizer, work.size, work.overlap, file)
+        made = passages_of(document, text_ids, work.size, work.overlap, file)
         passages += [passage for passage, _ in made]
         tokens += [ids for _, ids in made]
         told.append({"digest": digest_of(document), "passages": [_told(passage) for passage, _ in made]})
@@ -127,7 +128,7 @@ class Prepared:
     ) -> None:
         self._folder = folder
         self._embedder = embedder
-        self._tokenizer = vocabulary.plain(embedder.tokenizer)
+        self._text_ids = TextIds(vocabulary.plain(embedder.tokenizer))
         self._size, self._overlap = size, overlap
         self._where: dict[str, tuple[Part, int]] = {}
         for part in all_parts:
@@ -155,7 +156,7 @@ class Prepared:
         """As `passages.passages_of`."""
         found = self._where.get(digest_of(document))
         if found is None:
-            return passages_of(document, self._tokenizer, self._size, self._overlap, file)
+            return passages_of(document, self._text_ids, self._size, self._overlap, file)
         part, place = found
         if self._opened is None or self._opened[0] != part:
             self._opened = part, _Made(self._folder.file(part))

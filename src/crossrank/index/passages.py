@@ -16,6 +16,7 @@ from crossrank.errors import InputError
 from crossrank.index.documents import Document, Markup
 from crossrank.index.headings import Section, sections
 from crossrank.index.records import Settings
+from crossrank.textids import TextIds
 from crossrank.types import Embedder, Passage, Place, ReportingEmbedder
 
 SIZE = 200
@@ -134,19 +135,20 @@ Cut = Callable[[Document, str], list[tuple[Passage, NDArray[np.int32]]]]
 
 def cut_by(tokenizer: Tokenizer, made: Settings) -> Cut:
     """How documents become passages of an index that was made so."""
-    plain = vocabulary.plain(tokenizer)
-    return lambda document, file: passages_of(document, plain, made.size, made.overlap, file)
+    ids = TextIds(vocabulary.plain(tokenizer))
+    return lambda document, file: passages_of(document, ids, made.size, made.overlap, file)
 
 
 def passages_of(
-    document: Document, tokenizer: Tokenizer, size: int, overlap: int, file: str = ""
+    document: Document, text_ids: TextIds, size: int, overlap: int, file: str = ""
 ) -> list[tuple[Passage, NDArray[np.int32]]]:
     """The passages of a document and the token ids of the text a scorer reads, without special tokens.
 
     A document that stays whole keeps its id; otherwise its passages are `id#1`, `id#2` and so on. A blank document has
     none. `file` is where the document was read, for the passages' places.
     """
-    pieces = split(document.text, tokenizer, size, overlap, title=document.title.strip(), markup=document.markup)
+    title = document.title.strip()
+    pieces = split(document.text, text_ids.tokenizer, size, overlap, title=title, markup=document.markup)
     ids = ids_of(document, len(pieces))
     lines = np.fromiter((found.end() for found in _LINE_END.finditer(document.text)), dtype=np.int64)
     passages = [
@@ -163,9 +165,8 @@ def passages_of(
     tokens: list[NDArray[np.int32]] = []
     for at in range(0, len(passages), _PIECES_AT_ONCE):
         texts = [passage.scored_text for passage in passages[at : at + _PIECES_AT_ONCE]]
-        with vocabulary.guarded():
-            encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
-        tokens += [np.asarray(one.ids, dtype=np.int32) for one in encoded]
+        read = text_ids.of(texts)
+        tokens += [read.row(i) for i in range(len(read))]
     return list(zip(passages, tokens, strict=True))
 
 
