@@ -15,8 +15,8 @@ from crossrank.packed import offsets_of
 from crossrank.types import Tokens
 from crossrank.unicode import valid_text
 
-# Taking up a vocabulary takes 20 ms, in which the tokenizers library reads about so many characters: whoever asks for
-# less never waits for it.
+# Taking up a vocabulary takes 20 to 30 ms, in which the tokenizers library reads about so many characters: whoever asks
+# for less never waits for it.
 _CHARACTERS = 50_000
 
 

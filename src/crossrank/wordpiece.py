@@ -11,7 +11,6 @@ from collections.abc import Hashable, Sequence
 from ctypes import POINTER, c_int32, c_int64, c_uint8
 from functools import lru_cache
 from typing import Any
-from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +26,6 @@ NOTHING, SPACE, LETTERS, ALONE = range(1, 5)
 # small digits, currencies and letter-like signs; arrows and mathematics; shapes; byte order mark; U+FFFD.
 RANGES = ((0, 0x45F), (0x1E00, 0x1EFF), (0x2000, 0x214F), (0x2190, 0x22FF), (0x25A0, 0x25FF), (0xFEFF, 0xFEFF),
           (0xFFFD, 0xFFFD))  # fmt: skip
-# Surrogates, and characters that are not assigned.
-_NO_CHARACTERS = ("Cs", "Cn")
 # Of the longest word, in characters, that the library can be told to cut.
 _MOST = 256
 # A byte that no text in UTF-8 has: what begins with it is left to others.
@@ -165,14 +162,12 @@ def _characters(
     """Characters, in what way each is read, and what it becomes, as the tokenizers library says.
 
     What becomes of one depends on no other: marks may change places with each other where accents are stripped, but
-    there all of them go. Left out is what a later Unicode may say otherwise: characters that are not assigned.
+    there all of them go.
     """
     normalizer, before = normalizers.BertNormalizer(clean, chinese, accents, lower), pre_tokenizers.BertPreTokenizer()
     codes, kinds, letters = [], [], []
     for code in (code for first, last in RANGES for code in range(first, last + 1)):
-        if category(character := chr(code)) in _NO_CHARACTERS:
-            continue
-        text = normalizer.normalize_str(character)
+        text = normalizer.normalize_str(chr(code))
         parts = [part for part, _ in before.pre_tokenize_str(f"a{text}a")]
         kind = _kind(text, parts)
         if kind:
