@@ -31,6 +31,15 @@ bool Pieces::add(const uint8_t *bytes, int64_t size, int32_t id) {
   return true;
 }
 
+bool Pieces::scattered() const {
+  int row = 0;
+  for (size_t i = 0; i < slots.size() + MOST_STEPS; i++) {  // A row may go on at the first place.
+    row = slots[i & (slots.size() - 1)].id < 0 ? 0 : row + 1;
+    if (row > MOST_STEPS) return false;
+  }
+  return true;
+}
+
 int32_t Pieces::find(const uint8_t *bytes, int64_t size, uint32_t hash) const {
   for (size_t at = place(hash);; at = (at + 1) & (slots.size() - 1)) {
     const Slot &slot = slots[at];
@@ -48,6 +57,7 @@ WordPiece::WordPiece(const Strings &pieces, const int32_t *ids, const Strings &p
     const bool within = size >= before && !std::memcmp(piece, prefix.bytes, static_cast<size_t>(before));
     whole_ = starts.add(piece, size, ids[i]) && (!within || inside.add(piece + before, size - before, ids[i]));
   }
+  whole_ = whole_ && starts.scattered() && inside.scattered();
   for (int64_t i = 0; i < letters.n; i++) {
     const int32_t code = codes[i];
     const int64_t size = letters.size(i), bytes = code < 0x80 ? 1 : code < 0x800 ? 2 : 3;

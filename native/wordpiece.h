@@ -26,13 +26,15 @@ class Pieces {
   explicit Pieces(int64_t most);  // strings to come, at most
   // False where too many strings meet at one place, which no honest vocabulary does: a hostile one would take hours.
   bool add(const uint8_t *bytes, int64_t size, int32_t id);
+  // Whether no strings that were added lie in so long a row that what is none of them takes as long to be found so.
+  bool scattered() const;
   // The id of a string whose hash is known; -1 where it is none of these.
   int32_t find(const uint8_t *bytes, int64_t size, uint32_t hash) const;
   int64_t longest() const { return longest_; }
 
  private:
   struct Slot { uint32_t hash; int32_t id; uint32_t at, size; };  // free where `id` is -1
-  static constexpr int MOST_STEPS = 1000;
+  static constexpr int MOST_STEPS = 256;  // honest vocabularies have rows of 30 to 60
   size_t place(uint32_t hash) const { return (hash ^ hash >> 15) & (slots.size() - 1); }
 
   std::vector<Slot> slots;  // a power of two, half of them free

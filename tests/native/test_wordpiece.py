@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from crossrank import cores, wordpiece
 from crossrank.backends import cpu
@@ -230,6 +230,40 @@ def test_a_vocabulary_whose_hashes_meet_is_refused():
         tokenizer = bert([*SPECIALS, *(bytes(word).decode() for word in words)])
         assert 1100 < tokenizer.get_vocab_size() < 2048
         assert (wordpiece.opened(tokenizer) is not None) == taken
+
+
+def test_a_vocabulary_that_fills_a_row_of_the_table_is_refused():
+    """Each word lies at its own place, but what is none of them would be looked for through the whole row."""
+    letters = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz0123", np.uint8)
+    spelled = np.stack(np.meshgrid(*[letters] * 4), axis=-1).reshape(-1, 4)
+    hashes = np.full(len(spelled), 0x811C9DC5, np.uint32)
+    for byte in spelled.T:
+        hashes = (hashes ^ byte) * np.uint32(0x01000193)
+    places, first = np.unique((hashes ^ hashes >> 15) & 4095, return_index=True)
+    for begin, step, taken in ((0, 1, False), (3600, 1, False), (0, 3, True)):
+        row = (begin + step * np.arange(1100)) % 4096
+        words = spelled[first[np.searchsorted(places, row)]]
+        tokenizer = bert([*SPECIALS, *(bytes(word).decode() for word in words)])
+        assert 1024 < tokenizer.get_vocab_size() < 2048
+        assert (wordpiece.opened(tokenizer) is not None) == taken
+
+
+def test_a_template_that_leaves_texts_out_is_seen_beside_any_added_token():
+    tokenizer = bert([*SPECIALS, "a", "b"])
+    tokenizer.encode_special_tokens = False
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS]", special_tokens=[("[CLS]", 2)])
+    tokenizer.add_tokens([AddedToken("b", normalized=False)])
+    assert tokenizer.encode("a", add_special_tokens=False).ids == []
+    assert wordpiece.opened(tokenizer) is None
+
+
+def test_many_added_tokens_are_left_to_the_library():
+    """It looks for all of them at once; one after another they take minutes for a megabyte."""
+    few, many = bert(VOCABULARY), bert(VOCABULARY)
+    few.add_tokens([AddedToken(f"added{i}", normalized=False) for i in range(50)])
+    many.add_tokens([AddedToken(f"added{i}", normalized=False) for i in range(1000)])
+    assert wordpiece.settings(few) is not None
+    assert wordpiece.settings(many) is None
 
 
 @pytest.mark.parametrize("name", ["small", "embed"])
