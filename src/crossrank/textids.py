@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,8 @@ from crossrank.unicode import valid_text
 # Taking up a vocabulary takes 20 to 30 ms, in which the tokenizers library reads about so many characters: whoever asks
 # for less never waits for it.
 _CHARACTERS = 50_000
+# In the place of settings: equal to none.
+_NEVER = object()
 
 
 class TextIds:
@@ -36,10 +37,11 @@ class TextIds:
         self.tokenizer = tokenizer
         self._asked = 0
         self._taken: tuple[Hashable, wordpiece.WordPiece | None] = (None, None)
+        self._found: tuple[Hashable, tuple[list[int], list[int]] | None] = (_NEVER, None)
 
-    def __reduce__(self) -> tuple[type[TextIds], tuple[Tokenizer]]:
+    def __reduce__(self) -> tuple[Callable[[Tokenizer, bool], TextIds], tuple[Tokenizer, bool]]:
         # What lies in the native library is made anew.
-        return TextIds, (self.tokenizer,)
+        return _copied, (self.tokenizer, self.tokenizer.encode_special_tokens)
 
     def of(self, texts: Sequence[str]) -> Tokens:
         """Ids of texts, special tokens left out, end to end; types that nobody reads."""
@@ -60,9 +62,10 @@ class TextIds:
 
     def framed(self, texts: Sequence[str]) -> Tokens:
         """Ids of texts with the special tokens that stand around each."""
-        if self._frame is None:
+        frame = self._frame()
+        if frame is None:
             return Tokens.of(self._foreign(texts, special=True))
-        before, after = self._frame
+        before, after = frame
         bare = self.of(texts)
         lengths = bare.lengths + len(before) + len(after)
         offsets = offsets_of(lengths)
@@ -73,20 +76,35 @@ class TextIds:
         ids[inner] = bare.ids
         return _untyped(ids, lengths)
 
-    @cached_property
     def _frame(self) -> tuple[list[int], list[int]] | None:
         """Special tokens before and after a text; None where the tokenizer does more than putting them there."""
+        if self.tokenizer.truncation is not None or self.tokenizer.padding is not None:
+            return None
+        asked, found = self._found
+        now = wordpiece.template_of(self.tokenizer)
+        if asked != now:
+            found = self._probed()
+            self._found = now, found
+        return found
+
+    def _probed(self) -> tuple[list[int], list[int]] | None:
         probe, bare = self.tokenizer.encode("a"), self.tokenizer.encode("a", add_special_tokens=False).ids
+        if not bare:  # A vocabulary without "a": it is not told where a text would stand.
+            return None
         marks = probe.special_tokens_mask
         first = marks.index(0) if 0 in marks else len(marks)
         before, after = probe.ids[:first], probe.ids[first + len(bare) :]
         return (before, after) if [*before, *bare, *after] == probe.ids else None
 
     def _native(self, texts: Sequence[str]) -> wordpiece.WordPiece | None:
+        asked, taken = self._taken
+        if asked is _NEVER:
+            return None
         settings = wordpiece.settings(self.tokenizer)
         if settings is None:
+            # Where there are thousands of added tokens, asking takes longer than the library needs for a query.
+            self._taken = _NEVER, None
             return None
-        asked, taken = self._taken
         if asked == settings:
             return taken
         self._asked += sum(map(len, texts))
@@ -101,6 +119,12 @@ class TextIds:
         with vocabulary.guarded():
             made = self.tokenizer.encode_batch_fast([valid_text(text) for text in texts], add_special_tokens=special)
         return [one.ids for one in made]
+
+
+def _copied(tokenizer: Tokenizer, plain: bool) -> TextIds:
+    # A pickled tokenizer forgets it, and would read a "[SEP]" that a text spells as the border between two texts.
+    tokenizer.encode_special_tokens = plain
+    return TextIds(tokenizer)
 
 
 def _untyped(ids: NDArray[np.int32], lengths: NDArray[np.int64]) -> Tokens:

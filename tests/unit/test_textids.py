@@ -6,7 +6,7 @@ import copy
 import pickle
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, processors
+from tokenizers import AddedToken, Tokenizer, models, processors
 
 import crossrank
 import tiny
@@ -147,6 +147,43 @@ def test_a_frame_that_is_more_than_tokens_around_a_text(folder: Path) -> None:
         assert rows(TextIds(tokenizer).framed(MIXED)) == wanted(tokenizer, MIXED, special=True), single
 
 
+def test_a_frame_around_a_vocabulary_without_the_letter_a() -> None:
+    tokenizer = Tokenizer(models.BPE({"[CLS]": 0, "[SEP]": 1, "b": 2}, []))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 0), ("[SEP]", 1)]
+    )
+    assert rows(TextIds(tokenizer).framed(["b", "a", ""])) == [[0, 2, 1], [0, 1], [0, 1]]
+
+
+@native
+@pytest.mark.usefixtures("at_once")
+def test_a_frame_that_is_changed(folder: Path) -> None:
+    tokenizer = opened(folder)
+    ids, texts = TextIds(tokenizer), ["what is the capital of france?"]
+    numbers = [(word, tokenizer.token_to_id(word)) for word in ("[CLS]", "[SEP]")]
+    changes: list[Callable[[], None]] = [
+        lambda: None,
+        lambda: setattr(tokenizer, "post_processor", processors.TemplateProcessing("$A [SEP]", "$A $B", numbers)),
+        lambda: setattr(tokenizer, "post_processor", processors.TemplateProcessing("[CLS]", "$A $B", numbers)),
+        lambda: setattr(tokenizer, "post_processor", processors.TemplateProcessing("[CLS] $A", "$A $B", numbers)),
+        lambda: tokenizer.enable_truncation(4),
+        tokenizer.no_truncation,
+        lambda: tokenizer.enable_padding(length=40),
+    ]
+    for change in changes:
+        change()
+        assert rows(ids.framed(texts)) == wanted(tokenizer, texts, special=True)
+        assert rows(ids.of(texts)) == wanted(tokenizer, texts)
+
+
+def test_what_is_not_for_the_native_library_is_asked_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(wordpiece, "settings", lambda one: asked.append(one))
+    ids = TextIds(opened(folder))
+    assert rows(ids.of(MIXED)) == rows(ids.of(MIXED)) == wanted(ids.tokenizer, MIXED)
+    assert len(asked) == 1
+
+
 @pytest.mark.usefixtures("at_once")
 def test_without_the_native_library_nothing_else_changes(
     folder: Path, monkeypatch: pytest.MonkeyPatch, foreign: list[str]
@@ -165,7 +202,7 @@ def test_without_the_native_library_nothing_else_changes(
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
 def test_a_copy_reads_what_the_original_reads(folder: Path, copied: object) -> None:
     ids = TextIds(opened(folder))
-    texts = ["what is the capital of france?", "中"]
+    texts = ["what is the capital of france?", "中", "a [SEP] b"]
     found = rows(ids.of(texts))
     assert rows(copied(ids).of(texts)) == found  # type: ignore[operator]
 
