@@ -61,6 +61,8 @@ class Engine {
   bool uneven(const std::vector<Unit> &work, const int64_t *offsets, int64_t n, int threads) const;
   bool together(const Sequences &sequences, int32_t output, int32_t threads, float *result);
   std::vector<Unit> units(const int64_t *offsets, int64_t n, int threads) const;
+  // Whether an output needs the last layer's every token, and not the first alone.
+  bool every_token(int32_t output) const;
   Workspace *take();
   void give(Workspace *workspace);
 

@@ -17,25 +17,26 @@ void fetch(const float *row, int64_t bytes) {
 
 }  // namespace
 
-Pass::Pass(Engine &engine, Workspace &workspace, const Sequences &sequences, Unit unit, int64_t parts, int64_t slots,
-           int32_t output, float *result)
+Pass::Pass(Engine &engine, Workspace &workspace, const Sequences &sequences, const Unit *first, const Unit *last,
+           int64_t parts, int64_t slots, int32_t output, float *result)
     : e_(engine),
       k_(engine.kernels_),
       ids_(sequences.ids),
       types_(sequences.types),
       offsets_(sequences.offsets),
       seen_(sequences.seen),
-      unit_(unit),
-      begin_(offsets_[unit.first]),
-      tokens_(offsets_[unit.last] - offsets_[unit.first]),
-      n_(unit.last - unit.first),
+      first_unit_(first),
+      last_unit_(last),
+      whole_{first->first, (last - 1)->last},
+      n_(whole_.last - whole_.first),
       parts_(parts),
       output_(output),
       result_(result),
-      all_(output == CROSSRANK_MEAN || output == CROSSRANK_STATES ||
-           (output == CROSSRANK_LOGITS && engine.head_by_mean_)) {
-  int64_t longest = 0;
-  for (int64_t i = unit.first; i < unit.last; i++) longest = std::max(longest, offsets_[i + 1] - offsets_[i]);
+      all_(engine.every_token(output)) {
+  int64_t longest = 0, tokens = 0;  // of a sequence, of a unit
+  for (int64_t i = whole_.first; i < whole_.last; i++) longest = std::max(longest, offsets_[i + 1] - offsets_[i]);
+  for (const Unit *unit = first; unit < last; unit++)
+    tokens = std::max(tokens, offsets_[unit->last] - offsets_[unit->first]);
   const int64_t element = k_.element, hidden = e_.hidden_;
   struct Planned {
     Rows *rows;
@@ -49,14 +50,14 @@ Pass::Pass(Engine &engine, Workspace &workspace, const Sequences &sequences, Uni
     planned[buffers++] = {&rows, needed, count, width};
     needed += ((count + SPARE) * rows.stride * size + 63) / 64 * 64;
   };
-  plan(x_, tokens_, hidden, 4);
-  plan(operands_, tokens_, e_.project_.outputs ? std::max(hidden, e_.width_) : hidden, element);
-  plan(queries_, tokens_, hidden, element);
-  plan(key_value_[0], tokens_, 2 * hidden, element);
+  plan(x_, tokens, hidden, 4);
+  plan(operands_, tokens, e_.project_.outputs ? std::max(hidden, e_.width_) : hidden, element);
+  plan(queries_, tokens, hidden, element);
+  plan(key_value_[0], tokens, 2 * hidden, element);
   // One part is alone: it has read a layer's keys and values before it writes the next's.
-  if (parts > 1) plan(key_value_[1], tokens_, 2 * hidden, element);
+  if (parts > 1) plan(key_value_[1], tokens, 2 * hidden, element);
   // Pieces of one size: a short last one would read all weights for a few rows (5 % of the time of units of 512 tokens).
-  const int64_t rows = (tokens_ + parts - 1) / parts + k_.grain;
+  const int64_t rows = (tokens + parts - 1) / parts + k_.grain;
   const int64_t pieces = std::max<int64_t>(1, (rows + k_.chunk / 2) / k_.chunk);
   chunk_ = ((rows + pieces - 1) / pieces + SPARE - 1) / SPARE * SPARE;
   // Of each slot the rows and those to spare.
@@ -66,7 +67,7 @@ Pass::Pass(Engine &engine, Workspace &workspace, const Sequences &sequences, Uni
   plan(first_seen_, n_, hidden, element);
   plan(head_in_, n_, hidden, 4);
   plan(head_out_, n_, std::max(hidden, e_.labels_), 4);
-  plan(small_, e_.project_.outputs ? tokens_ : 1, e_.width_, 4);
+  plan(small_, e_.project_.outputs ? tokens : 1, e_.width_, 4);
   const int64_t scratch = needed;
   scratch_bytes_ = (k_.attention_bytes(longest, e_.size_) + 63) / 64 * 64;
   needed += slots * scratch_bytes_;
@@ -85,6 +86,13 @@ Pass::Pass(Engine &engine, Workspace &workspace, const Sequences &sequences, Uni
   }
   if (parts == 1) key_value_[1] = key_value_[0];
   scratch_ = workspace.memory.at + scratch;
+  turn(*first);
+}
+
+void Pass::turn(Unit unit) {
+  unit_ = unit;
+  begin_ = offsets_[unit.first];
+  tokens_ = offsets_[unit.last] - begin_;
 }
 
 Pass::Part Pass::part(int64_t number, int64_t slot) const {
@@ -92,12 +100,13 @@ Pass::Part Pass::part(int64_t number, int64_t slot) const {
   // attention and of the [CLS] rows may, and nothing of such a row is kept.
   const int64_t steps = (tokens_ + k_.grain - 1) / k_.grain;
   const auto row = [&](int64_t i) { return std::min(tokens_, steps * i / parts_ * k_.grain); };
-  return {slot, row(number), row(number + 1), n_ * number / parts_, n_ * (number + 1) / parts_};
+  const int64_t first = unit_.first - whole_.first, n = unit_.last - unit_.first;
+  return {slot, row(number), row(number + 1), first + n * number / parts_, first + n * (number + 1) / parts_};
 }
 
 // The sequence that holds a row.
 int64_t Pass::sequence_of(int64_t row) const {
-  const int64_t *begin = offsets_ + unit_.first, *end = offsets_ + unit_.last;
+  const int64_t *begin = offsets_ + whole_.first, *end = offsets_ + whole_.last;
   return std::upper_bound(begin, end, row + begin_) - begin - 1;
 }
 
@@ -199,7 +208,7 @@ void Pass::attend(size_t number, int64_t sequence, const Rows &queries, int64_t 
   p.query_stride = queries.stride;
   p.key_stride = p.value_stride = key_value.stride;
   p.queries_n = queries_n;
-  p.n = seen_ ? seen_[unit_.first + sequence] : start(sequence + 1) - start(sequence);
+  p.n = seen_ ? seen_[whole_.first + sequence] : start(sequence + 1) - start(sequence);
   p.size = e_.size_;
   p.first = first;
   p.window = e_.layers_[number].window;
@@ -269,7 +278,7 @@ void Pass::project_first(size_t number, const Part &p) {
   rotate(layer, key_value, p);
 }
 
-void Pass::finish_first(size_t number, const Part &p) {
+void Pass::attend_first(size_t number, const Part &p) {
   const Layer &layer = e_.layers_[number];
   const int64_t n = p.last - p.first;
   if (!n) return;
@@ -277,15 +286,22 @@ void Pass::finish_first(size_t number, const Part &p) {
     std::memcpy(first_.row(i), x_.row(start(i)), static_cast<size_t>(e_.hidden_) * 4);
     std::memcpy(first_operands_.row(i), operands_.row(start(i)), static_cast<size_t>(e_.hidden_ * k_.element));
   }
-  const Rows first = first_.from(p.first), operands = first_operands_.from(p.first);
   // All rows of `queries_` are free in the last layer; those of first tokens begin it.
-  product(k_, layer.query, operands, n, STORE, -1, queries_.from(p.first));
-  for (int64_t i = p.first; i < p.last; i++) {
-    if (layer.rotary >= 0) rotate_row(layer, queries_, i, 0);
-    attend(number, i, queries_, i, 0, 1, first_seen_, p);
+  const Rows queries = queries_.from(whole_.first + p.first - unit_.first), seen = first_seen_.from(p.first);
+  product(k_, layer.query, first_operands_.from(p.first), n, STORE, -1, queries);
+  for (int64_t i = 0; i < n; i++) {
+    if (layer.rotary >= 0) rotate_row(layer, queries, i, 0);
+    attend(number, p.first + i, queries, i, 0, 1, seen, p);
   }
-  rest(layer, first, operands, first_seen_.from(p.first), n, p);
+}
+
+void Pass::finish_first(const Part &p) {
+  const Layer &layer = e_.layers_.back();
+  const Rows first = first_.from(p.first);
+  const int64_t n = p.last - p.first;
+  rest(layer, first, first_operands_.from(p.first), first_seen_.from(p.first), n, p);
   if (!layer.after_inner.weight.empty()) norm(layer.after_inner, first, &first, nullptr, n, e_.hidden_);
+  if (!e_.final_norm_.weight.empty()) norm(e_.final_norm_, first, &first, nullptr, n, e_.hidden_);
 }
 
 void Pass::mean(const Part &p) const {
@@ -310,25 +326,22 @@ void Pass::head(const Part &p) {
   product(exact, e_.head_dense_, first_.from(p.first), n, STORE, e_.head_activation_, in);
   if (!e_.head_norm_.weight.empty()) norm(e_.head_norm_, in, &in, nullptr, n, e_.hidden_);
   product(exact, e_.classifier_, in, n, STORE, -1, out);
-  out_rows(out, result_ + (unit_.first + p.first) * e_.labels_, n, e_.labels_);
+  out_rows(out, result_ + (whole_.first + p.first) * e_.labels_, n, e_.labels_);
 }
 
 // What was asked for, of the sequences of a part.
 void Pass::give(const Part &p) {
   const int64_t n = p.last - p.first;
   if (!n) return;
-  if (!all_ && !e_.final_norm_.weight.empty()) {
-    const Rows rows = first_.from(p.first);
-    norm(e_.final_norm_, rows, &rows, nullptr, n, e_.hidden_);
-  }
   if (output_ == CROSSRANK_STATES) {
     out_rows(x_.from(start(p.first)), result_ + (begin_ + start(p.first)) * e_.hidden_, start(p.last) - start(p.first),
              e_.hidden_);
     return;
   }
   if (all_) mean(p);
+  else finish_first(p);
   if (output_ == CROSSRANK_LOGITS) head(p);
-  else out_rows(first_.from(p.first), result_ + (unit_.first + p.first) * e_.hidden_, n, e_.hidden_);
+  else out_rows(first_.from(p.first), result_ + (whole_.first + p.first) * e_.hidden_, n, e_.hidden_);
 }
 
 int64_t Pass::steps() const { return static_cast<int64_t>(e_.layers_.size()) + 2; }
@@ -342,7 +355,7 @@ void Pass::run(int64_t step, int64_t number, int64_t slot) {
     return;
   }
   if (step == layers && !all_) {
-    finish_first(layer - 1, p);
+    attend_first(layer - 1, p);
     return;
   }
   if (p.begin == p.end) return;
@@ -355,4 +368,14 @@ void Pass::run(int64_t step, int64_t number, int64_t slot) {
     const Rows x = x_.from(p.begin);
     norm(e_.final_norm_, x, &x, nullptr, p.end - p.begin, e_.hidden_);
   }
+}
+
+void Pass::run() {
+  const int64_t last = steps() - 1;
+  for (const Unit *unit = first_unit_; unit < last_unit_; unit++) {
+    turn(*unit);
+    for (int64_t step = 0; step < last; step++) run(step, 0, 0);
+  }
+  turn(whole_);
+  run(last, 0, 0);
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import shutil
@@ -137,6 +138,26 @@ def test_threads_do_not_change_a_bit(cross_encoder_folder: Path, threads: int) -
     tokens = tiny.random_tokens((np.arange(200) % 64 + 1).tolist())
     one = scorer(cross_encoder_folder, TIERS[-1], "float32", 1).forward(tokens)
     np.testing.assert_array_equal(scorer(cross_encoder_folder, TIERS[-1], "float32", threads).forward(tokens), one)
+
+
+@pytest.mark.parametrize("kind", sorted(TOLERANCE))
+def test_units_that_share_the_last_layer_are_the_same_to_the_bit(
+    cross_encoder_folder: Path, kind: tuple[str, str]
+) -> None:
+    """More units than go together, of all lengths, against each sequence alone."""
+    lengths = (np.arange(400) * 29 % 64 + 1).tolist()
+    tokens = tiny.random_tokens(lengths)
+    one = scorer(cross_encoder_folder, *kind, threads=1)
+    alone = [
+        Tokens(tokens.ids[a:b], tokens.types[a:b], np.array([0, b - a]))
+        for a, b in itertools.pairwise(tokens.offsets.tolist())
+    ]
+    logits, vectors = one.forward(tokens), one.pool(tokens, "cls")
+    np.testing.assert_array_equal(logits, np.concatenate([one.forward(each) for each in alone]))
+    np.testing.assert_array_equal(vectors, np.concatenate([one.pool(each, "cls") for each in alone]))
+    two = scorer(cross_encoder_folder, *kind, threads=2)
+    np.testing.assert_array_equal(two.forward(tokens), logits)
+    np.testing.assert_array_equal(two.pool(tokens, "cls"), vectors)
 
 
 @pytest.mark.parametrize("kind", sorted(TOLERANCE))
