@@ -80,10 +80,10 @@ def test_both_backends_of_the_base_install_score_alike(tmp_path: Path) -> None:
     tokens = tiny.random_tokens([5, 40, 1], types=1)
     want = backends.open(checkpoint, "reference").forward(tokens)
     assert want.std() > 0.01
-    assert np.abs(backends.open(checkpoint).forward(tokens) - want).max() < 1e-4
+    opened = backends.open(checkpoint, dtype="float32")  # by itself it is bfloat16 where the processor has it
+    assert np.abs(opened.forward(tokens) - want).max() < 1e-4
     # Words in another order are another text: positions are read, though there is no table of them.
     one, other = Tokens.of([[2, 50, 60, 3]]), Tokens.of([[2, 60, 50, 3]])
-    opened = backends.open(checkpoint)
     assert abs(opened.forward(one)[0] - opened.forward(other)[0]) > 1e-3
 
 
