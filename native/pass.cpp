@@ -226,7 +226,7 @@ void Pass::attend(size_t number, int64_t sequence, const Rows &queries, int64_t 
 
 // Everything after attention. `operands` receives x as the inner layer's products read it.
 void Pass::rest(const Layer &layer, const Rows &x, const Rows &operands, const Rows &seen, int64_t rows,
-                const Part &p) {
+                const Part &p, const Packed *next) {
   product(k_, layer.out, seen, rows, ADD, -1, x, &layer.inner[0].up);
   const bool post = !layer.after_attention.weight.empty();
   norm(post ? layer.after_attention : layer.before_inner, x, post ? &x : nullptr, &operands, rows, e_.hidden_);
@@ -234,9 +234,11 @@ void Pass::rest(const Layer &layer, const Rows &x, const Rows &operands, const R
   for (int64_t row = 0; row < rows; row += chunk_) {
     const int64_t count = std::min(chunk_, rows - row);
     for (size_t i = 0; i < layer.inner.size(); i++) {
-      const Slice &slice = layer.inner[i], &later = layer.inner[(i + 1) % layer.inner.size()];
+      const Slice &slice = layer.inner[i];
+      const bool last = i + 1 == layer.inner.size();
+      const Packed *later = !last ? &layer.inner[i + 1].up : row + chunk_ < rows ? &layer.inner[0].up : next;
       product(k_, slice.up, operands.from(row), count, e_.gated_ ? GATE : STORE, e_.activation_, inner, &slice.down);
-      product(k_, slice.down, inner, count, ADD, -1, x.from(row), &later.up);
+      product(k_, slice.down, inner, count, ADD, -1, x.from(row), later);
     }
   }
 }
@@ -263,7 +265,12 @@ void Pass::finish(size_t number, const Part &p) {
   // `queries_` has been read as well: it takes the operands of the inner layer.
   const Rows x = x_.from(p.begin), operands = operands_.from(p.begin);
   const int64_t rows = p.end - p.begin;
-  rest(layer, x, queries_.from(p.begin), operands, rows, p);
+  const Packed *next = nullptr;
+  if (number + 1 < e_.layers_.size()) {
+    const Layer &later = e_.layers_[number + 1];
+    next = number + 2 == e_.layers_.size() && !all_ ? &later.key_value : &later.query;
+  }
+  rest(layer, x, queries_.from(p.begin), operands, rows, p, next);
   // Without a norm here the next layer begins with its own.
   if (!layer.after_inner.weight.empty()) norm(layer.after_inner, x, &x, &operands, rows, e_.hidden_);
 }
@@ -274,7 +281,7 @@ void Pass::project_first(size_t number, const Part &p) {
   const int64_t rows = p.end - p.begin;
   if (!layer.before_attention.weight.empty())
     norm(layer.before_attention, x_.from(p.begin), nullptr, &operands, rows, e_.hidden_);
-  product(k_, layer.key_value, operands, rows, STORE, -1, key_value.from(p.begin));
+  product(k_, layer.key_value, operands, rows, STORE, -1, key_value.from(p.begin), &layer.query);
   rotate(layer, key_value, p);
 }
 

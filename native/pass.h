@@ -51,7 +51,8 @@ struct Pass {
   void finish_first(const Part &p);
   void attend(size_t layer, int64_t sequence, const Rows &queries, int64_t query_row, int64_t first, int64_t queries_n,
               const Rows &out, const Part &p);
-  void rest(const Layer &layer, const Rows &x, const Rows &operands, const Rows &seen, int64_t rows, const Part &p);
+  void rest(const Layer &layer, const Rows &x, const Rows &operands, const Rows &seen, int64_t rows, const Part &p,
+            const Packed *next = nullptr);
   void rotate(const Layer &layer, const Rows &rows, const Part &p);
   void rotate_row(const Layer &layer, const Rows &rows, int64_t row, int64_t place) const;
   void head(const Part &p);
