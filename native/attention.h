@@ -40,11 +40,11 @@ template <class T> int64_t attention_bytes(int64_t n, int64_t size) {
 }
 
 #if LANES == 16 && defined(__AVX512F__)
-// 16 rows of 16 words become 16 columns, in four rounds of shuffles that double what lies together. What follows row
-// `last` is that row again.
-INLINE void transpose(const uint32_t *rows, int64_t stride, int64_t last, uint32_t *to, int64_t to_stride) {
+// 16 words of 16 rows become 16 columns, in four rounds of shuffles that double what lies together; `row(i)` is where
+// the i-th begins.
+template <class Row> INLINE void transpose(Row row, uint32_t *to, int64_t to_stride) {
   __m512i a[16], b[16];
-  UNROLL for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(rows + (i < last ? i : last) * stride);
+  UNROLL for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(row(i));
   UNROLL for (int i = 0; i < 16; i += 2) {
     b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
     b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
@@ -78,11 +78,13 @@ template <class T> void pack_keys(const Attention *p, uint32_t *to) {
     int64_t last = (p->n - begin < COLUMNS ? p->n - begin : COLUMNS) - 1;
 #if LANES == 16 && defined(__AVX512F__)
     if (words % 16 == 0) {
-      for (int64_t t = 0; t < COLUMNS; t += 16) {
-        const int64_t first = t < last ? t : last;
-        for (int64_t w = 0; w < words; w += 16)
-          transpose(rows + (begin + first) * stride + w, stride, last - first, to + w * COLUMNS + t, COLUMNS);
-      }
+      for (int64_t t = 0; t < COLUMNS; t += 16)
+        for (int64_t w = 0; w < words; w += 16) {
+          const auto row = [&](int64_t i) __attribute__((always_inline)) {
+            return rows + (begin + (t + i < last ? t + i : last)) * stride + w;
+          };
+          transpose(row, to + w * COLUMNS + t, COLUMNS);
+        }
       continue;
     }
 #endif

@@ -46,13 +46,13 @@ Cpu ask() {
   found.avx2 = fma && ((b >> 5) & 1);
   const bool f = (b >> 16) & 1, dq = (b >> 17) & 1, bw = (b >> 30) & 1, vl = (b >> 31) & 1;
   found.avx512 = found.avx2 && f && dq && bw && vl && (state & 0xe0) == 0xe0;
-  const bool tile = (d >> 24) & 1, tile_bf16 = (d >> 22) & 1;
+  const bool tile = (d >> 24) & 1, tile_bf16 = (d >> 22) & 1, vbmi = (c >> 1) & 1;
   if (!found.avx512 || !__get_cpuid_count(7, 1, &a, &b, &c, &d)) return found;
   found.avx512_bf16 = (a >> 5) & 1;
 #ifdef CROSSRANK_EMULATE_TILES
-  found.amx_bf16 = found.avx512_bf16;
+  found.amx_bf16 = found.avx512_bf16 && vbmi;
 #else
-  found.amx_bf16 = found.avx512_bf16 && tile && tile_bf16 && (state & 0x60000) == 0x60000 && tiles_fit() &&
+  found.amx_bf16 = found.avx512_bf16 && vbmi && tile && tile_bf16 && (state & 0x60000) == 0x60000 && tiles_fit() &&
                    may_use_tiles();
 #endif
   return found;
