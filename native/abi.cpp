@@ -176,7 +176,10 @@ uint32_t crossrank_tiers(void) {
   return found;
 }
 
-int32_t crossrank_has_bfloat16(int32_t tier) { return kernels_of(tier, CROSSRANK_BFLOAT16) != nullptr; }
+int32_t crossrank_has_bfloat16(int32_t tier) {
+  if (!kernels_of(tier, CROSSRANK_BFLOAT16)) return 0;
+  return tier == CROSSRANK_AMX || cpu().fast_pairs ? 2 : 1;
+}
 
 crossrank_engine *crossrank_create(const crossrank_model *model, int32_t tier, int32_t dtype, char *error,
                                    int64_t error_size) {

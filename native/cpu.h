@@ -3,6 +3,7 @@
 
 struct Cpu {
   bool avx2 = false, avx512 = false, avx512_bf16 = false, amx_bf16 = false;
+  bool fast_pairs = false;  // AVX512-BF16 does more products in a second than float32
 };
 
 // Asked once.

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import tiny
 from crossrank import backends
-from crossrank.backends.cpu import Native, library
+from crossrank.backends.cpu import Native, choose, library
 from crossrank.backends.limits import Limits
 from crossrank.checkpoint import read
 from crossrank.errors import InputError
@@ -271,6 +271,16 @@ def test_many_models_come_and_go(cross_encoder_folder: Path) -> None:
     checkpoint, tokens = read(cross_encoder_folder), tiny.random_tokens([7, 30])
     scores = {Native(checkpoint, "float32").forward(tokens).tobytes() for _ in range(40)}
     assert len(scores) == 1
+
+
+@pytest.mark.skipif("avx512" not in TIERS or not library.has_bfloat16("avx512"), reason="no AVX512-BF16 here")
+def test_bfloat16_is_taken_where_it_is_faster(cross_encoder_folder: Path) -> None:
+    checkpoint = read(cross_encoder_folder)
+    faster = library.peak("avx512", "bfloat16", 0.1) > library.peak("avx512", "float32", 0.1)
+    assert choose("avx512", "auto", checkpoint) == ("avx512", "bfloat16" if faster else "float32")
+    assert choose("avx512", "bfloat16", checkpoint) == ("avx512", "bfloat16")
+    if "amx_bf16" in TIERS:
+        assert choose(None, "auto", checkpoint) == choose(None, "bfloat16", checkpoint) == ("amx_bf16", "bfloat16")
 
 
 def test_the_peak_is_a_rate() -> None:

@@ -40,7 +40,7 @@ def open(
             `gpu`), `reference` (NumPy), `torch` (extra `torch`) or `fake` (no model: a function of the ids).
         device: `auto`, `cpu` or `cuda`, also `cuda:1`; for the cuda backend also `cuda:0,1` or `cuda:all`, which
             divide the work among cards. All but the cuda and the torch backend have only the CPU.
-        dtype: `auto`, `float32`, `bfloat16` or `float16`. `auto` is bfloat16 where the hardware multiplies in it,
+        dtype: `auto`, `float32`, `bfloat16` or `float16`. `auto` is bfloat16 where the hardware is faster in it,
             float16 on older GPUs, and float32 elsewhere.
         threads: cores that one call of the native engine may use; all when absent.
 

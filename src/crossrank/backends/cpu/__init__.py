@@ -66,7 +66,7 @@ def choose(tier: str | None, dtype: str, checkpoint: Checkpoint) -> tuple[str, s
     paired = hidden // heads % 2 == 0  # an odd head size cannot be read in pairs
     able = [name for name in ([tier] if tier else found) if library.has_bfloat16(name)] if paired else []
     if dtype == "auto":
-        dtype = "bfloat16" if able else "float32"
+        dtype = "bfloat16" if any(map(library.gains_by_bfloat16, able)) else "float32"
     if dtype == "bfloat16" and not paired:
         raise InputError(
             f"bfloat16 reads pairs, and {checkpoint.name} has heads of {hidden // heads}; use dtype='float32'"
@@ -92,6 +92,7 @@ class Native:
     Args:
         checkpoint: the model.
         dtype: "auto", "float32" or "bfloat16", which matrix products read; sums, softmax and norms are float32 always.
+            "auto" is bfloat16 where that is faster.
         tier: an instruction set of `tiers()`; the best when absent.
         threads: cores that one call may use; all that this process may use when absent.
     """

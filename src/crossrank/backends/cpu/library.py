@@ -14,7 +14,7 @@ from typing import Any
 
 from crossrank.packed import offsets_of
 
-ABI = 4
+ABI = 5
 TIERS = ("portable", "avx2", "avx512", "amx_bf16")
 DTYPES = ("float32", "bfloat16")
 LOGITS, MEAN, FIRST, STATES = range(4)
@@ -164,6 +164,11 @@ def tiers() -> tuple[str, ...]:
 def has_bfloat16(tier: str) -> bool:
     """Whether a tier multiplies in bfloat16 on this machine."""
     return bool(handle().crossrank_has_bfloat16(TIERS.index(tier)))
+
+
+def gains_by_bfloat16(tier: str) -> bool:
+    """Whether a tier's products are faster in bfloat16 than in float32: with AMX, and with AVX-512 not on Intel's."""
+    return bool(handle().crossrank_has_bfloat16(TIERS.index(tier)) == 2)
 
 
 def peak(tier: str, dtype: str, seconds: float = 0.5) -> float:
