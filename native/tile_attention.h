@@ -21,7 +21,7 @@ constexpr int64_t QUERIES = 16;
 // Between these a row's shares are neither infinite nor have their larger ones become denormals.
 constexpr float LEAST_SUM = 1e-20f, MOST_SUM = 1e30f;
 
-// e^x in bfloat16 of one row's scores of 32 keys, 16 from `left` and 16 from `right`, in the order of KEY_OF; nothing for
+// e^x in bfloat16 of one row's scores of 32 keys, 16 from `left` and 16 from `right`, which `key_of` names; nothing for
 // keys that do not `exist`. Root mean square of the relative error 2.3e-3, where rounding alone leaves 1.7e-3: the bits of
 // a bfloat16 are 128 times its logarithm, but for up to 11 of 128 within an octave, which a table of 64 tells. 10
 // instructions; an exponential in float32 and its rounding are twice as many. NaN and infinity become 2^125.5, and so a sum
@@ -41,7 +41,7 @@ INLINE __m512i shares_of(const float *left, const float *right, __mmask32 exist)
   return _mm512_maskz_sub_epi16(exist, bits, over);
 }
 
-// Narrowing takes four of one half and four of the other in turn: which key of a panel is column `i` of half `h`.
+// Which key of a panel is column `i` of half `h`: narrowing takes four of one half and four of the other in turn.
 INLINE int64_t key_of(int64_t i, int64_t h) { return i / 4 * 8 + i % 4 + 4 * h; }
 
 // Keys as `shares_of` wants them: of each panel the left half's words, then the right half's.
