@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ class Serving:
 
 @contextmanager
 def serving(
-    reranker: Path,
+    reranker: Path | Mapping[str, crossrank.CrossEncoder],
     *,
     rate: float = 1e9,
     limits: Limits | None = None,
@@ -88,10 +88,14 @@ def serving(
     traces: Any = None,
     **options: Any,
 ) -> Iterator[Serving]:
-    """Start a server on a free port and wait until it is ready."""
+    """Start a server on a free port and wait until it is ready; several models bring their own backends."""
     backend = Slow()
-    scorer = crossrank.CrossEncoder(crossrank.load(reranker, backend="fake").checkpoint, backend)
-    service = Service(scorer, limits=limits, batch_tokens=1024, **options)
+    scorers = (
+        crossrank.CrossEncoder(crossrank.load(reranker, backend="fake").checkpoint, backend)
+        if isinstance(reranker, Path)
+        else reranker
+    )
+    service = Service(scorers, limits=limits, batch_tokens=1024, **options)
     built = build(service, door, traces)
     listener = Listener(built.app, "127.0.0.1", 0, service.limits)
     thread = threading.Thread(target=listener.run)
@@ -104,7 +108,7 @@ def serving(
             time.sleep(0.02)
         backend.calls.clear()
         # What is measured meanwhile is what the test asks for.
-        service.scheduler.on_idle = None
+        service.scheduler.measures = {}
         # Only now, so that the warm-up is quick.
         backend.rate = rate
         yield made

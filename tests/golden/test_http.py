@@ -27,9 +27,15 @@ FOLDER = Path(__file__).with_name("http")
 FILES = sorted(FOLDER.glob("*.json"))
 
 
-def service(cross_encoder: Path, bi_encoder: Path) -> Service:
-    scorer = crossrank.load(cross_encoder, backend="fake")
-    return Service(scorer, crossrank.load_embedder(bi_encoder, backend="fake"), batch_tokens=1024)
+def service(file: Path, cross_encoder: Path, bi_encoder: Path) -> Service:
+    """What answers the requests of a file: one model, or in `several.json` two, which differ in what their
+    probabilities rest on.
+    """
+    scorers = {"tiny-reranker": crossrank.load(cross_encoder, backend="fake")}
+    if file.stem == "several":
+        calibration = {"slope": 2.0, "intercept": -1.0}
+        scorers["rerank-v4.0-pro"] = crossrank.load(cross_encoder, backend="fake", calibration=calibration)
+    return Service(scorers, crossrank.load_embedder(bi_encoder, backend="fake"), batch_tokens=1024)
 
 
 def replies(served: Service, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -85,13 +91,13 @@ def test_every_dialect_has_a_file() -> None:
     from crossrank.server.wire import dialects
 
     named = {file.stem for file in FILES}
-    assert named >= {"cohere", "score", "embeddings", "embed", "search", *dialects.BY_NAME}
+    assert named >= {"several", "cohere", "score", "embeddings", "embed", "search", *dialects.BY_NAME}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_replies_are_as_written(file: Path, models: tuple[Path, Path]) -> None:
     cases = json.loads(file.read_text(encoding="utf-8"))
-    found = replies(service(*models), [case["request"] for case in cases])
+    found = replies(service(file, *models), [case["request"] for case in cases])
     for case, reply in zip(cases, found, strict=True):
         assert _close(reply, case["reply"]), (case["request"], reply, case["reply"])
 
@@ -103,7 +109,7 @@ def main() -> None:
         models = made(Path(folder))
         for file in FILES:
             cases = json.loads(file.read_text(encoding="utf-8"))
-            found = replies(service(*models), [case["request"] for case in cases])
+            found = replies(service(file, *models), [case["request"] for case in cases])
             written = [{**case, "reply": reply} for case, reply in zip(cases, found, strict=True)]
             file.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

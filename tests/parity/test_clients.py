@@ -33,9 +33,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 @pytest.fixture(scope="module")
 def wanted(server: Serving) -> list[tuple[int, float]]:
     """Positions and probabilities by the library."""
-    scorer = server.service.scorer
+    scorer = server.service.reranker.scorer
     ranked = scorer.rank(QUERY, DOCUMENTS)
-    return list(zip(ranked.positions, server.service.probability(ranked.scores).tolist(), strict=True))
+    return list(zip(ranked.positions, server.service.reranker.probability(ranked.scores).tolist(), strict=True))
 
 
 @pytest.fixture(autouse=True)

@@ -56,8 +56,9 @@ def test_many_clients_share_batches_and_agree_with_the_library(cross_encoder_fol
         timing = replies[0].headers["server-timing"]
         assert [part.split(";")[0] for part in timing.split(", ")] == ["tokenize", "queue", "compute", "total"]
         numbers = server.client.get("/metrics").text
-        assert 'crossrank_requests_total{dialect="cohere",route="/v2/rerank",status="200"} 32.0' in numbers
-        assert "crossrank_documents_total 640.0" in numbers
+        model = f'model="{server.service.reranker.name}"'
+        assert f'crossrank_requests_total{{dialect="cohere",{model},route="/v2/rerank",status="200"}} 32.0' in numbers
+        assert f"crossrank_documents_total{{{model}}} 640.0" in numbers
 
 
 def test_a_full_server_refuses_at_once_and_says_when_to_come_back(cross_encoder_folder: Path) -> None:
@@ -79,20 +80,20 @@ def test_what_would_be_late_is_refused_before_it_is_computed(cross_encoder_folde
     with serving(cross_encoder_folder, rate=2000) as server, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(server.rerank, [f"bread {n}" for n in range(150)])
         until(lambda: server.backend.calls != [])
-        server.service.scheduler.rate = 2000.0
+        server.service.reranker.speed.rate = 2000.0
         refused = server.rerank(["paris"], **{"X-Crossrank-Deadline-Ms": "100"})
         assert refused.status_code == 429
         assert "retry-after" in refused.headers
         assert waiting.result(60).status_code == 200
         # On its own it is too large for its deadline, whoever waits.
-        server.service.scheduler.rate = 2000.0
+        server.service.reranker.speed.rate = 2000.0
         alone = server.rerank(["paris " * 100] * 20, **{"X-Crossrank-Deadline-Ms": "50"})
         assert alone.status_code == 413
 
 
 def test_a_passed_deadline_is_a_503(cross_encoder_folder: Path) -> None:
     with serving(cross_encoder_folder, rate=2000) as server:
-        server.service.scheduler.rate = 0.0  # Without a measurement nothing is refused beforehand.
+        server.service.reranker.speed.rate = 0.0  # Without a measurement nothing is refused beforehand.
         late = server.rerank([f"bread number {n}" for n in range(200)], **{"X-Crossrank-Deadline-Ms": "150"})
         assert late.status_code == 503
         assert server.service.scheduler.queued_tokens == 0
@@ -295,12 +296,12 @@ def test_a_failure_of_the_backend_is_a_500_without_texts(
         def fail(tokens: Any) -> Any:
             raise RuntimeError("secret-text in an error")
 
-        lane = server.service.scorer.backend._forward
-        server.service.scorer.backend._forward = replace(lane, compute=fail)
+        lane = server.service.reranker.scorer.backend._forward
+        server.service.reranker.scorer.backend._forward = replace(lane, compute=fail)
         reply = server.rerank(["paris"])
         assert reply.status_code == 500
         assert "secret" not in reply.text + caplog.text
-        server.service.scorer.backend._forward = lane
+        server.service.reranker.scorer.backend._forward = lane
         assert server.rerank(["paris"]).status_code == 200
 
 

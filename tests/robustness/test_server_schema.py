@@ -43,9 +43,16 @@ expected-statuses = ["400", "401", "405", "406", "408", "413", "415", "422", "42
 include-path = ["/v1/score", "/v1/rerank"]
 checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "408", "413", "429", "503"]
 [[operations]]
+include-path = ["/search"]
+checks.negative_data_rejection.expected-statuses = [
+  "400", "401", "404", "405", "406", "408", "413", "415", "422", "429", "503"
+]
+[[operations]]
 include-path = ["/v1/models/{name}"]
 checks.negative_data_rejection.expected-statuses = ["401", "404", "405"]
 """
+# A search may name a model that is not served; where there are several, every request may.
+SEVERAL = ('expected-statuses = ["400", "401", "405"', 'expected-statuses = ["400", "401", "404", "405"')
 # Any request may bring headers that nobody has heard of, and a server passes them over (RFC 9110, section 5.1). Such
 # requests also name a deadline of 1 ms, so that they were refused on slow machines and failed the test on fast ones.
 HOOKS = """
@@ -57,8 +64,8 @@ def filter_case(context, case):
 """
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+@pytest.fixture(scope="module", params=["one", "several"])
+def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Serving]:
     from crossrank.index import Document, Index
 
     folder = tmp_path_factory.mktemp("schema")
@@ -66,13 +73,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     index = Index.create(folder / "index", embedder, embedder.tokenizer)
     index.add([Document("1.txt", "Paris is the capital."), Document("2.txt", "Bread.")], embedder, embedder.tokenizer)
     door = Door.at("127.0.0.1", Keys([KEY]))
-    with serving(tiny.cross_encoder(folder / "reranker"), embedder=embedder, index=index, door=door) as made:
+    one = tiny.cross_encoder(folder / "reranker")
+    # With a logit alone it takes no threshold, and the other takes probabilities.
+    plain = tiny.cross_encoder(folder / "plain", sentence_transformers={"activation_fn": "torch.nn.Identity"})
+    several = {"plain": crossrank.load(plain, backend="fake"), "org/trained": crossrank.load(one, backend="fake")}
+    models = one if request.param == "one" else several
+    with serving(models, embedder=embedder, index=index, door=door) as made:
         yield made
 
 
 def test_it_does_what_its_description_says(server: Serving, tmp_path: Path) -> None:
     settings = tmp_path / "settings.toml"
-    settings.write_text(SETTINGS, encoding="utf-8")
+    settings.write_text(
+        SETTINGS if len(server.service.rerankers) == 1 else SETTINGS.replace(*SEVERAL), encoding="utf-8"
+    )
     (tmp_path / "hooks.py").write_text(HOOKS, encoding="utf-8")
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(settings), "run",
                server.listener.url + "/openapi.json", "--checks", "all", "--max-examples", EXAMPLES, "--seed", SEED,

@@ -16,6 +16,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -1254,7 +1255,7 @@ def test_serve_hands_threads_to_both_models(ce: str, monkeypatch: pytest.MonkeyP
         return real(read, name, device, dtype, threads)
 
     monkeypatch.setattr(backends, "open", spy)
-    serve._service(None, ce, None, ("fake", "auto", "auto", 3), False, Limits(), None)
+    serve._service(None, (ce,), None, ("fake", "auto", "auto", 3), False, Limits(), None)
     assert asked == [3, 3]
 
 
@@ -1265,11 +1266,11 @@ def test_serve_takes_an_embedder_that_was_moved(documents: Path, index: str, ce:
     from crossrank.server.limits import Limits
 
     engine, moved = ("fake", "auto", "auto", None), shutil.copytree(be, tmp_path / "moved")
-    made = serve._service(Path(index), ce, str(moved), engine, False, Limits(), 1024)
+    made = serve._service(Path(index), (ce,), str(moved), engine, False, Limits(), 1024)
     assert made.embedding_model == "moved"
     other = tiny.bi_encoder(tmp_path / "other", pooling="cls")
     with pytest.raises(crossrank.CrossrankError, match="made with another embedder"):
-        serve._service(Path(index), ce, str(other), engine, False, Limits(), 1024)
+        serve._service(Path(index), (ce,), str(other), engine, False, Limits(), 1024)
     assert "leave one out" in run("serve", "--no-embed", "--embedder", be, code=2).stderr
     mine = shutil.copytree(be, tmp_path / "mine")
     run("index", str(documents), "--to", "mine.index", "-m", str(mine))
@@ -1278,6 +1279,37 @@ def test_serve_takes_an_embedder_that_was_moved(documents: Path, index: str, ce:
         said = run(command[0], "mine.index", *command[1:], "-m", ce, code=1).stderr
         assert f"{mine}, and no folder is there" in said
         assert "--embedder FOLDER" in said
+
+
+def test_serve_loads_a_folder_once_whatever_it_is_called(ce: str, tmp_path: Path) -> None:
+    pytest.importorskip("starlette", reason="needs the server extra")
+    from crossrank.cli import serve
+    from crossrank.server.limits import Limits
+
+    def service(*models: str) -> Any:
+        return serve._service(None, models, None, ("fake", "auto", "auto", None), True, Limits(), 1024)
+
+    here, name = os.path.relpath(ce), Path(ce).name
+    made = service(ce, here, f"rerank-english-v3.0={ce}", f"a/b={here}", f"{name}={ce}")
+    assert made.names == (name, "rerank-english-v3.0", "a/b")
+    assert len(made.loaded) == len(made.speeds) == 1
+    other = shutil.copytree(ce, tmp_path / "other" / name)
+    made = service(ce, f"second={other}")
+    assert (made.names, len(made.loaded)) == ((name, "second"), 2)
+    # A sign in the name of a folder is no other name for it.
+    odd = shutil.copytree(ce, tmp_path / "a=b")
+    assert service(str(odd)).names == ("a=b",)
+    with pytest.raises(click.UsageError, match=rf"two of --model are called '{name}': give one another name"):
+        service(ce, str(other))
+    with pytest.raises(crossrank.CrossrankError, match="bi-encoder"):
+        service(ce, "embed")
+
+
+def test_serve_takes_one_model_from_the_environment(tmp_path: Path) -> None:
+    # Several names would be parted by spaces, which a folder may have.
+    from crossrank.cli.serve import Served
+
+    assert Served().split_envvar_value("/models/my model") == ["/models/my model"]
 
 
 def test_serve_refuses_no_embed_for_an_index(index: str, ce: str) -> None:

@@ -483,7 +483,7 @@ def test_a_client_that_left_is_not_searched_for_again(service: Any, monkeypatch:
 
     monkeypatch.setattr(BM25Retriever, "retrieve", left)
     with pytest.raises(CancelledRequestError):
-        searching.search(service, searching.Search("paris"), ticket)
+        searching.search(service, service.reranker, searching.Search("paris"), ticket)
     assert len(asked) == 1
 
 

@@ -453,7 +453,7 @@ def test_an_index_made_through_an_address_is_served(
         del api.requests[:]
         down.append(True)
         service = serve._service(
-            tmp_path / "index", str(cross_encoder_folder), remote.name, engine, False, Limits(), 1024
+            tmp_path / "index", (str(cross_encoder_folder),), remote.name, engine, False, Limits(), 1024
         )
         service.start()
         try:

@@ -365,7 +365,7 @@ def test_our_own_server_in_every_dialect(cross_encoder_folder: Path) -> None:
         for path, logits in PATHS.items():
             made = RemoteReranker(f"{running.listener.url.rstrip('/')}{path}", str(cross_encoder_folder))
             assert made.score_space == ("raw" if logits else "0 to 1")
-            want = raw if logits else np.where(np.isfinite(raw), running.service.probability(raw), -np.inf)
+            want = raw if logits else np.where(np.isfinite(raw), running.service.reranker.probability(raw), -np.inf)
             np.testing.assert_array_equal(made.score(asked), want.astype(np.float32), err_msg=path)
 
 

@@ -84,7 +84,7 @@ def test_a_scorer_with_a_length_of_its_own_reports_a_query_once(tmp_path: Path) 
     pairs, cuts = Cutter(scorer).cut([(query, "bread " * 20)], Caps(document=10))
     found = merged(cuts, scorer.scored(pairs).truncations)
     assert [cut.position for cut in found] == [-1, 0]
-    assert Service(scorer).reach().query == 20 // 2
+    assert Service(scorer).reranker.reach().query == 20 // 2
 
 
 @pytest.mark.parametrize(

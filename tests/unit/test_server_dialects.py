@@ -209,7 +209,7 @@ def test_what_is_wrong_with_a_body_is_told(client: Client, body: bytes, why: str
 
 
 def test_limits_are_told_by_the_names_of_their_options(client: Client) -> None:
-    small = Service(client.service.scorer, limits=Limits(body=200, documents=2, tokens=30), batch_tokens=1024)
+    small = Service(client.service.reranker.scorer, limits=Limits(body=200, documents=2, tokens=30), batch_tokens=1024)
     small.start()
     try:
         other = Client(small)
@@ -408,14 +408,14 @@ def test_a_server_remembers_scores(tmp_path: Path, caplog: pytest.LogCaptureFixt
         first = client.post("/v2/rerank", query=QUERY, documents=DOCUMENTS)
         computed = len(backend.calls)
         # Through the one thread that owns the backend.
-        assert isinstance(service.scorer.uncached.backend, Shared)
+        assert isinstance(service.reranker.scorer.uncached.backend, Shared)
         again = client.post("/v2/rerank", query=QUERY, documents=DOCUMENTS)
         assert len(backend.calls) == computed
         assert again.json()["results"] == first.json()["results"]
         assert (first.json()["usage"]["total_tokens"] > 0, again.json()["usage"]["total_tokens"]) == (True, 0)
         client.post("/v2/rerank", query=QUERY, documents=["bread is paris"])
         assert len(backend.calls) > computed
-        service.scorer.close()
+        service.reranker.scorer.close()
         (tmp_path / "scores").unlink()
         (tmp_path / "scores").mkdir()
         reply = client.post("/v2/rerank", query=QUERY, documents=DOCUMENTS)

@@ -71,7 +71,7 @@ def test_an_index_that_cannot_be_read_is_said_to_be_so(
     (tmp_path / "index").rename(tmp_path / "gone")
     told = info(service)
     assert (told["index"], str(tmp_path) in told["index_error"]) == (None, False)
-    assert told["model"]["name"] == service.model
+    assert told["model"]["name"] == service.reranker.name
     assert [str(tmp_path) in record.getMessage() for record in caplog.records] == [True]
     assert not any(record.exc_info for record in caplog.records)
 

@@ -7,6 +7,7 @@ import gzip
 import json
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +23,29 @@ from crossrank.server.batches import LARGE_SHARE
 from crossrank.server.limits import Gate, Limits, Reach
 from crossrank.server.metrics import Metrics
 from crossrank.server.refusals import RefusedError
-from crossrank.server.scheduler import Batch, Scheduler
 from crossrank.server.service import Service
+from crossrank.server.speeds import Speed
 from crossrank.server.tickets import Ticket
 from crossrank.server.wire import openai
 from serving import Slow, until
 
+SPEED, EMBEDDING = Speed("score"), Speed("embed")
+
 
 @pytest.fixture
 def gate() -> Gate:
-    """Of a backend that computes 1000 tokens a second."""
-    scheduler = Scheduler(batch_tokens=1024)
-    scheduler.rate = 1000.0
-    return Gate(Limits(), scheduler)
+    """Of backends that compute 1000 tokens a second."""
+    SPEED.rate = EMBEDDING.rate = 1000.0
+    return Gate(Limits())
+
+
+def admitted(gate: Gate, estimate: int, seconds: float, embedded: int = 0) -> AbstractContextManager[Ticket]:
+    return gate.admitted({SPEED: estimate - embedded, EMBEDDING: embedded}, seconds)
 
 
 def refused(gate: Gate, estimate: int, seconds: float) -> bool:
     try:
-        with gate.admitted(estimate, seconds):
+        with admitted(gate, estimate, seconds):
             return False
     except RefusedError as refusal:
         return refusal.status == 429 and refusal.retry_after is not None
@@ -47,7 +53,7 @@ def refused(gate: Gate, estimate: int, seconds: float) -> bool:
 
 def test_the_end_of_a_deadline_is_not_planned_away(gate: Gate) -> None:
     # Admitted up to its last moment, a tenth to a fifth of the requests of an overloaded server were late.
-    with gate.admitted(1000, 60.0):
+    with admitted(gate, 1000, 60.0):
         assert not refused(gate, 1000, 2.8)
         assert refused(gate, 1000, 2.5)
 
@@ -55,20 +61,20 @@ def test_the_end_of_a_deadline_is_not_planned_away(gate: Gate) -> None:
 def test_what_requests_took_lately_is_foreseen(gate: Gate) -> None:
     assert gate.slip == 1.0
     for _ in range(60):
-        with gate.admitted(1000, 60.0) as ticket:
+        with admitted(gate, 1000, 60.0) as ticket:
             # Three seconds instead of one: tokenizing, or another program on the machine.
             ticket.tokenizing, ticket.blocked = 1.0, 2.0
     assert gate.slip == pytest.approx(3.0, rel=0.02)
-    with gate.admitted(1000, 60.0):
+    with admitted(gate, 1000, 60.0):
         assert refused(gate, 1000, 7.5)
         assert not refused(gate, 1000, 8.5)
 
 
 def test_who_leaves_and_who_is_quick_teach_nothing(gate: Gate) -> None:
-    with gate.admitted(1000, 60.0) as ticket:
+    with admitted(gate, 1000, 60.0) as ticket:
         ticket.blocked = 30.0
         ticket.cancelled = True
-    with gate.admitted(1, 60.0) as ticket:
+    with admitted(gate, 1, 60.0) as ticket:
         ticket.blocked = 0.04
     assert gate.slip == 1.0
 
@@ -76,14 +82,14 @@ def test_who_leaves_and_who_is_quick_teach_nothing(gate: Gate) -> None:
 def test_an_embedder_behind_an_address_says_nothing_about_this_machine(gate: Gate) -> None:
     # After twenty searches of 1.5 s there, a rerank of 0.7 s was refused for its deadline of 5.
     for _ in range(60):
-        with gate.admitted(1000, 60.0) as ticket:
+        with admitted(gate, 1000, 60.0) as ticket:
             ticket.arrived -= 30.0
             ticket.blocked = 1.0
     assert gate.slip == 1.0
 
 
 def test_who_is_not_waited_for_has_nothing_left_to_compute(gate: Gate) -> None:
-    with gate.admitted(3000, 60.0) as ticket:
+    with admitted(gate, 3000, 60.0) as ticket:
         assert refused(gate, 1000, 5.0)
         ticket.cancelled = True
         assert not refused(gate, 1000, 5.0)
@@ -91,7 +97,7 @@ def test_who_is_not_waited_for_has_nothing_left_to_compute(gate: Gate) -> None:
 
 def test_memory_is_not_held_for_who_has_left() -> None:
     # The thread of a request that was answered as late may ask when nobody gives back any more.
-    gate = Gate(Limits(bytes=100), Scheduler())
+    gate = Gate(Limits(bytes=100))
     with gate.holding() as grow:
         grow(60)
     grow(60)
@@ -107,32 +113,32 @@ def test_memory_is_not_held_for_who_has_left() -> None:
 
 
 def test_no_more_requests_are_under_way_than_allowed() -> None:
-    gate = Gate(Limits(requests=2), Scheduler())
-    with gate.admitted(1, 60.0):
-        with gate.admitted(1, 60.0):
+    gate = Gate(Limits(requests=2))
+    with admitted(gate, 1, 60.0):
+        with admitted(gate, 1, 60.0):
             assert refused(gate, 1, 60.0)
         assert not refused(gate, 1, 60.0)
 
 
 def test_a_small_request_waits_for_small_ones_and_for_the_share_of_large_ones(gate: Gate) -> None:
-    with gate.admitted(20_000, 60.0):
+    with admitted(gate, 20_000, 60.0):
         assert not refused(gate, 1000, 2.0)
         assert refused(gate, 20_000, 50.0)
-    with gate.admitted(20_000, 60.0), gate.admitted(3000, 60.0):
+    with admitted(gate, 20_000, 60.0), admitted(gate, 3000, 60.0):
         seconds = (3.0 / (1.0 - LARGE_SHARE) + 1.0) / 0.75
         assert refused(gate, 1000, 0.95 * seconds)
         assert not refused(gate, 1000, 1.05 * seconds)
 
 
 def test_who_asks_again_when_told_to_is_let_in(gate: Gate) -> None:
-    with gate.admitted(4000, 60.0), pytest.raises(RefusedError) as late, gate.admitted(1000, 2.0):
+    with admitted(gate, 4000, 60.0), pytest.raises(RefusedError) as late, admitted(gate, 1000, 2.0):
         pass
     # 5 s are needed and 1.5 of the deadline planned with: after 3 there is not enough, and 5 are more than it takes.
     assert late.value.retry_after == 4.0
 
 
 def test_a_server_with_nothing_else_to_do_tries(gate: Gate) -> None:
-    with gate.admitted(1000, 60.0) as ticket:
+    with admitted(gate, 1000, 60.0) as ticket:
         ticket.blocked = 1000.0
     assert gate.slip > 100
     assert not refused(gate, 1000, 1.1)
@@ -140,25 +146,65 @@ def test_a_server_with_nothing_else_to_do_tries(gate: Gate) -> None:
 
 def test_a_quick_embedder_says_nothing_about_the_cross_encoder(gate: Gate) -> None:
     # One speed for both: after a while of embeddings a rerank of 10 s was let in that had 1 s.
-    scheduler = gate._scheduler
     for _ in range(50):
-        scheduler._learn(Batch("embed", 8, 1024, 1, 0.01))
-    assert scheduler.rate == 1000.0
-    with pytest.raises(RefusedError, match=r"take 10\.0 s here"), gate.admitted(10_000, 1.0):
+        EMBEDDING.learn(1024, 0.01)
+    assert SPEED.rate == 1000.0
+    with pytest.raises(RefusedError, match=r"take 10\.0 s here"), admitted(gate, 10_000, 1.0):
         pass
-    with gate.admitted(10_000, 1.0, embedded=10_000) as ticket:
+    with admitted(gate, 10_000, 1.0, embedded=10_000) as ticket:
         # Nor does a rerank wait for long behind it.
         assert not refused(gate, 500, 1.0)
-        assert scheduler.seconds(ticket.outstanding, ticket.embedded) == pytest.approx(0.1, rel=0.05)
+        assert sum(ticket.outstanding.values()) == pytest.approx(0.1, rel=0.05)
     # Half and half.
-    assert scheduler.seconds(2000, 0.5) == pytest.approx(1.01, rel=0.02)
+    half = Ticket.lasting(1.0, {SPEED: 1000, EMBEDDING: 1000})
+    assert sum(half.outstanding.values()) == pytest.approx(1.01, rel=0.02)
 
 
-def test_an_embedder_that_has_embedded_nothing_is_as_fast_as_the_cross_encoder(gate: Gate) -> None:
-    assert gate._scheduler.seconds(2000, 1.0) == gate._scheduler.seconds(2000) == 2.0
-    # A lone query is all overhead, and must not stand for its speed.
-    gate._scheduler._learn(Batch("embed", 1, 10, 1, 1.0))
-    assert gate._scheduler.embed_rate > 990
+def test_a_lone_query_does_not_stand_for_a_speed() -> None:
+    # It is all overhead.
+    speed = Speed("score", rate=1000.0)
+    speed.learn(10, 1.0)
+    assert speed.rate > 990
+
+
+def test_what_nobody_has_measured_refuses_nothing(gate: Gate) -> None:
+    SPEED.rate = 0.0
+    with admitted(gate, 10**9, 1.0):
+        assert not refused(gate, 10**9, 1.0)
+
+
+def test_models_take_turns_so_a_quick_one_does_not_wait_for_all_of_a_slow_one(gate: Gate) -> None:
+    slow, quick = Speed("score", "slow", 1024, rate=1000.0), Speed("score", "quick", 10_240, rate=10_000.0)
+    with gate.admitted({slow: 40_000}, 60.0), gate.admitted({slow: 4000}, 60.0):
+        # A second of its own, and a batch of the slow model meanwhile, of 44 seconds that wait for that one.
+        with gate.admitted({quick: 10_240}, 3.0):
+            pass
+        with pytest.raises(RefusedError, match=r"about 2\.0 s of work"), gate.admitted({quick: 10_240}, 2.0):
+            pass
+        # Two of them: four batches.
+        with (
+            gate.admitted({quick: 10_240}, 60.0),
+            pytest.raises(RefusedError, match=r"about 4\.1 s of work"),
+            gate.admitted({quick: 10_240}, 4.0),
+        ):
+            pass
+    # What does not fill a batch of its own waits for one of the other, which may be under way.
+    with gate.admitted({slow: 3000}, 60.0), pytest.raises(RefusedError, match=r"about 1\.0 s of work"):
+        gate.admitted({quick: 10}, 0.5).__enter__()
+    # And of what waits of the other model no more than there is.
+    with gate.admitted({slow: 100}, 60.0), gate.admitted({quick: 10}, 0.5):
+        pass
+
+
+def test_the_size_of_a_request_is_told_in_time(gate: Gate) -> None:
+    # By tokens, four batches of the slow model stood behind what takes the quick one as long.
+    slow, quick = Speed("score", "slow", 100, rate=1000.0), Speed("score", "quick", 10_000, rate=100_000.0)
+    sizes = [Ticket.lasting(1.0, {speed: tokens}).batches for speed, tokens in ((slow, 400), (quick, 40_000))]
+    assert sizes == [4.0, 4.0]
+    assert Ticket.lasting(1.0, {slow: 200, quick: 20_000}).batches == 4.0
+    ticket = Ticket.lasting(1.0, {slow: 400})
+    ticket.tokens = 800
+    assert ticket.batches == 8.0
 
 
 def test_the_embedder_is_measured_at_the_start(tmp_path: Path) -> None:
@@ -170,38 +216,38 @@ def test_the_embedder_is_measured_at_the_start(tmp_path: Path) -> None:
     made = Service(scorer, crossrank.load_embedder(tiny.bi_encoder(tmp_path / "be"), backend="fake"))
     made.start()
     made.stop()
-    assert made.scheduler.rate <= 20_000.0
-    assert made.scheduler.embed_rate > 5 * made.scheduler.rate
+    assert made.reranker.speed.rate <= 20_000.0
+    assert made.embedding_speed.rate > 5 * made.reranker.speed.rate
 
 
 def test_speeds_of_a_busy_minute_do_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Who is refused computes nothing, so that nothing taught the server that the machine was free again: large requests
     # got 413 for good, and a search with a budget said "enough for 0 of 20 passages".
-    monkeypatch.setattr("crossrank.server.scheduler.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("crossrank.server.speeds.IDLE_SECONDS", 0.05)
     backend = Slow(rate=4000.0)
     scorer = crossrank.CrossEncoder(
         crossrank.load(tiny.cross_encoder(tmp_path / "ce"), backend="fake").checkpoint, backend
     )
     made = Service(scorer, crossrank.load_embedder(tiny.bi_encoder(tmp_path / "be"), backend="fake"))
     made.start()
-    made.scheduler.embed_rate = 4000.0
-    gate = Gate(Limits(), made.scheduler)
-    with pytest.raises(RefusedError), gate.admitted(100_000, 1.0):
+    made.embedding_speed.rate = 4000.0
+    gate, asked = Gate(Limits()), {made.reranker.speed: 100_000}
+    with pytest.raises(RefusedError), gate.admitted(asked, 1.0):
         pass
     backend.rate = 1e9
-    until(lambda: made.scheduler.rate > 200_000 and made.scheduler.embed_rate > 200_000)
-    assert made.scheduler.batch_tokens > 2000
-    with gate.admitted(100_000, 1.0):
+    until(lambda: made.reranker.speed.rate > 200_000 and made.embedding_speed.rate > 200_000)
+    assert made.reranker.speed.batch_tokens > 2000
+    with gate.admitted(asked, 1.0):
         pass
     made.stop()
 
 
 def test_time_that_is_left_is_not_called_the_deadline(gate: Gate) -> None:
     # A deadline of 50 ms was reported as one of 0.0395 s, which is what the body had left of it.
-    with pytest.raises(RefusedError, match=r"and 39\.5 ms of the deadline are left"), gate.admitted(1000, 0.0395):
+    with pytest.raises(RefusedError, match=r"and 39\.5 ms of the deadline are left"), admitted(gate, 1000, 0.0395):
         pass
-    with gate.admitted(1000, 60.0), pytest.raises(RefusedError, match=r"and 1\.5 s of the deadline are left"):
-        gate.admitted(1000, 1.5).__enter__()
+    with admitted(gate, 1000, 60.0), pytest.raises(RefusedError, match=r"and 1\.5 s of the deadline are left"):
+        admitted(gate, 1000, 1.5).__enter__()
     with pytest.raises(RefusedError, match=r"within the 0\.0395 s left of the deadline"):
         Ticket(deadline=0.0395, arrived=0.0).check()
 
@@ -230,8 +276,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     scorer = crossrank.load(tiny.cross_encoder(folder / "reranker"), backend="fake")
     made = Service(scorer, embedder, index, batch_tokens=1024)
     made.start()
-    made.scheduler.on_idle = None
-    made.scheduler.rate = made.scheduler.embed_rate = 1000.0
+    made.scheduler.measures = {}
+    made.reranker.speed.rate = made.embedding_speed.rate = 1000.0
     yield made
     made.stop()
 
@@ -240,7 +286,7 @@ def understood(service: Service, path: str, body: dict[str, Any], limits: Limits
     async def receive() -> Any:
         return {"type": "http.disconnect"}
 
-    answering = Answering(service, Gate(limits or Limits(), service.scheduler), Metrics())
+    answering = Answering(service, Gate(limits or Limits()), Metrics())
     call = Call("1", path, (), receive, 0.0)
     routes = {
         "/search": answering.search, "/v1/embeddings": answering.embed, "/score": answering.score,
@@ -275,7 +321,7 @@ def test_what_is_sent_but_not_read_is_not_foreseen(
     service: Service, path: str, body: dict[str, Any], most: int
 ) -> None:
     # Such requests got 413 for their own size, and others 429 for theirs.
-    assert 0 < understood(service, path, body).estimate <= most
+    assert 0 < sum(understood(service, path, body).costs.values()) <= most
 
 
 def test_words_that_are_not_read_are_not_counted(service: Service) -> None:
@@ -377,7 +423,7 @@ def ask(service: Service, method: str, path: str, **options: Any) -> httpx.Respo
 def test_documents_that_nobody_scored_are_not_counted(service: Service, body: dict[str, Any], read: int) -> None:
     reply = ask(service, "POST", "/search", json={"query": "paris", **body})
     assert reply.status_code == 200
-    assert f"crossrank_documents_total {read}.0" in reply.extensions["metrics"]
+    assert f'crossrank_documents_total{{model="reranker"}} {read}.0' in reply.extensions["metrics"]
 
 
 def test_waiting_for_an_index_is_no_tokenizing(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

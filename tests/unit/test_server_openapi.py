@@ -90,7 +90,7 @@ def test_every_path_is_described(service: Service) -> None:
     assert described["/cohere/v1/rerank"]["post"]["summary"] == "As /v1/rerank."
     assert described["/vllm/v2/rerank"]["post"]["requestBody"] == described["/vllm/rerank"]["post"]["requestBody"]
     assert {"400", "415", "500", "503"} <= set(described["/search"]["post"]["responses"])
-    without = Service(service.scorer)
+    without = Service(service.reranker.scorer)
     assert not any("embed" in path for path in openapi.document(without)["paths"])
     assert set(openapi.document(without)["paths"]) == {path for path in served if "embed" not in path}
 

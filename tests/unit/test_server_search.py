@@ -27,6 +27,7 @@ from crossrank.server.app import build
 from crossrank.server.limits import Limits, estimate
 from crossrank.server.searching import Search, foreseen
 from crossrank.server.service import Service
+from crossrank.server.speeds import Speed
 from crossrank.stopping import Stopping
 from crossrank.types import Passage, Ranking
 
@@ -275,7 +276,7 @@ def test_reading_ends_where_nothing_else_would_reach_the_top(small: Service, mix
     texts = [f"{about[min(n // 6, 2)]}, says number {n}." for n in range(60)]
     asked = {"query": "capital of France?", "documents": texts, "mix": mix, "k": 3}
     given = Ranking.sorted([str(n + 1) for n in range(60)], -np.arange(1, 61, dtype=np.float32))
-    stage = Stage(small.scorer, 60, mix, stopping=Stopping(k=3))
+    stage = Stage(small.reranker.scorer, 60, mix, stopping=Stopping(k=3))
     want, (trace,) = rerank(
         "capital of France?", given, [stage], lambda ids: [Passage(id_, texts[int(id_) - 1]) for id_ in ids]
     )
@@ -300,12 +301,16 @@ def test_of_each_document_so_many_passages_are_returned(small: Service, tmp_path
     guide = Document("guide", "\n\n".join(f"Paris is the capital of France, says part {n}." for n in range(40)))
     notes = [Document(f"note{n}", f"Lyon is a city in France, says note {n}.") for n in range(15)]
     index.add([guide, *notes], embedder, embedder.tokenizer)
-    made = Service(small.scorer, embedder, index)
+    made = Service(small.reranker.scorer, embedder, index)
     made.start()
     try:
         asked = {"query": "capital of France?", "k": 8, "depth": 100}
         whole = Pipeline(
-            first_stage(index, embedder), index.passages, (Stage(made.scorer, 100, MIX),), 100, usual_fusion(index)
+            first_stage(index, embedder),
+            index.passages,
+            (Stage(made.reranker.scorer, 100, MIX),),
+            100,
+            usual_fusion(index),
         )
         for most in (1, 3):
             want = whole.search(asked["query"], 8, per_document=most)  # type: ignore[arg-type]
@@ -315,7 +320,7 @@ def test_of_each_document_so_many_passages_are_returned(small: Service, tmp_path
             assert reply["warnings"][0].startswith("left out: ")
         # Reading ends where the places of the documents are settled, and not those of the passages.
         early = ask(made, **asked, per_document=1, stop_early=True).json()
-        stage = Stage(made.scorer, 100, MIX, stopping=Stopping())
+        stage = Stage(made.reranker.scorer, 100, MIX, stopping=Stopping())
         same = replace(whole, stages=(stage,)).search(asked["query"], 8, per_document=1)  # type: ignore[arg-type]
         assert [result["id"] for result in early["results"]] == list(same.ranking.ids)
         assert early["read"] == len(same.traces[-1].scores)
@@ -335,7 +340,8 @@ def test_per_document_is_a_whole_number_and_documents_are_one_each(small: Servic
 
 def test_the_limit_of_tokens_holds_for_all_rounds(small: Service) -> None:
     few = copy.copy(small)
-    few.limits = replace(small.limits, tokens=4000)
+    few.reranker = copy.copy(small.reranker)
+    few.reranker.limits = replace(small.limits, tokens=4000)
     # Each is one word in the estimate, and some 70 tokens.
     asked = {"query": "capital of France?", "documents": ["!?" * 30 + str(n) for n in range(60)], "stop_early": True}
     assert ask(few, **asked, k=50, depth=52).status_code == 200
@@ -345,7 +351,8 @@ def test_the_limit_of_tokens_holds_for_all_rounds(small: Service) -> None:
 
 def test_a_threshold_where_nothing_was_read_leaves_all(small: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     # A budget that was enough for no passage gave an empty answer, as if nothing were relevant.
-    monkeypatch.setattr(type(small.scheduler), "rate", 1e-6)
+    monkeypatch.setattr(small.reranker.speed, "rate", 1e-6)
+    monkeypatch.setattr(Speed, "learn", lambda *batch: None)
     reply = ask(small, query="capital of France?", documents=TEXTS, budget_ms=1, threshold=0.9).json()
     assert ([result["id"] for result in reply["results"]], reply["read"]) == (["1", "2", "3"], 0)
     assert reply["warnings"] == [
@@ -366,26 +373,26 @@ def test_a_threshold_that_cannot_be_held_is_refused(service: Service, small: Ser
     assert ask(service, **asked, threshold=0.0).status_code == 200
     assert "give a probability" in ask(service, **asked, threshold="model").json()["message"]
     plain = copy.copy(service)
-    plain.scorer = copy.copy(service.scorer)
-    plain.scorer.checkpoint = replace(plain.scorer.checkpoint, activation="identity")
+    plain.reranker = copy.copy(service.reranker)
+    plain.reranker.scorer = copy.copy(service.reranker.scorer)
+    plain.reranker.scorer.checkpoint = replace(service.reranker.scorer.checkpoint, activation="identity")
     assert "no probabilities" in ask(plain, **asked, threshold=0.5).json()["message"]
 
 
 @pytest.fixture
-def slow(service: Service, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """Tokens a second that the service foresees, and goes on to foresee."""
-    monkeypatch.setattr(service.scheduler, "_learn", lambda batch: None)
-    rates = {"score": 1e6, "embed": 1e6}
-    monkeypatch.setattr(service.scheduler, "rates", rates)
-    return rates
+def unlearned(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service foresees a million tokens a second, or what a test says, and goes on to foresee that."""
+    monkeypatch.setattr(Speed, "learn", lambda *batch: None)
+    for speed in service.speeds:
+        monkeypatch.setattr(speed, "rate", 1e6)
 
 
 RIVERS = ["bread is yeast.", *(f"paris is {n} cities. It is in france. Bread is number {n}." for n in range(3))]
 
 
-def test_a_budget_holds_for_the_embedding_of_candidates(service: Service, slow: dict[str, float]) -> None:
+def test_a_budget_holds_for_the_embedding_of_candidates(service: Service, unlearned: None) -> None:
     # All were embedded first, whatever the budget: the answer was late, and the cross-encoder had read nothing.
-    slow["embed"] = 10.0
+    service.embedding_speed.rate = 10.0
     asked: dict[str, Any] = {"query": "paris", "documents": RIVERS}
     reply = ask(service, **asked, budget_ms=3000).json()
     assert ([step["name"] for step in reply["steps"]], reply["read"]) == (["given", "reranked"], 4)
@@ -399,17 +406,20 @@ def test_a_budget_holds_for_the_embedding_of_candidates(service: Service, slow: 
         assert ([step["name"] for step in reply["steps"]][1], reply["warnings"]) == ("dense", [])
     # The query is embedded with them, so neither is foreseen.
     made = Search("paris", budget=3.0, documents=tuple(Passage(f"{n}", text) for n, text in enumerate(RIVERS)))
-    assert foreseen(service, made)[0] == 0
-    assert foreseen(service, replace(made, budget=60.0))[0] > 30
+    speed = service.embedding_speed
+    assert foreseen(service, service.reranker, made)[speed] == 0
+    assert foreseen(service, service.reranker, replace(made, budget=60.0))[speed] > 30
 
 
-def test_a_budget_holds_for_the_evidence(service: Service, slow: dict[str, float]) -> None:
+def test_a_budget_holds_for_the_evidence(service: Service, unlearned: None) -> None:
     # It began as soon as any time was left, and compared up to 16 sentences of 50 passages then.
     asked: dict[str, Any] = {"query": "paris", "documents": RIVERS, "evidence": True, "rerank": False}
     every = ask(service, **asked).json()
     assert all(result["evidence"] for result in every["results"])
-    costs = [estimate(pairs("paris", Passage("", result["text"])), service.reach()) for result in every["results"]]
-    slow["score"] = (sum(costs) - max(costs) / 2) / 20
+    costs = [
+        estimate(pairs("paris", Passage("", result["text"])), service.reranker.reach()) for result in every["results"]
+    ]
+    service.reranker.speed.rate = (sum(costs) - max(costs) / 2) / 20
     reply = ask(service, **asked, budget_ms=20_000).json()
     found = [result["evidence"] for result in reply["results"]]
     left = found.count(None)
@@ -421,17 +431,21 @@ def test_a_budget_holds_for_the_evidence(service: Service, slow: dict[str, float
     )
 
 
-def test_evidence_is_foreseen(service: Service, slow: dict[str, float]) -> None:
+def read_of(service: Service, asked: Search) -> int:
+    return foreseen(service, service.reranker, asked)[service.reranker.speed]
+
+
+def test_evidence_is_foreseen(service: Service, unlearned: None) -> None:
     text = "The river runs past the town, and it carries boats down to the sea. " * 10
     documents = tuple(Passage(f"{n}", text, title="rivers") for n in range(8))
     asked = Search("which river carries boats?", documents=documents, k=4)
-    read, more = (foreseen(service, replace(asked, evidence=evidence))[1] for evidence in (False, True))
-    taken = estimate(pairs(asked.query, documents[0]), service.reach())
+    read, more = (read_of(service, replace(asked, evidence=evidence)) for evidence in (False, True))
+    taken = estimate(pairs(asked.query, documents[0]), service.reranker.reach())
     assert more - read == pytest.approx(4 * taken, rel=0.3)
-    index = [foreseen(service, Search("paris", k=k, evidence=True))[1] for k in (1, 2)]
-    assert foreseen(service, Search("paris"))[1] < index[0] < index[1]
-    slow["score"] = 1000.0
-    assert foreseen(service, replace(asked, evidence=True, budget=0.2))[1] <= 200
+    index = [read_of(service, Search("paris", k=k, evidence=True)) for k in (1, 2)]
+    assert read_of(service, Search("paris")) < index[0] < index[1]
+    service.reranker.speed.rate = 1000.0
+    assert read_of(service, replace(asked, evidence=True, budget=0.2)) <= 200
 
 
 def test_the_event_loop_does_not_read_the_index(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,4 +457,4 @@ def test_the_event_loop_does_not_read_the_index(service: Service, monkeypatch: p
     counts = type(service.index).__len__
     monkeypatch.setattr(type(service.index), "__len__", counted)
     assert ask(service, query="paris").json()["results"]
-    assert foreseen(service, Search("paris"))[1] > foreseen(service, Search("paris", depth=1))[1]
+    assert read_of(service, Search("paris")) > read_of(service, Search("paris", depth=1))

@@ -151,14 +151,14 @@ def test_what_a_field_may_be() -> None:
 
 def test_caps_cut_what_is_read(service: Service) -> None:
     long, ticket = "paris " * 50, Ticket.lasting(60)
-    cut = service.score([(QUERY, long)], ticket, Caps(document=3))
-    whole = service.score([(QUERY, "paris paris paris")], ticket)
+    cut = service.reranker.score([(QUERY, long)], ticket, Caps(document=3))
+    whole = service.reranker.score([(QUERY, "paris paris paris")], ticket)
     assert cut.scores.tolist() == whole.scores.tolist()
     assert [(one.position, one.read, one.lost) for one in cut.truncations] == [(0, 3, True)]
 
 
 def test_cuts_are_reported_at_their_places(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crossrank.server.service._DOCUMENTS", 2)
+    monkeypatch.setattr("crossrank.server.cutting._DOCUMENTS", 2)
     texts = ["paris", "paris " * 60, "bread", "bread " * 60, "bread is paris"]
     body = {"query": QUERY, "documents": texts, "max_tokens_per_doc": 2}
     reply = ask(service, "POST", "/v2/rerank", json=body)
@@ -181,7 +181,7 @@ def test_vllm_truncates_from_the_side_that_it_is_told(service: Service) -> None:
     def alone(document: str) -> Any:
         return ask(service, "POST", "/vllm/rerank", json={"query": QUERY, "documents": [document]}).json()
 
-    room = 1 + service.scorer.scored([(QUERY, "paris")]).tokens
+    room = 1 + service.reranker.scorer.scored([(QUERY, "paris")]).tokens
     for side, document in (("left", "bread paris"), ("right", "bread bread"), (None, "bread bread")):
         found = score(truncate_prompt_tokens=room, truncation_side=side).json()
         wanted = alone(document)
@@ -207,8 +207,8 @@ def test_a_name_of_megabytes_is_cut_before_it_is_escaped(monkeypatch: pytest.Mon
 
 
 def test_a_server_reaches_as_far_as_its_windows_are_read(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service.scorer, "windows", Windows(20, 5, "first", 8))
-    assert service.reach().document == service.reach(Caps(windows=3)).document == 20
+    monkeypatch.setattr(service.reranker.scorer, "windows", Windows(20, 5, "first", 8))
+    assert service.reranker.reach().document == service.reranker.reach(Caps(windows=3)).document == 20
 
 
 def test_fields_without_a_text_are_not_read() -> None:
@@ -247,7 +247,7 @@ def test_all_candidates_are_read_unless_a_depth_says_fewer(service: Service, mon
         monkeypatch.setattr(service, "embedder", embedder)
         reply = ask(service, "POST", "/search", json={"query": QUERY, "documents": documents}).json()
         assert (reply["read"], reply["warnings"]) == (151, [])
-        wanted = service.scorer.rank(QUERY, documents).positions[:10]
+        wanted = service.reranker.scorer.rank(QUERY, documents).positions[:10]
         assert [int(one["id"]) - 1 for one in reply["results"]] == list(wanted)
     body = {"query": QUERY, "documents": documents, "depth": 100}
     reply = ask(service, "POST", "/search", json=body).json()
@@ -290,10 +290,10 @@ def test_a_failing_index_is_told_to_the_log_alone(
 
 
 def test_scoring_in_chunks_agrees_with_the_library(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crossrank.server.service._DOCUMENTS", 7)
+    monkeypatch.setattr("crossrank.server.cutting._DOCUMENTS", 7)
     pairs = [(QUERY, text) for text in [*(f"bread {n}" for n in range(30)), "", "paris " * 4000, "bread 3"]]
-    found = service.score(pairs, Ticket.lasting(60))
-    wanted = service.scorer.scored(pairs)
+    found = service.reranker.score(pairs, Ticket.lasting(60))
+    wanted = service.reranker.scorer.scored(pairs)
     assert found.scores.tolist() == wanted.scores.tolist()
     assert found.truncations == wanted.truncations
     assert [cut.position for cut in found.truncations] == [31]
@@ -318,13 +318,13 @@ def test_a_search_sees_what_another_process_has_committed(tmp_path: Path) -> Non
     made = Service(scorer, embedder, Index.open(tmp_path / "index"), batch_tokens=1024)
     made.start()
     before = made.index
-    search(made, Search("paris"), Ticket.lasting(10.0))
+    search(made, made.reranker, Search("paris"), Ticket.lasting(10.0))
     assert made.index is before, "nothing was committed, so nothing is opened again"
     other.add([Document("new", "paris in spring")], embedder, embedder.tokenizer)
-    found = search(made, Search("paris"), Ticket.lasting(10.0))
+    found = search(made, made.reranker, Search("paris"), Ticket.lasting(10.0))
     assert {found.passages[id_].document for id_ in found.ranking.ids} == {"old", "new"}
     other.remove(["old"], embedder, embedder.tokenizer)
-    found = search(made, Search("paris"), Ticket.lasting(10.0))
+    found = search(made, made.reranker, Search("paris"), Ticket.lasting(10.0))
     assert {found.passages[id_].document for id_ in found.ranking.ids} == {"new"}
     made.stop()
 
@@ -342,7 +342,9 @@ def test_every_client_is_told_of_a_script_that_the_model_has_no_words_in(service
 
 
 def test_a_search_agrees_with_the_pipeline(service: Service) -> None:
-    found = search(service, Search(QUERY, k=5, depth=20, mix=0.5, columns=20, evidence=True), Ticket.lasting(60))
+    found = search(
+        service, service.reranker, Search(QUERY, k=5, depth=20, mix=0.5, columns=20, evidence=True), Ticket.lasting(60)
+    )
     assert [trace.name for trace in found.traces] == ["bm25", "dense", "fused", "reranked"]
     assert [trace.how for trace in found.traces][2:] == [
         "0.4 bm25 + 0.6 dense, standardized; less 0.3 ln(200 / tokens) standard deviations under 200 tokens",
@@ -354,7 +356,7 @@ def test_a_search_agrees_with_the_pipeline(service: Service) -> None:
     for id_, span in zip(found.ranking.ids, found.evidence, strict=True):
         text = found.passages[id_].text
         assert text[span[0] : span[1]] in ("paris is a city.", text[17:])
-    unranked = search(service, Search(QUERY, k=5, depth=20, mix=0), Ticket.lasting(60))
+    unranked = search(service, service.reranker, Search(QUERY, k=5, depth=20, mix=0), Ticket.lasting(60))
     assert unranked.read == 0
     assert list(unranked.ranking.ids) == list(found.traces[2].ranking.ids[:5])
 
@@ -368,12 +370,12 @@ def test_filters_and_their_mistakes(service: Service) -> None:
 
 
 def test_a_budget_bounds_what_is_read(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service.scheduler, "rate", 1000.0)
-    found = search(service, Search(QUERY, depth=30, budget=0.2), Ticket.lasting(60))
+    monkeypatch.setattr(service.reranker.speed, "rate", 1000.0)
+    found = search(service, service.reranker, Search(QUERY, depth=30, budget=0.2), Ticket.lasting(60))
     assert 0 <= found.read < 30
     assert found.notes == (f"the budget was enough for {found.read} of 30 passages",)
-    monkeypatch.setattr(service.scheduler, "rate", 1e9)
-    assert search(service, Search(QUERY, depth=10, budget=30), Ticket.lasting(60)).notes == ()
+    monkeypatch.setattr(service.reranker.speed, "rate", 1e9)
+    assert search(service, service.reranker, Search(QUERY, depth=10, budget=30), Ticket.lasting(60)).notes == ()
 
 
 def test_every_example_of_the_documentation_works(service: Service) -> None:
@@ -383,7 +385,7 @@ def test_every_example_of_the_documentation_works(service: Service) -> None:
             content = about.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
             if path == "/search":
                 content["example"]["where"] = ["n>=2"]
-            path = path.replace("{name}", service.model)
+            path = path.replace("{name}", service.reranker.name)
             reply = ask(service, method.upper(), path, json=content.get("example"))
             assert reply.status_code == 200, (path, reply.text)
 
@@ -412,7 +414,7 @@ def test_folders_of_models_are_not_told(service: Service, tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     for name in (folder, "secret-folder/model"):
         made = Service(crossrank.load(name, backend="fake"))
-        assert made.model == "model"
+        assert made.reranker.name == "model"
         assert "secret-folder" not in ask(made, "GET", "/info").text
 
 
@@ -461,7 +463,7 @@ def test_a_search_refuses_fields_that_it_does_not_know(service: Service) -> None
     body = {"query": QUERY, "documents": ["paris"], "filter": "year>=2020"}
     reply = ask(service, "POST", "/search", json=body)
     assert reply.status_code == 400
-    assert "there is no field 'filter'; there are query, k, depth" in reply.text
+    assert "there is no field 'filter'; there are query, model, k, depth" in reply.text
 
 
 def test_a_bad_document_is_named_by_its_place(service: Service) -> None:

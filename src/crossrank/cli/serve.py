@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +16,7 @@ import click
 from crossrank.cli import options, terminal
 
 if TYPE_CHECKING:
+    from crossrank.crossencoder import CrossEncoder
     from crossrank.server.keys import Keys
     from crossrank.server.limits import Limits
     from crossrank.server.service import Service
@@ -22,6 +25,16 @@ if TYPE_CHECKING:
 # Seconds that a search waits for an embedder behind an address, once: meanwhile it holds a thread, and clients that get
 # 503 ask again themselves.
 _PATIENCE = 10.0
+# A name that a model is served under: one of the hub, of a hosted API, or of an own taste, and no path of this machine.
+_SERVED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127})?")
+
+
+class Served(options.ModelName):
+    """A model, perhaps with a name to serve it under. The variable holds one, whose folder may have spaces."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """The value as it is."""
+        return [rv]
 
 
 @click.command(
@@ -32,6 +45,7 @@ Examples:
   crossrank serve
   crossrank serve docs.index --port 8080
   crossrank serve --host 0.0.0.0 --keys keys.txt
+  crossrank serve --model small --model fast --model rerank-english-v3.0=./my-model
   curl -s localhost:7997/v1/rerank -d '{"query": "tea", "documents": ["Bread.", "Tea is hot."]}'
 """,
 )
@@ -46,7 +60,12 @@ Examples:
               help="Let this web origin call the server from a browser. Repeat it for several.")  # fmt: skip
 @click.option("--allow-host", "hosts", multiple=True, metavar="NAME",
               help="Answer only requests to this name (on loopback: also to it). Repeat it.")  # fmt: skip
-@options.model
+@click.option(
+    "--model", "-m", "models", type=Served(), multiple=True, envvar="CROSSRANK_MODEL", show_envvar=True,
+    help="Cross-encoder: a name from `crossrank models`, a hub name, or a folder. Repeat it to serve several: the "
+    "request's model says which one answers, the first where it says none. NAME=MODEL serves one under another name.  "
+    "[default: small]",
+)  # fmt: skip
 @options.embedder
 @options.engine
 @options.cache
@@ -81,7 +100,7 @@ def command(
     key_file: Path | None,
     origins: tuple[str, ...],
     hosts: tuple[str, ...],
-    model: str | None,
+    models: tuple[str, ...],
     embedder: str | None,
     backend: str,
     device: str,
@@ -128,21 +147,21 @@ def command(
     # Before the models are loaded, which takes seconds: a port that is taken is told at once.
     with closing(bound(host, port)) as place:
         engine = (backend, device, dtype, threads)
-        service = _service(folder, model, embedder, engine, no_embed, limits, batch_tokens, cache)
+        service = _service(folder, models, embedder, engine, no_embed, limits, batch_tokens, cache)
         door = Door.at(host, keys, hosts, origins)
         built = build(service, door, _traces(collector), on_ready=lambda: terminal.note("Ready."))
         listener = Listener(built.app, host, port, limits, linger, built.leave, place)
         if not on_loopback(host) and not len(keys):
             terminal.warn(f"everyone who reaches {host} may use this server; give it --keys")
         _log_to_stderr(quiet)
-        runs = service.scorer.backend.name
-        terminal.note(f"Listening on {listener.url}, warming up {service.model} ({runs}). Ctrl-C ends it.")
+        warming = terminal.list_of([f"{one.name} ({one.scorer.backend.name})" for one in service.loaded], 10)
+        terminal.note(f"Listening on {listener.url}, warming up {warming}. Ctrl-C ends it.")
         listener.run()
 
 
 def _service(
     folder: Path | None,
-    model: str | None,
+    models: Sequence[str],
     embedder: str | None,
     engine: options.Engine,
     no_embed: bool,
@@ -167,8 +186,7 @@ def _service(
             "--embedder takes an address only for the searches of INDEX: name one, or a model's folder"
         )
     remote = asked_as(remote, prompts)
-    loaded = crossrank.load(model, backend=backend, device=device, dtype=dtype, threads=threads)
-    scorer = options.remembering(loaded, cache)
+    scorers = _scorers(models or ("small",), engine, cache)
     local = None
     if remote is None and not no_embed:
         local = crossrank.load_embedder(name, backend=backend, device=device, dtype=dtype, threads=threads, **prompts)
@@ -177,7 +195,48 @@ def _service(
             # Without a request: while the address is down all but the search of the index is answered.
             remote.expect(about.width)
         index.check_embedder(made)
-    return Service(scorer, local, index, limits, batch_tokens, remote)
+    return Service(scorers, local, index, limits, batch_tokens, remote)
+
+
+def _scorers(models: Sequence[str], engine: options.Engine, cache: str | None) -> dict[str, CrossEncoder]:
+    """The cross-encoders by the names that requests choose them by. What is named twice is loaded once.
+
+    Raises:
+        click.UsageError: one name stands for two models.
+    """
+    import crossrank
+    from crossrank.models.catalog import locate
+    from crossrank.server.service import public
+
+    backend, device, dtype, threads = engine
+    made: dict[str, CrossEncoder] = {}
+    loaded: dict[str, CrossEncoder] = {}
+    for model in models:
+        named, source = parted(model)
+        found = locate(source, default="small").source
+        # Of a hub name there may be a folder here, too.
+        place = os.path.realpath(found) if os.path.exists(found) else str(found)
+        if place not in loaded:
+            one = crossrank.load(source, backend=backend, device=device, dtype=dtype, threads=threads)
+            loaded[place] = options.remembering(one, cache)
+        name = named or public(locate(source, default="small").name)
+        if made.setdefault(name, loaded[place]) is not loaded[place]:
+            raise click.UsageError(
+                f"two of --model are called {name!r}: give one another name, as in --model {name}-2={source}"
+            )
+    return made
+
+
+def parted(model: str) -> tuple[str, str]:
+    """The name that `NAME=MODEL` gives a model, or nothing, and the model. A folder may have the sign in its name.
+
+    >>> parted("rerank-v4.0=small"), parted("small"), parted("./a=b")
+    (('rerank-v4.0', 'small'), ('', 'small'), ('', './a=b'))
+    """
+    name, sign, source = model.partition("=")
+    if not sign or os.path.exists(model) or not _SERVED.fullmatch(name):
+        return "", model
+    return name, source
 
 
 def _traces(collector: str | None) -> Traces | None:

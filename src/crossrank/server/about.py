@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from crossrank import __version__
+from crossrank.server.rerankers import Reranker
 from crossrank.server.service import Service
 
 _LOG = logging.getLogger("crossrank.server")
@@ -72,29 +73,25 @@ def _settle(looking: asyncio.Future[dict[str, Any]], found: dict[str, Any]) -> N
 
 
 def _info(service: Service) -> dict[str, Any]:
-    """Models and limits; also the names under which TEI's clients look for them."""
-    limits, scorer = service.limits, service.scorer
+    """Models, the default first, and limits; also the names under which TEI's clients look for those of the default."""
+    limits, models = service.limits, [_model(one) for one in service.rerankers.values()]
+    default = service.reranker
     made: dict[str, Any] = {
         "version": __version__,
-        "model": {
-            "name": service.model,
-            "fingerprint": service.fingerprint,
-            "backend": scorer.backend.name,
-            "max_length": scorer.max_length,
-            "probability": service.score_kind,
-        },
+        "model": models[0],
+        "models": models,
         "embedder": None,
         "index": None,
         "limits": {
             "body_bytes": limits.body, "documents": limits.documents, "tokens": limits.tokens,
             "requests": limits.requests, "seconds": limits.seconds, "most_seconds": limits.most_seconds,
-            "batch_tokens": service.scheduler.batch_tokens,
+            "batch_tokens": default.speed.batch_tokens,
         },
-        "model_id": service.model,
+        "model_id": default.name,
         "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
         "max_concurrent_requests": limits.requests,
-        "max_input_length": scorer.max_length,
-        "max_batch_tokens": service.scheduler.batch_tokens,
+        "max_input_length": default.scorer.max_length,
+        "max_batch_tokens": default.speed.batch_tokens,
         "max_client_batch_size": limits.documents,
     }  # fmt: skip
     if service.embedder is not None:
@@ -103,3 +100,14 @@ def _info(service: Service) -> dict[str, Any]:
             "max_length": service.embedder.max_length, "fingerprint": service.embedder.fingerprint,
         }  # fmt: skip
     return made
+
+
+def _model(reranker: Reranker) -> dict[str, Any]:
+    return {
+        "name": reranker.name,
+        "fingerprint": reranker.fingerprint,
+        "backend": reranker.scorer.backend.name,
+        "max_length": reranker.scorer.max_length,
+        "probability": reranker.score_kind,
+        "batch_tokens": reranker.speed.batch_tokens,
+    }

@@ -23,7 +23,9 @@ from crossrank.server.lines import origin_of, said
 from crossrank.server.metrics import Metrics
 from crossrank.server.refusals import CancelledRequestError, RefusedError, invalid, late, leaving
 from crossrank.server.replies import encoded
+from crossrank.server.rerankers import Reranker
 from crossrank.server.service import Service
+from crossrank.server.speeds import Speed
 from crossrank.server.tickets import Ticket
 from crossrank.server.wire import dialects, fields, openai, teiembed, vllm
 from crossrank.server.wire import search as search_wire
@@ -85,16 +87,14 @@ class Job:
     """A request that has been understood.
 
     Attributes:
-        estimate: tokens it may need.
+        costs: tokens that each model may read for it.
         documents: texts it brings; `run` says how many were read when that is another number.
         run: computes the reply's JSON and headers, in a thread.
-        embedded: how many of `estimate` are for the embedder.
     """
 
-    estimate: int
+    costs: Mapping[Speed, int]
     documents: int
     run: Callable[[Ticket], tuple[Any, dict[str, str]]]
-    embedded: int = 0
 
 
 Understand = Callable[[Call, Mapping[str, Any]], Job]
@@ -168,9 +168,9 @@ class Answering:
         if left <= 0:
             raise late(f"the body took longer to arrive than the {seconds:.3g} s until the deadline")
         with ExitStack() as admission:
-            ticket = admission.enter_context(self.gate.admitted(job.estimate, left, job.embedded))
+            ticket = admission.enter_context(self.gate.admitted(job.costs, left))
             reply = await self._computed(call, job, ticket, grow, admission)
-        self.metrics.scored(call.facts["documents"])
+        self.metrics.scored(call.facts["documents"], call.facts["model"])
         return reply
 
     async def _computed(
@@ -251,44 +251,22 @@ class Answering:
     def scoring(self, call: Call, body: Mapping[str, Any], dialect: Dialect) -> Job:
         """A body of a dialect that scores."""
         call.facts["dialect"], call.refuse = dialect.name, dialect.refuse
+        reranker = self.service.asked(body.get("model"))
+        call.facts["model"] = reranker.name
         request = dialect.read(body)
         if request.id and call.header("x-request-id") is None:
             call.id = request.id
         unread = (*fields.unread(body, dialect.fields), *request.unread)
         warnings = (telling.unread(unread, dialect.fields),) if unread else ()
-        reach = self.service.reach(request.caps)
+        reach = reranker.reach(request.caps)
         self.gate.limits.check_documents(len(request.pairs), "documents")
         self.gate.limits.check_words(request.pairs, reach)
 
         def run(ticket: Ticket) -> tuple[Any, dict[str, str]]:
-            outcome, headers = self._outcome(call, request, ticket, warnings)
+            outcome, headers = _outcome(call, reranker, request, ticket, warnings)
             return dialect.reply(request, outcome), headers | dialect.headers(outcome) | telling.ignored(unread)
 
-        return Job(estimate(request.pairs, reach), len(request.pairs), run)
-
-    def _outcome(
-        self, call: Call, request: Rerank, ticket: Ticket, warnings: tuple[str, ...]
-    ) -> tuple[Outcome, dict[str, str]]:
-        service = self.service
-        scored = service.score(request.pairs, ticket, request.caps)
-        lost = [cut for cut in scored.truncations if cut.lost]
-        _check_whole(request.whole, lost)
-        values = finite((scored.scores if request.raw else service.probability(scored.scores)).tolist())
-        order = order_of(scored.scores)[: request.k] if request.sorted else np.arange(len(values))
-        cautions = service.cautions(request.pairs)
-        outcome = Outcome(
-            id=call.id,
-            model=service.model,
-            created=int(time.time()),
-            positions=tuple(order.tolist()),
-            scores=tuple(values[position] for position in order),
-            tokens=scored.tokens,
-            characters=sum(len(query) + len(document) for query, document in request.pairs),
-            warnings=(*warnings, *cautions, *(telling.cut(cut) for cut in lost[: telling.MOST])),
-            timing=timing_of(call, ticket),
-        )
-        kind = {"X-Crossrank-Score": "logit" if request.raw else service.score_kind}
-        return outcome, kind | telling.truncated(len(lost)) | telling.cautioned(cautions)
+        return Job({reranker.speed: estimate(request.pairs, reach)}, len(request.pairs), run)
 
     def embed(self, call: Call, body: Mapping[str, Any]) -> Job:
         """A body of OpenAI's embeddings."""
@@ -305,6 +283,7 @@ class Answering:
         request, service = dialect.read(body), self.service
         if service.embedder is None:
             raise RefusedError("this server has no embedding model", 404, "NotFoundError", "model")
+        call.facts["model"] = service.embedding_model or ""
         request.check_width(service.embedder.width)
         pairs, reach = [("", text) for text in request.texts], Reach(0, service.embedder.max_length)
         self.gate.limits.check_documents(len(pairs), dialect.field)
@@ -320,28 +299,53 @@ class Answering:
             headers = telling.truncated(len(made.truncations)) | telling.ignored(unread)
             return dialect.reply(request, outcome), headers | dialect.headers(request, outcome)
 
-        return Job(tokens := estimate(pairs, reach), len(pairs), run, tokens)
+        return Job({service.embedding_speed: estimate(pairs, reach)}, len(pairs), run)
 
     def search(self, call: Call, body: Mapping[str, Any]) -> Job:
         """A body of crossrank's own search."""
         call.facts["dialect"] = "search"
         asked, service = search_wire.read(body), self.service
+        reranker = service.named(body.get("model"))
+        call.facts["model"] = reranker.name
         self.gate.limits.check_documents(len(documents := asked.documents or ()), "documents")
-        for pairs, reach in searching.texts_read(service, asked):
+        for pairs, reach in searching.texts_read(service, reranker, asked):
             self.gate.limits.check_words(pairs, reach)
 
         def run(ticket: Ticket) -> tuple[Any, dict[str, str]]:
-            found = searching.search(service, asked, ticket)
+            found = searching.search(service, reranker, asked, ticket)
             call.facts["documents"] = searching.counted(asked, found)
             lost = searching.lost(found)
             warnings = [telling.cut(cut, telling.text_of(step, id_)) for step, id_, cut in lost[: telling.MOST]]
-            made = search_wire.reply(asked, found, service, call.id, timing_of(call, ticket), warnings)
+            made = search_wire.reply(asked, found, reranker, call.id, timing_of(call, ticket), warnings)
             # Two models may have cut the same text.
-            kind = {"X-Crossrank-Score": service.score_kind} if found.read and found.ranking.head else {}
+            kind = {"X-Crossrank-Score": reranker.score_kind} if found.read and found.ranking.head else {}
             return made, kind | telling.truncated(len({id_ for _, id_, _ in lost}))
 
-        embedded, read = searching.foreseen(service, asked)
-        return Job(embedded + read, len(documents), run, embedded)
+        return Job(searching.foreseen(service, reranker, asked), len(documents), run)
+
+
+def _outcome(
+    call: Call, reranker: Reranker, request: Rerank, ticket: Ticket, warnings: tuple[str, ...]
+) -> tuple[Outcome, dict[str, str]]:
+    scored = reranker.score(request.pairs, ticket, request.caps)
+    lost = [cut for cut in scored.truncations if cut.lost]
+    _check_whole(request.whole, lost)
+    values = finite((scored.scores if request.raw else reranker.probability(scored.scores)).tolist())
+    order = order_of(scored.scores)[: request.k] if request.sorted else np.arange(len(values))
+    cautions = reranker.cautions(request.pairs)
+    outcome = Outcome(
+        id=call.id,
+        model=reranker.name,
+        created=int(time.time()),
+        positions=tuple(order.tolist()),
+        scores=tuple(values[position] for position in order),
+        tokens=scored.tokens,
+        characters=sum(len(query) + len(document) for query, document in request.pairs),
+        warnings=(*warnings, *cautions, *(telling.cut(cut) for cut in lost[: telling.MOST])),
+        timing=timing_of(call, ticket),
+    )
+    kind = {"X-Crossrank-Score": "logit" if request.raw else reranker.score_kind}
+    return outcome, kind | telling.truncated(len(lost)) | telling.cautioned(cautions)
 
 
 def _check_whole(asked: str, lost: Sequence[Truncation]) -> None:

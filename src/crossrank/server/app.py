@@ -91,8 +91,8 @@ def build(
         on_ready: called once, when the models are warm.
     """
     door = door or Door()
-    metrics, gate = counting.Metrics(), Gate(service.limits, service.scheduler)
-    metrics.watch(gate, service.scheduler)
+    metrics, gate = counting.Metrics(), Gate(service.limits)
+    metrics.watch(gate, service.scheduler, service.speeds)
     if service.index is not None:
         metrics.watch_index(lambda: service.searchable)
     service.scheduler.on_batch = metrics.computed

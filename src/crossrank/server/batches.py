@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.packed import offsets_of
+from crossrank.server.speeds import Speed
 from crossrank.server.tickets import Ticket
 from crossrank.types import Tokens
 
@@ -17,7 +18,7 @@ Compute = Callable[[Tokens], NDArray[np.float32]]
 
 # Share of a batch that requests too large to go first can count on while smaller ones wait.
 LARGE_SHARE = 0.25
-# A request of more batches than this is large. At 20 ms a batch: 80 ms of the backend.
+# A request of more batches than this is large, whatever model they are of. At 20 ms a batch: 80 ms of the machine.
 LARGE_BATCHES = 4
 
 
@@ -26,12 +27,12 @@ class Lane:
     """What may share a batch: sequences for one function of one backend.
 
     Attributes:
-        name: for people and metrics.
+        speed: of that model.
         compute: sequences in, one row each out.
         padded: see `Backend.padded`.
     """
 
-    name: str
+    speed: Speed
     compute: Compute
     padded: bool
 
@@ -60,25 +61,23 @@ class Part:
     end: int
 
 
-def choose(waiting: Sequence[Work], budget: int, turns: Mapping[int, int] | None = None) -> tuple[Lane, list[Part]]:
-    """The next batch: which lane, and which rows of which work, at most `budget` tokens or one sequence.
+def choose(waiting: Sequence[Work], turns: Mapping[int, int] | None = None) -> tuple[Lane, list[Part]]:
+    """The next batch: which lane, and which rows of which work, at most the tokens of its batches or one sequence.
 
     The lane is the one whose last turn is longest ago. Within it small requests go first, shortest deadline first; when
-    a large one waits, `LARGE_SHARE` of the budget is kept for it, and what either leaves over goes to the other.
+    a large one waits, `LARGE_SHARE` of the batch is kept for it, and what either leaves over goes to the other.
 
     Args:
         waiting: at least one.
-        budget: tokens; padding counts where the lane's backend pads.
         turns: for the identity of a lane, the number of its last batch.
     """
     last = turns or {}
     order = sorted(waiting, key=lambda work: (work.ticket.deadline, work.number))
     lane = min(order, key=lambda work: last.get(id(work.lane), 0)).lane
     mine = [work for work in order if work.lane is lane]
-    large = LARGE_BATCHES * budget
-    first = [work for work in mine if work.ticket.size <= large]
-    rest = [work for work in mine if work.ticket.size > large]
-    filling = _Filling(lane.padded)
+    first = [work for work in mine if work.ticket.batches <= LARGE_BATCHES]
+    rest = [work for work in mine if work.ticket.batches > LARGE_BATCHES]
+    filling, budget = _Filling(lane.padded), lane.speed.batch_tokens
     filling.take(first, budget - int(LARGE_SHARE * budget) if rest else budget)
     filling.take(rest, budget)
     filling.take(first, budget)
@@ -94,7 +93,8 @@ class _Filling:
         self._sequences = self._sum = self._longest = 0
 
     def take(self, works: Sequence[Work], budget: int) -> None:
-        """Take rows in order while the batch costs at most `budget`; the first row of a batch always fits."""
+        """Take rows in order while the batch costs at most `budget` tokens, with padding where the backend pads; the
+        first row of a batch always fits."""
         for work in works:
             _, begin, end = self._taken.get(work.number, (work, work.given, work.given))
             while end < len(work.lengths) and self._admit(int(work.lengths[end]), budget):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tokenizers import Encoding
@@ -14,6 +14,9 @@ from crossrank.types import Truncation
 from crossrank.unicode import valid_text
 
 Pairs = Sequence[tuple[str, str]]
+# Characters and documents tokenized at once. It bounds the memory of one request's tokens, and is where a request
+# notices that it was cancelled.
+_CHARACTERS, _DOCUMENTS = 400_000, 512
 # A cut inside a word can give more tokens than it had there; so many times one cut earlier is tried, then far earlier.
 _TRIES = 8
 
@@ -155,3 +158,15 @@ def merged(cuts: Sequence[Truncation], scored: Sequence[Truncation]) -> list[Tru
         first = documents.pop(cut.position, None)
         made.append(cut if first is None else replace(cut, tokens=first.tokens, exact=first.exact))
     return [*made, *documents.values()]
+
+
+def chunks(pairs: Sequence[tuple[str, str]], ends: range = range(0)) -> Iterator[Sequence[tuple[str, str]]]:
+    """The pairs in order, a bounded number of characters at a time, and none on both sides of one of `ends`."""
+    begin = size = 0
+    for end, (_, document) in enumerate(pairs):
+        size += len(document)
+        if end > begin and (size > _CHARACTERS or end - begin >= _DOCUMENTS or end in ends):
+            yield pairs[begin:end]
+            begin, size = end, len(document)
+    if begin < len(pairs):
+        yield pairs[begin:]

@@ -182,8 +182,8 @@ class Guard:
         computed: Timing = call.facts.get("timing", Timing())
         timing = Timing(computed.tokenize, computed.queue, computed.compute, total)
         route = call.path if call.path in self._routes else "other"
-        dialect = call.facts.get("dialect", "")
-        self._metrics.answered(route, dialect, status, timing)
+        dialect, model = call.facts.get("dialect", ""), call.facts.get("model", "")
+        self._metrics.answered(route, dialect, model, status, timing)
         logged = ACCESS.isEnabledFor(logging.INFO)
         if not logged and self._watch is None:
             return
@@ -197,7 +197,8 @@ class Guard:
             "status": status,
             "ms": round(1000 * total, 1),
         }
-        line |= {name: call.facts[name] for name in ("dialect", "documents", "tokens", "error") if name in call.facts}
+        told = ("dialect", "model", "documents", "tokens", "error")
+        line |= {name: call.facts[name] for name in told if name in call.facts}
         if timing.compute:
             line |= {f"{n}_ms": round(1000 * getattr(timing, n), 1) for n in ("tokenize", "queue", "compute")}
         if logged:

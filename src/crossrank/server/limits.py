@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from crossrank.errors import InputError
 from crossrank.server.batches import LARGE_BATCHES, LARGE_SHARE
 from crossrank.server.refusals import overloaded, too_large
-from crossrank.server.scheduler import Scheduler
+from crossrank.server.speeds import Speed, meanwhile
 from crossrank.server.tickets import Ticket
 
 # Letters a token stands for, roughly, in English. For estimates only: other scripts have fewer.
@@ -143,34 +144,33 @@ def _words(text: str, most: int) -> int:
 class Gate:
     """Counts what is under way and refuses what would not be answered in time.
 
+    There is one for all models: they share the machine. How fast each of them is here its `Speed` knows.
+
     Args:
         limits: of the server.
-        scheduler: knows how fast this machine is.
 
-    >>> gate = Gate(Limits(requests=1), Scheduler())
-    >>> with gate.admitted(estimate=100, seconds=5.0):
+    >>> gate = Gate(Limits(requests=1))
+    >>> with gate.admitted({Speed("score"): 100}, seconds=5.0):
     ...     len(gate.tickets)
     1
     """
 
-    def __init__(self, limits: Limits, scheduler: Scheduler) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.tickets: set[Ticket] = set()
-        self._scheduler = scheduler
         self._bytes = 0
         self._foreseen = self._took = _TELLING
         self._lock = threading.Lock()
 
     @contextmanager
-    def admitted(self, estimate: int, seconds: float, embedded: int = 0) -> Iterator[Ticket]:
-        """A ticket for a request of about so many tokens that is due in so many seconds; `embedded` of them are for the
-        embedder.
+    def admitted(self, costs: Mapping[Speed, int], seconds: float) -> Iterator[Ticket]:
+        """A ticket for a request of which each model reads about so many tokens, and that is due in so many seconds.
 
         Raises:
             RefusedError: 429 when there is no room or too much is waiting already; 413 when even an idle server would
                 need longer.
         """
-        ticket = Ticket.lasting(seconds, estimate, embedded / max(1, estimate))
+        ticket = Ticket.lasting(seconds, costs)
         with self._lock:
             if len(self.tickets) >= self.limits.requests:
                 raise overloaded(f"{len(self.tickets)} requests are under way, as many as fit", self._retry(0.0))
@@ -223,9 +223,7 @@ class Gate:
 
     def _check_time(self, ticket: Ticket, seconds: float) -> float:
         """Seconds that are foreseen until the answer, before any slip; 0 while nothing is known."""
-        if self._scheduler.rate <= 0:
-            return 0.0
-        alone = self._scheduler.seconds(ticket.estimate, ticket.embedded)
+        alone = sum(ticket.outstanding.values())
         if alone > _DOUBT * seconds:
             raise too_large(
                 f"about {ticket.estimate:,} tokens take {_told(alone)} here, and {_told(seconds)} of the deadline are "
@@ -242,19 +240,33 @@ class Gate:
         return wait + alone
 
     def _wait(self, ticket: Ticket) -> float:
-        """Seconds that are computed before this request's, by the order that the scheduler keeps."""
-        large = LARGE_BATCHES * self._scheduler.batch_tokens
-        # One that was cancelled has a thread that has not ended, and nothing left to compute.
-        waiting = [one for one in self.tickets if not one.cancelled]
-        before = [(self._scheduler.seconds(one.outstanding, one.embedded), one.size <= large) for one in waiting]
-        everyone = sum(seconds for seconds, _ in before)
-        if ticket.estimate > large:
-            return everyone
-        small = sum(seconds for seconds, goes_first in before if goes_first)
-        return small if small == everyone else small / (1.0 - LARGE_SHARE)
+        """Seconds that are computed before this request's, by the order that the scheduler keeps: among those of its
+        models by size, and of other models a batch after each of its own.
+        """
+        everyone: dict[Speed, float] = defaultdict(float)
+        small: dict[Speed, float] = defaultdict(float)
+        for one in self.tickets:
+            if one.cancelled:
+                continue  # Its thread has not ended, and has nothing left to compute.
+            goes_first = one.batches <= LARGE_BATCHES
+            for speed, seconds in one.outstanding.items():
+                everyone[speed] += seconds
+                if goes_first:
+                    small[speed] += seconds
+        if ticket.batches <= LARGE_BATCHES:
+            first = {speed: _before(small[speed], everyone[speed]) for speed in ticket.costs}
+        else:
+            first = {speed: everyone[speed] for speed in ticket.costs}
+        mine = {speed: first[speed] + own for speed, own in ticket.outstanding.items()}
+        return sum(first.values()) + meanwhile(mine, everyone)
 
     def _retry(self, seconds: float) -> float:
         return float(max(1, math.ceil(seconds)))
+
+
+def _before(small: float, everyone: float) -> float:
+    """Seconds before a small request: the small ones, and the share of the large ones."""
+    return small if small == everyone else small / (1.0 - LARGE_SHARE)
 
 
 def _told(seconds: float) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from crossrank import __version__
 from crossrank.server.refusals import invalid
 from crossrank.server.service import Service
-from crossrank.server.wire import cohere, dialects, openai, teiembed, vllm
+from crossrank.server.wire import cohere, dialects, openai, schemas, teiembed, vllm
 from crossrank.server.wire import search as search_wire
 from crossrank.server.wire.embeddings import Embedding
 from crossrank.server.wire.schemas import Schema
@@ -85,30 +86,30 @@ def document(service: Service, keyed: bool = False) -> dict[str, Any]:
 
 def _posts(service: Service) -> dict[str, Any]:
     """The paths that take a body."""
-    limit = service.limits.most_seconds
+    limit, of = service.limits.most_seconds, partial(_schema_of, names=_names(service))
     tei, infinity, voyage = (dialects.BY_NAME[name] for name in ("tei", "infinity", "voyage"))
     made = {
-        "/v2/rerank": _post(limit, cohere.V2.about, _schema_of(cohere.V2), (cohere.V2,)),
-        "/v1/rerank": _post(limit, cohere.V1.about, _schema_of(cohere.V1), (cohere.V1, voyage, infinity, tei)),
+        "/v2/rerank": _post(limit, cohere.V2.about, of(cohere.V2), (cohere.V2,)),
+        "/v1/rerank": _post(limit, cohere.V1.about, of(cohere.V1), (cohere.V1, voyage, infinity, tei)),
         "/rerank": _post(
             limit,
             "Any dialect: the fields decide. TEI's when texts is present, infinity's when raw_scores is, vLLM's when "
             "one of its own is, and Voyage's when top_k or truncation is.",
-            {"anyOf": [_schema_of(tei), _schema_of(cohere.V2)], "example": dict(tei.example)},
+            {"anyOf": [of(tei), of(cohere.V2)], "example": of(tei)["example"]},
             (cohere.V2, voyage, infinity, tei),
         ),
     }
     for name, dialect in dialects.BY_NAME.items():
-        made[f"/{name}/rerank"] = _post(limit, dialect.about, _schema_of(dialect), (dialect,))
-    made["/v1/score"] = _post(limit, vllm.SCORE.about, _schema_of(vllm.SCORE), (vllm.SCORE,))
+        made[f"/{name}/rerank"] = _post(limit, dialect.about, of(dialect), (dialect,))
+    made["/v1/score"] = _post(limit, vllm.SCORE.about, of(vllm.SCORE), (vllm.SCORE,))
     if service.embedder is not None:
         width = service.embedder.width
         for path, one in (("/v1/embeddings", openai.OPENAI), ("/embed", teiembed.TEI)):
             made[path] = _post(limit, one.about, _embedding(one, width), replies=(one.replied,), wrong=(one,))
         # What asks for vectors is no rerank.
-        asked = _schema_of(tei)
+        asked = of(tei)
         asked["properties"]["inputs"] = {"type": "null"}
-        either = {"anyOf": [asked, _embedding(teiembed.TEI, width)], "example": dict(tei.example)}
+        either = {"anyOf": [asked, _embedding(teiembed.TEI, width)], "example": of(tei)["example"]}
         post = _post(limit, "", either, (tei,), replies=(_reply(tei), teiembed.TEI.replied))["post"]
         made["/"] = {"post": _alias("/", "/embed where inputs is present, else /tei/rerank", post)}
     else:
@@ -123,7 +124,7 @@ def _posts(service: Service) -> dict[str, Any]:
             (("query",),) if service.index is not None else (("query",), ("documents",)),
             search_wire.EXAMPLE if service.index is not None else search_wire.BROUGHT,
         )
-        | {"additionalProperties": False, "not": search_wire.NEVER},
+        | {"additionalProperties": False, "not": search_wire.never_of(service)},
         replies=({"type": "object", "required": ["results"]},),
     )
     return made
@@ -150,8 +151,17 @@ def _aliases() -> dict[str, str]:
     return made | {f"{path}/{{name}}": "/v1/models/{name}" for path in dialects.MODELS}
 
 
-def _schema_of(dialect: Dialect) -> dict[str, Any]:
-    return _schema(dialect.fields, dialect.required, dialect.example)
+def _names(service: Service) -> Sequence[str]:
+    """The models among which the requests of all dialects choose; none where there is no choice."""
+    return [*service.rerankers] if len(service.rerankers) > 1 else []
+
+
+def _schema_of(dialect: Dialect, names: Sequence[str] = ()) -> dict[str, Any]:
+    """A body of a dialect; of a server of several models these have a say in it, also where the product has one."""
+    if not names:
+        return _schema(dialect.fields, dialect.required, dialect.example)
+    fields = {**dialect.fields, "model": schemas.models(names)}
+    return _schema(fields, dialect.required, {**dialect.example, "model": names[-1]})
 
 
 def _schema(
@@ -227,7 +237,7 @@ def _post(
                         "application/json": {"schema": replies[0] if len(replies) == 1 else {"anyOf": replies}}
                     },
                 },
-                **_failures(*(status for status in _ERRORS if status not in (404, 422))),
+                **_failures(*(status for status in _ERRORS if status != 422)),
                 **_wrong([*speaking, *wrong]),
             },
         }
@@ -238,9 +248,7 @@ def _wrong(speaking: Sequence[Dialect | Embedding]) -> dict[str, Any]:
     """How these dialects tell that a field is wrong: with 400 or 422, and TEI's in its own shape, as all errors."""
     told = [dialect.refuse(invalid(""), "") for dialect in speaking]
     shapes = {"Error" if isinstance(body["error"], dict) else "TeiError" for _, body in told}
-    statuses = (
-        [status for status in _ERRORS if status != 404] if "TeiError" in shapes else {status for status, _ in told}
-    )
+    statuses = [*_ERRORS] if "TeiError" in shapes else {status for status, _ in told}
     return _failures(*statuses, shapes=sorted(shapes))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,19 +20,9 @@ from numpy.typing import NDArray
 
 from crossrank.server.batches import Lane, Part, Work, choose, joined
 from crossrank.server.refusals import CancelledRequestError, late, leaving
+from crossrank.server.speeds import Speed
 from crossrank.server.tickets import Ticket, current
 from crossrank.types import Backend, Pooling, Tokens
-
-# What a lane computes. Each has a speed of its own: the embedder is another model, often a much quicker one.
-SCORE, EMBED = "score", "embed"
-# A batch must not be so small that calling the backend costs more than computing, nor so large that it fills memory.
-LEAST_TOKENS, MOST_TOKENS = 1024, 65_536
-# The share of a new measurement in the running mean of tokens a second.
-_NEWS = 0.2
-# Seconds after which speeds are measured again while nothing waits. Who is refused computes nothing: without this, the
-# speed of a minute in which another program had the machine would keep large requests out for good. Each time that no
-# batch has come since takes twice as long, so that a server without requests lets the processor sleep.
-IDLE_SECONDS, MOST_IDLE_SECONDS = 10.0, 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +30,14 @@ class Batch:
     """What the owner computed at once, for metrics.
 
     Attributes:
-        lane: which function of which backend.
+        speed: of the model that computed.
         sequences: how many.
         tokens: in all of them.
         requests: how many requests they came from.
         seconds: wall-clock time of the backend.
     """
 
-    lane: str
+    speed: Speed
     sequences: int
     tokens: int
     requests: int
@@ -57,28 +48,24 @@ class Scheduler:
     """A queue of sequences and the one thread that computes them. `start` makes the thread; nothing else does.
 
     Args:
-        batch_tokens: tokens of one batch.
         on_batch: called by the owner after each batch; must be quick.
 
-    `on_idle`, where it is set, is called by the owner when nothing waits, and when no batch has been large enough for
-    `IDLE_SECONDS` to tell how fast this machine is; then after twice as long, and so on until the next batch.
+    `measures` has what tells how fast a model is. The owner calls it when nothing waits and no batch of the model has
+    been large enough for `speeds.IDLE_SECONDS` to tell; then after twice as long, and so on until its next batch.
 
     >>> from crossrank.backends.fake import Fake
-    >>> scheduler = Scheduler(batch_tokens=1024)
+    >>> scheduler = Scheduler()
     >>> scheduler.start()
-    >>> shared = Shared(Fake(), scheduler)
+    >>> shared = Shared(Fake(), scheduler, Speed("score"))
     >>> tokens = Tokens.of([[101, 7, 102], [101, 8, 102]])
     >>> bool((shared.forward(tokens) == Fake().forward(tokens)).all())
     True
     >>> scheduler.stop()
     """
 
-    def __init__(self, batch_tokens: int = 4096, on_batch: Callable[[Batch], None] | None = None) -> None:
-        self.batch_tokens = batch_tokens
-        self.rates: dict[str, float] = {}
+    def __init__(self, on_batch: Callable[[Batch], None] | None = None) -> None:
         self.on_batch = on_batch
-        self.on_idle: Callable[[], None] | None = None
-        self._told, self._pause = time.monotonic(), IDLE_SECONDS
+        self.measures: dict[Speed, Callable[[], None]] = {}
         self._waiting: list[Work] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -89,40 +76,18 @@ class Scheduler:
         self._turns: dict[int, int] = {}
 
     @property
-    def rate(self) -> float:
-        """Tokens that the cross-encoder reads in a second, lately; 0 while nothing is known."""
-        return self.rates.get(SCORE, 0.0)
-
-    @rate.setter
-    def rate(self, speed: float) -> None:
-        self.rates[SCORE] = speed
-
-    @property
-    def embed_rate(self) -> float:
-        """As `rate`, of the embedder; the cross-encoder's while nothing is known of it."""
-        return self.rates.get(EMBED, self.rate)
-
-    @embed_rate.setter
-    def embed_rate(self, speed: float) -> None:
-        self.rates[EMBED] = speed
-
-    def seconds(self, tokens: float, embedded: float = 0.0) -> float:
-        """How long so many tokens take, of which the embedder reads this share; 0 while nothing is known."""
-        if self.rate <= 0:
-            return 0.0
-        return tokens * ((1.0 - embedded) / self.rate + embedded / self.embed_rate)
-
-    @property
     def alive(self) -> bool:
         """Whether there is a thread that computes."""
         return self._thread is not None and self._thread.is_alive()
 
     @property
-    def queued_seconds(self) -> float:
-        """How long what was handed over and is not computed yet will take."""
+    def queued(self) -> dict[Speed, float]:
+        """Seconds that each model will compute of what was handed over and is not computed yet."""
+        left: dict[Speed, float] = defaultdict(float)
         with self._changed:
-            left = [(work.lane.name, int(work.lengths[work.given :].sum())) for work in self._waiting]
-        return sum(self.seconds(tokens, float(name == EMBED)) for name, tokens in left)
+            for work in self._waiting:
+                left[work.lane.speed] += work.lane.speed.seconds(int(work.lengths[work.given :].sum()))
+        return left
 
     @property
     def queued_tokens(self) -> int:
@@ -201,21 +166,25 @@ class Scheduler:
 
     def _next(self) -> Callable[[], None]:
         """Computes the next batch. Holds the lock."""
-        lane, parts = choose(self._waiting, self.batch_tokens, self._turns)
+        lane, parts = choose(self._waiting, self._turns)
         self._batches += 1
         self._turns[id(lane)] = self._batches
         return partial(self._compute, lane, parts)
 
     def _idle(self) -> float | None:
-        """Seconds to wait for work until the speeds are measured again."""
-        return None if self.on_idle is None else max(0.0, self._told + self._pause - time.monotonic())
+        """Seconds to wait for work until a speed is measured again."""
+        due = [speed.due for speed in self.measures]
+        return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _measure(self) -> None:
-        if self.on_idle is not None:
+        """Measure the speed that is due first; one alone, because meanwhile a request may have come."""
+        measures = self.measures
+        speed = min(measures, key=lambda one: one.due, default=None)
+        if speed is not None:
             # What is wrong with a backend is told to the next request.
             with suppress(Exception):
-                self.on_idle()
-        self._told, self._pause = time.monotonic(), min(2 * self._pause, MOST_IDLE_SECONDS)
+                measures[speed]()
+            speed.put_off()
 
     def _sweep(self) -> None:
         """Take out work that nobody waits for any more, or that is too late. Holds the lock."""
@@ -244,7 +213,9 @@ class Scheduler:
             failed = error
         seconds = time.perf_counter() - began
         if failed is None:
-            self._learn(Batch(lane.name, len(tokens), len(tokens.ids), len(parts), seconds))
+            lane.speed.learn(len(tokens.ids), seconds)
+            if self.on_batch is not None:
+                self.on_batch(Batch(lane.speed, len(tokens), len(tokens.ids), len(parts), seconds))
         elif len(parts) > 1:
             # One request's bad sequence must not fail the others: when several share the batch, each goes alone.
             for part in parts:
@@ -267,19 +238,6 @@ class Scheduler:
                         self._waiting.remove(part.work)
                     part.work.done.set()
 
-    def _learn(self, batch: Batch) -> None:
-        self._pause = IDLE_SECONDS
-        if 2 * batch.tokens >= self.batch_tokens:
-            self._told = time.monotonic()
-        if batch.seconds > 0:
-            speed = batch.tokens / batch.seconds
-            # Small batches say little about speed: a lone query is all overhead.
-            weight = _NEWS * min(1.0, batch.tokens / self.batch_tokens)
-            before = self.rates.get(batch.lane, self.rate)
-            self.rates[batch.lane] = speed if before == 0 else before + weight * (speed - before)
-        if self.on_batch is not None:
-            self.on_batch(batch)
-
 
 class Shared:
     """A backend that hands its sequences to a scheduler: what reads texts need not know that it shares.
@@ -287,17 +245,18 @@ class Shared:
     Args:
         backend: computes, and is called by the scheduler's thread only.
         scheduler: where the sequences go.
+        speed: of the model that the backend has.
     """
 
-    def __init__(self, backend: Backend, scheduler: Scheduler) -> None:
+    def __init__(self, backend: Backend, scheduler: Scheduler, speed: Speed) -> None:
         self.name = backend.name
         self.padded = backend.padded
         self._scheduler = scheduler
         self._backend = backend
-        self._forward = Lane(SCORE, backend.forward, backend.padded)
+        self._forward = Lane(speed, backend.forward, backend.padded)
         self._pools: dict[Pooling, Lane] = {
-            "mean": Lane(EMBED, lambda tokens: backend.pool(tokens, "mean"), backend.padded),
-            "cls": Lane(EMBED, lambda tokens: backend.pool(tokens, "cls"), backend.padded),
+            "mean": Lane(speed, lambda tokens: backend.pool(tokens, "mean"), backend.padded),
+            "cls": Lane(speed, lambda tokens: backend.pool(tokens, "cls"), backend.padded),
         }
 
     def forward(self, tokens: Tokens) -> NDArray[np.float32]:

@@ -24,7 +24,9 @@ from crossrank.relevance import threshold_of
 from crossrank.retrieval.first import first_stage, usual_fusion
 from crossrank.server.limits import Reach, estimate
 from crossrank.server.refusals import invalid
+from crossrank.server.rerankers import Reranker
 from crossrank.server.service import Service
+from crossrank.server.speeds import Speed, behind
 from crossrank.server.tickets import Ticket, carried
 from crossrank.stopping import Stopping
 from crossrank.types import Passage, Ranking, Truncation
@@ -119,25 +121,25 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def foreseen(service: Service, asked: Search) -> tuple[int, int]:
-    """Tokens that a search may take, guessed from lengths: those embedded, and those that the cross-encoder reads, also
-    for the evidence. Of each a budget allows what fits.
+def foreseen(service: Service, reranker: Reranker, asked: Search) -> dict[Speed, int]:
+    """Tokens that each model may read for a search, guessed from lengths: the embedder, and the cross-encoder, also for
+    the evidence. Of each a budget allows what fits.
     """
-    embedded, scheduler = _embedded(service, asked), service.scheduler
+    embedded, embedding, rate = _embedded(service, asked), service.embedding_speed, reranker.speed.rate
     texts: Sequence[str] = [passage.scored_text for passage in asked.documents or ()]
     if asked.documents is None:
         texts = (_PASSAGE,) * min(asked.depth, service.passages)
-    read = estimate([(asked.query, text) for text in texts[: asked.depth]], service.reach()) if asked.mix else 0
-    read += _compared(service, asked)
-    if asked.budget is None or scheduler.rate <= 0:
-        return embedded, read
-    left = asked.budget - embedded / scheduler.embed_rate
-    if asked.documents and left < 0:
-        embedded, left = 0, asked.budget
-    return embedded, min(read, int(max(0.0, left) * scheduler.rate))
+    read = estimate([(asked.query, text) for text in texts[: asked.depth]], reranker.reach()) if asked.mix else 0
+    read += _compared(service, reranker, asked)
+    if asked.budget is not None and rate > 0:
+        left = asked.budget - embedding.seconds(embedded)
+        if asked.documents and left < 0:
+            embedded, left = 0, asked.budget
+        read = min(read, int(max(0.0, left) * rate))
+    return {embedding: embedded, reranker.speed: read}
 
 
-def texts_read(service: Service, asked: Search) -> Iterator[tuple[list[tuple[str, str]], Reach]]:
+def texts_read(service: Service, reranker: Reranker, asked: Search) -> Iterator[tuple[list[tuple[str, str]], Reach]]:
     """What each model may read of the documents that a request brings, and how far. Which of them `depth` leaves to the
     cross-encoder is not known where the embedder orders them first: the longest count.
     """
@@ -146,7 +148,7 @@ def texts_read(service: Service, asked: Search) -> Iterator[tuple[list[tuple[str
         yield [("", text) for text in texts], Reach(0, service.embedder.max_length)
         texts = nlargest(asked.depth, texts, key=len)
     if asked.mix:
-        yield [(asked.query, text) for text in texts[: asked.depth]], service.reach()
+        yield [(asked.query, text) for text in texts[: asked.depth]], reranker.reach()
 
 
 def _embedded(service: Service, asked: Search) -> int:
@@ -157,13 +159,13 @@ def _embedded(service: Service, asked: Search) -> int:
     return estimate([("", text) for text in texts], Reach(0, service.embedder.max_length))
 
 
-def _compared(service: Service, asked: Search) -> int:
+def _compared(service: Service, reranker: Reranker, asked: Search) -> int:
     """Tokens of the sentences that compete as evidence, guessed from lengths. Which passages are best is not known."""
     known = (Passage("", _PASSAGE),) if asked.documents is None else asked.documents
     shown = min(asked.k, _MOST_EVIDENCE, service.passages if asked.documents is None else len(known))
     if not asked.evidence or not shown:
         return 0
-    tokens, reach = 0, service.reach()
+    tokens, reach = 0, reranker.reach()
     for passage in known:
         sentences = min(_MOST_SENTENCES, -(-len(passage.text) // len(_SENTENCE)))
         tokens += sentences * estimate([(asked.query, passage.title + _SENTENCE)], reach) if sentences > 1 else 0
@@ -176,7 +178,7 @@ def counted(asked: Search, found: Found) -> int:
     return len(asked.documents or ()) if embedded else found.read
 
 
-def search(service: Service, asked: Search, ticket: Ticket) -> Found:
+def search(service: Service, reranker: Reranker, asked: Search, ticket: Ticket) -> Found:
     """The best passages of the service's index, at one version of it, or of the candidates that the request brings.
 
     Raises:
@@ -186,72 +188,74 @@ def search(service: Service, asked: Search, ticket: Ticket) -> Found:
             cross-encoder has no probabilities for.
         CancelledRequestError: the client left.
     """
-    began, limit = time.monotonic(), _limit(service, asked.threshold)
+    began, limit = time.monotonic(), _limit(reranker, asked.threshold)
     with carried(ticket):
-        found = one_version(lambda: _search(service, asked, ticket, began, limit))
+        found = one_version(lambda: _search(service, reranker, asked, ticket, began, limit))
     service.searchable |= asked.documents is None
     return found
 
 
-def _search(service: Service, asked: Search, ticket: Ticket, began: float, limit: float | None) -> Found:
+def _search(
+    service: Service, reranker: Reranker, asked: Search, ticket: Ticket, began: float, limit: float | None
+) -> Found:
     ticket.check()  # It is asked again where its version is gone, and by then the client may be, too.
     texts, ranking, traces, why = (
         _first_stage(service, asked) if asked.documents is None else _candidates(service, asked, ticket, began)
     )
     ticket.check()
-    depth, notes = _depth(service, asked, ranking, texts, began)
+    depth, notes = _depth(service, reranker, asked, ranking, texts, began)
     if depth:
-        notes = (*filter(None, [service.scorer.caution(asked.query)]), *notes)
-        ranking, trace = _reranked(service, asked, ranking.cut(depth), ranking, texts, ticket)
+        notes = (*filter(None, [reranker.scorer.caution(asked.query)]), *notes)
+        ranking, trace = _reranked(reranker, asked, ranking.cut(depth), ranking, texts, ticket)
         traces = (*traces, trace)
     top = Grouped(ranking.cut(asked.k), ()) if asked.limit is None else grouped(ranking, asked.limit, texts)
     final, notes, known = top.ranking, (*notes, *top.notes), traces[-1].scores if depth else {}
     if limit is not None:
-        final, more = _probable(service, final, known, limit)
+        final, more = _probable(reranker, final, known, limit)
         notes = (*notes, *more)
     named = dict.fromkeys(final.ids)
     for trace in traces:
         named.update(dict.fromkeys(trace.ranking.ids[: asked.columns]))
     passages = dict(zip(named, texts(list(named)), strict=True)) if named else {}
     started = time.monotonic()
-    spans, short = _evidence(service, asked, [passages[id_] for id_ in final.ids], ticket, began)
+    spans, short = _evidence(service, reranker, asked, [passages[id_] for id_ in final.ids], ticket, began)
     return Found(final, passages, traces, spans, len(known), time.monotonic() - started, (*why, *notes, *short))
 
 
 def _evidence(
-    service: Service, asked: Search, passages: Sequence[Passage], ticket: Ticket, began: float
+    service: Service, reranker: Reranker, asked: Search, passages: Sequence[Passage], ticket: Ticket, began: float
 ) -> tuple[Sequence[tuple[int, int] | None], tuple[str, ...]]:
     """Where the sentence of each passage lies that answers, as far as the budget reaches; and how far that was."""
     if not asked.evidence:
         return [None] * len(passages), ()
-    shown, reach = passages[:_MOST_EVIDENCE], service.reach()
+    shown, reach = passages[:_MOST_EVIDENCE], reranker.reach()
     costs = (estimate(evidence.pairs(asked.query, passage, _MOST_SENTENCES), reach) for passage in shown)
-    fits = _fitting(service, costs, len(shown), _time_left(asked, began))
+    fits = _fitting(service, reranker, costs, len(shown), _time_left(asked, began))
     found = evidence.find(
-        asked.query, shown[:fits], lambda pairs: service.score(pairs, ticket).scores, drops=False, most=_MOST_SENTENCES
+        asked.query, shown[:fits], lambda pairs: reranker.score(pairs, ticket).scores, drops=False, most=_MOST_SENTENCES
     )
     spans = [None if one is None else (one.start, one.stop) for one in found] + [None] * (len(passages) - fits)
     short = f"the budget was enough for the evidence of {fits} of {len(shown)} passages"
     return spans, (short,) if fits < len(shown) else ()
 
 
-def _limit(service: Service, threshold: float | Literal["model"] | None) -> float | None:
+def _limit(reranker: Reranker, threshold: float | Literal["model"] | None) -> float | None:
     """The probability that a threshold is; whoever asks for one must not get an answer without it."""
     if threshold is None:
         return None
-    if service.score_kind == "sigmoid":
-        raise invalid(f"{service.model} gives no probabilities, so there is no threshold; leave it out", "threshold")
+    if reranker.score_kind == "sigmoid":
+        raise invalid(f"{reranker.name} gives no probabilities, so there is no threshold; leave it out", "threshold")
     try:
-        return threshold_of(service.scorer, threshold, service.model)
+        return threshold_of(reranker.scorer, threshold, reranker.name)
     except InputError as error:
         raise invalid(str(error), "threshold") from error
 
 
 def _probable(
-    service: Service, final: Ranking, logits: Mapping[str, float], limit: float
+    reranker: Reranker, final: Ranking, logits: Mapping[str, float], limit: float
 ) -> tuple[Ranking, tuple[str, ...]]:
     """The passages that are at least so probable, or all where none was read, and what is told of the others."""
-    rows, said = above([service.chance(logits[id_]) if id_ in logits else None for id_ in final.ids], limit)
+    rows, said = above([reranker.chance(logits[id_]) if id_ in logits else None for id_ in final.ids], limit)
     return final.take(rows), said
 
 
@@ -283,8 +287,8 @@ def _candidates(service: Service, asked: Search, ticket: Ticket, began: float) -
     traces = [Trace("given", ranking, 0.0, {})]
     why: tuple[str, ...] = ()
     if service.embedder is not None and ids:
-        needed = service.scheduler.queued_seconds + service.scheduler.seconds(_embedded(service, asked), 1.0)
-        if needed > _time_left(asked, began):
+        seconds = service.embedding_speed.seconds(_embedded(service, asked))
+        if behind(service.scheduler.queued, service.embedding_speed, seconds) > _time_left(asked, began):
             why = (f"the budget was not enough to embed {len(ids):,} documents: they were taken in the order given",)
         else:
             ranking, trace = _dense(service, asked.query, passages, ticket)
@@ -302,7 +306,7 @@ def _dense(service: Service, query: str, passages: Mapping[str, Passage], ticket
 
 
 def _reranked(
-    service: Service, asked: Search, head: Ranking, ranking: Ranking, texts: Texts, ticket: Ticket
+    reranker: Reranker, asked: Search, head: Ranking, ranking: Ranking, texts: Texts, ticket: Ticket
 ) -> tuple[Ranking, Trace]:
     """As `crossrank.cascade.rerank` with one stage, but a chunk at a time: within the limits, and stopped when late."""
     began, before = time.perf_counter(), ranking.cut(asked.depth).scores
@@ -315,7 +319,7 @@ def _reranked(
     def enough(scores: NDArray[np.float32]) -> bool:
         return rule is not None and rule.settled(scores, before, asked.mix, owners)
 
-    scored = service.score(pairs, ticket, ends=ends, enough=enough)
+    scored = reranker.score(pairs, ticket, ends=ends, enough=enough)
     # A budget may have cut the head: the mix keeps the scale of the whole depth.
     head = head.cut(len(scored.scores))
     stopped: Stopped = "settled" if len(head) < len(pairs) else ""
@@ -330,22 +334,22 @@ def _time_left(asked: Search, began: float) -> float:
     return float("inf") if asked.budget is None else asked.budget - (time.monotonic() - began)
 
 
-def _fitting(service: Service, costs: Iterable[int], most: int, left: float) -> int:
+def _fitting(service: Service, reranker: Reranker, costs: Iterable[int], most: int, left: float) -> int:
     """How many of these, in their order, the cross-encoder reads in so many seconds, given the tokens of each."""
-    rate = service.scheduler.rate
-    if left == float("inf") or rate <= 0:
+    speed = reranker.speed
+    if left == float("inf") or speed.rate <= 0:
         return most if left > 0 else 0
-    spent, fits = service.scheduler.queued_seconds, 0
+    queued, tokens, fits = service.scheduler.queued, 0, 0
     for cost in costs:
-        spent += cost / rate
-        if spent > left:
+        tokens += cost
+        if behind(queued, speed, speed.seconds(tokens)) > left:
             break
         fits += 1
     return fits
 
 
 def _depth(
-    service: Service, asked: Search, ranking: Ranking, texts: Texts, began: float
+    service: Service, reranker: Reranker, asked: Search, ranking: Ranking, texts: Texts, began: float
 ) -> tuple[int, tuple[str, ...]]:
     """How many passages the cross-encoder reads: the depth, or as many as the rest of the budget is enough for. And
     why it is not all of them: an index has always more, but whoever brings documents wants to know.
@@ -359,9 +363,9 @@ def _depth(
         notes = (f"depth leaves {given - most:,} of {given:,} documents unread: raise it, or leave it out to read all",)
     if asked.budget is None or not most:
         return most, notes
-    reach = service.reach()
+    reach = reranker.reach()
     costs = (estimate([(asked.query, passage.scored_text)], reach) for passage in texts(ranking.ids[:most]))
-    fits = _fitting(service, costs, most, _time_left(asked, began))
+    fits = _fitting(service, reranker, costs, most, _time_left(asked, began))
     return fits, notes if fits == most else (*notes, f"the budget was enough for {fits} of {most} passages")
 
 

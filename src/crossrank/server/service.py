@@ -1,53 +1,44 @@
-"""What the server does, without HTTP: score, embed and search for one ticket, through the shared scheduler."""
+"""What the server does, without HTTP: rerank with one of its models, embed and search, through the shared scheduler."""
 
 from __future__ import annotations
 
 import copy
-import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
-from crossrank.calibration import sigmoid
 from crossrank.crossencoder import CrossEncoder
 from crossrank.embedder import TextEmbedder
 from crossrank.errors import InputError
-from crossrank.scorecache import CachedScorer
-from crossrank.scored import Scored
-from crossrank.server.cutting import Caps, Cutter, merged
-from crossrank.server.limits import Limits, Reach
-from crossrank.server.refusals import invalid
-from crossrank.server.scheduler import EMBED, LEAST_TOKENS, MOST_TOKENS, Scheduler, Shared
+from crossrank.server.cutting import chunks
+from crossrank.server.limits import Limits
+from crossrank.server.refusals import LONGEST_NAME, RefusedError, invalid
+from crossrank.server.rerankers import WARM_TEXT, Reranker
+from crossrank.server.scheduler import Scheduler, Shared
+from crossrank.server.speeds import BATCH_SECONDS, EMBED, LEAST_TOKENS, SCORE, Speed
 from crossrank.server.tickets import Ticket, working
-from crossrank.types import Embedded, Embedder, Tokens, Truncation
+from crossrank.types import Embedded, Embedder, Truncation
 
 if TYPE_CHECKING:
     from crossrank.index import Index
 
-_LOG = logging.getLogger("crossrank.server")
-# Characters and documents tokenized at once. It bounds the memory of one request's tokens, and is where a request
-# notices that it was cancelled.
-_CHARACTERS, _DOCUMENTS = 400_000, 512
-# How long one batch should take: the longest that a new request waits for the one under way.
-BATCH_SECONDS = 0.02
-# Each backend is measured this often, and no other measurement begins after so long: at the start, and later on.
-_MOST_MEASUREMENTS, _MEASURING_SECONDS = 5, 0.1
-_WARM_QUERY = "which way does the river run?"
-_WARM_FOREIGN = "где"
-_WARM_TEXT = "The quick brown fox jumps over the lazy dog while the river carries the boats down to the sea. " * 4
+# No measurement of a model at the start begins after so long.
+_MEASURING_SECONDS = 0.1
+# What infinity's clients send where nobody has named a model.
+_UNSAID = "default/not-specified"
 
 
 class Service:
     """The models and the index that a server serves. Makes no thread until `start`.
 
     Args:
-        scorer: the cross-encoder. Of one that remembers, only what its file does not know is computed.
+        scorers: a cross-encoder, which is called by its own name; or several by the names that requests choose them by,
+            of which the first is the default. One that has two names has one place in the queue.
         embedder: for embeddings and search; None offers neither.
         index: what is searched; None offers no search.
         limits: of one request.
@@ -58,7 +49,7 @@ class Service:
 
     def __init__(
         self,
-        scorer: CrossEncoder,
+        scorers: CrossEncoder | Mapping[str, CrossEncoder],
         embedder: TextEmbedder | None = None,
         index: Index | None = None,
         limits: Limits | None = None,
@@ -68,165 +59,114 @@ class Service:
         if index is not None and embedder is None and asker is None:
             raise InputError("search needs the embedder that the index was made with")
         self.limits = limits or Limits()
-        self.scheduler = Scheduler(batch_tokens or LEAST_TOKENS)
-        self._fitting = batch_tokens is None
-        self._bare = scorer.backend
-        # Copies, so that the caller's own scorer keeps its backend.
-        computing = copy.copy(scorer.uncached)
-        computing.backend = Shared(scorer.backend, self.scheduler)
-        self.scorer: CrossEncoder = computing
-        if isinstance(scorer, CachedScorer):
-            self.scorer = CachedScorer(computing, scorer.store.path, scorer.store.most)
-        self.cutter = Cutter(self.scorer)
+        self.scheduler = Scheduler()
+        self._batch_tokens = batch_tokens
+        named = {public(scorers.checkpoint.name): scorers} if isinstance(scorers, CrossEncoder) else dict(scorers)
+        if not named:
+            raise InputError("a server needs a model")
+        made: dict[int, Reranker] = {}
+        self.rerankers: dict[str, Reranker] = {}
+        for name, scorer in named.items():
+            if id(scorer) not in made:
+                speed = self._speed(SCORE, name)
+                made[id(scorer)] = Reranker(name, scorer, self.scheduler, speed, self.limits)
+            self.rerankers[name] = made[id(scorer)].called(name)
+        # The cross-encoders, each once, whatever it is called.
+        self.loaded = tuple(made.values())
+        self.reranker = next(iter(self.rerankers.values()))
         self.embedder = copy.copy(embedder) if embedder is not None else None
+        self.embedding_model = None if embedder is None else public(embedder.checkpoint.name)
+        self.embedding_speed = self._speed(EMBED, self.embedding_model or "")
         if self.embedder is not None:
             self._bare_embedder = self.embedder.backend
-            self.embedder.backend = Shared(self.embedder.backend, self.scheduler)
+            self.embedder.backend = Shared(self.embedder.backend, self.scheduler, self.embedding_speed)
         self.index = index
         # As many as there were at the last search: to count them reads the folder, and the event loop must not.
         self.passages = 0 if index is None else len(index)
         self.asker: Embedder | None = asker or self.embedder
-        self.model = _public(scorer.checkpoint.name)
-        self.embedding_model = _public(embedder.checkpoint.name) if embedder is not None else None
         self._warm = False
         # Whether the last search could read the index.
         self.searchable = index is not None
-        self.fingerprint = scorer.fingerprint
-        self._tokenizer: Tokenizer = scorer.checkpoint.tokenizer()
+
+    def _speed(self, lane: str, model: str) -> Speed:
+        return Speed(lane, model, self._batch_tokens or LEAST_TOKENS, self._batch_tokens is not None)
+
+    @property
+    def speeds(self) -> tuple[Speed, ...]:
+        """Of all models."""
+        embedding = () if self.embedder is None else (self.embedding_speed,)
+        return (*(one.speed for one in self.loaded), *embedding)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The models that are served, the cross-encoder first."""
-        return tuple(name for name in (self.model, self.embedding_model) if name)
+        """The models that are served: the default, the other cross-encoders, the embedder."""
+        return tuple(dict.fromkeys((*self.rerankers, *filter(None, [self.embedding_model]))))
+
+    def asked(self, named: object) -> Reranker:
+        """The model that the body of a request names; the default where it names none. Where there is no choice the
+        name is not looked at: clients of other products send those of their models.
+
+        Raises:
+            RefusedError: 404, there are several, and none is called so.
+        """
+        if len(self.rerankers) == 1 or named == _UNSAID:
+            return self.reranker
+        return self.named(named)
+
+    def named(self, name: object) -> Reranker:
+        """The model of this name; the default where it is None.
+
+        Raises:
+            RefusedError: 404, there is none; 400, it is no name.
+        """
+        if name is None:
+            return self.reranker
+        if not isinstance(name, str):
+            raise invalid("model must be a string", "model")
+        if name not in self.rerankers:
+            first, *others = self.rerankers
+            told = f"there are {', '.join([f'{first} (the default)', *others])}" if others else f"there is {first}"
+            shown = name[:LONGEST_NAME]
+            raise RefusedError(f"no model {shown!r} reranks here; {told}", 404, "NotFoundError", "model")
+        return self.rerankers[name]
 
     def start(self) -> None:
         """Start the scheduler, warm the models up, measure how fast they are here, and choose the size of a batch."""
         self.scheduler.start()
-        self._measure(_MEASURING_SECONDS)
-        self.scheduler.on_idle = lambda: self._measure(BATCH_SECONDS)
-        with working(Ticket.lasting(60.0)):
-            self.scorer.uncached.score([(_WARM_QUERY, _WARM_TEXT)])
-            # Of a vocabulary of 250,000 pieces it takes a second to know which scripts it has.
-            self.scorer.caution(_WARM_FOREIGN)
-            if self.embedder is not None:
-                self.embedder.embed([_WARM_TEXT])
+        for one in self.loaded:
+            one.measure(_MEASURING_SECONDS)
+        self._measure_embedder(_MEASURING_SECONDS)
+        self.scheduler.measures = {one.speed: partial(one.measure, BATCH_SECONDS) for one in self.loaded}
+        if self.embedder is not None:
+            self.scheduler.measures[self.embedding_speed] = partial(self._measure_embedder, BATCH_SECONDS)
+        for one in self.loaded:
+            one.warm()
+        if self.embedder is not None:
+            with working(Ticket.lasting(60.0)):
+                self.embedder.embed([WARM_TEXT])
         self._warm = True
 
     def stop(self) -> None:
         """Compute what waits and end the scheduler's thread."""
         self._warm = False
         self.scheduler.stop()
-        if isinstance(self.scorer, CachedScorer):
-            self.scorer.close()
+        for one in self.loaded:
+            one.close()
 
     @property
     def ready(self) -> bool:
         """Whether requests can be computed: the models are warm, and the thread that owns them lives."""
         return self._warm and self.scheduler.alive
 
-    def _measure(self, seconds: float) -> None:
-        """Learn how fast the backends are here, where that is more than was known, and how large a batch may be. That
-        they are slower is told by the batches of requests, which are larger than these.
-        """
-        scheduler = self.scheduler
-        ids = self._tokenizer.encode(_WARM_QUERY, _WARM_TEXT).ids[: self.scorer.max_length]
-        best = _speed(self._bare.forward, _many(ids), seconds)
-        scheduler.rate = max(scheduler.rate, best)
-        if self._fitting:
-            fitting = int(np.clip(best * BATCH_SECONDS, LEAST_TOKENS, MOST_TOKENS))
-            scheduler.batch_tokens = max(scheduler.batch_tokens, fitting)
-        if self.embedder is not None:
-            # Of its own: by the cross-encoder's, which is often much slower, large requests were refused until it had
-            # embedded for a while.
-            embedding = self._embedding_speed(self.embedder, seconds)
-            scheduler.embed_rate = max(scheduler.rates.get(EMBED, 0.0), embedding)
-
-    def _embedding_speed(self, embedder: TextEmbedder, seconds: float) -> float:
-        pooling = embedder.checkpoint.pooling
+    def _measure_embedder(self, seconds: float) -> None:
+        """Of its own: by a cross-encoder's speed, which is often much slower, large requests were refused until it had
+        embedded for a while."""
+        if self.embedder is None:
+            return
+        pooling = self.embedder.checkpoint.pooling
         assert pooling is not None, "a bi-encoder has one"
-        ids = embedder.tokenizer.encode(_WARM_TEXT).ids[: embedder.max_length]
-        return _speed(lambda tokens: self._bare_embedder.pool(tokens, pooling), _many(ids), seconds)
-
-    # Scoring -----------------------------------------------------------------------------------------------------
-
-    def score(
-        self,
-        pairs: Sequence[tuple[str, str]],
-        ticket: Ticket,
-        caps: Caps | None = None,
-        *,
-        ends: range = range(0),
-        enough: Callable[[NDArray[np.float32]], bool] = lambda scores: False,
-    ) -> Scored:
-        """Raw logits of (query, document) pairs, in their order, with what was cut; -inf for a blank document.
-
-        Args:
-            pairs: all that there are.
-            ticket: of the request.
-            caps: how much of the texts is read.
-            ends: after so many pairs `enough` is asked.
-            enough: whether these scores, of the pairs up to there, make all others needless.
-
-        Raises:
-            RefusedError: too many tokens, too late, or a query in which the model reads nothing.
-            CancelledRequestError: the client left.
-        """
-        scores = [np.zeros(0, dtype=np.float32)]
-        truncations: dict[Truncation, None] = {}
-        total = begin = 0
-        with working(ticket):
-            for chunk in _chunks(pairs, ends):
-                if begin in ends and enough(np.concatenate(scores)):
-                    break
-                ticket.check()
-                texts, cuts = self.cutter.cut(chunk, caps)
-                try:
-                    scored = self.scorer.scored(texts)
-                except InputError as error:  # of texts only a query can be refused: a document may be blank
-                    raise invalid(str(error), "query") from error
-                if scored.note:
-                    # What its file of scores cannot do costs no answer.
-                    _LOG.warning("%s", scored.note)
-                total += scored.tokens
-                self.limits.check_tokens(total)
-                scores.append(scored.scores)
-                for cut in merged(cuts, scored.truncations):
-                    truncations[cut if cut.position < 0 else replace(cut, position=cut.position + begin)] = None
-                begin += len(chunk)
-        return Scored(np.concatenate(scores), tuple(truncations), total)
-
-    def cautions(self, pairs: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-        """What is to be said of the scores for these queries, once; of many the first ten are looked at."""
-        queries = list(dict.fromkeys(query for query, _ in pairs))[:10]
-        return tuple(dict.fromkeys(filter(None, map(self.scorer.caution, queries))))
-
-    def reach(self, caps: Caps | None = None) -> Reach:
-        """How far the cross-encoder reads a query and a document, when a request wants so much of them read."""
-        caps, windows = caps or Caps(), self.scorer.windows
-        most = windows.size * min(windows.read, caps.windows or windows.read)
-        half = self.scorer.max_length // 2
-        return Reach(
-            min(half, caps.query or half, caps.pair or half), min(most, caps.document or most, caps.pair or most)
-        )
-
-    @property
-    def score_kind(self) -> str:
-        """What a probability of this server is: "calibrated" on judgments, "trained" by the model's authors, or a plain
-        "sigmoid" over a logit, which orders but does not state a chance.
-        """
-        if self.scorer.calibrated:
-            return "calibrated"
-        return "trained" if self.scorer.checkpoint.activation in ("sigmoid", "softmax") else "sigmoid"
-
-    def probability(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores in [0, 1], in the same order; see `score_kind`. -inf gives 0."""
-        return sigmoid(scores) if self.score_kind == "sigmoid" else self.scorer.probability(scores)
-
-    def chance(self, logit: float) -> float:
-        """One score in [0, 1], see `probability`."""
-        return float(self.probability(np.array([logit], dtype=np.float32))[0])
-
-    # Embedding ---------------------------------------------------------------------------------------------------
+        ids = self.embedder.tokenizer.encode(WARM_TEXT).ids[: self.embedder.max_length]
+        self.embedding_speed.measure(lambda tokens: self._bare_embedder.pool(tokens, pooling), ids, seconds)
 
     def embed(self, texts: Sequence[str], ticket: Ticket, *, queries: bool = False) -> Embedded:
         """Unit vectors, shape (n, width), in the order of the texts, with what was not read to its end.
@@ -244,7 +184,7 @@ class Service:
         truncations: list[Truncation] = []
         begin = 0
         with working(ticket):
-            for chunk in _chunks([("", text) for text in texts]):
+            for chunk in chunks([("", text) for text in texts]):
                 ticket.check()
                 made = embedder.embedded([text for _, text in chunk])
                 self.limits.check_tokens(ticket.tokens)
@@ -269,37 +209,10 @@ class Service:
         return index, self.asker
 
 
-def _many(ids: list[int]) -> Tokens:
-    return Tokens.of([ids] * max(1, LEAST_TOKENS // len(ids)))
-
-
-def _speed(compute: Callable[[Tokens], object], tokens: Tokens, seconds: float) -> float:
-    """Tokens a second, the best of the measurements that begin in so many seconds."""
-    best, end = 0.0, time.perf_counter() + seconds
-    for _ in range(_MOST_MEASUREMENTS):
-        began = time.perf_counter()
-        compute(tokens)
-        best = max(best, len(tokens.ids) / (time.perf_counter() - began))
-        # A restarted server is missed: where one pass is slow it is measured once, and batches teach the rest.
-        if time.perf_counter() > end:
-            break
-    return best
-
-
-def _public(name: str) -> str:
+def public(name: str) -> str:
     """A model's name for strangers: of a folder only the last part, so that no reply tells where things lie."""
     path = Path(name)
     # A name of the hub may be that of a folder here as well, and says nothing of where.
-    return path.name if path.is_absolute() or name.startswith((".", "~")) or path.is_dir() else name
-
-
-def _chunks(pairs: Sequence[tuple[str, str]], ends: range = range(0)) -> Iterator[Sequence[tuple[str, str]]]:
-    """The pairs in order, a bounded number of characters at a time, and none on both sides of one of `ends`."""
-    begin = size = 0
-    for end, (_, document) in enumerate(pairs):
-        size += len(document)
-        if end > begin and (size > _CHARACTERS or end - begin >= _DOCUMENTS or end in ends):
-            yield pairs[begin:end]
-            begin, size = end, len(document)
-    if begin < len(pairs):
-        yield pairs[begin:]
+    return (
+        Path(os.path.abspath(name)).name if path.is_absolute() or name.startswith((".", "~")) or path.is_dir() else name
+    )

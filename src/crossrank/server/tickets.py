@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from crossrank.server.refusals import CancelledRequestError, RefusedError, late
+from crossrank.server.speeds import Speed
 
 
 @dataclass(eq=False)
@@ -17,8 +18,8 @@ class Ticket:
 
     Attributes:
         deadline: the moment an answer is due, on the clock of `time.monotonic`.
-        estimate: tokens it may need, guessed from its characters before anything is tokenized.
-        embedded: the share of its tokens that the embedder reads; the cross-encoder reads the others.
+        costs: tokens that each model may read for it, guessed from its characters before anything is tokenized.
+        estimate: all of them.
         arrived: when it came, on the same clock.
         tokens: tokens handed to the backend so far.
         attained: tokens the backend has computed so far.
@@ -29,8 +30,8 @@ class Ticket:
     """
 
     deadline: float
-    estimate: int = 0
-    embedded: float = 0.0
+    costs: Mapping[Speed, int] = field(default_factory=dict)
+    estimate: int = field(init=False)
     arrived: float = field(default_factory=time.monotonic)
     tokens: int = 0
     attained: int = 0
@@ -39,14 +40,17 @@ class Ticket:
     tokenizing: float = 0.0
     cancelled: bool = False
 
+    def __post_init__(self) -> None:
+        self.estimate = sum(self.costs.values())
+
     @classmethod
-    def lasting(cls, seconds: float, estimate: int = 0, embedded: float = 0.0) -> Ticket:
+    def lasting(cls, seconds: float, costs: Mapping[Speed, int] | None = None) -> Ticket:
         """A ticket due in so many seconds.
 
         >>> Ticket.lasting(5.0).left() > 4.9
         True
         """
-        return cls(time.monotonic() + seconds, estimate, embedded)
+        return cls(time.monotonic() + seconds, {speed: tokens for speed, tokens in (costs or {}).items() if tokens})
 
     def left(self) -> float:
         """Seconds until the deadline; negative when it has passed."""
@@ -58,9 +62,18 @@ class Ticket:
         return max(self.estimate, self.tokens)
 
     @property
-    def outstanding(self) -> int:
-        """Tokens still to be computed, by the same guess."""
-        return max(0, self.size - self.attained)
+    def batches(self) -> float:
+        """How many batches of its models that is."""
+        return self._scaled(self.size) * sum(tokens / speed.batch_tokens for speed, tokens in self.costs.items())
+
+    @property
+    def outstanding(self) -> dict[Speed, float]:
+        """Seconds that each model still computes, by the same guess."""
+        share = self._scaled(max(0, self.size - self.attained))
+        return {speed: share * speed.seconds(tokens) for speed, tokens in self.costs.items()}
+
+    def _scaled(self, tokens: int) -> float:
+        return tokens / max(1, self.estimate)
 
     @property
     def queued(self) -> float:

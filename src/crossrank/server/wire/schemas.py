@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Schema = Mapping[str, Any]
@@ -60,3 +60,12 @@ def one_of(*words: str) -> Schema:
     {'enum': ['left', 'right', None]}
     """
     return {"enum": [*words, None]}
+
+
+def models(names: Sequence[str]) -> Schema:
+    """The name of one of several models.
+
+    >>> models(["small", "fast"])["enum"]
+    ['small', 'fast', None]
+    """
+    return {"enum": [*names, None], "description": "The model that reads; the first where it is left out."}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, Literal
 
 from crossrank.cascade import Trace
@@ -11,6 +11,7 @@ from crossrank.falling import published
 from crossrank.pipeline import MIX
 from crossrank.planner import SETTLES
 from crossrank.server.refusals import LONGEST_NAME, invalid
+from crossrank.server.rerankers import Reranker
 from crossrank.server.searching import RERANKED, Found, Search
 from crossrank.server.service import Service
 from crossrank.server.wire import fields, schemas
@@ -63,7 +64,7 @@ _THRESHOLD: schemas.Schema = {
     "model's own threshold. warnings says what was left out.",
 }
 FIELDS: dict[str, schemas.Schema] = {
-    "query": schemas.QUERY, "k": _DEPTH,
+    "query": schemas.QUERY, "model": {"type": ["string", "null"]}, "k": _DEPTH,
     "depth": {
         **_DEPTH,
         "description": "Passages that each retriever returns and the cross-encoder reads: 100, or all of documents.",
@@ -124,12 +125,46 @@ NEVER: schemas.Schema = {
 
 
 def fields_of(service: Service) -> dict[str, schemas.Schema]:
-    """`FIELDS`, with what this server's model can be asked for as a threshold."""
-    probability = [_PROBABILITY] if service.score_kind != "sigmoid" else []
-    own = [{"const": "model"}] if probability and service.scorer.threshold is not None else []
-    made = {**FIELDS, "threshold": {**_THRESHOLD, "anyOf": [*probability, *own, {"type": "null"}]}}
+    """`FIELDS`, with this server's models, and what they can be asked for as a threshold."""
+    probability = [_PROBABILITY] if _without(service, "probability") < set(service.rerankers) else []
+    own = [{"const": "model"}] if _without(service, "threshold") < set(service.rerankers) else []
+    made = {
+        **FIELDS,
+        "model": schemas.models([*service.rerankers]),
+        "threshold": {**_THRESHOLD, "anyOf": [*probability, *own, {"type": "null"}]},
+    }
     # Without documents a server without an index has nothing to rank.
     return made if service.index is None else {**made, "documents": {**FIELDS["documents"], "type": ["array", "null"]}}
+
+
+def never_of(service: Service) -> schemas.Schema:
+    """`NEVER`, and the thresholds that only some of this server's models have."""
+    made = [
+        _never(service, names, asked)
+        for names, asked in (
+            (_without(service, "probability"), {"type": "number"}),
+            (_without(service, "threshold"), {"const": "model"}),
+        )
+        if names
+    ]
+    return {"anyOf": [*NEVER["anyOf"], *made]}
+
+
+def _never(service: Service, names: Set[str], threshold: schemas.Schema) -> schemas.Schema:
+    """Such a threshold beside one of these models, or none where the default is one of them."""
+    unsaid = service.reranker.name in names
+    return {
+        "required": ["threshold"] if unsaid else ["threshold", "model"],
+        "properties": {"threshold": threshold, "model": {"enum": [*sorted(names), *([None] if unsaid else [])]}},
+    }
+
+
+def _without(service: Service, what: Literal["probability", "threshold"]) -> set[str]:
+    """Models that have no probabilities, or no threshold of their own in these."""
+    lacks = {name for name, one in service.rerankers.items() if one.score_kind == "sigmoid"}
+    if what == "probability":
+        return lacks
+    return lacks | {name for name, one in service.rerankers.items() if one.scorer.threshold is None}
 
 
 def read(body: fields.Body) -> Search:
@@ -207,7 +242,7 @@ def _bounded(body: fields.Body, name: str, default: int) -> int:
 
 
 def reply(
-    asked: Search, found: Found, service: Service, id: str, timing: Timing, warnings: list[str]
+    asked: Search, found: Found, reranker: Reranker, id: str, timing: Timing, warnings: list[str]
 ) -> dict[str, Any]:
     """The k best passages with the place each step gave them; the columns and their passages when asked for."""
     places = {trace.name: {id_: row for row, id_ in enumerate(trace.ranking.ids)} for trace in found.traces}
@@ -215,7 +250,7 @@ def reply(
     for row, (id_, score) in enumerate(zip(found.ranking.ids, published(found.ranking), strict=True)):
         passage, span = found.passages[id_], found.evidence[row]
         steps = {
-            trace.name: _step(trace, places[trace.name][id_], service)
+            trace.name: _step(trace, places[trace.name][id_], reranker)
             for trace in found.traces
             if id_ in places[trace.name]
         }
@@ -237,7 +272,7 @@ def reply(
     made: dict[str, Any] = {
         "id": id,
         "query": asked.query,
-        "model": service.model,
+        "model": reranker.name,
         "results": results,
         "read": found.read,
         "steps": [_summary(trace) for trace in found.traces]
@@ -250,7 +285,7 @@ def reply(
         "warnings": [*found.notes, *warnings],
     }
     if asked.columns:
-        made["columns"] = [_column(trace, asked.columns, service) for trace in found.traces]
+        made["columns"] = [_column(trace, asked.columns, reranker) for trace in found.traces]
         made["passages"] = {
             id_: {"title": passage.title, "text": passage.text, "document": passage.document}
             for id_, passage in found.passages.items()
@@ -264,18 +299,18 @@ def _summary(trace: Trace) -> dict[str, Any]:
     return {**made, "stopped": trace.stopped or None}
 
 
-def _column(trace: Trace, most: int, service: Service) -> dict[str, Any]:
-    entries = [{"id": id_, **_step(trace, row, service)} for row, id_ in enumerate(trace.ranking.ids[:most])]
+def _column(trace: Trace, most: int, reranker: Reranker) -> dict[str, Any]:
+    entries = [{"id": id_, **_step(trace, row, reranker)} for row, id_ in enumerate(trace.ranking.ids[:most])]
     return {"name": trace.name, "seconds": trace.seconds, "entries": entries}
 
 
-def _step(trace: Trace, row: int, service: Service) -> dict[str, Any]:
+def _step(trace: Trace, row: int, reranker: Reranker) -> dict[str, Any]:
     """Rank from 1 and score of one passage after one step; a reranker also says its logit and the probability."""
     step: dict[str, Any] = {"rank": row + 1, "score": _finite(float(trace.ranking.scores[row]))}
     if trace.scores:
         logit = trace.scores.get(trace.ranking.ids[row])
         step["logit"] = None if logit is None else _finite(logit)
-        step["probability"] = None if logit is None else service.chance(logit)
+        step["probability"] = None if logit is None else reranker.chance(logit)
     return step
 
 
