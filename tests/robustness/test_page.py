@@ -294,6 +294,46 @@ def test_the_address_says_what_was_asked(page: Any, server: Serving) -> None:
     page.wait_for_selector("#answer:not(.working) #results li")
 
 
+def test_of_several_models_one_is_chosen(browser: Any, tmp_path: Any) -> None:
+    import tiny
+
+    folders = {name: tiny.cross_encoder(tmp_path / name) for name in ("first", "second")}
+    scorers = {name: crossrank.load(folder, backend="fake") for name, folder in folders.items()}
+    with serving(scorers) as made:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f"{made.listener.url}/?source=pasted&model=second")
+        page.wait_for_selector("#choosing")
+        assert page.text_content("#about").startswith("first, second on ")
+        assert page.locator("#model option").all_text_contents() == ["first", "second"]
+        assert page.input_value("#model") == "second"
+        page.fill("#candidates", "bread\nparis")
+        page.fill("#query", "capital?")
+        for name, address in (("second", "model=second"), ("first", "q=capital%3F&source=pasted")):
+            with page.expect_response("**/search") as answered:
+                if name == "first":
+                    # By its keys, which go through answers elsewhere.
+                    page.locator("#model").press("ArrowUp")
+                else:
+                    page.click("button[type=submit]")
+            assert answered.value.request.post_data_json["model"] == answered.value.json()["model"] == name
+            page.wait_for_selector("#answer:not(.working) #results li")
+            assert address in page.url
+        assert "model" not in page.url
+        # What the server does not have is not asked for.
+        page.goto(f"{made.listener.url}/?source=pasted&model=nobody")
+        page.wait_for_selector("#choosing")
+        assert page.input_value("#model") == "first"
+        context.close()
+
+
+def test_one_model_is_no_choice(page: Any) -> None:
+    assert page.locator("#choosing").is_hidden()
+    with page.expect_request("**/search") as asked:
+        search(page, "paris")
+    assert "model" not in asked.value.post_data_json
+
+
 def test_an_address_holds_neither_keys_nor_candidates(page: Any) -> None:
     page.evaluate("document.getElementById('locked').hidden = false")
     page.fill("#key", "a-long-secret")

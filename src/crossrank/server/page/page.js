@@ -1,7 +1,7 @@
 // The page: asks this server, and nobody else.
 
 import { read, write } from "./address.js";
-import { drawColumns, drawResults, drawTimes, light, milliseconds, reach } from "./drawing.js";
+import { drawColumns, drawResults, drawTimes, element, light, milliseconds, reach } from "./drawing.js";
 
 const $ = (id) => document.getElementById(id);
 const BUDGETS = [25, 50, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000, null];
@@ -76,6 +76,7 @@ function body() {
   };
   const budget = BUDGETS[$("budget").value];
   if (budget !== null) asked.budget_ms = budget;
+  if ($("model").value) asked.model = $("model").value;
   if (source() === "pasted") asked.documents = candidates();
   return asked;
 }
@@ -86,7 +87,14 @@ function stated() {
   return {
     q: $("query").value, source: source() === "pasted" ? "pasted" : null, depth: other("depth", $("depth").defaultValue),
     budget: BUDGETS[$("budget").value], mix: other("mix", first[source()]),
+    model: $("model").selectedIndex > 0 ? $("model").value : null,
   };
+}
+
+// Of several models the one that is called so, or else the first, which the server takes where nobody names one.
+function choose(name) {
+  const named = [...$("model").options].findIndex((option) => option.value === name);
+  $("model").selectedIndex = $("model").options.length ? Math.max(named, 0) : -1;
 }
 
 // The form as the address has it, and whether that can be asked.
@@ -101,6 +109,7 @@ function fill() {
   $("depth").value = number("depth", $("depth").defaultValue);
   $("budget").value = budget < 0 ? BUDGETS.length - 1 : budget;
   $("mix").value = mixes[source()] = number("mix", first[source()]);
+  choose(said.model);
   document.title = "crossrank";
   showValues();
 }
@@ -182,7 +191,7 @@ function move(step) {
 }
 
 function keyed(event) {
-  const typing = event.target.matches("input:not([type=range]):not([type=radio]), textarea");
+  const typing = event.target.matches("input:not([type=range]):not([type=radio]), textarea, select");
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape") {
     $("query").focus();
@@ -190,7 +199,7 @@ function keyed(event) {
   } else if (event.key === "/" && !typing) {
     $("query").focus();
     $("query").select();
-  } else if (["ArrowDown", "ArrowUp"].includes(event.key) && !event.target.matches("textarea, [type=range], [type=radio]")) {
+  } else if (["ArrowDown", "ArrowUp"].includes(event.key) && !event.target.matches("textarea, select, [type=range], [type=radio]")) {
     // Without answers the arrows scroll, as everywhere.
     if (!move(event.key === "ArrowDown" ? 1 : -1)) return;
   } else return;
@@ -201,7 +210,14 @@ async function tell() {
   try {
     const info = await call("/info");
     const passages = info.index ? `, ${info.index.passages.toLocaleString("en")} passages` : "";
-    $("about").textContent = `${info.model.name} on ${info.model.backend}${passages}`;
+    const names = info.models.map((one) => one.name);
+    const backends = [...new Set(info.models.map((one) => one.backend))];
+    $("about").textContent = `${names.join(", ")} on ${backends.join(", ")}${passages}`;
+    if (names.length > 1 && !$("model").options.length) {
+      $("model").append(...names.map((name) => element("option", { value: name }, name)));
+      $("choosing").hidden = false;
+      choose(read().model);
+    }
     if (!info.index && !info.index_error && source() === "index") {
       document.querySelector("input[value=index]").disabled = true;
       document.querySelector("input[value=pasted]").checked = true;
@@ -225,6 +241,9 @@ for (const slider of SLIDERS) {
     if (asking) timer = setTimeout(ask, 150);
   });
 }
+$("model").addEventListener("change", () => {
+  if (asking) ask();
+});
 for (const radio of document.querySelectorAll("input[name=source]")) radio.addEventListener("change", changeSource);
 $("example").addEventListener("click", () => {
   $("query").value = EXAMPLE.query;
