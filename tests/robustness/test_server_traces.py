@@ -70,6 +70,7 @@ def test_each_request_is_a_span_without_texts(cross_encoder_folder: Path, collec
     assert 0 < mine.end_time_unix_nano - mine.start_time_unix_nano < 60e9
     told = attributes(mine)
     assert (told["crossrank.dialect"], told["crossrank.documents"], told["http.route"]) == ("cohere", 1, "/v2/rerank")
+    assert told["crossrank.model"] == server.service.reranker.name
     assert told["crossrank.tokens"] > 0
     assert "secret" not in str(taken)
 

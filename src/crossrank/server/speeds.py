@@ -47,8 +47,8 @@ class Speed:
     batch_tokens: int = LEAST_TOKENS
     fixed: bool = False
     rate: float = 0.0
-    _told: float = field(default_factory=time.monotonic, repr=False)
-    _pause: float = field(default_factory=lambda: IDLE_SECONDS, repr=False)
+    _told: float = field(init=False, default_factory=time.monotonic, repr=False)
+    _pause: float = field(init=False, default_factory=lambda: IDLE_SECONDS, repr=False)
 
     def seconds(self, tokens: float) -> float:
         """How long so many tokens take; 0 while nothing is known."""
