@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 import crossrank
 import tiny
-from crossrank.cli import serve
+from crossrank.cli import root, serve
 from crossrank.errors import InputError
 from crossrank.server import guard
 from crossrank.server.app import build
@@ -287,7 +287,7 @@ def test_two_addresses_that_are_none_are_not_one(service: Service) -> None:
 def test_a_file_of_keys_that_is_no_text_is_told(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_bytes("a-secret-key".encode("utf-16"))
-    refused = CliRunner().invoke(serve.command, ["--keys", str(file)])
+    refused = CliRunner().invoke(root, ["serve", "--keys", str(file)])
     assert (refused.exit_code, "no text in UTF-8" in refused.output) == (2, True)
 
 
@@ -295,7 +295,7 @@ def test_a_file_of_keys_that_is_no_text_is_told(tmp_path: Path) -> None:
 def test_a_variable_of_keys_that_holds_none_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     # It opened the server to everyone who reaches it.
     monkeypatch.setattr(serve, "_service", lambda *_: pytest.fail("the models were loaded"))
-    refused = CliRunner().invoke(serve.command, [], env={"CROSSRANK_API_KEYS": variable})
+    refused = CliRunner().invoke(root, ["serve"], env={"CROSSRANK_API_KEYS": variable})
     assert (refused.exit_code, "is set and holds no key" in refused.output) == (2, True)
 
 
@@ -313,6 +313,6 @@ def test_serve_warns_of_no_keys_only_where_others_reach_it(
     monkeypatch.setattr(serve, "_service", lambda *_: service)
     monkeypatch.setattr(serve, "_log_to_stderr", lambda *_: None)
     monkeypatch.setattr(Listener, "run", lambda self: self._socket.close())
-    done = CliRunner().invoke(serve.command, ["--host", host, "--port", "0"])
+    done = CliRunner().invoke(root, ["serve", "--host", host, "--port", "0"])
     assert done.exit_code == 0, done.output
     assert ("everyone who reaches" in done.output) is warned
