@@ -16,6 +16,8 @@ PARITY := sentence-transformers>=5
 # The version that torch 2.13 names. Its interpreter and its compiler need no card, so that the GPU engine's kernels are
 # tested everywhere that has it; where an index has none, these tests are skipped.
 TRITON := triton==3.7.1
+# Without pyterrier, which adds 120 MB (pandas, statsmodels, lxml): after `.venv/bin/python -m pip install pyterrier` its tests
+# run, too, and are skipped before.
 EXTRAS := search,server,telemetry,torch,eval,llama-index,langchain,haystack,mcp,llm,train,postgres,qdrant,opensearch,elasticsearch,test,server-test,lint
 
 CODE := src tests scripts recipes benchmarks

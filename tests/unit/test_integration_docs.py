@@ -20,6 +20,7 @@ NEEDS = {
     "LlamaIndex": (["llama_index.core", "lance"], "Transformer attention mechanism"),
     "LangChain": (["langchain_core", "lance"], "Transformer attention mechanism"),
     "Haystack": (["haystack", "lance"], "Failed uploads are retried."),
+    "PyTerrier": (["pyterrier", "lance"], "           name"),
     "An index that is updated": (["lance"], "Failed uploads are retried"),
     "A context for a language model": (["lance"], "[1]"),
     "A language model as the reranker": (["lance", "httpx"], "questions, "),

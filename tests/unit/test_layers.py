@@ -201,6 +201,9 @@ OPTIONAL: dict[str, tuple[str, set[str]]] = {
     "httpx": ("llm", {"remote.py"}),
     "ray": ("ray", {"distributed/ray.py"}),
     "haystack": ("haystack", {"integrations/haystack.py"}),
+    "pyterrier": ("pyterrier", {"integrations/pyterrier.py"}),
+    # PyTerrier's own dependency: its frames.
+    "pandas": ("pyterrier", {"integrations/pyterrier.py"}),
     "psycopg": ("postgres", {"retrieval/remote/postgres.py"}),
     "qdrant_client": ("qdrant", {"retrieval/remote/qdrant.py"}),
     # What Qdrant's client raises where it speaks gRPC; it comes with the client.

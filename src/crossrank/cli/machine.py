@@ -36,6 +36,7 @@ _USES = {
     "llm": "models behind an address, as reranker, embedder or grader",
     "mcp": "crossrank mcp",
     "haystack": "the Haystack integration",
+    "pyterrier": "the PyTerrier integration",
     "postgres": "passages in PostgreSQL",
     "qdrant": "passages in Qdrant",
     "opensearch": "passages in OpenSearch",
