@@ -217,35 +217,36 @@ def test_another_prefix_and_ids_that_are_no_count():
     assert counts.tolist() == [len(ids)]
 
 
-def test_a_vocabulary_whose_hashes_meet_is_refused():
-    """A table that had to be walked through for every word would take hours for a million of them."""
+def meeting(places):
+    return np.flatnonzero(places < 8)
+
+
+def scattered(places):
+    return np.arange(0, len(places), len(places) // len(meeting(places)))
+
+
+def in_a_row(begin, step):
+    return lambda places: np.unique(places, return_index=True)[1][(begin + step * np.arange(1100)) % 4096]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "taken"),
+    [(meeting, False), (scattered, True), (in_a_row(0, 1), False), (in_a_row(3600, 1), False), (in_a_row(0, 3), True)],
+)
+def test_a_vocabulary_whose_hashes_lie_together_is_refused(chosen, taken):
+    """A table that had to be walked through for every word would take hours for a million of them.
+
+    In a row without gaps each word lies at its own place, but what is none of them is looked for through all of it.
+    """
     letters = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz0123", np.uint8)
     spelled = np.stack(np.meshgrid(*[letters] * 4), axis=-1).reshape(-1, 4)
     hashes = np.full(len(spelled), 0x811C9DC5, np.uint32)
     for byte in spelled.T:
         hashes = (hashes ^ byte) * np.uint32(0x01000193)
-    meeting = spelled[((hashes ^ hashes >> 15) & 4095) < 8]
-    others = spelled[:: len(spelled) // len(meeting)]
-    for words, taken in ((meeting, False), (others, True)):
-        tokenizer = bert([*SPECIALS, *(bytes(word).decode() for word in words)])
-        assert 1100 < tokenizer.get_vocab_size() < 2048
-        assert (wordpiece.opened(tokenizer) is not None) == taken
-
-
-def test_a_vocabulary_that_fills_a_row_of_the_table_is_refused():
-    """Each word lies at its own place, but what is none of them would be looked for through the whole row."""
-    letters = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz0123", np.uint8)
-    spelled = np.stack(np.meshgrid(*[letters] * 4), axis=-1).reshape(-1, 4)
-    hashes = np.full(len(spelled), 0x811C9DC5, np.uint32)
-    for byte in spelled.T:
-        hashes = (hashes ^ byte) * np.uint32(0x01000193)
-    places, first = np.unique((hashes ^ hashes >> 15) & 4095, return_index=True)
-    for begin, step, taken in ((0, 1, False), (3600, 1, False), (0, 3, True)):
-        row = (begin + step * np.arange(1100)) % 4096
-        words = spelled[first[np.searchsorted(places, row)]]
-        tokenizer = bert([*SPECIALS, *(bytes(word).decode() for word in words)])
-        assert 1024 < tokenizer.get_vocab_size() < 2048
-        assert (wordpiece.opened(tokenizer) is not None) == taken
+    words = spelled[chosen((hashes ^ hashes >> 15) & 4095)]
+    tokenizer = bert([*SPECIALS, *(bytes(word).decode() for word in words)])
+    assert 1024 < tokenizer.get_vocab_size() < 2048
+    assert (wordpiece.opened(tokenizer) is not None) == taken
 
 
 def test_a_template_that_leaves_texts_out_is_seen_beside_any_added_token():
