@@ -254,19 +254,34 @@ double crossrank_peak(int32_t tier, int32_t dtype, double seconds) {
   }
 }
 
+struct crossrank_characters {
+  Characters characters;
+};
+
+crossrank_characters *crossrank_characters_create(void) { return new (std::nothrow) crossrank_characters; }
+
+void crossrank_characters_destroy(crossrank_characters *characters) { delete characters; }
+
+int32_t crossrank_characters_tell(crossrank_characters *characters, const crossrank_strings *letters,
+                                  const int32_t *codes, const uint8_t *kinds) {
+  try {
+    for (int64_t i = 0; i < letters->n; i++)
+      characters->characters.tell(codes[i], kinds[i], at(*letters, i), size(*letters, i));
+    return 0;
+  } catch (const std::exception &) {
+    return -1;
+  }
+}
+
 struct crossrank_wordpiece {
   WordPiece wordpiece;
 };
 
 crossrank_wordpiece *crossrank_wordpiece_create(const crossrank_strings *pieces, const int32_t *ids,
-                                                const crossrank_strings *prefix, int32_t unknown, int32_t most,
-                                                const crossrank_strings *letters, const int32_t *codes,
-                                                const uint8_t *kinds) {
-  const auto strings = [](const crossrank_strings &of) { return Strings{of.bytes, of.offsets, of.n}; };
+                                                const crossrank_strings *prefix, int32_t unknown, int32_t most) {
   if (most < 1 || most > WordPiece::MOST) return nullptr;
   try {
-    std::unique_ptr<crossrank_wordpiece> made(new crossrank_wordpiece{
-        {strings(*pieces), ids, strings(*prefix), unknown, most, strings(*letters), codes, kinds}});
+    std::unique_ptr<crossrank_wordpiece> made(new crossrank_wordpiece{{*pieces, ids, *prefix, unknown, most}});
     return made->wordpiece.whole() ? made.release() : nullptr;
   } catch (const std::exception &) {
     return nullptr;
@@ -275,8 +290,8 @@ crossrank_wordpiece *crossrank_wordpiece_create(const crossrank_strings *pieces,
 
 void crossrank_wordpiece_destroy(crossrank_wordpiece *wordpiece) { delete wordpiece; }
 
-int64_t crossrank_wordpiece_encode(const crossrank_wordpiece *wordpiece, const crossrank_strings *texts,
-                                   int32_t threads, int32_t *ids, int64_t *counts) {
+int64_t crossrank_wordpiece_encode(const crossrank_wordpiece *wordpiece, const crossrank_characters *characters,
+                                   const crossrank_strings *texts, int32_t threads, int32_t *ids, int64_t *counts) {
   // Parts of one thread: some, so that a thread with long texts does not keep the others waiting.
   constexpr int64_t PARTS = 4;
   const int64_t n = texts->n, parts = threads > 1 && n > 1 ? std::min<int64_t>(n, threads * PARTS) : 1;
@@ -287,8 +302,8 @@ int64_t crossrank_wordpiece_encode(const crossrank_wordpiece *wordpiece, const c
       int64_t &total = made[static_cast<size_t>(part)];
       const int64_t begin = n * part / parts, end = n * (part + 1) / parts;
       for (int64_t i = begin; i < end; i++) {
-        const int64_t at = texts->offsets[i], size = texts->offsets[i + 1] - at;
-        counts[i] = wordpiece->wordpiece.encode(texts->bytes + at, size, ids + texts->offsets[begin] + total);
+        int32_t *to = ids + texts->offsets[begin] + total;
+        counts[i] = wordpiece->wordpiece.encode(characters->characters, at(*texts, i), size(*texts, i), to);
         total += std::max<int64_t>(counts[i], 0);
       }
     });

@@ -109,31 +109,42 @@ CROSSRANK_API int32_t crossrank_maxsim(int32_t tier, const float *query, int64_t
 // about `seconds` on random numbers that fit in its cache: what `crossrank bench` calls attainable.
 CROSSRANK_API double crossrank_peak(int32_t tier, int32_t dtype, double seconds);
 
-// A WordPiece vocabulary, with what becomes of the characters that it knows. Strings are UTF-8, end to end: string i of n
-// is bytes[offsets[i] .. offsets[i + 1]).
+// Strings in UTF-8, end to end: string i of n is bytes[offsets[i] .. offsets[i + 1]).
 typedef struct { const uint8_t *bytes; const int64_t *offsets; int64_t n; } crossrank_strings;
-typedef struct crossrank_wordpiece crossrank_wordpiece;
+
+// What becomes of each character of a text before it is cut into pieces. Texts may be read while more is told.
+typedef struct crossrank_characters crossrank_characters;
 enum crossrank_character {
+  CROSSRANK_UNKNOWN = 0,  // not told yet
   CROSSRANK_NOTHING = 1,  // left out
   CROSSRANK_SPACE = 2,    // ends a word
   CROSSRANK_LETTERS = 3,  // its letters are a part of a word
   CROSSRANK_ALONE = 4     // its letters are a word of their own
 };
+// NULL when memory ran out.
+CROSSRANK_API crossrank_characters *crossrank_characters_create(void);
+CROSSRANK_API void crossrank_characters_destroy(crossrank_characters *characters);
+// Character codes[i] becomes letters(i) in the way of kinds[i]. Unknown stay those from 0x30000 on, and what becomes more
+// than 14 bytes or more characters than it has bytes; known ones stay as they are. 0, or -1 when memory ran out.
+CROSSRANK_API int32_t crossrank_characters_tell(crossrank_characters *characters, const crossrank_strings *letters,
+                                                const int32_t *codes, const uint8_t *kinds);
 
+// A WordPiece vocabulary.
+typedef struct crossrank_wordpiece crossrank_wordpiece;
 // Pieces with their ids, none negative; those that go on within a word begin with the one string of `prefix`. A word of
-// more than `most` characters, 1 to 256, is `unknown`, as is one that is not made of pieces. Character codes[i], at most
-// 0xffff, becomes letters(i) in the way of kinds[i]; one that becomes more characters than it has bytes is not known.
+// more than `most` characters, 1 to 256, is `unknown`, as is one that is not made of pieces.
 // NULL when memory ran out, or the pieces' hashes are too much alike.
 CROSSRANK_API crossrank_wordpiece *crossrank_wordpiece_create(const crossrank_strings *pieces, const int32_t *ids,
                                                               const crossrank_strings *prefix, int32_t unknown,
-                                                              int32_t most, const crossrank_strings *letters,
-                                                              const int32_t *codes, const uint8_t *kinds);
+                                                              int32_t most);
 CROSSRANK_API void crossrank_wordpiece_destroy(crossrank_wordpiece *wordpiece);
 // The ids of texts, end to end in `ids`, which has room for as many as all texts have bytes; counts[i] is how many text i
 // has, or -1 where it has a character that is not known: then it has none in `ids`.
 // How many there are in all, or -1 when memory ran out.
-CROSSRANK_API int64_t crossrank_wordpiece_encode(const crossrank_wordpiece *wordpiece, const crossrank_strings *texts,
-                                                 int32_t threads, int32_t *ids, int64_t *counts);
+CROSSRANK_API int64_t crossrank_wordpiece_encode(const crossrank_wordpiece *wordpiece,
+                                                 const crossrank_characters *characters,
+                                                 const crossrank_strings *texts, int32_t threads, int32_t *ids,
+                                                 int64_t *counts);
 
 #ifdef __cplusplus
 }

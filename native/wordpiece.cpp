@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <memory>
 
 namespace {
 
@@ -48,33 +49,56 @@ int32_t Pieces::find(const uint8_t *bytes, int64_t size, uint32_t hash) const {
   }
 }
 
-WordPiece::WordPiece(const Strings &pieces, const int32_t *ids, const Strings &prefix, int32_t unknown, int64_t most,
-                     const Strings &letters, const int32_t *codes, const uint8_t *kinds)
-    : starts(pieces.n), inside(pieces.n), characters(PAGE), pages(PAGES), unknown(unknown), most(most) {
-  for (int64_t i = 0; i < pieces.n && whole_; i++) {
-    const uint8_t *piece = pieces.at(i);
-    const int64_t size = pieces.size(i), before = prefix.size(0);
-    const bool within = size >= before && !std::memcmp(piece, prefix.bytes, static_cast<size_t>(before));
-    whole_ = starts.add(piece, size, ids[i]) && (!within || inside.add(piece + before, size - before, ids[i]));
-  }
-  whole_ = whole_ && starts.scattered() && inside.scattered();
-  for (int64_t i = 0; i < letters.n; i++) {
-    const int32_t code = codes[i];
-    const int64_t size = letters.size(i), bytes = code < 0x80 ? 1 : code < 0x800 ? 2 : 3;
-    // A text has no more ids than bytes: what becomes longer is left to the library.
-    if (code < 0 || code > 0xffff || size > 64 || characters_of(letters.at(i), size) > bytes) continue;
-    uint16_t &page = pages[static_cast<size_t>(code / PAGE)];
-    if (!page) {
-      page = static_cast<uint16_t>(characters.size() / PAGE);
-      characters.resize(characters.size() + PAGE);
-    }
-    characters[static_cast<size_t>(page * PAGE + code % PAGE)] = {static_cast<uint32_t>(this->letters.size()),
-                                                                 static_cast<uint8_t>(size), kinds[i]};
-    this->letters.insert(this->letters.end(), letters.at(i), letters.at(i) + size);
-  }
+Characters::~Characters() {
+  for (std::atomic<Character *> &page : pages) delete[] page.load(std::memory_order_relaxed);
 }
 
-int64_t WordPiece::encode(const uint8_t *text, int64_t size, int32_t *ids) const {
+void Characters::tell(int32_t code, uint8_t kind, const uint8_t *letters, int64_t size) {
+  const int64_t bytes = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+  // A text has no more ids than bytes: what becomes longer is left to the library.
+  if (code < 0 || code >= END || kind < CROSSRANK_NOTHING || kind > CROSSRANK_ALONE ||
+      size > static_cast<int64_t>(sizeof(Character::letters)) || characters_of(letters, size) > bytes)
+    return;
+  std::atomic<Character *> &place = pages[code / PAGE];
+  Character *page = place.load(std::memory_order_acquire);
+  if (!page) {
+    std::unique_ptr<Character[]> made(new Character[PAGE]());
+    if (place.compare_exchange_strong(page, made.get(), std::memory_order_acq_rel)) page = made.release();
+  }
+  Character &character = page[code % PAGE];
+  uint8_t before = CROSSRANK_UNKNOWN;
+  if (!character.kind.compare_exchange_strong(before, BEING_TOLD, std::memory_order_relaxed)) return;
+  character.size = static_cast<uint8_t>(size);
+  std::copy(letters, letters + size, character.letters);
+  character.kind.store(kind, std::memory_order_release);
+}
+
+const Characters::Character *Characters::next(const uint8_t *&text, const uint8_t *end) const {
+  int32_t code = *text;
+  const int64_t bytes = code < 0x80 ? 1 : code < 0xc0 ? 0 : code < 0xe0 ? 2 : code < 0xf0 ? 3 : code < 0xf8 ? 4 : 0;
+  if (!bytes || bytes > end - text) return nullptr;
+  if (bytes > 1) code &= 0x7f >> bytes;
+  for (int64_t i = 1; i < bytes; i++) code = code << 6 | (text[i] & 0x3f);
+  if (code >= END) return nullptr;
+  text += bytes;
+  const Character *page = pages[code / PAGE].load(std::memory_order_acquire);
+  return page ? page + code % PAGE : nullptr;
+}
+
+WordPiece::WordPiece(const crossrank_strings &pieces, const int32_t *ids, const crossrank_strings &prefix,
+                     int32_t unknown, int64_t most)
+    : starts(pieces.n), inside(pieces.n), unknown(unknown), most(most) {
+  const int64_t before = size(prefix, 0);
+  for (int64_t i = 0; i < pieces.n && whole_; i++) {
+    const uint8_t *piece = at(pieces, i);
+    const int64_t bytes = size(pieces, i);
+    const bool within = bytes >= before && !std::memcmp(piece, at(prefix, 0), static_cast<size_t>(before));
+    whole_ = starts.add(piece, bytes, ids[i]) && (!within || inside.add(piece + before, bytes - before, ids[i]));
+  }
+  whole_ = whole_ && starts.scattered() && inside.scattered();
+}
+
+int64_t WordPiece::encode(const Characters &characters, const uint8_t *text, int64_t size, int32_t *ids) const {
   const uint8_t *const end = text + size;
   int64_t made = 0;
   Word word;
@@ -86,12 +110,13 @@ int64_t WordPiece::encode(const uint8_t *text, int64_t size, int32_t *ids) const
     word.longer = false;
   };
   while (text < end) {
-    const Character *character = known(text, end);
-    switch (character ? static_cast<Kind>(character->kind) : UNKNOWN) {
-      case NOTHING: break;
-      case SPACE: finish(); break;
-      case LETTERS: grow(word, *character); break;
-      case ALONE:
+    const Characters::Character *character = characters.next(text, end);
+    const uint8_t kind = character ? character->kind.load(std::memory_order_acquire) : uint8_t{CROSSRANK_UNKNOWN};
+    switch (kind) {
+      case CROSSRANK_NOTHING: break;
+      case CROSSRANK_SPACE: finish(); break;
+      case CROSSRANK_LETTERS: grow(word, *character); break;
+      case CROSSRANK_ALONE:
         finish();
         grow(word, *character);
         finish();
@@ -103,26 +128,14 @@ int64_t WordPiece::encode(const uint8_t *text, int64_t size, int32_t *ids) const
   return made;
 }
 
-// The character that a text goes on with, and `text` behind it; NULL where it has more than 16 bits or is none.
-const WordPiece::Character *WordPiece::known(const uint8_t *&text, const uint8_t *end) const {
-  int32_t code = *text;
-  const int64_t bytes = code < 0x80 ? 1 : code < 0xc0 ? 0 : code < 0xe0 ? 2 : code < 0xf0 ? 3 : 0;
-  if (!bytes || bytes > end - text) return nullptr;
-  if (bytes == 2) code = (code & 0x1f) << 6 | (text[1] & 0x3f);
-  if (bytes == 3) code = (code & 0x0f) << 12 | (text[1] & 0x3f) << 6 | (text[2] & 0x3f);
-  text += bytes;
-  return &characters[static_cast<size_t>(pages[static_cast<size_t>(code / PAGE)] * PAGE + code % PAGE)];
-}
-
-void WordPiece::grow(Word &word, const Character &character) const {
+void WordPiece::grow(Word &word, const Characters::Character &character) const {
   if (word.size > 4 * most) {  // No character has more than four bytes.
     word.longer = true;
     return;
   }
-  const uint8_t *from = letters.data() + character.at;
   for (int i = 0; i < character.size; i++) {
-    word.bytes[word.size++] = from[i];
-    word.hash = Pieces::step(word.hash, from[i]);
+    word.bytes[word.size++] = character.letters[i];
+    word.hash = Pieces::step(word.hash, character.letters[i]);
   }
 }
 

@@ -1,19 +1,42 @@
 // WordPiece: texts to the ids of a vocabulary's pieces, as the tokenizers library gives them. It knows no rule of
-// Unicode: what becomes of each character is in a table that the caller asked that library for, and a text with any
-// other character is left to it.
+// Unicode: what becomes of each character it is told by the caller, who asks that library, and a text with any other
+// character is left to it.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
-// String i of n is bytes[offsets[i] .. offsets[i + 1]).
-struct Strings {
-  const uint8_t *bytes;
-  const int64_t *offsets;
-  int64_t n;
-  const uint8_t *at(int64_t i) const { return bytes + offsets[i]; }
-  int64_t size(int64_t i) const { return offsets[i + 1] - offsets[i]; }
+#include "crossrank.h"
+
+inline const uint8_t *at(const crossrank_strings &strings, int64_t i) { return strings.bytes + strings.offsets[i]; }
+inline int64_t size(const crossrank_strings &strings, int64_t i) { return strings.offsets[i + 1] - strings.offsets[i]; }
+
+// What becomes of each character, as far as it was told. It is read while it is told more, without locks: a fork may come
+// at any moment. A character that is being told of is not known yet.
+class Characters {
+ public:
+  static constexpr int32_t END = 0x30000;  // the planes of scripts, emoji and ideographs
+  struct Character {
+    std::atomic<uint8_t> kind{CROSSRANK_UNKNOWN};  // of crossrank_character, written last
+    uint8_t size;
+    uint8_t letters[14];
+  };
+
+  Characters() = default;
+  ~Characters();
+  Characters(const Characters &) = delete;
+  Characters &operator=(const Characters &) = delete;
+  // What is told of a character that is known changes nothing, and what has no room here stays unknown.
+  void tell(int32_t code, uint8_t kind, const uint8_t *letters, int64_t size);
+  // The character that a UTF-8 text goes on with, and `text` behind it; NULL where it is none or was not told of.
+  const Character *next(const uint8_t *&text, const uint8_t *end) const;
+
+ private:
+  static constexpr int32_t PAGE = 256;
+  static constexpr uint8_t BEING_TOLD = 255;
+  std::atomic<Character *> pages[END / PAGE] = {};
 };
 
 // Strings and their ids, in open addressing.
@@ -44,39 +67,31 @@ class Pieces {
 
 class WordPiece {
  public:
-  // What a character becomes: nothing; the end of a word; a part of one; a word of its own.
-  enum Kind : uint8_t { UNKNOWN = 0, NOTHING = 1, SPACE = 2, LETTERS = 3, ALONE = 4 };
   // Characters of a word that is no unknown one by its length, at most.
   static constexpr int64_t MOST = 256;
 
-  // `prefix` begins the pieces within a word. A word of more than `most` characters (1 ... MOST) is `unknown`.
-  // kinds[i] says what character codes[i], at most 0xffff, becomes: letters(i).
-  WordPiece(const Strings &pieces, const int32_t *ids, const Strings &prefix, int32_t unknown, int64_t most,
-            const Strings &letters, const int32_t *codes, const uint8_t *kinds);
+  // The one string of `prefix` begins the pieces within a word. A word of more than `most` characters (1 ... MOST) is
+  // `unknown`.
+  WordPiece(const crossrank_strings &pieces, const int32_t *ids, const crossrank_strings &prefix, int32_t unknown,
+            int64_t most);
   // Whether the vocabulary could be taken up; nothing else may be asked otherwise.
   bool whole() const { return whole_; }
   // Writes the ids of a UTF-8 text, no more than it has bytes, and says how many; -1 where it has a character that is
-  // not in the table. What is written then means nothing.
-  int64_t encode(const uint8_t *text, int64_t size, int32_t *ids) const;
+  // not known. What is written then means nothing.
+  int64_t encode(const Characters &characters, const uint8_t *text, int64_t size, int32_t *ids) const;
 
  private:
-  struct Character { uint32_t at; uint8_t size, kind; };
   struct Word {
     uint8_t bytes[4 * MOST + 64];
     int64_t size = 0;
     uint32_t hash = Pieces::SEED;
     bool longer = false;  // than it may be: its bytes were not kept
   };
-  static constexpr int64_t PAGE = 64, PAGES = 0x10000 / PAGE;
 
-  const Character *known(const uint8_t *&text, const uint8_t *end) const;
-  void grow(Word &word, const Character &character) const;
+  void grow(Word &word, const Characters::Character &character) const;
   int64_t cut(const Word &word, int32_t *ids) const;
 
   Pieces starts, inside;  // of a word, and behind its start: those without the prefix
-  std::vector<Character> characters;  // pages of PAGE; the first knows none
-  std::vector<uint16_t> pages;
-  std::vector<uint8_t> letters;
   int32_t unknown;
   int64_t most;
   bool whole_ = true;

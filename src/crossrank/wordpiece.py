@@ -1,13 +1,14 @@
 """BERT's WordPiece in the native library: the ids that the tokenizers library gives, at a twentieth of its time.
 
-That library stays the truth. What becomes of a character is asked of it once, and a text with a character outside the
-table is left to it. So are tokenizers of any other kind, and all of them where there is no native library.
+That library stays the truth. What becomes of a character is asked of it when a text first has one, and a text with a
+character that cannot be told of is left to it. So are tokenizers of any other kind, and all of them where there is no
+native library.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from ctypes import POINTER, c_int32, c_int64, c_uint8
 from functools import lru_cache
 from typing import Any
@@ -21,11 +22,11 @@ from crossrank.backends.cpu import library
 from crossrank.unicode import valid_text
 
 # `crossrank_character`.
-NOTHING, SPACE, LETTERS, ALONE = range(1, 5)
-# Ranges of characters: Latin, marks, Greek and Cyrillic; Latin with several marks, as Vietnamese has it; punctuation,
-# small digits, currencies and letter-like signs; arrows and mathematics; shapes; byte order mark; U+FFFD.
-RANGES = ((0, 0x45F), (0x1E00, 0x1EFF), (0x2000, 0x214F), (0x2190, 0x22FF), (0x25A0, 0x25FF), (0xFEFF, 0xFEFF),
-          (0xFFFD, 0xFFFD))  # fmt: skip
+UNKNOWN, NOTHING, SPACE, LETTERS, ALONE = range(5)
+# The first code that the library has no place for.
+END = 0x30000
+# Marks that are not stripped: with these around it, none stays at its place that changes places with others.
+_BEFORE, _AFTER = "\U0001d16d", "\u1b44"
 # Of the longest word, in characters, that the library can be told to cut.
 _MOST = 256
 # Added tokens, at most: each is looked for alone, and asking for them takes a microsecond each.
@@ -37,7 +38,7 @@ _BYTES_A_THREAD = 100_000
 
 
 class WordPiece:
-    """A vocabulary in the native library. It is only read, so that one serves many threads.
+    """A vocabulary in the native library. One serves many threads.
 
     Args:
         tokenizer: one that `settings` knows. It is not kept: what is changed of it later is not seen here.
@@ -51,7 +52,7 @@ class WordPiece:
         model = tokenizer.model
         vocabulary = tokenizer.get_vocab(with_added_tokens=False)
         numbers = np.fromiter(vocabulary.values(), np.int32, len(vocabulary))
-        codes, kinds, letters = _characters(*_switches(tokenizer.normalizer))
+        self._characters = _characters(*_switches(tokenizer.normalizer))
         native = library.handle()
         self._encode = native.crossrank_wordpiece_encode
         self._pointer = native.crossrank_wordpiece_create(
@@ -60,15 +61,10 @@ class WordPiece:
             library.Strings.of([model.continuing_subword_prefix.encode()]),
             vocabulary[model.unk_token],
             model.max_input_chars_per_word,
-            library.Strings.of(letters),
-            codes.ctypes.data_as(POINTER(c_int32)),
-            kinds.ctypes.data_as(POINTER(c_uint8)),
         )
         if not self._pointer:
             raise MemoryError("no memory for the vocabulary")
-        destroyed = weakref.finalize(self, native.crossrank_wordpiece_destroy, self._pointer)
-        # A daemon thread may still be reading it when the interpreter exits, and the process's end frees all memory.
-        destroyed.atexit = False
+        _destroy_with(self, native.crossrank_wordpiece_destroy, self._pointer)
         self._sought = [one.content.encode() for one in _sought(tokenizer, tokenizer.get_added_tokens_decoder())]
 
     def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -83,7 +79,8 @@ class WordPiece:
         try:
             encoded = [text.encode() for text in texts]
         except UnicodeEncodeError:
-            encoded = [valid_text(text).encode() for text in texts]
+            texts = list(map(valid_text, texts))
+            encoded = [text.encode() for text in texts]
         if self._sought:
             whole = b"\0".join(encoded)
             found = [word for word in self._sought if word in whole]
@@ -91,11 +88,18 @@ class WordPiece:
                 [_NO_TEXT if any(word in text for word in found) else text for text in encoded] if found else encoded
             )
         strings = library.Strings.of(encoded)
+        ids, counts = self._read(strings)
+        left = np.flatnonzero(counts < 0).tolist()
+        if left and self._characters.learn([texts[i] for i in left]):
+            ids, counts = self._read(strings)
+        return ids, counts
+
+    def _read(self, strings: library.Strings) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         size = int(strings.kept[-1])
-        ids, counts = np.empty(size, dtype=np.int32), np.empty(len(texts), dtype=np.int64)
+        ids, counts = np.empty(size, dtype=np.int32), np.empty(strings.n, dtype=np.int64)
         threads = min(1 + size // _BYTES_A_THREAD, cores.available()) if size > _BYTES_A_THREAD else 1
         places = ids.ctypes.data_as(POINTER(c_int32)), counts.ctypes.data_as(POINTER(c_int64))
-        total = self._encode(self._pointer, strings, threads, *places)
+        total = self._encode(self._pointer, self._characters.pointer, strings, threads, *places)
         if total < 0:
             raise MemoryError("no memory to read texts")
         return ids[:total].copy(), counts
@@ -168,35 +172,62 @@ def _switches(normalizer: Any) -> tuple[bool, bool, bool | None, bool]:
     return one.clean_text, one.handle_chinese_chars, one.strip_accents, one.lowercase
 
 
-@lru_cache(maxsize=8)
-def _characters(
-    clean: bool, chinese: bool, accents: bool | None, lower: bool
-) -> tuple[NDArray[np.int32], NDArray[np.uint8], list[bytes]]:
-    """Characters, in what way each is read, and what it becomes, as the tokenizers library says.
+def _destroy_with(owner: object, destroy: Callable[[int], None], pointer: int) -> None:
+    destroyed = weakref.finalize(owner, destroy, pointer)
+    # A daemon thread may still be reading it when the interpreter exits, and the process's end frees all memory.
+    destroyed.atexit = False
 
-    What becomes of one depends on no other: marks may change places with each other where accents are stripped, but
-    there all of them go.
+
+class _Characters:
+    """What becomes of characters in the native library, which is told of those that texts have. Thread-safe.
+
+    To ask for one takes some 10 microseconds, in which the tokenizers library reads five tokens.
     """
-    normalizer, before = normalizers.BertNormalizer(clean, chinese, accents, lower), pre_tokenizers.BertPreTokenizer()
-    codes, kinds, letters = [], [], []
-    for code in (code for first, last in RANGES for code in range(first, last + 1)):
-        text = normalizer.normalize_str(chr(code))
-        parts = [part for part, _ in before.pre_tokenize_str(f"a{text}a")]
-        kind = _kind(text, parts)
-        if kind:
-            codes.append(code)
-            kinds.append(kind)
-            letters.append((parts[1] if kind == ALONE else text if kind == LETTERS else "").encode())
-    return np.array(codes, dtype=np.int32), np.array(kinds, dtype=np.uint8), letters
+
+    def __init__(self, clean: bool, chinese: bool, accents: bool | None, lower: bool) -> None:
+        self._normalizer = normalizers.BertNormalizer(clean, chinese, accents, lower)
+        self._splitter = pre_tokenizers.BertPreTokenizer()
+        self._asked = bytearray(END)
+        native = library.handle()
+        self._tell = native.crossrank_characters_tell
+        self.pointer: int = native.crossrank_characters_create()
+        if not self.pointer:
+            raise MemoryError("no memory for the table of characters")
+        _destroy_with(self, native.crossrank_characters_destroy, self.pointer)
+
+    def learn(self, texts: Sequence[str]) -> bool:
+        """Tell the library of the characters of texts that it was not told of; whether there were any."""
+        seen = map(ord, set().union(*texts))
+        codes = [code for code in seen if code < END and not self._asked[code]]
+        if not codes:
+            return False
+        found = [self._becomes(chr(code)) for code in codes]
+        numbers = np.array(codes, dtype=np.int32), np.array([kind for kind, _ in found], dtype=np.uint8)
+        letters = library.Strings.of([text.encode() for _, text in found])
+        places = numbers[0].ctypes.data_as(POINTER(c_int32)), numbers[1].ctypes.data_as(POINTER(c_uint8))
+        if self._tell(self.pointer, letters, *places):
+            raise MemoryError("no memory for the table of characters")
+        # Only now: another thread that asks for the same would otherwise leave its text to the tokenizers library.
+        for code in codes:
+            self._asked[code] = True
+        return True
+
+    def _becomes(self, character: str) -> tuple[int, str]:
+        """In what way a character is read, and its letters; UNKNOWN where that depends on the characters beside it."""
+        text = self._normalizer.normalize_str(f"{_BEFORE}{character}{_AFTER}")
+        if sorted(text) == [_AFTER, _BEFORE]:
+            return NOTHING, ""
+        if not (text.startswith(_BEFORE) and text.endswith(_AFTER)):
+            # Accents are stripped, for which marks are put in order, and this one is not stripped.
+            return UNKNOWN, ""
+        text = text[1:-1]
+        parts = [part for part, _ in self._splitter.pre_tokenize_str(f"a{text}a")]
+        if parts == ["a", "a"]:
+            return SPACE, ""
+        if parts == [f"a{text}a"]:
+            return LETTERS, text
+        return (ALONE, parts[1]) if len(parts) == 3 and parts[0] == parts[2] == "a" else (UNKNOWN, "")
 
 
-def _kind(text: str, parts: list[str]) -> int:
-    """In what way a character is read that becomes `text`, which a pre-tokenizer cuts so between two letters a; 0 where
-    in none of these."""
-    if not text:
-        return NOTHING
-    if parts == ["a", "a"]:
-        return SPACE
-    if parts == [f"a{text}a"]:
-        return LETTERS
-    return ALONE if len(parts) == 3 and parts[0] == parts[2] == "a" else 0
+# Made once for tokenizers that normalize alike.
+_characters = lru_cache(maxsize=8)(_Characters)

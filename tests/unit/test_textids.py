@@ -31,8 +31,8 @@ native = pytest.mark.skipif(not cpu.tiers(), reason="the native library is not b
 MIXED = [
     "what is paris?",
     "",
-    "中文 is the planet",
-    "bread\u05b0",
+    "\U00030000 is the planet",
+    "bread\u302e",
     "the [SEP] cat",
     "\ud800 yeast",
     "a\0b\tc",
@@ -202,7 +202,7 @@ def test_without_the_native_library_nothing_else_changes(
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
 def test_a_copy_reads_what_the_original_reads(folder: Path, copied: object) -> None:
     ids = TextIds(opened(folder))
-    texts = ["what is the capital of france?", "中", "a [SEP] b"]
+    texts = ["what is the capital of france?", "\U00030000", "a [SEP] b"]
     found = rows(ids.of(texts))
     assert rows(copied(ids).of(texts)) == found  # type: ignore[operator]
 

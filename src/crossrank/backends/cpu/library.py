@@ -138,10 +138,12 @@ def _declare(library: Any) -> None:
     function("crossrank_maxsim", c_int32, c_int32, Floats, c_int64, c_int64, *documents, c_int32, Floats)
     function("crossrank_peak", c_double, c_int32, c_int32, c_double)
     strings, bytes_ = POINTER(Strings), POINTER(c_uint8)
-    vocabulary = (strings, integers, strings, c_int32, c_int32)
-    function("crossrank_wordpiece_create", c_void_p, *vocabulary, strings, integers, bytes_)
+    function("crossrank_characters_create", c_void_p)
+    function("crossrank_characters_destroy", None, c_void_p)
+    function("crossrank_characters_tell", c_int32, c_void_p, strings, integers, bytes_)
+    function("crossrank_wordpiece_create", c_void_p, strings, integers, strings, c_int32, c_int32)
     function("crossrank_wordpiece_destroy", None, c_void_p)
-    function("crossrank_wordpiece_encode", c_int64, c_void_p, strings, c_int32, integers, longs)
+    function("crossrank_wordpiece_encode", c_int64, c_void_p, c_void_p, strings, c_int32, integers, longs)
 
 
 def obstacle() -> str | None:
