@@ -291,7 +291,8 @@ crossrank_wordpiece *crossrank_wordpiece_create(const crossrank_strings *pieces,
 void crossrank_wordpiece_destroy(crossrank_wordpiece *wordpiece) { delete wordpiece; }
 
 int64_t crossrank_wordpiece_encode(const crossrank_wordpiece *wordpiece, const crossrank_characters *characters,
-                                   const crossrank_strings *texts, int32_t threads, int32_t *ids, int64_t *counts) {
+                                   const crossrank_strings *texts, int32_t threads, int32_t *ids, int32_t *spans,
+                                   int64_t *counts) {
   // Parts of one thread: some, so that a thread with long texts does not keep the others waiting.
   constexpr int64_t PARTS = 4;
   const int64_t n = texts->n, parts = threads > 1 && n > 1 ? std::min<int64_t>(n, threads * PARTS) : 1;
@@ -302,16 +303,18 @@ int64_t crossrank_wordpiece_encode(const crossrank_wordpiece *wordpiece, const c
       int64_t &total = made[static_cast<size_t>(part)];
       const int64_t begin = n * part / parts, end = n * (part + 1) / parts;
       for (int64_t i = begin; i < end; i++) {
-        int32_t *to = ids + texts->offsets[begin] + total;
-        counts[i] = wordpiece->wordpiece.encode(characters->characters, at(*texts, i), size(*texts, i), to);
+        const int64_t to = texts->offsets[begin] + total;
+        counts[i] = wordpiece->wordpiece.encode(characters->characters, at(*texts, i), size(*texts, i), ids + to,
+                                                spans ? spans + 2 * to : nullptr);
         total += std::max<int64_t>(counts[i], 0);
       }
     });
     if (!done) return -1;
     int64_t total = made[0];
     for (int64_t part = 1; part < parts; part++) {
-      const int64_t count = made[static_cast<size_t>(part)];
-      std::memmove(ids + total, ids + texts->offsets[n * part / parts], static_cast<size_t>(count) * sizeof *ids);
+      const int64_t count = made[static_cast<size_t>(part)], from = texts->offsets[n * part / parts];
+      std::memmove(ids + total, ids + from, static_cast<size_t>(count) * sizeof *ids);
+      if (spans) std::memmove(spans + 2 * total, spans + 2 * from, static_cast<size_t>(2 * count) * sizeof *spans);
       total += count;
     }
     return total;

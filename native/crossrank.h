@@ -139,12 +139,13 @@ CROSSRANK_API crossrank_wordpiece *crossrank_wordpiece_create(const crossrank_st
                                                               int32_t most);
 CROSSRANK_API void crossrank_wordpiece_destroy(crossrank_wordpiece *wordpiece);
 // The ids of texts, end to end in `ids`, which has room for as many as all texts have bytes; counts[i] is how many text i
-// has, or -1 where it has a character that is not known: then it has none in `ids`.
+// has, or -1 where it has a character that is not known: then it has none in `ids`. Where `spans` is not NULL it has room
+// for twice as many, and id k stands for the characters spans[2 * k] ... spans[2 * k + 1] - 1 of its text.
 // How many there are in all, or -1 when memory ran out.
 CROSSRANK_API int64_t crossrank_wordpiece_encode(const crossrank_wordpiece *wordpiece,
                                                  const crossrank_characters *characters,
                                                  const crossrank_strings *texts, int32_t threads, int32_t *ids,
-                                                 int64_t *counts);
+                                                 int32_t *spans, int64_t *counts);
 
 #ifdef __cplusplus
 }

@@ -98,27 +98,28 @@ WordPiece::WordPiece(const crossrank_strings &pieces, const int32_t *ids, const 
   whole_ = whole_ && starts.scattered() && inside.scattered();
 }
 
-int64_t WordPiece::encode(const Characters &characters, const uint8_t *text, int64_t size, int32_t *ids) const {
+int64_t WordPiece::encode(const Characters &characters, const uint8_t *text, int64_t size, int32_t *ids,
+                          int32_t *spans) const {
   const uint8_t *const end = text + size;
   int64_t made = 0;
   Word word;
   const auto finish = [&] {
     if (!word.size) return;
-    made += cut(word, ids + made);
+    made += cut(word, ids + made, spans ? spans + 2 * made : nullptr);
     word.size = 0;
     word.hash = Pieces::SEED;
     word.longer = false;
   };
-  while (text < end) {
+  for (int32_t place = 0; text < end; place++) {
     const Characters::Character *character = characters.next(text, end);
     const uint8_t kind = character ? character->kind.load(std::memory_order_acquire) : uint8_t{CROSSRANK_UNKNOWN};
     switch (kind) {
       case CROSSRANK_NOTHING: break;
       case CROSSRANK_SPACE: finish(); break;
-      case CROSSRANK_LETTERS: grow(word, *character); break;
+      case CROSSRANK_LETTERS: grow(word, *character, place); break;
       case CROSSRANK_ALONE:
         finish();
-        grow(word, *character);
+        grow(word, *character, place);
         finish();
         break;
       default: return -1;
@@ -128,26 +129,32 @@ int64_t WordPiece::encode(const Characters &characters, const uint8_t *text, int
   return made;
 }
 
-void WordPiece::grow(Word &word, const Characters::Character &character) const {
+void WordPiece::grow(Word &word, const Characters::Character &character, int32_t place) const {
+  word.last = place;
   if (word.size > 4 * most) {  // No character has more than four bytes.
     word.longer = true;
     return;
   }
   for (int i = 0; i < character.size; i++) {
+    word.places[word.size] = place;
     word.bytes[word.size++] = character.letters[i];
     word.hash = Pieces::step(word.hash, character.letters[i]);
   }
 }
 
 // The longest piece that a word begins with, and so on with the rest; a word with a rest that no piece begins is unknown.
-int64_t WordPiece::cut(const Word &word, int32_t *ids) const {
-  ids[0] = unknown;
-  if (word.longer || (word.size > most && characters_of(word.bytes, word.size) > most)) return 1;
-  const int32_t whole = starts.find(word.bytes, word.size, word.hash);
-  if (whole >= 0) {
-    ids[0] = whole;
+int64_t WordPiece::cut(const Word &word, int32_t *ids, int32_t *spans) const {
+  const auto whole = [&](int32_t id) {
+    ids[0] = id;
+    if (spans) {
+      spans[0] = word.places[0];
+      spans[1] = word.last + 1;
+    }
     return 1;
-  }
+  };
+  if (word.longer || (word.size > most && characters_of(word.bytes, word.size) > most)) return whole(unknown);
+  const int32_t known = starts.find(word.bytes, word.size, word.hash);
+  if (known >= 0) return whole(known);
   int64_t made = 0;
   uint32_t hashes[sizeof(word.bytes) + 1];  // of the beginnings of what is left, by their sizes
   for (int64_t begin = 0; begin < word.size;) {
@@ -158,11 +165,13 @@ int64_t WordPiece::cut(const Word &word, int32_t *ids) const {
     for (int64_t i = 0; i < size; i++) hashes[i + 1] = Pieces::step(hashes[i], rest[i]);
     int32_t id = -1;
     while (size > 0 && (id = pieces.find(rest, size, hashes[size])) < 0) size--;
-    if (id < 0) {
-      ids[0] = unknown;
-      return 1;
+    if (id < 0) return whole(unknown);
+    ids[made] = id;
+    if (spans) {
+      spans[2 * made] = word.places[begin];
+      spans[2 * made + 1] = word.places[begin + size - 1] + 1;
     }
-    ids[made++] = id;
+    made++;
     begin += size;
   }
   return made;

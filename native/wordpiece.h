@@ -77,19 +77,22 @@ class WordPiece {
   // Whether the vocabulary could be taken up; nothing else may be asked otherwise.
   bool whole() const { return whole_; }
   // Writes the ids of a UTF-8 text, no more than it has bytes, and says how many; -1 where it has a character that is
-  // not known. What is written then means nothing.
-  int64_t encode(const Characters &characters, const uint8_t *text, int64_t size, int32_t *ids) const;
+  // not known. What is written then means nothing. The characters that id i stands for are spans[2 * i] ...
+  // spans[2 * i + 1] - 1 of the text, where `spans` is not NULL.
+  int64_t encode(const Characters &characters, const uint8_t *text, int64_t size, int32_t *ids, int32_t *spans) const;
 
  private:
   struct Word {
     uint8_t bytes[4 * MOST + 64];
+    int32_t places[sizeof(bytes)];  // of the characters that they come from, in the text
+    int32_t last = 0;               // of the places, that of a byte which was not kept too
     int64_t size = 0;
     uint32_t hash = Pieces::SEED;
     bool longer = false;  // than it may be: its bytes were not kept
   };
 
-  void grow(Word &word, const Characters::Character &character) const;
-  int64_t cut(const Word &word, int32_t *ids) const;
+  void grow(Word &word, const Characters::Character &character, int32_t place) const;
+  int64_t cut(const Word &word, int32_t *ids, int32_t *spans) const;
 
   Pieces starts, inside;  // of a word, and behind its start: those without the prefix
   int32_t unknown;

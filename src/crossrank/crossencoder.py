@@ -64,7 +64,7 @@ class CrossEncoder(Elsewhere):
         self.backend = backends.open(read) if backend is None else backend
         self.windows = windows or Windows()
         self.max_length = max_length or read.max_length
-        self._encoder = PairEncoder.of(read, self.max_length)
+        self._encoder = PairEncoder.of(read, self.max_length, getattr(self.backend, "threads", None))
         self._calibration = Platt(**read.calibration) if read.calibration else None
 
     def __repr__(self) -> str:

@@ -62,7 +62,8 @@ class TextEmbedder:
         self.max_length = read.max_length
         self._pooling: Pooling = read.pooling
         self.tokenizer: Tokenizer = read.tokenizer()
-        self._text_ids = TextIds(self.tokenizer)
+        self.threads: int | None = getattr(self.backend, "threads", None)
+        self._text_ids = TextIds(self.tokenizer, self.threads)
         marks = self.tokenizer.encode("a").special_tokens_mask
         self._specials = sum(marks)
         self._closing = sum(marks[marks.index(0) :]) if 0 in marks else 0
@@ -206,7 +207,7 @@ def load_embedder(
         backend: "auto", "cpu", "cuda", "reference" or "torch"; see `crossrank.backends.open`, also for the next two.
         device: "auto", "cpu", "cuda", or cards: "cuda:1", and for the cuda backend "cuda:0,1" or "cuda:all".
         dtype: "auto", "float32", "bfloat16" or "float16".
-        threads: cores that one call of the native engine may use; all when absent.
+        threads: cores that one call of the native engine may use, tokenization included; all when absent.
         revision: branch, tag or commit of a hub model; the newest when absent. Models in the wheel, folders and files
             have none.
         token: of the hub, for models that are not public; the one that is stored on this machine when absent. A model

@@ -105,15 +105,22 @@ class PairEncoder:
         max_length: tokens in one sequence, special tokens included.
         prompt: what a language model is asked about a pair; special tokens stand around it when absent.
         instruction: what of the prompt is the caller's, which is told where it leaves no room.
+        threads: cores that one call may use; all that this process may use when absent.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, max_length: int, prompt: PairPrompt | None = None, instruction: str | None = None
+        self,
+        tokenizer: Tokenizer,
+        max_length: int,
+        prompt: PairPrompt | None = None,
+        instruction: str | None = None,
+        threads: int | None = None,
     ) -> None:
         # A document that says "[SEP]" means those five characters: it must not forge the border between query and
         # passage. (transformers would read it as the special token.)
         tokenizer.encode_special_tokens = True
-        self._tokenizer, self._prompt, self._ids = tokenizer, prompt, TextIds(tokenizer)
+        self._tokenizer, self._prompt, self._ids = tokenizer, prompt, TextIds(tokenizer, threads)
+        self._threads = threads
         self.template, self._query, self._passage = (
             (Template.of(tokenizer), PLAIN, PLAIN) if prompt is None else of_prompt(tokenizer, prompt)
         )
@@ -124,13 +131,13 @@ class PairEncoder:
             raise crowded(tokenizer, max_length, least, instruction)
 
     @classmethod
-    def of(cls, read: Checkpoint, max_length: int) -> PairEncoder:
+    def of(cls, read: Checkpoint, max_length: int, threads: int | None = None) -> PairEncoder:
         """The encoder of a checkpoint, with sequences of up to `max_length` tokens."""
-        return cls(read.tokenizer(), max_length, read.pair, read.instruction)
+        return cls(read.tokenizer(), max_length, read.pair, read.instruction, threads)
 
-    def __reduce__(self) -> tuple[type[PairEncoder], tuple[Tokenizer, int, PairPrompt | None]]:
+    def __reduce__(self) -> tuple[type[PairEncoder], tuple[Tokenizer, int, PairPrompt | None, None, int | None]]:
         # A pickled tokenizer forgets `encode_special_tokens`: made anew, it is told again.
-        return PairEncoder, (self._tokenizer, self._max_length, self._prompt)
+        return PairEncoder, (self._tokenizer, self._max_length, self._prompt, None, self._threads)
 
     @property
     def beside(self) -> int:

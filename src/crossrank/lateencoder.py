@@ -54,17 +54,18 @@ class LateEncoder:
         tokenizer: of the checkpoint, without truncation or padding.
         late: how the model reads texts.
         mask: the token of query expansion.
+        threads: cores that one call may use; all that this process may use when absent.
 
     Raises:
         CheckpointError: the tokenizer puts no special token before a text, or lacks a token that the model needs.
     """
 
-    def __init__(self, tokenizer: Tokenizer, late: Late, mask: str = "[MASK]") -> None:
+    def __init__(self, tokenizer: Tokenizer, late: Late, mask: str = "[MASK]", threads: int | None = None) -> None:
         # A text that says "[SEP]" means those five characters.
         tokenizer.encode_special_tokens = True
-        self._tokenizer, self._ids = tokenizer, TextIds(tokenizer)
+        self._tokenizer, self._ids = tokenizer, TextIds(tokenizer, threads)
         self.late = late
-        self._asked = tokenizer, late, mask
+        self._asked = tokenizer, late, mask, threads
         probe = tokenizer.encode("a")
         special = probe.special_tokens_mask
         if 0 not in special or not special[0]:
@@ -87,7 +88,7 @@ class LateEncoder:
                 "the model's query or document length leaves no room for text beside special tokens and prompt"
             )
 
-    def __reduce__(self) -> tuple[type[LateEncoder], tuple[Tokenizer, Late, str]]:
+    def __reduce__(self) -> tuple[type[LateEncoder], tuple[Tokenizer, Late, str, int | None]]:
         # As `PairEncoder` does, and for its reason.
         return LateEncoder, self._asked
 

@@ -62,8 +62,8 @@ class LateInteraction:
             raise InputError(f"the backend {backend.name} gives no token vectors; use 'cpu', 'reference' or 'torch'")
         self.checkpoint = read
         self.backend: TokenBackend = backend
-        self._encoder = LateEncoder(read.tokenizer(), read.late, read.mask)
         self._threads: int | None = getattr(backend, "threads", None)
+        self._encoder = LateEncoder(read.tokenizer(), read.late, read.mask, self._threads)
         self._map, self._bias = _map_of(read)
 
     def __repr__(self) -> str:
@@ -343,7 +343,7 @@ def load_late(
         backend: "auto", "cpu", "cuda", "reference" or "torch"; see `crossrank.backends.open`, also for the next two.
         device: "auto", "cpu", "cuda", or cards: "cuda:1", and for the cuda backend "cuda:0,1" or "cuda:all".
         dtype: "auto", "float32", "bfloat16" or "float16".
-        threads: cores that one call of the native engine may use; all when absent.
+        threads: cores that one call of the native engine may use, tokenization included; all when absent.
         revision: branch, tag or commit of a hub model; the newest when absent. Models in the wheel, folders and files
             have none.
         token: of the hub, for models that are not public; the one that is stored on this machine when absent. A model

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
-from crossrank import wordpiece
+from crossrank import cores, wordpiece
 from crossrank.checkpoint import vocabulary
 from crossrank.packed import offsets_of
 from crossrank.types import Tokens
@@ -26,6 +27,7 @@ class TextIds:
 
     Args:
         tokenizer: without truncation or padding, which is only read.
+        threads: cores that one call may use; all that this process may use when absent.
 
     >>> from crossrank.models import named
     >>> ids = TextIds(named.read("embed", default="embed").tokenizer())
@@ -33,22 +35,23 @@ class TextIds:
     ([2, 0], [4, 2])
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, threads: int | None = None) -> None:
         self.tokenizer = tokenizer
+        self._threads = threads
         self._asked = 0
         self._taken: tuple[Hashable, wordpiece.WordPiece | None] = (None, None)
         self._found: tuple[Hashable, tuple[list[int], list[int]] | None] = (_NEVER, None)
 
-    def __reduce__(self) -> tuple[Callable[[Tokenizer, bool], TextIds], tuple[Tokenizer, bool]]:
+    def __reduce__(self) -> tuple[Callable[..., TextIds], tuple[Tokenizer, bool, int | None]]:
         # What lies in the native library is made anew.
-        return _copied, (self.tokenizer, self.tokenizer.encode_special_tokens)
+        return _copied, (self.tokenizer, self.tokenizer.encode_special_tokens, self._threads)
 
     def of(self, texts: Sequence[str]) -> Tokens:
         """Ids of texts, special tokens left out, end to end; types that nobody reads."""
         native = self._native(texts)
         if native is None:
             return Tokens.of(self._foreign(texts))
-        ids, counts = native.encode(texts)
+        ids, counts = native.encode(texts, self._threads)
         rest = np.flatnonzero(counts < 0)
         if not len(rest):
             return _untyped(ids, counts)
@@ -75,6 +78,25 @@ class TextIds:
             ids[place], inner[place] = number, False
         ids[inner] = bare.ids
         return _untyped(ids, lengths)
+
+    def spans(self, texts: Sequence[str]) -> list[NDArray[np.integer[Any]]]:
+        """Of each text, where its tokens begin and end, in characters, shape (tokens, 2); special tokens left out.
+
+        >>> from crossrank.models import named
+        >>> TextIds(named.read("embed", default="embed").tokenizer()).spans(["Élan vital"])[0].tolist()
+        [[0, 2], [2, 4], [5, 10]]
+        """
+        native = self._native(texts)
+        if native is None:
+            return self._foreign_spans(texts)
+        spans, counts = native.spans(texts, self._threads)
+        ends = offsets_of(np.maximum(counts, 0))[1:]
+        found: list[NDArray[np.integer[Any]]] = list(np.split(spans, ends[:-1]) if len(texts) else [])
+        rest = np.flatnonzero(counts < 0).tolist()
+        theirs = self._foreign_spans([texts[row] for row in rest])
+        for row, one in zip(rest, theirs, strict=True):
+            found[row] = one
+        return found
 
     def _frame(self) -> tuple[list[int], list[int]] | None:
         """Special tokens before and after a text; None where the tokenizer does more than putting them there."""
@@ -116,15 +138,30 @@ class TextIds:
 
     def _foreign(self, texts: Sequence[str], special: bool = False) -> list[list[int]]:
         # encode_batch_fast leaves out character offsets, which nobody reads here; a third of the time.
+        return [one.ids for one in self._encodings(self.tokenizer.encode_batch_fast, texts, special)]
+
+    def _foreign_spans(self, texts: Sequence[str]) -> list[NDArray[np.integer[Any]]]:
+        made = self._encodings(self.tokenizer.encode_batch, texts, False)
+        return [np.asarray(one.offsets, dtype=np.int64).reshape(-1, 2) for one in made]
+
+    def _encodings(self, encode: Callable[..., list[Encoding]], texts: Sequence[str], special: bool) -> list[Encoding]:
+        # Each thread of the library takes whole texts, and it has as many as there are cores, whoever asks. A call for
+        # each text takes no longer than one for all.
+        threads = self._threads or cores.available()
+        most = threads if threads < cores.available() else max(1, len(texts))
+        valid = list(map(valid_text, texts))
         with vocabulary.guarded():
-            made = self.tokenizer.encode_batch_fast([valid_text(text) for text in texts], add_special_tokens=special)
-        return [one.ids for one in made]
+            return [
+                one
+                for at in range(0, len(valid), most)
+                for one in encode(valid[at : at + most], add_special_tokens=special)
+            ]
 
 
-def _copied(tokenizer: Tokenizer, plain: bool) -> TextIds:
+def _copied(tokenizer: Tokenizer, plain: bool, threads: int | None) -> TextIds:
     # A pickled tokenizer forgets it, and would read a "[SEP]" that a text spells as the border between two texts.
     tokenizer.encode_special_tokens = plain
-    return TextIds(tokenizer)
+    return TextIds(tokenizer, threads)
 
 
 def _untyped(ids: NDArray[np.int32], lengths: NDArray[np.int64]) -> Tokens:

@@ -67,15 +67,30 @@ class WordPiece:
         _destroy_with(self, native.crossrank_wordpiece_destroy, self._pointer)
         self._sought = [one.content.encode() for one in _sought(tokenizer, tokenizer.get_added_tokens_decoder())]
 
-    def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    def encode(self, texts: Sequence[str], threads: int | None = None) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Ids of texts, end to end, special tokens left out, and how many each text has: -1 where it is left to others.
 
         Args:
             texts: any; each half of a surrogate pair is read as U+FFFD.
+            threads: cores that the call may use; all that this process may use when absent.
 
         Raises:
             MemoryError: there is none for the threads' work.
         """
+        ids, _, counts = self._read(texts, threads, located=False)
+        return ids, counts
+
+    def spans(self, texts: Sequence[str], threads: int | None = None) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Where the tokens of texts begin and end, in characters, shape (tokens, 2), and how many each text has.
+
+        Otherwise like `encode`.
+        """
+        _, spans, counts = self._read(texts, threads, located=True)
+        return spans, counts
+
+    def _read(
+        self, texts: Sequence[str], threads: int | None, located: bool
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
         try:
             encoded = [text.encode() for text in texts]
         except UnicodeEncodeError:
@@ -88,21 +103,29 @@ class WordPiece:
                 [_NO_TEXT if any(word in text for word in found) else text for text in encoded] if found else encoded
             )
         strings = library.Strings.of(encoded)
-        ids, counts = self._read(strings)
-        left = np.flatnonzero(counts < 0).tolist()
+        size = int(strings.kept[-1])
+        worth = 1 + size // _BYTES_A_THREAD if size > _BYTES_A_THREAD else 1
+        used = 1 if worth == 1 else min(worth, threads or cores.available())
+        made = self._called(strings, used, located)
+        left = np.flatnonzero(made[2] < 0).tolist()
         if left and self._characters.learn([texts[i] for i in left]):
-            ids, counts = self._read(strings)
-        return ids, counts
+            made = self._called(strings, used, located)
+        return made
 
-    def _read(self, strings: library.Strings) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    def _called(
+        self, strings: library.Strings, threads: int, located: bool
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
         size = int(strings.kept[-1])
         ids, counts = np.empty(size, dtype=np.int32), np.empty(strings.n, dtype=np.int64)
-        threads = min(1 + size // _BYTES_A_THREAD, cores.available()) if size > _BYTES_A_THREAD else 1
-        places = ids.ctypes.data_as(POINTER(c_int32)), counts.ctypes.data_as(POINTER(c_int64))
-        total = self._encode(self._pointer, self._characters.pointer, strings, threads, *places)
+        spans = np.empty((size if located else 0, 2), dtype=np.int32)
+        integers = POINTER(c_int32)
+        places = ids.ctypes.data_as(integers), spans.ctypes.data_as(integers) if located else None
+        total = self._encode(
+            self._pointer, self._characters.pointer, strings, threads, *places, counts.ctypes.data_as(POINTER(c_int64))
+        )
         if total < 0:
             raise MemoryError("no memory to read texts")
-        return ids[:total].copy(), counts
+        return ids[:total].copy(), spans[:total].copy(), counts
 
 
 def opened(tokenizer: Tokenizer) -> WordPiece | None:

@@ -79,10 +79,13 @@ ENCODERS = {name: wordpiece.WordPiece(tokenizer) for name, tokenizer in TOKENIZE
 def assert_equal(name: str, texts: list[str]) -> np.ndarray:
     """What is not left to the tokenizers library is what it gives. Which texts are left, True."""
     ids, counts = ENCODERS[name].encode(texts)
+    spans, again = ENCODERS[name].spans(texts)
     kept = [text for text, count in zip(texts, counts.tolist(), strict=True) if count >= 0]
-    wanted = [one.ids for one in TOKENIZERS[name].encode_batch_fast(kept, add_special_tokens=False)]
+    wanted = TOKENIZERS[name].encode_batch(kept, add_special_tokens=False)
     assert counts[counts >= 0].tolist() == [len(row) for row in wanted]
-    assert ids.tolist() == [number for row in wanted for number in row]
+    assert again.tolist() == counts.tolist()
+    assert ids.tolist() == [number for row in wanted for number in row.ids]
+    assert spans.tolist() == [list(span) for row in wanted for span in row.offsets]
     return counts < 0
 
 
@@ -210,6 +213,7 @@ def test_threads_change_nothing(monkeypatch):
         monkeypatch.setattr(cores, "available", lambda threads=threads: threads)
         for found, wanted in zip(ENCODERS["uncased"].encode(texts), alone, strict=True):
             np.testing.assert_array_equal(found, wanted)
+        assert_equal("uncased", texts)
         assert_equal("uncased", ["the", "\U00030000"])
 
 
@@ -221,7 +225,7 @@ def test_bytes_that_are_no_text_are_refused_and_not_read_past(threads):
     parts = [b"\xff", b"\x80", b"\xc3", b"\xe2\x82", b"a\xe2", b"\xf0\x9f\x98", b"\xf7\xbf\xbf\xbf", b"\xf8", b"the"]
     strings = library.Strings.of(parts)
     ids, counts = np.empty(64, np.int32), np.empty(len(parts), np.int64)
-    places = ids.ctypes.data_as(POINTER(c_int32)), counts.ctypes.data_as(POINTER(c_int64))
+    places = ids.ctypes.data_as(POINTER(c_int32)), None, counts.ctypes.data_as(POINTER(c_int64))
     assert encoder._encode(encoder._pointer, encoder._characters.pointer, strings, threads, *places) == 1
     assert counts.tolist() == [-1] * 8 + [1]
 

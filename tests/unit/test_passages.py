@@ -9,10 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from crossrank import textids
+from crossrank.backends import cpu
 from crossrank.errors import InputError
 from crossrank.index.documents import Document
 from crossrank.index.headings import sections
 from crossrank.index.passages import passages_of, split
+from crossrank.models import named
 from crossrank.textids import TextIds
 
 
@@ -273,3 +276,17 @@ def test_passages_have_stable_ids_and_their_tokens() -> None:
         assert tokens.tolist() == WORDS.encode(passage.scored_text, add_special_tokens=False).ids
     ((passage, _),) = passages_of(Document("row", "alpha"), TextIds(WORDS), 50, 0)
     assert (passage.id, passage.document) == ("row", "row")
+
+
+@pytest.mark.skipif(not cpu.tiers(), reason="the native library is not built")
+@given(st.text(st.characters(exclude_categories=("Cs",)) | st.sampled_from("aé中각 \n\u0301#.")), st.integers(16, 40))
+def test_passages_are_the_same_with_and_without_the_native_library(text: str, size: int) -> None:
+    tokenizer = named.read("embed", default="embed").tokenizer()
+    document = Document("doc", f"{text} {'word ' * 30}{text * 3}", text)
+    made: list[object] = []
+    for characters in (0, 10**9):  # That no text is too short for the native library, and that each is.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(textids, "_CHARACTERS", characters)
+            found = passages_of(document, TextIds(tokenizer), size, 4)
+        made.append([(passage, tokens.tolist()) for passage, tokens in found])
+    assert made[0] == made[1]

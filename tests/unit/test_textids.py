@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from tokenizers import AddedToken, Tokenizer, models, processors
 
 import crossrank
 import tiny
-from crossrank import textids, wordpiece
+from crossrank import cores, index, textids, wordpiece
 from crossrank.backends import cpu
 from crossrank.backends.cpu import library
 from crossrank.models import named
@@ -75,6 +76,15 @@ def wanted(tokenizer: Tokenizer, texts: Sequence[str], special: bool = False) ->
     return [one.ids for one in tokenizer.encode_batch([valid_text(text) for text in texts], add_special_tokens=special)]
 
 
+def wanted_spans(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[list[int]]]:
+    made = tokenizer.encode_batch([valid_text(text) for text in texts], add_special_tokens=False)
+    return [[list(span) for span in one.offsets] for one in made]
+
+
+def spans(ids: TextIds, texts: Sequence[str]) -> list[list[list[int]]]:
+    return [one.tolist() for one in ids.spans(texts)]
+
+
 def rows(tokens: crossrank.types.Tokens) -> list[list[int]]:
     return [tokens.row(i).tolist() for i in range(len(tokens))]
 
@@ -87,6 +97,7 @@ def test_what_is_left_to_the_library_keeps_its_place(folder: Path, foreign: list
     for texts in (MIXED, MIXED[::-1], MIXED[2:4], [], MIXED[:1], MIXED * 40):
         assert rows(ids.of(texts)) == wanted(tokenizer, texts)
         assert rows(ids.framed(texts)) == wanted(tokenizer, texts, special=True)
+        assert spans(ids, texts) == wanted_spans(tokenizer, texts)
     assert set(foreign) == set(MIXED[2:4])
 
 
@@ -105,6 +116,7 @@ def test_any_texts(texts: list[str], plain: bool) -> None:
         patch.setattr(textids, "_CHARACTERS", 0)
         assert rows(ids.of(texts)) == wanted(tokenizer, texts)
         assert rows(ids.framed(texts)) == wanted(tokenizer, texts, special=True)
+        assert spans(ids, texts) == wanted_spans(tokenizer, texts)
 
 
 @native
@@ -153,6 +165,7 @@ def test_a_frame_around_a_vocabulary_without_the_letter_a() -> None:
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 0), ("[SEP]", 1)]
     )
     assert rows(TextIds(tokenizer).framed(["b", "a", ""])) == [[0, 2, 1], [0, 1], [0, 1]]
+    assert spans(TextIds(tokenizer), ["bb", "a", ""]) == [[[0, 1], [1, 2]], [], []]
 
 
 @native
@@ -254,3 +267,71 @@ def test_the_planner_times_the_way_that_scoring_goes(foreign: list[str]) -> None
     rounds = Counter(foreign)
     assert rounds
     assert max(rounds.values()) < 9 / 2, "the median is of what is read natively"
+
+
+class Noting:
+    """A tokenizer, and how many texts it was given at once."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.sizes: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.tokenizer, name)
+        if not name.startswith("encode_batch"):
+            return found
+
+        def noted(texts: list[str], **how: Any) -> Any:
+            self.sizes.append(len(texts))
+            return found(texts, **how)
+
+        return noted
+
+
+@pytest.mark.parametrize(("threads", "most"), [(1, 1), (3, 3), (8, 50), (9, 50), (None, 50)])
+def test_the_tokenizers_library_has_no_more_texts_at_once_than_threads(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, threads: int | None, most: int
+) -> None:
+    monkeypatch.setattr(cores, "available", lambda: 8)
+    noting, texts = Noting(opened(folder)), MIXED[:5] * 10
+    ids = TextIds(cast(Tokenizer, noting), threads)
+    assert rows(ids.of(texts)) == wanted(noting.tokenizer, texts)
+    assert spans(ids, texts) == wanted_spans(noting.tokenizer, texts)
+    assert max(noting.sizes) == most
+    assert sum(noting.sizes) == 2 * len(texts)
+
+
+@native
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("threads", [1, 2, None])
+def test_who_asks_for_threads_gets_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int | None
+) -> None:
+    """Wherever a model with a number of threads reads texts, the native library is told of it."""
+    told: list[int] = []
+    handle = library.handle()
+    original = handle.crossrank_wordpiece_encode
+
+    def noted(*arguments: Any) -> Any:
+        told.append(arguments[3])
+        return original(*arguments)
+
+    monkeypatch.setattr(handle, "crossrank_wordpiece_encode", noted)
+    monkeypatch.setattr(wordpiece, "_BYTES_A_THREAD", 10)
+    monkeypatch.setattr(cores, "available", lambda: 3)
+    passages = ["Paris is the capital of France.", "Bread needs yeast."] * 5
+    scorer, late = crossrank.load("tiny", threads=threads), crossrank.load_late(threads=threads)
+    embedder = crossrank.load_embedder(threads=threads)
+    reads: list[Callable[[], object]] = [
+        lambda: scorer.score([("capital?", passage) for passage in passages]),
+        lambda: pickle.loads(pickle.dumps(scorer)).score([("capital?", passages[0])]),
+        lambda: late.score([("capital?", passage) for passage in passages]),
+        lambda: embedder.embed(passages),
+        lambda: index.Index.create(tmp_path / "index", embedder, embedder.tokenizer).add(
+            [index.Document("a", " ".join(passages))], embedder, embedder.tokenizer
+        ),
+    ]
+    for read in reads:
+        told.clear()
+        read()
+        assert max(told) == (threads or 3)

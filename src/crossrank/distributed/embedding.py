@@ -76,7 +76,7 @@ def identity_of(embedder: TextEmbedder) -> tuple[str, str]:
 
 
 def _made(work: Embedding, embedder: TextEmbedder, part: Part) -> bytes:
-    text_ids = TextIds(vocabulary.plain(embedder.tokenizer))
+    text_ids = TextIds(vocabulary.plain(embedder.tokenizer), embedder.threads)
     told, passages, tokens = [], list[Passage](), list[NDArray[np.int32]]()
     for file, document in documents.read(work.folder.input, part):
         made = passages_of(document, text_ids, work.size, work.overlap, file)
@@ -128,7 +128,7 @@ class Prepared:
     ) -> None:
         self._folder = folder
         self._embedder = embedder
-        self._text_ids = TextIds(vocabulary.plain(embedder.tokenizer))
+        self._text_ids = TextIds(vocabulary.plain(embedder.tokenizer), embedder.threads)
         self._size, self._overlap = size, overlap
         self._where: dict[str, tuple[Part, int]] = {}
         for part in all_parts:

@@ -318,7 +318,8 @@ class Index:
             # Only now: whoever searches here goes by the models of the version that was there before.
             self._table = writing.now()
             try:
-                yield Update(writing, embedder, cut or cut_by(tokenizer, writing.settings), progress, late)
+                cut = cut or cut_by(tokenizer, writing.settings, getattr(embedder, "threads", None))
+                yield Update(writing, embedder, cut, progress, late)
             finally:
                 # An error would take the place of the update's own, or of its `Changes`; who reads next meets it again.
                 with suppress(CrossrankError):

@@ -104,21 +104,25 @@ def split(
     Raises:
         InputError: a size or overlap that cannot be kept.
     """
+    return _split(text, TextIds(tokenizer), size, overlap, title, markup)
+
+
+def _split(text: str, ids: TextIds, size: int, overlap: int, title: str, markup: Markup) -> list[Piece]:
     size, overlap = check_sizes(size, overlap)
     if not text.strip():
         return [Piece(title, "")] if title.strip() else []
     parts = list(sections(text, markup))
     whole = _whole(text, title, parts)
-    starts = _token_starts(text, tokenizer)
-    if len(starts) + _title_tokens(whole.title, tokenizer) <= size:
+    starts = _token_starts(text, ids)
+    if len(starts) + _title_tokens(whole.title, ids.tokenizer) <= size:
         return [whole]
     strengths = _strengths(text, starts)
-    repeated = _beginning(title, size // 2, tokenizer)
+    repeated = _beginning(title, size // 2, ids)
     pieces: list[Piece] = []
     for section in parts:
         below = section.path[1:] if section.path[:1] == (title,) else section.path
         name = _path(repeated, below)
-        room = max(size - _title_tokens(name, tokenizer), size // 2)
+        room = max(size - _title_tokens(name, ids.tokenizer), size // 2)
         first, last = np.searchsorted(starts, [section.start, section.end]).tolist()
         for a, b in _cuts(strengths[first:last], room, min(overlap, room // 4)):
             begin = section.start if a == 0 else int(starts[first + a])
@@ -133,9 +137,9 @@ Cut = Callable[[Document, str], list[tuple[Passage, NDArray[np.int32]]]]
 """What `passages_of` gives for a document and its file, when tokenizer and sizes are settled."""
 
 
-def cut_by(tokenizer: Tokenizer, made: Settings) -> Cut:
-    """How documents become passages of an index that was made so."""
-    ids = TextIds(vocabulary.plain(tokenizer))
+def cut_by(tokenizer: Tokenizer, made: Settings, threads: int | None = None) -> Cut:
+    """How documents become passages of an index that was made so, on so many cores or all."""
+    ids = TextIds(vocabulary.plain(tokenizer), threads)
     return lambda document, file: passages_of(document, ids, made.size, made.overlap, file)
 
 
@@ -148,7 +152,7 @@ def passages_of(
     none. `file` is where the document was read, for the passages' places.
     """
     title = document.title.strip()
-    pieces = split(document.text, text_ids.tokenizer, size, overlap, title=title, markup=document.markup)
+    pieces = _split(document.text, text_ids, size, overlap, title, document.markup)
     ids = ids_of(document, len(pieces))
     lines = np.fromiter((found.end() for found in _LINE_END.finditer(document.text)), dtype=np.int64)
     passages = [
@@ -187,9 +191,9 @@ def _path(title: str, headings: tuple[str, ...]) -> str:
     return " > ".join((title, *headings) if title else headings)
 
 
-def _beginning(title: str, most: int, tokenizer: Tokenizer) -> str:
+def _beginning(title: str, most: int, ids: TextIds) -> str:
     """A title of at most `most` tokens; of a longer one the beginning, which has no more with the mark of the cut."""
-    starts = _token_starts(title, tokenizer)
+    starts = _token_starts(title, ids)
     if len(starts) < most:  # One is for the full stop that joins it to the text.
         return title
     kept = title[: starts[most - 2]]
@@ -208,16 +212,14 @@ def _title_tokens(title: str, tokenizer: Tokenizer) -> int:
         return len(tokenizer.encode(title[:_PIECE] + ".", add_special_tokens=False).ids) if title else 0
 
 
-def _token_starts(text: str, tokenizer: Tokenizer) -> NDArray[np.int64]:
+def _token_starts(text: str, ids: TextIds) -> NDArray[np.int64]:
     """Where each token begins, in characters; a very long token counts as several."""
     found: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)]
     places = list(_pieces(text))
     for at in range(0, len(places), _PIECES_AT_ONCE):
         group = places[at : at + _PIECES_AT_ONCE]
-        with vocabulary.guarded():
-            encoded = tokenizer.encode_batch([text[a:b] for a, b in group], add_special_tokens=False)
-        for (begin, _), one in zip(group, encoded, strict=True):
-            spans = np.asarray(one.offsets, dtype=np.int64).reshape(-1, 2) + begin
+        for (begin, _), one in zip(group, ids.spans([text[a:b] for a, b in group]), strict=True):
+            spans = one.astype(np.int64) + begin
             found.append(spans[:, 0])
             for a, b in spans[spans[:, 1] - spans[:, 0] > _LONG_TOKEN].tolist():
                 found.append(np.arange(a + _CHARACTERS_A_TOKEN, b, _CHARACTERS_A_TOKEN, dtype=np.int64))

@@ -161,7 +161,7 @@ def _tokenizing(scorer: CrossEncoder, dice: np.random.Generator, clock: Callable
     # Scripts are not mixed so in any text, and what is ASCII everywhere may be read faster.
     text = decoded.encode("ascii", "ignore").decode() or decoded
     passages = [text[at : at + 400] for at in range(0, len(text), 400)]
-    text_ids = TextIds(tokenizer)
+    text_ids = TextIds(tokenizer, getattr(scorer.backend, "threads", None))
     taken = []
     # The median is of a tokenizer that has read some text: the native library takes its vocabulary up only then.
     for _ in range(9):

@@ -143,7 +143,7 @@ def _declare(library: Any) -> None:
     function("crossrank_characters_tell", c_int32, c_void_p, strings, integers, bytes_)
     function("crossrank_wordpiece_create", c_void_p, strings, integers, strings, c_int32, c_int32)
     function("crossrank_wordpiece_destroy", None, c_void_p)
-    function("crossrank_wordpiece_encode", c_int64, c_void_p, c_void_p, strings, c_int32, integers, longs)
+    function("crossrank_wordpiece_encode", c_int64, c_void_p, c_void_p, strings, c_int32, integers, integers, longs)
 
 
 def obstacle() -> str | None:
