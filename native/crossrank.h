@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 // Grows with every change of this file. The Python side refuses a library of another number.
-#define CROSSRANK_ABI 5
+#define CROSSRANK_ABI 6
 
 // Instruction sets, weakest first. `portable` is whatever the compiler's baseline is.
 enum crossrank_tier { CROSSRANK_PORTABLE = 0, CROSSRANK_AVX2 = 1, CROSSRANK_AVX512 = 2, CROSSRANK_AMX = 3 };

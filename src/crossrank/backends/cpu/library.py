@@ -14,7 +14,7 @@ from typing import Any
 
 from crossrank.packed import offsets_of
 
-ABI = 5
+ABI = 6
 TIERS = ("portable", "avx2", "avx512", "amx_bf16")
 DTYPES = ("float32", "bfloat16")
 LOGITS, MEAN, FIRST, STATES = range(4)
