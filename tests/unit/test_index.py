@@ -765,9 +765,9 @@ def test_what_is_known_is_read_in_time_that_grows_with_the_passages(
     same = {"document": "d", "source": "", "digest": "", "size": 0, "modified": 0}
     rows = pa.table({"id": list(map(str, range(count))), **{name: [value] * count for name, value in same.items()}})
     monkeypatch.setattr(index._table, "_data", SimpleNamespace(to_table=lambda columns: rows))
-    began = time.perf_counter()
+    began = time.process_time()
     assert index._table.known()["d"].passages == tuple(map(str, range(count)))
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_an_id_that_a_program_gives_twice_has_a_cure_for_programs(index: Index) -> None:

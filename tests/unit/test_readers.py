@@ -166,10 +166,10 @@ LAUGHS = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
 )
 def test_what_only_looks_like_front_matter_stays_in_the_text(tmp_path: Path, block: str) -> None:
     text = f"---\n{block}---\nPeel them.\n"
-    began = time.perf_counter()
+    began = time.process_time()
     (document,), _ = collect(write(tmp_path / "a.md", text))
     assert (document.text, document.metadata) == (text, {"path": "a.md", "type": "md"})
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
 
 
 @pytest.mark.parametrize(
@@ -231,9 +231,9 @@ def test_html_that_is_broken_still_has_its_text() -> None:
     "unit", ["<", "<!", "<?", "</", "<a ", '<a b="', "<a b='>", "<!--", "&", "&#x", "<script>", "<![CDATA[", "<nav>"]
 )
 def test_html_takes_linear_time(unit: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     to_text(unit * 100_000)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 @settings(max_examples=200)

@@ -72,6 +72,6 @@ def test_a_sentence_without_an_end_is_cut_at_lines_or_spaces(text: str) -> None:
 
 @pytest.mark.parametrize("unit", [".", "\n", " ", ". ", "1. ", '."', "\n ", "a.", "。", "Dr. ", "'" * 50, "- "])
 def test_time_is_linear(unit: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     spans(unit * (200_000 // len(unit)))
-    assert time.perf_counter() - began < 3.0
+    assert time.process_time() - began < 3.0
