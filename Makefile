@@ -33,6 +33,9 @@ FAST_AGAIN := --begin fast --queries 4800 --topical 4 --epochs 2 --tokens 128 --
 # Nothing here may talk to a model hub: tests, demo and measurements use the models in the package.
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Images of containers set it. Each of the many processes that the tests start would compile torch's 1,300 modules again:
+# 9 of the 21 seconds that a short `crossrank tune` takes of a core.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format native bench wheel quality models tiny clean
@@ -43,8 +46,9 @@ help:  ## list the targets
 demo:  ## search Python's own documentation, with the ranking before and after reranking
 	$(PYTHON) scripts/demo.py
 
+# A process for each core, so libraries that start a thread for each would only take turns.
 test: lint  ## everything that must hold before a change is merged: lint, types, tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(INSTALLED)  ## style and types
 	$(BIN)/ruff check $(CODE)
