@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 import tiny
+from turns import turn
 
 # A machine that does other work as well takes longer than hypothesis' 200 ms for an example now and then.
 settings.register_profile("any machine", deadline=None)
@@ -18,6 +19,24 @@ settings.load_profile("any machine")
 # Before any library that would read it is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes `-n auto` starts: one a core, at most 4, because each loads torch; none where one would do."""
+    from crossrank import cores
+
+    count = min(4, cores.available())
+    return count if count > 1 else 0
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Where several processes run tests, the others wait for one that is `alone`. No test's timeout counts the wait."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    with turn(item.get_closest_marker("alone") is not None, Path(__file__), Path(tiny.__file__)):
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)

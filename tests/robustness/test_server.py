@@ -33,6 +33,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 KEY = "a-secret-of-tests"
 
 
+@pytest.mark.alone
 def test_a_reply_does_not_wait_for_an_acknowledgement(cross_encoder_folder: Path) -> None:
     # Without TCP_NODELAY each reply took 44 ms, the quickest too: the client's delayed acknowledgement.
     took = []
@@ -61,6 +62,7 @@ def test_many_clients_share_batches_and_agree_with_the_library(cross_encoder_fol
         assert f"crossrank_documents_total{{{model}}} 640.0" in numbers
 
 
+@pytest.mark.alone
 def test_a_full_server_refuses_at_once_and_says_when_to_come_back(cross_encoder_folder: Path) -> None:
     limits = Limits(requests=2)
     with serving(cross_encoder_folder, rate=2000, limits=limits) as server, ThreadPoolExecutor(2) as pool:

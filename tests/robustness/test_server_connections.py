@@ -258,6 +258,7 @@ def test_a_burst_while_all_connections_are_in_use_is_answered(monkeypatch: pytes
         assert {one.recv(4096)[9:12] for one in slow} == {b"200"}
 
 
+@pytest.mark.alone
 def test_who_said_nothing_for_a_second_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listening, "_SILENT_SECONDS", 0.3)
     with toy(monkeypatch, most=5) as listener, ExitStack() as opened:

@@ -62,6 +62,7 @@ def test_a_reply_that_is_taken_slowly_but_in_time_arrives_whole(cross_encoder_fo
         assert slow.recv(4096).startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("seconds", "status"), [(0.9, 200), (0.2, 503)], ids=["enough", "too short"])
 def test_a_short_drain_drains_and_its_end_is_a_503(
     cross_encoder_folder: Path, caplog: pytest.LogCaptureFixture, seconds: float, status: int

@@ -431,6 +431,7 @@ def test_files_are_small_and_named_after_a_concept():
 # --- import crossrank --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_import_is_quick_and_loads_nothing_heavy():
     program = (
         "import sys, time; began = time.perf_counter(); import crossrank; took = time.perf_counter() - began\n"

@@ -374,6 +374,7 @@ def test_a_server_that_asks_for_patience_gets_it():
     assert remote._asked_wait("soon") == 0
 
 
+@pytest.mark.alone
 def test_a_slow_answer_is_not_waited_for():
     def answer(path: str, body: dict[str, Any]) -> Any:
         if "slow" in document_of(body):

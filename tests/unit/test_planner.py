@@ -379,6 +379,7 @@ def scorer(cross_encoder_folder: Path) -> CrossEncoder:
     return crossrank.load(cross_encoder_folder, threads=1)
 
 
+@pytest.mark.alone
 def test_a_two_layer_model_is_measured_and_a_larger_one_is_slower(tmp_path: Path) -> None:
     """Loose, because machines that run tests are shared: eight times the layers take more than twice the time."""
     folders = [tiny.cross_encoder(tmp_path / str(n), num_hidden_layers=n, hidden_size=64) for n in (2, 16)]

@@ -356,6 +356,7 @@ def test_a_slow_answer_is_ended(uri: str, timeout: float) -> None:
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.alone
 def test_a_silent_server_is_not_waited_for(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres, "GRACE", 0.2)
     line = pgserving.Line(uri)

@@ -187,6 +187,7 @@ def test_an_address_that_takes_fewer_documents_at_once_is_asked_so(status: int) 
     assert max(sizes) <= 20, "it is known from then on"
 
 
+@pytest.mark.alone
 def test_what_an_address_takes_is_learned_once() -> None:
     def answer(path: str, body: dict[str, Any]) -> Any:
         if "slow" in body["query"]:

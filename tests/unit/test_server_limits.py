@@ -426,6 +426,7 @@ def test_documents_that_nobody_scored_are_not_counted(service: Service, body: di
     assert f'crossrank_documents_total{{model="reranker"}} {read}.0' in reply.extensions["metrics"]
 
 
+@pytest.mark.alone
 def test_waiting_for_an_index_is_no_tokenizing(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     # Nor is waiting for an embedder elsewhere: all of a search that the backend did not take was called so.
     def slow() -> Any:

@@ -346,6 +346,7 @@ def test_idle_seconds_are_for_measuring_and_what_goes_wrong_there_ends_nothing(m
     scheduler.stop()
 
 
+@pytest.mark.alone
 def test_a_server_without_requests_measures_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crossrank.server.speeds.IDLE_SECONDS", 0.02)
     at: list[float] = []
@@ -363,6 +364,7 @@ def test_a_server_without_requests_measures_less_and_less_often(monkeypatch: pyt
     scheduler.stop()
 
 
+@pytest.mark.alone
 def test_time_is_told_apart() -> None:
     class Slow(Held):
         def forward(self, packed: Tokens) -> NDArray[np.float32]:
