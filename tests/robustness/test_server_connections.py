@@ -208,14 +208,17 @@ def test_a_server_that_is_started_again_gets_its_place() -> None:
 
 
 @contextmanager
-def toy(monkeypatch: pytest.MonkeyPatch, most: int) -> Iterator[Listener]:
+def toy(monkeypatch: pytest.MonkeyPatch, most: int, free: threading.Event | None = None) -> Iterator[Listener]:
+    """`/slow` is answered when `free` is set, or at the end."""
+    go_on = free or threading.Event()
+
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             for _ in range(2):
                 await send({"type": (await receive())["type"] + ".complete"})
             return
-        if scope["path"] == "/slow":
-            await asyncio.sleep(3)
+        while scope["path"] == "/slow" and not go_on.is_set():
+            await asyncio.sleep(0.01)
         if scope["path"] == "/block":
             time.sleep(0.2)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
@@ -229,6 +232,7 @@ def toy(monkeypatch: pytest.MonkeyPatch, most: int) -> Iterator[Listener]:
         until(lambda: listener._server.started)
         yield listener
     finally:
+        go_on.set()
         listener.stop()
         thread.join(30)
         assert not thread.is_alive()
@@ -240,7 +244,8 @@ def get(path: str) -> bytes:
 
 def test_a_burst_while_all_connections_are_in_use_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     # Connections of one turn closed each other before they were read from: 25 of 30 whole requests were lost.
-    with toy(monkeypatch, most=20) as listener, ExitStack() as opened:
+    free = threading.Event()
+    with toy(monkeypatch, most=20, free=free) as listener, ExitStack() as opened:
 
         def asking(path: str) -> socket.socket:
             made = opened.enter_context(socket.create_connection(("127.0.0.1", listener.port), 30))
@@ -255,6 +260,7 @@ def test_a_burst_while_all_connections_are_in_use_is_answered(monkeypatch: pytes
             assert all(b"retry-after: 1" in one for one in told)
             # And when the loop is busy while they come.
             asking("/block")
+        free.set()
         assert {one.recv(4096)[9:12] for one in slow} == {b"200"}
 
 
