@@ -74,7 +74,9 @@ for heads, size, inner, far in [
 )
 def test_emulated_tiles_compute_what_avx512_computes(tmp_path: Path) -> None:
     build = tmp_path / "build"
-    configure = ["cmake", "-S", str(SOURCES), "-B", str(build), "-DCROSSRANK_EMULATE_TILES=ON"]
+    # Without the tier that is not compared: it takes a fifth of the time.
+    options = ["-DCROSSRANK_EMULATE_TILES=ON", "-DCROSSRANK_COMPILES_AVX2=OFF"]
+    configure = ["cmake", "-S", str(SOURCES), "-B", str(build), *options]
     subprocess.run(configure, check=True, capture_output=True, timeout=120)
     subprocess.run(["cmake", "--build", str(build), "-j2"], check=True, capture_output=True, timeout=280)
     package = tmp_path / "site" / "crossrank"
