@@ -33,8 +33,8 @@ FAST_AGAIN := --begin fast --queries 4800 --topical 4 --epochs 2 --tokens 128 --
 # Nothing here may talk to a model hub: tests, demo and measurements use the models in the package.
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Images of containers set it. Each of the many processes that the tests start would compile torch's 1,300 modules again:
-# 9 of the 21 seconds that a short `crossrank tune` takes of a core.
+# Images of containers set it. Each of the many processes that the tests start would compile some 1,300 modules of torch
+# and transformers again: half of the 18 seconds of a core that a short `crossrank tune` takes.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
