@@ -531,6 +531,7 @@ def test_no_answer_at_all_is_an_error():
         model(api.url, tries=2).score(pairs("a"))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("options", [{"concurrency": 4}, {"concurrency": 1}, {"concurrency": 4, "window": 2}])
 def test_a_dead_address_is_asked_for_few_documents(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """It was asked for each of 64 documents, four times with pauses: 23 s until it was told that nobody is there."""

@@ -561,6 +561,7 @@ def test_of_many_who_ask_a_memory_at_once_one_measures(
     assert len(set(map(id, paces))) == 1
 
 
+@pytest.mark.alone
 def test_the_model_of_the_wheel_keeps_a_budget() -> None:
     """Loose: a shared machine may stop this process for a while, so the best of three counts.
 
@@ -588,6 +589,7 @@ def test_the_model_of_the_wheel_keeps_a_budget() -> None:
         assert len(answer.traces[-1].scores) in range(200)
 
 
+@pytest.mark.alone
 def test_a_family_of_real_models_goes_coarse_to_fine(tmp_path: Path) -> None:
     """A two-layer model made here, and one of sixteen layers: the plan follows what was measured of them."""
     folders = {n: tiny.cross_encoder(tmp_path / str(n), num_hidden_layers=n, hidden_size=64) for n in (2, 16)}
