@@ -62,8 +62,10 @@ void pack_halves(const Attention *p, uint32_t *to) {
 // One head.
 class TileAttention {
  public:
-  TileAttention(const Attention *p, const AttentionScratch &at)
-      : p_(p), at_(at), panels_((p->n + COLUMNS - 1) / COLUMNS), key_words_(p->size / 2) {}
+  explicit TileAttention(const Attention *p)
+      : p_(p), panels_((p->n + COLUMNS - 1) / COLUMNS), key_words_(p->size / 2) {
+    attention_layout<Bfloat16>(p->n, p->size, (char *)p->scratch, &at_);
+  }
 
   void run() {
     pack_halves(p_, at_.keys);
@@ -91,7 +93,7 @@ class TileAttention {
         added.next(panels_);
       }
     }
-    finish();
+    if (ended_ >= 0) finish();
     if (again_) compute_again();
   }
 
@@ -223,7 +225,7 @@ class TileAttention {
   }
 
   const Attention *const p_;
-  const AttentionScratch at_;
+  AttentionScratch at_;
   const int64_t panels_, key_words_;
   int64_t ended_ = -1;  // the block whose sums wait to be finished
   bool again_ = false;  // some row is marked
@@ -231,10 +233,6 @@ class TileAttention {
 };
 
 // Every query sees every key; heads fill whole steps of the tiles.
-void attend_tiles(const Attention *p) {
-  AttentionScratch at;
-  attention_layout<Bfloat16>(p->n, p->size, (char *)p->scratch, &at);
-  TileAttention(p, at).run();
-}
+void attend_tiles(const Attention *p) { TileAttention(p).run(); }
 
 }  // namespace

@@ -104,7 +104,8 @@ class WordPiece:
             )
         strings = library.Strings.of(encoded)
         size = int(strings.kept[-1])
-        worth = 1 + size // _BYTES_A_THREAD if size > _BYTES_A_THREAD else 1
+        worth = 1 + size // _BYTES_A_THREAD
+        # Short texts need not ask the system how many cores there are.
         used = 1 if worth == 1 else min(worth, threads or cores.available())
         made = self._called(strings, used, located)
         left = np.flatnonzero(made[2] < 0).tolist()

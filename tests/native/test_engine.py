@@ -273,6 +273,7 @@ def test_many_models_come_and_go(cross_encoder_folder: Path) -> None:
     assert len(scores) == 1
 
 
+@pytest.mark.alone
 @pytest.mark.skipif("avx512" not in TIERS or not library.has_bfloat16("avx512"), reason="no AVX512-BF16 here")
 def test_bfloat16_is_taken_where_it_is_faster(cross_encoder_folder: Path) -> None:
     checkpoint = read(cross_encoder_folder)

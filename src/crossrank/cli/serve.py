@@ -213,13 +213,13 @@ def _scorers(models: Sequence[str], engine: options.Engine, cache: str | None) -
     loaded: dict[str, CrossEncoder] = {}
     for model in models:
         named, source = parted(model)
-        found = locate(source, default="small").source
+        found = locate(source, default="small")
         # Of a hub name there may be a folder here, too.
-        place = os.path.realpath(found) if os.path.exists(found) else str(found)
+        place = os.path.realpath(found.source) if os.path.exists(found.source) else str(found.source)
         if place not in loaded:
             one = crossrank.load(source, backend=backend, device=device, dtype=dtype, threads=threads)
             loaded[place] = options.remembering(one, cache)
-        name = named or public(locate(source, default="small").name)
+        name = named or public(found.name)
         if made.setdefault(name, loaded[place]) is not loaded[place]:
             raise click.UsageError(
                 f"two of --model are called {name!r}: give one another name, as in --model {name}-2={source}"
