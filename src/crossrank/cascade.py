@@ -250,17 +250,13 @@ def rerank(
     traces: list[Trace] = []
     for number, stage in enumerate(stages):
         began = clock()
-        # What the last stage that read anything did not reach it has not sorted, and its scores compare with no others.
-        last = next((trace for trace in reversed(traces) if trace.scores), None)
-        held = len(last.scores) if last is not None and last.stopped in ("deadline", "settled") else 0
-        head = ranking.cut(min(stage.depth, held or stage.depth))
+        head = head_of(ranking, stage.depth, traces)
         if not len(head):
             break
-        head = Ranking(head.ids, _comparable(head), len(head))
         until = _until(stage, stages[number + 1 :], deadline, clock)
         try:
             made = read(stage.scorer, query, head, texts, store, stage.pace, until)
-            ranking = placed(head, made, stage.weight).over(ranking) if len(made.scores) else ranking
+            ranking = placed(head, made.scores, stage.weight).over(ranking) if len(made.scores) else ranking
         except Exception as error:
             # Any error: a scorer may be anybody's code, and it is told, not hidden.
             if on_error == "raise":
@@ -320,19 +316,33 @@ def _until(stage: Stage, later: Sequence[Stage], deadline: float | None, clock: 
     """When a stage must end: the deadline, less what the stages after it take, up to six tenths of the time left."""
     stopping = stage.stopping
     if stopping is not None and later:
-        # Its top is what the next stage reads.
-        stopping = replace(stopping, k=max(stopping.k, later[0].depth))
+        stopping = stopping.leaving(later[0].depth)
     if deadline is None:
         return Until(math.inf, clock, stopping, stage.weight)
     kept = sum(after.pace.usual(after.depth) for after in later if after.pace is not None)
     return Until(deadline - min(kept, 0.6 * max(0.0, deadline - clock())), clock, stopping, stage.weight)
 
 
-def placed(head: Ranking, made: Reading, weight: float) -> Ranking:
-    """The documents of `head` that were read, in their new order."""
-    count = len(made.scores)
+def head_of(ranking: Ranking, depth: int, traces: Sequence[Trace]) -> Ranking:
+    """What a stage of this depth reads of what the stages before it, by their traces, have left; scores of one scale.
+
+    What the last of them that read anything did not reach it has not sorted, and its scores compare with no others.
+
+    >>> left = Ranking(("a", "b", "c"), np.float32([1.0, 0.0, 5.0]), 2)
+    >>> head_of(left, 3, []).scores.tolist(), head_of(left, 3, [Trace("a", left, 0, {"a": 1}, stopped="settled")]).ids
+    ([0.0, -2.0, -2.0], ('a',))
+    """
+    last = next((trace for trace in reversed(traces) if trace.scores), None)
+    held = len(last.scores) if last is not None and last.stopped in ("deadline", "settled") else 0
+    head = ranking.cut(min(depth, held or depth))
+    return Ranking(head.ids, _comparable(head), len(head))
+
+
+def placed(head: Ranking, logits: NDArray[np.float32], weight: float) -> Ranking:
+    """The documents of `head` that were read, the first of it, in their new order."""
+    count = len(logits)
     first = Ranking(head.ids[:count], head.scores[:count], min(head.head, count))
-    return mixed(first, made.scores, weight, head.scores if count < len(head) else None)
+    return mixed(first, logits, weight, head.scores if count < len(head) else None)
 
 
 def failure(error: Exception) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import erfc, sqrt
 
 import numpy as np
@@ -65,6 +65,14 @@ class Stopping:
     def first(self) -> int:
         """Documents that are read before it is asked for the first time: of fewer it could say nothing."""
         return max(self.least, self.k + 2)
+
+    def leaving(self, depth: int) -> Stopping:
+        """The rule of a stage after which another reads so many documents: these are its top.
+
+        >>> Stopping(k=10).leaving(50).k
+        50
+        """
+        return replace(self, k=max(self.k, depth))
 
     def settled(
         self,
