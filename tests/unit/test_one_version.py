@@ -33,6 +33,7 @@ from crossrank.retrieval.bm25 import BM25Retriever
 from crossrank.retrieval.dense import DenseRetriever
 from crossrank.server import searching
 from crossrank.server.refusals import CancelledRequestError
+from crossrank.server.searches import Search
 from crossrank.server.tickets import Ticket
 
 Change = Callable[[Index], object]
@@ -447,7 +448,7 @@ def shrink(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         writer.add([Document("0", "New paris.", metadata={"m": 1})], embedder, embedder.tokenizer)
 
 
-@pytest.mark.parametrize("step", ["dense", "_depth", "_reranked", "_probable"])
+@pytest.mark.parametrize("step", ["dense", "depth_of", "reranked", "_probable"])
 def test_a_search_of_the_server(service: Any, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """Each of its steps reads texts; the reply was 400, "the index has no passage"."""
     asked: list[int] = []
@@ -483,7 +484,7 @@ def test_a_client_that_left_is_not_searched_for_again(service: Any, monkeypatch:
 
     monkeypatch.setattr(BM25Retriever, "retrieve", left)
     with pytest.raises(CancelledRequestError):
-        searching.search(service, service.reranker, searching.Search("paris"), ticket)
+        searching.search(service, service.reranker, Search("paris"), ticket)
     assert len(asked) == 1
 
 

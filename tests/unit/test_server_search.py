@@ -25,7 +25,7 @@ from crossrank.pipeline import MIX, Pipeline
 from crossrank.retrieval.first import first_stage, usual_fusion
 from crossrank.server.app import build
 from crossrank.server.limits import Limits, estimate
-from crossrank.server.searching import Search, foreseen
+from crossrank.server.searches import Search, foreseen
 from crossrank.server.service import Service
 from crossrank.server.speeds import Speed
 from crossrank.stopping import Stopping

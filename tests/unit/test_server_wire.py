@@ -27,7 +27,8 @@ from crossrank.server.app import build
 from crossrank.server.cutting import Caps
 from crossrank.server.limits import Limits
 from crossrank.server.refusals import RefusedError
-from crossrank.server.searching import Search, search
+from crossrank.server.searches import Search
+from crossrank.server.searching import search
 from crossrank.server.service import Service
 from crossrank.server.tickets import Ticket
 from crossrank.server.wire import cohere, dialects, fields, vllm

@@ -16,7 +16,7 @@ import numpy as np
 
 from crossrank.errors import IndexFileError, InputError, RemoteError
 from crossrank.falling import finite
-from crossrank.server import bodies, searching, telling
+from crossrank.server import bodies, searches, searching, telling
 from crossrank.server.daemons import Daemons
 from crossrank.server.limits import Gate, Reach, estimate
 from crossrank.server.lines import origin_of, said
@@ -308,7 +308,7 @@ class Answering:
         reranker = service.named(body.get("model"))
         call.facts["model"] = reranker.name
         self.gate.limits.check_documents(len(documents := asked.documents or ()), "documents")
-        for pairs, reach in searching.texts_read(service, reranker, asked):
+        for pairs, reach in searches.texts_read(service, reranker, asked):
             self.gate.limits.check_words(pairs, reach)
 
         def run(ticket: Ticket) -> tuple[Any, dict[str, str]]:
@@ -321,7 +321,7 @@ class Answering:
             kind = {"X-Crossrank-Score": reranker.score_kind} if found.read and found.ranking.head else {}
             return made, kind | telling.truncated(len({id_ for _, id_, _ in lost}))
 
-        return Job(searching.foreseen(service, reranker, asked), len(documents), run)
+        return Job(searches.foreseen(service, reranker, asked), len(documents), run)
 
 
 def _outcome(

@@ -10,9 +10,10 @@ from crossrank.cascade import Trace
 from crossrank.falling import published
 from crossrank.pipeline import MIX
 from crossrank.planner import SETTLES
+from crossrank.server.reading import RERANKED
 from crossrank.server.refusals import LONGEST_NAME, invalid
 from crossrank.server.rerankers import Reranker
-from crossrank.server.searching import RERANKED, Found, Search
+from crossrank.server.searches import Found, Search
 from crossrank.server.service import Service
 from crossrank.server.wire import fields, schemas
 from crossrank.server.wire.shapes import Timing
