@@ -448,7 +448,7 @@ def shrink(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         writer.add([Document("0", "New paris.", metadata={"m": 1})], embedder, embedder.tokenizer)
 
 
-@pytest.mark.parametrize("step", ["dense", "depth_of", "reranked", "_probable"])
+@pytest.mark.parametrize("step", ["dense", "read", "_probable"])
 def test_a_search_of_the_server(service: Any, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """Each of its steps reads texts; the reply was 400, "the index has no passage"."""
     asked: list[int] = []

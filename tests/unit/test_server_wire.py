@@ -464,7 +464,7 @@ def test_a_search_refuses_fields_that_it_does_not_know(service: Service) -> None
     body = {"query": QUERY, "documents": ["paris"], "filter": "year>=2020"}
     reply = ask(service, "POST", "/search", json=body)
     assert reply.status_code == 400
-    assert "there is no field 'filter'; there are query, model, k, depth" in reply.text
+    assert "there is no field 'filter'; there are query, model, coarse, k, depth" in reply.text
 
 
 def test_a_bad_document_is_named_by_its_place(service: Service) -> None:

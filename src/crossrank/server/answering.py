@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -170,7 +170,8 @@ class Answering:
         with ExitStack() as admission:
             ticket = admission.enter_context(self.gate.admitted(job.costs, left))
             reply = await self._computed(call, job, ticket, grow, admission)
-        self.metrics.scored(call.facts["documents"], call.facts["model"])
+        for model, documents in call.facts.get("read", {call.facts["model"]: call.facts["documents"]}).items():
+            self.metrics.scored(documents, model)
         return reply
 
     async def _computed(
@@ -307,18 +308,22 @@ class Answering:
         asked, service = search_wire.read(body), self.service
         reranker = service.named(body.get("model"))
         call.facts["model"] = reranker.name
+        if (coarse := service.before(reranker, body.get("coarse"))) is not None:
+            asked, call.facts["coarse"] = replace(asked, coarse=coarse), coarse.name
         self.gate.limits.check_documents(len(documents := asked.documents or ()), "documents")
         for pairs, reach in searches.texts_read(service, reranker, asked):
             self.gate.limits.check_words(pairs, reach)
 
         def run(ticket: Ticket) -> tuple[Any, dict[str, str]]:
             found = searching.search(service, reranker, asked, ticket)
-            call.facts["documents"] = searching.counted(asked, found)
+            call.facts["read"] = searching.counted(reranker, asked, found)
+            call.facts["documents"] = max(call.facts["read"].values())
             lost = searching.lost(found)
             warnings = [telling.cut(cut, telling.text_of(step, id_)) for step, id_, cut in lost[: telling.MOST]]
             made = search_wire.reply(asked, found, reranker, call.id, timing_of(call, ticket), warnings)
             # Two models may have cut the same text.
-            kind = {"X-Crossrank-Score": reranker.score_kind} if found.read and found.ranking.head else {}
+            last = found.readers.get(found.last)
+            kind = {"X-Crossrank-Score": last.score_kind} if last is not None and found.ranking.head else {}
             return made, kind | telling.truncated(len({id_ for _, id_, _ in lost}))
 
         return Job(searches.foreseen(service, reranker, asked), len(documents), run)

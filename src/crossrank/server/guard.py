@@ -197,7 +197,7 @@ class Guard:
             "status": status,
             "ms": round(1000 * total, 1),
         }
-        told = ("dialect", "model", "documents", "tokens", "error")
+        told = ("dialect", "model", "coarse", "documents", "tokens", "error")
         line |= {name: call.facts[name] for name in told if name in call.facts}
         if timing.compute:
             line |= {f"{n}_ms": round(1000 * getattr(timing, n), 1) for n in ("tokenize", "queue", "compute")}

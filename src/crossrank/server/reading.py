@@ -1,52 +1,123 @@
-"""What the cross-encoder of a search reads, as far as the budget reaches."""
+"""What the cross-encoders of a search read, coarse to fine, as far as its budget reaches."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.anytime import FEW, Stopped
-from crossrank.cascade import Trace, mixed, shares
+from crossrank.cascade import Trace, head_of, placed, shares
 from crossrank.grouping import owner_of
+from crossrank.planner import ADVICE
 from crossrank.server.limits import estimate
 from crossrank.server.rerankers import Reranker
-from crossrank.server.searches import Search
+from crossrank.server.searches import COARSE, RERANKED, Search
 from crossrank.server.service import Service
 from crossrank.server.speeds import behind
 from crossrank.server.tickets import Ticket
+from crossrank.stopping import Stopping
 from crossrank.types import Passage, Ranking
 
 Texts = Callable[[Sequence[str]], Sequence[Passage]]
-# The cross-encoder's step, whatever its model is called.
-RERANKED = "reranked"
 
 
-def reranked(
-    reranker: Reranker, asked: Search, head: Ranking, ranking: Ranking, texts: Texts, ticket: Ticket
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A cross-encoder of a search.
+
+    Attributes:
+        name: of its step, whatever the model is called.
+        reranker: what reads.
+        depth: passages that it reads at most of what another has left.
+        stopping: the rule by which its reading ends; None reads on.
+        share: what it may take of the time that is left.
+    """
+
+    name: str
+    reranker: Reranker
+    depth: int
+    stopping: Stopping | None
+    share: float = 1.0
+
+
+def steps_of(reranker: Reranker, asked: Search) -> tuple[Step, ...]:
+    """The cross-encoders that read for a search, the model that is asked for last; none where it is not to rerank."""
+    if not asked.mix:
+        return ()
+    rule, last = asked.stopping, Step(RERANKED, reranker, asked.fine_depth, asked.stopping)
+    if asked.coarse is None:
+        return (last,)
+    leaving = None if rule is None else rule.leaving(asked.fine_depth)
+    return (Step(COARSE, asked.coarse, asked.depth, leaving, ADVICE.coarse), last)
+
+
+def read(
+    service: Service, steps: Sequence[Step], asked: Search, ranking: Ranking, texts: Texts, ticket: Ticket, began: float
+) -> tuple[Ranking, tuple[Trace, ...], tuple[str, ...]]:
+    """As `crossrank.cascade.rerank`, but a chunk at a time: within the limits, and stopped when late.
+
+    Returns:
+        The ranking, what those steps did that read anything, and what is to be told of them.
+    """
+    if not steps or not len(ranking):
+        return ranking, (), ()
+    reach = ranking.cut(asked.depth).ids
+    passages = dict(zip(reach, texts(reach), strict=True))
+    traces: list[Trace] = []
+    notes: list[str] = []
+    for number, step in enumerate(steps):
+        # Where the time was too short for those before it, it reads as it would alone.
+        head = head_of(ranking, step.depth if traces else asked.depth, traces)
+        candidates = [passages[id_] for id_ in head.ids]
+        pairs = [(asked.query, passage.scored_text) for passage in candidates]
+        costs = (estimate([pair], step.reranker.reach()) for pair in pairs)
+        fits = fitting(service, step.reranker, costs, len(pairs), step.share * time_left(asked, began))
+        called = f"{step.name}: " if len(steps) > 1 else ""
+        if fits:
+            notes += [f"{called}{said}" for said in [step.reranker.scorer.caution(asked.query)] if said]
+            ranking, trace = _scored(step, asked, head, ranking, pairs[:fits], [*map(owner_of, candidates)], ticket)
+            traces.append(trace)
+        if not number:
+            notes += _unread(asked, len(head), len(ranking))
+        if fits < len(pairs):
+            notes.append(f"{called}the budget was enough for {fits} of {len(pairs)} passages")
+    return ranking, tuple(traces), tuple(notes)
+
+
+def _scored(
+    step: Step,
+    asked: Search,
+    head: Ranking,
+    ranking: Ranking,
+    pairs: Sequence[tuple[str, str]],
+    owners: Sequence[str],
+    ticket: Ticket,
 ) -> tuple[Ranking, Trace]:
-    """As `crossrank.cascade.rerank` with one stage, but a chunk at a time: within the limits, and stopped when late."""
-    began, before = time.perf_counter(), ranking.cut(asked.depth).scores
-    candidates = texts(head.ids)
-    pairs = [(asked.query, passage.scored_text) for passage in candidates]
-    owners = [owner_of(passage) for passage in candidates]
-    rule = asked.stopping
+    """The ranking after a step that reads these pairs of its head, of which a budget may have left out the last."""
+    began, rule = time.perf_counter(), step.stopping
     ends = range(0) if rule is None else range(rule.first, len(pairs), FEW)
 
     def enough(scores: NDArray[np.float32]) -> bool:
-        return rule is not None and rule.settled(scores, before, asked.mix, owners)
+        return rule is not None and rule.settled(scores, head.scores, asked.mix, owners)
 
-    scored = reranker.score(pairs, ticket, ends=ends, enough=enough)
-    # A budget may have cut the head: the mix keeps the scale of the whole depth.
-    head = head.cut(len(scored.scores))
-    stopped: Stopped = "settled" if len(head) < len(pairs) else ""
-    ranking = mixed(head, scored.scores, asked.mix, before).over(ranking)
-    raw = dict(zip(head.ids, scored.scores.tolist(), strict=True))
-    return ranking, Trace(
-        RERANKED, ranking, time.perf_counter() - began, raw, scored.truncations, stopped=stopped, how=shares(asked.mix)
-    )
+    scored = step.reranker.score(pairs, ticket, ends=ends, enough=enough)
+    count = len(scored.scores)
+    stopped: Stopped = "settled" if count < len(pairs) else "deadline" if count < len(head) else ""
+    ranking = placed(head, scored.scores, asked.mix).over(ranking)
+    raw = dict(zip(head.ids[:count], scored.scores.tolist(), strict=True))
+    taken = time.perf_counter() - began
+    return ranking, Trace(step.name, ranking, taken, raw, scored.truncations, stopped=stopped, how=shares(asked.mix))
+
+
+def _unread(asked: Search, read: int, given: int) -> list[str]:
+    """That not all of the documents are read: an index has always more, but whoever brings them wants to know."""
+    if asked.documents is None or read == given:
+        return []
+    return [f"depth leaves {given - read:,} of {given:,} documents unread: raise it, or leave it out to read all"]
 
 
 def time_left(asked: Search, began: float) -> float:
@@ -66,24 +137,3 @@ def fitting(service: Service, reranker: Reranker, costs: Iterable[int], most: in
             break
         fits += 1
     return fits
-
-
-def depth_of(
-    service: Service, reranker: Reranker, asked: Search, ranking: Ranking, texts: Texts, began: float
-) -> tuple[int, tuple[str, ...]]:
-    """How many passages the cross-encoder reads: the depth, or as many as the rest of the budget is enough for. And
-    why it is not all of them: an index has always more, but whoever brings documents wants to know.
-    """
-    most = min(asked.depth, len(ranking))
-    if asked.mix == 0:
-        return 0, ()
-    notes: tuple[str, ...] = ()
-    if asked.documents is not None and most < len(ranking):
-        given = len(ranking)
-        notes = (f"depth leaves {given - most:,} of {given:,} documents unread: raise it, or leave it out to read all",)
-    if asked.budget is None or not most:
-        return most, notes
-    reach = reranker.reach()
-    costs = (estimate([(asked.query, passage.scored_text)], reach) for passage in texts(ranking.ids[:most]))
-    fits = fitting(service, reranker, costs, most, time_left(asked, began))
-    return fits, notes if fits == most else (*notes, f"the budget was enough for {fits} of {most} passages")

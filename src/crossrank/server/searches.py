@@ -10,7 +10,7 @@ from typing import Literal
 from crossrank.cascade import Trace
 from crossrank.grouping import PerDocument
 from crossrank.pipeline import MIX
-from crossrank.planner import SETTLES
+from crossrank.planner import ADVICE, SETTLES, depths
 from crossrank.server.limits import Reach, estimate
 from crossrank.server.rerankers import Reranker
 from crossrank.server.service import Service
@@ -18,6 +18,8 @@ from crossrank.server.speeds import Speed
 from crossrank.stopping import Stopping
 from crossrank.types import Passage, Ranking
 
+# The cross-encoders' steps, whatever their models are called.
+COARSE, RERANKED = "coarse", "reranked"
 # Passages in which the sentence is looked for that answers.
 MOST_EVIDENCE = 50
 # Sentences of one passage that are compared: the page waits for them.
@@ -35,7 +37,7 @@ class Search:
     Attributes:
         query: not blank.
         k: passages to return.
-        depth: passages that each retriever returns, and that the cross-encoder reads at most.
+        depth: passages that each retriever returns, and that the first cross-encoder reads at most; 0 of no documents.
         mix: share of the cross-encoder in the final order; 0 leaves the order of the first stage.
         budget: seconds for the whole search; None takes what it takes. What would take longer than is left, by its
             estimate, is left out: the dense order of candidates, what of them the cross-encoder reads, their evidence.
@@ -48,6 +50,8 @@ class Search:
         stop_early: read on only while a passage that is not read is likely to reach the k best, see
             `crossrank.stopping`. None is as within a budget of a pipeline: where there is one, and the usual mix.
         per_document: passages of one document among the k, at most, see `crossrank.grouping`; None is any number.
+        coarse: a cheaper model, which reads before the one that is asked for; that reads only the best of what this
+            leaves, and all of `depth` where a budget is not enough for this. None reads nothing first.
     """
 
     query: str
@@ -62,6 +66,12 @@ class Search:
     threshold: float | Literal["model"] | None = None
     stop_early: bool | None = None
     per_document: int | None = None
+    coarse: Reranker | None = None
+
+    @property
+    def fine_depth(self) -> int:
+        """Passages that the model reads at most, of those that the coarse one leaves where there is one."""
+        return depths(self.depth, 2)[-1] if self.coarse is not None and self.depth else self.depth
 
     @property
     def stopping(self) -> Stopping | None:
@@ -81,13 +91,13 @@ class Found:
     """What a search found.
 
     Attributes:
-        ranking: the k best; `ranking.head` of them were read by the cross-encoder.
+        ranking: the k best; `ranking.head` of them were read by the last cross-encoder that read any.
         passages: by id, for all that `ranking` and the columns name.
-        traces: every step in order; the cross-encoder's is called "reranked".
+        traces: every step in order; those of the cross-encoders are called "coarse" and "reranked".
         evidence: for the k best, where the sentence lies that answers; None where it was not looked for.
-        read: passages the cross-encoder read.
+        readers: the cross-encoders that were to read, by the names of their steps.
         seconds: of the evidence.
-        notes: that the cross-encoder has no words in the query's script, what a budget left out, why the cross-encoder
+        notes: that a cross-encoder has no words in the query's script, what a budget left out, why the cross-encoder
             read fewer than it might have, why nothing was found, what `per_document` or a threshold left out,
             for people.
     """
@@ -96,39 +106,77 @@ class Found:
     passages: Mapping[str, Passage]
     traces: tuple[Trace, ...]
     evidence: Sequence[tuple[int, int] | None]
-    read: int
+    readers: Mapping[str, Reranker]
     seconds: float
     notes: tuple[str, ...] = ()
 
+    @property
+    def read(self) -> int:
+        """Passages that the model read, which is the last of the cross-encoders."""
+        return sum(len(trace.scores) for trace in self.traces if trace.name == RERANKED)
+
+    @property
+    def last(self) -> str:
+        """The last step whose cross-encoder has read anything: probabilities are its; empty where none has."""
+        return last_read(self.traces)
+
+
+def last_read(traces: Sequence[Trace]) -> str:
+    """The name of the last step that has read anything; empty where none has.
+
+    >>> last_read([])
+    ''
+    """
+    return next((trace.name for trace in reversed(traces) if trace.scores), "")
+
 
 def foreseen(service: Service, reranker: Reranker, asked: Search) -> dict[Speed, int]:
-    """Tokens that each model may read for a search, guessed from lengths: the embedder, and the cross-encoder, also for
-    the evidence. Of each a budget allows what fits.
+    """Tokens that each model may read for a search, guessed from lengths: the embedder, and the cross-encoders, the
+    last also for the evidence. Of each a budget allows what fits.
     """
-    first, embedding, rate = embedded(service, asked), service.embedding_speed, reranker.speed.rate
+    first, left = embedded(service, asked), float("inf")
+    if asked.budget is not None:
+        left = asked.budget - service.embedding_speed.seconds(first)
+        if asked.documents and left < 0:
+            first, left = 0, asked.budget
+    made = {service.embedding_speed: first}
     texts: Sequence[str] = [passage.scored_text for passage in asked.documents or ()]
     if asked.documents is None:
         texts = (_PASSAGE,) * min(asked.depth, service.passages)
-    read = estimate([(asked.query, text) for text in texts[: asked.depth]], reranker.reach()) if asked.mix else 0
-    read += _compared(service, reranker, asked)
-    if asked.budget is not None and rate > 0:
-        left = asked.budget - embedding.seconds(first)
-        if asked.documents and left < 0:
-            first, left = 0, asked.budget
-        read = min(read, int(max(0.0, left) * rate))
-    return {embedding: first, reranker.speed: read}
+    pairs = [(asked.query, text) for text in texts[: asked.depth]] if asked.mix else []
+    count = len(pairs)
+    if asked.coarse is not None and pairs:
+        speed, whole = asked.coarse.speed, estimate(pairs, asked.coarse.reach())
+        tokens = _within(whole, speed, ADVICE.coarse * left)
+        # Where not even one is read first, the last reads as it would alone.
+        if sorted_out := tokens * len(pairs) // whole:
+            made[speed], count, left = tokens, min(asked.fine_depth, sorted_out), left - speed.seconds(tokens)
+    # Which of them come to the last one is not known.
+    read = estimate(pairs, reranker.reach()) * count // max(1, len(pairs)) + _compared(service, reranker, asked)
+    return {**made, reranker.speed: _within(read, reranker.speed, left)}
+
+
+def _within(tokens: int, speed: Speed, seconds: float) -> int:
+    """So many tokens, or what a model reads of them in so many seconds."""
+    return tokens if seconds == float("inf") or speed.rate <= 0 else min(tokens, int(max(0.0, seconds) * speed.rate))
 
 
 def texts_read(service: Service, reranker: Reranker, asked: Search) -> Iterator[tuple[list[tuple[str, str]], Reach]]:
-    """What each model may read of the documents that a request brings, and how far. Which of them `depth` leaves to the
-    cross-encoder is not known where the embedder orders them first: the longest count.
+    """What each model may read of the documents that a request brings, and how far. Which of them another leaves to a
+    cross-encoder is not known where that orders them first: the longest count.
     """
     texts = [passage.scored_text for passage in asked.documents or ()]
     if service.embedder is not None:
         yield [("", text) for text in texts], Reach(0, service.embedder.max_length)
         texts = nlargest(asked.depth, texts, key=len)
-    if asked.mix:
-        yield [(asked.query, text) for text in texts[: asked.depth]], reranker.reach()
+    if not asked.mix:
+        return
+    texts = texts[: asked.depth]
+    if asked.coarse is not None:
+        yield [(asked.query, text) for text in texts], asked.coarse.reach()
+        # A budget may leave no time for the coarse one, and then the other reads all of depth.
+        texts = nlargest(asked.fine_depth, texts, key=len) if asked.budget is None else texts
+    yield [(asked.query, text) for text in texts], reranker.reach()
 
 
 def embedded(service: Service, asked: Search) -> int:

@@ -19,10 +19,10 @@ from crossrank.pipeline import Pipeline
 from crossrank.relevance import threshold_of
 from crossrank.retrieval.first import first_stage, usual_fusion
 from crossrank.server.limits import estimate
-from crossrank.server.reading import Texts, depth_of, fitting, reranked, time_left
+from crossrank.server.reading import Step, Texts, fitting, read, steps_of, time_left
 from crossrank.server.refusals import invalid
 from crossrank.server.rerankers import Reranker
-from crossrank.server.searches import MOST_EVIDENCE, MOST_SENTENCES, Found, Search, embedded
+from crossrank.server.searches import MOST_EVIDENCE, MOST_SENTENCES, Found, Search, embedded, last_read
 from crossrank.server.service import Service
 from crossrank.server.speeds import behind
 from crossrank.server.tickets import Ticket, carried
@@ -34,10 +34,15 @@ First = tuple[Texts, Ranking, tuple[Trace, ...], tuple[str, ...]]
 DENSE = "dense"
 
 
-def counted(asked: Search, found: Found) -> int:
-    """Documents that a model has read for a search; an index holds the vectors of its own."""
-    all_of_them = asked.documents is not None and any(trace.name == DENSE for trace in found.traces)
-    return len(asked.documents or ()) if all_of_them else found.read
+def counted(reranker: Reranker, asked: Search, found: Found) -> dict[str, int]:
+    """Documents that were read for a search, by model; those embedded count as the model's, and an index holds the
+    vectors of its own.
+    """
+    made = {one.name: 0 for one in (reranker, *found.readers.values())}
+    made |= {found.readers[trace.name].name: len(trace.scores) for trace in found.traces if trace.scores}
+    if asked.documents is not None and any(trace.name == DENSE for trace in found.traces):
+        made[reranker.name] = len(asked.documents)
+    return made
 
 
 def search(service: Service, reranker: Reranker, asked: Search, ticket: Ticket) -> Found:
@@ -46,34 +51,39 @@ def search(service: Service, reranker: Reranker, asked: Search, ticket: Ticket) 
     Raises:
         InputError: no index.
         IndexFileError: it cannot be read, or is of another embedder now.
-        RefusedError: a filter that cannot be understood, too late, too many tokens, or a threshold that the
-            cross-encoder has no probabilities for.
+        RefusedError: a filter that cannot be understood, too late, too many tokens, or a threshold that a
+            cross-encoder that may be the last to read has no probabilities for.
         CancelledRequestError: the client left.
     """
-    began, limit = time.monotonic(), _limit(reranker, asked.threshold)
+    began, steps = time.monotonic(), steps_of(reranker, asked)
+    limits = _limits(steps, asked)
     with carried(ticket):
-        found = one_version(lambda: _search(service, reranker, asked, ticket, began, limit))
+        found = one_version(lambda: _search(service, reranker, steps, asked, ticket, began, limits))
     service.searchable |= asked.documents is None
     return found
 
 
 def _search(
-    service: Service, reranker: Reranker, asked: Search, ticket: Ticket, began: float, limit: float | None
+    service: Service,
+    reranker: Reranker,
+    steps: Sequence[Step],
+    asked: Search,
+    ticket: Ticket,
+    began: float,
+    limits: Mapping[str, float],
 ) -> Found:
     ticket.check()  # It is asked again where its version is gone, and by then the client may be, too.
-    texts, ranking, traces, why = (
+    texts, ranking, before, why = (
         _first_stage(service, asked) if asked.documents is None else _candidates(service, asked, ticket, began)
     )
     ticket.check()
-    depth, notes = depth_of(service, reranker, asked, ranking, texts, began)
-    if depth:
-        notes = (*filter(None, [reranker.scorer.caution(asked.query)]), *notes)
-        ranking, trace = reranked(reranker, asked, ranking.cut(depth), ranking, texts, ticket)
-        traces = (*traces, trace)
+    ranking, after, notes = read(service, steps, asked, ranking, texts, ticket, began)
+    traces, readers = (*before, *after), {step.name: step.reranker for step in steps}
     top = Grouped(ranking.cut(asked.k), ()) if asked.limit is None else grouped(ranking, asked.limit, texts)
-    final, notes, known = top.ranking, (*notes, *top.notes), traces[-1].scores if depth else {}
-    if limit is not None:
-        final, more = _probable(reranker, final, known, limit)
+    final, notes = top.ranking, (*notes, *top.notes)
+    if limits:
+        last = last_read(after)
+        final, more = _probable(readers, last, final, after[-1].scores if last else {}, limits)
         notes = (*notes, *more)
     named = dict.fromkeys(final.ids)
     for trace in traces:
@@ -81,7 +91,7 @@ def _search(
     passages = dict(zip(named, texts(list(named)), strict=True)) if named else {}
     started = time.monotonic()
     spans, short = _evidence(service, reranker, asked, [passages[id_] for id_ in final.ids], ticket, began)
-    return Found(final, passages, traces, spans, len(known), time.monotonic() - started, (*why, *notes, *short))
+    return Found(final, passages, traces, spans, readers, time.monotonic() - started, (*why, *notes, *short))
 
 
 def _evidence(
@@ -101,23 +111,33 @@ def _evidence(
     return spans, (short,) if fits < len(shown) else ()
 
 
-def _limit(reranker: Reranker, threshold: float | Literal["model"] | None) -> float | None:
-    """The probability that a threshold is; whoever asks for one must not get an answer without it."""
-    if threshold is None:
-        return None
+def _limits(steps: Sequence[Step], asked: Search) -> dict[str, float]:
+    """The probability that a threshold is, by step that may be the last to read: within a budget any; none without one.
+    Whoever asks for one must not get an answer without it.
+    """
+    if asked.threshold is None:
+        return {}
+    may = steps if asked.budget is not None else steps[-1:]
+    return {step.name: _limit(step.reranker, asked.threshold, step is steps[-1]) for step in may}
+
+
+def _limit(reranker: Reranker, threshold: float | Literal["model"], last: bool) -> float:
+    called = reranker.name if last else f"{reranker.name}, after which budget_ms may leave no time to read,"
     if reranker.score_kind == "sigmoid":
-        raise invalid(f"{reranker.name} gives no probabilities, so there is no threshold; leave it out", "threshold")
+        raise invalid(f"{called} gives no probabilities, so there is no threshold; leave it out", "threshold")
     try:
-        return threshold_of(reranker.scorer, threshold, reranker.name)
+        return threshold_of(reranker.scorer, threshold, called)
     except InputError as error:
         raise invalid(str(error), "threshold") from error
 
 
 def _probable(
-    reranker: Reranker, final: Ranking, logits: Mapping[str, float], limit: float
+    readers: Mapping[str, Reranker], last: str, final: Ranking, logits: Mapping[str, float], limits: Mapping[str, float]
 ) -> tuple[Ranking, tuple[str, ...]]:
     """The passages that are at least so probable, or all where none was read, and what is told of the others."""
-    rows, said = above([reranker.chance(logits[id_]) if id_ in logits else None for id_ in final.ids], limit)
+    rows, said = above(
+        [readers[last].chance(logits[id_]) if id_ in logits else None for id_ in final.ids], limits.get(last, 0.0)
+    )
     return final.take(rows), said
 
 

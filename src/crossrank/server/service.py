@@ -113,8 +113,8 @@ class Service:
             return self.reranker
         return self.named(named)
 
-    def named(self, name: object) -> Reranker:
-        """The model of this name; the default where it is None.
+    def named(self, name: object, field: str = "model") -> Reranker:
+        """The model that a field of a request names; the default where that is None.
 
         Raises:
             RefusedError: 404, there is none; 400, it is no name.
@@ -122,13 +122,25 @@ class Service:
         if name is None:
             return self.reranker
         if not isinstance(name, str):
-            raise invalid("model must be a string", "model")
+            raise invalid(f"{field} must be a string", field)
         if name not in self.rerankers:
             first, *others = self.rerankers
             told = f"there are {', '.join([f'{first} (the default)', *others])}" if others else f"there is {first}"
             shown = name[:LONGEST_NAME]
-            raise RefusedError(f"no model {shown!r} reranks here; {told}", 404, "NotFoundError", "model")
+            raise RefusedError(f"no model {shown!r} reranks here; {told}", 404, "NotFoundError", field)
         return self.rerankers[name]
+
+    def before(self, model: Reranker, name: object) -> Reranker | None:
+        """The model of this name, which is to read before another; None where the name is.
+
+        Raises:
+            RefusedError: as `named`, and 400, it is that other one, whatever it is called.
+        """
+        coarse = None if name is None else self.named(name, "coarse")
+        if coarse is not None and coarse.speed is model.speed:
+            same = coarse.name if coarse.name == model.name else f"{coarse.name} is {model.name}, and so"
+            raise invalid(f"{same} reads last already: name a cheaper model as coarse, or leave it out", "coarse")
+        return coarse
 
     def start(self) -> None:
         """Start the scheduler, warm the models up, measure how fast they are here, and choose the size of a batch."""

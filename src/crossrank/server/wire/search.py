@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, Literal
 
 from crossrank.cascade import Trace
 from crossrank.falling import published
 from crossrank.pipeline import MIX
 from crossrank.planner import SETTLES
-from crossrank.server.reading import RERANKED
 from crossrank.server.refusals import LONGEST_NAME, invalid
 from crossrank.server.rerankers import Reranker
 from crossrank.server.searches import Found, Search
@@ -65,7 +64,13 @@ _THRESHOLD: schemas.Schema = {
     "model's own threshold. warnings says what was left out.",
 }
 FIELDS: dict[str, schemas.Schema] = {
-    "query": schemas.QUERY, "model": {"type": ["string", "null"]}, "k": _DEPTH,
+    "query": schemas.QUERY, "model": {"type": ["string", "null"]},
+    "coarse": {
+        "type": ["string", "null"],
+        "description": "Another of the models that are served, a cheaper one: it reads first, and model reads half of "
+        "depth then, at most 50, of the best that it leaves.",
+    },
+    "k": _DEPTH,
     "depth": {
         **_DEPTH,
         "description": "Passages that each retriever returns and the cross-encoder reads: 100, or all of documents.",
@@ -112,15 +117,18 @@ NEVER: schemas.Schema = {
                 "documents": {"type": "array"},
             },
         },
-        # Probabilities are the cross-encoder's.
-        {
-            "required": ["threshold"],
-            "properties": {"threshold": {"not": {"type": "null"}}},
-            "anyOf": [
-                {"required": ["rerank"], "properties": {"rerank": {"const": False}}},
-                {"required": ["mix"], "properties": {"mix": {"const": 0}}},
-            ],
-        },
+        # Probabilities are the cross-encoder's, and what reads before it is for it.
+        *(
+            {
+                "required": [name],
+                "properties": {name: {"not": {"type": "null"}}},
+                "anyOf": [
+                    {"required": ["rerank"], "properties": {"rerank": {"const": False}}},
+                    {"required": ["mix"], "properties": {"mix": {"const": 0}}},
+                ],
+            }
+            for name in ("threshold", "coarse")
+        ),
     ],
 }  # fmt: skip
 
@@ -132,6 +140,7 @@ def fields_of(service: Service) -> dict[str, schemas.Schema]:
     made = {
         **FIELDS,
         "model": schemas.models([*service.rerankers]),
+        "coarse": {**FIELDS["coarse"], **schemas.one_of(*(service.rerankers if len(service.loaded) > 1 else ()))},
         "threshold": {**_THRESHOLD, "anyOf": [*probability, *own, {"type": "null"}]},
     }
     # Without documents a server without an index has nothing to rank.
@@ -139,25 +148,36 @@ def fields_of(service: Service) -> dict[str, schemas.Schema]:
 
 
 def never_of(service: Service) -> schemas.Schema:
-    """`NEVER`, and the thresholds that only some of this server's models have."""
-    made = [
-        _never(service, names, asked)
+    """`NEVER`, the thresholds that only some of this server's models have, and a model that reads before itself."""
+    lacking = [
+        (names, asked)
         for names, asked in (
             (_without(service, "probability"), {"type": "number"}),
             (_without(service, "threshold"), {"const": "model"}),
         )
         if names
     ]
+    made = [_never(service, names, threshold=asked) for names, asked in lacking]
+    if len(service.loaded) > 1:
+        # Within a budget it may be the last that reads.
+        told = {"budget_ms": {"type": "number"}}
+        made += [_all({"threshold": asked, "coarse": {"enum": sorted(names)}, **told}) for names, asked in lacking]
+        for one in service.loaded:
+            names = {name for name, other in service.rerankers.items() if other.speed is one.speed}
+            made.append(_never(service, names, coarse={"enum": sorted(names)}))
     return {"anyOf": [*NEVER["anyOf"], *made]}
 
 
-def _never(service: Service, names: Set[str], threshold: schemas.Schema) -> schemas.Schema:
-    """Such a threshold beside one of these models, or none where the default is one of them."""
-    unsaid = service.reranker.name in names
-    return {
-        "required": ["threshold"] if unsaid else ["threshold", "model"],
-        "properties": {"threshold": threshold, "model": {"enum": [*sorted(names), *([None] if unsaid else [])]}},
-    }
+def _never(service: Service, names: Set[str], **field: schemas.Schema) -> schemas.Schema:
+    """Such a field beside one of these models, or none where the default is one of them."""
+    unsaid = [None] if service.reranker.name in names else []
+    made = _all({**field, "model": {"enum": [*sorted(names), *unsaid]}})
+    return {**made, "required": [*field]} if unsaid else made
+
+
+def _all(fields: Mapping[str, schemas.Schema]) -> schemas.Schema:
+    """Such fields together."""
+    return {"required": [*fields], "properties": dict(fields)}
 
 
 def _without(service: Service, what: Literal["probability", "threshold"]) -> set[str]:
@@ -169,7 +189,8 @@ def _without(service: Service, what: Literal["probability", "threshold"]) -> set
 
 
 def read(body: fields.Body) -> Search:
-    """Those of `FIELDS`, and no others: whoever misspells a condition must not get an answer without it.
+    """Those of `FIELDS`, and no others: whoever misspells a condition must not get an answer without it. Which models
+    are meant is for the service.
 
     >>> read({"query": "tea", "rerank": False}).mix
     0.0
@@ -192,6 +213,8 @@ def read(body: fields.Body) -> Search:
     mix = mix if fields.flag(body, "rerank", True) else 0.0
     if threshold is not None and not mix:
         raise invalid("threshold needs the cross-encoder: leave out rerank and mix, or threshold", "threshold")
+    if body.get("coarse") is not None and not mix:
+        raise invalid("coarse reads for the cross-encoder: leave out rerank and mix, or coarse", "coarse")
     return Search(
         query=fields.text(body, "query"),
         k=_bounded(body, "k", 10),
@@ -251,7 +274,7 @@ def reply(
     for row, (id_, score) in enumerate(zip(found.ranking.ids, published(found.ranking), strict=True)):
         passage, span = found.passages[id_], found.evidence[row]
         steps = {
-            trace.name: _step(trace, places[trace.name][id_], reranker)
+            trace.name: _step(trace, places[trace.name][id_], found)
             for trace in found.traces
             if id_ in places[trace.name]
         }
@@ -264,7 +287,7 @@ def reply(
                 "text": passage.text,
                 "metadata": dict(passage.metadata),
                 "score": score,
-                "probability": steps.get(RERANKED, {}).get("probability"),
+                "probability": steps.get(found.last, {}).get("probability"),
                 "evidence": None if span is None else list(span),
                 "steps": steps,
             }
@@ -274,6 +297,7 @@ def reply(
         "id": id,
         "query": asked.query,
         "model": reranker.name,
+        "coarse": None if asked.coarse is None else asked.coarse.name,
         "results": results,
         "read": found.read,
         "steps": [_summary(trace) for trace in found.traces]
@@ -286,7 +310,7 @@ def reply(
         "warnings": [*found.notes, *warnings],
     }
     if asked.columns:
-        made["columns"] = [_column(trace, asked.columns, reranker) for trace in found.traces]
+        made["columns"] = [_column(trace, asked.columns, found) for trace in found.traces]
         made["passages"] = {
             id_: {"title": passage.title, "text": passage.text, "document": passage.document}
             for id_, passage in found.passages.items()
@@ -300,18 +324,18 @@ def _summary(trace: Trace) -> dict[str, Any]:
     return {**made, "stopped": trace.stopped or None}
 
 
-def _column(trace: Trace, most: int, reranker: Reranker) -> dict[str, Any]:
-    entries = [{"id": id_, **_step(trace, row, reranker)} for row, id_ in enumerate(trace.ranking.ids[:most])]
+def _column(trace: Trace, most: int, found: Found) -> dict[str, Any]:
+    entries = [{"id": id_, **_step(trace, row, found)} for row, id_ in enumerate(trace.ranking.ids[:most])]
     return {"name": trace.name, "seconds": trace.seconds, "entries": entries}
 
 
-def _step(trace: Trace, row: int, reranker: Reranker) -> dict[str, Any]:
-    """Rank from 1 and score of one passage after one step; a reranker also says its logit and the probability."""
+def _step(trace: Trace, row: int, found: Found) -> dict[str, Any]:
+    """Rank from 1 and score of one passage after one step; a cross-encoder also says its logit and probability."""
     step: dict[str, Any] = {"rank": row + 1, "score": _finite(float(trace.ranking.scores[row]))}
     if trace.scores:
         logit = trace.scores.get(trace.ranking.ids[row])
         step["logit"] = None if logit is None else _finite(logit)
-        step["probability"] = None if logit is None else reranker.chance(logit)
+        step["probability"] = None if logit is None else found.readers[trace.name].chance(logit)
     return step
 
 
