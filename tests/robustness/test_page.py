@@ -327,11 +327,49 @@ def test_of_several_models_one_is_chosen(browser: Any, tmp_path: Any) -> None:
         context.close()
 
 
+def test_another_model_may_read_first(browser: Any, tmp_path: Any) -> None:
+    import tiny
+
+    # Two names of one model, and one with another number of positions.
+    first, second = tiny.cross_encoder(tmp_path / "a"), tiny.cross_encoder(tmp_path / "b", max_position_embeddings=80)
+    one = crossrank.load(first, backend="fake")
+    with serving({"first": one, "alias": one, "second": crossrank.load(second, backend="fake")}) as made:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f"{made.listener.url}/?source=pasted&depth=5&coarse=second")
+        page.wait_for_selector("#preceding")
+        assert page.locator("#coarse option").all_text_contents() == ["no other", "first", "alias", "second"]
+        assert page.input_value("#coarse") == "second"
+        assert page.locator("#coarse option:disabled").all_text_contents() == ["first", "alias"]
+        page.fill("#candidates", "bread\nparis\nfrance\na cat")
+        search(page, "capital?")
+        assert page.locator("#columns h3").all_text_contents() == ["As given", "Coarse", "Reranked"]
+        assert re.search(r"Coarse [\d.]+ m?s, 4 readReranked [\d.]+ m?s, 2 read", page.text_content("#legend"))
+        assert "coarse=second" in page.url
+        with page.expect_request("**/search") as asked:
+            page.locator("#mix").press("Home")
+        assert "coarse" not in asked.value.post_data_json
+        with page.expect_request("**/search") as asked:
+            page.locator("#mix").press("PageUp")
+        assert asked.value.post_data_json["coarse"] == "second"
+        page.wait_for_selector("#answer:not(.working) #results li")
+        assert "the order that second has left" in page.text_content("#notes")
+        # The model that reads last reads not before itself.
+        with page.expect_request("**/search") as asked:
+            page.select_option("#model", "second")
+        assert "coarse" not in asked.value.post_data_json
+        assert page.input_value("#coarse") == ""
+        page.wait_for_selector("#answer:not(.working) #results li")
+        assert "coarse" not in page.url
+        context.close()
+
+
 def test_one_model_is_no_choice(page: Any) -> None:
     assert page.locator("#choosing").is_hidden()
+    assert page.locator("#preceding").is_hidden()
     with page.expect_request("**/search") as asked:
         search(page, "paris")
-    assert "model" not in asked.value.post_data_json
+    assert not {"model", "coarse"} & set(asked.value.post_data_json)
 
 
 def test_an_address_holds_neither_keys_nor_candidates(page: Any) -> None:

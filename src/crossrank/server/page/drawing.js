@@ -2,8 +2,14 @@
 
 const ROW = 34;
 const SVG = "http://www.w3.org/2000/svg";
-const NAMES = { evidence: "Evidence", bm25: "BM25", dense: "Dense", fused: "Fused", reranked: "Reranked", given: "As given" };
-const COLOURS = { bm25: "--step1", given: "--step1", dense: "--step2", fused: "--step3", reranked: "--step4", evidence: "--step5" };
+const NAMES = {
+  evidence: "Evidence", bm25: "BM25", dense: "Dense", fused: "Fused", coarse: "Coarse", reranked: "Reranked", given: "As given",
+};
+const COLOURS = {
+  bm25: "--step1", given: "--step1", dense: "--step2", fused: "--step3", coarse: "--step6", reranked: "--step4", evidence: "--step5",
+};
+// Steps that read passages, and do not only order them.
+const READING = ["coarse", "reranked"];
 
 export function element(kind, attributes = {}, ...children) {
   const made = document.createElement(kind);
@@ -29,7 +35,7 @@ export function drawTimes(bar, legend, found) {
   legend.replaceChildren(...steps.map((step) => {
     const swatch = element("b");
     swatch.style.background = `var(${COLOURS[step.name] ?? "--quiet"})`;
-    const read = step.name === "reranked" ? `, ${found.read} read` : "";
+    const read = READING.includes(step.name) ? `, ${step.passages} read` : "";
     return element("span", {}, swatch, `${title(step.name)} ${milliseconds(step.seconds)}${read}`);
   }), element("span", {}, `all ${milliseconds(found.timing.total)}, of which ${milliseconds(found.timing.queue)} in the queue`));
 }

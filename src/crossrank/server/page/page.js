@@ -23,6 +23,8 @@ let running = null;
 let timer = 0;
 // Whether there is a question that a slider may ask again.
 let asking = false;
+// What tells whether two names are of one model.
+let models = new Map();
 // The share that each source begins with: pasted candidates have no first stage worth mixing in.
 const first = { index: $("mix").defaultValue, pasted: "1" };
 const mixes = { ...first };
@@ -77,6 +79,8 @@ function body() {
   const budget = BUDGETS[$("budget").value];
   if (budget !== null) asked.budget_ms = budget;
   if ($("model").value) asked.model = $("model").value;
+  // Where no cross-encoder has a share, none reads first either.
+  if ($("coarse").value && asked.mix) asked.coarse = $("coarse").value;
   if (source() === "pasted") asked.documents = candidates();
   return asked;
 }
@@ -87,14 +91,25 @@ function stated() {
   return {
     q: $("query").value, source: source() === "pasted" ? "pasted" : null, depth: other("depth", $("depth").defaultValue),
     budget: BUDGETS[$("budget").value], mix: other("mix", first[source()]),
-    model: $("model").selectedIndex > 0 ? $("model").value : null,
+    model: $("model").selectedIndex > 0 ? $("model").value : null, coarse: $("coarse").value || null,
   };
 }
 
-// Of several models the one that is called so, or else the first, which the server takes where nobody names one.
-function choose(name) {
-  const named = [...$("model").options].findIndex((option) => option.value === name);
-  $("model").selectedIndex = $("model").options.length ? Math.max(named, 0) : -1;
+// Of several models the one that is called so, or else the first, which the server takes where nobody names one; and the
+// one that reads before it, which is none where nobody names one.
+function choose(said) {
+  for (const field of ["model", "coarse"]) {
+    const named = [...$(field).options].findIndex((option) => !option.disabled && option.value === (said[field] ?? ""));
+    $(field).selectedIndex = $(field).options.length ? Math.max(named, 0) : -1;
+    if (field === "model") others();
+  }
+}
+
+// The model itself cannot read before itself, whatever it is called.
+function others() {
+  const mine = models.get($("model").value);
+  for (const option of $("coarse").options) option.disabled = Boolean(mine) && models.get(option.value) === mine;
+  if ($("coarse").selectedOptions[0]?.disabled) $("coarse").value = "";
 }
 
 // The form as the address has it, and whether that can be asked.
@@ -109,7 +124,7 @@ function fill() {
   $("depth").value = number("depth", $("depth").defaultValue);
   $("budget").value = budget < 0 ? BUDGETS.length - 1 : budget;
   $("mix").value = mixes[source()] = number("mix", first[source()]);
-  choose(said.model);
+  choose(said);
   document.title = "crossrank";
   showValues();
 }
@@ -160,8 +175,9 @@ function draw(found) {
   // What a screen reader says of an answer; the answer itself would be minutes of speech.
   $("status").textContent = count ? `${count} ${count === 1 ? "answer" : "answers"}, ${milliseconds(found.timing.total)}` : "";
   const share = Math.round(100 * Number($("mix").value));
+  const before = found.steps.some((step) => step.name === "coarse") ? `the order that ${found.coarse} has left` : "first stage";
   const order = share === 100 || !found.read
-    ? "" : `Ordered by ${share} % cross-encoder and ${100 - share} % first stage; the probability is the cross-encoder's alone.`;
+    ? "" : `Ordered by ${share} % cross-encoder and ${100 - share} % ${before}; the probability is the cross-encoder's alone.`;
   const notes = [order, ...found.warnings.map((one) => `${one[0].toUpperCase()}${one.slice(1)}.`)].filter(Boolean);
   $("notes").hidden = !notes.length;
   $("notes").textContent = notes.join(" ");
@@ -214,9 +230,11 @@ async function tell() {
     const backends = [...new Set(info.models.map((one) => one.backend))];
     $("about").textContent = `${names.join(", ")} on ${backends.join(", ")}${passages}`;
     if (names.length > 1 && !$("model").options.length) {
-      $("model").append(...names.map((name) => element("option", { value: name }, name)));
+      models = new Map(info.models.map((one) => [one.name, one.fingerprint]));
+      for (const field of ["model", "coarse"]) $(field).append(...names.map((name) => element("option", { value: name }, name)));
       $("choosing").hidden = false;
-      choose(read().model);
+      $("preceding").hidden = new Set(models.values()).size < 2;
+      choose(read());
     }
     if (!info.index && !info.index_error && source() === "index") {
       document.querySelector("input[value=index]").disabled = true;
@@ -241,9 +259,12 @@ for (const slider of SLIDERS) {
     if (asking) timer = setTimeout(ask, 150);
   });
 }
-$("model").addEventListener("change", () => {
-  if (asking) ask();
-});
+for (const field of ["model", "coarse"]) {
+  $(field).addEventListener("change", () => {
+    others();
+    if (asking) ask();
+  });
+}
 for (const radio of document.querySelectorAll("input[name=source]")) radio.addEventListener("change", changeSource);
 $("example").addEventListener("click", () => {
   $("query").value = EXAMPLE.query;
