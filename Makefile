@@ -26,9 +26,9 @@ INSTALLED := $(VENV)/.installed
 WORK := recipes/work
 RECIPES_INSTALLED := .venv-recipes/.installed
 # How `tiny` is trained: from `fast`, with a quarter of its feed-forward units, by what `small` says.
-TINY := --begin fast --units 384 --queries 4800 --topical 4 --epochs 2 --tokens 128 --rate 2e-4 --similarity 12 --late 0
+TINY := --begin fast --units 384 --queries 4800 --topical 4 --epochs 2 --tokens 128 --rate 2e-4 --scale 2.3 --similarity 12 --late 0
 # How `fast` is trained on: once `late` is there, which says what is relevant, too.
-FAST_AGAIN := --begin fast --queries 4800 --topical 4 --epochs 2 --tokens 128 --rate 1.5e-4 --similarity 10 --late 1
+FAST_AGAIN := --begin fast --queries 4800 --topical 4 --epochs 2 --tokens 128 --rate 1.5e-4 --scale 2.3 --similarity 10 --late 1
 
 # Nothing here may talk to a model hub: tests, demo and measurements use the models in the package.
 export HF_HUB_OFFLINE := 1
@@ -83,7 +83,8 @@ models: $(RECIPES_INSTALLED)  ## train the models in the package again: make mod
 	.venv-recipes/bin/python recipes/train_embedder.py $(WORK) --to $(WORK)/embedder --queries 1280
 	.venv-recipes/bin/python recipes/package.py $(WORK) --rerankers small=$(WORK)/reranker fast=$(WORK)/fast \
 		--embedder $(WORK)/embedder/averaged --trained-on 24000 --thresholds small=0.1 fast=0.1
-	.venv-recipes/bin/python recipes/train_late.py $(WORK) --to $(WORK)/late --queries 3200 --topical 4 --tokens 128 --similarity 12
+	.venv-recipes/bin/python recipes/train_late.py $(WORK) --to $(WORK)/late --queries 3200 --topical 4 --tokens 128 --scale 2.3 \
+		--similarity 12
 	.venv-recipes/bin/python recipes/package.py $(WORK) --late $(WORK)/late
 	.venv-recipes/bin/python recipes/distil.py $(WORK) --to $(WORK)/tiny $(TINY)
 	.venv-recipes/bin/python recipes/distil.py $(WORK) --to $(WORK)/fast-again $(FAST_AGAIN)

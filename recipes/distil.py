@@ -49,6 +49,8 @@ TEACHER = 0.7
 # 0.712. With 1 times `late`: 0 0.760, 5 0.761, 10 0.764; with 2 times: 0 0.759, 5 0.763, 10 0.763.
 SIMILARITY = 10.0
 LATE = 1.0
+# These weights go with a teacher whose logits are 2.3 times log-odds, as those of `small` were. package.py puts the
+# calibration into the last layer, so of a model from the package --scale 2.3 gives what they were chosen for.
 # Of every query, as if: MaxSim grows with a query's tokens, and a sum with other scores must not.
 QUERY_TOKENS = 32
 MARGIN = 0.05
@@ -63,9 +65,9 @@ SCORED = 200
 NARROWED_BY = 400
 
 
-def groups_of(work: Path, queries: int, topical: int) -> list[dict]:
-    """Shuffled groups of step 1 and, of every so many, one of step 1b, each cut to CANDIDATES: only what is trained on
-    has to be read by the teacher."""
+def groups_of(work: Path, queries: int, topical: int, candidates: int = CANDIDATES) -> list[dict]:
+    """Shuffled groups of step 1 and, of every so many, one of step 1b, each cut to `candidates`: only what is trained
+    on has to be read by the teacher."""
 
     def rows(name: str) -> list[dict]:
         found = [json.loads(line) for line in (work / name).read_text(encoding="utf-8").splitlines()]
@@ -77,7 +79,7 @@ def groups_of(work: Path, queries: int, topical: int) -> list[dict]:
         groups = mixed(groups, rows("topical.jsonl"), topical)
     for n, row in enumerate(groups):
         rest = range(1, len(row["passages"]))
-        picked = [0, *sorted(random.Random(SEED + n).sample(rest, min(CANDIDATES - 1, len(rest))))]
+        picked = [0, *sorted(random.Random(SEED + n).sample(rest, min(candidates - 1, len(rest))))]
         row["passages"], row["teacher"] = ([row[key][i] for i in picked] for key in ("passages", "teacher"))
     return groups
 
@@ -173,11 +175,15 @@ def repeated(rows: list[Taught], epochs: int) -> list[Taught]:
 def options(parser: argparse.ArgumentParser) -> None:
     """What every training takes that learns from `taught`."""
     parser.add_argument("--teacher", default="small", help="a cross-encoder's name, or its folder")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="times the teacher's score: 2.3 of one from the package"
+    )
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--queries", type=int, default=0, help="train on the first N shuffled groups (default: all)")
     parser.add_argument("--topical", type=int, default=0, help="every so-manieth group is one of topical.py")
     parser.add_argument("--keywords", type=int, default=0, help="every so-manieth group is one of keywords.py")
     parser.add_argument("--similarity", type=float, default=SIMILARITY, help="weight of the start model's cosine")
+    parser.add_argument("--candidates", type=int, default=CANDIDATES, help="passages of a group, the judged one too")
     parser.add_argument("--tokens", type=int, default=MAX_TOKENS, help="of a pair; the rest is cut")
     parser.add_argument("--threads", type=int, default=0, help="cores to use (default: all)")
     parser.add_argument("--keep", type=int, default=0, help="keep the model of every N steps, to choose or average")
@@ -185,7 +191,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def taught(args: argparse.Namespace, late: float = 0.0) -> list[Taught]:
     """Groups, and what the teachers together say of their passages: `late` is the weight of the package's `late`."""
-    rows = summed(args, groups_of(args.work, args.queries, args.topical), late)
+    rows = summed(args, groups_of(args.work, args.queries, args.topical, args.candidates), late)
     if args.keywords:
         text = (args.work / "keywords.jsonl").read_text(encoding="utf-8")
         rows = mixed(rows, summed(args, [json.loads(line) for line in text.splitlines()], late), args.keywords)
@@ -195,7 +201,7 @@ def taught(args: argparse.Namespace, late: float = 0.0) -> list[Taught]:
 def summed(args: argparse.Namespace, groups: list[dict], late: float) -> list[Taught]:
     """What the teachers together say; a fragment of keywords.py is worth no more than the worst passage."""
     told = [[args.similarity * near for near in row["teacher"]] for row in groups]
-    for name, weight in ((args.teacher, 1.0), ("late", late)):
+    for name, weight in ((args.teacher, args.scale), ("late", late)):
         if weight:
             read = opinions(args.work, name, groups, args.tokens, args.threads)
             told = [[t + weight * s for t, s in zip(*rows, strict=True)] for rows in zip(told, read, strict=True)]

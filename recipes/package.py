@@ -50,8 +50,9 @@ LATE_SETTINGS = (
 )  # fmt: skip
 
 
-def write(folder: Path, checkpoint: Path, kind: str, base: Path | None = None) -> None:
-    """Config and weights of one model, without its word embeddings and what is the same in the weights `base`."""
+def write(folder: Path, checkpoint: Path, kind: str, base: Path | None = None, platt: Platt | None = None) -> None:
+    """Config and weights of one model, without its word embeddings and what is the same in the weights `base`; of a
+    cross-encoder with `platt` in the last layer, so that its logits are log-odds wherever the folder is read."""
     folder.mkdir(parents=True, exist_ok=True)
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     kept: dict[str, object] = {key: config[key] for key in CONFIG if key in config}
@@ -63,14 +64,18 @@ def write(folder: Path, checkpoint: Path, kind: str, base: Path | None = None) -
     else:
         kept["architectures"] = ["BertModel"]
     (folder / "config.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-    halve(checkpoint / "model.safetensors", folder / "model.safetensors", base)
+    halve(checkpoint / "model.safetensors", folder / "model.safetensors", base, platt)
 
 
-def halve(source: Path, target: Path, base: Path | None = None) -> None:
-    """Weights as float16, without word embeddings and without what is the same in `base`."""
+def halve(source: Path, target: Path, base: Path | None = None, platt: Platt | None = None) -> None:
+    """Weights as float16, without word embeddings and without what is the same in `base`; see `write`."""
+    read = load_file(source)
+    if platt is not None:
+        read["classifier.weight"] = platt.slope * read["classifier.weight"]
+        read["classifier.bias"] = platt.slope * read["classifier.bias"] + platt.intercept
     tensors = {
         name: tensor.to(torch.float16).contiguous()
-        for name, tensor in load_file(source).items()
+        for name, tensor in read.items()
         if not name.endswith((WORDS, "position_ids"))
     }
     if base is not None:
@@ -91,8 +96,9 @@ def shared(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
 
 
-def calibrated(work: Path, reranker: Path, trained_on: int, groups_used: int) -> dict[str, object]:
-    """Platt's parameters on groups that were not trained on, and the calibration error on others."""
+def calibrated(work: Path, reranker: Path, trained_on: int, groups_used: int) -> tuple[Platt, dict[str, object]]:
+    """Platt's parameters on groups that were not trained on, and what is stated of a model that has them in its last
+    layer, with the calibration error on others."""
     groups = [json.loads(line) for line in (work / "groups.jsonl").read_text(encoding="utf-8").splitlines()]
     random.Random(SEED).shuffle(groups)
     unseen = groups[trained_on:][:groups_used]
@@ -110,8 +116,8 @@ def calibrated(work: Path, reranker: Path, trained_on: int, groups_used: int) ->
     fitted = Platt.fit(*halves[0])
     error = expected_calibration_error(fitted.probability(halves[1][0]), halves[1][1])
     print(f"calibration {fitted}, expected calibration error {error:.4f} on {len(halves[1][0])} unseen pairs")
-    return {
-        "calibration": {"slope": round(fitted.slope, 5), "intercept": round(fitted.intercept, 5)},
+    return fitted, {
+        "calibration": {"slope": 1.0, "intercept": 0.0},
         "calibration_error": round(error, 4),
         "calibrated_on": f"{len(unseen[::2])} unseen training groups, 1 judged passage among up to {most} mined ones",
     }
@@ -163,8 +169,8 @@ def made(args: argparse.Namespace, folder: Path) -> None:
     shared(folder / "shared")
     stated = {}
     for name, checkpoint in args.rerankers.items():
-        write(folder / name, Path(checkpoint), "cross-encoder")
-        stated[name] = calibrated(args.work, Path(checkpoint), args.trained_on, args.groups)
+        fitted, stated[name] = calibrated(args.work, Path(checkpoint), args.trained_on, args.groups)
+        write(folder / name, Path(checkpoint), "cross-encoder", platt=fitted)
     for name, chance in args.thresholds.items():
         stated[name] = stated.get(name, facts_of(args.to / name)) | {"threshold": chance}
     for name, facts in stated.items():

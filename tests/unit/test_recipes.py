@@ -119,7 +119,12 @@ def test_a_packaged_model_is_calibrated_and_has_its_threshold(tmp_path: Path, mo
     run(monkeypatch, "package", *packaged(work, "--rerankers", f"small={one}", "--thresholds", "small=0.1"))
     stated = json.loads((tmp_path / "package" / "small" / "crossrank.json").read_text(encoding="utf-8"))
     assert stated["threshold"] == 0.1
-    assert set(stated["calibration"]) == {"slope", "intercept"}
+    # It is in the last layer: logits are log-odds wherever the folder is read.
+    assert stated["calibration"] == {"slope": 1.0, "intercept": 0.0}
+    got, given = (load_file(place / "model.safetensors") for place in (tmp_path / "package" / "small", one))
+    slopes = got["classifier.weight"].astype("float64") / given["classifier.weight"]
+    assert slopes.std() < 1e-2 * abs(slopes.mean())
+    assert abs(slopes.mean() - 1) > 1e-2
     assert "bert.embeddings.word_embeddings.weight" not in load_file(tmp_path / "package/small/model.safetensors")
     assert (tmp_path / "package" / "shared" / "word_embeddings.safetensors").exists()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".package")]
@@ -368,8 +373,8 @@ def test_a_fragment_is_worth_no_more_than_the_worst_passage(tmp_path: Path) -> N
     teacher = cross_encoder(tmp_path / "teacher")
     start.tokenizer().save(str(teacher / "tokenizer.json"))
     groups(tmp_path, 4, "keywords.jsonl", least=3)
-    told = {"work": tmp_path, "queries": 0, "topical": 0, "keywords": 4, "similarity": 1.0, "tokens": 64, "threads": 1}
-    rows = distil.taught(argparse.Namespace(**told, teacher=str(teacher)))
+    told = {"queries": 0, "topical": 0, "keywords": 4, "candidates": 6, "scale": 1.0, "similarity": 1.0, "tokens": 64}
+    rows = distil.taught(argparse.Namespace(**told, work=tmp_path, teacher=str(teacher), threads=1))
     fragments = [(row, theirs) for row, theirs in rows if "least" in row]
     assert [n for n, (row, _) in enumerate(rows) if "least" in row] == [3, 7]
     assert len(rows) == 10
@@ -469,6 +474,28 @@ def test_units_that_others_tell_cost_nothing(tmp_path: Path, monkeypatch: pytest
         after = logits_of(model, pairs)
     assert model.config.intermediate_size == half
     assert torch.allclose(before, after, atol=1e-2 * float(before.std()))
+
+
+def test_what_the_logit_does_not_read_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import start
+    import train_reranker
+
+    monkeypatch.setattr(start, "LOW", False)
+    model = train_reranker.fresh(cross_encoder(tmp_path / "model")).eval()
+    pairs = [([1 + place % 7 for place in range(length)], 1 + length // 3) for length in (5, 16, 17, 60, 3, 33)]
+    whole = [model(**train_reranker.padded_pairs([pair])).logits[0, 0] for pair in pairs]
+    # In microbatches of several lengths, and with their gradients.
+    monkeypatch.setattr(train_reranker, "MICROBATCH_TOKENS", 100)
+    made = train_reranker.logits_of(model, pairs)
+    assert torch.allclose(made, torch.stack(whole), atol=1e-5)
+    wanted = [part for part in model.parameters() if part.requires_grad]
+    for got, want in zip(
+        torch.autograd.grad(made.square().sum(), wanted, allow_unused=True),
+        torch.autograd.grad(torch.stack(whole).square().sum(), wanted, allow_unused=True),
+        strict=True,
+    ):
+        assert (got is None) == (want is None)
+        assert got is None or torch.allclose(got, want, atol=1e-6 + 1e-4 * float(want.abs().max()))
 
 
 # choose.py
