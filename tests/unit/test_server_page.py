@@ -21,9 +21,11 @@ def test_the_example_shows_what_reranking_is_for(model: str) -> None:
     right = next(place for place, text in enumerate(candidates) if text.startswith("Leonardo da Vinci painted"))
     embedder = crossrank.load_embedder()
     nearness = embedder.embed(candidates) @ embedder.embed([query])[0]
-    scores = crossrank.load(model).score([(query, text) for text in candidates])
+    scorer = crossrank.load(model)
+    scores = scorer.score([(query, text) for text in candidates])
     assert right != 0
     assert int(np.argmax(nearness)) != right
     assert int(np.argmax(scores)) == right
     # No near thing that another instruction set could turn.
-    assert np.sort(scores)[-1] - np.sort(scores)[-2] > 1
+    second, first = np.sort(scorer.probability(scores))[-2:].astype(np.float64)
+    assert np.log(first / (1 - first)) - np.log(second / (1 - second)) > 0.4
