@@ -35,9 +35,6 @@ QUERIES_A_STEP = 16
 MAX_TOKENS = 176
 MAX_QUERY_TOKENS = 64
 MICROBATCH_TOKENS = 4096
-# Lengths of a microbatch are multiples of this: fewer shapes, for each of which oneDNN makes a product of its own.
-# Steps on an AMX machine take 0.9 of the time so, padding included.
-LENGTHS = 16
 TEACHER = 0.0
 SAME_TOPIC = 0.4
 LEARNING_RATE = 7e-5
@@ -70,47 +67,17 @@ def padded_pairs(pairs: Sequence[tuple[list[int], int]]) -> dict[str, torch.Tens
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 
-def forward(model: BertForSequenceClassification, given: dict[str, torch.Tensor]) -> torch.Tensor:
-    """What `model(**given).logits[:, 0]` is, (n,), without the rows of the last layer that the logit does not read:
-    of every position but [CLS] only keys and values. Of three layers' products that is over a quarter, of six a
-    seventh. Its attention drops out nothing, as `fresh` wants it."""
-    bert, mask = model.bert, given["attention_mask"]
-    hidden = bert.embeddings(given["input_ids"], given["token_type_ids"])
-    unread = (1 - mask[:, None, None]).to(hidden.dtype) * torch.finfo(hidden.dtype).min
-    for layer in bert.encoder.layer[:-1]:
-        out = layer(hidden, unread)
-        hidden = out[0] if isinstance(out, tuple) else out
-    last, first = bert.encoder.layer[-1], hidden[:, :1]
-    own = last.attention.self
-    heads = (len(mask), -1, model.config.num_attention_heads, own.attention_head_size)
-    query, key, value = (
-        part.view(heads).transpose(1, 2) for part in (own.query(first), own.key(hidden), own.value(hidden))
-    )
-    shares = functional.softmax(query @ key.transpose(2, 3) / own.attention_head_size**0.5 + unread, -1)
-    read = (shares.to(value.dtype) @ value).transpose(1, 2).flatten(2)
-    attended = last.attention.output(read, first)
-    final = last.output(last.intermediate(attended), attended)
-    return model.classifier(bert.pooler(final))[:, 0]
-
-
-def rounded(length: int) -> int:
-    """Up to a multiple of LENGTHS."""
-    return -(-length // LENGTHS) * LENGTHS
-
-
 def logits_of(model: BertForSequenceClassification, pairs: list[tuple[list[int], int]]) -> torch.Tensor:
     """Raw logits, (n,), computed in microbatches of like length so that little is padding."""
     order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]))
     parts, begin = [], 0
     while begin < len(order):
         end = begin + 1
-        while end < len(order) and rounded(len(pairs[order[end]][0])) * (end + 1 - begin) <= MICROBATCH_TOKENS:
+        while end < len(order) and len(pairs[order[end]][0]) * (end + 1 - begin) <= MICROBATCH_TOKENS:
             end += 1
         given = padded_pairs([pairs[i] for i in order[begin:end]])
-        length = given["input_ids"].shape[1]
-        given = {name: functional.pad(one, (0, rounded(length) - length)) for name, one in given.items()}
         with start.autocast():
-            parts.append(forward(model, given).float())
+            parts.append(model(**given).logits[:, 0].float())
         begin = end
     return torch.cat(parts)[torch.argsort(torch.tensor(order))]
 

@@ -332,10 +332,15 @@ def head_of(ranking: Ranking, depth: int, traces: Sequence[Trace]) -> Ranking:
     >>> head_of(left, 3, []).scores.tolist(), head_of(left, 3, [Trace("a", left, 0, {"a": 1}, stopped="settled")]).ids
     ([0.0, -2.0, -2.0], ('a',))
     """
-    last = next((trace for trace in reversed(traces) if trace.scores), None)
+    last = last_to_read(traces)
     held = len(last.scores) if last is not None and last.stopped in ("deadline", "settled") else 0
     head = ranking.cut(min(depth, held or depth))
     return Ranking(head.ids, _comparable(head), len(head))
+
+
+def last_to_read(traces: Sequence[Trace]) -> Trace | None:
+    """What the last step did that has read anything; None where none has."""
+    return next((trace for trace in reversed(traces) if trace.scores), None)
 
 
 def placed(head: Ranking, logits: NDArray[np.float32], weight: float) -> Ranking:

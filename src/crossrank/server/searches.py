@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from heapq import nlargest
 from typing import Literal
 
-from crossrank.cascade import Trace
+from crossrank.cascade import Trace, last_to_read
 from crossrank.grouping import PerDocument
 from crossrank.pipeline import MIX
 from crossrank.planner import ADVICE, SETTLES, depths
@@ -118,16 +118,8 @@ class Found:
     @property
     def last(self) -> str:
         """The last step whose cross-encoder has read anything: probabilities are its; empty where none has."""
-        return last_read(self.traces)
-
-
-def last_read(traces: Sequence[Trace]) -> str:
-    """The name of the last step that has read anything; empty where none has.
-
-    >>> last_read([])
-    ''
-    """
-    return next((trace.name for trace in reversed(traces) if trace.scores), "")
+        last = last_to_read(self.traces)
+        return "" if last is None else last.name
 
 
 def foreseen(service: Service, reranker: Reranker, asked: Search) -> dict[Speed, int]:

@@ -22,7 +22,7 @@ from crossrank.server.limits import estimate
 from crossrank.server.reading import Step, Texts, fitting, read, steps_of, time_left
 from crossrank.server.refusals import invalid
 from crossrank.server.rerankers import Reranker
-from crossrank.server.searches import MOST_EVIDENCE, MOST_SENTENCES, Found, Search, embedded, last_read
+from crossrank.server.searches import MOST_EVIDENCE, MOST_SENTENCES, Found, Search, embedded
 from crossrank.server.service import Service
 from crossrank.server.speeds import behind
 from crossrank.server.tickets import Ticket, carried
@@ -82,8 +82,7 @@ def _search(
     top = Grouped(ranking.cut(asked.k), ()) if asked.limit is None else grouped(ranking, asked.limit, texts)
     final, notes = top.ranking, (*notes, *top.notes)
     if limits:
-        last = last_read(after)
-        final, more = _probable(readers, last, final, after[-1].scores if last else {}, limits)
+        final, more = _probable(readers, after[-1] if after else None, final, limits)
         notes = (*notes, *more)
     named = dict.fromkeys(final.ids)
     for trace in traces:
@@ -132,12 +131,14 @@ def _limit(reranker: Reranker, threshold: float | Literal["model"], last: bool) 
 
 
 def _probable(
-    readers: Mapping[str, Reranker], last: str, final: Ranking, logits: Mapping[str, float], limits: Mapping[str, float]
+    readers: Mapping[str, Reranker], last: Trace | None, final: Ranking, limits: Mapping[str, float]
 ) -> tuple[Ranking, tuple[str, ...]]:
     """The passages that are at least so probable, or all where none was read, and what is told of the others."""
-    rows, said = above(
-        [readers[last].chance(logits[id_]) if id_ in logits else None for id_ in final.ids], limits.get(last, 0.0)
-    )
+    chances: list[float | None] = [None] * len(final)
+    if last is not None:
+        reader, logits = readers[last.name], last.scores
+        chances = [reader.chance(logits[id_]) if id_ in logits else None for id_ in final.ids]
+    rows, said = above(chances, 0.0 if last is None else limits[last.name])
     return final.take(rows), said
 
 
