@@ -45,12 +45,12 @@ from crossrank.models import named
 from train_reranker import CANDIDATES, MAX_TOKENS, QUERIES_A_STEP, SEED, fresh, logits_of, pair_ids
 
 TEACHER = 0.7
+# The next two go with a teacher whose logits are 2.3 times log-odds, as those of `small` were. package.py puts the
+# calibration into the last layer, so of a model from the package --scale 2.3 gives what they were chosen for.
 # Mean nDCG@10 of nine dev sets by this weight beside `small`: 0 0.741, 5 0.750, 10 0.756, 15 0.755, 20 0.751, alone
 # 0.712. With 1 times `late`: 0 0.760, 5 0.761, 10 0.764; with 2 times: 0 0.759, 5 0.763, 10 0.763.
 SIMILARITY = 10.0
 LATE = 1.0
-# These weights go with a teacher whose logits are 2.3 times log-odds, as those of `small` were. package.py puts the
-# calibration into the last layer, so of a model from the package --scale 2.3 gives what they were chosen for.
 # Of every query, as if: MaxSim grows with a query's tokens, and a sum with other scores must not.
 QUERY_TOKENS = 32
 MARGIN = 0.05
@@ -65,7 +65,7 @@ SCORED = 200
 NARROWED_BY = 400
 
 
-def groups_of(work: Path, queries: int, topical: int, candidates: int = CANDIDATES) -> list[dict]:
+def groups_of(work: Path, queries: int, topical: int, candidates: int) -> list[dict]:
     """Shuffled groups of step 1 and, of every so many, one of step 1b, each cut to `candidates`: only what is trained
     on has to be read by the teacher."""
 

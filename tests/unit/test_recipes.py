@@ -476,28 +476,6 @@ def test_units_that_others_tell_cost_nothing(tmp_path: Path, monkeypatch: pytest
     assert torch.allclose(before, after, atol=1e-2 * float(before.std()))
 
 
-def test_what_the_logit_does_not_read_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import start
-    import train_reranker
-
-    monkeypatch.setattr(start, "LOW", False)
-    model = train_reranker.fresh(cross_encoder(tmp_path / "model")).eval()
-    pairs = [([1 + place % 7 for place in range(length)], 1 + length // 3) for length in (5, 16, 17, 60, 3, 33)]
-    whole = [model(**train_reranker.padded_pairs([pair])).logits[0, 0] for pair in pairs]
-    # In microbatches of several lengths, and with their gradients.
-    monkeypatch.setattr(train_reranker, "MICROBATCH_TOKENS", 100)
-    made = train_reranker.logits_of(model, pairs)
-    assert torch.allclose(made, torch.stack(whole), atol=1e-5)
-    wanted = [part for part in model.parameters() if part.requires_grad]
-    for got, want in zip(
-        torch.autograd.grad(made.square().sum(), wanted, allow_unused=True),
-        torch.autograd.grad(torch.stack(whole).square().sum(), wanted, allow_unused=True),
-        strict=True,
-    ):
-        assert (got is None) == (want is None)
-        assert got is None or torch.allclose(got, want, atol=1e-6 + 1e-4 * float(want.abs().max()))
-
-
 # choose.py
 
 
