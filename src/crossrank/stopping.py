@@ -98,7 +98,9 @@ class Stopping:
         fused = zscore(before).astype(np.float64)
         if known.sum() < self.k + 2 or not own[known].any():
             return False
-        mixed = weight * own + (1.0 - weight) * fused[:read]
+        # What has no logit is last, whatever it scored before: 0 times -inf would count it among the best.
+        mixed = np.full(read, -np.inf)
+        mixed[known] = weight * own[known] + (1.0 - weight) * fused[:read][known]
         bar = self._bar(mixed, owners)
         if bar is None:
             return False

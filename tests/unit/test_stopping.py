@@ -97,6 +97,21 @@ def test_unread_documents_that_are_blank_do_not_disturb_it(weight):
     assert Stopping(k=5).settled(np.float32(np.linspace(6, -6, 60)), before, weight)
 
 
+@pytest.mark.filterwarnings("error")
+def test_documents_that_were_blank_before_are_not_among_the_best():
+    """A stage that reads deeper than the one before it finds those that this left at -inf among its candidates."""
+    dice, rule, told = np.random.default_rng(0), Stopping(k=8), set()
+    for _ in range(100):
+        before = np.float32(np.linspace(9, 1, 100))
+        logits = np.float32(0.7 * np.linspace(1, -1, 60) + 0.7 * dice.standard_normal(60))
+        blank = dice.choice(30, 6, replace=False)
+        without = rule.settled(np.delete(logits, blank), np.delete(before, blank), 1.0)
+        before[blank], logits[blank] = -np.inf, -np.inf
+        assert rule.settled(logits, before, 1.0) == without
+        told.add(without)
+    assert told == {True, False}
+
+
 @pytest.mark.parametrize("bad", [{"k": 0}, {"error": 0.0}, {"error": float("nan")}, {"least": 0}])
 def test_impossible_rules(bad):
     with pytest.raises(InputError):
