@@ -78,6 +78,24 @@ def test_few_candidates_are_left_as_they_are_where_the_first_stage_is_trusted():
     assert plan(both, 3, 1.0).stages == both
 
 
+def test_a_threshold_has_few_candidates_read_too():
+    """Who asks for one must not get what is under it because the list is short: a filter makes lists short."""
+    ids = [str(n) for n in range(ADVICE.least - 1)]
+    passages = {id_: crossrank.Passage(id_, f"Bread number {id_} needs yeast.") for id_ in ids}
+    stage = Stage(crossrank.load(), weight=MIX, pace=Pace(model(0.001)))
+    made = Pipeline({"given": Fixed(Clock(), ids)}, lambda some: [passages[id_] for id_ in some], (stage,))
+    held = made.within(60_000)
+    question = "who wrote Faust?"
+    assert "too few" in held.search(question).notes[0]
+    for more in ({}, {"where": []}):
+        answer = held.search(question, threshold=0.5, **more)
+        assert (answer.passages, answer.notes[0].partition(":")[0]) == ((), "nothing reaches the threshold")
+    assert len(held.search(question, few=True).traces[-1].scores) == len(ids)
+    context = held.context(question, 100, threshold=0.5)
+    assert (context.text, context.probability) == ("", pytest.approx(0.0, abs=0.1))
+    assert held.context(question, 100).text
+
+
 def test_a_search_that_finds_nothing_says_nothing_of_time_and_teaches_no_pace():
     held = pipeline(Clock(), "tiny", "small", count=0).within(100)
     answer = held.search("what?")
