@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossrank.cascade import OnError, Stage, Unavailable
-from crossrank.cost import Pace
 from crossrank.embedder import asked_as, load_embedder, own_name
 from crossrank.errors import CrossrankError
 from crossrank.scorers import name_of, scorer_of
@@ -39,7 +38,7 @@ def stage_of(
     except CrossrankError as error:
         if on_error == "raise":
             raise
-        return Stage(Unavailable(str(model), error), depth, mix, name=str(model), pace=Pace())
+        return Stage(Unavailable(str(model), error), depth, mix, name=str(model))
     scorer = scorer if cache is None else CachedScorer(scorer, cache)
     return Stage(scorer, depth, mix, name=name_of(scorer))
 

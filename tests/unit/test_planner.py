@@ -21,7 +21,7 @@ import pytest
 import crossrank
 import tiny
 from clocks import Clock, Slow, texts
-from crossrank.cascade import Stage, rerank
+from crossrank.cascade import Stage, Unavailable, rerank
 from crossrank.cost import CostModel, Pace
 from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
@@ -363,6 +363,22 @@ def test_a_stage_that_fails_within_a_budget_leaves_the_fused_order():
     with pytest.raises(OSError, match="no route"):
         made.within(500, on_error="raise").search("what?")
     assert replace(made, on_error="keep").search("what?").failed == ("far",)
+
+
+def test_a_model_that_is_not_there_takes_the_place_of_none_that_is():
+    clock = Clock()
+    gone = Unavailable("large", InputError("no such model"))
+    (first,) = family(clock, "tiny", depth=100)
+    made = replace(pipeline(clock, "tiny"), stages=(first, Stage(gone, 50, name="large")), on_error="keep")
+    # tiny could read a half of its 100: nothing is kept for what reads nothing, nor is it chosen in its place.
+    alone = replace(made, stages=(first,)).within(40).search("what?")
+    answer = made.within(40).search("what?")
+    assert [trace.name for trace in answer.traces[-2:]] == ["tiny", "large"]
+    assert len(answer.traces[-2].scores) == len(alone.traces[-1].scores) > 20
+    assert answer.ranking.ids == alone.ranking.ids
+    assert answer.failed == ("large",)
+    assert plan([Stage(gone)], 100, 1.0).stages == (Stage(gone),)
+    assert plan([Stage(gone)], 0, 1.0).stages == ()
 
 
 def test_a_budget_is_a_time():

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from crossrank.cascade import Stage
+from crossrank.cascade import Stage, Unavailable
 from crossrank.cost import Pace
 from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
@@ -79,7 +79,8 @@ def plan(stages: Sequence[Stage], candidates: int, seconds: float, advice: Advic
     best that can read `few` (in less than `short`) or `enough` documents, or all there are; if none can, the one that
     can read most. Its depth stays as it is: it reads until the time is up. Where not even one document of the usual
     size fits, the cheapest is begun all the same until it is known how long documents are here. A stage that is left
-    out has its pace told so (`Pace.idle`), so that it is tried again.
+    out has its pace told so (`Pace.idle`), so that it is tried again. One whose model could not be loaded takes the
+    place of none that can read: it comes last, to say why.
 
     >>> from crossrank.cost import CostModel, Pace
     >>> class Silent:
@@ -94,7 +95,17 @@ def plan(stages: Sequence[Stage], candidates: int, seconds: float, advice: Advic
     >>> [one.name for one in plan(family, 100, seconds=0.4).stages]
     ['tiny', 'small']
     """
-    if not stages or not candidates:
+    broken = tuple(stage for stage in stages if isinstance(stage.scorer, Unavailable))
+    there = [stage for stage in stages if not isinstance(stage.scorer, Unavailable)]
+    if there:
+        made = _chosen(there, candidates, seconds, advice)
+        return replace(made, stages=(*made.stages, *broken)) if made.stages else made
+    return Plan(broken if candidates else ())
+
+
+def _chosen(stages: Sequence[Stage], candidates: int, seconds: float, advice: Advice) -> Plan:
+    """See `plan`, of one stage or more whose models are there."""
+    if not candidates:
         return Plan(())  # No stage was left out for lack of time, so no pace is told so.
     if candidates < advice.least and all(stage.weight < 1.0 for stage in stages):
         return Plan((), (f"{candidates} candidates are too few for reranking to be worth it",))
@@ -183,7 +194,7 @@ def paced(stage: Stage, memory: Memory | None) -> Stage:
     if memory is not None and not isinstance(memory, Memory):
         raise InputError(f"memory is a crossrank.planner.Memory, such as Memory(folder), not {memory!r:.80}")
     stopping = stage.stopping or (Stopping() if stage.weight <= SETTLES else None)
-    if stage.pace is not None:
+    if stage.pace is not None or isinstance(stage.scorer, Unavailable):  # which takes no time from those before it
         return replace(stage, stopping=stopping)
     if not isinstance(stage.scorer, CrossEncoder):
         return replace(stage, stopping=stopping, pace=Pace())
