@@ -111,6 +111,9 @@ def test_many_candidates_go_coarse_to_fine():
     coarse, fine = found.stages
     assert 500 < coarse.depth <= 600  # what four tenths of the time are enough for
     assert 50 <= fine.depth <= ADVICE.most
+    # The first takes its time from the second's, which reads so many at most.
+    assert fine.depth == int((0.6 - found.stages[0].pace.usual(coarse.depth) - 0.0005) / 0.004)
+    assert chosen(("tiny", "small"), 600, 720)[1].stages[1].depth == ADVICE.most
     assert chosen(("tiny", "small"), 499, 600)[0] == ["small"]  # fewer: one model reads the top
     # Where the cheaper one cannot sort out anything, it is not begun.
     assert chosen(("small", "large"), 600, 300)[0] == ["small"]
@@ -139,6 +142,28 @@ def test_a_coarse_stage_that_sorts_out_less_than_half_is_not_begun():
 
 def test_everything_runs_where_everything_fits():
     assert chosen(("tiny", "small"), 100, 1000)[0] == ["tiny", "small"]
+    # Or may be hoped to fit, after slow moments in which one was left out.
+    stages = family(Clock(), "tiny", "small")
+    assert [stage.name for stage in plan(stages, 100, 0.3).stages] == ["small"]
+    for stage in stages:
+        stage.pace.hope = 0.5
+    assert [stage.name for stage in plan(stages, 100, 0.3).stages] == ["tiny", "small"]
+
+
+def test_where_none_reads_enough_the_better_of_equals_is_taken():
+    (one,) = family(Clock(), "small")
+    assert [stage.name for stage in plan([one, replace(one, name="better")], 200, 0.05).stages] == ["better"]
+
+
+def test_a_stage_leaves_at_most_six_tenths_of_the_time_to_those_after_it():
+    clock = Clock()
+    first, last = family(clock, "small", "large", depth=100)
+    given = Ranking.sorted([f"d{n:03}" for n in range(100)], -np.arange(100, dtype=np.float32))
+    # large would take two seconds.
+    _, traces = rerank("what?", given, [first, last], texts, deadline=clock.now + 0.1, clock=clock)
+    assert 10 < len(traces[0].scores) < 100
+    assert traces[0].stopped == "deadline"
+    assert traces[0].seconds <= 0.4 * 0.1
 
 
 def test_without_time_nothing_is_begun():

@@ -157,6 +157,10 @@ def test_nothing_is_settled_before_there_are_enough_documents():
     assert Stopping(k=3, per_document=PerDocument(3, 2)).settled(logits[:40], before, 0.1, ["guide", "faq"] * 50)
 
 
+def test_the_next_stage_reads_no_less_than_the_answer():
+    assert (Stopping(k=80).leaving(50).k, Stopping(k=10).leaving(50).k) == (80, 50)
+
+
 def test_what_the_next_stage_reads_is_settled_as_it_is():
     """Its passages may all be of one document: places of documents say nothing of who is among them."""
     dice, before = np.random.default_rng(0), np.float32(np.linspace(9, 1, 100))
