@@ -22,6 +22,7 @@ from crossrank.planner import ADVICE
 from crossrank.server import openapi
 from crossrank.server.guard import ACCESS
 from crossrank.server.limits import estimate
+from crossrank.server.rerankers import Reranker
 from crossrank.server.searches import Search, foreseen, texts_read
 from crossrank.server.service import Service
 from crossrank.server.speeds import Speed
@@ -137,6 +138,22 @@ def test_each_step_tells_what_its_own_model_says(service: Service, scorers: dict
     assert all(result["evidence"] for result in reply["results"])
 
 
+def test_the_model_finds_the_evidence(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    readers: list[str] = []
+    plain = Reranker.score
+
+    def score(self: Reranker, *asked: Any, **more: Any) -> Any:
+        readers.append(self.name)
+        return plain(self, *asked, **more)
+
+    monkeypatch.setattr(Reranker, "score", score)
+    reply = ask(service, documents=[f"{TEXTS[2]} {TEXTS[0]}"] * 2, coarse="tiny", evidence=True).json()
+    start, stop = reply["results"][0]["evidence"]
+    assert reply["results"][0]["text"][start:stop] == TEXTS[0]
+    assert readers[:2] == ["tiny", "small"]
+    assert set(readers[2:]) == {"small"}
+
+
 def budgeted(service: Service, rates: Mapping[str, Speed], coarse: float, fine: float, **more: Any) -> httpx.Response:
     """A search that is to take 60 s, in which the models read about so many of ten documents of one length."""
     one = estimate([(QUERY, TEXTS[0])], service.reranker.reach())
@@ -181,6 +198,35 @@ def test_probabilities_are_of_the_last_that_has_read(
     assert (none.json()["read"], len(none.json()["results"])) == (0, 10)
     assert none.json()["warnings"][-1].startswith("the threshold was not used")
     assert "x-crossrank-score" not in none.headers
+
+
+def test_a_threshold_is_held_against_what_the_last_that_has_read_says(
+    service: Service, rates: Mapping[str, Speed], scorers: dict[str, crossrank.CrossEncoder]
+) -> None:
+    first, last = (
+        float(scorers[name].probability(scorers[name].score([(QUERY, TEXTS[0])]))[0]) for name in ("tiny", "small")
+    )
+    between = (first + last) / 2
+    assert abs(first - last) > 1e-3
+    # Only the coarse one has read, then both, and what the model has not read is left out.
+    assert len(budgeted(service, rates, 30, 0.5, threshold=between).json()["results"]) == (10 if first > last else 0)
+    assert len(budgeted(service, rates, 30, 30, threshold=between).json()["results"]) == (5 if last > first else 0)
+
+
+def test_what_either_cuts_is_told_once_a_document() -> None:
+    made = Service({name: crossrank.load(name, max_length=32, max_windows=1) for name in ("small", "tiny")})
+    made.start()
+    try:
+        # The second of the documents is the best, so that the model reads it at another place than the coarse one.
+        reply = ask(made, documents=[TEXTS[2], f"{TEXTS[0]} " * 9, TEXTS[2]], coarse="tiny")
+    finally:
+        made.stop()
+    assert reply.json()["steps"][2]["passages"] == 1
+    assert reply.headers["x-crossrank-truncated"] == "1"
+    assert [one.partition(" was")[0] for one in reply.json()["warnings"]] == [
+        "coarse: passage 2",
+        "reranked: passage 2",
+    ]
 
 
 @pytest.mark.parametrize(
