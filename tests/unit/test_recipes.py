@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,7 +115,9 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_packaged_model_is_calibrated_and_has_its_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_packaged_model_is_calibrated_and_has_its_threshold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     work, one = groups(tmp_path, 120), cross_encoder(tmp_path / "one")
     run(monkeypatch, "package", *packaged(work, "--rerankers", f"small={one}", "--thresholds", "small=0.1"))
     stated = json.loads((tmp_path / "package" / "small" / "crossrank.json").read_text(encoding="utf-8"))
@@ -125,6 +128,11 @@ def test_a_packaged_model_is_calibrated_and_has_its_threshold(tmp_path: Path, mo
     slopes = got["classifier.weight"].astype("float64") / given["classifier.weight"]
     assert slopes.std() < 1e-2 * abs(slopes.mean())
     assert abs(slopes.mean() - 1) > 1e-2
+    fitted = re.search(r"slope=(\S+), intercept=(\S+)\)", capsys.readouterr().out)
+    assert fitted is not None
+    slope, intercept = map(float, fitted.groups())
+    assert slopes.mean() == pytest.approx(slope, rel=1e-2)
+    assert got["classifier.bias"] == pytest.approx(slope * given["classifier.bias"] + intercept, rel=1e-2, abs=1e-3)
     assert "bert.embeddings.word_embeddings.weight" not in load_file(tmp_path / "package/small/model.safetensors")
     assert (tmp_path / "package" / "shared" / "word_embeddings.safetensors").exists()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".package")]
@@ -380,6 +388,30 @@ def test_a_fragment_is_worth_no_more_than_the_worst_passage(tmp_path: Path) -> N
     assert len(rows) == 10
     for _, theirs in fragments:
         assert theirs[3] == min(theirs)
+
+
+def test_teachers_are_weighed_and_a_group_is_cut_to_its_candidates(tmp_path: Path) -> None:
+    import distil
+    import start
+
+    groups(tmp_path, 8)
+    teacher = cross_encoder(tmp_path / "teacher")
+    start.tokenizer().save(str(teacher / "tokenizer.json"))
+
+    def told(**asked: float) -> list[tuple[dict[str, Any], list[float]]]:
+        usual = {"queries": 0, "topical": 0, "keywords": 0, "candidates": 3, "scale": 0.0, "similarity": 0.0}
+        known = {**usual, **asked, "tokens": 64, "work": tmp_path, "teacher": str(teacher), "threads": 1}
+        return distil.taught(argparse.Namespace(**known))
+
+    near, read, both = told(similarity=1.0), told(scale=1.0), told(similarity=10.0, scale=2.3)
+    assert all(len(row["passages"]) == len(theirs) == 3 for row, theirs in both)
+    known = {row["query"]: row["passages"] for row, _ in told(candidates=4)}
+    for (row, cosines), (_, scores), (_, sums) in zip(near, read, both, strict=True):
+        places = [known[row["query"]].index(text) for text in row["passages"]]
+        assert places[0] == 0, "the judged one stays, and first"
+        assert cosines == [[0.9, 0.2, 0.1, 0.3][place] for place in places]
+        assert sums == pytest.approx([10.0 * c + 2.3 * s for c, s in zip(cosines, scores, strict=True)])
+    assert len({tuple(scores) for _, scores in read}) > 1
 
 
 def test_scores_go_on_after_a_line_that_was_cut(tmp_path: Path) -> None:
