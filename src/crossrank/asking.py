@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from crossrank.errors import InputError
 from crossrank.types import Passage, check_k
@@ -20,15 +20,31 @@ LARGEST = 2**31 - 1
 _TEXTS = ("text", "content", "contents", "body", "passage", "page_content")
 _SCORE = "call score(pairs), and probability(scores) for chances from 0 to 1"
 # What sentence-transformers, FlagEmbedding, and FlashRank or Cohere call what is here.
-_ELSEWHERE = {
+_OF_SCORERS: Mapping[str, str] = {
     "predict": _SCORE,
     "compute_score": _SCORE,
     "rerank": "call rank(query, documents, k=5), which gives positions in documents and scores",
 }
+_SAVE = "call crossrank.checkpoint.export(its .checkpoint, folder)"
+OF_CROSS_ENCODERS: Mapping[str, str] = {
+    **_OF_SCORERS,
+    "fit": "`crossrank tune` and crossrank.training.tuning.tune(judgments, folder) train a copy",
+    "save": _SAVE,
+    "save_pretrained": _SAVE,
+}
+OF_EMBEDDERS: Mapping[str, str] = {
+    "encode": "call embed(texts), and queries.embed(texts) for queries",
+    "encode_document": "call embed(texts)",
+    "encode_query": "call queries.embed(texts)",
+    "get_sentence_embedding_dimension": "it is width",
+    "similarity": "vectors have length 1, so their products are cosines: queries @ documents.T",
+    "save": _SAVE,
+    "save_pretrained": _SAVE,
+}
 
 
 class Elsewhere:
-    """Tells whoever calls a scorer as another library's is called what that call is here.
+    """Tells whoever calls a scorer or an embedder as another library's is called what that call is here.
 
     >>> Elsewhere().predict([("tea?", "Tea is hot.")])
     Traceback (most recent call last):
@@ -36,11 +52,13 @@ class Elsewhere:
     AttributeError: Elsewhere has no predict: call score(pairs), and probability(scores) for chances from 0 to 1
     """
 
+    _elsewhere: ClassVar[Mapping[str, str]] = _OF_SCORERS
+
     if not TYPE_CHECKING:  # A checker of types would believe that every name is there.
 
         def __getattr__(self, name: str) -> Any:
-            if name in _ELSEWHERE:
-                raise AttributeError(f"{type(self).__name__} has no {name}: {_ELSEWHERE[name]}")
+            if name in self._elsewhere:
+                raise AttributeError(f"{type(self).__name__} has no {name}: {self._elsewhere[name]}")
             # Again, for its own message: a property may have failed.
             return object.__getattribute__(self, name)
 

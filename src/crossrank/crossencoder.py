@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank import backends, checkpoint
-from crossrank.asking import Elsewhere, check_list, check_pairs, check_queries, check_whole
+from crossrank.asking import OF_CROSS_ENCODERS, Elsewhere, check_list, check_pairs, check_queries, check_whole
 from crossrank.batching import budget_of, plan, slices
 from crossrank.calibration import Platt, Threshold, least, numbers, sigmoid
 from crossrank.encoder import CHARACTERS_A_TOKEN, Encoded, PairEncoder, Windows
@@ -46,6 +46,8 @@ class CrossEncoder(Elsewhere):
     >>> scorer.rank("capital of France?", ["Bread needs yeast.", "Paris is the capital of France."], k=1).positions
     (1,)
     """
+
+    _elsewhere = OF_CROSS_ENCODERS
 
     def __init__(
         self,

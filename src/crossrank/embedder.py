@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from crossrank import backends, checkpoint
 from crossrank.addresses import is_address
-from crossrank.asking import check_texts
+from crossrank.asking import OF_EMBEDDERS, Elsewhere, check_texts
 from crossrank.batching import budget_of, plan
 from crossrank.checkpoint import settings
 from crossrank.credentials import without_secrets
@@ -29,7 +29,7 @@ from crossrank.unicode import valid_text
 E = TypeVar("E")
 
 
-class TextEmbedder:
+class TextEmbedder(Elsewhere):
     """Texts to unit vectors. One embedder serves many threads.
 
     Texts are documents. Queries go to `queries`, the same embedder with its model's other prompt, where it has one: an
@@ -44,6 +44,8 @@ class TextEmbedder:
     >>> embedder.width, embedder.room
     (384, 254)
     """
+
+    _elsewhere = OF_EMBEDDERS
 
     def __init__(self, read: checkpoint.Checkpoint, backend: Backend | None = None) -> None:
         checkpoint.check_read(read, "load_embedder")
