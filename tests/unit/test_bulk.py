@@ -233,6 +233,44 @@ def test_a_run_with_its_texts_gives_what_rows_give(tmp_path: Path, cross_encoder
     connection.close()
 
 
+def test_a_row_may_hold_a_query_and_its_documents(tmp_path: Path, cross_encoder_folder: Path) -> None:
+    texts = ["the cat", "paris is the capital of france.", ""]
+    titled = {"id": 9, "title": "bread", "text": "yeast", "year": 2020}
+    lists: list[Row] = [
+        {"query": "what is paris?", "documents": [*texts, {"_id": "x", "text": "bread"}], "top_n": 3},
+        {"query_id": "q", "query": "what is bread?", "documents": [{"text": "planet", "title": None}, titled]},
+        {"query": "nothing?", "documents": []},
+    ]
+    rows = [
+        *(("1", "what is paris?", f"1-{place}", text, "") for place, text in enumerate(texts)),
+        ("1", "what is paris?", "x", "bread", ""),
+        ("q", "what is bread?", "q-0", "planet", ""),
+        ("q", "what is bread?", "9", "yeast", "bread"),
+    ]
+    apart = [dict(zip(("query_id", "query", "document_id", "text", "title"), row, strict=True)) for row in rows]
+
+    whole = rerank(write_rows(tmp_path / "lists.jsonl", lists), tmp_path / "a", cross_encoder_folder, **SMALL)
+    given = rerank(write_rows(tmp_path / "pairs.jsonl", apart), tmp_path / "b", cross_encoder_folder, **SMALL)
+
+    assert read_rows(whole.ranking) == read_rows(given.ranking)
+    assert len(read_rows(whole.ranking)) == 6
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"query": "a", "texts": ["b"]}, "a row needs query_id, document_id, query, text, or a query and a list of"),
+        ({"query": "a", "documents": "b"}, "line 1: documents must be a list, found 'b'"),
+        ({"query": "a", "documents": [None]}, "line 1: document 0 must be a text or an object with one, found None"),
+        ({"query": "a", "documents": ["b", {"body": "c"}]}, "line 1: 'text' must be a string, found None"),
+        ({"documents": ["b"]}, "line 1: 'query' must be a string, found None"),
+    ],
+)
+def test_a_row_of_neither_kind_is_refused(tmp_path: Path, cross_encoder_folder: Path, row: Row, told: str) -> None:
+    with pytest.raises(ReadError, match=told):
+        rerank(write_rows(tmp_path / "rows.jsonl", [row]), tmp_path / "work", cross_encoder_folder)
+
+
 def test_parquet_goes_in_and_comes_out(tmp_path: Path, cross_encoder_folder: Path) -> None:
     pa = pytest.importorskip("pyarrow", reason="needs the search extra")
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs the search extra")

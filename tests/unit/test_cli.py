@@ -184,6 +184,7 @@ def test_rerank_gives_back_what_search_found(ce: str) -> None:
         ('{"text": null}', "its text is null, not a string"),
         ('{"content": {"a": 1}}', "its text is an object, not a string"),
         ('{"words": "x"}', "in one of text, content, contents, body, passage; this one holds words"),
+        ('{"query": "x", "documents": ["y"]}', "holds query, documents. Rows of a query and its documents are for `cr"),
         ('{"text": "x", "title": 1}', "not a number"),
         ('{"text": "\\ud800"}', "surrogate"),
     ],

@@ -105,8 +105,10 @@ def rerank(
     """Score every pair of INPUTS and write the ranking of each query.
 
     INPUTS is one TREC run with --data, or files of rows, .jsonl, .jsonl.gz or .parquet, that hold query_id,
-    document_id, query, text and perhaps title. They are read once and never held in memory; DIR gets a copy of the
-    texts. On a cluster, all machines must see DIR and the model's folder under the same path.
+    document_id, query, text and perhaps title. A row of .jsonl may also hold a query and its documents, {"query": ...,
+    "documents": ["...", "..."]}, whose ids are then its line and their positions, such as 7 and 7-0. They are read once
+    and never held in memory; DIR gets a copy of the texts. On a cluster, all machines must see DIR and the model's
+    folder under the same path.
 
     Equal scores keep the order of the input, documents without text come last. With the native engine, scores are the
     same to the bit whoever computes them.

@@ -350,6 +350,7 @@ def _row(row: Mapping[str, Any], where: str, name: str, fields: bool) -> Row:
         held = ", ".join(map(str, list(row)[:8])) or "nothing"
         raise ReadError(
             f"{where}: a row needs its passage, a string, in one of {', '.join(TEXT_FIELDS)}; this one holds {held}"
+            + (". Rows of a query and its documents are for `crossrank bulk rerank`" if "documents" in by_name else "")
         )
     title = "" if is_empty(title) else title
     if not isinstance(title, str):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from crossrank.distributed.pairs import Filling, Kind
-from crossrank.errors import InputError
+from crossrank.errors import InputError, ReadError
 from crossrank.evaluation import beir, trec
 from crossrank.evaluation.files import existing
 from crossrank.types import Passage
@@ -76,7 +76,9 @@ class RunSource:
 class RowSource:
     """Rows of `query_id`, `document_id`, `query`, `text` and, if there is one, `title`: .jsonl(.gz) or .parquet files.
 
-    A query or document may come in many rows, always with the same text.
+    A query or document may come in many rows, always with the same text. A row of .jsonl may hold a whole list instead,
+    as requests to rerank do: `query` and `documents`, texts or objects with `text` and perhaps `title` and `id` (or
+    `_id`). Without ids the query's is the number of its line, and a document's that and its position, from 0: `7-0`.
     """
 
     rows: tuple[Path, ...]
@@ -116,9 +118,38 @@ def _rows(path: Path) -> Iterator[tuple[str, str, Passage, str]]:
             "(--data)"
         )
     for number, row in rows:
+        if "documents" in row and "document_id" not in row:
+            yield from _list(path, number, row)
+            continue
+        if any(name not in row for name in FIELDS):
+            held = ", ".join(map(repr, list(row)[:8])) or "nothing"
+            raise ReadError(
+                f"{path}, line {number}: a row needs {', '.join(FIELDS)}, or a query and a list of documents; this one "
+                f"holds {held:.400}"
+            )
         query, document, asked, text = (beir.field(path, number, row, name) for name in FIELDS)
-        title = "" if row.get("title") is None else beir.field(path, number, row, "title")
-        yield query, asked, Passage(document, text, title), f"{path}, line {number}"
+        yield query, asked, Passage(document, text, _title(path, number, row)), f"{path}, line {number}"
+
+
+def _list(path: Path, number: int, row: Mapping[str, Any]) -> Iterator[tuple[str, str, Passage, str]]:
+    """The pairs of a row that holds a query and all of its documents."""
+    query = str(number) if row.get("query_id") is None else beir.field(path, number, row, "query_id")
+    asked, documents = beir.field(path, number, row, "query"), row["documents"]
+    if not isinstance(documents, list):
+        raise ReadError(f"{path}, line {number}: documents must be a list, found {documents!r:.80}")
+    for position, given in enumerate(documents):
+        where = f"{path}, line {number}"
+        document = {"text": given} if isinstance(given, str) else given
+        if not isinstance(document, dict):
+            raise ReadError(f"{where}: document {position} must be a text or an object with one, found {given!r:.80}")
+        named = next((name for name in ("_id", "id") if document.get(name) is not None), None)
+        id_ = f"{query}-{position}" if named is None else beir.field(path, number, document, named)
+        passage = Passage(id_, beir.field(path, number, document, "text"), _title(path, number, document))
+        yield query, asked, passage, where
+
+
+def _title(path: Path, number: int, row: Mapping[str, Any]) -> str:
+    return "" if row.get("title") is None else beir.field(path, number, row, "title")
 
 
 def _blocks(
