@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crossrank.cli import judged, options, runfiles, terminal
+from crossrank.cli import judged, judgedlists, options, runfiles, terminal
 from crossrank.cli.counted import Counted, asked_model
 from crossrank.cli.exits import Exit
 
@@ -34,9 +34,10 @@ Examples:
   crossrank eval my.index --queries queries.jsonl --qrels judged.tsv --sample 30 --llm "http://localhost:8000/v1#qwen3"
   crossrank eval my.index --queries queries.jsonl --qrels judged.tsv --models "small,https://api.jina.ai/v1#MODEL"
   crossrank eval --qrels qrels.txt --run old=old.trec --run new=new.trec -m nDCG@10 -m AP
+  crossrank eval judged.jsonl --models small,my-model/ --baseline small
 """,
 )
-@click.argument("source", required=False, type=options.Given(file_okay=False, path_type=Path))
+@click.argument("source", required=False, type=options.Given(path_type=Path))
 @judged.collection("A TREC run to compare. Repeat it.")
 @click.option("--depth", type=options.Count(min=1), metavar="N", default=100, show_default=True,
               help="Passages that BM25 and dense search each return, and that cross-encoders read.")  # fmt: skip
@@ -86,7 +87,9 @@ def command(
     """Measure BM25, dense search, their fusion and every cross-encoder on judged queries.
 
     SOURCE is an index (with --queries and --qrels) or a folder laid out as BEIR does. Without SOURCE, runs are
-    compared: --qrels and at least one --run.
+    compared: --qrels and at least one --run. SOURCE may also be a file of rows with a query, a document and a label, 0
+    for what is not relevant, as `crossrank tune` reads them: nothing is searched then, and models order each query's
+    own documents, all of them, without a mix.
 
     Differences to the fusion are paired by query, with 95 % intervals and a randomization test, corrected for
     the number of systems (Holm). In a pipe, the columns are system, measure, mean, low, high, difference, low, high,
@@ -142,10 +145,10 @@ def _measured(
     from crossrank.evaluation.outcome import assess
     from crossrank.planner import depths
 
-    shares = judged.weights(mix)
     measured.check(measures)
-    runs, slow = judged.read_runs(asked.runs), judged.busy()
-    queries, notes = judged.opened_set(asked)
+    slow, source = judged.busy(), judgedlists.opened(asked, depth, mix)
+    asked, queries, runs, depth, shares = source.asked, source.queries, source.runs, source.depth, source.shares
+    notes = [*source.notes]
     measured.check(measures, queries.qrels)
     given, lacks = setting.runs_as_systems({n: run for n, run in runs.items() if n != asked.over}, queries.qrels)
     made: list[System] = []

@@ -7,7 +7,8 @@
     bootstrap   confidence intervals for a mean, and for a paired difference
     significance  a paired randomization test, Holm's correction
     folding     which judged id a passage stands for
-    setting     the ways into an evaluation; `indexing` is the one through an index (extra `search`)
+    setting     the ways into an evaluation; `indexing` is the one through an index (extra `search`), `lists` the one
+                of queries that bring their own documents
     candidates  what a first stage finds, and what cross-encoders make of it: each pair scored once
     systems     the rankings that are compared, derived from that
     comparison  means, differences, ceilings, times (extra `eval`)
