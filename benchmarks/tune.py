@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 import machine
 from crossrank import CrossEncoder, load
 from crossrank.evaluation import JudgedSet, mean, read_set
+from crossrank.evaluation.words import Words
 from crossrank.models import named
 from crossrank.training import measuring, negatives, reading
 from crossrank.training.card import facts
@@ -34,7 +35,6 @@ from crossrank.training.judgments import Group, Judgments
 from crossrank.training.outcome import Engine, Progress
 from crossrank.training.settings import Settings
 from crossrank.training.tuning import tune
-from crossrank.training.words import Words
 
 # selqa has no train part here; its dev part is as far from its test part.
 TRAIN = {"selqa": "dev"}

@@ -13,9 +13,11 @@ from click.testing import CliRunner, Result
 
 import tiny
 from crossrank.cli import root
-from crossrank.evaluation.lists import BM25, judged_lists
 
-pytest.importorskip("ir_measures", reason="needs the extra eval")
+for library in ("ir_measures", "bm25s"):
+    pytest.importorskip(library, reason="needs the extra eval")
+from crossrank.evaluation.lists import judged_lists  # noqa: E402
+from crossrank.evaluation.words import Words  # noqa: E402
 
 try:
     RUNNER = CliRunner(mix_stderr=False)
@@ -150,9 +152,11 @@ def test_grades_are_whole_and_not_below_zero() -> None:
 
 
 def test_bm25_prefers_rare_words_and_short_texts() -> None:
-    texts = BM25(["a cat", "a cat and a dog and a bird", "a dog", "a cat sat", "", "a bird"])
+    texts = Words(["a cat", "a cat and a dog and a bird", "a dog", "a cat sat", "", "a bird"])
 
-    assert texts.scores("cat", [0, 1, 2]).tolist() == sorted(texts.scores("cat", [0, 1, 2]).tolist(), reverse=True)
+    assert texts.scores("the cat", [0, 1, 2]).tolist() == sorted(texts.scores("cat", [0, 1, 2]).tolist(), reverse=True)
     assert texts.scores("cat", [2, 4]).tolist() == [0.0, 0.0]
-    assert texts.scores("dog", [2])[0] > texts.scores("a", [2])[0]
-    assert BM25([""]).scores("cat", [0]).tolist() == [0.0]
+    assert texts.scores("dog bird", [2, 0])[0] > texts.scores("cat dog", [0, 2])[0] > 0
+    for nothing in ("planet", "the", ""):
+        assert texts.scores(nothing, [1, 0]).tolist() == [0.0, 0.0]
+    assert Words([""]).scores("cat", [0]).tolist() == [0.0]

@@ -177,7 +177,7 @@ OPTIONAL: dict[str, tuple[str, set[str]]] = {
     "transformers": ("torch", {"backends/torch.py"}),
     # Comes with torch's CUDA builds.
     "triton": ("gpu", {"backends/cuda/kernels.py"}),
-    "bm25s": ("train", {"training/words.py"}),
+    "bm25s": ("eval", {"evaluation/words.py"}),
     "lance": ("search", {"index/table.py", "retrieval/remote/lance.py"}),
     "pyarrow": (
         "search",

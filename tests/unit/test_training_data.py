@@ -805,7 +805,7 @@ def test_orders_with_ties_agree_with_themselves() -> None:
 
 @pytest.mark.skipif(not extras.available("bm25s"), reason="needs the extra train")
 def test_words_find_nothing_for_unknown_words_and_no_texts() -> None:
-    from crossrank.training.words import Words
+    from crossrank.evaluation.words import Words
 
     texts = ["the cat sat", "the dog ran", "a bird sang"]
     assert Words(texts).nearest(["dog", "cat", "", "zebra"], 3) == [["the dog ran"], ["the cat sat"], [], []]

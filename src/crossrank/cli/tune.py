@@ -149,8 +149,8 @@ def _nearest(chosen: Mapping[str, Any]) -> Nearest | None:
 
 def _general(folders: Sequence[Path]) -> dict[str, list[Group]]:
     from crossrank.evaluation import read_set
+    from crossrank.evaluation.words import Words
     from crossrank.training import general
-    from crossrank.training.words import Words
 
     names = [folder.resolve().name for folder in folders]
     if twice := next((name for name in names if names.count(name) > 1), None):

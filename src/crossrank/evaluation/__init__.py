@@ -3,12 +3,13 @@
     files       lines of plain or gzip files, bounded
     trec        qrels and runs: read, write
     beir        a folder of corpus, queries and qrels: `JudgedSet`
+    words       BM25 over texts in memory (extra `eval` or `train`)
     measures    nDCG@10 and the other ir-measures names (extra `eval`)
     bootstrap   confidence intervals for a mean, and for a paired difference
     significance  a paired randomization test, Holm's correction
     folding     which judged id a passage stands for
     setting     the ways into an evaluation; `indexing` is the one through an index (extra `search`), `lists` the one
-                of queries that bring their own documents
+                of queries that bring their own documents (extra `eval`)
     candidates  what a first stage finds, and what cross-encoders make of it: each pair scored once
     systems     the rankings that are compared, derived from that
     comparison  means, differences, ceilings, times (extra `eval`)

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
-import numpy as np
-from numpy.typing import NDArray
-
 from crossrank.errors import InputError
 from crossrank.evaluation.beir import JudgedSet
+from crossrank.evaluation.words import Words
 from crossrank.types import Passage, Ranking, Run
-
-# Anserini's defaults, which suit passages better than Lucene's (Yang et al. 2017).
-K1, B = 0.9, 0.4
-_WORD = re.compile(r"\w+")
 
 
 def judged_lists(name: str, lists: Sequence[tuple[str, Mapping[str, float]]]) -> tuple[JudgedSet, Run, list[str]]:
@@ -65,42 +56,11 @@ def judged_lists(name: str, lists: Sequence[tuple[str, Mapping[str, float]]]) ->
 
 
 def _by_words(queries: Mapping[str, str], qrels: Mapping[str, Mapping[str, int]], corpus: Mapping[str, Passage]) -> Run:
-    counted = BM25([passage.text for passage in corpus.values()])
+    words = Words([passage.text for passage in corpus.values()])
     row = {id_: place for place, id_ in enumerate(corpus)}
     digest = {id_: blake2b(passage.text.encode("utf-8", "surrogatepass")).digest() for id_, passage in corpus.items()}
     run = {}
     for query, text in queries.items():
         mine = sorted(qrels[query], key=digest.__getitem__)
-        run[query] = Ranking.sorted(mine, counted.scores(text, [row[id_] for id_ in mine]))
+        run[query] = Ranking.sorted(mine, words.scores(text, [row[id_] for id_ in mine]))
     return run
-
-
-class BM25:
-    """BM25 of few texts in memory: words as they are written but for case, no stemming, no stop words.
-
-    >>> BM25(["red apples", "green pears", "pears"]).scores("are PEARS green?", [0, 1, 2]).round(2).tolist()
-    [0.0, 1.4, 0.51]
-    """
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        self._counts = [Counter(_words(text)) for text in texts]
-        self._lengths = [counts.total() for counts in self._counts]
-        self._mean = sum(self._lengths) / max(1, len(texts)) or 1.0
-        # In how many texts each word is.
-        self._spread = Counter(word for counts in self._counts for word in counts)
-
-    def scores(self, query: str, rows: Sequence[int]) -> NDArray[np.float64]:
-        """Of the texts in these rows, shape (n,); 0 without a word of the query."""
-        words = list(_words(query))
-        return np.array([sum(self._score(word, row) for word in words) for row in rows], dtype=np.float64)
-
-    def _score(self, word: str, row: int) -> float:
-        times = self._counts[row][word]
-        if not times:
-            return 0.0
-        rare = math.log(1 + (len(self._counts) - self._spread[word] + 0.5) / (self._spread[word] + 0.5))
-        return rare * times * (K1 + 1) / (times + K1 * (1 - B + B * self._lengths[row] / self._mean))
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())

@@ -109,7 +109,7 @@ def tune(
     pool = judgments.pool or tuple(dict.fromkeys(row.document for row in judgments.rows))
     if nearest is None:
         tell(Progress("indexing words"))
-        from crossrank.training.words import Words  # not needed where the user has an index
+        from crossrank.evaluation.words import Words  # not needed where the user has an index
 
         nearest = Words(pool).nearest
     tell(Progress("mining negatives"))

@@ -1,4 +1,4 @@
-"""BM25 over a list of texts in memory, for judgments that come without an index. Needs the extra `train`."""
+"""BM25 over a list of texts in memory, for judgments that come without an index. Needs the extra `eval` or `train`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from crossrank.extras import require
 
-require("bm25s", extra="train")
+require("bm25s", extra="eval")
 import bm25s  # noqa: E402
+import numpy as np  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
 
 # Anserini's defaults, which suit passages better than Lucene's (Yang et al. 2017).
 K1, B = 0.9, 0.4
@@ -18,6 +20,8 @@ class Words:
 
     >>> Words(["red apples", "green pears", "yellow bananas"]).nearest(["are pears green?", "zebra"], 2)
     [['green pears'], []]
+    >>> Words(["red apples", "green pears", "pears"]).scores("are PEARS green?", [0, 1, 2]).round(2)
+    array([0.  , 0.74, 0.27], dtype=float32)
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
@@ -46,3 +50,8 @@ class Words:
             pairs = zip(places[0].tolist(), scores[0].tolist(), strict=True)
             found.append([self._texts[place] for place, score in pairs if score > 0])
         return found
+
+    def scores(self, query: str, places: Sequence[int]) -> NDArray[np.float32]:
+        """Of the texts at these places, shape (n,); 0 for one that shares no word with the query."""
+        row = bm25s.tokenize([query], return_ids=False, show_progress=False)[0] if self._known else []
+        return self._index.get_scores(row)[list(places)] if row else np.zeros(len(places), dtype=np.float32)
