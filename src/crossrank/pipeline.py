@@ -147,7 +147,7 @@ class Pipeline:
         where: Where = None,
         threshold: Threshold | None = None,
         per_document: int | None = None,
-        few: bool = False,
+        read_few: bool = False,
     ) -> Answer:
         """The `k` best documents for `query`; see `Answer.ranking` for what their scores are.
 
@@ -161,8 +161,8 @@ class Pipeline:
                 "model" takes its own, `CrossEncoder.threshold`. `Answer.thresholded` says what was left out.
             per_document: at most so many passages of one document, its best; `k` counts what stays, in its order, and
                 `Answer.left_out` the rest. See `crossrank.grouping`, also for passages that name no document.
-            few: within a budget, have also so few candidates read that their order would stay (`planner.Advice.least`):
-                for their probabilities. With a `threshold` they are.
+            read_few: within a budget, have candidates read for their probabilities where they are so few that their
+                order would stay (`planner.Advice.least`). With a `threshold` they are.
 
         Raises:
             InputError: a blank query, a `k` or `per_document` under 1, a filter as of `filtered`, a document for which
@@ -175,19 +175,21 @@ class Pipeline:
         check_query(query)
         check_stages(self.stages, threshold, self.budget is not None)
         if where is not None:
-            return self.filtered(where).search(query, k, threshold=threshold, per_document=per_document, few=few)
+            return self.filtered(where).search(
+                query, k, threshold=threshold, per_document=per_document, read_few=read_few
+            )
         limit = None if per_document is None else PerDocument(k, per_document)
         began = self.clock()
-        answer = one_version(lambda: self._search(query, k, limit, began, few or threshold is not None))
+        answer = one_version(lambda: self._search(query, k, limit, began, read_few or threshold is not None))
         return answer if threshold is None else kept(self.stages, answer, threshold)
 
-    def _search(self, query: str, k: int, limit: PerDocument | None, began: float, few: bool) -> Answer:
+    def _search(self, query: str, k: int, limit: PerDocument | None, began: float, read_few: bool) -> Answer:
         # The texts of the answer are fetched after the last stage, and in time.
         due = None if self.budget is None else began + self.budget - self._habits.get(_TEXTS, Habit(_FETCH)).most
         traces = self._retrieve(query, due)
         ranking, stages = traces[-1].ranking, self.stages
         if due is not None:
-            chosen = plan(stages, len(ranking), due - self.clock(), replace(ADVICE, least=0) if few else ADVICE)
+            chosen = plan(stages, len(ranking), due - self.clock(), replace(ADVICE, least=0) if read_few else ADVICE)
             stages = chosen.stages
             if chosen.notes:
                 traces.append(Trace("plan", ranking, 0.0, {}, note="; ".join(chosen.notes), stopped="plan"))
@@ -284,7 +286,7 @@ class Pipeline:
             answer = query
         else:
             few = threshold is not None
-            answer = self.search(query, 10 if k is None else k, where=where, per_document=per_document, few=few)
+            answer = self.search(query, 10 if k is None else k, where=where, per_document=per_document, read_few=few)
         if k is not None:
             answer = replace(answer, ranking=answer.ranking.cut(k), passages=answer.passages[:k])
         found = relevance_of(self.stages, answer.traces, answer.ranking.ids, asked=threshold is not None)

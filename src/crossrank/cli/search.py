@@ -212,7 +212,7 @@ def command(
         failed = many.write(whole, texts, to, k or 100)
         _tell_of_cache(pipeline)
         return exit_code(failed, api, asked)
-    answer = whole.search(texts[""], k or 10, per_document=per_document, few=threshold is not None)
+    answer = whole.search(texts[""], k or 10, per_document=per_document, read_few=threshold is not None)
     if not answer.passages:
         terminal.note(f"Nothing was found{_why_nothing(answer, where)}.")
     relevance.tell(map(terminal.shown, answer.grouped), whole=False)
