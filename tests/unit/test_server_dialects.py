@@ -93,6 +93,35 @@ def test_a_path_of_version_2_keeps_its_shape(client: Client) -> None:
     assert reply.headers["x-crossrank-unread"] == "top_k"
 
 
+@pytest.mark.parametrize("version", ["", "/v1"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"documents": DOCUMENTS, "top_n": 1},
+        {"texts": DOCUMENTS},
+        {"documents": DOCUMENTS, "raw_scores": True},
+        {"documents": [{"city": "paris"}], "rank_fields": ["city"]},
+        {"documents": 3},
+    ],
+)
+def test_a_path_of_llama_is_another_name_of_ours(client: Client, version: str, more: dict[str, Any]) -> None:
+    headers = {"X-Request-Id": "mine"}
+    ours, theirs, joined = (
+        client.ask("POST", version + path, json={"query": QUERY, **more}, headers=headers)
+        for path in ("/rerank", "/reranking", "//reranking/")
+    )
+    for reply in (theirs, joined):
+        assert (reply.status_code, _timeless(reply)) == (ours.status_code, _timeless(ours))
+    if more.get("top_n"):
+        assert {"model", "object", "usage", "results"} <= set(theirs.json())
+        assert set(theirs.json()["results"][0]) == {"index", "relevance_score"}
+
+
+def _timeless(reply: httpx.Response) -> Any:
+    found = reply.json()
+    return {name: value for name, value in found.items() if name != "created"} if isinstance(found, dict) else found
+
+
 @pytest.mark.parametrize(("documents", "units"), [(0, 1), (1, 1), (100, 1), (101, 2), (200, 2)])
 def test_cohere_bills_each_hundred_documents_that_were_begun(client: Client, documents: int, units: int) -> None:
     reply = client.post("/v2/rerank", query=QUERY, documents=["paris"] * documents)

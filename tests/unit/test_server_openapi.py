@@ -88,6 +88,8 @@ def test_every_path_is_described(service: Service) -> None:
     for path, methods in described.items():
         assert {method.upper() for method in methods} <= routes[path]
     assert described["/cohere/v1/rerank"]["post"]["summary"] == "As /v1/rerank."
+    assert described["/reranking"]["post"]["summary"] == "As /rerank."
+    assert described["/v1/reranking"]["post"]["requestBody"] == described["/v1/rerank"]["post"]["requestBody"]
     assert described["/vllm/v2/rerank"]["post"]["requestBody"] == described["/vllm/rerank"]["post"]["requestBody"]
     assert {"400", "415", "500", "503"} <= set(described["/search"]["post"]["responses"])
     without = Service(service.reranker.scorer)

@@ -68,9 +68,9 @@ def document(service: Service, keyed: bool = False) -> dict[str, Any]:
         "info": {
             "title": "crossrank",
             "version": __version__,
-            "description": "Reranking in the dialects of Cohere, Jina, Voyage, vLLM, infinity and TEI; embeddings in "
-            "OpenAI's and TEI's; search. X-Crossrank-Deadline-Ms bounds a request's time; Server-Timing in the reply "
-            "says where it went.",
+            "description": "Reranking in the dialects of Cohere, Jina, Voyage, vLLM, llama.cpp, infinity and TEI; "
+            "embeddings in OpenAI's and TEI's; search. X-Crossrank-Deadline-Ms bounds a request's time; Server-Timing "
+            "in the reply says where it went.",
         },
         "paths": paths,
         "components": {
@@ -142,6 +142,7 @@ def _aliases() -> dict[str, str]:
         path: path.removeprefix("/cohere") if (named := dialects.by_path(path)) is None else f"/{named.name}/rerank"
         for path in dialects.RERANK
     }
+    made |= {path: path.removesuffix("ing") for path in dialects.LLAMA}
     for paths, other in (
         (dialects.SCORE, "/v1/score"), (dialects.EMBED, "/v1/embeddings"), (dialects.TEI_EMBED, "/embed"),
         (dialects.TEI_ROOT, "/"), (dialects.MODELS, "/v1/models"), (dialects.HEALTH, "/health"),

@@ -19,8 +19,10 @@ BY_NAME: dict[str, Dialect] = {
 }
 # What TEI's model is for is answered here: a rerank, or vectors.
 TEI_ROOT = ("/", "/invocations", "/tei", "/tei/invocations")
+# llama.cpp's other names of /rerank and /v1/rerank. Its clients read of a reply what Cohere's holds.
+LLAMA = ("/reranking", "/v1/reranking")
 # The paths that are answered, each tuple in its own way.
-RERANK = ("/rerank", "/v1/rerank", "/v2/rerank", "/cohere/v1/rerank", "/cohere/v2/rerank", *TEI_ROOT,
+RERANK = ("/rerank", "/v1/rerank", "/v2/rerank", *LLAMA, "/cohere/v1/rerank", "/cohere/v2/rerank", *TEI_ROOT,
           *(f"/{name}{version}/rerank" for name in BY_NAME for version in ("", "/v1", "/v2")))  # fmt: skip
 SCORE = ("/score", "/v1/score", "/vllm/score", "/vllm/v1/score")
 EMBED = ("/embeddings", "/v1/embeddings", "/infinity/embeddings", "/jina/v1/embeddings", "/voyage/v1/embeddings")
@@ -73,7 +75,7 @@ def _by_fields(path: str, asked: Set[str]) -> Dialect:
 def _cohere(path: str, asked: Set[str]) -> Dialect:
     if path.endswith("/v2/rerank"):
         return cohere.V2
-    v1 = path.endswith("/v1/rerank") or bool(asked & {"rank_fields", "max_chunks_per_doc"})
+    v1 = path.endswith(("/v1/rerank", "/v1/reranking")) or bool(asked & {"rank_fields", "max_chunks_per_doc"})
     return cohere.V1 if v1 else cohere.V2
 
 
