@@ -94,4 +94,4 @@ def test_it_does_what_its_description_says(server: Serving, tmp_path: Path) -> N
                "--suppress-health-check", "all", "--exclude-tag", "alias"]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    assert "Tested: 18" in done.stdout
+    assert "Tested: 19" in done.stdout

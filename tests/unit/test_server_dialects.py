@@ -316,6 +316,44 @@ def test_what_is_posted_needs_a_key_also_where_the_page_is(client: Client) -> No
     assert client.ask("GET", "/tei/info").json() == client.ask("GET", "/info").json()
 
 
+def test_weaviate_is_answered_as_its_module_reads_it(client: Client) -> None:
+    """What `modules/reranker-transformers` of Weaviate does: wait, ask for lists of 32, take scores by their places."""
+    assert client.ask("GET", "/weaviate/.well-known/ready").status_code == 200
+    assert isinstance(client.ask("GET", "/weaviate/meta").json(), dict)
+    documents = ["bread", "", "paris is the capital of france", "paris", "bread"]
+    whole, *parts = (
+        client.post("/weaviate/rerank", query=QUERY, documents=some, property="").json()
+        for some in (documents, documents[:2], documents[2:])
+    )
+    assert (whole["query"], [one["document"] for one in whole["scores"]]) == (QUERY, documents)
+    scores = [one["score"] for one in whole["scores"]]
+    assert [one["score"] for part in parts for one in part["scores"]] == pytest.approx(scores, abs=1e-6)
+    assert all(0 <= score <= 1 for score in scores)
+    assert (scores[1], scores[0]) == (0, scores[4])
+    assert client.post("/weaviate/rerank", query=QUERY, documents=[]).json()["scores"] == []
+    told = client.post("/weaviate/rerank", query=QUERY, documents=["a"], property="a").headers["x-crossrank-unread"]
+    assert told == "property"
+
+
+def test_weaviate_reads_why_as_a_string(client: Client) -> None:
+    kept = Client(client.service, Door(Keys(["secret-of-the-house"])))
+    starting = Client(Service(client.service.reranker.scorer))
+    assert starting.ask("GET", "/weaviate/.well-known/ready").status_code == 503
+    # An address that ends with a slash.
+    for path in ("/weaviate/.well-known/ready", "/weaviate//.well-known/ready"):
+        assert kept.ask("GET", path).status_code == 200, path
+    for reply, status in (
+        (client.post("/weaviate/rerank", query=QUERY, property="paris"), 400),
+        (client.post("/weaviate/rerank", query=" ", documents=DOCUMENTS), 400),
+        (kept.post("/weaviate/rerank", query=QUERY, documents=DOCUMENTS), 401),
+        (client.ask("GET", "/weaviate/rerank"), 405),
+        (client.ask("GET", "/weaviate/nothing"), 404),
+        (starting.post("/weaviate/rerank", query=QUERY, documents=DOCUMENTS), 503),
+    ):
+        assert (reply.status_code, list(reply.json())) == (status, ["error"])
+        assert isinstance(reply.json()["error"], str)
+
+
 def test_infinity_says_what_is_wrong_as_its_framework_does(client: Client) -> None:
     reply = client.post("/infinity/rerank", query=QUERY, documents=[3])
     (detail,) = reply.json()["detail"]
@@ -414,6 +452,7 @@ def test_the_description_tells_errors_and_replies_as_they_are(client: Client) ->
     told = {path for path, answers in responses.items() if "422" in answers}
     assert "/v2/rerank" not in told
     assert {"/search", "/v1/score", "/jina/rerank"}.isdisjoint(told)
+    assert "/weaviate/rerank" not in told
     assert {"/rerank", "/v1/rerank", "/tei/rerank", "/", "/infinity/rerank", "/infinity/embeddings"} <= told
     schemas = json.dumps(described["components"]["schemas"])
     for path, about in described["paths"].items():

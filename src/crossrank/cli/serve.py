@@ -121,9 +121,9 @@ def command(
 ) -> None:
     """Answer over HTTP. With INDEX, also search it.
 
-    Programs written for Cohere, Jina, Voyage, vLLM, llama.cpp, infinity, TEI or OpenAI embeddings need only another
-    base address; /docs lists the paths. The page at / shows a search step by step. Each request is one line of JSON on
-    stderr, without its texts.
+    Programs written for Cohere, Jina, Voyage, vLLM, llama.cpp, infinity, TEI, Weaviate or OpenAI embeddings need only
+    another base address; /docs lists the paths. The page at / shows a search step by step. Each request is one line of
+    JSON on stderr, without its texts.
     """
     if no_embed and (folder is not None or embedder is not None):
         raise click.UsageError(

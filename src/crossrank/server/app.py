@@ -120,7 +120,7 @@ def build(
     watch = None if traces is None else traces.answered
     models = {f"{path}/{name}" for path in dialects.MODELS for name in service.names}
     known = {route.path for route in routes} | models
-    clients = {route.path for route in posts} | set(dialects.MODELS) | models
+    clients = {route.path for route in posts} | {*dialects.MODELS, *dialects.READY} | models
     guarded: Any = Guard(star, door, metrics, known, watch, clients)
     if door.origins:
         guarded = CORSMiddleware(
@@ -256,8 +256,9 @@ def _gets(
         return _json(description)
 
     gets: dict[str, Handler] = {
-        "/ready": is_ready, "/metrics": numbers, "/openapi.json": described,
-        **dict.fromkeys(dialects.HEALTH, health), **dict.fromkeys(dialects.INFO, info),
+        "/metrics": numbers, "/openapi.json": described,
+        **dict.fromkeys(dialects.HEALTH, health), **dict.fromkeys(dialects.READY, is_ready),
+        **dict.fromkeys(dialects.INFO, info),
         **dict.fromkeys(dialects.MODELS, models),
         # A name of the hub holds a slash.
         **dict.fromkeys((f"{path}/{{name:path}}" for path in dialects.MODELS), model),

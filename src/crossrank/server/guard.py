@@ -20,7 +20,7 @@ from crossrank.server.keys import Keys
 from crossrank.server.metrics import Metrics
 from crossrank.server.refusals import RefusedError, invalid
 from crossrank.server.replies import encoded
-from crossrank.server.wire.dialects import HEALTH
+from crossrank.server.wire.dialects import HEALTH, READY
 from crossrank.server.wire.shapes import ID, Timing
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -28,7 +28,7 @@ Watch = Callable[[Call, Mapping[str, Any]], None]
 ACCESS = logging.getLogger("crossrank.server.access")
 
 # A load balancer's probe comes by an address, or with no name at all, and these tell nobody anything.
-_PROBES = (*HEALTH, "/ready")
+_PROBES = (*HEALTH, *READY)
 # Open without a key: whether the server lives, and the page's files, which hold nothing of the index.
 _OPEN = ("/", "/docs", "/openapi.json", *_PROBES)
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")

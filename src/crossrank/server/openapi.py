@@ -49,6 +49,7 @@ _ERROR_SCHEMAS = {
         "type": "object", "required": ["error", "error_type", "message"],
         "properties": {"error": _WORDS, "error_type": _WORDS, "message": _WORDS},
     },
+    "WeaviateError": {"type": "object", "required": ["error"], "properties": {"error": _WORDS}},
 }  # fmt: skip
 
 
@@ -68,9 +69,9 @@ def document(service: Service, keyed: bool = False) -> dict[str, Any]:
         "info": {
             "title": "crossrank",
             "version": __version__,
-            "description": "Reranking in the dialects of Cohere, Jina, Voyage, vLLM, llama.cpp, infinity and TEI; "
-            "embeddings in OpenAI's and TEI's; search. X-Crossrank-Deadline-Ms bounds a request's time; Server-Timing "
-            "in the reply says where it went.",
+            "description": "Reranking in the dialects of Cohere, Jina, Voyage, vLLM, llama.cpp, infinity, TEI "
+            "and Weaviate; embeddings in OpenAI's and TEI's; search. X-Crossrank-Deadline-Ms bounds a request's time; "
+            "Server-Timing in the reply says where it went.",
         },
         "paths": paths,
         "components": {
@@ -146,7 +147,7 @@ def _aliases() -> dict[str, str]:
     for paths, other in (
         (dialects.SCORE, "/v1/score"), (dialects.EMBED, "/v1/embeddings"), (dialects.TEI_EMBED, "/embed"),
         (dialects.TEI_ROOT, "/"), (dialects.MODELS, "/v1/models"), (dialects.HEALTH, "/health"),
-        (dialects.INFO, "/info"),
+        (dialects.READY, "/ready"), (dialects.INFO, "/info"),
     ):  # fmt: skip
         made |= dict.fromkeys(paths, other)
     return made | {f"{path}/{{name}}": "/v1/models/{name}" for path in dialects.MODELS}
@@ -246,11 +247,20 @@ def _post(
 
 
 def _wrong(speaking: Sequence[Dialect | Embedding]) -> dict[str, Any]:
-    """How these dialects tell that a field is wrong: with 400 or 422, and TEI's in its own shape, as all errors."""
+    """How these dialects tell that a field is wrong: with 400 or 422, and TEI's and Weaviate's in their own shapes, as
+    all errors.
+    """
     told = [dialect.refuse(invalid(""), "") for dialect in speaking]
-    shapes = {"Error" if isinstance(body["error"], dict) else "TeiError" for _, body in told}
-    statuses = [*_ERRORS] if "TeiError" in shapes else {status for status, _ in told}
+    shapes = {_error_schema(body) for _, body in told}
+    statuses = {status for status, _ in told} | (set() if shapes <= {"Error"} else {*_ERRORS} - {422})
     return _failures(*statuses, shapes=sorted(shapes))
+
+
+def _error_schema(body: Mapping[str, Any]) -> str:
+    """Which of `_ERROR_SCHEMAS` an error has."""
+    if isinstance(body["error"], dict):
+        return "Error"
+    return "TeiError" if "error_type" in body else "WeaviateError"
 
 
 def _gets(names: Sequence[str]) -> dict[str, Any]:

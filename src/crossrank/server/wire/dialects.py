@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 from crossrank.server.refusals import RefusedError
-from crossrank.server.wire import cohere, infinity, jina, tei, vllm, voyage
+from crossrank.server.wire import cohere, infinity, jina, tei, vllm, voyage, weaviate
 from crossrank.server.wire.shapes import Dialect, error_body
 
 # A client whose base address ends in one of these names gets exactly that product's shape: `http://host/jina/v1`.
@@ -16,6 +16,7 @@ BY_NAME: dict[str, Dialect] = {
     "vllm": vllm.RERANK,
     "infinity": infinity.INFINITY,
     "tei": tei.TEI,
+    "weaviate": weaviate.WEAVIATE,
 }
 # What TEI's model is for is answered here: a rerank, or vectors.
 TEI_ROOT = ("/", "/invocations", "/tei", "/tei/invocations")
@@ -28,7 +29,9 @@ SCORE = ("/score", "/v1/score", "/vllm/score", "/vllm/v1/score")
 EMBED = ("/embeddings", "/v1/embeddings", "/infinity/embeddings", "/jina/v1/embeddings", "/voyage/v1/embeddings")
 TEI_EMBED = ("/embed", "/tei/embed")
 HEALTH = ("/health", "/tei/health", "/infinity/health")
-INFO = ("/info", "/tei/info")
+# Weaviate waits for its own at start, and shows what the other tells.
+READY = ("/ready", "/weaviate/.well-known/ready")
+INFO = ("/info", "/tei/info", "/weaviate/meta")
 MODELS = ("/models", "/v1/models", "/infinity/models", "/vllm/v1/models", "/jina/v1/models")
 
 

@@ -26,6 +26,7 @@ class Rerank:
         raw: logits instead of probabilities.
         echo: the documents come back with their scores.
         documents: what comes back, as the client wrote it.
+        query: what comes back, where the reply holds it.
         caps: how much of the texts is read.
         whole: the field that asks to refuse the request when something of a text would not be read; empty: nobody does.
         unread: fields that the dialect knows and that others of this request overrule, or that say nothing.
@@ -38,6 +39,7 @@ class Rerank:
     raw: bool = False
     echo: bool = False
     documents: tuple[Any, ...] = ()
+    query: str = ""
     caps: Caps = field(default_factory=Caps)
     whole: str = ""
     unread: tuple[str, ...] = ()
