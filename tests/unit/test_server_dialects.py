@@ -210,6 +210,14 @@ def test_a_side_that_says_nothing_is_told(client: Client) -> None:
         assert client.post(path, query=QUERY, **side, **more).headers.get("x-crossrank-unread") == told
 
 
+@pytest.mark.parametrize("name", ["top_k", "top_n", "limit"])
+def test_a_search_for_so_many_is_told_what_that_is_called(client: Client, name: str) -> None:
+    message, param = client.refused("/search", query=QUERY, documents=DOCUMENTS, **{name: 3})
+    assert message.startswith(f"there is no field '{name}': k says how many results to return; there are query, ")
+    assert param == name
+    assert "k says" not in client.refused("/search", query=QUERY, documents=DOCUMENTS, kk=3)[0]
+
+
 def test_a_query_of_which_nothing_is_read_is_named(client: Client) -> None:
     for path in ("/v2/rerank", "/search"):
         message, param = client.refused(path, query="\ue000", documents=DOCUMENTS)

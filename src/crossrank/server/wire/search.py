@@ -107,6 +107,8 @@ FIELDS: dict[str, schemas.Schema] = {
         "description": "Ranked instead of the index's passages; a title is read before its text.",
     },
 }  # fmt: skip
+# What rerank APIs and databases call it. No second name of it: two fields for one number could say two.
+_MEANT = dict.fromkeys(("top_k", "top_n", "limit"), ": k says how many results to return")
 NEVER: schemas.Schema = {
     "anyOf": [
         # Conditions are on the index's metadata.
@@ -197,7 +199,7 @@ def read(body: fields.Body) -> Search:
     """
     if unknown := next((name for name in body if name not in FIELDS), None):
         told = unknown[:LONGEST_NAME]
-        raise invalid(f"there is no field {told!r}; there are {', '.join(FIELDS)}", told)
+        raise invalid(f"there is no field {told!r}{_MEANT.get(unknown, '')}; there are {', '.join(FIELDS)}", told)
     where = body.get("where")
     conditions = [where] if isinstance(where, str) else [] if where is None else fields.items(body, "where")
     if not all(isinstance(condition, str) for condition in conditions):
