@@ -5,15 +5,17 @@ Any iterable is a list, read once: a generator that a check has read to its end 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
 from crossrank.errors import InputError
 from crossrank.types import Passage, check_k
 from crossrank.unicode import is_blank, valid_text
 
 T = TypeVar("T")
+P = ParamSpec("P")
 LARGEST = 2**31 - 1
 """What is counted here has at most 32 bits; libraries below fail by larger numbers, each in its own way."""
 # Where rows and objects of other libraries have their text.
@@ -43,6 +45,24 @@ OF_EMBEDDERS: Mapping[str, str] = {
 }
 
 
+# What they call arguments.
+_BATCHES = "leave it out; batches are filled by tokens, with as many as the backend takes"
+K_ELSEWHERE: Mapping[str, str] = dict.fromkeys(("top_k", "top_n"), "say k, the number of entries to return")
+OF_RANK: Mapping[str, str] = {
+    **K_ELSEWHERE,
+    "batch_size": _BATCHES,
+    "return_documents": "leave it out; positions are places in documents",
+}
+OF_SCORE: Mapping[str, str] = {
+    "batch_size": _BATCHES,
+    "show_progress_bar": "say progress=called, which is told how many pairs are scored, and of how many",
+}
+OF_LOAD: Mapping[str, str] = {
+    "trust_remote_code": "leave it out; no code of a model is ever run",
+    "activation_fn": "leave it out; scores are logits, and probability(scores) gives chances from 0 to 1",
+}
+
+
 class Elsewhere:
     """Tells whoever calls a scorer or an embedder as another library's is called what that call is here.
 
@@ -61,6 +81,33 @@ class Elsewhere:
                 raise AttributeError(f"{type(self).__name__} has no {name}: {self._elsewhere[name]}")
             # Again, for its own message: a property may have failed.
             return object.__getattribute__(self, name)
+
+
+def without(elsewhere: Mapping[str, str]) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Tells whoever passes an argument that only other libraries have what to do here. Signature and help stay.
+
+    Args:
+        elsewhere: what to do, by the names of such arguments.
+
+    >>> @without({"top_k": "say k"})
+    ... def rank(k=None): ...
+    >>> rank(top_k=5)
+    Traceback (most recent call last):
+        ...
+    TypeError: rank() has no argument top_k: say k
+    """
+
+    def decorated(call: Callable[P, T]) -> Callable[P, T]:
+        @wraps(call)
+        def asked(*args: P.args, **given: P.kwargs) -> T:
+            for name in given:
+                if name in elsewhere:
+                    raise TypeError(f"{call.__name__}() has no argument {name}: {elsewhere[name]}")
+            return call(*args, **given)
+
+        return asked
+
+    return decorated
 
 
 def check_query(query: Any) -> None:

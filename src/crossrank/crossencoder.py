@@ -11,7 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank import backends, checkpoint
-from crossrank.asking import OF_CROSS_ENCODERS, Elsewhere, check_list, check_pairs, check_queries, check_whole
+from crossrank.asking import (
+    OF_CROSS_ENCODERS,
+    OF_RANK,
+    OF_SCORE,
+    Elsewhere,
+    check_list,
+    check_pairs,
+    check_queries,
+    check_whole,
+    without,
+)
 from crossrank.batching import budget_of, plan, slices
 from crossrank.calibration import Platt, Threshold, least, numbers, sigmoid
 from crossrank.encoder import CHARACTERS_A_TOKEN, Encoded, PairEncoder, Windows
@@ -138,6 +148,7 @@ class CrossEncoder(Elsewhere):
         """What is to be said of the scores for a query in a script that the model lacks; see `foreign.caution`."""
         return caution(lambda: self._encoder.scripts, query)
 
+    @without(OF_SCORE)
     def score(self, pairs: Pairs, *, progress: Progress | None = None) -> NDArray[np.float32]:
         """Raw logits of (query, passage) pairs, shape (n,), in their order; larger is more relevant.
 
@@ -272,6 +283,7 @@ class CrossEncoder(Elsewhere):
                 "weights are damaged or overflow in this dtype: load it with dtype='float32', or save it again"
             )
 
+    @without(OF_RANK)
     def rank(
         self,
         query: str,

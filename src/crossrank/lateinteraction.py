@@ -17,7 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank import backends, checkpoint
-from crossrank.asking import check_list, check_pairs, check_queries, check_query, check_texts
+from crossrank.asking import (
+    OF_RANK,
+    OF_SCORE,
+    check_list,
+    check_pairs,
+    check_queries,
+    check_query,
+    check_texts,
+    without,
+)
 from crossrank.backends.maxsim import maxsim
 from crossrank.batching import budget_of, plan, slices
 from crossrank.calibration import Threshold, without_probabilities
@@ -104,6 +113,7 @@ class LateInteraction:
         """As of a cross-encoder."""
         return caution(lambda: self._encoder.scripts, query)
 
+    @without(OF_SCORE)
     def score(self, pairs: Pairs, *, progress: Progress | None = None) -> Floats:
         """MaxSim of (query, passage) pairs, shape (n,), in their order; larger is more relevant.
 
@@ -210,6 +220,7 @@ class LateInteraction:
         lengths = np.asarray(passages, dtype=np.int64)
         return lengths.clip(max=room) + beside, np.ones_like(lengths)
 
+    @without(OF_RANK)
     def rank(
         self,
         query: str,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.asking import check_list, check_pairs, check_sendable, check_whole
+from crossrank.asking import K_ELSEWHERE, check_list, check_pairs, check_sendable, check_whole, without
 from crossrank.chat import Chat
 from crossrank.credentials import without_secrets
 from crossrank.errors import InputError
@@ -207,6 +207,7 @@ class LanguageModel:
             raise InputError(f"{without_secrets(name)!r} is no address of a language model: write URL#MODEL")
         return cls(url, model, key, **options)
 
+    @without(K_ELSEWHERE)
     def rank(self, query: str, documents: Iterable[str], k: int | None = None) -> Ranked:
         """The documents that answer the query, best first.
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from crossrank.answer import Answer
 from crossrank.anytime import Clock, fetched
-from crossrank.asking import check_query, check_real
+from crossrank.asking import K_ELSEWHERE, check_query, check_real, without
 from crossrank.calibration import Threshold
 from crossrank.cascade import OnError, Stage, Trace, check_on_error, distinct, rerank
 from crossrank.context import Context, Order, assemble, nothing
@@ -139,6 +139,7 @@ class Pipeline:
         """
         return replace(self, retrievers=among(self.retrievers, where))
 
+    @without(K_ELSEWHERE)
     def search(
         self,
         query: str,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.addresses import parted
-from crossrank.asking import Elsewhere, check_list, check_pairs, check_sendable, check_whole
+from crossrank.asking import K_ELSEWHERE, Elsewhere, check_list, check_pairs, check_sendable, check_whole, without
 from crossrank.credentials import without_secrets
 from crossrank.errors import InputError, RemoteError
 from crossrank.jobs import at_once
@@ -180,6 +180,7 @@ class RemoteReranker(Elsewhere):
         which is what these APIs say of themselves."""
         return "raw" if self._wire.raw else "0 to 1"
 
+    @without(K_ELSEWHERE)
     def rank(self, query: str, documents: Iterable[str], k: int | None = None) -> Ranked:
         """The documents that answer the query, best first; all are sent.
 

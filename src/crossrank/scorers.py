@@ -9,6 +9,7 @@ from typing import Any
 
 from crossrank import backends
 from crossrank.addresses import is_address
+from crossrank.asking import OF_LOAD, without
 from crossrank.calibration import Platt
 from crossrank.credentials import without_secrets
 from crossrank.crossencoder import CrossEncoder, check_scores
@@ -55,6 +56,7 @@ def counter_of(scorers: Sequence[Scorer], retrievers: Iterable[object] = ()) -> 
     return found.count, f"the tokenizer of {found.checkpoint.name}"
 
 
+@without(OF_LOAD)
 def load(
     name: str | Path | None = None,
     *,
