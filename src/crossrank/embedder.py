@@ -259,9 +259,9 @@ def own_name(name: str | None, folder: str | Path) -> str | None:
             f"the index {folder} was made with a model behind an address, and queries go there only when you say so: "
             f'--embedder "{name}" (embedder=RemoteEmbedder(...))'
         )
-    if name is not None and Path(name).is_absolute() and not Path(name).is_dir():
+    if name is not None and Path(name).is_absolute() and not Path(name).exists():
         raise IndexFileError(
-            f"the index {folder} was made with the embedder {name}, and no folder is there: where it was moved, name "
+            f"the index {folder} was made with the embedder {name}, and nothing is there: where it was moved, name "
             "it with --embedder FOLDER (embedder=FOLDER)"
         )
     return name

@@ -1278,7 +1278,7 @@ def test_serve_takes_an_embedder_that_was_moved(documents: Path, index: str, ce:
     mine.rename(tmp_path / "elsewhere")
     for command in (("serve",), ("mcp",), ("search", "bread")):
         said = run(command[0], "mine.index", *command[1:], "-m", ce, code=1).stderr
-        assert f"{mine}, and no folder is there" in said
+        assert f"{mine}, and nothing is there" in said
         assert "--embedder FOLDER" in said
 
 

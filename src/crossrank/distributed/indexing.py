@@ -98,7 +98,7 @@ def index(
     loaded = {**(options or {}), "threads": workers.engine_threads}
     embedder = load_embedder(model, **loaded)
     name = lasting or str(model or "embed")
-    made = Index.open_or_create(to, embedder, embedder.tokenizer, model=name, size=size, language=language)
+    made = Index.open_or_create(to, embedder, model=name, size=size, language=language)
     settings = made.settings
     made_of = {
         "work": "index",

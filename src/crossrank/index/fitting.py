@@ -1,4 +1,7 @@
-"""Do these models and settings fit an index? Its vectors and token ids mean nothing to others than its own models."""
+"""Do these models and settings fit an index? Its vectors and token ids mean nothing to others than its own models.
+
+What an index takes of a model that it is given: the tokenizer, and the name.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,47 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from crossrank.checkpoint import vocabulary
-from crossrank.errors import IndexFileError
+from crossrank.addresses import is_address
+from crossrank.checkpoint import Checkpoint, vocabulary
+from crossrank.errors import IndexFileError, InputError
 from crossrank.index.records import Settings, language_named
+from crossrank.models import named
 from crossrank.tokenvectors import TokenEmbedder
 from crossrank.types import Embedder
 
 _ANEW = "make the index anew with `crossrank index --rebuild` (rebuild=True), or delete the folder first"
+
+
+def name_of(model: Embedder | TokenEmbedder) -> str | None:
+    """The name that loads a model again; None where it tells none, as one of the caller's own.
+
+    >>> import crossrank
+    >>> name_of(crossrank.load_embedder())
+    'embed'
+    """
+    read = getattr(model, "checkpoint", None)
+    if isinstance(read, Checkpoint):
+        return named.lasting(read)
+    # Any object may have a name, and that of a stranger's would be looked for on the hub.
+    name = getattr(model, "name", None)
+    return name if is_address(name) else None
+
+
+def tokenizer_of(embedder: Embedder, given: Tokenizer | None) -> Tokenizer:
+    """What cuts passages: the tokenizer that is given, or else the embedder's own.
+
+    Raises:
+        InputError: none is given, and the embedder has none.
+    """
+    if given is not None:
+        return given
+    own = getattr(embedder, "tokenizer", None)
+    if not isinstance(own, Tokenizer):
+        raise InputError(
+            f"{type(embedder).__name__} has no tokenizer of its own to cut passages by: pass "
+            "tokenizer=crossrank.load_embedder().tokenizer, or another, and the same with each update of the index"
+        )
+    return own
 
 
 def check_embedder(folder: Path, made: Settings, embedder: Embedder) -> None:
@@ -27,16 +64,19 @@ def check_embedder(folder: Path, made: Settings, embedder: Embedder) -> None:
         )
 
 
-def check_tokenizer(folder: Path, made: Settings, tokenizer: Tokenizer) -> None:
-    """Refuse a tokenizer whose ids are not those that are stored.
+def checked_tokenizer(folder: Path, made: Settings, embedder: Embedder, given: Tokenizer | None) -> Tokenizer:
+    """The tokenizer of an update, as `tokenizer_of`; refuse one whose ids are not those that are stored.
 
     Raises:
+        InputError: there is none.
         IndexFileError: its fingerprint is another.
     """
+    tokenizer = tokenizer_of(embedder, given)
     if vocabulary.fingerprint(tokenizer) != made.tokenizer:
         raise IndexFileError(
             f"the index {folder} holds token ids of another tokenizer: use the one it was made with, or {_ANEW}"
         )
+    return tokenizer
 
 
 def check_late(folder: Path, made: Settings, late: TokenEmbedder | None) -> None:

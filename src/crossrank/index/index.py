@@ -42,9 +42,8 @@ class Index:
     >>> import crossrank
     >>> embedder = crossrank.load_embedder()
     >>> folder = tempfile.TemporaryDirectory()
-    >>> index = Index.create(folder.name, embedder, embedder.tokenizer)
-    >>> documents = [Document("a", "Cats purr.", metadata={"year": 2019}), Document("b", "Dogs bark.")]
-    >>> index.add(documents, embedder, embedder.tokenizer).added
+    >>> index = Index.create(folder.name, embedder)
+    >>> index.add([Document("a", "Cats purr.", metadata={"year": 2019}), Document("b", "Dogs bark.")], embedder).added
     2
     >>> index.bm25("barking dogs", 10).ids, index.bm25("cat", 10, where="year>=2020").ids
     (('b',), ())
@@ -74,7 +73,7 @@ class Index:
         cls,
         folder: str | Path,
         embedder: Embedder,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None = None,
         *,
         model: str | None = None,
         size: int | None = None,
@@ -90,8 +89,9 @@ class Index:
             folder: new or empty; it is made with its parents.
             embedder: makes the vectors, such as `crossrank.load_embedder()`; updates and queries need the same one. The
                 index keeps the prompts that it was loaded with.
-            tokenizer: cuts passages, and its token ids are stored; mostly the embedder's own, `embedder.tokenizer`.
-            model: the name by which `crossrank.open_pipeline` and the commands load the embedder; "embed" when absent.
+            tokenizer: cuts passages, and its token ids are stored; the embedder's own when absent.
+            model: the name by which `crossrank.open_pipeline` and the commands load the embedder; when absent the one
+                that it was loaded by, a folder as its whole path, and of one behind an address `embedder.name`.
             size: tokens of a passage, at most; when absent 200, or what the embedder reads where that is less. A size
                 beyond what it reads is obeyed (documents may be wanted whole), and every update reports the passages
                 whose vectors do not tell of their ends.
@@ -101,19 +101,22 @@ class Index:
             rebuild: replace the index that is there. Its passages are gone with that one commit.
             late: a late-interaction model whose token vectors are stored, in float16; every later update needs one of
                 the same fingerprint. They take 2 * width bytes a token, some 30 kB a passage.
-            late_model: the name by which later runs of `crossrank index` load it.
+            late_model: the name by which later runs of `crossrank index` load it; that it was loaded by when absent.
 
         Raises:
             IndexFileError: the folder holds an index already (without `rebuild`), or something else.
-            InputError: a size or overlap that cannot be kept, or an unknown language.
+            InputError: a size or overlap that cannot be kept, an unknown language, or no tokenizer.
         """
         size, overlap = check_sizes(usual_size(embedder) if size is None else size, overlap)
         path = placed(folder)
         settings = Settings(
-            embedder=embedder.fingerprint, width=embedder.width, tokenizer=vocabulary.fingerprint(tokenizer),
-            model=model, size=size, overlap=overlap, language=language_named(language), spelling=SPELLING,
+            embedder=embedder.fingerprint, width=embedder.width,
+            tokenizer=vocabulary.fingerprint(fitting.tokenizer_of(embedder, tokenizer)),
+            model=model or fitting.name_of(embedder), size=size, overlap=overlap,
+            language=language_named(language), spelling=SPELLING,
             late="" if late is None else late.fingerprint, late_width=0 if late is None else late.width,
-            late_model=None if late is None else late_model, prompts=dict(getattr(embedder, "prompts", {})),
+            late_model=None if late is None else late_model or fitting.name_of(late),
+            prompts=dict(getattr(embedder, "prompts", {})),
         )  # fmt: skip
         make_folder(path)
         with exclusive(path / LOCK):
@@ -127,7 +130,7 @@ class Index:
         cls,
         folder: str | Path,
         embedder: Embedder,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None = None,
         *,
         model: str | None = None,
         size: int | None = None,
@@ -144,17 +147,9 @@ class Index:
         """
         if rebuild or not has_version(placed(folder)):
             return cls.create(
-                folder,
-                embedder,
-                tokenizer,
-                model=model,
-                size=size,
-                overlap=0 if overlap is None else overlap,
-                language="English" if language is None else language,
-                rebuild=rebuild,
-                late=late,
-                late_model=late_model,
-            )
+                folder, embedder, tokenizer, model=model, size=size, overlap=0 if overlap is None else overlap,
+                language="English" if language is None else language, rebuild=rebuild, late=late, late_model=late_model,
+            )  # fmt: skip
         index = cls.open(folder)
         made = index._table.settings
         fitting.check_settings(index._table.folder, made, size, overlap, language)
@@ -246,7 +241,7 @@ class Index:
         self,
         paths: Iterable[str | Path],
         embedder: Embedder,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None = None,
         progress: Callback | None = None,
         limits: Limits | None = None,
         cut: Cut | None = None,
@@ -272,7 +267,7 @@ class Index:
             kinds of files in `passed_over`, passages of which the embedder read only the beginning in `unread`.
 
         Raises:
-            InputError: a path does not exist, is of a kind that cannot be indexed, or is none.
+            InputError: a path does not exist, is of a kind that cannot be indexed, or is none; or no tokenizer.
             IndexFileError: another embedder or tokenizer; another process is writing; the disk is full.
         """
         paths = paths_in(paths, "update")
@@ -283,7 +278,7 @@ class Index:
         self,
         documents: Iterable[Document],
         embedder: Embedder,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None = None,
         progress: Callback | None = None,
         late: TokenEmbedder | None = None,
     ) -> Changes:
@@ -291,7 +286,7 @@ class Index:
         with self._updating(embedder, tokenizer, progress, late) as update:
             return update.documents(documents)
 
-    def remove(self, ids: Iterable[str], embedder: Embedder, tokenizer: Tokenizer) -> Changes:
+    def remove(self, ids: Iterable[str], embedder: Embedder, tokenizer: Tokenizer | None = None) -> Changes:
         """Remove documents by their ids. Otherwise like `update`."""
         with self._updating(embedder, tokenizer, None, adds=False) as update:
             return update.remove(ids)
@@ -300,7 +295,7 @@ class Index:
     def _updating(
         self,
         embedder: Embedder,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None,
         progress: Callback | None,
         late: TokenEmbedder | None = None,
         cut: Cut | None = None,
@@ -312,7 +307,7 @@ class Index:
             writing = Table.open(self._table.folder)
             writing.complete()
             fitting.check_embedder(writing.folder, writing.settings, embedder)
-            fitting.check_tokenizer(writing.folder, writing.settings, tokenizer)
+            tokenizer = fitting.checked_tokenizer(writing.folder, writing.settings, embedder, tokenizer)
             if adds:
                 fitting.check_late(writing.folder, writing.settings, late)
             # Only now: whoever searches here goes by the models of the version that was there before.

@@ -65,12 +65,12 @@ def one_version(ask: Callable[[], T]) -> T:
     >>> from crossrank.index import Document, Index
     >>> embedder = crossrank.load_embedder()
     >>> folder = tempfile.TemporaryDirectory()
-    >>> index = Index.create(folder.name, embedder, embedder.tokenizer)
-    >>> index.add([Document("a", "Cats purr.")], embedder, embedder.tokenizer).added
+    >>> index = Index.create(folder.name, embedder)
+    >>> index.add([Document("a", "Cats purr.")], embedder).added
     1
     >>> def ask():
     ...     ids = index.bm25("cats", 10).ids
-    ...     index.remove(ids, embedder, embedder.tokenizer)
+    ...     index.remove(ids, embedder)
     ...     return [passage.text for passage in index.passages(ids)]
     >>> one_version(ask), one_version(index.ids)
     (['Cats purr.'], [])

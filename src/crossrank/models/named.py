@@ -69,3 +69,27 @@ def read(
             raise CheckpointError(f"Did you mean {meant!r}? {told[:1].upper()}{told[1:]}") from error
         raise
     return replace(made, name=found.name)
+
+
+def lasting(read: checkpoint.Checkpoint) -> str:
+    """The name under which a checkpoint is found again from another working directory.
+
+    Its name in the wheel or on the hub, or else the whole path of its folder, or of the file that it was asked for by.
+    Which revision of the hub's it is no name tells.
+
+    >>> lasting(read("embed", default="small"))
+    'embed'
+    """
+    found = catalog.locate(read.name, default=read.name)
+    if found.source == read.folder:
+        return found.name
+    asked = Path(read.name).expanduser().parts
+
+    def named(place: Path) -> bool:
+        # Not by the working directory, which may have changed since.
+        return place.parts[max(0, len(place.parts) - len(asked)) :] == asked
+
+    if named(read.folder):
+        return str(read.folder.resolve())
+    # Links stay: in the hub's cache they lead to a file without a suffix.
+    return next((str(file) for file in read.weights if named(file)), read.name)
