@@ -111,7 +111,7 @@ def test_passages_come_back_as_they_went_in(index: Index) -> None:
         (Document("n", "one", 7), "the title of document 'n' is int, not a string"),  # type: ignore[arg-type]
         (Document("n", "one", metadata=["a"]), "the metadata of document 'n' is list"),  # type: ignore[arg-type]
         (Document("", "one"), "needs an id"),
-        ("one", "expected a Document, not str"),
+        ("one", "expected a Document or a mapping .*, not str"),
     ],
 )
 def test_a_document_of_other_types_is_refused_by_name(index: Index, document: Document, message: str) -> None:

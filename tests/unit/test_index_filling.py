@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
+from datetime import date
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -115,8 +120,6 @@ class Stranger:
     tokenizer: Any = "words"  # None of the tokenizers library.
 
     def embed(self, texts: list[str]) -> Any:
-        import numpy as np
-
         return np.full((len(texts), self.width), 0.5, dtype=np.float32)
 
 
@@ -165,3 +168,63 @@ def test_a_late_model_names_itself_too(tmp_path: Path, bi_encoder_folder: Path) 
     note.write_text("A cat.", encoding="utf-8")
     run("index", note, "--to", tmp_path / "index")
     assert index.latest().documents() == ["paris", "bread", "note.txt"]
+
+
+@wheel
+def test_rows_are_documents_as_those_of_a_file(tmp_path: Path) -> None:
+    """A list of a program's rows and a .jsonl file that holds the same give the same passages."""
+    rows: list[dict[str, Any]] = [
+        {"id": 7, "title": "Uploads", "text": "May have 5 MB.", "year": 2020, "tags": ["a", "b"]},
+        {"_id": "b", "id": 3, "Content": "Bread needs yeast.", "metadata": {"lang": "en", "year": 1}, "year": 2},
+        {"id": "c", "body": "Cats purr.", "text": "", "title": None, "raw": "x" * 99_999},
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    embedder = crossrank.load_embedder()
+    given, read = (Index.create(tmp_path / name, embedder) for name in ("given", "read"))
+    changes, of_file = given.add(iter(rows), embedder), read.update([path], embedder)
+    assert given.passages(given.ids()) == read.passages(read.ids())
+    assert given.documents() == ["7", "b", "c"]
+    assert changes.omitted == of_file.omitted == {"raw": 1, "metadata.year": 1}
+    assert given.bm25("bread", 5, where="year=2").ids == ("b",)
+    # Beside documents, and again: what is the same is left.
+    more = given.add([*rows[:2], Document("c", "Dogs bark."), {"id": "d", "text": " "}], embedder)
+    assert (more.unchanged, more.changed, more.added) == (2, 1, 0)
+    assert [one.reason for one in more.failed] == ["document 'd' is blank: nothing to index"]
+    assert more.failed[0].source == "document 'd'"
+
+
+def test_a_row_may_hold_what_a_program_holds(tmp_path: Path, bi_encoder_folder: Path) -> None:
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    index = Index.create(tmp_path / "index", embedder)
+    vector, when = np.arange(3), date(2020, 5, 1)
+    row = {"id": np.int64(0), "text": np.str_("A cat."), "vector": vector, "when": when, 5: MappingProxyType({"a": 1})}
+    meta = MappingProxyType({"lang": "en"})
+    index.add([MappingProxyType(row | {"metadata": meta, "title": math.nan})], embedder)
+    (passage,) = index.passages(index.ids())
+    assert (passage.document, passage.text, passage.title) == ("0", "A cat.", "")
+    kept = {name: value for name, value in passage.metadata.items() if name != "5"}
+    assert kept == {"vector": [0, 1, 2], "when": "2020-05-01", "lang": "en"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"text": "x"}], r"document 0 has no id: name its field id or _id \(its fields: text\)"),
+        ([{"id": "a", "text": "x"}, {"id": None, "text": "x"}], "document 1 has no id"),
+        ([{"id": math.nan, "text": "x"}], "document 0 has no id"),
+        ([{}], r"document 0 has no id: .* \(its fields: none\)"),
+        ([{"id": "a", "texts": "x"}], r"document 0: no text: name the field one of .* \(its fields: id, texts\)"),
+        ([{"id": "a", "text": ["x"]}], "document 0: its 'text' is a list, not a string"),
+        ([{"id": "a", "text": "x", "title": {}}], "document 0: its 'title' is a dict"),
+        ([{"id": "a", "text": "x", "f": [object()]}], "document 0: the metadata field 'f' cannot be kept"),
+        ({"id": "a", "text": "x"}, "a list of documents, not one dict"),
+        ("x", "a list of documents, not one str"),
+        (["x"], "expected a Document or a mapping such as .*, not str"),
+    ],
+)
+def test_rows_that_are_no_documents_are_told(rows: Any, message: str, tmp_path: Path, bi_encoder_folder: Path) -> None:
+    embedder = crossrank.load_embedder(bi_encoder_folder)
+    index = Index.create(tmp_path / "index", embedder)
+    with pytest.raises(InputError, match=message):
+        index.add(rows, embedder)

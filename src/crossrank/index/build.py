@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,11 @@ from crossrank.index import readers
 from crossrank.index.changes import Callback, Changes, Progress
 from crossrank.index.claims import Claims
 from crossrank.index.commits import Commits
-from crossrank.index.documents import Document, Failure, Limits, cleaned, ids_in
+from crossrank.index.documents import Document, Failure, Limits, ids_in
 from crossrank.index.filters import crowded
 from crossrank.index.passages import Cut
 from crossrank.index.records import Row
-from crossrank.index.rows import Report
+from crossrank.index.rows import Report, document_of
 from crossrank.index.table import Table
 from crossrank.tokenvectors import TokenEmbedder
 from crossrank.types import Embedder, Passage
@@ -160,12 +160,12 @@ class Update:
                     self._doomed |= self._by_source[path]
         return sorted(elsewhere)
 
-    def documents(self, documents: Iterable[Document]) -> Changes:
+    def documents(self, documents: Iterable[Document | Mapping[str, Any]]) -> Changes:
         """Add documents, or replace those of the same id; the others are left alone."""
-        if not isinstance(documents, Iterable):
+        if isinstance(documents, (str, Mapping)) or not isinstance(documents, Iterable):
             raise InputError(f"add takes a list of documents, not one {type(documents).__name__}: put it into a list")
         for position, document in enumerate(documents):
-            clean = cleaned(document, position)
+            clean = document_of(document, position)
             self._expected += 1
             self._document(clean, _Origin(), f"document {clean.id!r}")
             self._dealt_with()

@@ -163,7 +163,9 @@ def cleaned(document: Document, position: int) -> Document:
         InputError: it is none, has no id, or something in it is of another type.
     """
     if not isinstance(document, Document):
-        raise InputError(f"expected a Document, not {type(document).__name__}")
+        raise InputError(
+            f'expected a Document or a mapping such as {{"id": ..., "text": ...}}, not {type(document).__name__}'
+        )
     if not isinstance(document.id, str):
         raise InputError(
             f"the id of document {position} is {type(document.id).__name__} ({document.id!r}), not a string: turn it "

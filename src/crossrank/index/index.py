@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,9 +43,9 @@ class Index:
     >>> embedder = crossrank.load_embedder()
     >>> folder = tempfile.TemporaryDirectory()
     >>> index = Index.create(folder.name, embedder)
-    >>> index.add([Document("a", "Cats purr.", metadata={"year": 2019}), Document("b", "Dogs bark.")], embedder).added
+    >>> index.add([Document("a", "Cats purr."), {"id": "b", "text": "Dogs bark.", "year": 2019}], embedder).added
     2
-    >>> index.bm25("barking dogs", 10).ids, index.bm25("cat", 10, where="year>=2020").ids
+    >>> index.bm25("barking dogs", 10).ids, index.bm25("dog", 10, where="year>=2020").ids
     (('b',), ())
     >>> index.dense(embedder.embed(["kitten"])[0], 10).ids
     ('a', 'b')
@@ -276,13 +276,19 @@ class Index:
 
     def add(
         self,
-        documents: Iterable[Document],
+        documents: Iterable[Document | Mapping[str, Any]],
         embedder: Embedder,
         tokenizer: Tokenizer | None = None,
         progress: Callback | None = None,
         late: TokenEmbedder | None = None,
     ) -> Changes:
-        """Add documents, or replace those of the same id, like `update`; many at once, as each call makes BM25 anew."""
+        """Add documents, or replace those of the same id, like `update`; many at once, as each call makes BM25 anew.
+
+        A mapping is read as a row of a .jsonl file is (`rows.Rows`), and needs an id: `{"id": 7, "text": "Tea."}`.
+
+        Raises:
+            InputError: one is no document, as without an id or a field of texts; else as `update`.
+        """
         with self._updating(embedder, tokenizer, progress, late) as update:
             return update.documents(documents)
 

@@ -7,13 +7,14 @@ import json
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, cast
 
 from crossrank.errors import InputError, ReadError
 from crossrank.index import tsv
-from crossrank.index.documents import Document, Failure, Limits, left_out, plain_metadata
+from crossrank.index.documents import Document, Failure, Limits, cleaned, left_out, plain_metadata
 from crossrank.unicode import valid_text
 
 TEXT_FIELDS = ("text", "content", "contents", "body", "passage")
@@ -73,7 +74,7 @@ class Rows:
         fields = {key: value for key, value in row.items() if key not in used}
         nested = fields.pop("metadata", None)
         twice: list[str] = []
-        if isinstance(nested, dict):
+        if isinstance(nested, Mapping):
             twice = [f"metadata.{key}" for key in nested if key in fields and fields[key] != nested[key]]
             fields |= {key: value for key, value in nested.items() if key not in fields}
         elif nested is not None:
@@ -91,6 +92,31 @@ class Rows:
             row=f"{unit} {number}",
             omitted=[*left_out(fields, metadata), *twice],
         )
+
+
+def document_of(given: Document | Mapping[str, Any], position: int) -> Document:
+    """A document that a program passed in, as itself or as a row, as an index can hold it.
+
+    Raises:
+        InputError: it is neither, has no id, or something in it is of another type.
+
+    >>> document_of({"id": 7, "text": "Tea is hot.", "year": 2020}, 0).metadata
+    {'year': 2020}
+    """
+    if not isinstance(given, Mapping):
+        return cleaned(given, position)
+    id_key, _ = filled(given, keys_of(given), ID_FIELDS)
+    # Its place would do in a file; here the next call's first row would replace this one's.
+    if id_key is None or is_empty(given[id_key]):
+        names = ", ".join(str(key) for key in list(given)[:12]) or "none"
+        raise InputError(f"document {position} has no id: name its field id or _id (its fields: {names})")
+
+    def refuse(failure: Failure) -> None:
+        raise InputError(f"document {position}: {failure.reason}")
+
+    made = Rows("", "", Limits(), refuse).document(given, position)
+    assert made is not None
+    return replace(made, row="")
 
 
 def keys_of(row: Mapping[str, Any]) -> dict[str, str]:
@@ -122,7 +148,8 @@ def filled(row: Mapping[str, Any], by_name: Mapping[str, str], names: Sequence[s
 
 def is_empty(value: Any) -> bool:
     """Whether nothing is there; NaN is what tables have in place of None."""
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+    # An array, which a program's row may hold, compares with each of its numbers.
+    return value is None or (isinstance(value, str) and not value) or (isinstance(value, float) and math.isnan(value))
 
 
 def read_jsonl(path: Path, rows: Rows) -> Iterator[Document]:
