@@ -25,10 +25,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 WORK := recipes/work
 RECIPES_INSTALLED := .venv-recipes/.installed
-# How `tiny` is trained: from `fast`, with a quarter of its feed-forward units, by what `small` says.
-TINY := --begin fast --units 384 --queries 4800 --topical 4 --epochs 2 --tokens 128 --rate 2e-4 --scale 2.3 --similarity 12 --late 0
-# How `fast` is trained on: once `late` is there, which says what is relevant, too.
-FAST_AGAIN := --begin fast --queries 4800 --topical 4 --epochs 2 --tokens 128 --rate 1.5e-4 --scale 2.3 --similarity 10 --late 1
+# What `fast` and `tiny` learn from: `small`, the start model and `late`, which are in the package by then.
+TAUGHT := --scale 2.3 --similarity 10 --late 1 --queries 17000 --topical 8 --keywords 13 --candidates 9 --tokens 160
+# All layers of `small` but the last, with a third of their feed-forward units; and three layers of that, with a quarter.
+FAST := --begin small --layers 0 1 2 3 4 --units 512 --rate 1.5e-4 $(TAUGHT)
+TINY := --begin fast --layers 0 1 4 --units 384 --rate 2e-4 $(TAUGHT)
 
 # Nothing here may talk to a model hub: tests, demo and measurements use the models in the package.
 export HF_HUB_OFFLINE := 1
@@ -78,26 +79,23 @@ models: $(RECIPES_INSTALLED)  ## train the models in the package again: make mod
 	.venv-recipes/bin/python recipes/groups.py $(DATA) $(WORK)
 	.venv-recipes/bin/python recipes/train_reranker.py $(WORK) --to $(WORK)/reranker --queries 24000
 	.venv-recipes/bin/python recipes/topical.py $(DATA) $(WORK)
-	.venv-recipes/bin/python recipes/distil.py $(WORK) --teacher $(WORK)/reranker --to $(WORK)/fast --layers 0 2 4 \
-		--queries 6400 --topical 4 --tokens 128 --similarity 12 --late 0
+	.venv-recipes/bin/python recipes/keywords.py $(WORK) --queries 2600
 	.venv-recipes/bin/python recipes/train_embedder.py $(WORK) --to $(WORK)/embedder --queries 1280
-	.venv-recipes/bin/python recipes/package.py $(WORK) --rerankers small=$(WORK)/reranker fast=$(WORK)/fast \
-		--embedder $(WORK)/embedder/averaged --trained-on 24000 --thresholds small=0.1 fast=0.1
+	.venv-recipes/bin/python recipes/package.py $(WORK) --rerankers small=$(WORK)/reranker \
+		--embedder $(WORK)/embedder/averaged --trained-on 24000 --thresholds small=0.1
 	.venv-recipes/bin/python recipes/train_late.py $(WORK) --to $(WORK)/late --queries 3200 --topical 4 --tokens 128 --scale 2.3 \
 		--similarity 12
 	.venv-recipes/bin/python recipes/package.py $(WORK) --late $(WORK)/late
+	.venv-recipes/bin/python recipes/distil.py $(WORK) --to $(WORK)/fast $(FAST)
+	.venv-recipes/bin/python recipes/package.py $(WORK) --rerankers fast=$(WORK)/fast --trained-on 17000 --thresholds fast=0.1
 	.venv-recipes/bin/python recipes/distil.py $(WORK) --to $(WORK)/tiny $(TINY)
-	.venv-recipes/bin/python recipes/distil.py $(WORK) --to $(WORK)/fast-again $(FAST_AGAIN)
-	.venv-recipes/bin/python recipes/package.py $(WORK) --rerankers tiny=$(WORK)/tiny fast=$(WORK)/fast-again --trained-on 6400 \
-		--thresholds tiny=0.1 fast=0.1
+	.venv-recipes/bin/python recipes/package.py $(WORK) --rerankers tiny=$(WORK)/tiny --trained-on 17000 --thresholds tiny=0.1
 
 tiny: $(RECIPES_INSTALLED)  ## train `tiny` alone again, from the others in the package: make tiny DATA=FOLDER
 	@test -n "$(DATA)" || { echo "Which training sets? make tiny DATA=FOLDER, one set a subfolder" >&2; exit 2; }
-	.venv-recipes/bin/python recipes/groups.py $(DATA) $(WORK) --passages 3500 --sets acl_titles arxiv_titles boolq \
-		factbook fairytaleqa openstax qa_arduino_help qa_aws_docs qa_conditionalqa qa_counselchat qa_crypto_docs \
-		qa_dev_docs qa_ds_interviews qa_fcc_guide qa_frontend_interviews qa_gov_us_misc qa_ms_ax2012 \
-		qa_strategyqa_facts qa_wikidoc_patient scitldr squad_dev uscode
+	.venv-recipes/bin/python recipes/groups.py $(DATA) $(WORK) --passages 5000
 	.venv-recipes/bin/python recipes/topical.py $(DATA) $(WORK)
+	.venv-recipes/bin/python recipes/keywords.py $(WORK) --queries 2600
 	.venv-recipes/bin/python recipes/distil.py $(WORK) --to $(WORK)/tiny $(TINY)
 
 clean:  ## remove environments and caches

@@ -4,7 +4,8 @@
     python recipes/distil.py WORK_FOLDER --teacher small --begin fast --units 384 --to CHECKPOINT_FOLDER
 
 The student starts as those layers of the teacher, or of --begin (Sajjad et al. 2023, "On the effect of dropping
-layers"), with --units in their feed-forward parts (narrow.py). What it learns from is the teacher's score, plus
+layers"), with --units in their feed-forward parts (narrow.py), and with scores stretched to what it learns from, which
+a model from the package has not: its logits are log-odds. What it learns from is the teacher's score, plus
 SIMILARITY times the start model's cosine, plus --late times the score of the package's late-interaction model: on the
 dev sets that sum ranks better than any of the three (LOG.md), for the start model has seen a billion pairs, and the
 late model compares its token vectors one by one. Loss for one query with candidates c (the judged passage first), s of
@@ -29,6 +30,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch.nn import functional
 from transformers import BertForSequenceClassification
@@ -63,6 +65,8 @@ T = TypeVar("T")
 SCORED = 200
 # Groups whose pairs tell which units can be spared: 2,400 pairs, some 200,000 tokens, for 1,536 units.
 NARROWED_BY = 400
+# Groups that tell how far apart two models' scores are.
+STRETCHED_BY = 100
 
 
 def groups_of(work: Path, queries: int, topical: int, candidates: int) -> list[dict]:
@@ -143,6 +147,15 @@ def student(begin: Path, layers: list[int]) -> BertForSequenceClassification:
     model.bert.encoder.layer = torch.nn.ModuleList(model.bert.encoder.layer[i] for i in layers)
     model.config.num_hidden_layers = len(layers)
     return model
+
+
+def stretch(begin: str, rows: list[Taught]) -> float:
+    """How many times as far apart within a group the scores are that are learned as those of the model at the start."""
+    groups = [row for row, _ in rows[:STRETCHED_BY]]
+    scores = iter(crossrank.load(begin).score([(row["query"], text) for row in groups for text in row["passages"]]))
+    spreads = [(np.std([next(scores) for _ in told]), np.std(told)) for _, told in rows[:STRETCHED_BY]]
+    own, learned = np.mean(spreads, axis=0)
+    return float(learned / own)
 
 
 def some_pairs(tokenizer: object, groups: list[dict], tokens: int) -> list[tuple[list[int], int]]:
@@ -239,6 +252,9 @@ def main() -> None:
         model = student(begun, args.layers)
         if args.units:
             narrow.units(model, args.units, some_pairs(tokenizer, [row for row, _ in rows], args.tokens))
+        with torch.no_grad():
+            for weights in model.classifier.parameters():
+                weights.mul_(stretch(args.begin, rows))
         loop.write(model, begun)
     model = fresh(begun)
 

@@ -174,7 +174,8 @@ def test_make_models_names_the_thresholds_that_ship() -> None:
     thresholds = {name: named.read(name, default=name).threshold for name in ("small", "fast", "tiny")}
     assert thresholds == {"small": 0.1, "fast": 0.1, "tiny": 0.1}
     if makefile.exists():
-        assert "--thresholds small=0.1 fast=0.1\n" in makefile.read_text(encoding="utf-8")
+        commands = makefile.read_text(encoding="utf-8")
+        assert all(f"--thresholds {name}=0.1\n" in commands for name in thresholds)
 
 
 # loop.py and the trainings that use it
@@ -456,6 +457,30 @@ def test_a_student_learns_from_its_teacher(
     run(monkeypatch, "distil", *given)
     assert json.loads((tmp_path / "to" / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"] == 1
     assert len(list(tmp_path.glob("scores-*.jsonl"))) == 1
+
+
+def test_a_student_starts_with_scores_as_far_apart_as_those_it_learns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import crossrank
+    import distil
+    import start
+
+    work, begin = groups(tmp_path, 16), cross_encoder(tmp_path / "model")
+    start.tokenizer().save(str(begin / "tokenizer.json"))
+    rows = [json.loads(line) for line in (work / "groups.jsonl").read_text(encoding="utf-8").splitlines()]
+    read = crossrank.load(str(begin))
+    scores = [read.score([(row["query"], text) for text in row["passages"]]) for row in rows]
+    # Where a group's scores lie is nothing that is learned.
+    learned = [(row, (n + 4.0 * own).tolist()) for n, (row, own) in enumerate(zip(rows, scores, strict=True))]
+    assert distil.stretch(str(begin), learned) == pytest.approx(4.0, rel=1e-3)
+    given = [work, "--teacher", begin, "--scale", 4, "--similarity", 0, "--late", 0, "--threads", 1]
+    run(monkeypatch, "distil", *given, "--to", tmp_path / "to")
+    whole, begun = weights_of(begin), weights_of(tmp_path / "to" / "begin")
+    for name in ("classifier.weight", "classifier.bias"):
+        assert begun.pop(name) == pytest.approx(4.0 * whole.pop(name), rel=1e-2)
+    # The start model's, in every student.
+    assert [name for name in begun if (begun[name] != whole[name]).any()] == ["bert.embeddings.word_embeddings.weight"]
 
 
 def test_a_narrower_student_goes_on_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
