@@ -76,7 +76,7 @@ def _hub(
 CATALOG: tuple[Entry, ...] = (
     Entry("small", "cross-encoder", "wheel", "Apache-2.0", 22.7, 512, "calibrated", "the default; English"),
     Entry(
-        "fast", "cross-encoder", "wheel", "Apache-2.0", 17.4, 512, "calibrated", "half of small's operations; English"
+        "fast", "cross-encoder", "wheel", "Apache-2.0", 17.0, 512, "calibrated", "half of small's operations; English"
     ),
     Entry(
         "tiny", "cross-encoder", "wheel", "Apache-2.0", 14.7, 512, "calibrated", "a quarter of small's work; English"
