@@ -12,7 +12,7 @@ const EXAMPLE = {
   query: "Who painted the Mona Lisa?",
   candidates: `Who is the woman in the Mona Lisa?
 The Mona Lisa hangs in the Louvre in Paris.
-Marcel Duchamp painted a moustache on a postcard of the Mona Lisa.
+Marcel Duchamp drew a moustache on a postcard of the Mona Lisa.
 The Mona Lisa was stolen in 1911 by Vincenzo Peruggia.
 Leonardo da Vinci painted the Mona Lisa between 1503 and 1506.
 Mona Lisa is a song by Nat King Cole.
