@@ -252,9 +252,10 @@ def main() -> None:
         model = student(begun, args.layers)
         if args.units:
             narrow.units(model, args.units, some_pairs(tokenizer, [row for row, _ in rows], args.tokens))
+        times = stretch(args.begin, rows)
         with torch.no_grad():
             for weights in model.classifier.parameters():
-                weights.mul_(stretch(args.begin, rows))
+                weights.mul_(times)
         loop.write(model, begun)
     model = fresh(begun)
 
