@@ -798,11 +798,12 @@ def test_index_takes_a_path_that_is_gone_as_a_deletion(documents: Path, be: str)
     assert rows(run("index", str(documents), "--to", "i", "--json"))[0]["deleted"] == 2
 
 
+@pytest.mark.parametrize("name", ["embedder", "embedder/model.safetensors"])
 def test_an_index_finds_its_embedder_from_another_folder(
-    documents: Path, bi_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, documents: Path, bi_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(bi_encoder_folder, "embedder")
-    run("index", str(documents), "--to", "i", "-m", "embedder")
+    run("index", str(documents), "--to", "i", "-m", name)
     place = Path("i").resolve()
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")

@@ -222,9 +222,10 @@ def lasting(name: str | None) -> str:
     from crossrank.models import catalog
 
     found = catalog.locate(name, default="embed")
-    if name is None or found.source != name or not Path(name).is_dir():
+    if name is None or found.source != name or not Path(name).exists():
         return found.name
-    return str(Path(name).resolve())
+    # Links to files stay: in the hub's cache they lead to a name without a suffix.
+    return str(Path(name).resolve() if Path(name).is_dir() else Path(name).absolute())
 
 
 def made_with(folder: Path) -> Settings | None:
