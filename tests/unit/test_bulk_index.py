@@ -52,6 +52,16 @@ def usual(corpus: Path, to: Path, model: Path) -> Path:
     return to
 
 
+@pytest.mark.parametrize("name", ["embedder", "embedder/model.safetensors"])
+def test_the_index_keeps_a_name_that_holds_in_every_folder(
+    name: str, corpus: Path, tmp_path: Path, bi_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(bi_encoder_folder, tmp_path / "embedder")
+    monkeypatch.chdir(tmp_path)
+    indexing.index([corpus], "bulk.index", name, **SMALL)
+    assert Index.open(tmp_path / "bulk.index").settings.model == str((tmp_path / name).resolve())
+
+
 def test_paths_are_read_once(tmp_path: Path, bi_encoder_folder: Path) -> None:
     (tmp_path / "a.md").write_text("the cat", encoding="utf-8")
     done = indexing.index(tmp_path.glob("*.md"), tmp_path / "bulk.index", bi_encoder_folder, **SMALL)

@@ -178,7 +178,7 @@ def index(
     They cut and embed the documents; this process reads the files and writes the index. On a cluster, all machines must
     see DIR.bulk and the model's folder under the same path.
     """
-    from crossrank.cli.index import check_room, lasting, made_with, print_json, print_summary
+    from crossrank.cli.index import check_room, made_with, print_json, print_summary
     from crossrank.distributed import indexing
     from crossrank.embedder import load_embedder
 
@@ -197,7 +197,6 @@ def index(
             paths,
             folder,
             name,
-            lasting=lasting(name),
             size=passage_tokens,
             language=language,
             workers=_asked(workers, threads, ray),

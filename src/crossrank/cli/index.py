@@ -101,7 +101,7 @@ def command(
     with _of_the_index(model is None and made is not None, "--model NAME"):
         how: dict[str, Any] = {"backend": backend, "device": device, "dtype": dtype, "threads": threads}
         prompts = options.prompts_asked(_prompts(made, model, rebuild), query_prompt, document_prompt)
-        embedder, tokenizer, kept = _embedder(name, model is not None, {**how, **prompts}, passage_tokens)
+        embedder, tokenizer = _embedder(name, model is not None, {**how, **prompts}, passage_tokens)
     if (query_prompt, document_prompt) != (None, None):
         options.check_prompts(folder, None if rebuild or made is None else made.prompts, embedder)
     with _of_the_index(not told_late, "--late NAME (or none)"):
@@ -116,13 +116,11 @@ def command(
         folder,
         embedder,
         tokenizer,
-        model=kept,
         size=size,
         overlap=overlap,
         language=language,
         rebuild=rebuild,
         late=vectors,
-        late_model=late and lasting(late),
     )
     try:
         with _progress() as report:
@@ -170,18 +168,20 @@ def _sizes(made: Settings, passage_tokens: int | None, embedder: Embedder) -> tu
 def _prompts(made: Settings | None, model: str | None, rebuild: bool) -> Mapping[str, str]:
     """Those that an index was made with, unless it is made anew with another model."""
     from crossrank.addresses import is_address
+    from crossrank.models import named
 
     if made is None:
         return {}
     if not rebuild or model is None:
         return made.prompts
-    return made.prompts if (model if is_address(model) else lasting(model)) == made.model else {}
+    kept = model if is_address(model) else named.lasting(named.read(model, default="embed"))
+    return made.prompts if kept == made.model else {}
 
 
 def _embedder(
     name: str | None, asked: bool, how: Mapping[str, Any], passage_tokens: int | None
-) -> tuple[Embedder, Tokenizer, str]:
-    """The embedder, what cuts passages, and the name that the index keeps."""
+) -> tuple[Embedder, Tokenizer]:
+    """The embedder, and what cuts passages."""
     from crossrank.embedder import asked_as, load_embedder
     from crossrank.errors import IndexFileError
     from crossrank.models import named
@@ -194,10 +194,10 @@ def _embedder(
             )
         # The cross-encoder in the wheel shares this tokenizer, and finds its ids in the index.
         prompted = asked_as(remote, {key: how[key] for key in how if key.endswith("_prompt")})
-        return prompted, named.read(None, default="embed").tokenizer(), remote.name
+        return prompted, named.read(None, default="embed").tokenizer()
     embedder = load_embedder(name, **how)
     check_room(passage_tokens, embedder)
-    return embedder, embedder.tokenizer, lasting(name)
+    return embedder, embedder.tokenizer
 
 
 def check_room(passage_tokens: int | None, embedder: TextEmbedder) -> None:
@@ -215,17 +215,6 @@ def check_room(passage_tokens: int | None, embedder: TextEmbedder) -> None:
             f"passages would have no part in their vectors: use --passage-tokens {room} or fewer, or a bi-encoder that "
             "reads more (--model)"
         )
-
-
-def lasting(name: str | None) -> str:
-    """A name under which a search started in another folder finds the embedder again."""
-    from crossrank.models import catalog
-
-    found = catalog.locate(name, default="embed")
-    if name is None or found.source != name or not Path(name).exists():
-        return found.name
-    # Links to files stay: in the hub's cache they lead to a name without a suffix.
-    return str(Path(name).resolve() if Path(name).is_dir() else Path(name).absolute())
 
 
 def made_with(folder: Path) -> Settings | None:

@@ -17,6 +17,7 @@ from crossrank.index import Index, readers
 from crossrank.index.changes import Changes
 from crossrank.index.changes import Progress as Update
 from crossrank.index.documents import paths_in
+from crossrank.models import named
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,6 @@ def index(
     to: str | Path,
     model: str | Path | None = None,
     *,
-    lasting: str | None = None,
     size: int | None = None,
     language: str | None = None,
     workers: Workers | None = None,
@@ -63,7 +63,6 @@ def index(
         paths: files and folders, see `crossrank.index.readers.find`.
         to: the index; made if there is none.
         model: as `crossrank.load_embedder` takes it; on a cluster, a folder must be there on all machines.
-        lasting: the name of the model that the index keeps; `model` when absent.
         size: as in `Index.create`.
         language: as in `Index.create`.
         workers: who computes; this process alone when absent.
@@ -94,10 +93,10 @@ def index(
     files, digests = _known_in(to)
     progress("reading", 0, 0)
     sources = readers.find(paths, files).sources  # Refuses what is not there before the index is made.
-    model = str(Path(model).absolute()) if model is not None and Path(model).is_dir() else model
     loaded = {**(options or {}), "threads": workers.engine_threads}
     embedder = load_embedder(model, **loaded)
-    name = lasting or str(model or "embed")
+    # The index keeps it, and workers may have another working directory.
+    name = named.lasting(embedder.checkpoint)
     made = Index.open_or_create(to, embedder, model=name, size=size, language=language)
     settings = made.settings
     made_of = {
@@ -114,7 +113,7 @@ def index(
         if not folder.input.exists():
             documents.stage(folder.input, sources, digests, part_tokens)
         all_parts = database.parts_of(folder.input)
-        work = Embedding(folder, model, loaded, identity_of(embedder), settings.size, settings.overlap)
+        work = Embedding(folder, name, loaded, identity_of(embedder), settings.size, settings.overlap)
         embedded, kept = lead(work, all_parts, workers, "embedding", progress)
         prepared = Prepared(folder, all_parts, embedder, settings.size, settings.overlap)
 
