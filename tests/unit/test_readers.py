@@ -817,6 +817,37 @@ def test_metadata_of_numpy_and_of_subclasses_is_plain() -> None:
     assert all(type(value) in plain for value in made.values())
 
 
+def test_what_tables_have_in_place_of_a_value_is_none() -> None:
+    """As text a NaT would be a date after all others, and a document's title or id."""
+    from decimal import Decimal
+
+    # As pandas calls them, which need not be installed. Its NA compares with nothing.
+    na, nat = (
+        type("NAType", (), {"__eq__": None, "__ne__": None, "__str__": lambda _: "<NA>"})(),
+        type("NaTType", (), {})(),
+    )
+    missing = [
+        None,
+        float("nan"),
+        np.float32("nan"),
+        np.datetime64("NaT"),
+        np.timedelta64("NaT"),
+        Decimal("sNaN"),
+        na,
+        nat,
+    ]
+    assert plain_metadata(dict(enumerate(missing))) == {str(place): None for place in range(len(missing))}
+    # Python's own float stays in a list, where JSON reads it as none.
+    assert plain_metadata({"when": missing}) == {"when": [None] * len(missing)}
+    times = np.array(["2020-01-02", "NaT"], dtype="datetime64[D]")
+    assert plain_metadata({"when": times}) == {"when": ["2020-01-02", None]}
+    for value in missing:
+        row = {"id": value, "_id": "7", "text": value, "body": "Tea.", "title": value}
+        made = Rows("a", "a", Limits(), lambda _: None).document(row, 1)
+        assert made is not None
+        assert (made.id, made.text, made.title, made.metadata) == ("7", "Tea.", "", {})
+
+
 def test_metadata_that_json_cannot_hold_names_its_field() -> None:
     endless: list[object] = []
     endless.append(endless)

@@ -105,10 +105,11 @@ class Limits:
 def plain_metadata(fields: Mapping[Any, Any], *, copied: bool = True) -> dict[str, Value]:
     """Fields as an index can hold and filter them.
 
-    Strings, booleans, None, finite floats and integers of 64 bits stay as they are; larger integers become strings, NaN
-    and infinities None, decimals integers or floats, dates ISO text, paths, UUIDs and the like their text. NumPy's
-    scalars and subclasses of plain types, such as members of an `IntEnum`, become the plain value. Lists and mappings
-    become what JSON makes of them (a tuple, an array of NumPy and a set are lists, the last sorted; a key is text).
+    Strings, booleans, None, finite floats and integers of 64 bits stay as they are; larger integers become strings,
+    infinities and what tables have in place of a value (`is_missing`) None, decimals integers or floats, dates ISO
+    text, paths, UUIDs and the like their text. NumPy's scalars and subclasses of plain types, such as members of an
+    `IntEnum`, become the plain value. Lists and mappings become what JSON makes of them (a tuple, an array of NumPy and
+    a set are lists, the last sorted; a key is text).
 
     Left out are bytes, objects without a text of their own, and lists and mappings above `NESTED_CHARACTERS`. Where
     passages will hold copies, so are texts above `STRING_CHARACTERS`, and each field that would take those before it
@@ -154,6 +155,22 @@ def _held(name: str, value: Any, longest: float) -> tuple[Value, int | None]:
         return json.loads(valid_text(nested), parse_constant=lambda _: None), len(nested)
     told = _told(value)
     return (None, None) if told is None else _held(name, told, longest)
+
+
+def is_missing(value: Any) -> bool:
+    """Whether this is what tables have in place of a value: None, NaN, the NaT of a column of times, or pandas' NA.
+
+    Their texts would be values to a filter: "NaT" comes after every date.
+
+    >>> is_missing(np.datetime64("NaT")), is_missing(np.float32("nan")), is_missing(0)
+    (True, True, False)
+    """
+    if isinstance(value, Decimal):
+        return value.is_nan()  # One of the two kinds cannot be compared.
+    if isinstance(value, (float, np.floating, np.datetime64, np.timedelta64)):
+        return bool(value != value)
+    # By their names, because pandas need not be there; its NA compares with nothing.
+    return value is None or type(value).__name__ in ("NaTType", "NAType")
 
 
 def cleaned(document: Document, position: int) -> Document:
@@ -253,19 +270,24 @@ def _has_text(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """What others than Python's plain types hold: scalars and arrays of NumPy, decimals, sets (sorted, as a list).
+    """What others than Python's plain types hold: scalars and arrays of NumPy, decimals, sets (sorted, as a list);
+    None of what is missing.
 
     Times of NumPy stay, which would lose what they are; in arrays they are text.
     """
     if isinstance(value, np.ndarray):
-        return (value.astype(str) if value.dtype.kind in "mM" else value).tolist()
+        if value.dtype.kind not in "mM":
+            return value.tolist()
+        texts = value.astype(str).astype(object)
+        texts[np.isnat(value)] = None
+        return texts.tolist()
+    if is_missing(value):
+        return None
     if isinstance(value, (set, frozenset)):
         # By their types first: Python has no order of 1 and "a".
         kinds = (str, int, float)
         return sorted(value, key=lambda one: (type(one).__name__, one if isinstance(one, kinds) else repr(one)))
     if isinstance(value, Decimal):
-        if value.is_nan():  # float() refuses one of the two kinds.
-            return math.nan
         return int(value) if value.as_tuple().exponent == 0 else float(value)
     if isinstance(value, np.generic) and not isinstance(value, (np.datetime64, np.timedelta64)):
         return value.item()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from typing import Any, cast
 
 from crossrank.errors import InputError, ReadError
 from crossrank.index import tsv
-from crossrank.index.documents import Document, Failure, Limits, cleaned, left_out, plain_metadata
+from crossrank.index.documents import Document, Failure, Limits, cleaned, is_missing, left_out, plain_metadata
 from crossrank.unicode import valid_text
 
 TEXT_FIELDS = ("text", "content", "contents", "body", "passage")
@@ -147,9 +146,8 @@ def filled(row: Mapping[str, Any], by_name: Mapping[str, str], names: Sequence[s
 
 
 def is_empty(value: Any) -> bool:
-    """Whether nothing is there; NaN is what tables have in place of None."""
-    # An array, which a program's row may hold, compares with each of its numbers.
-    return value is None or (isinstance(value, str) and not value) or (isinstance(value, float) and math.isnan(value))
+    """Whether nothing is there: no text, or what tables have in place of None."""
+    return (isinstance(value, str) and not value) or is_missing(value)
 
 
 def read_jsonl(path: Path, rows: Rows) -> Iterator[Document]:
