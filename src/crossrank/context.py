@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
+from unicodedata import category
 
 import numpy as np
 
@@ -27,6 +28,14 @@ _SHARED = 32
 """Characters that the end of one passage and the start of another must share where no place tells where they lie."""
 _BEGIN, _END = r"(?:(?!\w)|(?<!\w)(?<!\d[.,]))", r"(?:(?<!\w)|(?!\w)(?![.,]\d))"
 """Places in a text where no word or number goes on."""
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u1038\u103a-\u109f\u1780-\u17d1\u3005-\u3007\u3040-\u30ff\u3105-\u312f\u31a0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+"""Letters of scripts without spaces between words: Thai, Lao, Burmese, Khmer, Chinese, Japanese."""
+_CLOSING = "。、！？｡､，．；：」』）］】〕》〉…・"
+_WITHIN = re.compile(rf"(?<=[{_UNSPACED}{_CLOSING}])(?=[^\s{_CLOSING}])")
+"""Places within what no space divides where another word may begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +140,7 @@ def assemble(
     of one document that overlap, or of which one begins where the other ends, become one source. A near-duplicate of a
     better passage is left out: `near` of its word triples are in the better one, and so is every number in it, with
     its sign. Symbols such as + and < are words, and a text without any word is left out only for an equal one. When no
-    passage fits, the best is cut after a word.
+    passage fits, the best is cut after a word, or a letter of a script that has no spaces between words.
 
     Args:
         passages: best first.
@@ -349,7 +358,7 @@ def _text(sources: Sequence[Source]) -> str:
 def _cut(block: _Block, tokens: int, count: Callable[[str], int]) -> tuple[Source, ...]:
     """The beginning of one block, as many words as fit; nothing when not even one does."""
     (whole,) = _sources([block], "score")
-    ends = [word.end() for word in re.finditer(r"\S+", whole.text)]
+    ends = _ends(whole.text)
     few, many = 0, len(ends)
     while few < many:
         middle = (few + many + 1) // 2
@@ -357,3 +366,14 @@ def _cut(block: _Block, tokens: int, count: Callable[[str], int]) -> tuple[Sourc
         few, many = (middle, many) if fits else (few, middle - 1)
     # Every `few` above 0 was counted and fits, whether or not counts rise with the text.
     return (replace(whole, text=whole.text[: ends[few - 1]], cut=True),) if few else ()
+
+
+def _ends(text: str) -> list[int]:
+    """Where a text may be cut, rising: behind words, and behind letters of scripts without spaces between words.
+
+    >>> _ends("upload 20 MB"), _ends("東京、12日。")
+    ([6, 9, 12], [1, 3, 7])
+    """
+    ends = {word.end() for word in re.finditer(r"\S+", text)}
+    ends |= {place.start() for place in _WITHIN.finditer(text) if category(text[place.start()])[0] != "M"}
+    return sorted(ends)

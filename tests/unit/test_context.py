@@ -285,6 +285,24 @@ def test_the_best_is_cut_when_nothing_fits():
     assert "nor the start" in nothing.note
 
 
+@pytest.mark.parametrize(
+    ("text", "tokens", "begins"),
+    [
+        ("東京は日本の首都です。大阪もあります。", 15, "東京は日本の首都です。"),
+        ("東京は日本の首都です。大阪もあります。", 14, "東京は日本の首都で"),  # no line begins with a full stop
+        ("人口は14000000人です。" * 9, 10, "人口は"),  # a number is whole
+        ("ที่นี่มีชาร้อน" * 9, 11, "ที่นี่"),  # no letter without its marks
+        ("ガス" * 9, 4, ""),
+        ("x" * 99, 50, ""),
+    ],
+)
+def test_scripts_without_spaces_are_cut_too(text, tokens, begins):
+    """They were one word, so that a long passage in Chinese gave no context at all."""
+    context = assemble([Passage("a", text)], tokens, len)
+    assert context.text == (f"[1]\n{begins}" if begins else "")
+    assert context.tokens <= tokens
+
+
 @pytest.mark.parametrize("blank", ["", " \n", "\u200b", "\u00ad\ufeff "])
 def test_a_text_that_shows_nothing_is_no_source(blank):
     context = assemble([Passage("a", blank, "Title", "z.txt"), Passage("b", "Tea is hot.")], 100, words)
