@@ -6,12 +6,14 @@ every failure is a note and not an exception, except for a file that is somebody
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -44,6 +46,14 @@ INSERT INTO counted VALUES (0);
 PRAGMA application_id = {_OURS};
 PRAGMA user_version = {_VERSION};
 """
+
+# On POSIX a process that closes a file lets go of all locks that it has on it, SQLite's too. Another process that
+# closes its connection then takes itself for the last one and removes the -wal file, and what this one goes on writing
+# there is lost, or damages the file. So a file that connections of this process are at is opened by nothing else here.
+_AT: Counter[tuple[int, int]] = Counter()
+_ALONE = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_ALONE.acquire, after_in_parent=_ALONE.release, after_in_child=_ALONE.release)
 
 Cut = tuple[int, int, int, bool]
 """Tokens, tokens read, windows, and whether the count is exact: a `Truncation` without its position."""
@@ -216,11 +226,18 @@ class Store:
 
 def _open(path: Path) -> tuple[sqlite3.Connection, tuple[int, int]]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # SQLite gives its other files the permissions of this one.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    facts = path.stat()
-    connection = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+    with _ALONE:
+        with suppress(FileExistsError):
+            # SQLite gives its other files the permissions of this one. Behind a link the file itself is made.
+            os.close(os.open(os.path.realpath(path), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        facts = path.stat()
+        file = (facts.st_dev, facts.st_ino)
+        _AT[file] += 1
+    connection: sqlite3.Connection | None = None
     try:
+        connection = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
         if connection.execute("PRAGMA application_id").fetchone()[0] != _OURS:
             with _writing(connection):
                 # Two processes may come here at once: the second finds the tables of the first.
@@ -230,16 +247,27 @@ def _open(path: Path) -> tuple[sqlite3.Connection, tuple[int, int]]:
         connection.execute("PRAGMA journal_mode=WAL")
         # A crash of the machine may lose the last scores and never the file.
         connection.execute("PRAGMA synchronous=NORMAL")
-        return connection, (facts.st_dev, facts.st_ino)
+        return connection, file
     except BaseException:
-        connection.close()
+        if connection is not None:
+            connection.close()
+        _left(file)
         raise
+
+
+def _left(file: tuple[int, int]) -> None:
+    """A connection of this process is closed."""
+    with _ALONE:
+        _AT[file] -= 1
+        if not _AT[file]:
+            del _AT[file]
 
 
 def _closed(here: _Opened) -> None:
     if here.connection is not None:
         with suppress(sqlite3.Error):
             here.connection.close()
+        _left(here.file)
     here.connection = None
 
 
@@ -333,8 +361,12 @@ def _refuse_strangers(path: Path) -> None:
         # To open a pipe would wait for whoever writes into it.
         if not stat.S_ISREG(path.stat().st_mode):
             raise InputError(f"{path} is a pipe or a device, and a score cache is a file; name another")
-        with path.open("rb") as stream:
-            head = stream.read(100)
+        with _ALONE:
+            facts = path.stat()
+            if (facts.st_dev, facts.st_ino) in _AT:
+                return
+            with path.open("rb") as stream:
+                head = stream.read(100)
     except OSError:
         return  # It is not there, or cannot be read: the first use says so.
     # A file of zeros is what a crash of the machine leaves of one that was being made.

@@ -484,6 +484,49 @@ assert len(store) == 2
 """
 
 
+OTHER = """
+import sys
+from crossrank.scorestore import Entry, Store
+store = Store(sys.argv[1])
+known = sorted(store.get([bytes([letter]) for letter in b"abcxyz"])[0])
+assert store.put({sys.argv[2].encode(): Entry(1.0)}) == ""
+store.close()
+print(b"".join(known).decode(), end="")
+"""
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_process_with_two_scorers_over_one_file_keeps_its_locks(opened: bool, tmp_path: Path) -> None:
+    """On POSIX whoever closes a file that SQLite has open lets go of SQLite's locks: the next process to close its own
+    connection then removed the log that this one wrote to.
+    """
+
+    def elsewhere(letter: str) -> str:
+        command = [sys.executable, "-c", OTHER, str(tmp_path / "scores"), letter]
+        return subprocess.run(command, check=True, timeout=60, stdout=subprocess.PIPE, text=True).stdout
+
+    first = Store(tmp_path / "scores")
+    assert first.put({b"a": Entry(1.0)}) == ""
+    second = Store(tmp_path / "scores")
+    if opened:
+        assert second.put({b"b": Entry(1.0)}) == ""
+    here = "ab" if opened else "a"
+    assert elsewhere("x") == here
+    assert first.put({b"c": Entry(1.0)}) == ""
+    assert elsewhere("y") == f"{here}cx"
+    for store in (first, second):
+        assert b"".join(sorted(store.get([bytes([letter]) for letter in b"abcxyz"])[0])).decode() == f"{here}cxy"
+        store.close()
+
+
+def test_a_cache_behind_a_link_to_nothing_yet_is_made(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "scores")
+    store = Store(tmp_path / "link")
+    assert store.put({b"a": Entry(1.0)}) == ""
+    store.close()
+    assert stat.S_IMODE((tmp_path / "scores").stat().st_mode) == 0o600
+
+
 @forked
 def test_a_forked_child_uses_the_file_too(tmp_path: Path) -> None:
     # In a process of its own: some libraries that other tests load complain about forks.
