@@ -371,6 +371,67 @@ def test_a_damaged_part_names_its_cure_and_the_cure_works(tmp_path: Path, cross_
     assert rerank(source, tmp_path / "work", cross_encoder_folder, **SMALL).kept == 18
 
 
+@pytest.mark.parametrize("lost", ["pair WHERE number = 4", "document WHERE id = 'd1'", "query WHERE id = 'q1'"])
+def test_an_input_that_lost_rows_costs_no_ranking_its_documents(
+    tmp_path: Path, cross_encoder_folder: Path, lost: str
+) -> None:
+    source = write_rows(tmp_path / "pairs.jsonl", some_rows())
+    rerank(source, tmp_path / "work", cross_encoder_folder, **SMALL)
+    with sqlite3.connect(tmp_path / "work" / "input.sqlite") as connection:
+        connection.execute(f"DELETE FROM {lost}")
+    connection.close()
+    with pytest.raises(ReadError, match=r"input.sqlite is damaged \(it lacks pairs of .*\): delete it"):
+        rerank(source, tmp_path / "work", cross_encoder_folder, **SMALL)
+    assert not (tmp_path / "work" / "ranked.sqlite").exists()
+
+
+def test_an_input_that_is_damaged_when_all_is_scored_is_told(tmp_path: Path, cross_encoder_folder: Path) -> None:
+    """It was a traceback, or a question whether the disk is full."""
+    rows = some_rows() + [
+        {"query_id": "q", "document_id": f"a document {n}", "query": "cat?", "text": f"bread {n} " * 40}
+        for n in range(150)
+    ]
+    source, work = write_rows(tmp_path / "pairs.jsonl", rows), tmp_path / "work"
+    before = rerank(source, work, cross_encoder_folder).ranking.read_bytes()
+    whole = (work / "input.sqlite").read_bytes()
+    told = []
+    # Page by page, but for those of the schema.
+    for begin in range(8 * 4096, len(whole), 4096):
+        (work / "input.sqlite").write_bytes(whole[:begin] + b"\xff" * 4096 + whole[begin + 4096 :])
+        try:
+            assert rerank(source, work, cross_encoder_folder).ranking.read_bytes() == before
+        except ReadError as error:
+            told.append(str(error))
+    assert told
+    assert all("input.sqlite is damaged" in one for one in told)
+
+
+@pytest.mark.parametrize("name", ["ranked.jsonl", "ranked.run", "ranked.parquet"])
+def test_a_disk_that_is_full_names_the_file(
+    tmp_path: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It said "No space left on device" and no more."""
+    source, opened = write_rows(tmp_path / "pairs.jsonl", some_rows()), Path.open
+    full = {tmp_path / "work" / "parts"}
+
+    def no_room(path: Path, mode: str = "r", *args: Any, **more: Any) -> Any:
+        if path.parent in full and "w" in mode:
+            # As a write says it, without a name.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return opened(path, mode, *args, **more)
+
+    monkeypatch.setattr(Path, "open", no_room)
+    target = tmp_path / "rankings" / name
+    target.parent.mkdir()
+    for lacking in ("work/parts/0+-0+18-", f"rankings/{name}"):
+        with pytest.raises(InputError, match=rf"{lacking}.* cannot be written \(No space left on device\): make room"):
+            rerank(source, tmp_path / "work", cross_encoder_folder, ranking=target)
+        assert not (tmp_path / "work" / "ranked.sqlite").exists()
+        full = {target.parent}
+    full = set()
+    assert rerank(source, tmp_path / "work", cross_encoder_folder, ranking=target).kept == 18
+
+
 def test_another_model_input_or_size_is_refused(tmp_path: Path, cross_encoder_folder: Path) -> None:
     source = write_rows(tmp_path / "pairs.jsonl", some_rows())
     rerank(source, tmp_path / "work", cross_encoder_folder, **SMALL)

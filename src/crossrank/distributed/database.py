@@ -55,8 +55,12 @@ def parts_of(path: Path) -> list[Part]:
 
 
 @contextmanager
-def damage_told(path: Path) -> Iterator[None]:
+def damage_told(path: Path, beside: bool = False) -> Iterator[None]:
     """Turn what SQLite finds wrong with a file into an error with its cure.
+
+    Args:
+        path: of the file.
+        beside: another database is written meanwhile, which may be what a disk has no room for.
 
     Raises:
         ReadError: the file is missing or damaged.
@@ -64,9 +68,15 @@ def damage_told(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        raise ReadError(
-            f"{path} is damaged ({error}): delete it, and run the same command again, which makes it anew"
-        ) from error
+        # Damage is the one that is none of its kinds.
+        if beside and type(error) is not sqlite3.DatabaseError:
+            raise
+        raise damaged(path, str(error)) from error
+
+
+def damaged(path: Path, why: str) -> ReadError:
+    """What is told of a database that is not as it was written."""
+    return ReadError(f"{path} is damaged ({why}): delete it, and run the same command again, which makes it anew")
 
 
 def keep_parts(connection: sqlite3.Connection, costs: Iterator[int], budget: int) -> None:

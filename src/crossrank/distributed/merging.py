@@ -31,6 +31,12 @@ FROM ranked CROSS JOIN input.query ON query.number = ranked.query
     CROSS JOIN input.pair ON pair.number = ranked.pair CROSS JOIN input.document ON document.number = pair.document
 ORDER BY ranked.query, ranked.score DESC, ranked.pair
 """
+_JOIN = """
+INSERT INTO ranked SELECT pair.query, ?, pair.number, ?
+FROM input.pair CROSS JOIN input.query ON query.number = pair.query
+    CROSS JOIN input.document ON document.number = pair.document
+WHERE pair.number = ? AND query.id = ? AND document.id = ?
+"""
 ROWS = (".jsonl", ".ndjson")
 """Suffixes of rankings that are written as rows of JSON."""
 _Row = tuple[str, str, float, int]
@@ -63,28 +69,47 @@ def merge(folder: WorkFolder, all_parts: Sequence[Part], target: Path, k: int | 
     is a TREC run.
 
     Raises:
-        ReadError: a part is damaged.
-        InputError: an id cannot stand in a TREC run.
+        ReadError: a part or the input is damaged.
+        InputError: an id cannot stand in a TREC run, or the disk is full.
     """
-    joined = folder.ranked
+    try:
+        totals = _joined(folder, all_parts)
+        with closing(database.opened(folder.ranked)) as connection, database.damage_told(folder.input):
+            connection.execute("ATTACH ? AS input", (database.for_reading(folder.input),))
+            _write(target, _rankings(connection.execute(_RANKINGS), k))
+    finally:
+        # Also after a failure: it takes the room that the same command needs.
+        folder.ranked.unlink(missing_ok=True)
+    return totals
+
+
+def _joined(folder: WorkFolder, all_parts: Sequence[Part]) -> Totals:
+    """Bring the scores of all parts into the order of the rankings.
+
+    Raises:
+        ReadError: a part or the input is damaged, also where it has other ids than a part.
+    """
     pairs = blank = unread = queries_cut = tokens = 0
-    with database.made(joined, _SCHEMA) as connection:
+    with database.made(folder.ranked, _SCHEMA) as connection:
         connection.execute("ATTACH ? AS input", (database.for_reading(folder.input),))
         for part in all_parts:
             rows, facts = _read(folder.file(part), part)
-            connection.executemany(
-                "INSERT INTO ranked SELECT query, ?, number, ? FROM input.pair WHERE number = ?",
-                [(_score(row), row["unread"], part.begin + place) for place, row in enumerate(rows)],
-            )
+            with database.damage_told(folder.input, beside=True):
+                joined = connection.executemany(
+                    _JOIN,
+                    [
+                        (_score(row), row["unread"], part.begin + place, row["query"], row["document"])
+                        for place, row in enumerate(rows)
+                    ],
+                ).rowcount
+            if joined < len(rows):
+                # A pair would be missing from its ranking, or stand there under another id.
+                raise database.damaged(folder.input, f"it lacks pairs of {folder.file(part).name}")
             pairs += len(rows)
             blank += sum(row["score"] is None for row in rows)
             unread += sum(row["unread"] > 0 for row in rows)
             queries_cut += facts["queries_cut"]
             tokens += facts["tokens"]
-    with closing(database.opened(joined)) as connection:
-        connection.execute("ATTACH ? AS input", (database.for_reading(folder.input),))
-        _write(target, _rankings(connection.execute(_RANKINGS), k))
-    joined.unlink()
     return Totals(pairs, blank, unread, queries_cut, tokens)
 
 
@@ -109,12 +134,14 @@ def _write(target: Path, rankings: Iterator[list[_Row]]) -> None:
     if target.suffix.lower() == ".parquet":
         from crossrank.distributed import parquet  # needs the extra, which the base install leaves out
 
-        parquet.write(target, map(_objects, rankings))
+        with parts.unwritten_told(target):
+            parquet.write(target, map(_objects, rankings))
     elif target.suffix.lower() in ROWS:
         parts.write(target, (_lines(_objects(ranking)) for ranking in rankings))
     else:
         run = ((ranking[0][0], _ranking(ranking)) for ranking in rankings)
-        trec.write_rankings(target, run)
+        with parts.unwritten_told(target):
+            trec.write_rankings(target, run)
 
 
 def _objects(ranking: list[_Row]) -> list[dict[str, Any]]:

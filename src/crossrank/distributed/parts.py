@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from crossrank.errors import ReadError
+from crossrank.errors import InputError, ReadError
 from crossrank.writing import whole
 
 
@@ -87,6 +88,26 @@ def read(path: Path) -> tuple[bytes, dict[str, Any]]:
 
 
 def write(path: Path, chunks: Iterable[bytes]) -> None:
-    """Write a file whole or not at all, and have it on the disk before this returns."""
-    with whole(path) as part, part.open("wb") as stream:
+    """Write a file whole or not at all, and have it on the disk before this returns.
+
+    Raises:
+        InputError: the disk is full, or does not take it.
+    """
+    with unwritten_told(path), whole(path) as part, part.open("wb") as stream:
         stream.writelines(chunks)
+
+
+@contextmanager
+def unwritten_told(path: Path) -> Iterator[None]:
+    """Turn what the system says of a write, which names no file, into an error with its cure.
+
+    Raises:
+        InputError: a file that the block writes cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror or error}): make room, or mend the disk or the permissions, "
+            "and run the same command again; what is done is kept"
+        ) from error
