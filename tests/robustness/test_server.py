@@ -93,6 +93,27 @@ def test_what_would_be_late_is_refused_before_it_is_computed(cross_encoder_folde
         assert alone.status_code == 413
 
 
+def test_a_process_without_room_for_a_thread_is_a_429(
+    cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit of the user or of the container: it was a 500, which no client sends again."""
+    start = threading.Thread.start
+
+    def refused(thread: threading.Thread) -> None:
+        if thread.name == "crossrank-request":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with serving(cross_encoder_folder) as server:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refused)
+            full = server.rerank(["paris"])
+        assert (full.status_code, full.headers["retry-after"]) == (429, "1")
+        assert full.json()["error"]["type"] == "OverloadedError"
+        assert not server.built.gate.tickets
+        assert server.rerank(["paris"]).status_code == 200
+
+
 def test_a_passed_deadline_is_a_503(cross_encoder_folder: Path) -> None:
     with serving(cross_encoder_folder, rate=2000) as server:
         server.service.reranker.speed.rate = 0.0  # Without a measurement nothing is refused beforehand.

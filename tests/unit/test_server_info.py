@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,23 @@ def test_a_folder_that_does_not_answer_holds_up_nothing(service: Service, monkey
 
     assert {told["index_error"] for told in asyncio.run(asked())} == {"the index did not answer within 0.05 s"}
     assert len(looks) == 1
+
+
+def test_a_moment_without_a_thread_is_not_told_for_good(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From then on every reply waited for a thread that had never begun."""
+
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def asked() -> dict[str, Any]:
+        about = About(service)
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refused)
+            with pytest.raises(RuntimeError, match="new thread"):
+                await about.told()
+        return await about.told()
+
+    assert asyncio.run(asked())["index"] == {"passages": 3}
 
 
 def test_a_folder_that_does_not_answer_does_not_hold_up_the_end() -> None:

@@ -38,8 +38,10 @@ class About:
         if self._service.index is None:
             return made
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.get_running_loop().create_future()
-            threading.Thread(target=self._look, args=(self._looking,), name="crossrank-info", daemon=True).start()
+            looking: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+            threading.Thread(target=self._look, args=(looking,), name="crossrank-info", daemon=True).start()
+            # Only now: where the system gives no thread, the next one to ask looks again.
+            self._looking = looking
         try:
             return made | await asyncio.wait_for(asyncio.shield(self._looking), self._patience)
         except asyncio.TimeoutError:

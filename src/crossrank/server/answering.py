@@ -21,7 +21,7 @@ from crossrank.server.daemons import Daemons
 from crossrank.server.limits import Gate, Reach, estimate
 from crossrank.server.lines import origin_of, said
 from crossrank.server.metrics import Metrics
-from crossrank.server.refusals import CancelledRequestError, RefusedError, invalid, late, leaving
+from crossrank.server.refusals import CancelledRequestError, RefusedError, invalid, late, leaving, overloaded
 from crossrank.server.replies import encoded
 from crossrank.server.rerankers import Reranker
 from crossrank.server.service import Service
@@ -178,7 +178,10 @@ class Answering:
         self, call: Call, job: Job, ticket: Ticket, grow: Callable[[int], None], admission: ExitStack
     ) -> Reply:
         """Run the job in a thread, and stop it when the client leaves or the deadline has passed."""
-        work = asyncio.get_running_loop().run_in_executor(self._threads, self._run, call, job, ticket, grow)
+        try:
+            work = asyncio.get_running_loop().run_in_executor(self._threads, self._run, call, job, ticket, grow)
+        except RuntimeError:  # "can't start new thread": a limit of the user or of the container.
+            raise overloaded("the system gives this process no more threads", 1.0) from None
         gone = asyncio.ensure_future(_disconnected(call.receive))
         either: set[asyncio.Future[Any]] = {work, gone}
         try:
