@@ -30,7 +30,7 @@ from crossrank.evaluation.moves import moves
 from crossrank.evaluation.outcome import cut_lines
 from crossrank.evaluation.reliability import of
 from crossrank.evaluation.systems import Cuts, Owners, System, first_stages, reranked
-from crossrank.evaluation.verdict import verdict
+from crossrank.evaluation.verdict import p_number, verdict
 from crossrank.pipeline import Pipeline
 
 IDS = [f"p{i}" for i in range(8)]
@@ -356,6 +356,41 @@ def test_the_best_of_losers_is_no_gain_to_expect_less_of() -> None:
     assert "expect a little less" not in " ".join(lost.details)
     won = verdict(judged([0.0, 0.0, 0.0, 0.5], kinds=("alone", "mix")))
     assert "expect a little less" in " ".join(won.details)
+
+
+def test_who_is_not_the_best_of_all_is_not_called_so() -> None:
+    """The one with the larger mean could not be told from chance, and the headline's was called the best of both."""
+    qrels = {f"q{i}": {"hit": 1} for i in range(20)}
+
+    def at(*places: int) -> dict[str, Ranking]:
+        return {q: ranked(*(f"x{i}" for i in range(place)), "hit") for q, place in zip(qrels, places, strict=True)}
+
+    systems = [System("fusion", "first", at(*[2] * 20))]
+    systems += [System("sure", "mix", at(*[1] * 20), "m"), System("bold", "alone", at(*[0] * 10, *[9] * 10), "m")]
+
+    found = verdict(compare(qrels, systems, ["RR"]))
+
+    assert found.headline.startswith("Yes: sure gives +0.167")
+    details = " ".join(found.details)
+    assert "the best of 2" not in details
+    assert "bold has a larger mean difference, +0.217 [" in details
+    assert "], which may be chance (p = 0." in details
+    alike = verdict(compare(qrels, [*systems[:2], replace(systems[1], name="also")], ["RR"]))
+    assert "sure is the best of 2 on these very queries" in " ".join(alike.details)
+
+
+@pytest.mark.parametrize(
+    ("p", "told"), [(500 / 10001, "0.049995"), (0.0504, "0.050400"), (0.05, "0.050"), (0.0511, "0.051")]
+)
+def test_a_p_beside_the_level_is_not_rounded_to_it(p: float, told: str) -> None:
+    """A yes and a "cannot be told" both said p = 0.050."""
+    assert p_number(p) == told
+
+
+def test_all_queries_are_not_only_some_of_them() -> None:
+    """It said "Only 12 of 12 queries changed"."""
+    assert "12 queries are few, so the interval is Student's" in " ".join(verdict(judged([0.5, -0.25] * 6)).details)
+    assert "Only 12 of 13 queries changed" in " ".join(verdict(judged([0.5, -0.25] * 6 + [0.0])).details)
 
 
 def test_few_queries_cannot_tell() -> None:

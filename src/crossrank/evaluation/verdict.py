@@ -84,12 +84,13 @@ def p_text(p: float) -> str:
 
 
 def p_number(p: float) -> str:
-    """`0.034`, `< 0.001`: what a column headed p holds.
+    """`0.034`, `< 0.001`: what a column headed p holds. On which side of `LEVEL` a p lies can always be seen.
 
-    >>> p_number(0.0001), p_number(0.0342), p_number(0.8)
-    ('< 0.001', '0.034', '0.80')
+    >>> p_number(0.0001), p_number(0.0342), p_number(0.8), p_number(0.0496)
+    ('< 0.001', '0.034', '0.80', '0.049600')
     """
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    told = "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    return f"{p:.6f}" if told == f"{LEVEL:.3f}" and p != LEVEL else told
 
 
 def signed(interval: Interval) -> str:
@@ -151,17 +152,14 @@ def _details(comparison: Comparison, best: Standing, tried: Sequence[Standing], 
         )
     better = f"{len(contrast.better)} {'query' if len(contrast.better) == 1 else 'queries'} got better"
     said.append(f"{better}, {len(contrast.worse)} worse, {contrast.same} stayed.")
-    # The best of several losers was lucky too, but there is no gain to expect less of.
-    if len(tried) > 1 and contrast.difference.mean > 0:
-        said.append(
-            f"{best.system.name} is the best of {len(tried)} on these very queries, so expect a little less elsewhere."
-        )
+    said += _picked(comparison, best, tried)
     changed = contrast.difference.changed or 0
     if n == 1:
         said.append("One query has no interval: both ends are the difference itself, which says nothing of others.")
     elif 0 < changed < FEW_CHANGED:
+        few = f"{n} queries are few" if changed == n else f"Only {changed} of {n} queries changed"
         said.append(
-            f"Only {changed} of {n} queries changed, so the interval is Student's, which is wider than a bootstrap's: "
+            f"{few}, so the interval is Student's, which is wider than a bootstrap's: "
             + ("of so few it is a guess." if changed < LEAST_CHANGED else "it still takes them for typical.")
         )
     if best.ceiling and best.recall is not None:
@@ -174,6 +172,19 @@ def _details(comparison: Comparison, best: Standing, tried: Sequence[Standing], 
         share = f"{best.step.median * 1e3:.0f} ms a query (median; 95th percentile {best.step.p95 * 1e3:.0f} ms)"
         said.append(f"Reranking costs {share}.")
     return said
+
+
+def _picked(comparison: Comparison, best: Standing, tried: Sequence[Standing]) -> list[str]:
+    """That the headline's system was picked among several; or that another has more, which may be chance."""
+    top = max(tried, key=lambda standing: _contrast(comparison, standing).difference.mean)
+    most, mine = _contrast(comparison, top), _contrast(comparison, best).difference.mean
+    if most.difference.mean > mine:
+        more = f"{signed(most.difference)}, which may be chance ({p_text(most.corrected)})"
+        return [f"{top.system.name} has a larger mean difference, {more}."]
+    # The best of several losers was lucky too, but there is no gain to expect less of.
+    if len(tried) == 1 or mine <= 0:
+        return []
+    return [f"{best.system.name} is the best of {len(tried)} on these very queries, so expect a little less elsewhere."]
 
 
 def _harm(comparison: Comparison, tried: Sequence[Standing], best: Standing, unaided: str) -> list[str]:
