@@ -113,6 +113,19 @@ def test_what_cannot_be_fitted_is_refused(
         calibrated(crossrank.load(cross_encoder_folder, backend="fake"), Judgments(tuple(judged), scale))
 
 
+def test_labels_by_another_name_and_with_fractions_are_told(cross_encoder_folder: Path) -> None:
+    """They were a teacher's scores, which nobody had given, and all relevant, whatever the column `clicked` held."""
+    scorer = crossrank.load(cross_encoder_folder, backend="fake")
+    stars = Judgments(tuple(rows()), "scores", fractions=7)
+    with pytest.raises(
+        InputError, match=r"labels with a fraction \(7\).*grades are whole numbers.*give each pair a label"
+    ):
+        calibrated(scorer, stars)
+    clicked = tuple(Judged(row.query, row.document, 1.0) for row in rows())
+    with pytest.raises(InputError, match=r"all 400 judged pairs are relevant.*'clicked'\. Call that one label"):
+        calibrated(scorer, Judgments(clicked, "clicks", unread=("clicked",)))
+
+
 def test_what_was_not_read_is_told(cross_encoder_folder: Path) -> None:
     scorer = crossrank.load(cross_encoder_folder, backend="fake")
     given = Judgments(tuple(rows()), "labels", fractions=3, missing=("d7",))

@@ -76,6 +76,17 @@ def test_models_are_measured_on_each_querys_own_documents(tmp_path: Path, models
     assert any("a yardstick" in note for note in found["notes"])
 
 
+def test_equal_scores_of_words_are_not_called_ordered_by_id(tmp_path: Path, models: str) -> None:
+    """The ids are ours, and nothing is ordered by them: a digest of the texts decides."""
+    made = [{"query": "what is bread?", "document": f"{word} alone", "label": int(word == "cat")} for word in WORDS[3:]]
+    judged = write(tmp_path / "judged.jsonl", made)
+
+    said = run("eval", judged, "--models", models.partition(",")[0]).stderr
+
+    assert "BM25 has 2 equal scores; they stand by a digest of the texts, which is as good as chance." in said
+    assert "trec_eval" not in said
+
+
 def test_all_of_a_long_list_is_read_and_depth_reads_less(tmp_path: Path, models: str) -> None:
     many = [{"query": "what is bread?", "document": f"bread number {i}", "label": i % 2} for i in range(130)]
     judged, name = write(tmp_path / "judged.jsonl", many), models.partition(",")[0]
@@ -85,6 +96,26 @@ def test_all_of_a_long_list_is_read_and_depth_reads_less(tmp_path: Path, models:
 
     assert "first read all of 130 passages in one piece" in whole
     assert "first read all of 20 passages in one piece" in part
+    # Also where the depth that is asked for is the one that other sources have without asking.
+    assert "first read all of 100 passages" in run("eval", judged, "--models", name, "--depth", 100).stderr
+
+
+def test_lists_of_different_lengths_are_read_whole(tmp_path: Path, models: str) -> None:
+    made = rows("cat") + [{"query": "what is bread?", "document": f"bread {i}", "label": i % 2} for i in range(9)]
+    judged = write(tmp_path / "judged.jsonl", made)
+
+    assert "first read all of 12 passages in" in run("eval", judged, "--models", models.partition(",")[0]).stderr
+
+
+def test_pairs_that_are_judged_both_ways_are_in_no_list(tmp_path: Path, models: str) -> None:
+    made = [*rows("cat"), {**rows("cat")[0], "label": 0}, {**rows("cat")[1], "query": "What is CAT"}]
+
+    said = run("eval", write(tmp_path / "judged.jsonl", made), "--models", models.partition(",")[0]).stderr
+
+    assert "first read all of 2 passages in one piece" in said
+    assert "1 of 3 pairs with different labels" in said
+    # Which matters to folds of a training, and to nothing here.
+    assert "fold" not in said
 
 
 def test_a_cascade_a_mix_a_sample_and_run_files(tmp_path: Path, models: str) -> None:
@@ -95,6 +126,8 @@ def test_a_cascade_a_mix_a_sample_and_run_files(tmp_path: Path, models: str) -> 
                  "--baseline", "first (mix 0.5)", "--write-runs", tmp_path / "runs")  # fmt: skip
 
     assert "4 of 6 judged queries were drawn (seed 0)." in result.stderr
+    another = run("eval", judged, "--models", models, "--sample", 4, "--seed", 3).stderr
+    assert "4 of 6 judged queries were drawn (seed 3)." in another
     assert "second > first (mix 0.5)" in result.stdout
     assert len(list((tmp_path / "runs").iterdir())) == 4
 
@@ -117,7 +150,9 @@ def test_a_table_is_read_and_what_is_wrong_with_it_is_told(tmp_path: Path, model
     ("made", "message"),
     [
         ([{"query": "tea?", "document": "Tea."}], "holds relevant documents alone"),
+        ([{"query": "tea?", "document": "Tea.", "clicked": 0}], "one of these columns says what is relevant: 'cl"),
         ([{"query": "tea?", "document": "Tea.", "score": 0.7}], "holds a teacher's scores"),
+        ([{"query": "tea?", "document": "Tea.", "label": 3.5}], "holds labels with a fraction (1), so that all"),
         ([{"query": "tea?", "document": "Tea.", "label": 1}], "no query of judged.jsonl has documents of different"),
         ([{"query": "tea?", "documents": ["Tea."]}], "a row needs 'document'"),
     ],
@@ -133,6 +168,7 @@ def test_options_of_a_collection_are_refused(tmp_path: Path, option: str) -> Non
     said = run("eval", judged, option, "x=y", code=2).stderr
 
     assert f"so {option} has no use beside it" in said
+    assert "so --passage-tokens has no use beside it" in run("eval", judged, "--passage-tokens", 9, code=2).stderr
 
 
 def test_the_order_of_the_rows_changes_nothing() -> None:
@@ -143,6 +179,19 @@ def test_the_order_of_the_rows_changes_nothing() -> None:
 
     texts = [[judged.corpus[id_].text for id_ in run["1"].ids] for judged, run, _ in (one, other)]
     assert texts[0] == texts[1]
+
+
+def test_half_of_a_surrogate_pair_ends_no_evaluation() -> None:
+    """JSON can hold one, in a text that was cut there."""
+    _, run, _ = judged_lists("x", [("what is a cat?", {"a planet": 0, "a cat \ud83d": 1})])
+
+    assert run["1"].ids == ("2", "1")
+
+
+def test_what_is_nearest_to_a_query_without_words_is_nothing() -> None:
+    words = Words(["red apples", "green pears"])
+
+    assert words.nearest(["the", "apples"], 9) == [[], ["red apples"]]
 
 
 def test_grades_are_whole_and_not_below_zero() -> None:

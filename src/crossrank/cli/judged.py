@@ -165,10 +165,9 @@ def opened(asked: Asked, judged: JudgedSet, runs: dict[str, Run], depth: int, pr
         if asked.over not in runs:
             raise click.UsageError(f"--over {asked.over} names no run; there are: {', '.join(runs) or 'none'}")
         if not judged.corpus:
-            raise click.UsageError(
-                "--over needs the texts of the ranked documents, so the source must be a BEIR folder"
-            )
-        return setting.over_run(judged, asked.over, runs[asked.over])
+            raise click.UsageError("--over needs the texts of what is ranked, so the source must be a BEIR folder")
+        ties = setting.BY_ID if asked.source.is_dir() else setting.BY_TEXT
+        return setting.over_run(judged, asked.over, runs[asked.over], ties)
     from crossrank.evaluation import indexing
     from crossrank.index import Index
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # What the order that models are compared with is called.
 WORDS = "BM25"
+_LABEL = "give each row a label, 0 for what is not relevant"
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,16 +69,12 @@ def opened(asked: judged.Asked, depth: int, mix: str | None) -> Opened:
 def _lists(asked: judged.Asked) -> tuple[JudgedSet, Run, list[str]]:
     from crossrank.evaluation.lists import judged_lists
     from crossrank.training import reading
-    from crossrank.training.checks import Finding, pairs
+    from crossrank.training.checks import Finding, pairs, unlabelled
 
     assert asked.source is not None
     rows = reading.read(asked.source)
-    if rows.scale != "labels":
-        held = "a teacher's scores" if rows.scale == "scores" else "relevant documents alone"
-        raise InputError(
-            f"{asked.source} holds {held}, and no order can be judged by these: give each row a label, 0 for what is "
-            "not relevant"
-        )
+    if held := unlabelled(rows):
+        raise InputError(f"{asked.source} holds {held}. No order can be judged by these: {_LABEL}")
     findings: list[Finding] = []
     lists = [
         (query, {text: max(labels) for text, labels in documents.values() if len(labels) == 1})

@@ -18,6 +18,10 @@ from crossrank.evaluation.trec import read_qrels
 from crossrank.pipeline import Pipeline
 from crossrank.types import Qrels, Run
 
+# How equal scores stand: those of a run file, and those of lists without one (`evaluation.lists`).
+BY_ID = "by document id, as trec_eval has them"
+BY_TEXT = "by a digest of the texts, which is as good as chance"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Setting:
@@ -109,8 +113,14 @@ def unanswerable(qrels: Qrels, drawn: bool = False) -> list[str]:
     return [f"{count:,} of {len(qrels):,} judged queries have no relevant document; these count as 0 for every system."]
 
 
-def over_run(judged: JudgedSet, name: str, run: Run) -> Setting:
-    """Take the rankings of a run from a file.
+def over_run(judged: JudgedSet, name: str, run: Run, stand: str = BY_ID) -> Setting:
+    """Take the rankings of a run.
+
+    Args:
+        judged: with the texts of what is ranked.
+        name: of the run.
+        run: from a file, or by the words of `evaluation.lists`.
+        stand: how equal scores stand, see `tie_notes`.
 
     Raises:
         InputError: as `candidates.given`, or the judgments are of another collection.
@@ -118,7 +128,7 @@ def over_run(judged: JudgedSet, name: str, run: Run) -> Setting:
     ids = list(judged.corpus)
     candidates = given(judged.queries, name, run, judged.corpus)
     notes = Identity.of(judged.qrels, ids, ids).notes()
-    notes = (*notes, *tie_notes(name, candidates.run))
+    notes = (*notes, *tie_notes(name, candidates.run, stand))
     if missing := len(judged.queries) - len(candidates.traces):
         notes = (*notes, f"{name} ranks nothing for {missing:,} of the judged queries; these count as 0.")
     return Setting(candidates, Owners(), None, notes)
@@ -148,10 +158,10 @@ def runs_as_systems(runs: Mapping[str, Run], qrels: Qrels) -> tuple[list[System]
     return systems, notes
 
 
-def tie_notes(name: str, run: Run) -> list[str]:
-    """Says so when a run file leaves the order open."""
+def tie_notes(name: str, run: Run, stand: str = BY_ID) -> list[str]:
+    """Says so when scores leave the order open, and how equal ones stand."""
     ties = sum(int(np.sum(ranking.scores[1:] == ranking.scores[:-1])) for ranking in run.values())
-    return [f"{name} has {ties:,} equal scores; they stand by document id, as trec_eval has them."] if ties else []
+    return [f"{name} has {ties:,} equal scores; they stand {stand}."] if ties else []
 
 
 def sampled(judged: JudgedSet, size: int | None, seed: int) -> tuple[JudgedSet, list[str]]:

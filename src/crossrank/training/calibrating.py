@@ -17,7 +17,7 @@ from crossrank.evaluation import reliability
 from crossrank.evaluation.abstention import THRESHOLDS, Best, Cut, fewest
 from crossrank.evaluation.reliability import Reliability
 from crossrank.scored import Progress
-from crossrank.training.checks import FEWEST_QUERIES, Finding, pairs
+from crossrank.training.checks import FEWEST_QUERIES, Finding, pairs, unlabelled
 from crossrank.training.folds import assign
 from crossrank.training.judgments import Judgments
 
@@ -98,7 +98,8 @@ def _judged(judgments: Judgments, findings: list[Finding]) -> tuple[list[tuple[s
     """The pairs, query and text, whose judgments agree, and whether each is relevant, shape (n,)."""
     if judgments.scale == "scores":
         raise InputError(
-            "a teacher's scores do not say what is relevant: give each pair a label, 0 for what is not relevant"
+            f"the rows hold {unlabelled(judgments)}. These do not say what is relevant: give each pair a label, 0 for "
+            "what is not relevant"
         )
     judged = [
         (query, text, max(labels) > 0)
@@ -116,8 +117,10 @@ def _judged(judgments: Judgments, findings: list[Finding]) -> tuple[list[tuple[s
     relevant = np.array([is_relevant for *_, is_relevant in judged], dtype=bool)
     if relevant.all() or not relevant.any():
         kind = "relevant" if relevant.all() else "not relevant"
+        held = f". The rows hold {unlabelled(judgments)}" if judgments.unread else ""
         raise InputError(
-            f"all {len(judged)} judged pairs are {kind}; a calibration needs pairs of both kinds{_left_out(findings)}"
+            f"all {len(judged)} judged pairs are {kind}; a calibration needs pairs of both kinds"
+            f"{_left_out(findings)}{held}"
         )
     return [(query, text) for query, text, _ in judged], relevant
 

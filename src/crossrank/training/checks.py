@@ -231,8 +231,29 @@ def _fractions(judgments: Judgments) -> Finding:
     return Finding("fractions", count, f"labels with a fraction: {count}; {said}")
 
 
+def unlabelled(judgments: Judgments) -> str:
+    """What rows hold in place of labels that say what is relevant and what is not, for an error; empty for labels.
+
+    >>> unlabelled(Judgments((Judged("tea?", "Tea.", 3.5),), "scores", fractions=1))
+    "labels with a fraction (1), so that all are read as a teacher's scores: grades are whole numbers"
+    """
+    if judgments.scale == "labels":
+        return ""
+    if judgments.scale == "scores":
+        read = f"labels with a fraction ({judgments.fractions:,}), so that all are read as a teacher's scores"
+        return f"{read}: grades are whole numbers" if judgments.fractions else "a teacher's scores"
+    said = "relevant documents alone"
+    if judgments.unread:
+        said += f", unless one of these columns says what is relevant: {_names(judgments)}. Call that one label"
+    return said
+
+
+def _names(judgments: Judgments) -> str:
+    return ", ".join(repr(name)[:40] for name in judgments.unread[:8])
+
+
 def _unread(judgments: Judgments) -> Finding:
-    shown = ", ".join(repr(name)[:40] for name in judgments.unread[:8])
+    shown = _names(judgments)
     said = (
         f"no row holds a label or a score, so that every row would count as relevant; but rows hold {shown}. If that "
         "says what is relevant, call it label (or negative, where it holds texts); if every row is relevant, say "
