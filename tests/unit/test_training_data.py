@@ -199,6 +199,17 @@ def test_two_columns_that_say_the_same_are_refused(tmp_path: Path, row: dict, he
         reading.read(write(tmp_path / "a.jsonl", row))
 
 
+def test_rows_of_a_search_are_judged_by_their_texts(tmp_path: Path) -> None:
+    """Their `document` is the name of a file, which was taken for the text once they had a query and a label."""
+    line = {"rank": 1, "id": "a.md#1", "document": "docs/a.md", "score": 0.4, "title": "Tea", "text": "It is hot."}
+    other = {"document": "Bread needs yeast.", "text": ""}
+    found = reading.read(write(tmp_path / "a.jsonl", *({**one, "query": "tea?", "label": 1} for one in (line, other))))
+    assert [row.document for row in found.rows] == ["Tea. It is hot.", "Bread needs yeast."]
+    assert found.scale == "labels"
+    (tmp_path / "b.csv").write_text('query,document,text,label\ntea?,docs/a.md,"It is hot.",1\n')
+    assert reading.read(tmp_path / "b.csv").rows[0].document == "It is hot."
+
+
 def test_a_label_counts_beside_a_score(tmp_path: Path) -> None:
     row = {"query": "q", "document": "d", "label": 1, "score": 0.3, "neg": "x", "negative": "y"}
     assert reading.read(write(tmp_path / "a.jsonl", row)).scale == "labels"

@@ -19,7 +19,7 @@ from crossrank.evaluation.trec import HIGHEST_GRADE
 from crossrank.index import tsv
 from crossrank.training.judgments import Judged, Judgments, Scale
 
-# Names of columns, in any case. Of several that a row holds, the first counts.
+# Names of columns, in any case. Of several that a row holds, the first counts; but a `text` before all other documents.
 QUERY = ("query", "question", "anchor", "sentence1")
 DOCUMENT = ("document", "passage", "text", "doc", "answer", "sentence2")
 LABEL = ("label", "labels", "relevance", "rel", "grade", "rating", "relevant", "is_relevant")
@@ -50,7 +50,8 @@ def read(path: str | Path, *, split: str = "train", clicks: bool = False) -> Jud
 
     Rows hold `query`, `document` and `label` (whole grades; 0 and below is not relevant; where labels from 0 to 1 have
     fractions, a document is relevant from 0.5 on), or `score` (a teacher's number; so are other labels with fractions),
-    or neither (clicks: every row is relevant). Triples hold `query`, `positive` and `negative`, each one text
+    or neither (clicks: every row is relevant). Of a row with `document` and `text`, as `crossrank search --json` writes
+    them, the text counts. Triples hold `query`, `positive` and `negative`, each one text
     or, in JSONL, a list, with `pos_scores` and `neg_scores` where a teacher gave them. Case and white space of the
     names do not count, and common other names are read, too. A BEIR folder whose judgments are all above 0 is read as
     clicks, because such folders leave out what is not relevant.
@@ -309,6 +310,9 @@ def _name(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
 
 def _text(where: str, row: Mapping[str, Any], names: Sequence[str]) -> str:
     name = _name(row, names)
+    # `crossrank search --json` calls the file of a passage `document`.
+    if names is DOCUMENT and isinstance(row.get("text"), str) and row["text"].strip():
+        name = "text"
     if name is None or not isinstance(row[name], str):
         held = ", ".join(map(str, list(row)[:8])) or "nothing"
         raise ReadError(f"{where}: a row needs {names[0]!r}, a text; this one holds {held}. Rows have {HEADINGS}")
