@@ -92,6 +92,14 @@ def test_queries_as_objects_and_as_topics_between_tabs(tmp_path: Path, text: str
     assert read_queries(write(tmp_path / "topics.txt.gz", text)) == {"q1": "what is tea?", "2": "who?"}
 
 
+def test_topics_of_a_spreadsheet_are_read_without_its_quotes(tmp_path: Path) -> None:
+    """Models were asked for `"what is ""tea""?"`, and `crossrank index` read the same cell without them."""
+    text = '1\t"what is ""tea""?"\n2\t"tea" or "bread"\n3\twhat is 5"\n'
+    assert list(read_queries(write(tmp_path / "topics.tsv", text)).values()) == [
+        'what is "tea"?', '"tea" or "bread"', 'what is 5"',
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [("q1\ta\nq1\tb", "line 2: the id q1 comes twice"), ("q1\ta\nq2", "line 2: expected an id, one tab"),
@@ -131,6 +139,22 @@ def test_qrels_in_both_formats(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "heading", ["query_id\tdoc_id\trelevance", "Query-ID\tCorpus-ID\tScore", "qid iteration docno rel"]
+)
+def test_a_first_line_that_names_the_columns_is_no_judgment(tmp_path: Path, heading: str) -> None:
+    """The grade 'relevance' was not a whole number; topics could have such a line, and judgments BEIR's alone."""
+    assert read_qrels(write(tmp_path / "qrels", f"\n{heading}\nq1\td\t1\n")) == {"q1": {"d": 1}}
+    # A query may be called so.
+    assert read_qrels(write(tmp_path / "qrels", "query\td\t1\n")) == {"query": {"d": 1}}
+
+
+def test_ranks_of_tables_of_floating_point_numbers_are_read(tmp_path: Path) -> None:
+    """A rank of 2.0 was "not a number", in a run that trec_eval orders by its scores alone."""
+    run = read_run(write(tmp_path / "run", "q Q0 a 2.0 1.5 t\nq Q0 b 1.0 1.5 t\n"))
+    assert run["q"].ids == ("b", "a")
+
+
+@pytest.mark.parametrize(
     ("reader", "text", "message"),
     [
         (read_qrels, "q1 d 1", "line 1: expected"),
@@ -146,6 +170,14 @@ def test_qrels_in_both_formats(tmp_path: Path) -> None:
         (read_run, "q1 Q0 d 1 2.0", "line 1: expected"),
         (read_run, "q1 Q0 d one 2.0 tag", "'one'"),
         (read_run, "q1 Q0 d 1 nan tag", "NaN"),
+        # Python reads 1_0 as 10.
+        (read_qrels, "q1\td\t1_0", "'1_0' is not a whole number"),
+        (read_run, "q1 Q0 d 1 1_0 tag", "score '1_0' is no number"),
+        (read_run, "q1 Q0 d 1_0 2.0 tag", "rank '1_0' is no whole number"),
+        (read_run, "q1 Q0 d 1.5 2.0 tag", "rank '1.5' is no whole number"),
+        (read_run, "q1 Q0 d inf 2.0 tag", "rank 'inf' is no whole number"),
+        (read_qrels, "q1\td\t1\nqid\tdoc\trel", "line 2: the grade 'rel' is not a whole number"),
+        (read_qrels, "q1\td\trel", "line 1: the grade 'rel' is not a whole number"),
         (read_run, "q1 Q0 d 1 2 tag\nq1 Q0 d 2 1 tag", "comes twice in the ranking of query q1"),
         (read_corpus, "{", "line 1: not JSON"),
         (read_corpus, "[" * 100_000, "line 1: not JSON"),

@@ -87,10 +87,11 @@ def test_what_is_wrong_with_a_measure_is_said() -> None:
     ("name", "known"),
     [("ndcg_cut_10", "nDCG@10"), ("ndcg@10", "nDCG@10"), ("ndcg", "nDCG"), ("mrr@10", "RR@10"), ("recip_rank", "RR"),
      ("map", "AP"), ("map_cut_100", "AP@100"), ("recall@100", "R@100"), ("recall_2", "R@2"), ("P_2", "P@2"),
-     ("precision@2", "P@2"), ("hit_rate@2", "Success@2"), ("success_1", "Success@1"), ("MRR@10", "RR@10")],
+     ("precision@2", "P@2"), ("hit_rate@2", "Success@2"), ("success_1", "Success@1"), ("MRR@10", "RR@10"),
+     ("ndcg_cut.10", "nDCG@10"), ("recall.100", "R@100"), ("P.5", "P@5")],
 )  # fmt: skip
 def test_names_of_other_tools_are_the_same_measures(name: str, known: str) -> None:
-    """Those of pytrec_eval and ranx were refused, without a word of what to write."""
+    """Those of pytrec_eval and ranx were refused, without a word of what to write; so were trec_eval's own."""
     qrels, run = {"q": {"a": 3, "b": 1, "c": 2}}, {"q": ranked("x", "b", "a")}
     assert per_query(qrels, run, [name, known])[name] == per_query(qrels, run, [known])[known]
     check([name])

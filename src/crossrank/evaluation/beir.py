@@ -13,11 +13,11 @@ import numpy as np
 
 from crossrank.errors import InputError, ReadError
 from crossrank.evaluation.files import existing, filled, lines
-from crossrank.evaluation.trec import read_qrels
+from crossrank.evaluation.trec import QUERY_IDS, read_qrels
+from crossrank.index import tsv
 from crossrank.types import Passage, Qrels
 
-# Headings of queries between tabs.
-_IDS = ("_id", "id", "qid", "query_id", "query-id")
+# Headings of queries between tabs, beside those of their ids.
 _TEXTS = ("text", "query", "question", "title")
 
 
@@ -108,7 +108,7 @@ def read_queries(path: str | Path) -> dict[str, str]:
     """Text by query id from lines of `{"_id", "text"}` (or `"id"`), or of an id, a tab and the text, as topics are.
 
     The two are told apart by the first line. Between tabs, a first line that names its columns, such as `qid` and
-    `query`, is no query.
+    `query`, is no query, and quotes around a text are as in an index: those of a table, see `crossrank.index.tsv`.
 
     Raises:
         ReadError: a line is neither, or an id comes twice.
@@ -144,8 +144,8 @@ def _tabbed(path: str | Path, found: Iterable[tuple[int, str]]) -> Iterator[tupl
         cells = [cell.strip() for cell in line.split("\t")]
         if len(cells) != 2 or not cells[0]:
             raise ReadError(f"{path}, line {number}: expected an id, one tab and the query, found {line[:80]!r}")
-        if row or cells[0].lower() not in _IDS or cells[1].lower() not in _TEXTS:
-            yield number, cells[0], cells[1]
+        if row or cells[0].lower() not in QUERY_IDS or cells[1].lower() not in _TEXTS:
+            yield number, cells[0], tsv.unquoted(cells[1])
 
 
 def _id_name(row: Iterable[str]) -> str:

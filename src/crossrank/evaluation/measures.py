@@ -1,6 +1,6 @@
 """Measures by their ir-measures names: `nDCG@10`, `RR@10`, `AP`, `R@100`, `P(rel=2)@5`. Needs the extra `eval`.
 
-Names of trec_eval, pytrec_eval and ranx that mean one of these are read, too: `ndcg_cut_10`, `mrr@10`, `recall_100`.
+Names of trec_eval, pytrec_eval and ranx that mean one of these are read, too: `ndcg_cut.10`, `mrr@10`, `recall_100`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ALIASES = {
     **{"mrr": "RR", "recip_rank": "RR", "rr": "RR", "recall": "R", "r": "R"},
     **{"precision": "P", "p": "P", "success": "Success", "hit_rate": "Success"},
 }
-_ALIAS = re.compile(r"([a-z][a-z_]*?)(?:[@_]([0-9]+))?", re.I)
+_ALIAS = re.compile(r"([a-z][a-z_]*?)(?:[@_.]([0-9]+))?", re.I)
 
 
 def per_query(qrels: Qrels, run: AnyRun, names: Sequence[str] = ("nDCG@10",)) -> dict[str, dict[str, float]]:

@@ -1,7 +1,7 @@
 """Judgments and runs in the files that TREC and BEIR made common.
 
 qrels, TREC   query iteration document grade      four columns, any white space, or tabs around ids with spaces
-qrels, BEIR   query-id<TAB>corpus-id<TAB>score    three columns, with or without this header
+qrels, BEIR   query-id<TAB>corpus-id<TAB>score    three columns, with or without this heading or another
 run, TREC     query Q0 document rank score tag    six columns, any white space
 """
 
@@ -26,21 +26,24 @@ AnyRun = Mapping[str, Ranking | Scored]
 Ties = Literal["rank", "trec_eval"]
 # trec_eval takes memory by the highest grade: a timestamp in the wrong column would end the process.
 HIGHEST_GRADE = 1_000
+# What a column of query ids is called in the first line of a file that names its columns.
+QUERY_IDS = ("_id", "id", "qid", "query_id", "query-id", "query")
 
 
 def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     """Grades by query and document, queries in the order of the file. 0 and below means judged and not relevant.
 
-    The two formats are told apart by their number of columns. Between tabs, ids may have spaces in them.
+    The two formats are told apart by their number of columns. Between tabs, ids may have spaces in them. A first line
+    that names its columns, such as `qid` and `rel`, is no judgment.
 
     Raises:
         ReadError: a line has another number of columns, an id is empty, a grade is not a whole number or beyond
             `HIGHEST_GRADE`, or one document has two different grades for one query.
     """
     qrels: dict[str, dict[str, int]] = {}
-    for number, line in lines(path):
+    for row, (number, line) in enumerate(lines(path)):
         query, document, text = _judgment(path, number, line)
-        if (query, document) == ("query-id", "corpus-id"):
+        if (query, document) == ("query-id", "corpus-id") or (not row and _is_heading(query, text)):
             continue
         grade = _grade(path, number, text)
         grades = qrels.setdefault(query, {})
@@ -49,9 +52,23 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     return qrels
 
 
+def _is_heading(query: str, grade: str) -> bool:
+    try:
+        _number(grade)
+    except ValueError:
+        return query.lower() in QUERY_IDS
+    return False
+
+
+def _number(text: str) -> float:
+    if "_" in text:  # Python reads 1_0 as 10.
+        raise ValueError(text)
+    return float(text)
+
+
 def _grade(path: str | Path, number: int, text: str) -> int:
     try:
-        grade = float(text)
+        grade = _number(text)
     except ValueError:
         grade = math.nan
     # Some tools write whole numbers as 3.0.
@@ -116,12 +133,17 @@ def run_rows(path: str | Path) -> Iterator[tuple[str, str, int, float]]:
             raise ReadError(f"{path}, line {number}: expected 'query Q0 document rank score tag', found {line[:80]!r}")
         query, _, document, rank, score, _ = columns
         try:
-            row = (query, document, int(rank), float(score))
+            # Tables of floating-point numbers write ranks as 3.0.
+            place, value = _number(rank), _number(score)
+            if not place.is_integer():
+                raise ValueError(rank)
         except ValueError:
-            raise ReadError(f"{path}, line {number}: rank {rank!r} or score {score!r} is not a number") from None
-        if math.isnan(row[3]):
+            raise ReadError(
+                f"{path}, line {number}: rank {rank!r} is no whole number, or score {score!r} is no number"
+            ) from None
+        if math.isnan(value):
             raise ReadError(f"{path}, line {number}: the score is NaN, which has no place in an order")
-        yield row
+        yield query, document, int(place), value
 
 
 # What is too large for float32 becomes infinite, as in trec_eval.

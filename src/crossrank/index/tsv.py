@@ -62,7 +62,7 @@ def records(lines: Iterable[str], limit: int) -> Iterator[tuple[int, list[str]]]
         # A byte order mark may stand below blank lines.
         cells = _apart(line if width else line.removeprefix("\ufeff"))
         if '"' in line:
-            bare = [_bare(cell) for cell in cells]
+            bare = [unquoted(cell) for cell in cells]
             opened = any(cell.startswith('"') and cell == kept for cell, kept in zip(cells, bare, strict=True))
             cells = (opened and _quoted(line, source, width, limit)) or bare
         width = width or len(cells)
@@ -104,10 +104,10 @@ def _apart(line: str) -> list[str]:
     return line.rstrip("\r\n").split("\t")
 
 
-def _bare(cell: str) -> str:
+def unquoted(cell: str) -> str:
     """A cell without the quotes around it, where they are quotes.
 
-    >>> _bare('"5"" pipe"'), _bare('"a" and "b"'), _bare('"')
+    >>> unquoted('"5"" pipe"'), unquoted('"a" and "b"'), unquoted('"')
     ('5" pipe', '"a" and "b"', '"')
     """
     if len(cell) < 2 or not (cell.startswith('"') and cell.endswith('"')):
