@@ -171,8 +171,23 @@ def test_data_that_cannot_be_read_is_told(tmp_path: Path, cross_encoder_folder: 
         ('{"query": "q", "documents": []}', "a row is an object"),
         ('{"query": " ", "documents": ["a"]}', "empty"),
         ('{"query": "q", "documents": [7]}', "document 0"),
+        ('{"query": "q", "documents": ["a", {"title": "no text"}]}', "data.jsonl:1: document 1 is neither"),
+        ('{"query": "q", "documents": ["a"]}\n\n' + "[" * 100_000, "data.jsonl:3 is not a JSON row"),
     ):
         file.write_text(text)
         with pytest.raises(ReadError, match=message):
             checkdata.read(str(file))
     assert len(checkdata.SAMPLE) > 5
+
+
+def test_documents_are_read_with_their_titles_and_blank_lines_are_none(tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl"
+    objects = '{"title": "Tea", "text": "It is hot."}, {"title": null, "text": "Bread."}, {"text": "Rain."}, ""'
+    file.write_text(f'\n{{"query": "tea?", "documents": [{objects}]}}\n  \n')
+    assert checkdata.read(str(file)) == [checkdata.Asked("tea?", ("Tea. It is hot.", "Bread.", "Rain.", ""))]
+
+
+def test_what_is_wrong_with_rows_of_a_pipe_is_told_of_stdin() -> None:
+    result = CliRunner().invoke(root, ["check", "tiny", "--data", "-"], input='{"query": 7}\n', prog_name="crossrank")
+    assert result.exit_code == 1
+    assert "stdin:1: a row is an object" in result.output

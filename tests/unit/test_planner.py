@@ -90,7 +90,8 @@ def test_a_threshold_has_few_candidates_read_too():
     for more in ({}, {"where": []}):
         answer = held.search(question, threshold=0.5, **more)
         assert (answer.passages, answer.notes[0].partition(":")[0]) == ((), "nothing reaches the threshold")
-    assert len(held.search(question, read_few=True).traces[-1].scores) == len(ids)
+    for more in ({}, {"where": []}):
+        assert len(held.search(question, read_few=True, **more).traces[-1].scores) == len(ids)
     context = held.context(question, 100, threshold=0.5)
     assert (context.text, context.probability) == ("", pytest.approx(0.0, abs=0.1))
     assert held.context(question, 100).text
