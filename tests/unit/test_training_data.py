@@ -210,6 +210,17 @@ def test_rows_of_a_search_are_judged_by_their_texts(tmp_path: Path) -> None:
     assert reading.read(tmp_path / "b.csv").rows[0].document == "It is hot."
 
 
+def test_labels_that_are_true_or_false_are_read_from_tables_too(tmp_path: Path) -> None:
+    """JSON's were read, and pandas' True was no number."""
+    (tmp_path / "a.csv").write_text("query,document,label\ntea?,Tea.,True\ntea?,Bread.,FALSE\n")
+    write(
+        tmp_path / "b.jsonl",
+        *({"query": "tea?", "document": d, "label": v} for d, v in (("Tea.", True), ("Bread.", False))),
+    )
+    for name in ("a.csv", "b.jsonl"):
+        assert [row.label for row in reading.read(tmp_path / name).rows] == [1.0, 0.0]
+
+
 def test_a_label_counts_beside_a_score(tmp_path: Path) -> None:
     row = {"query": "q", "document": "d", "label": 1, "score": 0.3, "neg": "x", "negative": "y"}
     assert reading.read(write(tmp_path / "a.jsonl", row)).scale == "labels"

@@ -37,6 +37,8 @@ BESIDES = (
 )
 _READ = frozenset((*QUERY, *DOCUMENT, *LABEL, *SCORE, *POSITIVE, *NEGATIVE, *POSITIVE_SCORES, *NEGATIVE_SCORES))
 
+_TRUTHS = {"true": 1, "false": 0}
+
 _Row = tuple[str, Mapping[str, Any]]
 
 
@@ -324,6 +326,9 @@ def _text(where: str, row: Mapping[str, Any], names: Sequence[str]) -> str:
 
 def _number(where: str, row: Mapping[str, Any], name: str | None) -> float:
     given: Any = row[name] if name else None
+    if isinstance(given, str):
+        # As pandas writes in a table what JSON holds as true and false.
+        given = _TRUTHS.get(given.strip().lower(), given)
     try:
         # Python reads 1_0 as 10.
         value = float(given.replace("_", "none") if isinstance(given, str) else given)
