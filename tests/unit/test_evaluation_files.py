@@ -103,7 +103,8 @@ def test_topics_of_a_spreadsheet_are_read_without_its_quotes(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [("q1\ta\nq1\tb", "line 2: the id q1 comes twice"), ("q1\ta\nq2", "line 2: expected an id, one tab"),
-     ("q1\ta\tb", "line 1: expected an id, one tab"), ("q1 what is tea?", "line 1: not JSON")],
+     ("q1\ta\tb", "line 1: expected an id, one tab"), ("q1 what is tea?", "line 1: not JSON"),
+     ('qid,query\n1,"what, tea?"', "line 1: not JSON, nor an id, a tab and the query, but 'qid,query'")],
 )  # fmt: skip
 def test_topics_that_are_none(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ReadError, match=message):

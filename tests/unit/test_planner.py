@@ -95,6 +95,9 @@ def test_a_threshold_has_few_candidates_read_too():
     context = held.context(question, 100, threshold=0.5)
     assert (context.text, context.probability) == ("", pytest.approx(0.0, abs=0.1))
     assert held.context(question, 100).text
+    # Where nothing was found, no stage has failed to read it.
+    empty = replace(made, retrievers={"given": Fixed(Clock(), [])}).context(question, 100, threshold=0.5)
+    assert (empty.text, "threshold" in empty.note) == ("", False)
 
 
 def test_a_search_that_finds_nothing_says_nothing_of_time_and_teaches_no_pace():

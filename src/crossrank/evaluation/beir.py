@@ -131,6 +131,9 @@ def asked(path: str | Path) -> Iterator[tuple[int, str, str]]:
     # The first line is put back and not read again: a pipe gives each byte once.
     first = list(islice(found, 1))
     told_apart = any("\t" in line and not line.lstrip().startswith("{") for _, line in first)
+    for number, line in first:
+        if not (told_apart or line.lstrip().startswith(("{", "["))):
+            raise ReadError(f"{path}, line {number}: not JSON, nor an id, a tab and the query, but {line[:80]!r}")
     yield from (_tabbed if told_apart else _asked)(path, chain(first, found))
 
 
