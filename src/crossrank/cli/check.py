@@ -33,7 +33,7 @@ SERVER = "HTTP server"
     epilog="""\b
 Examples:
   crossrank check small
-  crossrank check ./my-model --data judged.jsonl
+  crossrank check ./my-model --data lists.jsonl
   crossrank check small --json | jq .ok
 """,
 )
