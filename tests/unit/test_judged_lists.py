@@ -192,6 +192,8 @@ def test_what_is_nearest_to_a_query_without_words_is_nothing() -> None:
     words = Words(["red apples", "green pears"])
 
     assert words.nearest(["the", "apples"], 9) == [[], ["red apples"]]
+    # Nor does anything lie near a query where no text has words, or there is none.
+    assert Words(["", "the"]).nearest(["apples", "the"], 9) == Words([]).nearest(["apples", "the"], 9) == [[], []]
 
 
 def test_grades_are_whole_and_not_below_zero() -> None:
@@ -205,6 +207,7 @@ def test_bm25_prefers_rare_words_and_short_texts() -> None:
 
     assert texts.scores("the cat", [0, 1, 2]).tolist() == sorted(texts.scores("cat", [0, 1, 2]).tolist(), reverse=True)
     assert texts.scores("cat", [2, 4]).tolist() == [0.0, 0.0]
+    assert texts.scores("cat", [0, 3])[0] > texts.scores("cat", [0, 1])[1] > 0
     assert texts.scores("dog bird", [2, 0])[0] > texts.scores("cat dog", [0, 2])[0] > 0
     for nothing in ("planet", "the", ""):
         assert texts.scores(nothing, [1, 0]).tolist() == [0.0, 0.0]
