@@ -26,7 +26,7 @@ INSTALLED := $(VENV)/.installed
 WORK := recipes/work
 RECIPES_INSTALLED := .venv-recipes/.installed
 # What `fast` and `tiny` learn from: `small`, the start model and `late`, which are in the package by then.
-TAUGHT := --scale 2.3 --similarity 10 --late 1 --queries 17000 --topical 8 --keywords 13 --candidates 9 --tokens 160
+TAUGHT := --scale 2.3 --similarity 10 --late 1 --queries 17000 --topical 8 --keywords 13 --candidates 9 --tokens 160 --keep 250
 # All layers of `small` but the last, with a third of their feed-forward units; and three layers of that, with a quarter.
 FAST := --begin small --layers 0 1 2 3 4 --units 512 --rate 1.5e-4 $(TAUGHT)
 TINY := --begin fast --layers 0 1 4 --units 384 --rate 2e-4 $(TAUGHT)
@@ -87,9 +87,11 @@ models: $(RECIPES_INSTALLED)  ## train the models in the package again: make mod
 		--similarity 12
 	.venv-recipes/bin/python recipes/package.py $(WORK) --late $(WORK)/late
 	.venv-recipes/bin/python recipes/distil.py $(WORK) --to $(WORK)/fast $(FAST)
-	.venv-recipes/bin/python recipes/package.py $(WORK) --rerankers fast=$(WORK)/fast --trained-on 17000 --thresholds fast=0.1
+	.venv-recipes/bin/python recipes/average.py $(WORK)/fast --last 2 --to $(WORK)/fast/averaged
+	.venv-recipes/bin/python recipes/package.py $(WORK) --rerankers fast=$(WORK)/fast/averaged --trained-on 17000 --thresholds fast=0.1
 	.venv-recipes/bin/python recipes/distil.py $(WORK) --to $(WORK)/tiny $(TINY)
-	.venv-recipes/bin/python recipes/package.py $(WORK) --rerankers tiny=$(WORK)/tiny --trained-on 17000 --thresholds tiny=0.1
+	.venv-recipes/bin/python recipes/average.py $(WORK)/tiny --last 2 --to $(WORK)/tiny/averaged
+	.venv-recipes/bin/python recipes/package.py $(WORK) --rerankers tiny=$(WORK)/tiny/averaged --trained-on 17000 --thresholds tiny=0.1
 
 tiny: $(RECIPES_INSTALLED)  ## train `tiny` alone again, from the others in the package: make tiny DATA=FOLDER
 	@test -n "$(DATA)" || { echo "Which training sets? make tiny DATA=FOLDER, one set a subfolder" >&2; exit 2; }
@@ -97,6 +99,7 @@ tiny: $(RECIPES_INSTALLED)  ## train `tiny` alone again, from the others in the 
 	.venv-recipes/bin/python recipes/topical.py $(DATA) $(WORK)
 	.venv-recipes/bin/python recipes/keywords.py $(WORK) --queries 2600
 	.venv-recipes/bin/python recipes/distil.py $(WORK) --to $(WORK)/tiny $(TINY)
+	.venv-recipes/bin/python recipes/average.py $(WORK)/tiny --last 2 --to $(WORK)/tiny/averaged
 
 clean:  ## remove environments and caches
 	rm -f src/crossrank/backends/cpu/libcrossrank.* src/crossrank/backends/cpu/crossrank.dll

@@ -533,6 +533,24 @@ def test_units_that_others_tell_cost_nothing(tmp_path: Path, monkeypatch: pytest
     assert torch.allclose(before, after, atol=1e-2 * float(before.std()))
 
 
+# average.py
+
+
+def test_the_end_of_a_training_is_averaged_with_what_it_kept_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed, name in enumerate((".", "step-00250", "step-01000", "step-00750")):
+        tokenizer().save(str(cross_encoder(tmp_path / "made" / name, seed) / "tokenizer.json"))
+    run(monkeypatch, "average", tmp_path / "made", "--last", 2, "--to", tmp_path / "mean")
+    mean = load_file(tmp_path / "mean" / "model.safetensors")
+    parts = [load_file(tmp_path / "made" / name / "model.safetensors") for name in (".", "step-00750", "step-01000")]
+    for name, found in mean.items():
+        assert found == pytest.approx(sum(part[name] for part in parts) / 3, abs=1e-6)
+    assert (tmp_path / "mean" / "tokenizer.json").exists()
+    with pytest.raises(SystemExit, match="kept 3 models, not 4: train with --keep"):
+        run(monkeypatch, "average", tmp_path / "made", "--last", 4, "--to", tmp_path / "none")
+
+
 # choose.py
 
 
