@@ -26,7 +26,7 @@ from crossrank.cost import CostModel, Pace
 from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
 from crossrank.pipeline import MIX, Answer, Pipeline
-from crossrank.planner import ADVICE, SETTLES, Memory, check, measure, measured, plan, timing
+from crossrank.planner import ADVICE, SETTLES, Memory, check, depths, measure, measured, plan, timing
 from crossrank.relevance import last_read
 from crossrank.stopping import Stopping
 from crossrank.types import Ranking
@@ -118,6 +118,8 @@ def test_many_candidates_go_coarse_to_fine():
     # The first takes its time from the second's, which reads so many at most.
     assert fine.depth == int((0.6 - found.stages[0].pace.usual(coarse.depth) - 0.0005) / 0.004)
     assert chosen(("tiny", "small"), 600, 720)[1].stages[1].depth == ADVICE.most
+    # Of more the cheaper one reads no more, though the whole time were enough for all.
+    assert 500 < chosen(("tiny", "small"), 1000, 600)[1].stages[0].depth < 600
     assert chosen(("tiny", "small"), 499, 600)[0] == ["small"]  # fewer: one model reads the top
     # Where the cheaper one cannot sort out anything, it is not begun.
     assert chosen(("small", "large"), 600, 300)[0] == ["small"]
@@ -142,6 +144,10 @@ def test_a_coarse_stage_that_sorts_out_less_than_half_is_not_begun():
     found = plan(stages, 600, 1.0)
     assert [stage.name for stage in found.stages] == ["small"]
     assert "left out tiny" in found.notes[0]
+
+
+def test_no_stage_reads_nothing_however_few_there_are():
+    assert [depths(1, 2), depths(2, 3), depths(3, 2)] == [[1, 1], [2, 1, 1], [3, 1]]
 
 
 def test_everything_runs_where_everything_fits():
@@ -351,6 +357,8 @@ def test_a_mixed_stage_stops_when_its_top_is_settled_within_a_budget_only():
     assert within.stopped == "settled"
     assert 32 <= len(within.scores) < 100
     assert pipeline(clock, "small", weight=1.0).within(5000).search("what?").traces[-1].stopped == ""
+    rules = [pipeline(clock, "small", weight=share).within(5000).stages[0].stopping for share in (SETTLES, 0.41)]
+    assert rules == [Stopping(), None]
 
 
 def test_the_top_is_as_long_as_the_answer():
