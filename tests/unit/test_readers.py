@@ -222,9 +222,17 @@ def test_html_that_is_broken_still_has_its_text() -> None:
     assert to_text("<head><meta charset=utf-8><body>text")[1] == "text"
     assert to_text("<div>" * 50_000 + "deep")[1] == "deep"
     assert to_text("1 < 2 & <3 > &lt;b&gt; <!-- never closed")[1] == "1 < 2 & <3 > <b> never closed"
+    assert to_text("a<!-->b<!--->c<!-- d -->e")[1] == "abce"
     assert to_text('<a title="a > b" href=\'x>y\'>link</a> <a title="never closed>text</a>')[1] == "link text"
     assert to_text("<script>if (a < b) { '</p>' }</SCRIPT>after<style>x")[1] == "after"
     assert to_text(f"&#{'9' * 5000}; &#x41; &eacute; &nosuch;")[1] == "\ufffd A é &nosuch;"
+
+
+def test_drawings_give_a_page_neither_title_nor_an_end() -> None:
+    icon = "<svg><title>Icon</title><path/></svg>"
+    assert to_text(f"<p>{icon}Soup") == ("", "Soup")
+    assert to_text(f"{icon}<title>Onions</title><p>Soup") == ("Onions", "Soup")
+    assert to_text("<nav>Home</nav><p>Onion<svg/>soup<noscript>Script!</noscript>") == ("", "Onion soup")
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def _events(html: str) -> Iterator[tuple[str, str]]:
         if start > at:
             yield "text", html[at:start]
         if html.startswith("<!--", start):
-            end = search.find("-->", start + 4)
+            end = search.find("-->", start + 2)  # "<!-->" is a whole one.
             at = start + 4 if end < 0 else end + 3
             continue
         found = _TAG.match(html, start)
@@ -122,6 +122,8 @@ def _events(html: str) -> Iterator[tuple[str, str]]:
         if found:
             tag = found.group(2).lower()
             yield "close" if found.group(1) else "open", tag
+            if tag == "svg" and html[end - 1] == "/" and not found.group(1):
+                yield "close", tag  # Of what is no HTML browsers see that it ends here.
             if tag in _RAW and not found.group(1):
                 closing = re.compile(f"</{tag}", re.IGNORECASE).search(html, at)
                 at = closing.start() if closing else len(html)
@@ -173,6 +175,7 @@ class _Page:
         self._hide = hide
         self.hidden = 0
         self._pre = 0
+        self._drawings = 0  # A title within one is of an icon.
         self._in_title = False
         self._title: list[str] = []
         self._parts: list[str] = []
@@ -184,7 +187,8 @@ class _Page:
             handle[kind](value)
 
     def _open(self, tag: str) -> None:
-        if tag == "title" and not self._title:
+        self._drawings += tag == "svg"
+        if tag == "title" and not self._title and not self._drawings:
             self._in_title = True
         elif tag == "body" and self.hidden:
             self.hidden = 0  # `</head>` may be left out.
@@ -215,6 +219,7 @@ class _Page:
             self._heading = False
 
     def _close(self, tag: str) -> None:
+        self._drawings = max(0, self._drawings - (tag == "svg"))
         if tag == "title":
             self._in_title = False
         elif tag in self._hide:
