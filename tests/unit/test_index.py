@@ -595,6 +595,7 @@ def test_why_a_filter_finds_nothing(index: Index) -> None:
     )
     assert why('year="2020"') == "no value of 'year' is text, so leave out the quotes: year=2020"
     assert why("ok='true'") == "no value of 'ok' is text, so leave out the quotes: ok=true"
+    assert why("year=''") == why('year="new"') == "no value of 'year' is text"
     assert why("tags=x") == ("perhaps no passage has tags=x as a whole; where the value is a list, write: tags has x")
     assert why("tags has z") is None
     assert why("year in (2021, 2022)") is None

@@ -194,7 +194,7 @@ def mistake(where: str | Sequence[str], has_field: Callable[[str, Iterable[Kind]
             dates = f'compare dates as text, {asked}"{condition.value}"'
             return f"no value of {field!r} is a number: {dates}; numbers have to be indexed as numbers"
         if condition.quoted and not has_field(field, ("s",)):
-            return f"no value of {field!r} is text, so leave out the quotes: {asked}{condition.value}"
+            return f"no value of {field!r} is text{_without_quotes(condition)}"
         if condition.quoted and _number(condition.value) is not None and has_field(field, ("n",)):
             return f"numbers in {field!r} are compared without the quotes: {asked}{condition.value}"
     if len(conditions) == 1 and conditions[0].op == "=" and has_field(conditions[0].field, ("s",)):
@@ -203,6 +203,12 @@ def mistake(where: str | Sequence[str], has_field: Callable[[str, Iterable[Kind]
             f"perhaps no passage has {field}={value} as a whole; where the value is a list, write: {field} has {value}"
         )
     return None
+
+
+def _without_quotes(condition: Condition) -> str:
+    """The cure for the quotes of a number, true or false; nothing else would mean more without them."""
+    more = _number(condition.value) is not None or condition.value.lower() in ("true", "false")
+    return f", so leave out the quotes: {condition.field}{condition.op}{condition.value}" if more else ""
 
 
 def has_value(field: str, kinds: Iterable[Kind]) -> str:
