@@ -18,6 +18,8 @@ T = TypeVar("T")
 P = ParamSpec("P")
 LARGEST = 2**31 - 1
 """What is counted here has at most 32 bits; libraries below fail by larger numbers, each in its own way."""
+# What to pass of a data frame.
+_COLUMN, _COLUMNS = "a column, such as df['text'].tolist()", "two columns, such as zip(df['query'], df['text'])"
 # Where rows and objects of other libraries have their text.
 _TEXTS = ("text", "content", "contents", "body", "passage", "page_content")
 _SCORE = "call score(pairs), and probability(scores) for chances from 0 to 1"
@@ -131,7 +133,7 @@ def check_pairs(pairs: Iterable[Sequence[str | Passage]]) -> list[tuple[str, str
     """
     made: list[tuple[str, str]] = []
     queries: dict[str, None] = {}
-    for position, pair in enumerate(_listed(pairs, "score takes a list of (query, passage) pairs")):
+    for position, pair in enumerate(_listed(pairs, "score takes a list of (query, passage) pairs", _COLUMNS)):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             cure = "; of an array pass .tolist()" if hasattr(pair, "tolist") else ""
             cure = ": put the pair in a list, score([(query, passage)])" if isinstance(pair, str) else cure
@@ -233,14 +235,14 @@ def check_real(name: str, number: Any) -> None:
         raise InputError(f"{name} must be a number, not {number!r}")
 
 
-def _listed(given: Iterable[Any], wanted: str) -> list[Any]:
+def _listed(given: Iterable[Any], wanted: str, columns: str = _COLUMN) -> list[Any]:
     if isinstance(given, str):
         raise InputError(f"{wanted}, not one string")
     if isinstance(given, (set, frozenset)):
         raise InputError(f"{wanted}, not a set, whose order means nothing: pass a list, to which positions refer")
     if hasattr(given, "columns"):
         # Its items would be the names of columns.
-        raise InputError(f"{wanted}, not {type(given).__name__}: pass a column, such as df['text'].tolist()")
+        raise InputError(f"{wanted}, not {type(given).__name__}: pass {columns}")
     if isinstance(given, (Mapping, bytes)):
         # Its items would be keys or numbers, not texts.
         cure = "pass list(d.values()); positions follow its order" if isinstance(given, Mapping) else "decode it first"

@@ -71,10 +71,15 @@ def rows(result: Result) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def process(*args: str, **options: Any) -> subprocess.Popen[bytes]:
+def process(*args: str, module: str = "crossrank.cli", **options: Any) -> subprocess.Popen[bytes]:
     paths = [str(PROJECT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-m", "crossrank.cli", *args], env=env, **options)
+    return subprocess.Popen([sys.executable, "-m", module, *args], env=env, **options)
+
+
+def test_python_m_crossrank_is_the_command_line() -> None:
+    found = process("rerank", "--help", module="crossrank", stdout=subprocess.PIPE).communicate(timeout=60)[0]
+    assert b"Usage: crossrank rerank" in found
 
 
 # rerank

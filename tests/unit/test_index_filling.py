@@ -220,6 +220,10 @@ def test_a_row_may_hold_what_a_program_holds(tmp_path: Path, bi_encoder_folder: 
         ([{"id": "a", "text": "x", "f": [object()]}], "document 0: the metadata field 'f' cannot be kept"),
         ({"id": "a", "text": "x"}, "a list of documents, not one dict"),
         ("x", "a list of documents, not one str"),
+        (
+            type("DataFrame", (list,), {"columns": ["id"]})(["id"]),
+            r"not DataFrame: pass its rows, df.to_dict\('records'\)",
+        ),
         (["x"], "expected a Document or a mapping such as .*, not str"),
     ],
 )

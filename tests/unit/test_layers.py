@@ -88,6 +88,7 @@ LAYERS = {
     "cli": 5,
     "integrations": 5,
     "server": 5,
+    "__main__": 5,
 }
 # `crossrank` itself gives names up to this layer, so only the layer above, its users, may import it.
 PUBLIC_LAYER = 4
@@ -102,7 +103,7 @@ PUBLIC_LAYER = 4
 # evaluation; bulk work reads and writes the files of evaluation; texts of a store are cleaned as those of an index are;
 # the usual pipeline over a store is a pipeline, and its stages are opened by name; cross-encoders, late interaction and
 # language models give one kind of order; an answer holds the traces of its stages, and a threshold leaves out some of
-# its passages; tokens are counted by an embedder where no scorer can.
+# its passages; tokens are counted by an embedder where no scorer can; `python -m crossrank` is the command line.
 WITHIN_A_LAYER = {
     ("types", "errors"),
     ("extras", "errors"),
@@ -150,6 +151,7 @@ WITHIN_A_LAYER = {
     ("pipeline", "opening"),
     ("retrieval", "index"),
     ("cli", "integrations"),
+    ("__main__", "cli"),
 }
 
 # What needs nothing of the package but `__version__`, which is set before anything else is there.

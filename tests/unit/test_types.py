@@ -91,6 +91,8 @@ def test_what_has_no_positions_is_no_list_of_documents():
         check_list("query", {"a", "b"}, None)
     with pytest.raises(InputError, match=r"not Frame: pass a column, such as df\['text'\].tolist\(\)"):
         check_list("query", Frame(["text"]), None)
+    with pytest.raises(InputError, match=r"not Frame: pass two columns, such as zip\(df\['query'\], df\['text'\]\)"):
+        check_pairs(Frame(["query", "text"]))
     with pytest.raises(InputError, match=r"pair; of an array pass \.tolist\(\)$"):
         check_pairs(np.array([["query", "text"]]))
 

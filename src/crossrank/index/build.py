@@ -164,6 +164,10 @@ class Update:
         """Add documents, or replace those of the same id; the others are left alone."""
         if isinstance(documents, (str, Mapping)) or not isinstance(documents, Iterable):
             raise InputError(f"add takes a list of documents, not one {type(documents).__name__}: put it into a list")
+        if hasattr(documents, "columns"):
+            # Its items would be the names of columns.
+            kind, rows = type(documents).__name__, "df.to_dict('records') of pandas and df.to_dicts() of polars"
+            raise InputError(f"add takes a list of documents, not {kind}: pass its rows, {rows}")
         for position, document in enumerate(documents):
             clean = document_of(document, position)
             self._expected += 1
