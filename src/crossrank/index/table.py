@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from crossrank import extras
 from crossrank.asking import LARGEST
-from crossrank.errors import CrossrankError, IndexFileError, InputError
+from crossrank.errors import IndexFileError, InputError
 from crossrank.index import layout
 from crossrank.index.documents import Kind, ids_in
+from crossrank.index.failing import told
 from crossrank.index.filters import has_value, one_of, parse, to_sql
 from crossrank.index.folders import TABLE, Mark, bytes_in, has_table, has_version, place_of
 from crossrank.index.recent import Recent
@@ -51,29 +52,6 @@ _TRIES = 3
 """How often a folder is opened that is replaced each time meanwhile, or that has no lasting place on its disk."""
 
 
-@contextmanager
-def _storage(folder: Path, doing: str) -> Iterator[None]:
-    """Turn what Lance raises into an error with a cure."""
-    try:
-        yield
-    except (CrossrankError, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
-        raise
-    except BaseException as error:
-        # Damaged files can make Rust panic, which arrives as a BaseException of its own.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        text = str(error)
-        if "No space left" in text:
-            cure = "the disk is full: make room, then run `crossrank index` again; what was committed is kept"
-        elif isinstance(error, PermissionError) or "Permission denied" in text:
-            cure = "check the permissions of the folder"
-        elif doing == "replacing":
-            cure = f"its files are damaged or missing: delete {folder / TABLE}, then run this again"
-        else:
-            cure = "its files are damaged or missing: make it anew with `crossrank index PATHS --to DIR --rebuild`"
-        raise IndexFileError(f"{doing} the index {folder} failed; {cure} ({text.splitlines()[0][:300]})") from error
-
-
 class Table:
     """The rows of one index at one version; reading is safe from many threads."""
 
@@ -98,7 +76,7 @@ class Table:
                 f"the index {folder} holds nothing yet: making it was cut short, or its files are damaged. Run "
                 f"`crossrank index PATHS --to {folder}`"
             )
-        with _storage(folder, "opening"):
+        with told(folder, "opening"):
             dataset, mark = _opened(folder)
             stored = (dataset.schema.metadata or {}).get(layout.KEY)
         if stored is None:
@@ -115,7 +93,7 @@ class Table:
     def create(cls, folder: Path, settings: Settings, replace: bool) -> Table:
         """An empty table; with `replace`, in place of the one that is there, in one commit."""
         doing, mode = ("replacing", "overwrite") if replace else ("making", "create")
-        with _storage(folder, doing):
+        with told(folder, doing):
             schema = layout.schema(settings)
             dataset = lance.write_dataset(schema.empty_table(), str(folder / TABLE), schema, mode=mode)
             table = cls(folder, dataset, settings)
@@ -135,7 +113,7 @@ class Table:
                 self._data.create_scalar_index("id", "BTREE", name=_IDS)
 
     def __len__(self) -> int:
-        with _storage(self.folder, "reading"):
+        with told(self.folder, "reading"):
             return int(self._data.count_rows())
 
     @property
@@ -148,7 +126,7 @@ class Table:
         """Whether somebody has committed since, or put another index in this one's place."""
         if self.gone:
             return True
-        with _storage(self.folder, "reading"):  # 0.01 ms: the newest manifest is looked for, nothing is read.
+        with told(self.folder, "reading"):  # 0.01 ms: the newest manifest is looked for, nothing is read.
             return bool(self._data.latest_version != self._data.version)
 
     @property
@@ -195,7 +173,7 @@ class Table:
                 limit=limit,
             )
 
-        with _storage(self.folder, "searching"):
+        with told(self.folder, "searching"):
             found = through_ties(fetch, depth, "_score")
         return ranking_of(found["id"].to_pylist(), found["_score"].to_numpy(), depth)
 
@@ -219,13 +197,13 @@ class Table:
                 prefilter=True,
             )
 
-        with _storage(self.folder, "searching"):
+        with told(self.folder, "searching"):
             found = through_ties(fetch, depth, "_distance")
         return ranking_of(found["id"].to_pylist(), 1 - found["_distance"].to_numpy(), depth)
 
     def has_field(self, name: str, kinds: Iterable[Kind]) -> bool:
         """See `Index.has_field`."""
-        with _storage(self.folder, "reading"):
+        with told(self.folder, "reading"):
             return bool(self._data.to_table(columns=["id"], filter=has_value(name, kinds), limit=1).num_rows)
 
     def rows(self, ids: Sequence[str], columns: Sequence[str]) -> tuple[pa.Table, NDArray[np.int64]]:
@@ -236,7 +214,7 @@ class Table:
         """
         asked = ids_in(ids)
         wanted = list(dict.fromkeys(asked))
-        with _storage(self.folder, "reading"):
+        with told(self.folder, "reading"):
             parts = [
                 self._data.to_table(columns=["id", *columns], filter=one_of("id", wanted[at : at + _AT_ONCE]))
                 for at in range(0, len(wanted), _AT_ONCE)
@@ -276,13 +254,13 @@ class Table:
 
     def ids(self) -> list[str]:
         """Every passage, in the order of the table."""
-        with _storage(self.folder, "reading"):
+        with told(self.folder, "reading"):
             return [str(id_) for id_ in self._data.to_table(columns=["id"])["id"].to_pylist()]
 
     def known(self) -> dict[str, Known]:
         """Every document, in the order of the table."""
         columns = ["id", "document", "source", "digest", "size", "modified"]
-        with _storage(self.folder, "reading"):
+        with told(self.folder, "reading"):
             found = self._data.to_table(columns=columns)
         passages: dict[str, list[str]] = {}
         origins: dict[str, tuple[str, str, int, int]] = {}
@@ -294,7 +272,7 @@ class Table:
 
     def documents(self) -> list[str]:
         """Every document that has passages here, once, in the order of the table."""
-        with _storage(self.folder, "reading"):
+        with told(self.folder, "reading"):
             return list(dict.fromkeys(self._data.to_table(columns=["document"])["document"].to_pylist()))
 
     def info(self) -> Info:
@@ -308,7 +286,7 @@ class Table:
         """Change the index, and go on to what was committed."""
         if self.gone:  # In another index the rows of this one are not there.
             raise IndexFileError(f"the index {self.folder} was replaced while it was updated: run this again")
-        with _storage(self.folder, doing):
+        with told(self.folder, doing):
             yield
             self._data.checkout_latest()
         self._mark = Mark(self.folder, self.version)
@@ -346,7 +324,7 @@ class Table:
 
     def unindexed(self) -> int:
         """Rows that BM25 still finds by scanning."""
-        with _storage(self.folder, "reading"):
+        with told(self.folder, "reading"):
             return int(self._data.stats.index_stats(_BM25)["num_unindexed_rows"])
 
     def take_in(self) -> None:
