@@ -62,6 +62,15 @@ def test_what_is_not_known_is_damage(text: str) -> None:
     assert said(RuntimeError("")).endswith("(RuntimeError)")
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", os.fsdecode(b"a\xffb")])
+def test_a_name_that_lance_cannot_take_is_no_damage(name: str) -> None:
+    with (
+        pytest.raises(IndexFileError, match=r"its name holds a line break.*: use another folder"),
+        told(Path(name, "index"), "making"),
+    ):
+        raise ValueError("Invalid user input: no such path")
+
+
 def test_what_has_its_own_words_keeps_them() -> None:
     for error in (CrossrankError("no"), KeyboardInterrupt(), MemoryError()):
         with pytest.raises(type(error)) as found, told(Path("my.index"), "reading"):

@@ -14,6 +14,8 @@ from crossrank.index.folders import TABLE
 
 # How Rust ends what the system says.
 _NUMBER = re.compile(r"\(os error (\d+)\)")
+# In a path, what Lance takes for something else or cannot hand on: no index lies there.
+_UNTAKEN = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _ROOM = "make room, then run `crossrank index` again; what was committed is kept"
 _PERMISSIONS = "check the permissions of the folder"
 _MEMORY = "memory is short: do less at once, and try again; the index is as it was"
@@ -79,6 +81,8 @@ def _number_of(error: BaseException) -> int:
 
 
 def _damage(folder: Path, doing: str) -> str:
+    if _UNTAKEN.search(str(folder)):
+        return "its name holds a line break, another control character or bytes that are no UTF-8: use another folder"
     if doing == "replacing":
         return f"its files are damaged or missing: delete {folder / TABLE}, then run this again"
     return "its files are damaged or missing: make it anew with `crossrank index PATHS --to DIR --rebuild`"
