@@ -14,7 +14,7 @@ extras.require("pypdf", extra="search")
 import pypdf  # noqa: E402
 import pypdf.errors  # noqa: E402
 
-_HYPHENATED = re.compile(r"(?<=[a-z])-\n(?=[a-z])")
+_DIVIDED = re.compile(r"(?<=[^\W\d_])-\n(?=[^\W\d_])")
 
 
 def to_text(raw: bytes, path: str, limits: Limits) -> tuple[str, str]:
@@ -49,7 +49,7 @@ def _read(raw: bytes, path: str, limits: Limits) -> tuple[str, str]:
                 f"{path} holds more than {limits.text_characters:,} characters: split it, or raise "
                 "Limits.text_characters"
             )
-        pages.append(_HYPHENATED.sub("", text).strip())
+        pages.append(_joined(text).strip())
     body = "\n\n".join(page for page in pages if page)
     if not body:
         raise ReadError(
@@ -58,3 +58,16 @@ def _read(raw: bytes, path: str, limits: Limits) -> tuple[str, str]:
         )
     title = reader.metadata.title if reader.metadata else None
     return (title or "").strip(), body
+
+
+def _joined(text: str) -> str:
+    """Words that the end of a line divides, whole; a hyphen beside a capital or a number is the text's own.
+
+    >>> _joined("attach-\\nment, Grö-\\nße, Saint-\\nMalo")
+    'attachment, Größe, Saint-\\nMalo'
+    """
+
+    def kept(found: re.Match[str]) -> str:
+        return "" if text[found.start() - 1].islower() and text[found.end()].islower() else found[0]
+
+    return _DIVIDED.sub(kept, text)
