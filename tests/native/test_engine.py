@@ -274,6 +274,7 @@ def test_many_models_come_and_go(cross_encoder_folder: Path) -> None:
 
 
 @pytest.mark.alone
+@pytest.mark.skipif("san.so" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer's own work would be measured")
 @pytest.mark.skipif("avx512" not in TIERS or not library.has_bfloat16("avx512"), reason="no AVX512-BF16 here")
 def test_bfloat16_is_taken_where_it_is_faster(cross_encoder_folder: Path) -> None:
     checkpoint = read(cross_encoder_folder)
@@ -294,7 +295,7 @@ def test_what_is_outside_a_window_weighs_nothing(tmp_path: Path) -> None:
     program, source = tmp_path / "attention", Path(__file__).with_name("attention.cpp")
     command = ["c++", "-std=c++17", "-O2", "-ffp-contract=fast", f"-I{SOURCES}", str(source), "-o", program]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
-    done = subprocess.run([program], capture_output=True, text=True, timeout=10)
+    done = subprocess.run([program], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stdout
 
 

@@ -454,7 +454,7 @@ def test_processes_share_one_file(tmp_path: Path) -> None:
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join(200)
         assert worker.exitcode == 0
     assert problems.empty()
     store = Store(tmp_path / "scores", most=400)

@@ -114,7 +114,7 @@ def test_a_moment_without_a_thread_is_not_told_for_good(service: Service, monkey
 def test_a_folder_that_does_not_answer_does_not_hold_up_the_end() -> None:
     # The interpreter waited for the thread.
     environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src")}
-    done = subprocess.run([sys.executable, "-c", HANGING], env=environment, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", HANGING], env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert "did not answer" in done.stdout
 
