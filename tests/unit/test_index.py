@@ -118,7 +118,7 @@ def test_a_document_of_other_types_is_refused_by_name(index: Index, document: Do
     with pytest.raises(InputError, match=message):
         add(index, Document("a", "first"), document)
     with pytest.raises(InputError, match=r"an id is a string, not int \(5\)"):
-        index.remove(["a", 5], EMBEDDER, TOKENIZER)  # type: ignore[list-item]
+        index.remove(["a", 5])  # type: ignore[list-item]
 
 
 def test_token_ids_are_those_of_the_scored_text(index: Index) -> None:
@@ -711,7 +711,7 @@ def test_whatever_changes_of_a_document_it_is_another(index: Index, change: dict
 def test_many_documents_are_deleted_a_part_at_a_time(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crossrank.index.build._DELETE_AT_ONCE", 2)
     add(index, *(Document(f"d{n}", "w") for n in range(6)))
-    assert index.remove([f"d{n}" for n in range(5)], EMBEDDER, TOKENIZER).deleted == 5
+    assert index.remove([f"d{n}" for n in range(5)]).deleted == 5
     assert index.ids() == ["d5"]
 
 
@@ -731,7 +731,7 @@ def test_updates_of_other_places_are_left_alone(tmp_path: Path, index: Index) ->
     assert update(index, tmp_path / "one") == (0, 0, 1, 0, [])
     with pytest.raises(InputError, match="no such file"):
         update(index, tmp_path / "one")
-    done = index.remove(["mine", "nobody"], EMBEDDER, TOKENIZER)
+    done = index.remove(["mine", "nobody"])
     assert (done.deleted, done.unchanged) == (1, 1)
     assert index.ids() == ["two/b.txt"]
 
@@ -782,8 +782,8 @@ def test_an_id_that_a_program_gives_twice_has_a_cure_for_programs(index: Index) 
 def test_remove_takes_ids_as_add_does(index: Index) -> None:
     add(index, Document("a", "x"), Document("1", "x"), Document("\ud800x", "x"))
     with pytest.raises(InputError, match="a list of ids"):
-        index.remove("a1", EMBEDDER, TOKENIZER)
-    assert index.remove(["\ud800x"], EMBEDDER, TOKENIZER).deleted == 1
+        index.remove("a1")
+    assert index.remove(["\ud800x"]).deleted == 1
     assert index.ids() == ["a", "1"]
 
 
@@ -1420,7 +1420,7 @@ def test_files_that_go_while_they_are_counted(index: Index, monkeypatch: pytest.
         (lambda index: index.passages("d1"), r"a list of ids, so one is \['d1'\]"),
         (lambda index: index.tokens(5), "a list of ids"),
         (lambda index: index.passages([1]), r"an id is a string, not int \(1\)"),
-        (lambda index: index.remove([1], EMBEDDER, TOKENIZER), r"an id is a string, not int \(1\)"),
+        (lambda index: index.remove([1]), r"an id is a string, not int \(1\)"),
         (lambda index: index.add(Document("a", "x"), EMBEDDER, TOKENIZER), "a list of documents, not one Document"),
     ],
 )
@@ -1489,7 +1489,7 @@ def test_ids_of_passages_pass_on_within_an_update(
         if rows:
             write(path, "\n".join(json.dumps({"id": id_, "text": text}) for id_, text in found))
             return index.update([path], EMBEDDER, TOKENIZER)
-        index.remove([id_ for id_ in index.documents() if id_ not in texts], EMBEDDER, TOKENIZER)
+        index.remove([id_ for id_ in index.documents() if id_ not in texts])
         return add(index, *(Document(id_, text) for id_, text in found))
 
     bring(before)
@@ -1564,7 +1564,7 @@ def test_a_reader_outlives_its_version(tmp_path: Path, index: Index, monkeypatch
     pipeline = Pipeline({"words": BM25Retriever(warm), "dense": DenseRetriever(warm, EMBEDDER)}, warm.passages)
     assert "new" not in pipeline.search("word").ranking.ids
     monkeypatch.setattr(table, "_READ_FOR", 0.0)
-    Index.open(tmp_path / "index").remove([str(n) for n in range(1, 20)], EMBEDDER, TOKENIZER)
+    Index.open(tmp_path / "index").remove([str(n) for n in range(1, 20)])
     add(Index.open(tmp_path / "index"), Document("0", "word changed"), Document("new", "word"))
     answer = pipeline.search("word")
     assert sorted(answer.ranking.ids) == ["0", "new"]

@@ -71,7 +71,7 @@ def test_an_index_made_of_an_embedder_alone_opens_from_anywhere(
     note.write_text("A cat.", encoding="utf-8")
     run("index", note, "--to", tmp_path / "index")
     assert "note.txt" in run("search", tmp_path / "index", "cat", "--no-rerank", "--json")
-    assert index.remove(["paris"], embedder).deleted == 1
+    assert index.remove(["paris"]).deleted == 1
     assert index.update([note], embedder).unchanged == 1
     again = Index.open_or_create(tmp_path / "index", embedder)
     assert again.documents() == ["bread", "note.txt"]
@@ -135,11 +135,13 @@ def test_an_embedder_without_a_tokenizer_is_told_the_cure(tmp_path: Path, bi_enc
     for attempt in (
         lambda: index.add(TEXTS, embedder),
         lambda: index.update([tmp_path], embedder),
-        lambda: index.remove(["paris"], embedder),
     ):
         with pytest.raises(InputError, match=cure):
             attempt()
     assert index.add(TEXTS, embedder, cuts).added == 2
+    removed = index.remove(["paris", "nobody", "paris"])  # Without any model.
+    assert (removed.deleted, removed.unchanged) == (1, 1)
+    assert index.add(TEXTS, embedder, cuts).added == 1
     embedder.tokenizer = cuts
     assert index.add(TEXTS, embedder).unchanged == 2
 

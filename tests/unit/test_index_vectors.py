@@ -66,7 +66,7 @@ def test_vectors_come_back_as_they_went_in(tmp_path, embedder, late, monkeypatch
     index.add(
         documents(bread="Bread, yeast; a cat.", france="France is in France."), embedder, embedder.tokenizer, late=late
     )
-    index.remove(["planet"], embedder, embedder.tokenizer)
+    index.remove(["planet"])
     check(Index.open(tmp_path / "index"), late)
 
 

@@ -200,7 +200,7 @@ def test_search_goes_on_when_the_index_is_updated(
     made.add([index.Document(name, "bread") for name in "abcdef"], embedder, embedder.tokenizer)
     server = build(None, crossrank.open_pipeline(tmp_path / "i", cross_encoder_folder, backend="fake"))
     monkeypatch.setattr("crossrank.index.table._READ_FOR", 0.0)
-    made.remove(["b", "c", "d", "e", "f"], embedder, embedder.tokenizer)
+    made.remove(["b", "c", "d", "e", "f"])
     made.add([index.Document("a", "the cat")], embedder, embedder.tokenizer)
     answer = call(server, "search", query="bread", k=3)
     assert not answer.is_error
@@ -234,7 +234,7 @@ def test_a_search_that_begins_does_not_move_one_that_is_under_way(
 
     def found(self: DenseRetriever, queries: Sequence[str], depth: int) -> Any:
         ids = real(self, queries, depth)
-        made.remove(["b"], embedder, embedder.tokenizer)
+        made.remove(["b"])
         refresh()
         return ids
 

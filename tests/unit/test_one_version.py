@@ -84,7 +84,7 @@ def changes(embedder: TextEmbedder, monkeypatch: pytest.MonkeyPatch) -> dict[str
 
     def another(index: Index) -> None:
         writer = Index.open(index._table.folder)
-        writer.remove(["b", "c"], embedder, embedder.tokenizer)
+        writer.remove(["b", "c"])
         put(writer, embedder, "new", "a")
 
     def refreshed(index: Index) -> None:
@@ -101,7 +101,7 @@ def changes(embedder: TextEmbedder, monkeypatch: pytest.MonkeyPatch) -> dict[str
     return {
         "another process": another,
         "a refresh": refreshed,
-        "a removal": lambda index: index.remove(["b", "c"], embedder, embedder.tokenizer),
+        "a removal": lambda index: index.remove(["b", "c"]),
         "a replacement": lambda index: put(index, embedder, "new", "abc"),
         "tidied away": tidied,
     }
@@ -444,7 +444,7 @@ def shrink(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(table, "_READ_FOR", 0.0)
         writer, embedder = Index.open(service.index._table.folder), service.embedder
-        writer.remove(["1", "2"], embedder, embedder.tokenizer)
+        writer.remove(["1", "2"])
         writer.add([Document("0", "New paris.", metadata={"m": 1})], embedder, embedder.tokenizer)
 
 

@@ -324,7 +324,7 @@ def test_a_search_sees_what_another_process_has_committed(tmp_path: Path) -> Non
     other.add([Document("new", "paris in spring")], embedder, embedder.tokenizer)
     found = search(made, made.reranker, Search("paris"), Ticket.lasting(10.0))
     assert {found.passages[id_].document for id_ in found.ranking.ids} == {"old", "new"}
-    other.remove(["old"], embedder, embedder.tokenizer)
+    other.remove(["old"])
     found = search(made, made.reranker, Search("paris"), Ticket.lasting(10.0))
     assert {found.passages[id_].document for id_ in found.ranking.ids} == {"new"}
     made.stop()

@@ -69,7 +69,7 @@ def kept(
         raise IndexFileError(f"{len(changes.failed)} documents cannot be indexed, first {first.source}: {first.reason}")
     # A corpus may have shrunk since.
     if stale := [document for document in index.documents() if document not in written]:
-        index.remove(stale, embedder, tokenizer)
+        index.remove(stale)
     return index
 
 

@@ -23,7 +23,7 @@ from crossrank.index import readers
 from crossrank.index.changes import Callback, Changes, Progress
 from crossrank.index.claims import Claims
 from crossrank.index.commits import Commits
-from crossrank.index.documents import Document, Failure, Limits, ids_in
+from crossrank.index.documents import Document, Failure, Limits
 from crossrank.index.filters import crowded
 from crossrank.index.passages import Cut
 from crossrank.index.records import Row
@@ -173,15 +173,6 @@ class Update:
             self._expected += 1
             self._document(clean, _Origin(), f"document {clean.id!r}")
             self._dealt_with()
-        return self._finish()
-
-    def remove(self, ids: Iterable[str]) -> Changes:
-        """Remove documents; an id that is not there is unchanged."""
-        for id_ in dict.fromkeys(ids_in(ids)):
-            if id_ in self._known:
-                self._doomed.add(id_)
-            else:
-                self._unchanged += 1
         return self._finish()
 
     def _file(self, source: readers.Source, limits: Limits) -> None:
@@ -361,9 +352,7 @@ class Update:
     def _finish(self) -> Changes:
         self._commits.commit()
         doomed = sorted(self._doomed)
-        for at in range(0, len(doomed), _DELETE_AT_ONCE):
-            some = doomed[at : at + _DELETE_AT_ONCE]
-            self._table.delete(some)
+        for some in _deleting(self._table, doomed):
             self._deleted += len(some)
             for id_ in some:
                 self._claims.give_up(id_)
@@ -385,6 +374,23 @@ class Update:
         if self._progress is not None:
             expected = max(self._expected, self._documents)
             self._progress(Progress(stage, self._documents, expected, self._passages, self._source))
+
+
+def taken_out(table: Table, ids: Sequence[str]) -> Changes:
+    """Remove documents; an id that is not there is unchanged. The caller holds the lock of the index."""
+    wanted, known = dict.fromkeys(ids), table.known()
+    gone = sum(map(len, _deleting(table, sorted(wanted.keys() & known.keys()))))
+    if gone or table.unindexed():
+        table.tidy()
+    return Changes(added=0, changed=0, deleted=gone, unchanged=len(wanted) - gone, failed=())
+
+
+def _deleting(table: Table, ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Delete documents, some at once, and tell which are gone."""
+    for at in range(0, len(ids), _DELETE_AT_ONCE):
+        some = ids[at : at + _DELETE_AT_ONCE]
+        table.delete(some)
+        yield some
 
 
 def digest_of(document: Document) -> str:

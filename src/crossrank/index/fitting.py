@@ -13,6 +13,7 @@ from crossrank.addresses import is_address
 from crossrank.checkpoint import Checkpoint, vocabulary
 from crossrank.errors import IndexFileError, InputError
 from crossrank.index.records import Settings, language_named
+from crossrank.index.table import Table
 from crossrank.models import named
 from crossrank.tokenvectors import TokenEmbedder
 from crossrank.types import Embedder
@@ -64,18 +65,21 @@ def check_embedder(folder: Path, made: Settings, embedder: Embedder) -> None:
         )
 
 
-def checked_tokenizer(folder: Path, made: Settings, embedder: Embedder, given: Tokenizer | None) -> Tokenizer:
-    """The tokenizer of an update, as `tokenizer_of`; refuse one whose ids are not those that are stored.
+def check_update(at: Table, embedder: Embedder, given: Tokenizer | None, late: TokenEmbedder | None) -> Tokenizer:
+    """Refuse models other than those that an index was made with; the tokenizer of an update, as `tokenizer_of`.
 
     Raises:
-        InputError: there is none.
-        IndexFileError: its fingerprint is another.
+        InputError: there is no tokenizer.
+        IndexFileError: the fingerprint of one is another, or there is a late-interaction model too few or many.
     """
+    folder, made = at.folder, at.settings
+    check_embedder(folder, made, embedder)
     tokenizer = tokenizer_of(embedder, given)
     if vocabulary.fingerprint(tokenizer) != made.tokenizer:
         raise IndexFileError(
             f"the index {folder} holds token ids of another tokenizer: use the one it was made with, or {_ANEW}"
         )
+    check_late(folder, made, late)
     return tokenizer
 
 

@@ -14,9 +14,9 @@ from tokenizers import Tokenizer
 from crossrank.checkpoint import vocabulary
 from crossrank.errors import CrossrankError, IndexFileError
 from crossrank.index import fitting
-from crossrank.index.build import Update
+from crossrank.index.build import Update, taken_out
 from crossrank.index.changes import Callback, Changes
-from crossrank.index.documents import KINDS, Document, Kind, Limits, paths_in
+from crossrank.index.documents import KINDS, Document, Kind, Limits, ids_in, paths_in
 from crossrank.index.folders import LOCK, has_version, make_folder, placed
 from crossrank.index.lock import exclusive
 from crossrank.index.oneversion import held, kept, lost, removed
@@ -292,10 +292,10 @@ class Index:
         with self._updating(embedder, tokenizer, progress, late) as update:
             return update.documents(documents)
 
-    def remove(self, ids: Iterable[str], embedder: Embedder, tokenizer: Tokenizer | None = None) -> Changes:
-        """Remove documents by their ids. Otherwise like `update`."""
-        with self._updating(embedder, tokenizer, None, adds=False) as update:
-            return update.remove(ids)
+    def remove(self, ids: Iterable[str]) -> Changes:
+        """Remove documents by their ids, without any model; an id that is not there is unchanged."""
+        with self._writing(lambda _: ids_in(ids)) as (writing, asked):
+            return taken_out(writing, asked)
 
     @contextmanager
     def _updating(
@@ -305,22 +305,23 @@ class Index:
         progress: Callback | None,
         late: TokenEmbedder | None = None,
         cut: Cut | None = None,
-        adds: bool = True,
     ) -> Iterator[Update]:
-        """Hold the lock, see the latest version, check that the update fits the index, and follow it to its end."""
+        with self._writing(lambda at: fitting.check_update(at, embedder, tokenizer, late)) as (at, own):
+            cut = cut or cut_by(own, at.settings, getattr(embedder, "threads", None))
+            yield Update(at, embedder, cut, progress, late)
+
+    @contextmanager
+    def _writing(self, fit: Callable[[Table], T]) -> Iterator[tuple[Table, T]]:
+        """Hold the lock, see the latest version, check that what comes fits it, and follow it to its end."""
         with exclusive(self._table.folder / LOCK):
             # A table that is written to moves with every commit. Readers in other threads keep one that stands still.
             writing = Table.open(self._table.folder)
             writing.complete()
-            fitting.check_embedder(writing.folder, writing.settings, embedder)
-            tokenizer = fitting.checked_tokenizer(writing.folder, writing.settings, embedder, tokenizer)
-            if adds:
-                fitting.check_late(writing.folder, writing.settings, late)
+            fitted = fit(writing)
             # Only now: whoever searches here goes by the models of the version that was there before.
             self._table = writing.now()
             try:
-                cut = cut or cut_by(tokenizer, writing.settings, getattr(embedder, "threads", None))
-                yield Update(writing, embedder, cut, progress, late)
+                yield writing, fitted
             finally:
                 # An error would take the place of the update's own, or of its `Changes`; who reads next meets it again.
                 with suppress(CrossrankError):

@@ -70,7 +70,7 @@ def one_version(ask: Callable[[], T]) -> T:
     1
     >>> def ask():
     ...     ids = index.bm25("cats", 10).ids
-    ...     index.remove(ids, embedder)
+    ...     index.remove(ids)
     ...     return [passage.text for passage in index.passages(ids)]
     >>> one_version(ask), one_version(index.ids)
     (['Cats purr.'], [])
