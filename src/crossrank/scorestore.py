@@ -13,11 +13,11 @@ import stat
 import struct
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakSet
 
 from crossrank.asking import check_whole
 from crossrank.errors import InputError
@@ -50,10 +50,15 @@ PRAGMA user_version = {_VERSION};
 # On POSIX a process that closes a file lets go of all locks that it has on it, SQLite's too. Another process that
 # closes its connection then takes itself for the last one and removes the -wal file, and what this one goes on writing
 # there is lost, or damages the file. So a file that connections of this process are at is opened by nothing else here.
-_AT: Counter[tuple[int, int]] = Counter()
+_AT: dict[tuple[int, int], WeakSet[_Connection]] = {}
 _ALONE = threading.Lock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_ALONE.acquire, after_in_parent=_ALONE.release, after_in_child=_ALONE.release)
+
+
+class _Connection(sqlite3.Connection):
+    """One that can be known without being kept: a `Store` that nobody closes goes, and its connection with it."""
+
 
 Cut = tuple[int, int, int, bool]
 """Tokens, tokens read, windows, and whether the count is exact: a `Truncation` without its position."""
@@ -80,7 +85,7 @@ class _Opened:
 
     process: int
     lock: threading.Lock
-    connection: sqlite3.Connection | None = None
+    connection: _Connection | None = None
     file: tuple[int, int] = (0, 0)
 
 
@@ -224,7 +229,7 @@ class Store:
         )
 
 
-def _open(path: Path) -> tuple[sqlite3.Connection, tuple[int, int]]:
+def _open(path: Path) -> tuple[_Connection, tuple[int, int]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with _ALONE:
         with suppress(FileExistsError):
@@ -234,10 +239,11 @@ def _open(path: Path) -> tuple[sqlite3.Connection, tuple[int, int]]:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         facts = path.stat()
         file = (facts.st_dev, facts.st_ino)
-        _AT[file] += 1
-    connection: sqlite3.Connection | None = None
+        connection = sqlite3.connect(
+            path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False, factory=_Connection
+        )
+        _AT.setdefault(file, WeakSet()).add(connection)
     try:
-        connection = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
         if connection.execute("PRAGMA application_id").fetchone()[0] != _OURS:
             with _writing(connection):
                 # Two processes may come here at once: the second finds the tables of the first.
@@ -249,25 +255,21 @@ def _open(path: Path) -> tuple[sqlite3.Connection, tuple[int, int]]:
         connection.execute("PRAGMA synchronous=NORMAL")
         return connection, file
     except BaseException:
-        if connection is not None:
-            connection.close()
-        _left(file)
+        _left(connection, file)
         raise
 
 
-def _left(file: tuple[int, int]) -> None:
-    """A connection of this process is closed."""
+def _left(connection: _Connection, file: tuple[int, int]) -> None:
+    """Close a connection of this process."""
+    with suppress(sqlite3.Error):
+        connection.close()
     with _ALONE:
-        _AT[file] -= 1
-        if not _AT[file]:
-            del _AT[file]
+        _AT.get(file, WeakSet()).discard(connection)
 
 
 def _closed(here: _Opened) -> None:
     if here.connection is not None:
-        with suppress(sqlite3.Error):
-            here.connection.close()
-        _left(here.file)
+        _left(here.connection, here.file)
     here.connection = None
 
 
@@ -363,6 +365,8 @@ def _refuse_strangers(path: Path) -> None:
             raise InputError(f"{path} is a pipe or a device, and a score cache is a file; name another")
         with _ALONE:
             facts = path.stat()
+            for file in [file for file, there in _AT.items() if not there]:
+                del _AT[file]
             if (facts.st_dev, facts.st_ino) in _AT:
                 return
             with path.open("rb") as stream:

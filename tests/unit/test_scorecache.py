@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -517,6 +518,16 @@ def test_a_process_with_two_scorers_over_one_file_keeps_its_locks(opened: bool, 
     for store in (first, second):
         assert b"".join(sorted(store.get([bytes([letter]) for letter in b"abcxyz"])[0])).decode() == f"{here}cxy"
         store.close()
+
+
+def test_a_file_of_a_store_that_nobody_closed_is_looked_at_again(tmp_path: Path) -> None:
+    store = Store(tmp_path / "scores")
+    assert store.put({b"a": Entry(1.0)}) == ""
+    del store
+    gc.collect()
+    (tmp_path / "scores").write_bytes(b"dear diary")
+    with pytest.raises(InputError, match="something else"):
+        Store(tmp_path / "scores")
 
 
 def test_a_cache_behind_a_link_to_nothing_yet_is_made(tmp_path: Path) -> None:

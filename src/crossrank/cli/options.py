@@ -271,7 +271,9 @@ def remembering(scorer: S, cache: str | None) -> S | CachedScorer:
 
     if cache is None or not (typed("cache") or isinstance(scorer, CrossEncoder)):
         return scorer
-    return CachedScorer(scorer, cache)
+    made = CachedScorer(scorer, cache)
+    click.get_current_context().call_on_close(made.close)
+    return made
 
 
 def prompts(command: F) -> F:
