@@ -59,6 +59,14 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """None of the caller's variables, and a folder of the test's own to work in."""
+    for name in [name for name in os.environ if name.startswith(("CROSSRANK_", "_CROSSRANK_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def cross_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random one-label BERT cross-encoder; do not change it."""

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 import crossrank
-from crossrank.cli import root, terminal
+from commandline import run
+from crossrank.cli import terminal
 from crossrank.crossencoder import CrossEncoder
 from crossrank.errors import InputError
 from crossrank.evaluation.abstention import THRESHOLDS
@@ -21,11 +21,6 @@ from crossrank.scored import Scored
 from crossrank.training.calibrating import calibrated
 from crossrank.training.folds import assign
 from crossrank.training.judgments import Judged, Judgments
-
-try:
-    RUNNER = CliRunner(mix_stderr=False)
-except TypeError:  # From click 8.2 on they are always apart.
-    RUNNER = CliRunner()
 
 
 def rows(queries: int = 40, each: int = 10) -> list[Judged]:
@@ -45,12 +40,6 @@ def _told(monkeypatch: pytest.MonkeyPatch) -> None:
         return Scored(np.array([float(text.split()[0]) for _, text in pairs], dtype=np.float32), (), 0)
 
     monkeypatch.setattr(CrossEncoder, "scored", scored)
-
-
-def run(*args: str, code: int = 0) -> Result:
-    result = RUNNER.invoke(root, args, prog_name="crossrank")
-    assert result.exit_code == code, (result.exit_code, result.stdout, result.stderr, result.exception)
-    return result
 
 
 def written(path: Path, judged: list[Judged]) -> str:

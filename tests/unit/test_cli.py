@@ -18,14 +18,15 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 import crossrank
 import tiny
+from commandline import run
 from crossrank import backends
 from crossrank.backends.cpu import library
 from crossrank.cascade import Trace
-from crossrank.cli import root, steps, terminal
+from crossrank.cli import steps, terminal
 from crossrank.cli.exits import MEANINGS, Exit
 from crossrank.evaluation import read_run
 from crossrank.models import catalog
@@ -35,17 +36,7 @@ from crossrank.types import Truncation
 PROJECT = Path(__file__).resolve().parents[2]
 TEXTS = "Paris is the capital of France.\n\nBread needs yeast.\n"
 
-try:
-    RUNNER = CliRunner(mix_stderr=False)
-except TypeError:  # From click 8.2 on they are always apart.
-    RUNNER = CliRunner()
-
-
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith(("CROSSRANK_", "_CROSSRANK_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("command_line")
 
 
 @pytest.fixture
@@ -56,15 +47,6 @@ def ce(cross_encoder_folder: Path) -> str:
 @pytest.fixture
 def be(bi_encoder_folder: Path) -> str:
     return str(bi_encoder_folder)
-
-
-def run(*args: str, code: int = 0, stdin: str | bytes | None = None, env: dict[str, str] | None = None) -> Result:
-    result = RUNNER.invoke(root, args, input=stdin, prog_name="crossrank", env=env)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, (result.exit_code, result.stdout, result.stderr)
-    assert "Traceback" not in result.stderr
-    return result
 
 
 def rows(result: Result) -> list[dict[str, Any]]:

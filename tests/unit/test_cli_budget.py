@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from test_cli import _clean, be, ce, documents, index, rows, run  # noqa: F401
+from test_cli import be, ce, documents, index, rows  # noqa: F401
 
 import crossrank
 import tiny
+from commandline import run
 from crossrank.cli import budget
 from crossrank.cost import CostModel, Pace
 from crossrank.errors import CheckpointError
@@ -20,7 +21,7 @@ from crossrank.planner import Memory
 
 
 @pytest.fixture(autouse=True)
-def _paces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _paces(command_line: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing is measured, and nothing is written into a home."""
     monkeypatch.setenv("CROSSRANK_COSTS", str(tmp_path / "costs"))
     monkeypatch.setattr(Memory, "pace", lambda self, scorer: Pace(CostModel(0.0001, 0.0, 1e-7, 0.0)))

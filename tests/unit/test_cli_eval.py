@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 import tiny
+from commandline import RUNNER, run
 from crossrank.cli import judged, root
 from crossrank.cli.exits import Exit
 
@@ -22,20 +22,10 @@ pytest.importorskip("lance", reason="needs the extra search")
 from crossrank.evaluation import read_qrels, read_run
 from crossrank.evaluation.measures import per_query
 
-try:
-    RUNNER = CliRunner(mix_stderr=False)
-except TypeError:  # From click 8.2 on they are always apart.
-    RUNNER = CliRunner()
+pytestmark = pytest.mark.usefixtures("command_line")
 
 WORDS = ["paris", "france", "bread", "yeast", "cat", "planet"]
 HOSTILE = "<script>alert('the cat')</script>"
-
-
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith(("CROSSRANK_", "_CROSSRANK_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +55,6 @@ def judged_set(folder: Path) -> Path:
     grades += [f"q{i}\td{i}\t2\nq{i}\td{i + 6}\t1\nq{i}\td{(i + 1) % 6}\t0" for i in range(6)]
     write_lines(folder / "qrels" / "test.tsv", grades)
     return folder
-
-
-def run(*args: object, code: int = 0) -> Result:
-    result = RUNNER.invoke(root, [str(arg) for arg in args], prog_name="crossrank")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, (result.exit_code, result.stdout, result.stderr)
-    return result
 
 
 def found(*args: object) -> dict[str, Any]:

@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 import tiny
-from crossrank.cli import root
+from commandline import run
 
 for library in ("ir_measures", "bm25s"):
     pytest.importorskip(library, reason="needs the extra eval")
 from crossrank.evaluation.lists import judged_lists  # noqa: E402
 from crossrank.evaluation.words import Words  # noqa: E402
 
-try:
-    RUNNER = CliRunner(mix_stderr=False)
-except TypeError:  # From click 8.2 on they are always apart.
-    RUNNER = CliRunner()
+pytestmark = pytest.mark.usefixtures("command_line")
 
 WORDS = ["paris", "france", "bread", "yeast", "cat", "planet"]
-
-
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith(("CROSSRANK_", "_CROSSRANK_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +40,6 @@ def rows(word: str) -> list[dict[str, Any]]:
         {"query": query, "document": f"the {word} is {word}", "label": 2},
         {"query": query, "document": f"of the capital {word} and of much else besides", "label": 0},
     ]
-
-
-def run(*args: object, code: int = 0) -> Result:
-    result = RUNNER.invoke(root, [str(arg) for arg in args], prog_name="crossrank")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, (result.exit_code, result.stdout, result.stderr)
-    return result
 
 
 def test_models_are_measured_on_each_querys_own_documents(tmp_path: Path, models: str) -> None:
