@@ -13,6 +13,7 @@ import stat
 import struct
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ PRAGMA user_version = {_VERSION};
 # On POSIX a process that closes a file lets go of all locks that it has on it, SQLite's too. Another process that
 # closes its connection then takes itself for the last one and removes the -wal file, and what this one goes on writing
 # there is lost, or damages the file. So a file that connections of this process are at is opened by nothing else here.
-_AT: dict[tuple[int, int], WeakSet[_Connection]] = {}
+_AT: defaultdict[tuple[int, int], WeakSet[_Connection]] = defaultdict(WeakSet)
 _ALONE = threading.Lock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_ALONE.acquire, after_in_parent=_ALONE.release, after_in_child=_ALONE.release)
@@ -242,7 +243,7 @@ def _open(path: Path) -> tuple[_Connection, tuple[int, int]]:
         connection = sqlite3.connect(
             path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False, factory=_Connection
         )
-        _AT.setdefault(file, WeakSet()).add(connection)
+        _AT[file].add(connection)
     try:
         if connection.execute("PRAGMA application_id").fetchone()[0] != _OURS:
             with _writing(connection):
@@ -264,7 +265,7 @@ def _left(connection: _Connection, file: tuple[int, int]) -> None:
     with suppress(sqlite3.Error):
         connection.close()
     with _ALONE:
-        _AT.get(file, WeakSet()).discard(connection)
+        _AT[file].discard(connection)
 
 
 def _closed(here: _Opened) -> None:
@@ -365,9 +366,7 @@ def _refuse_strangers(path: Path) -> None:
             raise InputError(f"{path} is a pipe or a device, and a score cache is a file; name another")
         with _ALONE:
             facts = path.stat()
-            for file in [file for file, there in _AT.items() if not there]:
-                del _AT[file]
-            if (facts.st_dev, facts.st_ino) in _AT:
+            if _AT.get((facts.st_dev, facts.st_ino)):
                 return
             with path.open("rb") as stream:
                 head = stream.read(100)

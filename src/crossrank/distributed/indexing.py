@@ -95,9 +95,7 @@ def index(
     sources = readers.find(paths, files).sources  # Refuses what is not there before the index is made.
     loaded = {**(options or {}), "threads": workers.engine_threads}
     embedder = load_embedder(model, **loaded)
-    # The index keeps it, and workers may have another working directory.
-    name = named.lasting(embedder.checkpoint)
-    made = Index.open_or_create(to, embedder, model=name, size=size, language=language)
+    made = Index.open_or_create(to, embedder, size=size, language=language)
     settings = made.settings
     made_of = {
         "work": "index",
@@ -107,6 +105,8 @@ def index(
         "part_tokens": part_tokens,
     }
     work_folder = to.with_name(f"{to.name}.bulk")
+    # Workers may have another working directory.
+    name = named.lasting(embedder.checkpoint)
     called = {"model": f"{name} on {embedder.backend.name}"}
     # Begun anew where something changed: the folder's name is given by the index, so no other could be named.
     with workfolder.opened(work_folder, made_of, called, anew=True) as folder:

@@ -76,7 +76,8 @@ def merge(folder: WorkFolder, all_parts: Sequence[Part], target: Path, k: int | 
         totals = _joined(folder, all_parts)
         with closing(database.opened(folder.ranked)) as connection, database.damage_told(folder.input):
             connection.execute("ATTACH ? AS input", (database.for_reading(folder.input),))
-            _write(target, _rankings(connection.execute(_RANKINGS), k))
+            with parts.unwritten_told(target):
+                _write(target, _rankings(connection.execute(_RANKINGS), k))
     finally:
         # Also after a failure: it takes the room that the same command needs.
         folder.ranked.unlink(missing_ok=True)
@@ -134,14 +135,12 @@ def _write(target: Path, rankings: Iterator[list[_Row]]) -> None:
     if target.suffix.lower() == ".parquet":
         from crossrank.distributed import parquet  # needs the extra, which the base install leaves out
 
-        with parts.unwritten_told(target):
-            parquet.write(target, map(_objects, rankings))
+        parquet.write(target, map(_objects, rankings))
     elif target.suffix.lower() in ROWS:
         parts.write(target, (_lines(_objects(ranking)) for ranking in rankings))
     else:
         run = ((ranking[0][0], _ranking(ranking)) for ranking in rankings)
-        with parts.unwritten_told(target):
-            trec.write_rankings(target, run)
+        trec.write_rankings(target, run)
 
 
 def _objects(ranking: list[_Row]) -> list[dict[str, Any]]:
