@@ -12,6 +12,6 @@
 #include "table.h"
 
 const Kernels *kernels_avx2(int dtype) {
-  static const Kernels table = tier_table<Float32>(128, 128);
+  static const Kernels table = tier_table<Float32>();
   return dtype == 0 ? &table : nullptr;
 }

@@ -14,6 +14,6 @@
 #include "table.h"
 
 const Kernels *kernels_avx512bf16(int dtype) {
-  static const Kernels table = tier_table<Bfloat16>(128, 128);
+  static const Kernels table = tier_table<Bfloat16>();
   return dtype == 1 ? &table : nullptr;
 }

@@ -16,6 +16,6 @@
 #include "table.h"
 
 const Kernels *kernels_portable(int dtype) {
-  static const Kernels table = tier_table<Float32>(128, 128);
+  static const Kernels table = tier_table<Float32>();
   return dtype == 0 ? &table : nullptr;
 }
