@@ -183,7 +183,8 @@ def test_a_step_in_parts_has_the_gradients_of_one_in_one_piece(tmp_path: Path, m
 
 
 def test_sequences_of_several_widths_keep_their_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(net, "ENOUGH", 32)
+    for enough in ("ENOUGH", "ENOUGH_LOW"):
+        monkeypatch.setattr(net, enough, 32)
     network = net.Network(checkpoint.read(tiny.cross_encoder(tmp_path / "base")), layers=1, device="cpu")
     tokens = tiny.random_tokens([9, 60, 17, 33, 3, 60, 18])
     together = network.logits(tokens).detach().numpy()
