@@ -19,7 +19,9 @@ _LANGUAGE = re.compile(r"\w*")
 # in which no other thread runs.
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
 _BARE = re.compile(
-    r"[^\w+-]*(?:(?:the\s+)?(?:score|relevance|rating)(?:\s+is)?[^\w+-]*)?([+-]?\d+(?:\.\d+)?)(?:\s*/\s*10)?\W*", re.I
+    r"[^\w+-]*(?:(?:the\s+)?(?:score|relevance|rating)(?:\s+is)?[^\w+-]*)?"
+    r"([+-]?\d+(?:\.\d+)?)(?:\s*(?:/|out\s+of)\s*10)?\W*",
+    re.I,
 )
 # A score that is said beside JSON. "0 to 10" and "out of 10" are the scale, and "asks me to answer 10" is a quotation.
 _SAID = re.compile(
@@ -52,11 +54,11 @@ class UnreadableError(Exception):
 def read_score(answer: str) -> float:
     """The score in an answer, from 0 to 10.
 
-    Read are `{"score": 8}`, also in a fence or among words, `"8/10"`, and an answer that is a number and no more. Two
-    objects with different scores are not read, nor an object beside other words that name another score: one of them
-    may be quoted from the document. For the same reason nothing is read beside JSON that is broken, or that names one
-    thing twice. A thought that ends in `</think>` counts for nothing; one that is quoted in JSON or amid a line ends
-    none.
+    Read are `{"score": 8}`, also in a fence or among words, `"8/10"`, and an answer that is a number (or "8 out of 10")
+    and no more. Two objects with different scores are not read, nor an object beside other words that name another
+    score: one of them may be quoted from the document. For the same reason nothing is read beside JSON that is broken,
+    or that names one thing twice. A thought that ends in `</think>` counts for nothing; one that is quoted in JSON or
+    amid a line ends none.
 
     Raises:
         UnreadableError: no score, several, one that is not from 0 to 10, or a thought that has no end.

@@ -88,9 +88,9 @@ def grader(chat: Chat) -> Iterator[grading.Grader]:
 
 @pytest.mark.parametrize(
     ("said", "grade"),
-    [("7", 7), (" 10\n", 10), ("**3**", 3), ("8/10", 8), ("0.", 0), ("<think>maybe 9\n</think>2", 2),
-     ('{"score": 8}', 8), ("```json\n{\"score\": \"9/10\"}\n```", 9), ("6.8", 7), ("4.5", 5),
-     ([{"type": "text", "text": "8"}], 8)],
+    [("7", 7), (" 10\n", 10), ("**3**", 3), ("8/10", 8), ("7 out of 10.", 7), ("0.", 0),
+     ("<think>maybe 9\n</think>2", 2), ('{"score": 8}', 8), ("```json\n{\"score\": \"9/10\"}\n```", 9), ("6.8", 7),
+     ("4.5", 5), ([{"type": "text", "text": "8"}], 8)],
 )  # fmt: skip
 def test_what_is_a_grade(chat: Chat, grader: grading.Grader, said: Any, grade: int) -> None:
     chat.says = lambda text: said
