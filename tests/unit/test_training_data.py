@@ -525,14 +525,18 @@ def test_hard_and_easy_negatives_and_nothing_twice() -> None:
     assert one.judged.sum() == 1
 
 
-def test_judged_negatives_spare_mining() -> None:
+def test_judged_negatives_do_not_spare_mining() -> None:
+    """A model that had seen those of one list alone ranked what a search finds worse than the base model."""
     group = Group("q", tuple("abcdefghij"), (1.0, *[0.0] * 9))
-    assert negatives.mine([group], nearest, (), 0.0, seed=0)[0].judged.all()
+    one = negatives.mine([group], nearest, [f"far {n}" for n in range(50)], 0.0, seed=0)[0]
+    mined = [text[:4] for text, judged in zip(one.documents, one.judged.tolist(), strict=True) if not judged]
+    assert sorted(mined) == ["far "] * 2 + ["near"] * 6
+    assert len(one.trained) == len(group.documents) + negatives.WANTED
 
 
 def test_distractors_are_the_next_hardest_and_not_trained_on() -> None:
     group = Group("q", tuple("abcdefghij"), (1.0, *[0.0] * 9))
-    one = negatives.mine([group], nearest, [f"far {n}" for n in range(9)], 0.0, seed=0, measured=12)[0]
+    one = negatives.mine([group], nearest, [f"far {n}" for n in range(9)], 0.0, seed=0, wanted=0, measured=12)[0]
     assert {text: rank for text, rank in zip(one.documents, one.distractor.tolist(), strict=True) if rank} == {
         "near 0": 1,
         "near 1": 2,
@@ -616,7 +620,7 @@ def test_a_search_is_asked_for_what_is_missing_only() -> None:
             return Found()
 
     groups = [Group("full", tuple("abcdefghij"), (1.0, *[0.0] * 9)), Group("short", ("a",), (1.0,))]
-    shown = negatives.mine(groups, negatives.nearest_of(Own()), (), 0.0, seed=0)
+    shown = negatives.mine(groups, negatives.nearest_of(Own()), (), 0.0, seed=0, wanted=0, measured=9)
     assert asked == [("short", negatives.DEPTH)]
     assert [len(one) for one in shown] == [10, 2]
 

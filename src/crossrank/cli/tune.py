@@ -251,7 +251,9 @@ def _print(outcome: Outcome, as_json: bool) -> None:
     if verdict.gain is not None:
         _print_values(outcome)
     if outcome.folder is not None:
-        click.echo(f"The tuned model is better. It is in {click.format_filename(outcome.folder)}.")
+        folder = click.format_filename(outcome.folder)
+        click.echo(f"The tuned model is better. It is in {folder}.")
+        click.echo(f"  Which --mix of a search suits it, `crossrank eval --models {folder} --mix 0.4,0.8,1` says.")
         if outcome.uncalibrated:
             click.echo(f"  It gives no probabilities: {terminal.shown(outcome.uncalibrated)}.")
     else:

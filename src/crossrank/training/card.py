@@ -102,6 +102,8 @@ General questions; at most {settings.most_loss:g} may be lost:
 | --- | --: | --: | --: | --: | --: |
 {general}
 
+- **In a search** its score is mixed with that of the first stage, which this table leaves out: it may deserve another
+  share than an untuned model. `crossrank eval --mix 0.4,0.8,1` on judged queries tells.
 - **Probabilities**: {calibration}.
 
 ## How it was made
