@@ -7,7 +7,7 @@ namespace {
 
 inline void nothing() {}
 
-// For vectors 256 tokens and slices of 384 are 3 to 7 % faster than 128 tokens and the whole inner layer; 512 no better.
+// For vectors 256 tokens and slices of 384 are 3 to 7 % faster than 128 and the whole inner layer; 512 are no better.
 template <class T> Kernels tier_table(int unit = 256, int chunk = 256, int slice = 384) {
   Kernels k;
   k.element = (int)sizeof(typename T::Number);

@@ -289,7 +289,7 @@ def _check_classes(judgments: Judgments, groups: Sequence[Group], limit: float, 
          f"queries with relevant documents only: {len(alone)}; negatives for them must be mined")  # fmt: skip
     if positive > len(labels) - positive:
         count = len(labels) - positive
-        said = f"judged pairs that are not relevant: {count}, that are: {positive}; what is missing is mined"
+        said = f"judged pairs that are not relevant: {count}, that are: {positive}; others are mined"
         findings.append(Finding("few negatives", count, said))
 
 
