@@ -2,7 +2,8 @@
 
 Hard negatives alone make models worse (sentence-transformers issue 3085 lost a tenth), so a quarter is drawn at random.
 Judged ones alone may, too, where they are of one list, such as sentences of one page: a model that had seen no others
-ranked such lists better by 0.055 and a search's candidates worse by 0.058 (LOG.md). So all queries get mined ones.
+ranked such lists better by 0.055 and a search's candidates worse by 0.058, and with four mined ones by 0.056 and 0.030
+(LOG.md). So all queries get some.
 A mined document may be relevant and unjudged: it is doubtful when the current model puts it above this query's best
 relevant document and above the median of all relevant ones. Doubtful documents are measured with but never trained on:
 leaving them out of the measurement would hide the base model's mistakes.
@@ -27,7 +28,8 @@ from crossrank.types import Passage, Scorer
 # Texts or passages for each of the queries, best first, at most so many.
 Nearest = Callable[[Sequence[str], int], Sequence[Sequence[str | Passage]]]
 
-# Mined documents a query is shown besides its judged ones; a quarter of them are easy.
+# Documents that are not relevant a query is shown, judged ones included, but half as many mined ones at least; a
+# quarter of the mined ones are easy.
 WANTED = 8
 EASY_SHARE = 0.25
 # Documents that are not relevant a held-out query is ranked with, where there is time for so many.
@@ -122,9 +124,9 @@ def mine(
     never: Mapping[str, Sequence[str]] | None = None,
     measured: int = 0,
 ) -> list[Shown]:
-    """Add `wanted` negatives to each group, whatever is judged, as far as there are any.
+    """Add negatives to each group until it has `wanted` documents that are not relevant, and half as many at least.
 
-    Then distractors, hard ones all, until there are `measured` that are not relevant.
+    As far as there are any. Then distractors, hard ones all, until there are `measured` that are not relevant.
 
     An index cuts documents into passages under titles of its own, so what is equal to a relevant document, holds it or
     is a part of it, with or without its title, is not mined.
@@ -145,20 +147,21 @@ def mine(
     [('far', 0.0), ('near', 0.0), ('right', 1.0)]
     """
     others = [sum(label <= limit for label in group.labels) for group in groups]
-    asked = [i for i, count in enumerate(others) if wanted or count < measured]
+    missing = [max(wanted // 2, wanted - count) for count in others]
+    asked = [i for i, count in enumerate(others) if missing[i] or count < measured]
     found = dict(zip(asked, nearest([groups[i].query for i in asked], DEPTH), strict=True)) if asked else {}
     low = min((label for group in groups for label in group.labels), default=0.0)
     low = min(low, limit)
-    easy = round(wanted * EASY_SHARE) if wanted > 1 else 0
     made = []
     for i, group in enumerate(groups):
         rng = np.random.default_rng([seed, i])
         relevant = [text for text, label in zip(group.documents, group.labels, strict=True) if label > limit]
         spared = {document_key(text) for text in (*relevant, *(never or {}).get(query_key(group.query), ()))}
         taken = {document_key(text) for text in group.documents} | spared
-        hard = _fresh(found.get(i, []), wanted - easy, taken, spared)
-        drawn = [pool[j] for j in rng.permutation(len(pool))[: 4 * WANTED].tolist()] if wanted and pool else []
-        mined = hard + _fresh(drawn, wanted - len(hard), taken, spared)
+        easy = round(missing[i] * EASY_SHARE) if missing[i] > 1 else 0
+        hard = _fresh(found.get(i, []), missing[i] - easy, taken, spared)
+        drawn = [pool[j] for j in rng.permutation(len(pool))[: 4 * WANTED].tolist()] if missing[i] and pool else []
+        mined = hard + _fresh(drawn, missing[i] - len(hard), taken, spared)
         distractors = _fresh(found.get(i, []), measured - others[i] - len(mined), taken, spared)
         made.append(_shown(group, mined, distractors, low, rng))
     return made
