@@ -68,7 +68,7 @@ Engine::Engine(const crossrank_model &m, const Kernels &kernels, const Kernels &
       heads_(m.heads),
       size_(m.hidden / m.heads),
       inner_(m.inner),
-      slice_(kernels.slice ? std::min<int64_t>(kernels.slice, m.inner) : m.inner),
+      slice_(std::min<int64_t>(kernels.slice, m.inner)),
       labels_(m.labels),
       width_(m.width),
       vocabulary_(m.vocabulary),

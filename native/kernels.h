@@ -69,7 +69,7 @@ struct Kernels {
   int depth;      // words of the inputs that packing rounds up to
   int unit;       // tokens computed together: activations stay in the second-level cache
   int chunk;      // rows of the inner layer computed together
-  int slice;      // units of the inner layer computed together, a multiple of 32; 0 for all
+  int slice;      // units of the inner layer computed together, a multiple of 32
   int grain;      // rows that are loaded at once: two threads divide a unit at its multiples
   void (*product)(const Product *);
   void (*norm)(const NormRows *);

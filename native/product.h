@@ -7,8 +7,6 @@
 namespace {
 
 constexpr int64_t COLUMNS = VECTORS * LANES;
-// Words of a cache line.
-constexpr int64_t LINE = 16;
 
 INLINE int64_t up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
@@ -24,6 +22,8 @@ constexpr int64_t DEPTH = 1;
 constexpr int64_t GRAIN = 1;
 // Columns of a panel that lie side by side.
 constexpr int64_t SIDE = COLUMNS;
+// Words of a cache line.
+constexpr int64_t LINE = 16;
 
 // sums[R][COLUMNS] = a[R][words] x panel[words][COLUMNS]
 template <class T, int R>

@@ -54,6 +54,7 @@ class Network:
         self._padding = padding_of(self._model, read)
         self._typed = typed(self._model, read)
         self._low = chosen != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512"
+        self._pass = MICROBATCH if chosen != "cpu" else ENOUGH_LOW if self._low else ENOUGH
         depth = depth_of(read)
         self._model.requires_grad_(True)
         self._model.base_model.requires_grad_(False)
@@ -85,8 +86,7 @@ class Network:
         Sequences of like length share a pass, so that little is padding.
         """
         parts = []
-        enough = ENOUGH_LOW if self._low else ENOUGH
-        batches = plan(_widths(tokens.lengths), enough if self._device.type == "cpu" else MICROBATCH, padded=True)
+        batches = plan(_widths(tokens.lengths), self._pass, padded=True)
         for batch in batches:
             with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._low):
                 found = self._model(**self._batch(tokens.take(batch))).logits.float()
