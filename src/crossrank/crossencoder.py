@@ -135,6 +135,14 @@ class CrossEncoder(Elsewhere):
         """
         return self.checkpoint.threshold
 
+    @property
+    def mix(self) -> float | None:
+        """The share of its score in the order of a search that suits it, or None where nobody has found one.
+
+        `crossrank tune --index` finds it on held-out queries; searches take it unless they are told another.
+        """
+        return self.checkpoint.mix
+
     def count(self, text: str) -> int:
         """Tokens of a text as its tokenizer counts, special tokens left out.
 

@@ -9,7 +9,7 @@ from crossrank.fusion import RRF, Fusion
 from crossrank.pipeline import MIX, Pipeline
 from crossrank.retrieval.remote.function import FunctionRetriever, VectorRetriever
 from crossrank.retrieval.remote.store import Store
-from crossrank.scorers import name_of, scorer_of
+from crossrank.scorers import name_of, scorer_of, share_of
 from crossrank.types import Embedder, Scorer
 
 
@@ -19,7 +19,7 @@ def hybrid(
     model: str | Path | Scorer | None = None,
     *,
     depth: int = 100,
-    mix: float = MIX,
+    mix: float | None = None,
     fusion: Fusion | None = None,
 ) -> Pipeline:
     """What `open_pipeline` makes of an index, of a store: retrievers "words" and "vectors", fusion, one stage.
@@ -30,7 +30,7 @@ def hybrid(
         model: the cross-encoder or late-interaction model, by name or loaded, or any object with `score(pairs)`;
             "small" when absent.
         depth: passages each retriever returns, and the model reads.
-        mix: share of the model's score in the final order, see `Stage.weight`.
+        mix: share of the model's score in the final order, as of `open_pipeline`.
         fusion: reciprocal rank fusion when absent, because stores' scores differ in kind. Where `words` is BM25 and
             `nearest` a cosine, `crossrank.fusion.Scores({"words": 0.4, "vectors": 0.6})` is what an index gets, without
             the deduction for short passages.
@@ -56,7 +56,7 @@ def hybrid(
     return Pipeline(
         {"words": FunctionRetriever(store.words), "vectors": VectorRetriever(store.nearest, embedder)},
         store.passages,
-        (Stage(scorer, depth=depth, weight=mix, name=name_of(scorer)),),
+        (Stage(scorer, depth=depth, weight=share_of(scorer, mix, MIX), name=name_of(scorer)),),
         depth,
         RRF() if fusion is None else fusion,
     )

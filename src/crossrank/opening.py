@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from crossrank.cascade import OnError, Stage, Unavailable
 from crossrank.embedder import asked_as, load_embedder, own_name
 from crossrank.errors import CrossrankError
-from crossrank.scorers import name_of, scorer_of
+from crossrank.scorers import name_of, scorer_of, share_of
 from crossrank.types import Embedder, Scorer
 
 if TYPE_CHECKING:
@@ -18,18 +18,21 @@ if TYPE_CHECKING:
 def stage_of(
     model: str | Path | Scorer | None,
     depth: int,
-    mix: float,
+    mix: float | None,
+    usual: float,
     cache: str | Path | None,
     on_error: OnError,
     how: dict[str, Any],
 ) -> Stage:
     """The stage of one model, see `crossrank.pipeline.open_pipeline` for what it is made of.
 
+    Without a `mix` its share is its own (`CrossEncoder.mix`), or the `usual` one.
+
     Raises:
         CrossrankError: the model cannot be loaded, unless `on_error` is "keep": then the stage fails when it reads.
 
-    >>> stage_of("small", 50, 0.4, None, "raise", {}).name
-    'small'
+    >>> stage_of("small", 50, None, 0.4, None, "raise", {}).weight
+    0.4
     """
     from crossrank.scorecache import CachedScorer
 
@@ -38,9 +41,9 @@ def stage_of(
     except CrossrankError as error:
         if on_error == "raise":
             raise
-        return Stage(Unavailable(str(model), error), depth, mix, name=str(model))
+        return Stage(Unavailable(str(model), error), depth, usual if mix is None else mix, name=str(model))
     scorer = scorer if cache is None else CachedScorer(scorer, cache)
-    return Stage(scorer, depth, mix, name=name_of(scorer))
+    return Stage(scorer, depth, share_of(scorer, mix, usual), name=name_of(scorer))
 
 
 def embedder_of(

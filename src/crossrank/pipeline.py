@@ -330,7 +330,7 @@ def open_pipeline(
     embedder: str | Path | Embedder | None = None,
     depth: int = 100,
     where: Where = (),
-    mix: float = MIX,
+    mix: float | None = None,
     fusion: Fusion | Literal["scores", "rrf"] = "scores",
     rerank: bool = True,
     backend: str = "auto",
@@ -354,7 +354,8 @@ def open_pipeline(
             to whatever address a folder names: pass it.
         depth: documents each retriever returns, and the first cross-encoder reads.
         where: filters on metadata, such as "year>=2020"; all must hold.
-        mix: share of each cross-encoder's score in the order it leaves, see `Stage.weight`.
+        mix: share of each cross-encoder's score in the order it leaves, see `Stage.weight`. When absent `MIX`, or what
+            a model brings that was tuned in a search (`CrossEncoder.mix`).
         fusion: "scores" adds standardized scores, less for short passages (`crossrank.fusion.LengthPrior`); "rrf" is
             reciprocal rank fusion; or a function of your own, such as
             `crossrank.fusion.Scores({"bm25": 0.7, "dense": 0.3})`, which leaves lengths out.
@@ -381,7 +382,8 @@ def open_pipeline(
     if isinstance(coarse, (str, Path)) or not isinstance(coarse, Iterable):
         raise InputError(f"coarse is a list of models, so one is coarse=[{coarse!r:.80}], and none is coarse=[]")
     check_k(depth, "depth")
-    check_real("mix", mix)
+    if mix is not None:
+        check_real("mix", mix)
     check_on_error(on_error)
     index: Index = Index.open(folder)
     made = embedder_of(index, folder, embedder, (backend, device, dtype, threads))
@@ -389,7 +391,7 @@ def open_pipeline(
     models = (*coarse, model) if rerank else ()
     how = {"backend": backend, "device": device, "dtype": dtype, "threads": threads}
     reads = depths(depth, len(models))
-    stages = tuple(stage_of(*one, mix, cache, on_error, how) for one in zip(models, reads, strict=True))
+    stages = tuple(stage_of(*one, mix, MIX, cache, on_error, how) for one in zip(models, reads, strict=True))
     if stop_early:
         stages = tuple(replace(stage, stopping=Stopping()) for stage in stages)
     joined = usual_fusion(index, fusion)

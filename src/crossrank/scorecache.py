@@ -123,6 +123,11 @@ class CachedScorer(CrossEncoder):
         """The scorer's own, see `CrossEncoder.threshold`."""
         return self._scorer.threshold
 
+    @property
+    def mix(self) -> float | None:
+        """The scorer's own, see `CrossEncoder.mix`."""
+        return self._scorer.mix
+
     def probability(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """The scorer's own, see `CrossEncoder.probability`."""
         return self._scorer.probability(scores)

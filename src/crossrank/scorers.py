@@ -37,6 +37,16 @@ def name_of(scorer: Scorer) -> str:
     return model if isinstance(model, str) and model else type(scorer).__name__
 
 
+def share_of(scorer: Scorer, mix: float | None, usual: float) -> float:
+    """The share of a scorer's score in the order of a search: the one that is asked for, its own, or the usual one.
+
+    >>> share_of(load_scorer("late"), None, 0.4), share_of(load_scorer("late"), 1.0, 0.4)
+    (0.4, 1.0)
+    """
+    own = getattr(scorer, "mix", None)  # also of `CachedScorer`
+    return mix if mix is not None else own if isinstance(own, float) else usual
+
+
 def counter_of(scorers: Sequence[Scorer], retrievers: Iterable[object] = ()) -> tuple[Callable[[str], int], str]:
     """What counts the tokens of a text, the tokenizer of the last scorer that has one, and whose it is.
 

@@ -230,6 +230,19 @@ def test_calibration_comes_from_crossrank_json(folder: Path) -> None:
         read(folder)
 
 
+def test_the_share_of_a_search_comes_from_crossrank_json(folder: Path, tmp_path: Path) -> None:
+    assert read(folder).mix is None
+    change(folder, "crossrank.json", mix=0.6)
+    assert read(folder).mix == 0.6
+    assert crossrank.load(folder).mix == 0.6
+    export(read(folder), tmp_path / "copy")
+    assert read(tmp_path / "copy").mix == 0.6
+    for mix in (0, 1.5, True, "0.5", float("nan")):
+        change(folder, "crossrank.json", mix=mix)
+        with pytest.raises(CheckpointError, match="mix must be a share over 0 and at most 1"):
+            read(folder)
+
+
 @pytest.mark.parametrize(
     ("architecture", "config", "tokenizer", "want"),
     [

@@ -1046,7 +1046,7 @@ def test_search_without_rerank_and_with_k(index: str) -> None:
 
 
 def test_help_states_the_usual_mix() -> None:
-    assert f"[default: {MIX:g}]" in " ".join(run("search", "--help").stdout.split())
+    assert f"[default: {MIX:g}, or what a tuned model brings]" in " ".join(run("search", "--help").stdout.split())
 
 
 def test_search_reads_queries_from_a_pipe(index: str) -> None:

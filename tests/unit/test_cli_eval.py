@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,13 @@ def test_a_beir_folder_is_indexed_once_and_every_stage_measured(models: dict[str
     assert mine["candidates"]["ceiling"]["nDCG@5"] >= mine["values"]["nDCG@5"]["mean"]
     assert mine["cuts"]["pairs"] > 0
     assert mine["latency_ms"]["query"]["median"] > mine["latency_ms"]["step"]["median"]
+    # A share that a tuned model brings is measured, too, because a search would take it.
+    tuned = Path(shutil.copytree(models["first"], "tuned"))
+    stated = json.loads((tuned / "crossrank.json").read_text()) | {"mix": 0.7}
+    (tuned / "crossrank.json").write_text(json.dumps(stated))
+    asked = [*common[:-6], "--models", f"{tuned},{models['second']}", "--passage-tokens", 20, "--depth", 30]
+    more = [f"{name}{mix}" for name in ("tuned", "second") for mix in ("", " (mix 0.4)", " (mix 0.7)")]
+    assert [system["name"] for system in found(*asked)["systems"]] == ["BM25", "dense", "fusion", *more]
     # What was written measures the same when it is read again.
     again = read_run("runs/first.trec")
     assert set(again["q0"].ids) <= {f"d{i}" for i in range(12)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from crossrank import opening, pipeline, scorers
 from crossrank.cascade import Stage
 from crossrank.errors import IndexFileError, InputError
 from crossrank.fusion import RRF, SHARES, LengthPrior, Scores
+from crossrank.pipeline import MIX
 from crossrank.relevance import last_read
 from crossrank.stopping import Stopping
 from crossrank.types import Passage, Ranking
@@ -55,6 +57,22 @@ def test_the_first_stage_has_the_names_that_fusion_has_shares_for(folder: Path) 
     conditions = (f"{name}=acme" for name in ("tenant",))
     filtered = first_stage(Index.open(folder), made.retrievers["dense"].embedder, conditions)  # type: ignore[attr-defined]
     assert all("where=('tenant=acme',)" in repr(retriever) for retriever in filtered.values())
+
+
+def test_a_model_that_was_tuned_in_a_search_brings_its_share(folder: Path, tmp_path: Path) -> None:
+    tuned, plain = tiny.cross_encoder(tmp_path / "tuned"), tiny.cross_encoder(tmp_path / "plain")
+    tiny.write_json(tuned / "crossrank.json", {"mix": 0.7})
+
+    def weights(model: object, **how: Any) -> list[float]:
+        return [stage.weight for stage in crossrank.open_pipeline(folder, model, **how).stages]  # type: ignore[arg-type]
+
+    assert weights(tuned) == weights(crossrank.load(tuned)) == weights(tuned, cache=tmp_path / "scores") == [0.7]
+    assert weights(tuned, coarse=[plain]) == [MIX, 0.7]
+    assert weights(tuned, coarse=[plain], mix=0.5) == [0.5, 0.5]
+    assert weights(plain) == [MIX]
+    # A scorer of the user's own may mean something else by that name.
+    lengths = SimpleNamespace(score=lambda pairs: np.zeros(len(pairs), np.float32), mix="all")
+    assert weights(lengths) == [MIX]
 
 
 def test_an_index_keeps_its_prompts_and_queries_have_theirs(tmp_path: Path, bi_encoder_folder: Path) -> None:

@@ -63,12 +63,12 @@ def export(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = False) -> 
     if copying.assembled(checkpoint):
         with _apart(target) as made:
             copying.copy(checkpoint, made)
-            _write_calibration(checkpoint, made)
+            _write_own(checkpoint, made)
         return
     tensors = checkpoint.tensors()
     with _apart(target) as made:
         _write(checkpoint, tensors, made)
-        _write_calibration(checkpoint, made)
+        _write_own(checkpoint, made)
 
 
 def _write(checkpoint: Checkpoint, tensors: dict[str, NDArray[np.float32]], target: Path) -> None:
@@ -81,11 +81,11 @@ def _write(checkpoint: Checkpoint, tensors: dict[str, NDArray[np.float32]], targ
         _sentence_transformer(checkpoint, target, checkpoint.width)
 
 
-def _write_calibration(checkpoint: Checkpoint, target: Path) -> None:
-    if checkpoint.calibration is not None:
-        stated: dict[str, Any] = {"calibration": dict(checkpoint.calibration)}
-        if checkpoint.threshold is not None:
-            stated["threshold"] = checkpoint.threshold
+def _write_own(checkpoint: Checkpoint, target: Path) -> None:
+    """What only crossrank reads."""
+    calibration = None if checkpoint.calibration is None else dict(checkpoint.calibration)
+    held = {"calibration": calibration, "threshold": calibration and checkpoint.threshold, "mix": checkpoint.mix}
+    if stated := {name: value for name, value in held.items() if value is not None}:
         _write_json(target / "crossrank.json", stated)
 
 

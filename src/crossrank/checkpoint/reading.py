@@ -129,6 +129,7 @@ def read(
         modules=parts.tensors if parts is not None else {},
         late=None if found is None else found.late,
         threshold=settings.threshold(folder),
+        mix=settings.mix(folder) if kind == "cross-encoder" else None,
         prompt=prompt,
         query_prompt=query_prompt,
         pair=pair,

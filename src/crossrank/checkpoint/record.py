@@ -53,6 +53,7 @@ class Checkpoint:
             these.
         calibration: slope and intercept that turn a raw score into a probability, from crossrank.json, or None.
         threshold: the probability under which the best passage of a list is no answer, from crossrank.json, or None.
+        mix: the share of its score in the order of a search that suits it, from crossrank.json, or None.
         weights: the weight files, in name order.
         vocabulary: the folder that holds the tokenizer.
         token_types: does the model tell the query side from the passage side by token types?
@@ -80,6 +81,7 @@ class Checkpoint:
     modules: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
     late: Late | None = None
     threshold: float | None = None
+    mix: float | None = None
     prompt: str = ""
     query_prompt: str = ""
     pair: PairPrompt | None = None

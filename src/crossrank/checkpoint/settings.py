@@ -365,3 +365,20 @@ def threshold(folder: Path) -> float | None:
             "(crossrank.calibration.Platt.fit), or remove the threshold."
         )
     return float(stated)
+
+
+def mix(folder: Path) -> float | None:
+    """The share of the model's score that suits it in a search, from crossrank.json, or None.
+
+    Raises:
+        CheckpointError: the file is there and damaged.
+    """
+    stated = optional_json(folder / "crossrank.json").get("mix")
+    if stated is None:
+        return None
+    if isinstance(stated, bool) or not isinstance(stated, (int, float)) or not 0.0 < stated <= 1.0:
+        raise CheckpointError(
+            f"{folder / 'crossrank.json'}: mix must be a share over 0 and at most 1. Correct it, or remove it: "
+            "searches then give the model the usual share."
+        )
+    return float(stated)

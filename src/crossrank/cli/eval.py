@@ -42,7 +42,7 @@ Examples:
 @click.option("--depth", type=options.Count(min=1), metavar="N", default=100, show_default=True,
               help="Passages that BM25 and dense search each return, and that cross-encoders read.")  # fmt: skip
 @click.option("--mix", metavar="A,B", help="Shares of the cross-encoder in the order; 1 trusts it alone.  [default: 1 "
-              "and the share of `crossrank search`]")  # fmt: skip
+              "and what `crossrank search` would take]")  # fmt: skip
 @click.option("--cascade", "cascades", multiple=True, metavar="COARSE>FINE",
               help="Two of --models: the fine one reads the best half, at most 50, of what the coarse one leaves. "
               "Repeat it.")  # fmt: skip
@@ -144,6 +144,7 @@ def _measured(
     from crossrank.evaluation.comparison import MEASURES
     from crossrank.evaluation.outcome import assess
     from crossrank.planner import depths
+    from crossrank.scorers import share_of
 
     measured.check(measures)
     slow, source = judged.busy(), judgedlists.opened(asked, depth, mix)
@@ -156,6 +157,10 @@ def _measured(
     owners, texts = systems.Owners(), None
     scorers = {} if asked.source is None or no_rerank else judged.readers(asked)
     remote = {name: scorer for name, scorer in scorers.items() if isinstance(scorer, Counted)}
+    if mix is None and asked.over != judgedlists.WORDS:
+        # What tuned models bring, that their searches would take.
+        own = (share_of(scorer, None, shares[-1]) for scorer in scorers.values())
+        shares = list(dict.fromkeys([*shares, *own]))
     stages = [*scorers, *(f"{coarse} > {fine}" for coarse, fine in cascades)]
     names = [systems.named(name, share) for name in stages for share in shares]
     # A sentence of its own would be a question of its own to a model behind an address, which marks none.

@@ -86,7 +86,7 @@ Examples:
 @click.option(
     "--mix", type=options.Number(0, 1, min_open=True), metavar="SHARE",
     help="Share of the cross-encoder in the final score; the rest is the first stage's. 1 trusts it alone.  "
-    "[default: 0.4]",
+    "[default: 0.4, or what a tuned model brings]",
 )  # fmt: skip
 @click.option(
     "--stop-early", is_flag=True,
@@ -164,7 +164,7 @@ def command(
     """
     from crossrank.cascade import Stage
     from crossrank.cli import relevance, rows
-    from crossrank.pipeline import MIX, open_pipeline
+    from crossrank.pipeline import open_pipeline
     from crossrank.relevance import check_stages
 
     if budget is not None and (no_rerank or explain):
@@ -187,7 +187,7 @@ def command(
         embedder=options.remote_embedder(embedder) or embedder,
         depth=depth,
         where=where,
-        mix=MIX if mix is None else mix,
+        mix=mix,
         fusion=fusion,
         rerank=not no_rerank,
         backend=backend,

@@ -12,6 +12,8 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from crossrank import extras
+from crossrank.pipeline import MIX
+from crossrank.scorers import share_of
 from crossrank.server import metrics as counting
 from crossrank.server import openapi, page
 from crossrank.server.about import About
@@ -106,7 +108,7 @@ def build(
     routes = [
         *posts,
         *_gets(service, about, metrics, lambda: service.ready and not state["leaving"], len(door.keys) > 0),
-        *_page(),
+        *_page(share_of(service.reranker.scorer, None, MIX)),
     ]
     # A redirect would send clients to http, which a proxy in front may not even answer, and many clients do not follow
     # one with a body. So the guard reads slashes too many as what was meant, and only in what clients join from an
@@ -266,11 +268,11 @@ def _gets(
     return [Route(path, handler) for path, handler in gets.items()]
 
 
-def _page() -> list[Route]:
+def _page(mix: float) -> list[Route]:
     def route(content: bytes, kind: str) -> Handler:
         async def handle(request: Request) -> Response:
             return Response(content, headers={"Cache-Control": "no-cache"}, media_type=kind)
 
         return handle
 
-    return [Route(path, route(content, kind)) for path, (content, kind) in page.files().items()]
+    return [Route(path, route(content, kind)) for path, (content, kind) in page.files(mix).items()]

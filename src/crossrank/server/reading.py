@@ -34,6 +34,7 @@ class Step:
         reranker: what reads.
         depth: passages that it reads at most of what another has left.
         stopping: the rule by which its reading ends; None reads on.
+        weight: share of its score in the order that it leaves.
         share: what it may take of the time that is left.
     """
 
@@ -41,18 +42,20 @@ class Step:
     reranker: Reranker
     depth: int
     stopping: Stopping | None
+    weight: float
     share: float = 1.0
 
 
 def steps_of(reranker: Reranker, asked: Search) -> tuple[Step, ...]:
     """The cross-encoders that read for a search, the model that is asked for last; none where it is not to rerank."""
-    if not asked.mix:
+    if not asked.reranks:
         return ()
-    rule, last = asked.stopping, Step(RERANKED, reranker, asked.fine_depth, asked.stopping)
+    last = Step(RERANKED, reranker, asked.fine_depth, asked.stopping(reranker), asked.share(reranker))
     if asked.coarse is None:
         return (last,)
+    rule = asked.stopping(asked.coarse)
     leaving = None if rule is None else rule.leaving(asked.fine_depth)
-    return (Step(COARSE, asked.coarse, asked.depth, leaving, ADVICE.coarse), last)
+    return (Step(COARSE, asked.coarse, asked.depth, leaving, asked.share(asked.coarse), ADVICE.coarse), last)
 
 
 def read(
@@ -102,15 +105,15 @@ def _scored(
     ends = range(0) if rule is None else range(rule.first, len(pairs), FEW)
 
     def enough(scores: NDArray[np.float32]) -> bool:
-        return rule is not None and rule.settled(scores, head.scores, asked.mix, owners)
+        return rule is not None and rule.settled(scores, head.scores, step.weight, owners)
 
     scored = step.reranker.score(pairs, ticket, ends=ends, enough=enough)
     count = len(scored.scores)
     stopped: Stopped = "settled" if count < len(pairs) else "deadline" if count < len(head) else ""
-    ranking = placed(head, scored.scores, asked.mix).over(ranking)
+    ranking = placed(head, scored.scores, step.weight).over(ranking)
     raw = dict(zip(head.ids[:count], scored.scores.tolist(), strict=True))
     taken = time.perf_counter() - began
-    return ranking, Trace(step.name, ranking, taken, raw, scored.truncations, stopped=stopped, how=shares(asked.mix))
+    return ranking, Trace(step.name, ranking, taken, raw, scored.truncations, stopped=stopped, how=shares(step.weight))
 
 
 def _unread(asked: Search, read: int, given: int) -> list[str]:

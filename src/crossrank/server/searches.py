@@ -11,6 +11,7 @@ from crossrank.cascade import Trace, last_to_read
 from crossrank.grouping import PerDocument
 from crossrank.pipeline import MIX
 from crossrank.planner import ADVICE, SETTLES, depths
+from crossrank.scorers import share_of
 from crossrank.server.limits import Reach, estimate
 from crossrank.server.rerankers import Reranker
 from crossrank.server.service import Service
@@ -38,7 +39,8 @@ class Search:
         query: not blank.
         k: passages to return.
         depth: passages that each retriever returns, and that the first cross-encoder reads at most; 0 of no documents.
-        mix: share of the cross-encoder in the final order; 0 leaves the order of the first stage.
+        mix: share of each cross-encoder in the order it leaves; 0 leaves the order of the first stage. None is what a
+            model brings that was tuned in a search, or the usual one.
         budget: seconds for the whole search; None takes what it takes. What would take longer than is left, by its
             estimate, is left out: the dense order of candidates, what of them the cross-encoder reads, their evidence.
         where: filters on metadata.
@@ -48,7 +50,7 @@ class Search:
         threshold: of the k passages only those that have at least this probability are returned; "model" is the
             cross-encoder's own. None leaves none out.
         stop_early: read on only while a passage that is not read is likely to reach the k best, see
-            `crossrank.stopping`. None is as within a budget of a pipeline: where there is one, and the usual mix.
+            `crossrank.stopping`. None is as within a budget of a pipeline: where there is one, and at most `SETTLES`.
         per_document: passages of one document among the k, at most, see `crossrank.grouping`; None is any number.
         coarse: a cheaper model, which reads before the one that is asked for; that reads only the best of what this
             leaves, and all of `depth` where a budget is not enough for this. None reads nothing first.
@@ -57,7 +59,7 @@ class Search:
     query: str
     k: int = 10
     depth: int = 100
-    mix: float = MIX
+    mix: float | None = None
     budget: float | None = None
     where: tuple[str, ...] = ()
     columns: int = 0
@@ -74,9 +76,17 @@ class Search:
         return depths(self.depth, 2)[-1] if self.coarse is not None and self.depth else self.depth
 
     @property
-    def stopping(self) -> Stopping | None:
-        """The rule by which reading ends; None reads on."""
-        usual = self.budget is not None and self.mix <= SETTLES
+    def reranks(self) -> bool:
+        """Whether a cross-encoder reads at all."""
+        return self.mix is None or self.mix > 0
+
+    def share(self, reranker: Reranker) -> float:
+        """Of a model's score in the order that it leaves."""
+        return share_of(reranker.scorer, self.mix, MIX)
+
+    def stopping(self, reranker: Reranker) -> Stopping | None:
+        """The rule by which a model's reading ends; None reads on."""
+        usual = self.budget is not None and self.share(reranker) <= SETTLES
         asked = usual if self.stop_early is None else self.stop_early
         return Stopping(k=self.k, per_document=self.limit) if asked else None
 
@@ -135,7 +145,7 @@ def foreseen(service: Service, reranker: Reranker, asked: Search) -> dict[Speed,
     texts: Sequence[str] = [passage.scored_text for passage in asked.documents or ()]
     if asked.documents is None:
         texts = (_PASSAGE,) * min(asked.depth, service.passages)
-    pairs = [(asked.query, text) for text in texts[: asked.depth]] if asked.mix else []
+    pairs = [(asked.query, text) for text in texts[: asked.depth]] if asked.reranks else []
     count = len(pairs)
     if asked.coarse is not None and pairs:
         speed, whole = asked.coarse.speed, estimate(pairs, asked.coarse.reach())
@@ -161,7 +171,7 @@ def texts_read(service: Service, reranker: Reranker, asked: Search) -> Iterator[
     if service.embedder is not None:
         yield [("", text) for text in texts], Reach(0, service.embedder.max_length)
         texts = nlargest(asked.depth, texts, key=len)
-    if not asked.mix:
+    if not asked.reranks:
         return
     texts = texts[: asked.depth]
     if asked.coarse is not None:

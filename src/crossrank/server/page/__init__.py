@@ -19,14 +19,13 @@ _FILES = {
 }
 
 
-def files() -> dict[str, tuple[bytes, str]]:
-    """Content and media type by path, read from the package once.
+def files(mix: float = MIX) -> dict[str, tuple[bytes, str]]:
+    """Content and media type by path, read from the package once; the page begins with this share.
 
     >>> sorted(files())[:2]
     ['/', '/docs']
     """
     folder = resources("crossrank.server.page")
     found = {path: (folder.joinpath(name).read_bytes(), kind) for path, (name, kind) in _FILES.items()}
-    # The page begins with the share of every other search, which is written down in one place.
     page, kind = found["/"]
-    return {**found, "/": (page.replace(b"{MIX}", f"{MIX:g}".encode()), kind)}
+    return {**found, "/": (page.replace(b"{MIX}", f"{mix:g}".encode()), kind)}

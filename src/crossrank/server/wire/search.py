@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from crossrank.cascade import Trace
 from crossrank.falling import published
-from crossrank.pipeline import MIX
 from crossrank.planner import SETTLES
 from crossrank.server.refusals import LONGEST_NAME, invalid
 from crossrank.server.rerankers import Reranker
@@ -75,7 +74,12 @@ FIELDS: dict[str, schemas.Schema] = {
         **_DEPTH,
         "description": "Passages that each retriever returns and the cross-encoder reads: 100, or all of documents.",
     },
-    "mix": {"type": ["number", "null"], "minimum": 0, "maximum": 1}, "rerank": schemas.FLAG,
+    "mix": {
+        "type": ["number", "null"], "minimum": 0, "maximum": 1,
+        "description": "Share of the cross-encoder's score in the order. Left out, 1 for documents, else 0.4, or what "
+        "a model brings that was tuned with an index.",
+    },
+    "rerank": schemas.FLAG,
     "budget_ms": {"type": ["number", "null"], "minimum": 1, "maximum": MOST_BUDGET_MS},
     "where": {
         "anyOf": [_conditions(64), *_LISTS, {"type": "null"}],
@@ -210,12 +214,12 @@ def read(body: fields.Body) -> Search:
     threshold = _threshold(body)
     budget = fields.number(body, "budget_ms", 1, MOST_BUDGET_MS)
     documents = None if body.get("documents") is None else _candidates(fields.items(body, "documents"))
-    default = MIX if documents is None else 1.0
-    mix = default if mix is None else mix
+    # Documents that a request brings have no first stage worth mixing in.
+    mix = 1.0 if mix is None and documents is not None else mix
     mix = mix if fields.flag(body, "rerank", True) else 0.0
-    if threshold is not None and not mix:
+    if threshold is not None and mix == 0:
         raise invalid("threshold needs the cross-encoder: leave out rerank and mix, or threshold", "threshold")
-    if body.get("coarse") is not None and not mix:
+    if body.get("coarse") is not None and mix == 0:
         raise invalid("coarse reads for the cross-encoder: leave out rerank and mix, or coarse", "coarse")
     return Search(
         query=fields.text(body, "query"),
