@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,15 +24,18 @@ from crossrank import checkpoint, load  # noqa: E402
 from crossrank.cli import root, terminal  # noqa: E402
 from crossrank.cli.exits import Exit  # noqa: E402
 from crossrank.errors import CheckpointError, InputError  # noqa: E402
+from crossrank.evaluation import Interval  # noqa: E402
 from crossrank.training import card, checks, gate, loop, losses, prepared, tuning  # noqa: E402
 from crossrank.training import network as net  # noqa: E402
 from crossrank.training.judgments import Group, Judged, Judgments  # noqa: E402
 from crossrank.training.material import gathered  # noqa: E402
 from crossrank.training.negatives import Nearest  # noqa: E402
-from crossrank.training.outcome import Engine, Outcome, Progress  # noqa: E402
+from crossrank.training.outcome import Engine, InSearch, Outcome, Progress  # noqa: E402
+from crossrank.training.searched import searched_by  # noqa: E402
 from crossrank.training.settings import Plan, Settings  # noqa: E402
 from crossrank.training.tuning import tune  # noqa: E402
 from crossrank.training.work import Work  # noqa: E402
+from crossrank.types import Passage, Ranking  # noqa: E402
 
 pytestmark = pytest.mark.torch
 QUICK = Settings(rate=2e-3, epochs=2, repeats=1, layers=2, max_tokens=32, remember=0.0, most_loss=1.0)
@@ -216,6 +220,99 @@ def test_a_better_model_is_kept_and_sentence_transformers_ranks_the_same(
     peer = transformers.CrossEncoder(str(tmp_path / "tuned"), device="cpu", local_files_only=True)
     theirs = peer.predict([("what is 7", text) for text in documents], activation_fn=torch.nn.Identity())
     np.testing.assert_allclose(theirs, scorer.score([("what is 7", text) for text in documents]), atol=1e-4)
+
+
+class Found:
+    """A search that finds the documents of a query and ten others, in the order of their texts."""
+
+    def __init__(self, judged: tuple[Judged, ...], lost: int = 0) -> None:
+        self.judged, self.lost = judged, {f"what is {q}" for q in range(lost)}  # what is relevant to these it misses
+
+    def search(self, query: str, k: int = 10) -> SimpleNamespace:
+        mine = [row.document for row in self.judged if row.query == query and not (row.label and query in self.lost)]
+        others = [row.document for row in self.judged if row.query != query and not row.label][:10]
+        texts = sorted([*mine, *others])[:k]
+        passages = [Passage(str(n), text, title="A title") for n, text in enumerate(texts)]
+        ranking = Ranking.sorted([one.id for one in passages], range(k, k - len(texts), -1))
+        return SimpleNamespace(passages=passages, ranking=ranking)
+
+
+def test_with_a_search_the_share_of_the_mix_is_found_and_taken_by_searches(
+    tmp_path: Path, cross_encoder_folder: Path
+) -> None:
+    judged = rows(45)
+    outcome = tune(Judgments(judged, "labels", source="mine"), tmp_path / "tuned", model=cross_encoder_folder,
+                   nearest=searched_by(Found(judged, lost=3)), settings=QUICK, engine=ONE)  # fmt: skip
+    assert outcome.verdict.kept == "tuned", outcome.verdict.reasons
+    assert outcome.in_search is not None
+    assert outcome.verdict.gain is not None
+    assert outcome.verdict.gain.queries == 42
+    assert outcome.verdict.base is not None
+    assert outcome.verdict.base.mean == pytest.approx(np.mean(outcome.in_search.base))
+    assert [found.message for found in outcome.findings if found.name == "not found"] == [
+        "3 of 45 queries have no relevant document among the 100 passages that the index finds: no order helps these, "
+        "and they are not measured"
+    ]
+    card_ = (tmp_path / "tuned" / "README.md").read_text(encoding="utf-8")
+    assert f"A share of {outcome.in_search.mix:g} suits the model" in card_
+    assert "| 0.4 |" in card_
+    assert load(tmp_path / "tuned", backend="reference").mix == outcome.in_search.mix
+    told = json.loads((tmp_path / "tuned" / "crossrank.json").read_text("utf-8"))
+    assert told["mix"] == told["tuning"]["in_search"]["mix"] == outcome.in_search.mix
+    # What is trained on is read as the search gives it, under its title.
+    assert outcome.counts is not None
+    assert outcome.counts["pairs"] == 180
+
+
+def test_shuffled_labels_are_refused_in_a_search_too(tmp_path: Path, cross_encoder_folder: Path) -> None:
+    judged = rows(30, shuffled=True)
+    outcome = tune(Judgments(judged, "labels"), tmp_path / "tuned", model=cross_encoder_folder,
+                   nearest=searched_by(Found(judged)), settings=QUICK, engine=ONE)  # fmt: skip
+    assert outcome.verdict.kept == "base"
+    assert "held-out queries" in outcome.verdict.reasons[0]
+
+
+def test_where_a_search_finds_too_little_lists_alone_decide(tmp_path: Path, cross_encoder_folder: Path) -> None:
+    judged = rows(45)
+    outcome = tune(Judgments(judged, "labels"), tmp_path / "tuned", model=cross_encoder_folder,
+                   nearest=searched_by(Found(judged, lost=30)), settings=QUICK, engine=ONE)  # fmt: skip
+    assert outcome.verdict.kept == "tuned"
+    assert outcome.in_search is None
+    assert any(found.message.endswith("lists of documents and not by searches") for found in outcome.findings)
+    assert "mix" not in json.loads((tmp_path / "tuned" / "crossrank.json").read_text("utf-8"))
+    assert "--mix 0.4,0.8,1" in (tmp_path / "tuned" / "README.md").read_text("utf-8")
+
+
+def test_candidates_are_fewer_before_queries_are(cross_encoder_folder: Path) -> None:
+    judged = rows(45)
+    groups, _, _, _ = checks.together(Judgments(judged, "labels"), None)
+    material = gathered(groups, [], "labels", searched_by(Found(judged)), (), QUICK)
+    read = checkpoint.read(cross_encoder_folder)
+
+    def held(tokens: int) -> tuple[int, int]:
+        some = prepared.Prepared(
+            read, material, replace(QUICK, folds=3, measured_tokens=tokens), ONE, {}, lambda now: None
+        )
+        rows_ = some.hold_out()
+        assert sum(int(some_tokens(some, row)) for row in rows_.tolist()) <= tokens
+        return len(rows_), len(some.material.answers[0])
+
+    def some_tokens(some: prepared.Prepared, row: int) -> int:
+        encoder = prepared.PairEncoder.of(read, read.max_length)
+        return int(prepared._tokens(encoder, some.material.answers[row]).offsets[-1])
+
+    whole = held(10**6)
+    assert whole == (45, 14)
+    every = sum(
+        some_tokens(prepared.Prepared(read, material, QUICK, ONE, {}, lambda now: None), row) for row in range(45)
+    )
+    assert held(every) == whole
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepared, "DEPTHS", (100, 10))
+        assert held(every - 1) == (45, 10)
+        fewer, depth = held(every // 2)
+        assert depth == 10
+        assert gate.FEWEST_HELD_OUT < fewer < 45
 
 
 def test_halves_of_surrogate_pairs_do_not_end_a_tuning_that_is_done(tmp_path: Path, cross_encoder_folder: Path) -> None:
@@ -601,6 +698,21 @@ def test_a_terminal_says_how_to_find_the_share_of_a_model_that_is_kept(
     out = capsys.readouterr().out
     assert f"better. It is in {tmp_path / 'tuned'}." in out
     assert f"`crossrank eval --models {tmp_path / 'tuned'} --mix 0.4,0.8,1`" in out
+
+
+def test_a_terminal_says_what_share_of_a_search_was_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "on_terminal", lambda *, err=False: not err)
+    gain = Interval(0.05, 0.02, 0.08, 30)
+    verdict = gate.Verdict("tuned", (), gain, Interval(0.6, 0.5, 0.7, 30), Interval(0.65, 0.55, 0.75, 30))
+    shares = InSearch((0.4, 0.6), (0.61, 0.59), (0.64, 0.66), 0.6)
+    kept = Outcome(verdict, (), folder=tmp_path / "tuned", in_search=shares)
+    monkeypatch.setattr("crossrank.training.tuning.tune", lambda *_, **__: kept)
+    assert run("tune", write(tmp_path / "data.jsonl", rows(24)), "--to", tmp_path / "tuned") == Exit.OK
+    out = capsys.readouterr().out
+    assert re.search(r"at a share of 0.6 +0.590 +0.660 +\+0.070", out)
+    assert "A search gives it a share of 0.6, unless --mix says another." in out
 
 
 def test_every_option_of_the_command_reaches_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

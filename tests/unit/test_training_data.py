@@ -25,9 +25,10 @@ from crossrank.training import work as work_module
 from crossrank.training.judgments import Group, Judged, Judgments, query_key
 from crossrank.training.material import gathered
 from crossrank.training.outcome import Outcome
+from crossrank.training.searched import searched_by
 from crossrank.training.settings import Settings, fitting, planned
 from crossrank.training.work import Work, ended
-from crossrank.types import Passage
+from crossrank.types import Passage, Ranking
 
 needs_eval = pytest.mark.skipif(not extras.available("ir_measures"), reason="needs the extra eval")
 
@@ -613,6 +614,7 @@ def test_a_search_is_asked_for_what_is_missing_only() -> None:
 
     class Found:
         passages = (Passage("1", "near"),)
+        ranking = Ranking.sorted(["1"], [2.0])
 
     class Own:
         def search(self, query: str, k: int = 10) -> Found:
@@ -620,7 +622,7 @@ def test_a_search_is_asked_for_what_is_missing_only() -> None:
             return Found()
 
     groups = [Group("full", tuple("abcdefghij"), (1.0, *[0.0] * 9)), Group("short", ("a",), (1.0,))]
-    shown = negatives.mine(groups, negatives.nearest_of(Own()), (), 0.0, seed=0, wanted=0, measured=9)
+    shown = negatives.mine(groups, searched_by(Own()), (), 0.0, seed=0, wanted=0, measured=9)
     assert asked == [("short", negatives.DEPTH)]
     assert [len(one) for one in shown] == [10, 2]
 

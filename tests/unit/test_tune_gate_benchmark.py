@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-for library in ("torch", "transformers", "bm25s", "ir_measures"):
+for library in ("torch", "transformers", "bm25s", "ir_measures", "lance"):
     pytest.importorskip(library, reason="needs the extra train")
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

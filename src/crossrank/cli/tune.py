@@ -46,7 +46,8 @@ Interrupted at any moment, the same command goes on and ends with the same model
               help="Also keep a trained model that is refused, there, to look at.")  # fmt: skip
 @options.model
 @click.option("--index", "index", metavar="DIR", type=options.Given(file_okay=False, path_type=Path),
-              help="An index to look for hard negatives in.  [default: the documents in DATA]")  # fmt: skip
+              help="The index that the model will search: hard negatives come from it, and it is decided how the model "
+              "ranks what it finds.  [default: lists of the documents in DATA]")  # fmt: skip
 @options.embedder
 @click.option("--held-out", metavar="FILE", type=options.Given(path_type=Path),
               help="Judgments to decide on.  [default: cross-validation over DATA]")  # fmt: skip
@@ -140,11 +141,11 @@ def _nearest(chosen: Mapping[str, Any]) -> Nearest | None:
             raise click.UsageError("--embedder is of an index, and --index names none")
         return None
     from crossrank.pipeline import open_pipeline
-    from crossrank.training.negatives import nearest_of
+    from crossrank.training.searched import searched_by
 
     engine = {name: chosen[name] for name in ("backend", "device", "dtype", "threads")}
     embedder = options.remote_embedder(chosen["embedder"]) or chosen["embedder"]
-    return nearest_of(open_pipeline(chosen["index"], embedder=embedder, rerank=False, **engine))
+    return searched_by(open_pipeline(chosen["index"], embedder=embedder, rerank=False, **engine))
 
 
 def _general(folders: Sequence[Path]) -> dict[str, list[Group]]:
@@ -253,7 +254,10 @@ def _print(outcome: Outcome, as_json: bool) -> None:
     if outcome.folder is not None:
         folder = click.format_filename(outcome.folder)
         click.echo(f"The tuned model is better. It is in {folder}.")
-        click.echo(f"  Which --mix of a search suits it, `crossrank eval --models {folder} --mix 0.4,0.8,1` says.")
+        if outcome.in_search is None:
+            click.echo(f"  Which --mix of a search suits it, `crossrank eval --models {folder} --mix 0.4,0.8,1` says.")
+        else:
+            click.echo(f"  A search gives it a share of {outcome.in_search.mix:g}, unless --mix says another.")
         if outcome.uncalibrated:
             click.echo(f"  It gives no probabilities: {terminal.shown(outcome.uncalibrated)}.")
     else:
@@ -279,6 +283,11 @@ def _print_values(outcome: Outcome) -> None:
     if verdict.expected:
         # The difference that decides; its values are those of no ranking that anybody sees.
         table.add_row("... expected, with noise", str(verdict.expected.queries), "", "", signed(verdict.expected))
+    if found := outcome.in_search:
+        at = found.mixes.index(found.mix)
+        base, tuned = found.base[at], found.tuned[at]
+        share = f"... at a share of {found.mix:g}"
+        table.add_row(share, "", f"{base:.3f}", f"{tuned:.3f}", f"{tuned - base:+.3f}")
     for one in verdict.general:
         table.add_row(one.name, str(one.queries), f"{one.base:.3f}", f"{one.tuned:.3f}", f"{-one.loss:+.3f}")
     terminal.console().print(table)

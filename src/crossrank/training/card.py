@@ -31,6 +31,7 @@ def facts(outcome: Outcome) -> dict[str, Any]:
         "plan": None if outcome.plan is None else asdict(outcome.plan),
         "epoch": None if outcome.point is None else outcome.point[0],
         "share": None if outcome.point is None else outcome.point[1],
+        "in_search": None if outcome.in_search is None else asdict(outcome.in_search),
         "calibration": None if outcome.calibration is None else asdict(outcome.calibration),
         "uncalibrated": outcome.uncalibrated,
         "resumed": outcome.resumed,
@@ -51,6 +52,8 @@ def write(folder: Path, base: Checkpoint, source: str, settings: Settings, outco
     if outcome.calibration is not None:
         stated["calibration"] = asdict(outcome.calibration)
         stated["calibrated_on"] = f"held-out queries of {source}, with mined documents, by models that never saw them"
+    if outcome.in_search is not None:
+        stated["mix"] = outcome.in_search.mix
     text = json.dumps(stated, indent=2, ensure_ascii=False) + "\n"
     card = _card(base, source, settings, outcome, length)
     for name, content in (("crossrank.json", text), ("README.md", card)):
@@ -102,8 +105,7 @@ General questions; at most {settings.most_loss:g} may be lost:
 | --- | --: | --: | --: | --: | --: |
 {general}
 
-- **In a search** its score is mixed with that of the first stage, which this table leaves out: it may deserve another
-  share than an untuned model. `crossrank eval --mix 0.4,0.8,1` on judged queries tells.
+{_in_search(outcome)}
 - **Probabilities**: {calibration}.
 
 ## How it was made
@@ -120,4 +122,27 @@ General questions; at most {settings.most_loss:g} may be lost:
 ## What was found in the data
 
 {findings}
+"""
+
+
+def _in_search(outcome: Outcome) -> str:
+    """What a reader must know of the model in a search."""
+    found = outcome.in_search
+    if found is None:
+        return (
+            "- **In a search** its score is mixed with that of the first stage, which this table leaves out: it may "
+            "deserve another\n  share than an untuned model. With `--index` it is chosen; "
+            "`crossrank eval --mix 0.4,0.8,1` tells."
+        )
+    rows = "\n".join(
+        f"| {mix:g} | {base:.3f} | {tuned:.3f} |"
+        for mix, base, tuned in zip(found.mixes, found.base, found.tuned, strict=True)
+    )
+    return f"""- **In a search** its score is mixed with that of the first stage. The table above is of held-out queries
+  as the index answers them, and of the mean over the shares below. A share of {found.mix:g} suits the model: it is
+  in crossrank.json as `mix`, and searches take it. By share, of the epoch that was chosen on these queries:
+
+| share | base | tuned |
+| --- | --: | --: |
+{rows}
 """

@@ -17,7 +17,8 @@ import numpy as np
 
 from crossrank.evaluation import JudgedSet
 from crossrank.training.judgments import Group
-from crossrank.training.negatives import Nearest, text_of
+from crossrank.training.negatives import Nearest
+from crossrank.training.searched import text_of
 
 MODULES = (
     "argparse", "ast", "asyncio/streams", "base64", "calendar", "collections/__init__", "concurrent/futures/_base",

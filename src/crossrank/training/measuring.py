@@ -12,7 +12,11 @@ from crossrank.agreement import kendall
 from crossrank.evaluation import measures
 from crossrank.training.judgments import Scale, grades
 from crossrank.training.negatives import Shown
+from crossrank.training.searched import Answered, best_of
 from crossrank.types import Ranking
+
+# What is ranked: judged and mined documents, or what a search found.
+Lists = Shown | Answered
 
 MEASURE = "nDCG@10"
 CUTOFF = 10
@@ -22,35 +26,74 @@ CUTOFF = 10
 NOISE = 0.5
 
 
-def telling(shown: Shown) -> bool:
+def telling(one: Lists) -> bool:
     """Whether an order of these documents can be better or worse: they have more than one label."""
-    return bool(shown.labels.max() > shown.labels.min())
+    return bool(len(one) and one.labels.max() > one.labels.min())
 
 
 def values(
-    shown: Sequence[Shown], scores: Sequence[NDArray[np.float32]], scale: Scale, low: float, high: float
+    lists: Sequence[Lists],
+    scores: Sequence[NDArray[np.float32]],
+    scale: Scale,
+    low: float,
+    high: float,
+    mix: float = 1.0,
 ) -> NDArray[np.float64]:
     """nDCG@10 of each query, shape (n,). Equal scores keep the order of the documents, which is shuffled.
+
+    A document of several passages counts once, by its best one, and one that a search did not find as missing.
+
+    Args:
+        lists: what is ranked.
+        scores: of each one's documents.
+        scale: of the labels, like the next two.
+        low: the least label.
+        high: the highest.
+        mix: share of the scores in the order of a search; without meaning for a list that is no search's.
 
     >>> one = Shown("q", ("a", "b"), np.array([0.0, 1.0]), *np.zeros((3, 2), int), np.zeros(0))
     >>> values([one], [np.float32([0, 1])], "labels", 0, 1).tolist()
     [1.0]
+    >>> two = Answered("q", ("a", "b"), np.float32([1, -1]), np.array([0, 1]), np.array([0.0, 1.0]), ())
+    >>> [round(float(values([two], [np.float32([0, 3])], "labels", 0, 1, mix)[0]), 3) for mix in (0.4, 0.6)]
+    [0.631, 1.0]
     """
-    if not shown:
+    if not lists:
         return np.zeros(0)
     qrels, run = {}, {}
-    for number, (one, found) in enumerate(zip(shown, scores, strict=True)):
-        names = [str(i) for i in range(len(one))]
-        whole = grades(one.labels, scale, low, high).tolist()
+    for number, (one, found) in enumerate(zip(lists, scores, strict=True)):
+        order, labels = documents(one, found, mix)
+        names = [str(i) for i in range(len(labels))]
+        whole = grades(labels, scale, low, high).tolist()
         qrels[str(number)] = dict(zip(names, whole, strict=True))
-        run[str(number)] = Ranking.sorted(names, found)
+        run[str(number)] = Ranking.sorted(names[: len(order)], order)
     return np.array(list(measures.per_query(qrels, run, [MEASURE])[MEASURE].values()))
 
 
+def documents(
+    one: Lists, scores: NDArray[np.float32], mix: float = 1.0
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """What orders the documents, each by its best passage, and their labels; behind these, those of what was not found.
+
+    Shapes (n,) and (n + not found,).
+    """
+    if not isinstance(one, Answered):
+        best = one.best(scores)
+        return scores[best], one.labels[best]
+    mixed = one.mixed(scores, mix)
+    best = best_of(mixed, one.owner)
+    return mixed[best], np.array([*one.labels[best], *one.unfound])
+
+
 def expected(
-    shown: Sequence[Shown], scores: Sequence[NDArray[np.float32]], scale: Scale, low: float, high: float
+    lists: Sequence[Lists],
+    scores: Sequence[NDArray[np.float32]],
+    scale: Scale,
+    low: float,
+    high: float,
+    mix: float = 1.0,
 ) -> NDArray[np.float64]:
-    """Expected nDCG@10 of each query when each score carries noise, shape (n,).
+    """Expected nDCG@10 of each query when each score carries noise, shape (n,). Arguments as of `values`.
 
     nDCG@10 moves in jumps, or not at all; this moves with every score, so fewer queries tell two models apart. The
     noise is in proportion to the model's own scores: making all of them larger changes nothing.
@@ -65,29 +108,33 @@ def expected(
     >>> round(float(expected([one], [np.float32([3, 3])], "labels", 0, 1)[0]), 3)
     0.815
     """
-    finite = [found[np.isfinite(found)] for found in scores]
-    spreads = [float(found.std(dtype=np.float64)) for found in finite if len(found)]
+    ordered = [documents(one, found, mix) for one, found in zip(lists, scores, strict=True)]
+    finite = [order[np.isfinite(order)] for order, _ in ordered]
+    spreads = [float(order.std(dtype=np.float64)) for order in finite if len(order)]
     noise = NOISE * float(np.mean(spreads)) if spreads else 0.0
-    whole = [grades(one.labels, scale, low, high) for one in shown]
-    return np.array([_expected(s.astype(np.float64), g, noise) for s, g in zip(scores, whole, strict=True)])
+    whole = [(order.astype(np.float64), grades(labels, scale, low, high)) for order, labels in ordered]
+    return np.array([_expected(order, gains, noise) for order, gains in whole])
 
 
 def _expected(scores: NDArray[np.float64], gains: NDArray[np.int64], noise: float) -> float:
-    """Of one query: probabilities of the first ranks by letting each document in turn stand above the others or not."""
-    size = min(CUTOFF, len(scores))
-    discounts = 1 / np.log2(np.arange(2, size + 2))
-    ideal = float(np.sort(gains)[::-1][:size] @ discounts)
-    if ideal <= 0:
+    """Of one query: probabilities of the first ranks by letting each document in turn stand above the others or not.
+
+    Gains beyond the scores are those of documents that no order brings back.
+    """
+    ideal = np.sort(gains)[::-1][:CUTOFF]
+    best = float(ideal @ (1 / np.log2(np.arange(2, len(ideal) + 2))))
+    if best <= 0:
         return 0.0
+    size = min(CUTOFF, len(scores))
     above = _normal(_differences(scores), noise)
     np.fill_diagonal(above, 0.0)
     ranks = np.zeros((len(scores), size))
-    ranks[:, 0] = 1.0
+    ranks[:, :1] = 1.0
     for other in above:
         lower = np.roll(ranks, 1, axis=1)
-        lower[:, 0] = 0.0
+        lower[:, :1] = 0.0
         ranks += other[:, None] * (lower - ranks)
-    return float(gains @ (ranks @ discounts)) / ideal
+    return float(gains[: len(scores)] @ (ranks @ (1 / np.log2(np.arange(2, size + 2))))) / best
 
 
 def _differences(scores: NDArray[np.float64]) -> NDArray[np.float64]:

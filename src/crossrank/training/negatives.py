@@ -11,21 +11,23 @@ leaving them out of the measurement would hide the base model's mistakes.
 Short lists are easy, and hide what a model gained: with four judged documents a query and nine in all, models that gain
 0.035 and 0.071 nDCG@10 on whole lists showed 0.001 (LOG.md). So more hard documents are mined than are trained on:
 distractors.
+
+Where a search finds them, judged documents are shown as its passages: `searched`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.training.judgments import Group, document_key, query_key
+from crossrank.training.searched import Answered, Listed, Searched, as_found, best_of, is_part, keys_of, text_of, whole
 from crossrank.types import Passage, Scorer
 
-# Texts or passages for each of the queries, best first, at most so many.
+# Texts or passages for each of the queries, best first, at most so many; `Searched` where a search was asked.
 Nearest = Callable[[Sequence[str], int], Sequence[Sequence[str | Passage]]]
 
 # Documents that are not relevant a query is shown, judged ones included, but half as many mined ones at least; a
@@ -34,9 +36,8 @@ WANTED = 8
 EASY_SHARE = 0.25
 # Documents that are not relevant a held-out query is ranked with, where there is time for so many.
 MEASURED = 30
-DEPTH = 2 * MEASURED
-# Characters that two texts must share for one to be a part of the other: less, as in "see above", stands anywhere.
-LEAST_SHARED = 32
+# As many as the cross-encoder of a search reads.
+DEPTH = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,11 +48,13 @@ class Shown:
         query: its text.
         documents: distinct texts, judged and mined, shuffled.
         labels: shape (n,), float64; mined documents have `low`, the least label there is.
-        judged: whether somebody judged the document, shape (n,).
+        judged: whether somebody judged the document, or the one that it is a passage of, shape (n,).
         distractor: 1, 2, ... for documents that are measured with and not trained on, the hardest first; 0 for
             others, shape (n,).
-        doubtful: mined, and likely relevant after all, shape (n,).
+        doubtful: mined, and likely relevant after all; or a passage of a relevant document that has a better one, shape
+            (n,).
         base: raw scores of the base model, shape (n,), float32; empty until `scored`.
+        owner: equal numbers for passages of one document, shape (n,); empty where each is a document of its own.
     """
 
     query: str
@@ -61,6 +64,7 @@ class Shown:
     distractor: NDArray[np.int64]
     doubtful: NDArray[np.bool_]
     base: NDArray[np.float32]
+    owner: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.documents)
@@ -69,6 +73,15 @@ class Shown:
     def trained(self) -> NDArray[np.int64]:
         """Positions of what may be trained on."""
         return np.flatnonzero(~self.doubtful & (self.distractor == 0))
+
+    def best(self, scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which passages are the best of their documents by these scores, one each, shape (n,); the first of equals.
+
+        >>> one = Shown("q", ("a", "b", "c"), *np.zeros((5, 3)), np.array([0, 1, 0]))
+        >>> one.best(np.float32([1, 0, 2])).tolist()
+        [False, True, True]
+        """
+        return best_of(scores, self.owner) if len(self.owner) else np.ones(len(self), np.bool_)
 
     def hardest(self, most: int) -> Shown:
         """The same with the `most` hardest distractors; to be asked before it is `scored`."""
@@ -80,38 +93,8 @@ class Shown:
             judged=self.judged[kept],
             distractor=self.distractor[kept],
             doubtful=self.doubtful[kept],
+            owner=self.owner[kept] if len(self.owner) else self.owner,
         )
-
-
-class Found(Protocol):
-    """What one query found."""
-
-    @property
-    def passages(self) -> Sequence[Passage]:
-        """Best first."""
-        ...
-
-
-class Search(Protocol):
-    """A whole search: `crossrank.Pipeline`."""
-
-    def search(self, query: str, k: int = 10) -> Found:
-        """The `k` best passages."""
-        ...
-
-
-def nearest_of(pipeline: Search) -> Nearest:
-    """The first stage of a user's own search as the place where hard negatives come from."""
-
-    def nearest(queries: Sequence[str], depth: int) -> list[Sequence[Passage]]:
-        return [pipeline.search(query, depth).passages for query in queries]
-
-    return nearest
-
-
-def text_of(found: str | Passage) -> str:
-    """What models read of a text or passage."""
-    return found if isinstance(found, str) else found.scored_text
 
 
 def mine(
@@ -157,13 +140,15 @@ def mine(
         rng = np.random.default_rng([seed, i])
         relevant = [text for text, label in zip(group.documents, group.labels, strict=True) if label > limit]
         spared = {document_key(text) for text in (*relevant, *(never or {}).get(query_key(group.query), ()))}
-        taken = {document_key(text) for text in group.documents} | spared
+        seen = found.get(i, [])
+        own = as_found(group, seen) if isinstance(seen, Searched) else whole(group)
+        taken = {document_key(text) for text in (*group.documents, *own.texts)} | spared
         easy = round(missing[i] * EASY_SHARE) if missing[i] > 1 else 0
-        hard = _fresh(found.get(i, []), missing[i] - easy, taken, spared)
+        hard = _fresh(seen, missing[i] - easy, taken, spared)
         drawn = [pool[j] for j in rng.permutation(len(pool))[: 4 * WANTED].tolist()] if missing[i] and pool else []
         mined = hard + _fresh(drawn, missing[i] - len(hard), taken, spared)
-        distractors = _fresh(found.get(i, []), measured - others[i] - len(mined), taken, spared)
-        made.append(_shown(group, mined, distractors, low, rng))
+        distractors = _fresh(seen, measured - others[i] - len(mined), taken, spared)
+        made.append(_shown(group.query, own, mined, distractors, low, rng))
     return made
 
 
@@ -173,39 +158,38 @@ def _fresh(found: Sequence[str | Passage], count: int, taken: set[str], spared: 
     for one in found:
         if len(kept) >= count:
             break
-        key = document_key(text_of(one))
-        keys = {key, key if isinstance(one, str) else document_key(one.text)}
-        if key and not keys & taken and not any(_part(ours, theirs) for ours in keys for theirs in spared):
+        key, keys = document_key(text_of(one)), keys_of(one)
+        if key and not keys & taken and not any(is_part(ours, theirs) for ours in keys for theirs in spared):
             taken.add(key)
             kept.append(text_of(one))
     return kept
 
 
-def _part(one: str, other: str) -> bool:
-    """Whether one is a part of the other, and long enough for that to mean something."""
-    short, long = sorted((one, other), key=len)
-    return len(short) >= LEAST_SHARED and short in long
-
-
 def _shown(
-    group: Group, mined: Sequence[str], distractors: Sequence[str], low: float, rng: np.random.Generator
+    query: str,
+    own: Listed,
+    mined: Sequence[str],
+    distractors: Sequence[str],
+    low: float,
+    rng: np.random.Generator,
 ) -> Shown:
-    texts = (*group.documents, *mined, *distractors)
+    texts = (*own.texts, *mined, *distractors)
     order = rng.permutation(len(texts))
-    labels = np.array([*group.labels, *[low] * (len(texts) - len(group.documents))], dtype=np.float64)[order]
-    judged = order < len(group.documents)
+    labels = np.array([*own.labels, *[low] * (len(texts) - len(own.texts))], dtype=np.float64)
+    owners = np.array([*own.owners, *range(len(own.texts), len(texts))], dtype=np.int64)
     return Shown(
-        group.query,
+        query,
         tuple(texts[i] for i in order.tolist()),
-        labels,
-        judged,
+        labels[order],
+        order < len(own.texts),
         np.maximum(order - (len(texts) - len(distractors)) + 1, 0),
         np.zeros(len(texts), np.bool_),
         np.zeros(0, np.float32),
+        owners[order],
     )
 
 
-def score(shown: Sequence[Shown], scorer: Scorer) -> list[NDArray[np.float32]]:
+def score(shown: Sequence[Shown | Answered], scorer: Scorer) -> list[NDArray[np.float32]]:
     """Raw scores of all documents of all queries, one array a query."""
     if not shown:
         return []
@@ -215,7 +199,10 @@ def score(shown: Sequence[Shown], scorer: Scorer) -> list[NDArray[np.float32]]:
 
 
 def scored(shown: Sequence[Shown], base: Sequence[NDArray[np.float32]], limit: float) -> list[Shown]:
-    """The same with the base model's scores, and doubtful documents marked."""
+    """The same with the base model's scores, and doubtful documents marked.
+
+    Which passage of a relevant document is relevant nobody said: the best one is taken to be, by the base model.
+    """
     if not shown:
         return []
     relevant = np.concatenate([scores[one.labels > limit] for one, scores in zip(shown, base, strict=True)])
@@ -223,5 +210,6 @@ def scored(shown: Sequence[Shown], base: Sequence[NDArray[np.float32]], limit: f
     made = []
     for one, scores in zip(shown, base, strict=True):
         best = scores[one.labels > limit].max(initial=-np.inf)
-        made.append(replace(one, base=scores, doubtful=~one.judged & (scores > max(usual, float(best)))))
+        likely = ~one.judged & (scores > max(usual, float(best)))
+        made.append(replace(one, base=scores, doubtful=likely | ((one.labels > limit) & ~one.best(scores))))
     return made

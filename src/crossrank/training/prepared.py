@@ -20,6 +20,7 @@ from crossrank.training.gate import FEWEST_HELD_OUT
 from crossrank.training.judgments import Group
 from crossrank.training.loop import Item
 from crossrank.training.material import Material
+from crossrank.training.measuring import Lists
 from crossrank.training.negatives import Shown, mine, score, scored
 from crossrank.training.outcome import Engine, Progress
 from crossrank.training.settings import Plan, Settings, fitting, planned
@@ -35,6 +36,8 @@ FIRST = Windows(fold="first", most=1)
 # General questions are remembered in sequences of so many tokens at least, however short the user's texts are: in 64,
 # with scores of the whole texts as targets, one of four models forgot 0.024 (LOG.md).
 GENERAL_TOKENS = 128
+# Candidates of a search that a held-out query is ranked with: as many as there is time for, and no fewer than the last.
+DEPTHS = (100, 70, 50, 30, 20)
 
 
 class Prepared:
@@ -66,6 +69,7 @@ class Prepared:
             *(self.read.fingerprint, asdict(self.settings), self.engine.device, self.material.scale),
             *(self.scorer(self.read).backend.name, __version__),
             [[one.query, one.documents, one.labels.tolist(), one.judged.tolist()] for one in self.material.shown],
+            [[one.documents, one.first.tolist(), one.labels.tolist()] for one in self.material.answers],
             self.material.fold.tolist(),
             [[one.query, one.documents] for sets in self.general.values() for one in sets],
         ]
@@ -100,6 +104,14 @@ class Prepared:
         Where a fold has more of them, these are held out instead of folds: the others would be for nothing.
         `needed` becomes the tokens that ranking the fewest takes of which anything is certain.
         """
+        rows = self._searches() if self.material.searched else self._lists()
+        material, parts = self.material, len(self.material.parts)
+        # A held-out file is one part, and what of it is not measured is not trained on either.
+        if self.settings.folds is None and parts > 1 and FEWEST_HELD_OUT <= len(rows) <= material.telling.sum() / parts:
+            self.material = material.holding_out(rows, self.settings.seed)
+        return rows
+
+    def _lists(self) -> NDArray[np.int64]:
         encoder = PairEncoder.of(self.read, self.read.max_length)
         plain = [one.hardest(0) for one in self.material.shown]
         lengths = np.array([_tokens(encoder, one).offsets[-1] for one in plain], dtype=np.int64)
@@ -110,11 +122,27 @@ class Prepared:
         # A distractor is taken to be as long as the other documents are.
         left = int((settings.measured_tokens - used) * documents / (used * len(rows))) if len(rows) else 0
         self.material = material.with_distractors(rows, left)
-        parts = len(material.parts)
-        # A held-out file is one part, and what of it is not measured is not trained on either.
-        if settings.folds is None and parts > 1 and FEWEST_HELD_OUT <= len(rows) <= material.telling.sum() / parts:
-            self.material = self.material.holding_out(rows, settings.seed)
         return rows
+
+    def _searches(self) -> NDArray[np.int64]:
+        """The same for queries as a search answers them: fewer candidates before fewer queries."""
+        encoder, most = PairEncoder.of(self.read, self.read.max_length), self.settings.measured_tokens
+        used: dict[int, NDArray[np.int64]] = {}
+        least = 0
+        for row in self.material.drawn(self.settings.seed).tolist():
+            used[row] = np.cumsum(_tokens(encoder, self.material.answers[row]).lengths)
+            least += int(used[row][: DEPTHS[-1]][-1])
+            if least > 2 * most:  # and more queries are not measured, whatever the depth
+                break
+        for depth in DEPTHS:
+            found = self.material.as_deep(depth)
+            drawn = np.array([row for row in used if found.telling[row]], np.int64)
+            tokens = np.cumsum([used[row][len(found.answers[row]) - 1] for row in drawn.tolist()], dtype=np.int64)
+            if not len(drawn) or tokens[-1] <= most:
+                break
+        self.material = found.with_distractors(np.zeros(0, np.int64), 0)
+        self.needed = int(tokens[:FEWEST_HELD_OUT][-1]) if len(drawn) else 0
+        return np.sort(drawn[tokens <= most])
 
     def score_base(self, work: Work, rows: NDArray[np.int64]) -> None:
         """Let the base model score everything, once for all calls, and mark what is likely relevant after all.
@@ -126,17 +154,19 @@ class Prepared:
         self.tell(Progress("scoring with the base model"))
         scorer = self.scorer(self.read)
 
-        def kept(name: str, some: Sequence[Shown], reads: CrossEncoder) -> list[NDArray[np.float32]]:
+        def kept(name: str, some: Sequence[Lists], reads: CrossEncoder) -> list[NDArray[np.float32]]:
             return work.once(name, lambda: score(some, reads))
 
-        shown, base = self.material.shown, [np.zeros(0, np.float32)] * len(self.material.shown)
-        others = np.setdiff1d(np.arange(len(shown)), rows)
+        shown, searched = self.material.shown, self.material.searched
+        held = kept("base-held", self.material.lists(rows.tolist()), scorer)
+        self.held_base = dict(zip(rows.tolist(), held, strict=True))
+        # What a search finds is another list than what is trained on, and that is scored by itself then.
+        base = {} if searched else dict(self.held_base)
+        others = [i for i in range(len(shown)) if i not in base]
         shorter = CrossEncoder(self.read, scorer.backend, FIRST, self.length)
-        for name, places, reads in (("base-held", rows, scorer), ("base-trained", others, shorter)):
-            found = kept(name, [shown[i] for i in places.tolist()], reads)
-            for i, scores in zip(places.tolist(), found, strict=True):
-                base[i] = scores
-        self.material = self.material.showing(scored(shown, base, self.material.limit))
+        found = kept("base-trained", [shown[i] for i in others], shorter)
+        base.update(zip(others, found, strict=True))
+        self.material = self.material.showing(scored(shown, [base[i] for i in range(len(shown))], self.material.limit))
         # Targets of a training, so of what it reads.
         trained = CrossEncoder(self.read, scorer.backend, FIRST, self.general_length)
         found = kept("remembered", self.remembered, trained)
@@ -184,7 +214,7 @@ class Prepared:
         return replace(plan, repeats=plan.repeats if self.settings.repeats or parts > 1 else 2)
 
 
-def _tokens(encoder: PairEncoder, one: Shown) -> Tokens:
+def _tokens(encoder: PairEncoder, one: Lists) -> Tokens:
     return encoder.encode([(one.query, text) for text in one.documents], FIRST).tokens
 
 

@@ -73,6 +73,8 @@ class Settings:
         queries_a_step: queries in one step.
         remember: weight of staying near the base model's scores on general questions.
         shares: of the tuned weights in the mix with the base model's; the best on held-out queries is used.
+        mixes: shares of a model's score in the order of a search, where one is asked: what is measured is the mean over
+            them, and one is chosen for the tuned model in the end.
         seed: of everything that is drawn.
         tokens: to train on, about, over all trainings: the budget of time.
         measured_tokens: to rank held-out queries with one model, at most; the queries beyond it are drawn from.
@@ -95,6 +97,7 @@ class Settings:
     queries_a_step: int = 8
     remember: float = 0.05
     shares: tuple[float, ...] = (0.5, 1.0)
+    mixes: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
     seed: int = 0
     tokens: int = 900_000
     measured_tokens: int = 250_000
@@ -112,12 +115,13 @@ class Settings:
             check(name, value)
             if not fits(value):
                 raise InputError(f"{name} must be {said}, not {value}")
-        if not self.shares:
-            raise InputError("shares must hold at least one")
-        for share in self.shares:
-            check_real("each of shares", share)
-            if not 0 < share <= 1:
-                raise InputError(f"each of shares must be over 0 and at most 1, not {share}")
+        for name in ("shares", "mixes"):
+            if not getattr(self, name):
+                raise InputError(f"{name} must hold at least one")
+            for share in getattr(self, name):
+                check_real(f"each of {name}", share)
+                if not 0 < share <= 1:
+                    raise InputError(f"each of {name} must be over 0 and at most 1, not {share}")
 
 
 @dataclass(frozen=True, slots=True)

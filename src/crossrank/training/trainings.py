@@ -18,8 +18,9 @@ from crossrank.training import gate, measuring
 from crossrank.training import network as net
 from crossrank.training.gate import Gains, General, Point, Verdict
 from crossrank.training.loop import STATE, Step, train
-from crossrank.training.negatives import Shown, score
-from crossrank.training.outcome import Progress
+from crossrank.training.measuring import Lists
+from crossrank.training.negatives import score
+from crossrank.training.outcome import InSearch, Progress
 from crossrank.training.prepared import Prepared
 from crossrank.training.settings import Plan
 from crossrank.training.work import Work
@@ -37,8 +38,8 @@ class Trainings:
         self.prepared, self.work, self.network, self.plan, self.rows = prepared, work, network, plan, rows
         material = prepared.material
         self.runs = [(repeat, part) for repeat in range(plan.repeats) for part in material.parts]
-        before = {part: [material.shown[i].base for i in self._rows(part)] for part in material.parts}
-        self.base, self.expected = self._both(before)
+        self._before = {part: [prepared.held_base[i] for i in self._rows(part)] for part in material.parts}
+        self.base, self.expected = self._both(self._before)
 
     def run(self) -> None:
         """Do every training that is not done yet; further repeats only when the first one gained something."""
@@ -102,17 +103,17 @@ class Trainings:
     def _scores(self, repeats: Sequence[int], part: int, epoch: int, share: float) -> list[NDArray[np.float32]]:
         """Of the held-out queries of a fold, by the mean of trainings that never saw them."""
         ends = [self._last(repeat, part, epoch) for repeat in repeats]
-        shown = [self.prepared.material.shown[i] for i in self._rows(part)]
+        lists = self.prepared.material.lists(self._rows(part))
         runs = "-".join(f"{repeat}.{end}" for repeat, end in zip(repeats, ends, strict=True))
         name = f"scores-{part}/{runs}-{share:g}"
 
         def made() -> list[NDArray[np.float32]]:
             trained: list[net.Weights] = [self._weights(repeat, part, epoch) for repeat in repeats]
-            return self._scored(net.mixed(self.network.begun, trained, share), shown)
+            return self._scored(net.mixed(self.network.begun, trained, share), lists)
 
         return self.work.once(name, made)
 
-    def _scored(self, weights: net.Weights, shown: Sequence[Shown]) -> list[NDArray[np.float32]]:
+    def _scored(self, weights: net.Weights, shown: Sequence[Lists]) -> list[NDArray[np.float32]]:
         if not shown:
             return []
         folder = self.work.folder / "measured"
@@ -120,7 +121,7 @@ class Trainings:
         return score(shown, self.prepared.scorer(checkpoint.read(folder)))
 
     def _values(self, repeats: Sequence[int], part: int, epoch: int, share: float) -> NDArray[np.float64]:
-        return self.prepared.material.values(self.rows[self._of(part)], self._scores(repeats, part, epoch, share))
+        return self.prepared.material.values(self._rows(part), self._scores(repeats, part, epoch, share))
 
     def _gains(self, runs: Sequence[tuple[int, int]]) -> tuple[Gains, Gains]:
         """By epoch and share, in the order of `rows`: gains of held-out queries in nDCG@10 and in expected nDCG@10.
@@ -144,8 +145,8 @@ class Trainings:
         material, plain, expected = self.prepared.material, np.zeros(len(self.rows)), np.zeros(len(self.rows))
         for part, found in scores.items():
             here = self._of(part)
-            plain[here] = material.values(self.rows[here], found)
-            expected[here] = material.expected(self.rows[here], found)
+            plain[here] = material.values(self._rows(part), found)
+            expected[here] = material.expected(self._rows(part), found)
         return plain, expected
 
     @property
@@ -205,6 +206,22 @@ class Trainings:
             found.append(General(name, before, after, measuring.agreement(base, scores), len(shown)))
         return found
 
+    def in_search(self, point: Point) -> InSearch | None:
+        """What the models are worth in a search, by share; None where held-out queries are ranked as lists."""
+        material = self.prepared.material
+        if not material.searched:
+            return None
+        tuned = {part: self._scores(_repeats(self.runs, part), part, *point) for part in material.parts}
+        base, after = ({mix: self._valued(scores, mix) for mix in material.mixes} for scores in (self._before, tuned))
+        return InSearch.of(base, after, self.prepared.settings.confidence)
+
+    def _valued(self, scores: Mapping[int, Sequence[NDArray[np.float32]]], mix: float) -> NDArray[np.float64]:
+        """nDCG@10 of all held-out queries with so large a share of these scores, in the order of `rows`."""
+        values = np.zeros(len(self.rows))
+        for part, found in scores.items():
+            values[self._of(part)] = self.prepared.material.values(self._rows(part), found, mix)
+        return values
+
     def mean(self, point: Point) -> dict[str, torch.Tensor]:
         """Weights of the final model: the mean of all trainings, mixed with the base model's."""
         epoch, share = point
@@ -221,9 +238,12 @@ class Trainings:
             raise InputError("the labels are a teacher's scores, which do not say what is relevant")
         scores, relevant = [], []
         for part in material.parts:
-            for row, found in zip(self._rows(part), self._scores(_repeats(self.runs, part), part, *point), strict=True):
-                scores.append(found)
-                relevant.append(material.relevant(row))
+            rows = self._rows(part)
+            each = self._scores(_repeats(self.runs, part), part, *point)
+            for one, found in zip(material.lists(rows), each, strict=True):
+                order, labels = measuring.documents(one, found)
+                scores.append(order)
+                relevant.append(labels[: len(order)] > material.limit)
         return Platt.fit(np.concatenate(scores), np.concatenate(relevant))
 
 

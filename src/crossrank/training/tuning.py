@@ -33,8 +33,8 @@ from crossrank.training import network as net
 from crossrank.training.checks import Finding
 from crossrank.training.gate import Verdict
 from crossrank.training.judgments import Group, Judgments
-from crossrank.training.material import gathered
-from crossrank.training.negatives import Nearest
+from crossrank.training.material import Material, gathered
+from crossrank.training.negatives import DEPTH, Nearest
 from crossrank.training.outcome import Engine, Outcome, Progress
 from crossrank.training.prepared import Prepared
 from crossrank.training.settings import Settings, check_loss
@@ -69,7 +69,8 @@ def tune(
         refused: folder for a trained model that the gate refuses, to look at; its card says why it was refused.
         model: the base; "small" when absent.
         held_out: judgments to decide on, instead of cross-validation.
-        nearest: where hard negatives are looked for; BM25 over the documents of the judgments when absent.
+        nearest: where hard negatives are looked for; BM25 over the documents of the judgments when absent. With
+            `searched.searched_by`, both models are also measured in whole searches, and the tuned one's share is found.
         general_sets: more general questions, by name, besides the built-in ones.
         settings: see `Settings`.
         engine: where it runs.
@@ -114,10 +115,25 @@ def tune(
         nearest = Words(pool).nearest
     tell(Progress("mining negatives"))
     material = gathered(groups, held, judgments.scale, nearest, pool, settings, dropped)
+    findings = (*findings, *_of_search(material))
     with _threads(engine.threads):
         prepared = Prepared(read, material, settings, engine, general_sets or {}, tell)
         outcome = _run(prepared, target, aside, judgments.source, findings, restart)
     return replace(outcome, seconds=time.monotonic() - began)
+
+
+def _of_search(material: Material) -> tuple[Finding, ...]:
+    """What the user should know of the search that was asked."""
+    lost, queries = len(material.unfound), len(material.shown)
+    if not lost:
+        return ()
+    told = f"{lost:,} of {queries:,} queries have no relevant document among the {DEPTH} passages that the index finds"
+    decided = (
+        "no order helps these, and they are not measured"
+        if queries - lost >= gate.FEWEST_HELD_OUT
+        else "too few are left, so it is decided by lists of documents and not by searches"
+    )
+    return (Finding("not found", lost, f"{told}: {decided}", material.unfound[:3]),)
 
 
 def _work(target: Path) -> Path:
@@ -171,7 +187,7 @@ def _run(
     telling = int((material.telling & (material.fold >= 0)).sum())
     counts = {
         "queries": len(material.shown),
-        "pairs": sum(int(one.judged.sum()) for one in material.shown),
+        "pairs": sum(len(np.unique(one.owner[one.judged])) for one in material.shown),
         "mined": sum(int((~one.judged & (one.distractor == 0)).sum()) for one in material.shown),
     }
     if telling < gate.FEWEST_HELD_OUT:
@@ -218,7 +234,7 @@ def _trained(
 ) -> Outcome:
     prepared.score_base(work, rows)
     prepared.encode()
-    doubtful = sum(int(one.doubtful.sum()) for one in prepared.material.shown)
+    doubtful = sum(int((one.doubtful & ~one.judged).sum()) for one in prepared.material.shown)
     distractors = sum(int((one.distractor > 0).sum()) for one in prepared.material.shown)
     counts = {**counts, "doubtful": doubtful, "distractors": distractors}
     counts["folds"] = len(prepared.material.parts)
@@ -227,7 +243,10 @@ def _trained(
     trainings = Trainings(prepared, work, network, plan, rows)
     trainings.run()
     verdict, point = trainings.decide()
-    outcome = Outcome(verdict, findings, plan=plan, point=point, counts=counts, resumed=work.resumed)
+    in_search = None if point is None else trainings.in_search(point)
+    outcome = Outcome(
+        verdict, findings, plan=plan, point=point, counts=counts, resumed=work.resumed, in_search=in_search
+    )
     kept = verdict.kept == "tuned"
     to = target if kept else aside
     if to is not None and point is not None:
