@@ -256,6 +256,7 @@ def test_with_a_search_the_share_of_the_mix_is_found_and_taken_by_searches(
     card_ = (tmp_path / "tuned" / "README.md").read_text(encoding="utf-8")
     assert f"A share of {outcome.in_search.mix:g} suits the model" in card_
     assert "| 0.4 |" in card_
+    assert "Held-out queries are ranked with what the index finds for them, 100 candidates at most." in card_
     assert load(tmp_path / "tuned", backend="reference").mix == outcome.in_search.mix
     told = json.loads((tmp_path / "tuned" / "crossrank.json").read_text("utf-8"))
     assert told["mix"] == told["tuning"]["in_search"]["mix"] == outcome.in_search.mix
@@ -280,7 +281,9 @@ def test_where_a_search_finds_too_little_lists_alone_decide(tmp_path: Path, cros
     assert outcome.in_search is None
     assert any(found.message.endswith("lists of documents and not by searches") for found in outcome.findings)
     assert "mix" not in json.loads((tmp_path / "tuned" / "crossrank.json").read_text("utf-8"))
-    assert "--mix 0.4,0.8,1" in (tmp_path / "tuned" / "README.md").read_text("utf-8")
+    card_ = (tmp_path / "tuned" / "README.md").read_text("utf-8")
+    assert "--mix 0.4,0.8,1" in card_
+    assert "ranked with their judged and mined documents and " in card_
 
 
 def test_candidates_are_fewer_before_queries_are(cross_encoder_folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def write(folder: Path, base: Checkpoint, source: str, settings: Settings, outco
     told.pop("seconds")
     if outcome.calibration is not None:
         stated["calibration"] = asdict(outcome.calibration)
-        stated["calibrated_on"] = f"held-out queries of {source}, with mined documents, by models that never saw them"
+        how = _ranked(outcome.counts or {})
+        stated["calibrated_on"] = f"held-out queries of {source}, {how}, by models that never saw them"
     if outcome.in_search is not None:
         stated["mix"] = outcome.in_search.mix
     text = json.dumps(stated, indent=2, ensure_ascii=False) + "\n"
@@ -72,7 +74,7 @@ def _card(base: Checkpoint, source: str, settings: Settings, outcome: Outcome, l
     findings = "\n".join(f"- {finding.message}" for finding in outcome.findings) or "- nothing"
     calibration = (
         f"probability = sigmoid({outcome.calibration.slope:.4f} x logit {outcome.calibration.intercept:+.4f}), fitted "
-        "on held-out queries with their mined documents: as likely as in such a list"
+        f"on held-out queries {_ranked(counts)}: as likely as in such a list"
         if outcome.calibration
         else f"none ({outcome.uncalibrated}); `crossrank.calibration.Platt.fit` makes one from judged pairs"
     )
@@ -111,8 +113,8 @@ General questions; at most {settings.most_loss:g} may be lost:
 ## How it was made
 
 - **Data**: {source}: {counts.get("queries", 0)} queries, {counts.get("pairs", 0)} judged pairs,
-  {counts.get("mined", 0)} mined documents, {counts.get("doubtful", 0)} of them likely relevant and not trained on;
-  {counts.get("distractors", 0)} more that only held-out queries are ranked with.
+  {counts.get("mined", 0)} mined documents, {counts.get("doubtful", 0)} of them likely relevant and not trained on.
+  Held-out queries are ranked {_ranked(counts)}.
 - **Training**: loss {plan.loss}; {plan.repeats} x {counts.get("folds", 1)} trainings of {plan.epochs} epochs, at most
   {plan.queries} queries an epoch, {settings.candidates} documents a query, {settings.queries_a_step} queries a step;
   AdamW, rate {plan.rate:g}; the upper {plan.layers} layers and the head; {length} tokens; weight
@@ -123,6 +125,13 @@ General questions; at most {settings.most_loss:g} may be lost:
 
 {findings}
 """
+
+
+def _ranked(counts: Mapping[str, int]) -> str:
+    """With what held-out queries were ranked."""
+    if depth := counts.get("candidates", 0):
+        return f"with what the index finds for them, {depth} candidates at most"
+    return f"with their judged and mined documents and {counts.get('distractors', 0)} more"
 
 
 def _in_search(outcome: Outcome) -> str:

@@ -106,7 +106,8 @@ class Outcome:
         point: epoch and share of the tuned weights.
         calibration: slope and intercept on held-out queries; None where it cannot be told.
         uncalibrated: why a model that was written has none.
-        counts: queries, pairs, mined and doubtful documents, distractors, measured queries.
+        counts: queries, pairs, mined and doubtful documents, distractors, measured queries, and the candidates of a
+            search that these are ranked with at most (0 where they are ranked as lists).
         resumed: whether an interrupted tuning was gone on with.
         seconds: of this call.
         refused: where a trained model that the gate refused was written, if that was asked for.

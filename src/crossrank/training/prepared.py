@@ -58,6 +58,7 @@ class Prepared:
         asked = {BUILT_IN: general.questions(MEASURED, part=0), **sets}
         self.general = {name: _plain(groups) for name, groups in asked.items() if groups}
         self.remembered = _plain(general.questions(REMEMBERED, part=1))
+        self.depth = 0  # candidates of a search that held-out queries are ranked with; of no search none
 
     def key(self) -> str:
         """Of everything that the result depends on.
@@ -140,7 +141,7 @@ class Prepared:
             tokens = np.cumsum([used[row][len(found.answers[row]) - 1] for row in drawn.tolist()], dtype=np.int64)
             if not len(drawn) or tokens[-1] <= most:
                 break
-        self.material = found.with_distractors(np.zeros(0, np.int64), 0)
+        self.material, self.depth = found.with_distractors(np.zeros(0, np.int64), 0), depth
         self.needed = int(tokens[:FEWEST_HELD_OUT][-1]) if len(drawn) else 0
         return np.sort(drawn[tokens <= most])
 

@@ -237,7 +237,7 @@ def _trained(
     doubtful = sum(int((one.doubtful & ~one.judged).sum()) for one in prepared.material.shown)
     distractors = sum(int((one.distractor > 0).sum()) for one in prepared.material.shown)
     counts = {**counts, "doubtful": doubtful, "distractors": distractors}
-    counts["folds"] = len(prepared.material.parts)
+    counts["folds"], counts["candidates"] = len(prepared.material.parts), prepared.depth
     plan = prepared.plan()
     network = net.Network(prepared.read, plan.layers, prepared.engine.device)
     trainings = Trainings(prepared, work, network, plan, rows)
