@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,15 +67,17 @@ class Prepared:
         That the backend's name tells tier and number format: the scores of the base and of the tuned model must come
         from one, or their difference is that of two formats.
         """
-        told = [
-            *(self.read.fingerprint, asdict(self.settings), self.engine.device, self.material.scale),
-            *(self.scorer(self.read).backend.name, __version__),
-            [[one.query, one.documents, one.labels.tolist(), one.judged.tolist()] for one in self.material.shown],
-            [[one.documents, one.first.tolist(), one.labels.tolist()] for one in self.material.answers],
-            self.material.fold.tolist(),
-            [[one.query, one.documents] for sets in self.general.values() for one in sets],
-        ]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        told = chain(
+            (self.read.fingerprint, asdict(self.settings), self.engine.device, self.material.scale),
+            (self.scorer(self.read).backend.name, __version__, self.material.fold.tolist()),
+            ([one.query, one.documents, one.labels.tolist(), one.judged.tolist()] for one in self.material.shown),
+            ([one.documents, one.first.tolist(), one.labels.tolist()] for one in self.material.answers),
+            ([one.query, one.documents] for sets in self.general.values() for one in sets),
+        )
+        whole = hashlib.sha256()
+        for part in told:  # one by one: a hundred candidates of each of thousands of queries are a gigabyte
+            whole.update(json.dumps(part).encode())
+        return whole.hexdigest()
 
     def scorer(self, read: Checkpoint) -> CrossEncoder:
         """What measures: the backend that a user gets, on as much of a passage as the model reads at once.
