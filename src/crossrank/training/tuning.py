@@ -130,7 +130,7 @@ def _of_search(material: Material) -> tuple[Finding, ...]:
     told = f"{lost:,} of {queries:,} queries have no relevant document among the {DEPTH} passages that the index finds"
     decided = (
         "no order helps these, and they are not measured"
-        if queries - lost >= gate.FEWEST_HELD_OUT
+        if material.searched
         else "too few are left, so it is decided by lists of documents and not by searches"
     )
     return (Finding("not found", lost, f"{told}: {decided}", material.unfound[:3]),)
@@ -214,10 +214,11 @@ def _too_long(ranked: int, prepared: Prepared) -> Verdict:
     """The verdict that is certain before any training, where too few queries are ranked with the tokens there are."""
     allowed = prepared.settings.measured_tokens
     effort = math.ceil(10 * prepared.needed / Settings().measured_tokens) / 10
+    shorter = "make an index of shorter passages" if prepared.depth else "judge fewer documents of each query"
     few = (
         f"{ranked} held-out queries can be ranked with the {allowed:,} tokens that are measured, and under "
         f"{gate.FEWEST_HELD_OUT} nothing is certain; {gate.FEWEST_HELD_OUT} of them take {prepared.needed:,}: allow so "
-        f"many with --effort {effort:g} (measured_tokens={prepared.needed}), or judge fewer documents of each query"
+        f"many with --effort {effort:g} (measured_tokens={prepared.needed}), or {shorter}"
     )
     return Verdict("base", (few,))
 
