@@ -819,11 +819,14 @@ def test_a_check_looks_at_what_is_held_out_and_at_the_loss(tmp_path: Path, capsy
     assert "the loss distil needs a teacher's scores, and these rows have labels" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("searched", [False, True])
 def test_interrupted_anywhere_it_ends_with_the_same_model(
-    tmp_path: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cross_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch, searched: bool
 ) -> None:
     monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
     data = Judgments(rows(45), "labels")
+    nearest = searched_by(Found(data.rows)) if searched else None
+    how: dict[str, Any] = {"model": cross_encoder_folder, "nearest": nearest, "settings": QUICK, "engine": ONE}
     steps = 0
 
     def stopped(now: Progress) -> None:
@@ -833,14 +836,18 @@ def test_interrupted_anywhere_it_ends_with_the_same_model(
         if now.stage == "training" and steps in (2, 6, 9, 15):
             raise KeyboardInterrupt
 
-    tune(data, tmp_path / "whole", model=cross_encoder_folder, settings=QUICK, engine=ONE)
+    tune(data, tmp_path / "whole", **how)
     for _ in range(4):
         with pytest.raises(KeyboardInterrupt):
-            tune(data, tmp_path / "cut", model=cross_encoder_folder, settings=QUICK, engine=ONE, report=stopped)
-    outcome = tune(data, tmp_path / "cut", model=cross_encoder_folder, settings=QUICK, engine=ONE, report=stopped)
+            tune(data, tmp_path / "cut", report=stopped, **how)
+    outcome = tune(data, tmp_path / "cut", report=stopped, **how)
     assert outcome.resumed
+    assert bool(outcome.in_search) == searched
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
     assert all(np.array_equal(first[name], second[name]) for name in first)
+    told = [json.loads((tmp_path / name / "crossrank.json").read_text("utf-8")) for name in ("whole", "cut")]
+    assert told[0].get("mix") == told[1].get("mix")
+    assert told[0]["calibration"] == told[1]["calibration"]
 
 
 def test_other_settings_do_not_go_on_with_it(
