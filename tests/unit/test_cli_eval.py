@@ -95,13 +95,6 @@ def test_a_beir_folder_is_indexed_once_and_every_stage_measured(models: dict[str
     assert mine["candidates"]["ceiling"]["nDCG@5"] >= mine["values"]["nDCG@5"]["mean"]
     assert mine["cuts"]["pairs"] > 0
     assert mine["latency_ms"]["query"]["median"] > mine["latency_ms"]["step"]["median"]
-    # A share that a tuned model brings is measured, too, because a search would take it.
-    tuned = Path(shutil.copytree(models["first"], "tuned"))
-    stated = json.loads((tuned / "crossrank.json").read_text()) | {"mix": 0.7}
-    (tuned / "crossrank.json").write_text(json.dumps(stated))
-    asked = [*common[:-6], "--models", f"{tuned},{models['second']}", "--passage-tokens", 20, "--depth", 30]
-    more = [f"{name}{mix}" for name in ("tuned", "second") for mix in ("", " (mix 0.4)", " (mix 0.7)")]
-    assert [system["name"] for system in found(*asked)["systems"]] == ["BM25", "dense", "fusion", *more]
     # What was written measures the same when it is read again.
     again = read_run("runs/first.trec")
     assert set(again["q0"].ids) <= {f"d{i}" for i in range(12)}
@@ -368,6 +361,27 @@ def test_a_split_must_be_chosen_where_there_are_several() -> None:
     run("eval", "set", "--no-rerank", "--run", "a=a.trec", "--over", "a")
     write_lines(source / "qrels" / "train.tsv", ["q0\td0\t1"])
     assert "holds dev, train; choose one with --split" in run("eval", "set", "--no-rerank", code=1).stderr
+
+
+def test_the_share_that_a_tuned_model_brings_is_measured_too(models: dict[str, str]) -> None:
+    source = judged_set(Path("set"))
+    tuned = Path(shutil.copytree(models["first"], "tuned"))
+    stated = json.loads((tuned / "crossrank.json").read_text()) | {"mix": 0.7}
+    (tuned / "crossrank.json").write_text(json.dumps(stated))
+    common = [source, "--cache", "cache", "--embedder", models["embedder"], "--backend", "fake"]
+    common += ["--models", f"{tuned},{models['second']}"]
+    made = found("eval", *common)
+    more = [f"{name}{mix}" for name in ("tuned", "second") for mix in ("", " (mix 0.4)", " (mix 0.7)")]
+    assert [system["name"] for system in made["systems"]] == ["BM25", "dense", "fusion", *more]
+    made = found("frontier", *common, "--depths", "3", "--timed", 1)
+    names = {one["name"] for one in made["configurations"]}
+    assert {"tuned 3", "tuned 3 (mix 0.4)", "tuned 3 (mix 0.7)"} <= names
+    assert len(names) == 3 + 6
+    # Over a run of whatever name; rows have no first stage, and are told by that and not by a name.
+    run("eval", *common[:-2], "--models", "tuned", "--write-runs", "runs")
+    mine = ["--run", "BM25=runs/BM25.trec", "--over", "BM25", "--models", "tuned", "--backend", "fake"]
+    over = found("eval", source, *mine)
+    assert "tuned (mix 0.7)" in {system["name"] for system in over["systems"]}
 
 
 # --- frontier ----------------------------------------------------------------------------------------------------

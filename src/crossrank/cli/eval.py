@@ -144,7 +144,6 @@ def _measured(
     from crossrank.evaluation.comparison import MEASURES
     from crossrank.evaluation.outcome import assess
     from crossrank.planner import depths
-    from crossrank.scorers import share_of
 
     measured.check(measures)
     slow, source = judged.busy(), judgedlists.opened(asked, depth, mix)
@@ -157,10 +156,9 @@ def _measured(
     owners, texts = systems.Owners(), None
     scorers = {} if asked.source is None or no_rerank else judged.readers(asked)
     remote = {name: scorer for name, scorer in scorers.items() if isinstance(scorer, Counted)}
-    if mix is None and asked.over != judgedlists.WORDS:
-        # What tuned models bring, that their searches would take.
-        own = (share_of(scorer, None, shares[-1]) for scorer in scorers.values())
-        shares = list(dict.fromkeys([*shares, *own]))
+    # Rows have no first stage to mix with, and models stand alone there.
+    if mix is None and len(shares) > 1:
+        shares = judged.with_own(shares, scorers.values())
     stages = [*scorers, *(f"{coarse} > {fine}" for coarse, fine in cascades)]
     names = [systems.named(name, share) for name in stages for share in shares]
     # A sentence of its own would be a question of its own to a model behind an address, which marks none.

@@ -30,7 +30,7 @@ Examples:
 @click.option("--depths", metavar="N,N", default="10,20,50,100", show_default=True,
               help="Candidates that a stage reads.")  # fmt: skip
 @click.option("--mix", metavar="A,B", help="Shares of the cross-encoder in the order; 1 trusts it alone.  [default: 1 "
-              "and the share of `crossrank search`]")  # fmt: skip
+              "and what `crossrank search` would take]")  # fmt: skip
 @click.option("--cascade", "cascades", multiple=True, metavar="COARSE>FINE",
               help="Two of --models, one after the other, at every pair of depths. Repeat it.")  # fmt: skip
 @click.option("--measure", "-m", metavar="NAME", default="nDCG@10", show_default=True, help="A name of ir-measures.")
@@ -99,6 +99,7 @@ def _measured(
     queries, notes = judged.opened_set(asked)
     measured.check([measure], queries.qrels)
     scorers = judged.scorers(asked)
+    shares = judged.with_own(shares, scorers.values()) if mix is None else shares
     plans = frontier.configurations(list(scorers), depths, shares, cascades)
     judged.check_names([*([asked.over] if asked.over else judged.STEPS.values()), *map(frontier.name_of, plans)])
     with terminal.progress() as progress:
