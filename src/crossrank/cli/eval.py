@@ -158,7 +158,7 @@ def _measured(
     remote = {name: scorer for name, scorer in scorers.items() if isinstance(scorer, Counted)}
     # Rows have no first stage to mix with, and models stand alone there.
     if mix is None and len(shares) > 1:
-        shares = judged.with_own(shares, scorers.values())
+        shares = systems.with_own(shares, scorers.values())
     stages = [*scorers, *(f"{coarse} > {fine}" for coarse, fine in cascades)]
     names = [systems.named(name, share) for name in stages for share in shares]
     # A sentence of its own would be a question of its own to a model behind an address, which marks none.

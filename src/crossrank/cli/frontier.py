@@ -99,7 +99,7 @@ def _measured(
     queries, notes = judged.opened_set(asked)
     measured.check([measure], queries.qrels)
     scorers = judged.scorers(asked)
-    shares = judged.with_own(shares, scorers.values()) if mix is None else shares
+    shares = systems.with_own(shares, scorers.values()) if mix is None else shares
     plans = frontier.configurations(list(scorers), depths, shares, cascades)
     judged.check_names([*([asked.over] if asked.over else judged.STEPS.values()), *map(frontier.name_of, plans)])
     with terminal.progress() as progress:

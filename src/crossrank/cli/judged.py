@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from crossrank.evaluation.setting import Setting
     from crossrank.remoteembedder import RemoteEmbedder
     from crossrank.scorers import PairScorer
-    from crossrank.types import Run, Scorer
+    from crossrank.types import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
 # What tables call the steps of a search.
@@ -354,13 +354,6 @@ def weights(text: str | None) -> list[float]:
     if not all(0.0 < share <= 1.0 for share in found):
         raise click.UsageError(f"--mix: a share is over 0 and at most 1, not {text}")
     return list(dict.fromkeys(found))
-
-
-def with_own(shares: Sequence[float], scorers: Iterable[Scorer]) -> list[float]:
-    """These shares, and those that tuned models bring, because their searches would take them."""
-    from crossrank.scorers import share_of
-
-    return list(dict.fromkeys([*shares, *(share_of(scorer, None, shares[-1]) for scorer in scorers)]))
 
 
 def check_page(html: Path) -> None:

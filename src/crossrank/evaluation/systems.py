@@ -10,8 +10,8 @@ from typing import Literal
 from crossrank.cascade import Trace
 from crossrank.evaluation.candidates import Candidates, Reading
 from crossrank.evaluation.folding import folded
-from crossrank.scorers import PairScorer
-from crossrank.types import Ranking, Run
+from crossrank.scorers import PairScorer, share_of
+from crossrank.types import Ranking, Run, Scorer
 
 Kind = Literal["first", "alone", "mix", "run"]
 
@@ -132,6 +132,15 @@ def first_stages(candidates: Candidates, owners: Owners, names: Mapping[str, str
             )
         )
     return made
+
+
+def with_own(shares: Sequence[float], scorers: Iterable[Scorer]) -> list[float]:
+    """These shares, the last of them that of other models, and those that tuned models bring to a search.
+
+    >>> with_own([1.0, 0.4], [])
+    [1.0, 0.4]
+    """
+    return list(dict.fromkeys([*shares, *(share_of(scorer, None, shares[-1]) for scorer in scorers)]))
 
 
 def named(model: str, weight: float) -> str:
