@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -142,12 +143,19 @@ class Trainings:
 
         Noise is in proportion to the scores of a fold, because each fold is scored by a model of its own.
         """
-        material, plain, expected = self.prepared.material, np.zeros(len(self.rows)), np.zeros(len(self.rows))
+        material = self.prepared.material
+        return self._valued(scores, material.values), self._valued(scores, material.expected)
+
+    def _valued(
+        self,
+        scores: Mapping[int, Sequence[NDArray[np.float32]]],
+        measure: Callable[[Sequence[int], Sequence[NDArray[np.float32]]], NDArray[np.float64]],
+    ) -> NDArray[np.float64]:
+        """A measure of all held-out queries, in the order of `rows`, by the scores of each fold."""
+        values = np.zeros(len(self.rows))
         for part, found in scores.items():
-            here = self._of(part)
-            plain[here] = material.values(self._rows(part), found)
-            expected[here] = material.expected(self._rows(part), found)
-        return plain, expected
+            values[self._of(part)] = measure(self._rows(part), found)
+        return values
 
     @property
     def points(self) -> list[Point]:
@@ -212,15 +220,11 @@ class Trainings:
         if not material.searched:
             return None
         tuned = {part: self._scores(_repeats(self.runs, part), part, *point) for part in material.parts}
-        base, after = ({mix: self._valued(scores, mix) for mix in material.mixes} for scores in (self._before, tuned))
+        base, after = (
+            {mix: self._valued(scores, partial(material.values, mix=mix)) for mix in material.mixes}
+            for scores in (self._before, tuned)
+        )
         return InSearch.of(base, after, self.prepared.settings.confidence)
-
-    def _valued(self, scores: Mapping[int, Sequence[NDArray[np.float32]]], mix: float) -> NDArray[np.float64]:
-        """nDCG@10 of all held-out queries with so large a share of these scores, in the order of `rows`."""
-        values = np.zeros(len(self.rows))
-        for part, found in scores.items():
-            values[self._of(part)] = self.prepared.material.values(self._rows(part), found, mix)
-        return values
 
     def mean(self, point: Point) -> dict[str, torch.Tensor]:
         """Weights of the final model: the mean of all trainings, mixed with the base model's."""
