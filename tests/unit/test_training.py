@@ -620,13 +620,16 @@ def test_clicks_and_a_teachers_scores(tmp_path: Path, cross_encoder_folder: Path
         data = Judgments(tuple(r for r in found if r.label), "clicks", tuple(r.document for r in found))
     else:
         data = Judgments(tuple(Judged(r.query, r.document, 3 * r.label - 7.5) for r in found), "scores")
-    outcome = tune(data, tmp_path / "tuned", model=cross_encoder_folder, settings=QUICK, engine=ONE)
+    outcome = tune(data, tmp_path / "tuned", model=cross_encoder_folder, settings=QUICK, engine=ONE,
+                   nearest=searched_by(Found(found)) if scale == "scores" else None)  # fmt: skip
+    assert [f.name for f in outcome.findings if f.name == "index"] == ["index"] * (scale == "scores")
     assert outcome.plan is not None
     assert outcome.plan.loss == {"clicks": "listwise", "scores": "distil"}[scale]
     assert outcome.verdict.gain is not None
     assert outcome.verdict.gain.mean > 0.1 or scale == "clicks"
     if scale == "scores":
         assert outcome.verdict.kept == "tuned"
+        assert outcome.in_search is None  # which the finding says: what an index finds has no teacher's score
         assert outcome.calibration is None
         assert outcome.uncalibrated == "the labels are a teacher's scores, which do not say what is relevant"
         card = (tmp_path / "tuned" / "README.md").read_text(encoding="utf-8")

@@ -44,6 +44,11 @@ from crossrank.training.work import Work, ended
 require("torch", extra="train")
 import torch  # noqa: E402
 
+UNSEARCHED = (
+    "the index is not searched, because what it finds has no score of the teacher: only the documents in the rows are "
+    "trained on and measured. To decide by searches, give rows with labels"
+)
+
 
 def tune(
     judgments: Judgments,
@@ -71,6 +76,7 @@ def tune(
         held_out: judgments to decide on, instead of cross-validation.
         nearest: where hard negatives are looked for; BM25 over the documents of the judgments when absent. With
             `searched.searched_by`, both models are also measured in whole searches, and the tuned one's share is found.
+            Without meaning for a teacher's scores, which is a finding.
         general_sets: more general questions, by name, besides the built-in ones.
         settings: see `Settings`.
         engine: where it runs.
@@ -108,6 +114,8 @@ def tune(
     for folder in (target, *([] if aside is None else [aside])):
         check_target(read, folder, overwrite=True)
     pool = judgments.pool or tuple(dict.fromkeys(row.document for row in judgments.rows))
+    if nearest is not None and judgments.scale == "scores":
+        findings = (*findings, Finding("index", len(groups), UNSEARCHED))
     if nearest is None:
         tell(Progress("indexing words"))
         from crossrank.evaluation.words import Words  # not needed where the user has an index
