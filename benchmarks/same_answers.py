@@ -48,12 +48,7 @@ def main() -> None:
     from crossrank.backends.cpu import library
 
     on_card = ["cuda=bfloat16", "cuda=float16"] if cuda.unseen() is None else []
-    native = [
-        f"{tier}={dtype}"
-        for tier in library.tiers()
-        for dtype in ("float32", "bfloat16")
-        if dtype == EXACT or library.has_bfloat16(tier)
-    ]
+    native = [f"{tier}={dtype}" for tier in library.tiers() for dtype in library.dtypes(tier)]
     kinds = options.kinds or [*native, *on_card]
     # The fastest float32 judges; the other float32 tiers differ from it by the order of additions.
     exact = f"{library.tiers()[-1]}={EXACT}"

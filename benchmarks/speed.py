@@ -141,7 +141,9 @@ def names(options: argparse.Namespace) -> list[str]:
             limit = LIMITS.get(tier)
             if limit:
                 found.append(f"openvino/f32/isa={limit}")
-            if library.has_bfloat16(tier):
+            if "int16" in library.dtypes(tier):
+                found.append(f"crossrank/cpu:{tier}/int16")
+            if "bfloat16" in library.dtypes(tier):
                 # AVX512_CORE alone would emulate bfloat16, which takes ten times as long.
                 limit = "AVX512_CORE_BF16" if limit == "AVX512_CORE" else limit
                 found += [f"crossrank/cpu:{tier}/bfloat16", f"openvino/bf16/isa={limit}"]

@@ -26,7 +26,8 @@ struct Trial {
         int64_t n, int64_t k)
       : kernels(kernels),
         packed(pack({weights.data(), nullptr}, {0, n, k}, kernels)),
-        a((m + 32) * k * kernels.element) {
+        a((m + 32) * k * kernels.element),
+        scratch(kernels.product_bytes(m, k)) {
     NormRows copy{};
     copy.from = rows.data();
     copy.from_stride = copy.operands_stride = copy.operands_width = copy.width = k;
@@ -37,6 +38,8 @@ struct Trial {
     product.a_stride = k;
     product.panels = reinterpret_cast<const uint32_t *>(packed.panels.at);
     product.bias = reinterpret_cast<const float *>(packed.bias.at);
+    product.steps = reinterpret_cast<const float *>(packed.steps.at);
+    product.scratch = scratch.at;
     product.m = m;
     product.n = n;
     product.k = k;
@@ -50,7 +53,7 @@ struct Trial {
 
   const Kernels &kernels;
   const Packed packed;
-  const Aligned a;
+  const Aligned a, scratch;
   Product product{};  // the caller says what becomes of the sums
 };
 
@@ -86,7 +89,17 @@ const Kernels *kernels_of(int32_t tier, int32_t dtype) {
   switch (tier) {
     case CROSSRANK_PORTABLE: return kernels_portable(dtype);
 #ifdef CROSSRANK_HAS_AVX2
-    case CROSSRANK_AVX2: return cpu().avx2 ? kernels_avx2(dtype) : nullptr;
+    case CROSSRANK_AVX2:
+      if (!cpu().avx2) return nullptr;
+      if (dtype != CROSSRANK_INT16) return kernels_avx2(dtype);
+#ifdef CROSSRANK_HAS_AVXVNNI
+      if (cpu().avx_vnni) return kernels_avxvnni(dtype);
+#endif
+#ifdef CROSSRANK_HAS_AVX2INT16
+      return kernels_avx2int16(dtype);
+#else
+      return nullptr;
+#endif
 #endif
 #ifdef CROSSRANK_HAS_AVX512
     case CROSSRANK_AVX512:
@@ -176,9 +189,10 @@ uint32_t crossrank_tiers(void) {
   return found;
 }
 
-int32_t crossrank_has_bfloat16(int32_t tier) {
-  if (!kernels_of(tier, CROSSRANK_BFLOAT16)) return 0;
-  return tier == CROSSRANK_AMX || cpu().fast_pairs ? 2 : 1;
+int32_t crossrank_computes(int32_t tier, int32_t dtype) {
+  if (!kernels_of(tier, dtype)) return 0;
+  if (dtype == CROSSRANK_INT16) return cpu().fast_integers ? 2 : 1;
+  return dtype == CROSSRANK_BFLOAT16 && (tier == CROSSRANK_AMX || cpu().fast_pairs) ? 2 : 1;
 }
 
 crossrank_engine *crossrank_create(const crossrank_model *model, int32_t tier, int32_t dtype, char *error,

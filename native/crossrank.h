@@ -18,12 +18,13 @@ extern "C" {
 #endif
 
 // Grows with every change of this file. The Python side refuses a library of another number.
-#define CROSSRANK_ABI 6
+#define CROSSRANK_ABI 7
 
 // Instruction sets, weakest first. `portable` is whatever the compiler's baseline is.
 enum crossrank_tier { CROSSRANK_PORTABLE = 0, CROSSRANK_AVX2 = 1, CROSSRANK_AVX512 = 2, CROSSRANK_AMX = 3 };
-// What matrix products read; sums, softmax, norms and the residual stream are float32 in either.
-enum crossrank_dtype { CROSSRANK_FLOAT32 = 0, CROSSRANK_BFLOAT16 = 1 };
+// What matrix products read; softmax, norms and the residual stream are float32 in any, and so is attention with int16,
+// where each row and each output's weights are multiples of a step of their own.
+enum crossrank_dtype { CROSSRANK_FLOAT32 = 0, CROSSRANK_BFLOAT16 = 1, CROSSRANK_INT16 = 2 };
 enum crossrank_activation {
   CROSSRANK_GELU = 0, CROSSRANK_GELU_TANH = 1, CROSSRANK_QUICK_GELU = 2, CROSSRANK_SILU = 3, CROSSRANK_RELU = 4,
   CROSSRANK_TANH = 5
@@ -79,8 +80,8 @@ CROSSRANK_API int32_t crossrank_abi(void);
 CROSSRANK_API const char *crossrank_compiler(void);
 // Bit `tier` is set where this machine and this library can run the tier.
 CROSSRANK_API uint32_t crossrank_tiers(void);
-// Whether a tier computes matrix products in bfloat16 on this machine: 0 no, 1 yes, 2 yes and faster than in float32.
-CROSSRANK_API int32_t crossrank_has_bfloat16(int32_t tier);
+// Whether a tier computes matrix products in a dtype on this machine: 0 no, 1 yes, 2 yes and faster than in float32.
+CROSSRANK_API int32_t crossrank_computes(int32_t tier, int32_t dtype);
 
 // Packs the weights. On failure NULL, with the reason in `error`.
 CROSSRANK_API crossrank_engine *crossrank_create(const crossrank_model *model, int32_t tier, int32_t dtype,

@@ -4,12 +4,13 @@
 // An operand is a number that a matrix product reads: float, or bfloat16 where the tier's dtype is that. Rows of
 // operands begin every `stride` numbers; strides are multiples of 32 and the numbers past the width are zeros.
 // Weights are packed in panels of `columns` outputs, and those in parts of `side`: part[word][column], where a 32-bit
-// word holds one float or two neighbouring bfloat16 of the input dimension.
+// word holds one float or two neighbouring bfloat16 or integers (integers.h) of the input dimension.
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
+enum Packing { FLOATS = 0, BFLOATS = 1, INTEGERS = 2 };
 enum Epilogue { STORE = 0, ADD = 1, GATE = 2 };
 
 // out = epilogue(a x panels + bias), `m` rows.
@@ -18,6 +19,7 @@ struct Product {
   int64_t a_stride;
   const uint32_t *panels;
   const float *bias;     // padded with zeros to whole panels
+  const float *steps;    // what the integers of each output are multiples of, padded like `bias`; NULL for other weights
   int64_t m, n, k;       // n: outputs, a multiple of `columns` after padding
   int epilogue;          // STORE: operands to `out`. ADD: floats added to `x`. GATE: activated half times the other
   int activation;        // of crossrank_activation; -1 for none
@@ -26,6 +28,7 @@ struct Product {
   float *x;
   int64_t x_stride;
   const void *next;      // what to fetch meanwhile: the next product's panels; NULL for nothing
+  void *scratch;         // `product_bytes(m, k)`
 };
 
 // Rows to mean 0 and variance 1, times weight plus bias.
@@ -64,6 +67,7 @@ struct MaxSim {
 
 struct Kernels {
   int element;    // bytes of an operand
+  Packing packing;
   int columns;    // outputs in a panel
   int side;       // outputs of a panel that lie side by side: all, or a tile's
   int depth;      // words of the inputs that packing rounds up to
@@ -72,6 +76,7 @@ struct Kernels {
   int slice;      // units of the inner layer computed together, a multiple of 32
   int grain;      // rows that are loaded at once: two threads divide a unit at its multiples
   void (*product)(const Product *);
+  int64_t (*product_bytes)(int64_t m, int64_t k);
   void (*norm)(const NormRows *);
   void (*attend)(const Attention *);
   int64_t (*attention_bytes)(int64_t n, int64_t size);
@@ -91,6 +96,8 @@ struct Kernels {
 // NULL where the library was built without the tier, or the tier has no such dtype.
 const Kernels *kernels_portable(int dtype);
 const Kernels *kernels_avx2(int dtype);
+const Kernels *kernels_avx2int16(int dtype);
+const Kernels *kernels_avxvnni(int dtype);
 const Kernels *kernels_avx512(int dtype);
 const Kernels *kernels_avx512bf16(int dtype);
 const Kernels *kernels_amx(int dtype);

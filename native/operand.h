@@ -1,13 +1,25 @@
 // Operands of a tier: float, or bfloat16 with AVX512-BF16. Included after simd.h.
 #pragma once
 
+#include "kernels.h"
+
 namespace {
+
+// Rows as the loop over blocks reads them. Strides are in words.
+struct Operands {
+  const uint32_t *at;
+  int64_t stride;
+  const float *steps;  // what a row's integers are multiples of; NULL for other numbers
+};
 
 // Operands are stored by memcpy, because the products read them as words of 32 bits: to the compiler a float and a word
 // are never the same memory.
 struct Float32 {
   typedef float Number;
+  typedef Vector Total;
   enum { PER_WORD = 1 };
+  static Operands operands(const Product *p) { return {(const uint32_t *)p->a, p->a_stride, nullptr}; }
+  static INLINE Vector floats(Vector total) { return total; }
   static INLINE void put(float *to, Vector v) { store(to, v); }
   static INLINE void put2(float *to, Vector a, Vector b) { put(to, a), put(to + LANES, b); }
   static INLINE void put1(float *to, float x) { memcpy(to, &x, 4); }
@@ -28,7 +40,10 @@ struct Float32 {
 // Rounds to nearest even in hardware; the product of two bfloat16 is exact in float32.
 struct Bfloat16 {
   typedef uint16_t Number;
+  typedef Vector Total;
   enum { PER_WORD = 2 };
+  static Operands operands(const Product *p) { return {(const uint32_t *)p->a, p->a_stride / PER_WORD, nullptr}; }
+  static INLINE Vector floats(Vector total) { return total; }
   static INLINE void put(uint16_t *to, Vector v) {
     __m256bh narrow = _mm512_cvtneps_pbh((__m512)v);
     memcpy(to, &narrow, sizeof narrow);

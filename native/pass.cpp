@@ -69,7 +69,10 @@ Pass::Pass(Engine &engine, Workspace &workspace, const Sequences &sequences, con
   plan(head_out_, n_, std::max(hidden, e_.labels_), 4);
   plan(small_, e_.project_.outputs ? tokens : 1, e_.width_, 4);
   const int64_t scratch = needed;
-  scratch_bytes_ = (k_.attention_bytes(longest, e_.size_) + 63) / 64 * 64;
+  // Rows of one product at most, and what it reads of each.
+  const int64_t most = std::max(rows + SPARE, n_), inputs = std::max({hidden, e_.width_, e_.slice_});
+  scratch_bytes_ = std::max(k_.attention_bytes(longest, e_.size_), k_.product_bytes(most, inputs));
+  scratch_bytes_ = (scratch_bytes_ + 63) / 64 * 64;
   needed += slots * scratch_bytes_;
   if (workspace.memory.bytes < needed) {
     workspace.memory = Aligned();  // before the new one is taken
@@ -111,7 +114,7 @@ int64_t Pass::sequence_of(int64_t row) const {
 }
 
 void Pass::product(const Kernels &kernels, const Packed &weights, const Rows &a, int64_t rows, int epilogue,
-                   int activation, const Rows &out, const Packed *next) const {
+                   int activation, const Rows &out, const Part &part, const Packed *next) const {
   Product p{};
   p.a = a.at;
   p.a_stride = a.stride;
@@ -123,6 +126,8 @@ void Pass::product(const Kernels &kernels, const Packed &weights, const Rows &a,
   p.epilogue = epilogue;
   p.activation = activation;
   p.out = p.x = nullptr;
+  p.steps = reinterpret_cast<const float *>(weights.steps.at);
+  p.scratch = scratch_ + part.slot * scratch_bytes_;
   if (next) p.next = next->panels.at;
   if (epilogue == ADD) {
     p.x = out.floats();
@@ -182,7 +187,7 @@ void Pass::embed(const Part &p) {
   }
   norm(e_.embedding_norm_, small_.from(p.begin), nullptr, &operands, rows, width);
   for (int64_t t = 0; t < rows; t++) std::fill(x.floats(t), x.floats(t) + x.stride, 0.0f);
-  product(k_, e_.project_, operands, rows, ADD, -1, x);
+  product(k_, e_.project_, operands, rows, ADD, -1, x, p);
   norm(Norm(), x, nullptr, &operands, rows, e_.hidden_);
 }
 
@@ -227,7 +232,7 @@ void Pass::attend(size_t number, int64_t sequence, const Rows &queries, int64_t 
 // Everything after attention. `operands` receives x as the inner layer's products read it.
 void Pass::rest(const Layer &layer, const Rows &x, const Rows &operands, const Rows &seen, int64_t rows,
                 const Part &p, const Packed *next) {
-  product(k_, layer.out, seen, rows, ADD, -1, x, &layer.inner[0].up);
+  product(k_, layer.out, seen, rows, ADD, -1, x, p, &layer.inner[0].up);
   const bool post = !layer.after_attention.weight.empty();
   norm(post ? layer.after_attention : layer.before_inner, x, post ? &x : nullptr, &operands, rows, e_.hidden_);
   const Rows inner = inner_.from(p.slot * (chunk_ + SPARE));
@@ -237,8 +242,8 @@ void Pass::rest(const Layer &layer, const Rows &x, const Rows &operands, const R
       const Slice &slice = layer.inner[i];
       const bool last = i + 1 == layer.inner.size();
       const Packed *later = !last ? &layer.inner[i + 1].up : row + chunk_ < rows ? &layer.inner[0].up : next;
-      product(k_, slice.up, operands.from(row), count, e_.gated_ ? GATE : STORE, e_.activation_, inner, &slice.down);
-      product(k_, slice.down, inner, count, ADD, -1, x.from(row), later);
+      product(k_, slice.up, operands.from(row), count, e_.gated_ ? GATE : STORE, e_.activation_, inner, p, &slice.down);
+      product(k_, slice.down, inner, count, ADD, -1, x.from(row), p, later);
     }
   }
 }
@@ -249,8 +254,8 @@ void Pass::project(size_t number, const Part &p) {
   const int64_t rows = p.end - p.begin;
   if (!layer.before_attention.weight.empty())
     norm(layer.before_attention, x_.from(p.begin), nullptr, &operands, rows, e_.hidden_);
-  product(k_, layer.query, operands, rows, STORE, -1, queries_.from(p.begin), &layer.key_value);
-  product(k_, layer.key_value, operands, rows, STORE, -1, key_value.from(p.begin), &layer.out);
+  product(k_, layer.query, operands, rows, STORE, -1, queries_.from(p.begin), p, &layer.key_value);
+  product(k_, layer.key_value, operands, rows, STORE, -1, key_value.from(p.begin), p, &layer.out);
   rotate(layer, queries_, p);
   rotate(layer, key_value, p);
 }
@@ -281,7 +286,7 @@ void Pass::project_first(size_t number, const Part &p) {
   const int64_t rows = p.end - p.begin;
   if (!layer.before_attention.weight.empty())
     norm(layer.before_attention, x_.from(p.begin), nullptr, &operands, rows, e_.hidden_);
-  product(k_, layer.key_value, operands, rows, STORE, -1, key_value.from(p.begin), &layer.query);
+  product(k_, layer.key_value, operands, rows, STORE, -1, key_value.from(p.begin), p, &layer.query);
   rotate(layer, key_value, p);
 }
 
@@ -295,7 +300,7 @@ void Pass::attend_first(size_t number, const Part &p) {
   }
   // All rows of `queries_` are free in the last layer; those of first tokens begin it.
   const Rows queries = queries_.from(whole_.first + p.first - unit_.first), seen = first_seen_.from(p.first);
-  product(k_, layer.query, first_operands_.from(p.first), n, STORE, -1, queries);
+  product(k_, layer.query, first_operands_.from(p.first), n, STORE, -1, queries, p);
   for (int64_t i = 0; i < n; i++) {
     if (layer.rotary >= 0) rotate_row(layer, queries, i, 0);
     attend(number, p.first + i, queries, i, 0, 1, seen, p);
@@ -330,9 +335,9 @@ void Pass::head(const Part &p) {
   const Kernels &exact = e_.exact_;
   const int64_t n = p.last - p.first;
   const Rows in = head_in_.from(p.first), out = head_out_.from(p.first);
-  product(exact, e_.head_dense_, first_.from(p.first), n, STORE, e_.head_activation_, in);
+  product(exact, e_.head_dense_, first_.from(p.first), n, STORE, e_.head_activation_, in, p);
   if (!e_.head_norm_.weight.empty()) norm(e_.head_norm_, in, &in, nullptr, n, e_.hidden_);
-  product(exact, e_.classifier_, in, n, STORE, -1, out);
+  product(exact, e_.classifier_, in, n, STORE, -1, out, p);
   out_rows(out, result_ + (whole_.first + p.first) * e_.labels_, n, e_.labels_);
 }
 

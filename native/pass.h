@@ -62,7 +62,7 @@ struct Pass {
             int64_t width) const;
   // `next`: weights to fetch meanwhile, the next that will be read.
   void product(const Kernels &kernels, const Packed &weights, const Rows &a, int64_t rows, int epilogue,
-               int activation, const Rows &out, const Packed *next = nullptr) const;
+               int activation, const Rows &out, const Part &p, const Packed *next = nullptr) const;
   void out_rows(const Rows &from, float *result, int64_t rows, int64_t width) const;
   // A sequence's first row.
   int64_t start(int64_t sequence) const { return offsets_[whole_.first + sequence] - begin_; }

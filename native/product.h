@@ -28,8 +28,8 @@ constexpr int64_t LINE = 16;
 // sums[R][COLUMNS] = a[R][words] x panel[words][COLUMNS]
 template <class T, int R>
 void block(int64_t words, const uint32_t *a, int64_t a_stride, const uint32_t *panel, float *sums, int64_t stride) {
-  Vector total[R][VECTORS];
-  UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < VECTORS; v++) total[r][v] = Vector{};
+  typename T::Total total[R][VECTORS];
+  UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < VECTORS; v++) total[r][v] = typename T::Total{};
   for (int64_t w = 0; w < words; w++) {
     UNROLL for (int r = 0; r < R; r++) {
       uint32_t x = a[r * a_stride + w];
@@ -38,7 +38,7 @@ void block(int64_t words, const uint32_t *a, int64_t a_stride, const uint32_t *p
     panel += COLUMNS;
   }
   UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < VECTORS; v++)
-    store(sums + r * stride + v * LANES, total[r][v]);
+    store(sums + r * stride + v * LANES, T::floats(total[r][v]));
 }
 
 // The same for any number of rows up to ROWS. Strides are in words.
@@ -105,10 +105,17 @@ INLINE void finish_rows(int kind, const float *sums, const float *bias, char *ta
 namespace {
 #else
 
+// Sums of products of integers become what they stand for.
+INLINE void in_steps(int64_t rows, float *sums, const float *of_rows, const float *of_columns) {
+  for (int64_t r = 0; r < rows; r++, sums += COLUMNS)
+    UNROLL for (int v = 0; v < VECTORS; v++)
+      store(sums + v * LANES, load(sums + v * LANES) * (of_rows[r] * load(of_columns + v * LANES)));
+}
+
 template <class T, int epilogue, int activation> void product_as(const Product *p) {
   alignas(64) float sums[ROWS * COLUMNS];
   int64_t words = words_of<T>(p->k);
-  int64_t stride = p->a_stride / T::PER_WORD;
+  const Operands a = T::operands(p);
   int64_t panels = (p->n + COLUMNS - 1) / COLUMNS, bytes = target_bytes<T, epilogue>(p);
   const int64_t size = words * COLUMNS, share = up(size / (p->m / ROWS + 1) + 1, LINE);
   for (int64_t panel = 0; panel < panels; panel++) {
@@ -120,7 +127,8 @@ template <class T, int epilogue, int activation> void product_as(const Product *
       // The next panel comes from the third-level cache while the blocks of this one are computed, a share with each: a
       // whole model takes 4 to 9 % less time in float32.
       for (int64_t i = 0; i < share && next < end; i += LINE, next += LINE) __builtin_prefetch(next, 0, 2);
-      rows_block<T>(rows, words, (const uint32_t *)p->a + row * stride, stride, weights, sums, COLUMNS);
+      rows_block<T>(rows, words, a.at + row * a.stride, a.stride, weights, sums, COLUMNS);
+      if (a.steps) in_steps(rows, sums, a.steps + row, p->steps + panel * COLUMNS);
       const float *bias = p->bias + panel * COLUMNS;
       char *to = target<T, epilogue>(p, row, panel * COLUMNS);
       int64_t r = 0;

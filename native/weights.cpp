@@ -1,8 +1,12 @@
 #include "weights.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <new>
 #include <utility>
+
+#include "integers.h"
 
 Aligned::Aligned(int64_t size, Begin begin) : bytes(size) {
   at = static_cast<char *>(::operator new(static_cast<size_t>(size), std::align_val_t(64)));
@@ -31,21 +35,32 @@ uint32_t bfloat16(float x) {
   return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }
 
-// One row of weights into its column, of `columns` that lie side by side.
-void pack_row(const float *row, int64_t inputs, uint32_t *panel, int64_t columns, int element) {
-  if (element == 4) {
+// One row of weights into its column, of `columns` that lie side by side; its step where they are integers, else 0.
+float pack_row(const float *row, int64_t inputs, uint32_t *panel, int64_t columns, Packing packing) {
+  if (packing == FLOATS) {
     for (int64_t i = 0; i < inputs; i++) panel[i * columns] = bits_of(row[i]);
-    return;
+    return 0;
   }
-  for (int64_t i = 0; i < inputs; i += 2)
-    panel[i / 2 * columns] = bfloat16(row[i]) | (i + 1 < inputs ? bfloat16(row[i + 1]) << 16 : 0u);
+  float largest = 0, squares = 0;
+  for (int64_t i = 0; packing == INTEGERS && i < inputs; i++) {
+    largest = std::max(largest, std::fabs(row[i]));
+    squares += row[i] * row[i];
+  }
+  const float step = step_of(largest, squares, inputs), inverse = inverse_of(step);
+  const auto half = [&](int64_t i) {
+    if (i >= inputs) return 0u;
+    return packing == BFLOATS ? bfloat16(row[i]) : static_cast<uint32_t>(std::lrintf(row[i] * inverse)) & 0xffffu;
+  };
+  for (int64_t i = 0; i < inputs; i += 2) panel[i / 2 * columns] = half(i) | half(i + 1) << 16;
+  return step;
 }
 
 }  // namespace
 
 Packed pack(const crossrank_linear &linear, const Piece &piece, const Kernels &kernels) {
   // AMX reads 32 bfloat16 of the inputs at once; the other tiers 1 or 2.
-  const int64_t words = (piece.inputs * kernels.element + 4 * kernels.depth - 1) / (4 * kernels.depth) * kernels.depth;
+  const int64_t bytes = kernels.packing == FLOATS ? 4 : 2;
+  const int64_t words = (piece.inputs * bytes + 4 * kernels.depth - 1) / (4 * kernels.depth) * kernels.depth;
   const bool gated = piece.gates != 0;
   // A gated panel holds half as many columns of either kind, in groups of `lanes`.
   const int64_t group = gated ? kernels.columns / 2 : kernels.columns;
@@ -57,12 +72,14 @@ Packed pack(const crossrank_linear &linear, const Piece &piece, const Kernels &k
   made.gated = gated;
   made.panels = Aligned(panels * words * kernels.columns * 4);
   made.bias = Aligned(panels * kernels.columns * 4);
+  if (kernels.packing == INTEGERS) made.steps = Aligned(panels * kernels.columns * 4);
   auto *to = reinterpret_cast<uint32_t *>(made.panels.at);
-  auto *bias = reinterpret_cast<float *>(made.bias.at);
+  auto *bias = reinterpret_cast<float *>(made.bias.at), *steps = reinterpret_cast<float *>(made.steps.at);
   const auto place = [&](int64_t source, int64_t panel, int64_t column) {
     const int64_t output = panel * kernels.columns + column, side = kernels.side;
-    pack_row(linear.weight + source * numbers + piece.first_input, piece.inputs,
-             to + output / side * side * words + output % side, side, kernels.element);
+    const float step = pack_row(linear.weight + source * numbers + piece.first_input, piece.inputs,
+                                to + output / side * side * words + output % side, side, kernels.packing);
+    if (steps) steps[output] = step;
     if (linear.bias) bias[output] = linear.bias[source];
   };
   for (int64_t i = 0; i < piece.outputs; i++) {

@@ -25,9 +25,10 @@ struct Aligned {
 // y = x W^T + b, ready for `Kernels::product`.
 struct Packed {
   Aligned panels, bias;
+  Aligned steps;  // of integers, one an output; empty for other weights
   int64_t outputs = 0, inputs = 0;  // outputs as the caller counts them: a gated product has half of its rows
   bool gated = false;
-  int64_t bytes() const { return panels.bytes + bias.bytes; }
+  int64_t bytes() const { return panels.bytes + bias.bytes + steps.bytes; }
 };
 
 // What of a layer is packed: `outputs` rows from row `first` on, of which `inputs` numbers from `first_input` on.

@@ -208,7 +208,7 @@ def load_embedder(
         name: a name of `crossrank models`, a folder, or a hub name; "embed", which is in the wheel, when absent.
         backend: "auto", "cpu", "cuda", "reference" or "torch"; see `crossrank.backends.open`, also for the next two.
         device: "auto", "cpu", "cuda", or cards: "cuda:1", and for the cuda backend "cuda:0,1" or "cuda:all".
-        dtype: "auto", "float32", "bfloat16" or "float16".
+        dtype: "auto", "float32", "bfloat16", "float16" or "int16".
         threads: cores that one call of the native engine may use, tokenization included; all when absent.
         revision: branch, tag or commit of a hub model; the newest when absent. Models in the wheel, folders and files
             have none.

@@ -362,7 +362,7 @@ def open_pipeline(
         rerank: false leaves the fused order.
         backend: what computes the models given by name; see `crossrank.backends.open`, also for the next two.
         device: "auto", "cpu", "cuda", or cards: "cuda:1", and for the cuda backend "cuda:0,1" or "cuda:all".
-        dtype: "auto", "float32", "bfloat16" or "float16"; it need not be the one the index was made in.
+        dtype: "auto", "float32", "bfloat16", "float16" or "int16"; it need not be the one the index was made in.
         threads: cores that one call of the native engine may use, tokenization included; all when absent.
         on_error: "keep" leaves the fused order, with the reason in the answer, when the cross-encoder cannot be loaded
             or fails; see `Pipeline.on_error`.

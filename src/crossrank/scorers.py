@@ -91,7 +91,7 @@ def load(
         name: a name of `crossrank models`, a folder, or a hub name; "small", which is in the wheel, when absent.
         backend: "auto", "cpu", "cuda", "reference" or "torch"; see `crossrank.backends.open`, also for the next two.
         device: "auto", "cpu", "cuda", or cards: "cuda:1", and for the cuda backend "cuda:0,1" or "cuda:all".
-        dtype: "auto", "float32", "bfloat16" or "float16".
+        dtype: "auto", "float32", "bfloat16", "float16" or "int16".
         threads: cores that one call of the native engine may use, tokenization included; all when absent.
         max_length: tokens in one sequence; the model's own when absent. Fewer bound what a pair takes at once, and are
             no faster: a passage that no longer fits is read in more windows, with its query in each. To read less of

@@ -17,8 +17,7 @@ from crossrank.errors import CheckpointError, InputError
 from crossrank.parity import MOVES
 from crossrank.types import Backend, Tokens
 
-NATIVE = [f"cpu:{tier}-float32" for tier in library.tiers()]
-NATIVE += [f"cpu:{tier}-bfloat16" for tier in library.tiers() if library.has_bfloat16(tier)]
+NATIVE = [f"cpu:{tier}-{dtype}" for tier in library.tiers() for dtype in library.dtypes(tier)]
 # How far a sequence's answer may move with what else is in its batch.
 TOLERANCE = dict.fromkeys(NATIVE, MOVES["cpu"]) | MOVES
 

@@ -64,12 +64,7 @@ def request(rng: np.random.Generator, longest: int, most: int) -> Tokens:
 
 def engines(folder: Path) -> list[Asked]:
     """Every shape in every tier and dtype of this machine, on one, two and three threads."""
-    kinds = [
-        (tier, dtype)
-        for tier in library.tiers()
-        for dtype in ("float32", "bfloat16")
-        if dtype == "float32" or library.has_bfloat16(tier)
-    ]
+    kinds = [(tier, dtype) for tier in library.tiers() for dtype in library.dtypes(tier)]
     made = []
     for (shapes, longest, most), make in ((BERT, tiny.cross_encoder), (MODERN, tiny.modern)):
         for heads, size, inner in shapes:

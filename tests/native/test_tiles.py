@@ -69,7 +69,7 @@ for heads, size, inner, far in [
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
 @pytest.mark.skipif(
-    "avx512" not in library.tiers() or not library.has_bfloat16("avx512"),
+    "avx512" not in library.tiers() or "bfloat16" not in library.dtypes("avx512"),
     reason="the rest of the AMX tier is AVX512-BF16, which this machine has not",
 )
 def test_emulated_tiles_compute_what_avx512_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,8 @@ def test_a_tier_can_be_forced(cross_encoder_folder: Path) -> None:
         backends.open(checkpoint, "cpu:avx1024")
     with pytest.raises(InputError, match="bfloat16 needs"):
         backends.open(checkpoint, "cpu:portable", dtype="bfloat16")
+    with pytest.raises(InputError, match=r"int16 needs the tier avx2, which portable has not; use dtype='float32'$"):
+        backends.open(checkpoint, "cpu:portable", dtype="int16")
     with pytest.raises(InputError, match="threads must be"):
         backends.open(checkpoint, "cpu", threads=0)
 
@@ -99,6 +101,7 @@ def test_a_tier_can_be_forced(cross_encoder_folder: Path) -> None:
 def test_why_follows_what_is_asked_for(cross_encoder_folder: Path) -> None:
     checkpoint = read(cross_encoder_folder)
     assert "float16 was asked for" in backends.why(checkpoint, dtype="float16")
+    assert backends.why(checkpoint, dtype="int16").startswith("auto picks cpu: int16 was asked for")
     assert backends.why(checkpoint, device="cuda").startswith("auto picks cuda: cuda was asked for")
     assert backends.why(checkpoint, "cpu:portable") == "cpu was asked for."
 
@@ -113,6 +116,9 @@ def test_why_follows_what_is_asked_for(cross_encoder_folder: Path) -> None:
         ({"name": "reference:avx2"}, "only cpu takes a tier"),
         ({"name": "cpu", "device": "cuda"}, "use backend='cuda' or 'torch'"),
         ({"name": "reference", "dtype": "bfloat16"}, "use backend='cpu' or 'torch'"),
+        ({"name": "reference", "dtype": "int16"}, "use backend='cpu'$"),
+        ({"name": "torch", "dtype": "int16"}, "int16 is a format of the native engine"),
+        ({"device": "cuda", "dtype": "int16"}, "int16 is a format of the native engine"),
         ({"name": "reference", "device": "cuda"}, "use backend='cuda' or 'torch'"),
         ({"name": "cuda", "device": "cpu"}, "use backend='cpu'"),
     ],

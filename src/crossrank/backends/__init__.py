@@ -16,7 +16,7 @@ NAMES = ("auto", "cpu", "cuda", "reference", "torch", "fake")
 DEVICES = ("auto", "cpu", "cuda")
 # As torch writes it, the CPU is also "cpu:0".
 ON_CPU = ("auto", "cpu", "cpu:0")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "bfloat16", "float16", "int16")
 # A GPU's context, and the threads of torch, do not reach over a fork; weights in memory do.
 FORKED = ("cuda", "torch")
 _open: sharing.Table[Backend] = sharing.Table()
@@ -40,8 +40,9 @@ def open(
             `gpu`), `reference` (NumPy), `torch` (extra `torch`) or `fake` (no model: a function of the ids).
         device: `auto`, `cpu` or `cuda`, also `cuda:1`; for the cuda backend also `cuda:0,1` or `cuda:all`, which
             divide the work among cards. All but the cuda and the torch backend have only the CPU.
-        dtype: `auto`, `float32`, `bfloat16` or `float16`. `auto` is bfloat16 where the hardware is faster in it,
-            float16 on older GPUs, and float32 elsewhere.
+        dtype: `auto`, `float32`, `bfloat16`, `float16` or, in the native engine's tier avx2 only, `int16`. `auto` is
+            what is fastest where the hardware is faster in it than in float32: bfloat16, float16 on older GPUs, int16
+            with AVX2 on Intel's processors and from AMD's Zen 3 on.
         threads: cores that one call of the native engine may use; all when absent.
 
     Raises:
@@ -103,6 +104,8 @@ def _check(name: str, tier: str, device: str, dtype: str) -> None:
         )
     if dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    if dtype == "int16" and (name in FORKED or device not in ON_CPU):
+        raise InputError("int16 is a format of the native engine, on the CPU; use backend='cpu', or dtype='float16'")
     if name == "cuda" and device.startswith("cpu"):
         raise InputError("the cuda backend computes on a GPU, not on the CPU; use backend='cpu'")
 
@@ -112,7 +115,8 @@ def _check_cpu(chosen: str, device: str, dtype: str) -> None:
     if device not in ON_CPU:
         raise InputError(f"the {chosen} backend computes on the CPU, not on {device}; use backend='cuda' or 'torch'")
     if chosen != "cpu" and dtype not in ("auto", "float32"):
-        raise InputError(f"the {chosen} backend computes in float32, not in {dtype}; use backend='cpu' or 'torch'")
+        others = "'cpu'" if dtype == "int16" else "'cpu' or 'torch'"
+        raise InputError(f"the {chosen} backend computes in float32, not in {dtype}; use backend={others}")
 
 
 def why(checkpoint: Checkpoint, name: str = "auto", device: str = "auto", dtype: str = "auto") -> str:
@@ -143,6 +147,8 @@ def _choose(checkpoint: Checkpoint, device: str, dtype: str) -> tuple[str, str]:
     if dtype == "float16":
         return "torch", f"{dtype} was asked for, and here only torch computes in it"
     obstacle = cpu.obstacle(checkpoint)
+    if dtype == "int16":
+        return "cpu", f"{dtype} was asked for, and only the native engine computes in it"
     if obstacle is None:
         try:
             tier, found = cpu.choose(None, dtype, checkpoint)

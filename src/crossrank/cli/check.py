@@ -176,9 +176,8 @@ def _ways(read: Checkpoint, threads: int | None, no_server: bool) -> Iterator[tu
     if reason is not None:
         yield "cpu", _refused(f"the native engine is not there: {reason}")
     for tier in library.tiers():
-        for dtype in ("float32", "bfloat16"):
-            if dtype == "float32" or library.has_bfloat16(tier):
-                yield f"cpu ({tier}, {dtype})", _library(read, f"cpu:{tier}", dtype, threads)
+        for dtype in library.dtypes(tier):
+            yield f"cpu ({tier}, {dtype})", _library(read, f"cpu:{tier}", dtype, threads)
     if not no_server:
         yield SERVER, _server(read, threads)
 

@@ -205,7 +205,7 @@ dtype = click.option(
     show_default=True,
     envvar="CROSSRANK_DTYPE",
     show_envvar=True,
-    help="Number format the model runs in: float32, bfloat16 or float16; on a CPU, float16 runs in torch.",
+    help="Number format the model runs in: float32, bfloat16, float16 (in torch on a CPU) or int16 (on a CPU, AVX2).",
 )
 
 threads = click.option(

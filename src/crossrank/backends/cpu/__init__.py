@@ -26,6 +26,8 @@ from crossrank.types import Backend, Pooling, Tokens
 __all__ = ["Native", "maxsim", "obstacle", "peak", "tiers"]
 
 ROTARY = ("modernbert", "gte")
+# What products in a format other than float32 need.
+NEEDED = {"bfloat16": "AVX512-BF16 or AMX", "int16": "the tier avx2"}
 # Rotary tables are made for every position; no model reads more today, and it bounds them at some 64 MB.
 MOST_POSITIONS = 1 << 17
 
@@ -64,21 +66,22 @@ def choose(tier: str | None, dtype: str, checkpoint: Checkpoint) -> tuple[str, s
         number(checkpoint.config, key, str(checkpoint.folder)) for key in ("hidden_size", "num_attention_heads")
     )
     paired = hidden // heads % 2 == 0  # an odd head size cannot be read in pairs
-    able = [name for name in ([tier] if tier else found) if library.has_bfloat16(name)] if paired else []
     if dtype == "auto":
-        dtype = "bfloat16" if any(map(library.gains_by_bfloat16, able)) else "float32"
+        faster = [name for name in library.fastest(tier or found[-1]) if paired or name != "bfloat16"]
+        dtype = faster[0] if faster else "float32"
+    if dtype not in library.DTYPES:
+        raise InputError(f"the cpu backend computes in float32, bfloat16 or int16, not in {dtype}")
     if dtype == "bfloat16" and not paired:
         raise InputError(
             f"bfloat16 reads pairs, and {checkpoint.name} has heads of {hidden // heads}; use dtype='float32'"
         )
-    if dtype == "bfloat16" and not able:
+    able = [name for name in ([tier] if tier else found) if dtype in library.dtypes(name)]
+    if not able:
         raise InputError(
-            f"bfloat16 needs AVX512-BF16 or AMX, which {tier or 'this machine'} has not; use dtype='float32', or "
-            "backend='torch', which computes it slowly"
+            f"{dtype} needs {NEEDED[dtype]}, which {tier or 'this machine'} has not; use dtype='float32'"
+            + (", or backend='torch', which computes it slowly" if dtype == "bfloat16" else "")
         )
-    if dtype not in library.DTYPES:
-        raise InputError(f"the cpu backend computes in float32 or bfloat16, not in {dtype}")
-    return tier or (able[-1] if dtype == "bfloat16" else found[-1]), dtype
+    return able[-1], dtype
 
 
 class Native:
@@ -91,8 +94,8 @@ class Native:
 
     Args:
         checkpoint: the model.
-        dtype: "auto", "float32" or "bfloat16", which matrix products read; sums, softmax and norms are float32 always.
-            "auto" is bfloat16 where that is faster.
+        dtype: "auto", "float32", "bfloat16" or "int16", which matrix products read; softmax and norms are float32
+            always. "auto" is bfloat16 or int16 where that is faster.
         tier: an instruction set of `tiers()`; the best when absent.
         threads: cores that one call may use; all that this process may use when absent.
     """

@@ -18,7 +18,7 @@ class Engine:
     Args:
         checkpoint: the model.
         tier: an instruction set of this machine.
-        dtype: "float32" or "bfloat16".
+        dtype: one of `library.DTYPES`.
 
     Attributes:
         pointer: what the library's functions take.

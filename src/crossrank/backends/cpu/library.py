@@ -14,9 +14,9 @@ from typing import Any
 
 from crossrank.packed import offsets_of
 
-ABI = 6
+ABI = 7
 TIERS = ("portable", "avx2", "avx512", "amx_bf16")
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16", "int16")
 LOGITS, MEAN, FIRST, STATES = range(4)
 OUTSIDE = -2  # of crossrank_forward: a table of the model has no row for what it was given
 NAMES = ("libcrossrank.so", "libcrossrank.dylib", "crossrank.dll")
@@ -127,7 +127,7 @@ def _declare(library: Any) -> None:
     function("crossrank_abi", c_int32)
     function("crossrank_compiler", c_char_p)
     function("crossrank_tiers", c_uint32)
-    function("crossrank_has_bfloat16", c_int32, c_int32)
+    function("crossrank_computes", c_int32, c_int32, c_int32)
     function("crossrank_create", c_void_p, POINTER(Model), c_int32, c_int32, c_char_p, c_int64)
     function("crossrank_destroy", None, c_void_p)
     function("crossrank_bytes", c_int64, c_void_p)
@@ -163,14 +163,22 @@ def tiers() -> tuple[str, ...]:
     return tuple(name for number, name in enumerate(TIERS) if bits >> number & 1)
 
 
-def has_bfloat16(tier: str) -> bool:
-    """Whether a tier multiplies in bfloat16 on this machine."""
-    return bool(handle().crossrank_has_bfloat16(TIERS.index(tier)))
+def dtypes(tier: str) -> tuple[str, ...]:
+    """What a tier's products may read on this machine, float32 first."""
+    return tuple(name for name in DTYPES if _computes(tier, name))
 
 
-def gains_by_bfloat16(tier: str) -> bool:
-    """Whether a tier's products are faster in bfloat16 than in float32: with AMX, and with AVX-512 not on Intel's."""
-    return bool(handle().crossrank_has_bfloat16(TIERS.index(tier)) == 2)
+def fastest(tier: str) -> tuple[str, ...]:
+    """Those of `dtypes` in which products are faster than in float32.
+
+    bfloat16 is with AMX, and with AVX-512 not on Intel's processors; int16 is with AVX2 on Intel's and on AMD's from
+    Zen 3 on.
+    """
+    return tuple(name for name in DTYPES if _computes(tier, name) == 2)
+
+
+def _computes(tier: str, dtype: str) -> int:
+    return int(handle().crossrank_computes(TIERS.index(tier), DTYPES.index(dtype)))
 
 
 def peak(tier: str, dtype: str, seconds: float = 0.5) -> float:

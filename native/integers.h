@@ -1,0 +1,33 @@
+// Products of 16-bit integers. Of a row, and of an output's weights, each number is a multiple of a step of their own;
+// products of two are added up in 32 bits, exactly, in half as many multiplications as floats take. No sum overflows,
+// whatever the numbers: by Cauchy and Schwarz it is at most the product of both lengths, and steps are so large that
+// either length is at most sqrt(2^31). So a row of 384 numbers is wrong by 1.2e-4 of its root mean square, where bfloat16
+// is wrong by 1.7e-3; the scores of `small` are 18 times nearer to float32's (LOG.md).
+#pragma once
+
+#include <math.h>
+#include <stdint.h>
+
+namespace {
+
+// The largest integer, and the largest length of a row of integers: under sqrt(2^31) = 46,341 by more than rounding adds,
+// half of sqrt(k).
+constexpr float MOST_INTEGER = 32767.0f, MOST_LENGTH = 46000.0f;
+// A row that is shorter is nothing: the inverse of its step might be infinite.
+constexpr float LEAST_STEP = 1e-35f;
+
+// The step of `n` numbers by the largest magnitude and the sum of squares; 0 where all are nothing, NaN where one is not
+// finite, so that a damaged model does not look healthy.
+inline float step_of(float largest, float squares, int64_t n) {
+  if (squares != squares || largest > 3.4e38f) return NAN;
+  // Squares that leave the range of floats say nothing; the length is under this then.
+  const bool told = squares > 1e-30f && squares < 3e38f;
+  const float length = told ? sqrtf(squares) : largest * sqrtf((float)n);
+  const float step = fmaxf(largest / MOST_INTEGER, length / MOST_LENGTH);
+  return step < LEAST_STEP ? 0.0f : step;
+}
+
+// What numbers are multiplied by to be integers.
+inline float inverse_of(float step) { return step > 0 ? 1.0f / step : 0.0f; }
+
+}  // namespace

@@ -1,0 +1,24 @@
+// The same with AVX-VNNI: one instruction for both.
+#define LANES 8
+#define VECTORS 2
+#define ROWS 6
+
+#include "simd.h"
+#include "operand.h"
+#include "integer_product.h"
+#include "product.h"
+#include "rows.h"
+#include "attention.h"
+#include "maxsim.h"
+#include "table.h"
+
+const Kernels *kernels_avxvnni(int dtype) {
+  static const Kernels table = [] {
+    Kernels k = tier_table<Float32>();
+    k.packing = INTEGERS;
+    k.product = product<Int16>;
+    k.product_bytes = Int16::bytes;
+    return k;
+  }();
+  return dtype == 2 ? &table : nullptr;
+}
