@@ -11,7 +11,7 @@ struct Int16 : Float32 {
   typedef Integers Total;
   enum { PER_WORD = 2 };
 
-  // Rows are rounded once and read by every panel: 2 % of the time of a whole product.
+  // Rows are rounded once and read by every panel: 2 % of a product's instructions.
   static Operands operands(const Product *p) {
     const int64_t stride = stride_of(p->k);
     float *steps = (float *)p->scratch;
@@ -28,7 +28,8 @@ struct Int16 : Float32 {
 #ifdef __AVXVNNI__
     return (Integers)_mm256_dpwssd_avx_epi32((__m256i)sum, x, panel);
 #else
-    return sum + (Integers)_mm256_madd_epi16(x, panel);
+    // Not +, which may do anything where a row that is not finite overflows.
+    return (Integers)_mm256_add_epi32((__m256i)sum, _mm256_madd_epi16(x, panel));
 #endif
   }
 

@@ -13,12 +13,6 @@
 #include "table.h"
 
 const Kernels *kernels_avxvnni(int dtype) {
-  static const Kernels table = [] {
-    Kernels k = tier_table<Float32>();
-    k.packing = INTEGERS;
-    k.product = product<Int16>;
-    k.product_bytes = Int16::bytes;
-    return k;
-  }();
+  static const Kernels table = integer_table<Int16>();
   return dtype == 2 ? &table : nullptr;
 }

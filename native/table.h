@@ -34,4 +34,13 @@ template <class T> Kernels tier_table(int unit = 256, int chunk = 256, int slice
   return k;
 }
 
+// The same tier in float32 with products of integers.
+template <class T> Kernels integer_table() {
+  Kernels k = tier_table<Float32>();
+  k.packing = INTEGERS;
+  k.product = product<T>;
+  k.product_bytes = T::bytes;
+  return k;
+}
+
 }  // namespace

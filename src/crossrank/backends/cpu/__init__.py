@@ -67,7 +67,7 @@ def choose(tier: str | None, dtype: str, checkpoint: Checkpoint) -> tuple[str, s
     )
     paired = hidden // heads % 2 == 0  # an odd head size cannot be read in pairs
     if dtype == "auto":
-        faster = [name for name in library.fastest(tier or found[-1]) if paired or name != "bfloat16"]
+        faster = [name for name in library.faster(tier or found[-1]) if paired or name != "bfloat16"]
         dtype = faster[0] if faster else "float32"
     if dtype not in library.DTYPES:
         raise InputError(f"the cpu backend computes in float32, bfloat16 or int16, not in {dtype}")
