@@ -35,20 +35,20 @@ bool tiles_fit() {
   return __get_cpuid_count(0x1d, 1, &a, &b, &c, &d) && (b & 0xffff) == 64 && b >> 16 >= 8 && (c & 0xffff) >= 16;
 }
 
+bool made_by(uint32_t ebx, uint32_t ecx, uint32_t edx) {
+  uint32_t a, b, c, d;
+  return __get_cpuid(0, &a, &b, &c, &d) && b == ebx && c == ecx && d == edx;
+}
+
 // Intel's vdpbf16ps does twice the products of an FMA in 4.2 times its time (Emerald Rapids, 0.81 and 0.19 ns; in the
 // engine bfloat16 is 0.65 to 0.85 times as fast as float32); AMD's takes as long as an FMA.
-bool made_by_intel() {
-  uint32_t a, b, c, d;
-  return __get_cpuid(0, &a, &b, &c, &d) && b == signature_INTEL_ebx && c == signature_INTEL_ecx &&
-         d == signature_INTEL_edx;
-}
+bool made_by_intel() { return made_by(signature_INTEL_ebx, signature_INTEL_ecx, signature_INTEL_edx); }
 
 // Zen 3 and later multiply integers in two of four pipes and add in all; before, in one of them, which is no faster than
 // FMA (by Agner Fog's and uops.info's tables: not measured here).
 bool zen3() {
   uint32_t a, b, c, d;
-  if (!__get_cpuid(0, &a, &b, &c, &d) || b != signature_AMD_ebx || c != signature_AMD_ecx || d != signature_AMD_edx)
-    return false;
+  if (!made_by(signature_AMD_ebx, signature_AMD_ecx, signature_AMD_edx)) return false;
   return __get_cpuid(1, &a, &b, &c, &d) && ((a >> 8) & 0xf) == 0xf && ((a >> 20) & 0xff) >= 0xa;
 }
 
@@ -63,12 +63,11 @@ Cpu ask() {
   found.avx2 = fma && ((b >> 5) & 1);
   const bool f = (b >> 16) & 1, dq = (b >> 17) & 1, bw = (b >> 30) & 1, vl = (b >> 31) & 1;
   found.avx512 = found.avx2 && f && dq && bw && vl && (state & 0xe0) == 0xe0;
-  uint32_t a1, b1, c1, d1;
-  found.avx_vnni = found.avx2 && __get_cpuid_count(7, 1, &a1, &b1, &c1, &d1) && ((a1 >> 4) & 1);
-  found.fast_integers = found.avx_vnni || (found.avx2 && (made_by_intel() || zen3()));
   const bool tile = (d >> 24) & 1, tile_bf16 = (d >> 22) & 1, vbmi = (c >> 1) & 1;
-  if (!found.avx512 || !__get_cpuid_count(7, 1, &a, &b, &c, &d)) return found;
-  found.avx512_bf16 = (a >> 5) & 1;
+  if (!__get_cpuid_count(7, 1, &a, &b, &c, &d)) a = 0;
+  found.avx_vnni = found.avx2 && ((a >> 4) & 1);
+  found.fast_integers = found.avx_vnni || (found.avx2 && (made_by_intel() || zen3()));
+  found.avx512_bf16 = found.avx512 && ((a >> 5) & 1);
   found.fast_pairs = found.avx512_bf16 && !made_by_intel();
 #ifdef CROSSRANK_EMULATE_TILES
   found.amx_bf16 = found.avx512_bf16 && vbmi;

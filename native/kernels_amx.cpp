@@ -6,14 +6,8 @@
 
 #include <immintrin.h>
 
-#include "simd.h"
-#include "operand.h"
-#include "product.h"
-#include "rows.h"
-#include "attention.h"
+#include "tier.h"
 #include "tile_attention.h"
-#include "maxsim.h"
-#include "table.h"
 
 namespace {
 

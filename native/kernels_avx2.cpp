@@ -3,13 +3,7 @@
 #define VECTORS 2
 #define ROWS 6
 
-#include "simd.h"
-#include "operand.h"
-#include "product.h"
-#include "rows.h"
-#include "attention.h"
-#include "maxsim.h"
-#include "table.h"
+#include "tier.h"
 
 const Kernels *kernels_avx2(int dtype) {
   static const Kernels table = tier_table<Float32>();

@@ -5,13 +5,7 @@
 
 #include <immintrin.h>
 
-#include "simd.h"
-#include "operand.h"
-#include "product.h"
-#include "rows.h"
-#include "attention.h"
-#include "maxsim.h"
-#include "table.h"
+#include "tier.h"
 
 const Kernels *kernels_avx512bf16(int dtype) {
   static const Kernels table = tier_table<Bfloat16>();

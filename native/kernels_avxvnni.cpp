@@ -3,14 +3,8 @@
 #define VECTORS 2
 #define ROWS 6
 
-#include "simd.h"
-#include "operand.h"
+#include "tier.h"
 #include "integer_product.h"
-#include "product.h"
-#include "rows.h"
-#include "attention.h"
-#include "maxsim.h"
-#include "table.h"
 
 const Kernels *kernels_avxvnni(int dtype) {
   static const Kernels table = integer_table<Int16>();

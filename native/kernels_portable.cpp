@@ -7,13 +7,7 @@
 #define ROWS 4  // 8 sums of 16 registers; without FMA each product needs one more
 #endif
 
-#include "simd.h"
-#include "operand.h"
-#include "product.h"
-#include "rows.h"
-#include "attention.h"
-#include "maxsim.h"
-#include "table.h"
+#include "tier.h"
 
 const Kernels *kernels_portable(int dtype) {
   static const Kernels table = tier_table<Float32>();

@@ -1,6 +1,6 @@
 // Vectors of LANES floats in the compiler's own vector extension, and the elementary functions on them.
 //
-// Included by each kernels_<tier>.cpp after it has defined LANES. Everything is in an unnamed namespace and nothing of
+// Included by tier.h, once for each tier, after LANES is defined. Everything is in an unnamed namespace and nothing of
 // the standard library is used: a template that two tiers share would be linked once, with the instructions of either.
 #pragma once
 
