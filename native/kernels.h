@@ -2,7 +2,7 @@
 // a tier knows instructions and no model.
 //
 // An operand is a number that a matrix product reads: float, or bfloat16 where the tier's dtype is that. Rows of
-// operands begin every `stride` numbers; strides are multiples of 32 and the numbers past the width are zeros.
+// operands begin every `stride` numbers; strides are whole cache lines and the numbers past the width are zeros.
 // Weights are packed in panels of `columns` outputs, and those in parts of `side`: part[word][column], where a 32-bit
 // word holds one float or two neighbouring bfloat16 or integers (integers.h) of the input dimension.
 #pragma once
