@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -14,6 +15,7 @@
 #include "cpu.h"
 #include "crossrank.h"
 #include "engine.h"
+#include "integers.h"
 #include "threads.h"
 #include "wordpiece.h"
 
@@ -58,30 +60,45 @@ struct Trial {
 };
 
 #ifdef CROSSRANK_HAS_AMX
-// One small product on tiles against the same on AVX-512, once: a machine whose tiles compute something else (a virtual
-// machine that saves them badly, say) is treated as one that has none.
+// One small product on tiles against the same on AVX-512: a machine whose tiles compute something else (a virtual machine
+// that saves them badly, say) is treated as one that has none.
+bool agrees(const Kernels &tiles, float within) {
+  const int64_t m = 40, n = 64, k = 96;
+  std::vector<float> weights(static_cast<size_t>(n * k)), rows(static_cast<size_t>(m * k));
+  for (size_t i = 0; i < weights.size(); i++) weights[i] = static_cast<float>(static_cast<int>(i * 7 % 31) - 15);
+  for (size_t i = 0; i < rows.size(); i++) rows[i] = static_cast<float>(static_cast<int>(i * 5 % 29) - 14);
+  const auto sums = [&](const Kernels &kernels) {
+    std::vector<float> x(static_cast<size_t>(m * n));
+    Trial trial(kernels, weights, rows, m, n, k);
+    trial.product.epilogue = ADD;
+    trial.product.x = x.data();
+    trial.product.x_stride = n;
+    trial.run();
+    return x;
+  };
+  const std::vector<float> found = sums(tiles), exact = sums(*kernels_avx512(CROSSRANK_FLOAT32));
+  for (size_t i = 0; i < exact.size(); i++)
+    if (!(std::fabs(found[i] - exact[i]) <= within)) return false;
+  return true;
+}
+
+// Asked once of each.
 bool tiles_agree() try {
-  static const bool agree = [] {
-    const int64_t m = 40, n = 64, k = 96;
-    std::vector<float> weights(static_cast<size_t>(n * k)), rows(static_cast<size_t>(m * k));
-    for (size_t i = 0; i < weights.size(); i++) weights[i] = static_cast<float>(static_cast<int>(i * 7 % 31) - 15);
-    for (size_t i = 0; i < rows.size(); i++) rows[i] = static_cast<float>(static_cast<int>(i * 5 % 29) - 14);
-    const auto sums = [&](const Kernels &kernels) {
-      std::vector<float> x(static_cast<size_t>(m * n));
-      Trial trial(kernels, weights, rows, m, n, k);
-      trial.product.epilogue = ADD;
-      trial.product.x = x.data();
-      trial.product.x_stride = n;
-      trial.run();
-      return x;
-    };
-    // Small whole numbers are exact in either.
-    return sums(*kernels_amx(CROSSRANK_BFLOAT16)) == sums(*kernels_avx512(CROSSRANK_FLOAT32));
-  }();
+  // Small whole numbers are exact.
+  static const bool agree = agrees(*kernels_amx(CROSSRANK_BFLOAT16), 0);
   return agree;
 } catch (const std::exception &) {
   return false;  // no memory to find out; the next call tries again
 }
+#ifdef CROSSRANK_HAS_AMXINT16
+bool byte_tiles_agree() try {
+  // A byte that is not counted, or counted twice, would be more.
+  static const bool agree = agrees(*kernels_amxint16(CROSSRANK_INT16), 1);
+  return agree;
+} catch (const std::exception &) {
+  return false;
+}
+#endif
 #endif
 
 // The functions of a tier and dtype, or NULL where this build or this processor has none.
@@ -112,6 +129,9 @@ const Kernels *kernels_of(int32_t tier, int32_t dtype) {
     case CROSSRANK_AMX:
       // Tiles have no float32: the tier's exact form is AVX-512.
       if (!cpu().amx_bf16 || !tiles_agree()) return nullptr;
+#ifdef CROSSRANK_HAS_AMXINT16
+      if (dtype == CROSSRANK_INT16) return cpu().amx_int8 && byte_tiles_agree() ? kernels_amxint16(dtype) : nullptr;
+#endif
       return dtype == CROSSRANK_BFLOAT16 ? kernels_amx(dtype) : kernels_avx512(dtype);
 #endif
     default: return nullptr;
@@ -151,6 +171,8 @@ const char *fault(const crossrank_model &m, int32_t dtype) {
     return "a size of the model is not positive, or hidden does not divide by heads";
   if (dtype == CROSSRANK_BFLOAT16 && (m.hidden / m.heads) % 2)
     return "bfloat16 reads numbers in pairs, and this model's head size is odd; use float32";
+  if (dtype == CROSSRANK_INT16 && std::max(m.hidden, m.width) > MOST_BYTES)
+    return "int16 adds up at most 65,536 products, and this model's rows are longer; use float32";
   if (!m.words || !m.layer) return "the model has no embeddings or no layers";
   for (int32_t i = 0; i < m.layers; i++) {
     const crossrank_layer &l = m.layer[i];
@@ -191,7 +213,7 @@ uint32_t crossrank_tiers(void) {
 
 int32_t crossrank_computes(int32_t tier, int32_t dtype) {
   if (!kernels_of(tier, dtype)) return 0;
-  if (dtype == CROSSRANK_INT16) return cpu().fast_integers ? 2 : 1;
+  if (dtype == CROSSRANK_INT16) return tier == CROSSRANK_AMX || cpu().fast_integers ? 2 : 1;
   return dtype == CROSSRANK_BFLOAT16 && (tier == CROSSRANK_AMX || cpu().fast_pairs) ? 2 : 1;
 }
 

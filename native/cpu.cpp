@@ -63,17 +63,18 @@ Cpu ask() {
   found.avx2 = fma && ((b >> 5) & 1);
   const bool f = (b >> 16) & 1, dq = (b >> 17) & 1, bw = (b >> 30) & 1, vl = (b >> 31) & 1;
   found.avx512 = found.avx2 && f && dq && bw && vl && (state & 0xe0) == 0xe0;
-  const bool tile = (d >> 24) & 1, tile_bf16 = (d >> 22) & 1, vbmi = (c >> 1) & 1;
+  const bool tile = (d >> 24) & 1, tile_bf16 = (d >> 22) & 1, tile_int8 = (d >> 25) & 1, vbmi = (c >> 1) & 1;
   if (!__get_cpuid_count(7, 1, &a, &b, &c, &d)) a = 0;
   found.avx_vnni = found.avx2 && ((a >> 4) & 1);
   found.fast_integers = found.avx_vnni || (found.avx2 && (made_by_intel() || zen3()));
   found.avx512_bf16 = found.avx512 && ((a >> 5) & 1);
   found.fast_pairs = found.avx512_bf16 && !made_by_intel();
 #ifdef CROSSRANK_EMULATE_TILES
-  found.amx_bf16 = found.avx512_bf16 && vbmi;
+  found.amx_bf16 = found.amx_int8 = found.avx512_bf16 && vbmi;
 #else
   found.amx_bf16 = found.avx512_bf16 && vbmi && tile && tile_bf16 && (state & 0x60000) == 0x60000 && tiles_fit() &&
                    may_use_tiles();
+  found.amx_int8 = found.amx_bf16 && tile_int8;
 #endif
   return found;
 }

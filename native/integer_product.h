@@ -16,7 +16,7 @@ struct Int16 : Float32 {
     const int64_t stride = stride_of(p->k);
     float *steps = (float *)p->scratch;
     char *rows = (char *)p->scratch + steps_bytes(p->m);
-    for (int64_t r = 0; r < p->m; r++)
+    for (int64_t r = 0; r < p->m && !p->again; r++)
       steps[r] = round_row((const float *)p->a + r * p->a_stride, p->k, (int16_t *)(rows + r * stride * 4));
     return {(const uint32_t *)rows, stride, steps};
   }

@@ -16,6 +16,15 @@ constexpr float MOST_INTEGER = 32767.0f, MOST_LENGTH = 46000.0f;
 // A row that is shorter is nothing: the inverse of its step might be infinite.
 constexpr float LEAST_STEP = 1e-35f;
 
+// On tiles an integer is two signed bytes, 256 times the high one and the low one, and of a product of two integers the
+// low bytes' is left out: three multiplications of bytes, in half the time of bfloat16 each. Sums of high and of low ones
+// are apart, so that no step need be large for them: up to 65,536 products stay within 32 bits. A row of 384 numbers is
+// wrong by as much as above, most of it for what is left out.
+constexpr float MOST_IN_BYTES = 32639.0f;  // 127 and 127
+constexpr int64_t MOST_BYTES = 65536;
+inline int low_byte(int integer) { return (int8_t)integer; }
+inline int high_byte(int integer) { return (integer - low_byte(integer)) / 256; }
+
 // The step of `n` numbers by the largest magnitude and the sum of squares; 0 where all are nothing, NaN where one is not
 // finite, so that a damaged model does not look healthy.
 inline float step_of(float largest, float squares, int64_t n) {
@@ -24,6 +33,13 @@ inline float step_of(float largest, float squares, int64_t n) {
   const bool told = squares > 1e-30f && squares < 3e38f;
   const float length = told ? sqrtf(squares) : largest * sqrtf((float)n);
   const float step = fmaxf(largest / MOST_INTEGER, length / MOST_LENGTH);
+  return step < LEAST_STEP ? 0.0f : step;
+}
+
+// The same for integers that are two bytes each.
+inline float step_in_bytes(float largest, float squares) {
+  if (squares != squares || largest > 3.4e38f) return NAN;
+  const float step = largest / MOST_IN_BYTES;
   return step < LEAST_STEP ? 0.0f : step;
 }
 

@@ -4,13 +4,14 @@
 // An operand is a number that a matrix product reads: float, or bfloat16 where the tier's dtype is that. Rows of
 // operands begin every `stride` numbers; strides are whole cache lines and the numbers past the width are zeros.
 // Weights are packed in panels of `columns` outputs, and those in parts of `side`: part[word][column], where a 32-bit
-// word holds one float or two neighbouring bfloat16 or integers (integers.h) of the input dimension.
+// word holds one float or two neighbouring bfloat16 or integers (integers.h) of the input dimension. BYTES are integers,
+// too: of 64 inputs first the high bytes, four to a word, then the low ones.
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
-enum Packing { FLOATS = 0, BFLOATS = 1, INTEGERS = 2 };
+enum Packing { FLOATS = 0, BFLOATS = 1, INTEGERS = 2, BYTES = 3 };
 enum Epilogue { STORE = 0, ADD = 1, GATE = 2 };
 
 // out = epilogue(a x panels + bias), `m` rows.
@@ -29,6 +30,7 @@ struct Product {
   int64_t x_stride;
   const void *next;      // what to fetch meanwhile: the next product's panels; NULL for nothing
   void *scratch;         // `product_bytes(m, k)`
+  bool again;            // `scratch` has these rows in integers already
 };
 
 // Rows to mean 0 and variance 1, times weight plus bias.
@@ -101,3 +103,4 @@ const Kernels *kernels_avxvnni(int dtype);
 const Kernels *kernels_avx512(int dtype);
 const Kernels *kernels_avx512bf16(int dtype);
 const Kernels *kernels_amx(int dtype);
+const Kernels *kernels_amxint16(int dtype);

@@ -71,8 +71,8 @@ Pass::Pass(Engine &engine, Workspace &workspace, const Sequences &sequences, con
   const int64_t scratch = needed;
   // Rows of one product at most, and what it reads of each.
   const int64_t most = std::max(rows + SPARE, n_), inputs = std::max({hidden, e_.width_, e_.slice_});
-  scratch_bytes_ = std::max(k_.attention_bytes(longest, e_.size_), k_.product_bytes(most, inputs));
-  scratch_bytes_ = (scratch_bytes_ + 63) / 64 * 64;
+  product_bytes_ = (k_.product_bytes(most, inputs) + 63) / 64 * 64;
+  scratch_bytes_ = std::max((k_.attention_bytes(longest, e_.size_) + 63) / 64 * 64, 2 * product_bytes_);
   needed += slots * scratch_bytes_;
   if (workspace.memory.bytes < needed) {
     workspace.memory = Aligned();  // before the new one is taken
@@ -114,7 +114,7 @@ int64_t Pass::sequence_of(int64_t row) const {
 }
 
 void Pass::product(const Kernels &kernels, const Packed &weights, const Rows &a, int64_t rows, int epilogue,
-                   int activation, const Rows &out, const Part &part, const Packed *next) const {
+                   int activation, const Rows &out, const Part &part, const Packed *next, Integers integers) const {
   Product p{};
   p.a = a.at;
   p.a_stride = a.stride;
@@ -127,7 +127,8 @@ void Pass::product(const Kernels &kernels, const Packed &weights, const Rows &a,
   p.activation = activation;
   p.out = p.x = nullptr;
   p.steps = reinterpret_cast<const float *>(weights.steps.at);
-  p.scratch = scratch_ + part.slot * scratch_bytes_;
+  p.scratch = scratch_ + part.slot * scratch_bytes_ + (integers == BESIDE ? product_bytes_ : 0);
+  p.again = integers == FOUND;
   if (next) p.next = next->panels.at;
   if (epilogue == ADD) {
     p.x = out.floats();
@@ -242,8 +243,9 @@ void Pass::rest(const Layer &layer, const Rows &x, const Rows &operands, const R
       const Slice &slice = layer.inner[i];
       const bool last = i + 1 == layer.inner.size();
       const Packed *later = !last ? &layer.inner[i + 1].up : row + chunk_ < rows ? &layer.inner[0].up : next;
-      product(k_, slice.up, operands.from(row), count, e_.gated_ ? GATE : STORE, e_.activation_, inner, p, &slice.down);
-      product(k_, slice.down, inner, count, ADD, -1, x.from(row), p, later);
+      product(k_, slice.up, operands.from(row), count, e_.gated_ ? GATE : STORE, e_.activation_, inner, p, &slice.down,
+              i ? FOUND : MADE);
+      product(k_, slice.down, inner, count, ADD, -1, x.from(row), p, later, BESIDE);
     }
   }
 }
@@ -255,7 +257,7 @@ void Pass::project(size_t number, const Part &p) {
   if (!layer.before_attention.weight.empty())
     norm(layer.before_attention, x_.from(p.begin), nullptr, &operands, rows, e_.hidden_);
   product(k_, layer.query, operands, rows, STORE, -1, queries_.from(p.begin), p, &layer.key_value);
-  product(k_, layer.key_value, operands, rows, STORE, -1, key_value.from(p.begin), p, &layer.out);
+  product(k_, layer.key_value, operands, rows, STORE, -1, key_value.from(p.begin), p, &layer.out, FOUND);
   rotate(layer, queries_, p);
   rotate(layer, key_value, p);
 }

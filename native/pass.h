@@ -60,9 +60,13 @@ struct Pass {
   void give(const Part &p);
   void norm(const Norm &norm, const Rows &from, const Rows *floats, const Rows *operands, int64_t rows,
             int64_t width) const;
+  // What a product does with rows that become integers: it makes them; it finds those that the product before made; or it
+  // makes them beside, and what was made before stays.
+  enum Integers { MADE, FOUND, BESIDE };
   // `next`: weights to fetch meanwhile, the next that will be read.
   void product(const Kernels &kernels, const Packed &weights, const Rows &a, int64_t rows, int epilogue,
-               int activation, const Rows &out, const Part &p, const Packed *next = nullptr) const;
+               int activation, const Rows &out, const Part &p, const Packed *next = nullptr,
+               Integers integers = MADE) const;
   void out_rows(const Rows &from, float *result, int64_t rows, int64_t width) const;
   // A sequence's first row.
   int64_t start(int64_t sequence) const { return offsets_[whole_.first + sequence] - begin_; }
@@ -87,6 +91,6 @@ struct Pass {
   Rows first_, first_operands_, first_seen_;  // of all first tokens
   Rows head_in_, head_out_, small_;           // float32, of the head and of the embeddings
   Rows inner_;                                // `chunk_` rows a slot
-  int64_t chunk_ = 0, scratch_bytes_ = 0;
-  char *scratch_ = nullptr;  // `scratch_bytes_` a slot
+  int64_t chunk_ = 0, product_bytes_ = 0, scratch_bytes_ = 0;
+  char *scratch_ = nullptr;  // `scratch_bytes_` a slot: attention's, or twice `product_bytes_`
 };

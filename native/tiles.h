@@ -9,18 +9,11 @@
 // slower.
 #pragma once
 
-#ifdef CROSSRANK_EMULATE_TILES
-#include "tiles_emulated.h"
-#endif
+#include "tile_registers.h"
 
 namespace {
 
 constexpr int64_t DEPTH = 16, GRAIN = 16, SIDE = 16;
-
-// GCC's headers do not say what tile instructions read: 8 bytes of a configuration's 64 (GCC 12), and nothing of what
-// tiles are loaded from. So stores before them would be dead or late: the other 56 bytes were missing in the library,
-// and every machine with AMX died of it. To what has been handed out, this is a reader of all memory.
-INLINE void settle(const void *handed_out) { __asm__ volatile("" : : "r"(handed_out) : "memory"); }
 
 // Tiles 4-7 with one step of rows and columns. `once`: the rows will not be needed again soon, so they are read past
 // the first-level cache, which the panel then keeps (a sixth faster).
@@ -71,18 +64,5 @@ INLINE void rows_block(int64_t rows, int64_t words, const uint32_t *a, int64_t a
   if (rows > 16) tile_block<true>(words, a, a_stride, panel, sums, stride);
   else tile_block<false>(words, a, a_stride, panel, sums, stride);
 }
-
-// Tile registers are state of the thread that other libraries overwrite: configured on the way in, released on the way
-// out, or the next use raises SIGILL.
-inline void enter_tiles() {
-  alignas(64) struct {
-    uint8_t palette = 1, start = 0, reserved[14] = {};
-    uint16_t column_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-  } config;
-  settle(&config);
-  _tile_loadconfig(&config);
-}
-inline void leave_tiles() { _tile_release(); }
 
 }  // namespace

@@ -33,6 +33,15 @@ inline void emulated_multiply(int c, int a, int b) {
       memcpy(&tile_registers[c].word[m][n], &sum, 4);
     }
 }
+// Signed bytes, four to a word.
+inline void emulated_multiply_bytes(int c, int a, int b) {
+  for (int m = 0; m < 16; m++)
+    for (int n = 0; n < 16; n++)
+      for (int k = 0; k < 16; k++)
+        for (int byte = 0; byte < 32; byte += 8)
+          tile_registers[c].word[m][n] += (uint32_t)((int8_t)(tile_registers[a].word[m][k] >> byte) *
+                                                     (int8_t)(tile_registers[b].word[k][n] >> byte));
+}
 
 }  // namespace
 
@@ -41,6 +50,7 @@ inline void emulated_multiply(int c, int a, int b) {
 #undef _tile_stream_loadd
 #undef _tile_stored
 #undef _tile_dpbf16ps
+#undef _tile_dpbssd
 #undef _tile_loadconfig
 #undef _tile_release
 #define _tile_zero(t) emulated_zero(t)
@@ -48,5 +58,6 @@ inline void emulated_multiply(int c, int a, int b) {
 #define _tile_stream_loadd(t, from, stride) emulated_load(t, from, stride)
 #define _tile_stored(t, to, stride) emulated_store(t, to, stride)
 #define _tile_dpbf16ps(c, a, b) emulated_multiply(c, a, b)
+#define _tile_dpbssd(c, a, b) emulated_multiply_bytes(c, a, b)
 #define _tile_loadconfig(config) (void)(config)
 #define _tile_release() (void)0

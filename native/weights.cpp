@@ -42,11 +42,21 @@ float pack_row(const float *row, int64_t inputs, uint32_t *panel, int64_t column
     return 0;
   }
   float largest = 0, squares = 0;
-  for (int64_t i = 0; packing == INTEGERS && i < inputs; i++) {
+  for (int64_t i = 0; packing != BFLOATS && i < inputs; i++) {
     largest = std::max(largest, std::fabs(row[i]));
     squares += row[i] * row[i];
   }
-  const float step = step_of(largest, squares, inputs), inverse = inverse_of(step);
+  const float step = packing == BYTES ? step_in_bytes(largest, squares) : step_of(largest, squares, inputs);
+  const float inverse = inverse_of(step);
+  if (packing == BYTES) {
+    for (int64_t i = 0; i < inputs; i++) {
+      const int integer = static_cast<int>(std::lrintf(row[i] * inverse)), shift = i % 4 * 8;
+      uint32_t *high = panel + (i / 64 * 32 + i % 64 / 4) * columns, *low = high + 16 * columns;
+      *high |= (static_cast<uint32_t>(high_byte(integer)) & 0xff) << shift;
+      *low |= (static_cast<uint32_t>(low_byte(integer)) & 0xff) << shift;
+    }
+    return step;
+  }
   const auto half = [&](int64_t i) {
     if (i >= inputs) return 0u;
     return packing == BFLOATS ? bfloat16(row[i]) : static_cast<uint32_t>(std::lrintf(row[i] * inverse)) & 0xffffu;
@@ -58,7 +68,7 @@ float pack_row(const float *row, int64_t inputs, uint32_t *panel, int64_t column
 }  // namespace
 
 Packed pack(const crossrank_linear &linear, const Piece &piece, const Kernels &kernels) {
-  // AMX reads 32 bfloat16 of the inputs at once; the other tiers 1 or 2.
+  // AMX reads 32 bfloat16 or 64 integers of the inputs at once; the other tiers 1 or 2.
   const int64_t bytes = kernels.packing == FLOATS ? 4 : 2;
   const int64_t words = (piece.inputs * bytes + 4 * kernels.depth - 1) / (4 * kernels.depth) * kernels.depth;
   const bool gated = piece.gates != 0;
@@ -72,7 +82,7 @@ Packed pack(const crossrank_linear &linear, const Piece &piece, const Kernels &k
   made.gated = gated;
   made.panels = Aligned(panels * words * kernels.columns * 4);
   made.bias = Aligned(panels * kernels.columns * 4);
-  if (kernels.packing == INTEGERS) made.steps = Aligned(panels * kernels.columns * 4);
+  if (kernels.packing == INTEGERS || kernels.packing == BYTES) made.steps = Aligned(panels * kernels.columns * 4);
   auto *to = reinterpret_cast<uint32_t *>(made.panels.at);
   auto *bias = reinterpret_cast<float *>(made.bias.at), *steps = reinterpret_cast<float *>(made.steps.at);
   const auto place = [&](int64_t source, int64_t panel, int64_t column) {

@@ -1,11 +1,14 @@
 // Products of 16-bit integers beside those of doubles: whatever the numbers, no sum may leave 32 bits, and both kernels
-// compute the same bits. Prints the largest error as a part of the product of both lengths.
+// with AVX2 compute the same bits. Prints their largest error as a part of the product of both lengths.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <random>
 #include <vector>
+
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "integers.h"
 #include "kernels.h"
@@ -66,6 +69,55 @@ double dot(const float *a, const float *b, int64_t k) {
   return sum;
 }
 
+bool hides_what_is_not_finite(const Kernels &kernels) {
+  for (const float bad : {NAN, INFINITY, -INFINITY}) {
+    Floats one(40, 1.0f), spoilt(40, 1.0f);
+    spoilt[17] = bad;
+    for (const bool in_rows : {true, false})
+      if (std::isfinite(product(kernels, in_rows ? spoilt : one, in_rows ? one : spoilt, 1, 1, 40, 40)[0])) {
+        std::printf("%g became a number\n", static_cast<double>(bad));
+        return true;
+      }
+  }
+  return false;
+}
+
+#ifdef WITH_AMXINT16
+// Half a step in each number of a row and of the weights, and what products of two low bytes would add: numbers that are
+// all alike or of one size have the same low bytes everywhere.
+bool bytes_are_near(const Kernels &kernels) {
+  for (const int64_t k : {1, 2, 15, 63, 64, 65, 384, 1000, 8192, 65536})
+    for (int rows = 0; rows < 7; rows++)
+      for (int columns = 0; columns < 7; columns++) {
+        const int64_t m = k > 1000 ? 2 : 37, n = k > 1000 ? 3 : 35, stride = k + 3;
+        Floats a(static_cast<size_t>(m * stride), NAN);
+        const Floats weights = numbers(columns, n * k), flat = numbers(rows, m * k);
+        for (int64_t r = 0; r < m; r++) std::copy_n(flat.begin() + r * k, k, a.begin() + r * stride);
+        const Floats found = product(kernels, a, weights, m, n, k, stride);
+        for (int64_t r = 0; r < m; r++)
+          for (int64_t c = 0; c < n; c++) {
+            const float *x = flat.data() + r * k, *w = weights.data() + c * k;
+            const double got = found[static_cast<size_t>(r * n + c)], exact = dot(x, w, k);
+            double most_x = 0, most_w = 0;
+            for (int64_t i = 0; i < k; i++) {
+              most_x = std::fmax(most_x, std::fabs(x[i]));
+              most_w = std::fmax(most_w, std::fabs(w[i]));
+            }
+            if (most_x * most_w * static_cast<double>(k) > 1e38) continue;  // nor are products
+            const double step_x = most_x / MOST_IN_BYTES, step_w = most_w / MOST_IN_BYTES, root = std::sqrt(k);
+            const double rounding = step_x * std::sqrt(dot(w, w, k)) * root + step_w * std::sqrt(dot(x, x, k)) * root;
+            const double left_out = 128.0 * 128.0 * step_x * step_w * static_cast<double>(k);
+            const double of_floats = 1e-6 * most_x * most_w * static_cast<double>(k) + 1e-30;
+            if (!(std::fabs(got - exact) <= 0.51 * rounding + left_out + of_floats)) {
+              std::printf("bytes: k = %d, kinds %d, %d: %g and not %g\n", static_cast<int>(k), rows, columns, got, exact);
+              return false;
+            }
+          }
+      }
+  return true;
+}
+#endif
+
 }  // namespace
 
 int main() {
@@ -79,7 +131,7 @@ int main() {
         const std::vector<float> weights = numbers(columns, n * k), flat = numbers(rows, m * k);
         for (int64_t r = 0; r < m; r++) std::copy_n(flat.begin() + r * k, k, a.begin() + r * stride);
         const std::vector<float> found = product(plain, a, weights, m, n, k, stride);
-#ifdef WITH_VNNI
+#ifdef WITH_AVXVNNI
         const std::vector<float> other = product(*kernels_avxvnni(2), a, weights, m, n, k, stride);
         if (std::memcmp(found.data(), other.data(), found.size() * 4)) {
           std::printf("kernels differ at k = %d\n", static_cast<int>(k));
@@ -100,15 +152,15 @@ int main() {
             if (whole > 1e-25) worst = std::fmax(worst, apart / whole);
           }
       }
-  // What is not finite is not hidden.
-  for (const float bad : {NAN, INFINITY, -INFINITY}) {
-    Floats one(40, 1.0f), spoilt(40, 1.0f);
-    spoilt[17] = bad;
-    for (const bool in_rows : {true, false})
-      if (std::isfinite(product(plain, in_rows ? spoilt : one, in_rows ? one : spoilt, 1, 1, 40, 40)[0])) {
-        std::printf("%g became a number\n", static_cast<double>(bad));
-        return 1;
-      }
-  }
+  if (hides_what_is_not_finite(plain)) return 1;
+#ifdef WITH_AMXINT16
+  const Kernels &tiles = *kernels_amxint16(2);
+  // A process must ask for tiles.
+  if (syscall(SYS_arch_prctl, 0x1023, 18)) return 2;
+  tiles.enter();
+  const bool wrong = !bytes_are_near(tiles) || hides_what_is_not_finite(tiles);
+  tiles.leave();
+  if (wrong) return 1;
+#endif
   std::printf("%g\n", worst);
 }

@@ -12,7 +12,14 @@ from crossrank.backends.cpu import library
 
 NATIVE = Path(__file__).parents[2] / "native"
 # Instructions of each kernel, and the name of Linux for what the processor must have.
-KERNELS = {"avx2int16": (["-mavx2", "-mfma"], "avx2"), "avxvnni": (["-mavx2", "-mfma", "-mavxvnni"], "avx_vnni")}
+KERNELS = {
+    "avx2int16": (["-mavx2", "-mfma"], "avx2"),
+    "avxvnni": (["-mavx2", "-mfma", "-mavxvnni"], "avx_vnni"),
+    "amxint16": (
+        ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mamx-tile", "-mamx-int8"],
+        "amx_int8",
+    ),
+}
 
 
 @pytest.mark.skipif("avx2" not in library.tiers(), reason="no AVX2 here")
@@ -27,9 +34,9 @@ def test_no_sum_leaves_32_bits(tmp_path: Path) -> None:
         if needed in has:
             made.append(tmp_path / f"{name}.o")
             compiled("-c", *flags, NATIVE / f"kernels_{name}.cpp", "-o", made[-1])
-    both = ["-DWITH_VNNI"] if len(made) == 2 else []
+    known = [f"-DWITH_{file.stem.upper()}" for file in made]
     program = tmp_path / "integers"
-    compiled(*both, Path(__file__).with_name("integers.cpp"), NATIVE / "weights.cpp", *made, "-o", program)
+    compiled(*known, Path(__file__).with_name("integers.cpp"), NATIVE / "weights.cpp", *made, "-o", program)
     done = subprocess.run([program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout
     # Of the longest rows, 65,536 numbers that are all alike; of 384 it is a tenth.

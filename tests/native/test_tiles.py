@@ -45,6 +45,11 @@ for heads, size, inner, far in [
     tiles = backends.open(read(folder), "cpu:amx_bf16", dtype="bfloat16")
     plain = backends.open(read(folder), "cpu:avx512", dtype="bfloat16")
     exact = backends.open(read(folder), "cpu:avx512", dtype="float32")
+    integers = backends.open(read(folder), "cpu:amx_bf16", dtype="int16")
+    for got, true in (
+        (integers.forward(tokens), exact.forward(tokens)), (integers.states(tokens), exact.states(tokens))
+    ):
+        assert np.abs(got - true).max() < 0.005 * max(1.0, float(np.abs(true).max()))
     for got, want, true in (
         (tiles.forward(tokens), plain.forward(tokens), exact.forward(tokens)),
         (tiles.pool(tokens, "mean"), plain.pool(tokens, "mean"), exact.pool(tokens, "mean")),

@@ -40,7 +40,7 @@ def open(
             `gpu`), `reference` (NumPy), `torch` (extra `torch`) or `fake` (no model: a function of the ids).
         device: `auto`, `cpu` or `cuda`, also `cuda:1`; for the cuda backend also `cuda:0,1` or `cuda:all`, which
             divide the work among cards. All but the cuda and the torch backend have only the CPU.
-        dtype: `auto`, `float32`, `bfloat16`, `float16` or, in the native engine's tier avx2 only, `int16`. `auto` is
+        dtype: `auto`, `float32`, `bfloat16`, `float16` or, in the native engine with AVX2 or AMX, `int16`. `auto` is
             what is fastest where the hardware is faster in it than in float32: bfloat16, float16 on older GPUs, int16
             with AVX2 on Intel's processors and from AMD's Zen 3 on.
         threads: cores that one call of the native engine may use; all when absent.

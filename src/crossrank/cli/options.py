@@ -205,7 +205,7 @@ dtype = click.option(
     show_default=True,
     envvar="CROSSRANK_DTYPE",
     show_envvar=True,
-    help="Number format the model runs in: float32, bfloat16, float16 (in torch on a CPU) or int16 (on a CPU, AVX2).",
+    help="Number format the model runs in: float32, bfloat16, float16 (in torch on a CPU) or int16 (AVX2 or AMX).",
 )
 
 threads = click.option(

@@ -27,7 +27,7 @@ __all__ = ["Native", "maxsim", "obstacle", "peak", "tiers"]
 
 ROTARY = ("modernbert", "gte")
 # What products in a format other than float32 need.
-NEEDED = {"bfloat16": "AVX512-BF16 or AMX", "int16": "the tier avx2"}
+NEEDED = {"bfloat16": "AVX512-BF16 or AMX", "int16": "the tier avx2, or AMX"}
 # Rotary tables are made for every position; no model reads more today, and it bounds them at some 64 MB.
 MOST_POSITIONS = 1 << 17
 
