@@ -1,4 +1,4 @@
-// AMX with products of 16-bit integers, in bytes; all else is AVX-512 in float32.
+// AMX with products of 16-bit integers, in bytes; all else is AVX-512 in floats.
 #define LANES 16
 #define VECTORS 2
 #define ROWS 12
@@ -11,6 +11,7 @@
 const Kernels *kernels_amxint16(int dtype) {
   static const Kernels table = [] {
     Kernels k = tier_table<Float32>(256, 256, 384);
+    k.attend = attend<Results>;
     k.packing = BYTES;
     k.side = SIDE_BYTES;
     k.depth = STEP_WORDS;
