@@ -31,7 +31,8 @@ def test_no_sum_leaves_32_bits(tmp_path: Path) -> None:
         has = ["avx2"]
     made = []
     for name, (flags, needed) in KERNELS.items():
-        if needed in has:
+        # A process may be refused the tiles that its processor has.
+        if needed in has and (name != "amxint16" or "int16" in library.dtypes("amx_bf16")):
             made.append(tmp_path / f"{name}.o")
             compiled("-c", *flags, NATIVE / f"kernels_{name}.cpp", "-o", made[-1])
     known = [f"-DWITH_{file.stem.upper()}" for file in made]
