@@ -166,13 +166,13 @@ double peak(const Kernels &kernels, double seconds) {
   return best;
 }
 
-const char *fault(const crossrank_model &m, int32_t dtype) {
+const char *fault(const crossrank_model &m, int32_t dtype, Packing packing) {
   if (m.hidden < 1 || m.heads < 1 || m.inner < 1 || m.layers < 1 || m.width < 1 || m.hidden % m.heads)
     return "a size of the model is not positive, or hidden does not divide by heads";
   if (dtype == CROSSRANK_BFLOAT16 && (m.hidden / m.heads) % 2)
     return "bfloat16 reads numbers in pairs, and this model's head size is odd; use float32";
-  if (dtype == CROSSRANK_INT16 && std::max(m.hidden, m.width) > MOST_BYTES)
-    return "int16 adds up at most 65,536 products, and this model's rows are longer; use float32";
+  if (packing == BYTES && std::max(m.hidden, m.width) > MOST_BYTES)
+    return "int16 with AMX adds up at most 65,536 products, and this model's rows are longer; use float32";
   if (!m.words || !m.layer) return "the model has no embeddings or no layers";
   for (int32_t i = 0; i < m.layers; i++) {
     const crossrank_layer &l = m.layer[i];
@@ -222,7 +222,7 @@ crossrank_engine *crossrank_create(const crossrank_model *model, int32_t tier, i
   const char *reason = nullptr;
   try {
     const Kernels *kernels = kernels_of(tier, dtype), *exact = kernels_of(tier, CROSSRANK_FLOAT32);
-    reason = !kernels || !exact ? "this machine or build has no such tier and dtype" : fault(*model, dtype);
+    reason = !kernels || !exact ? "this machine or build has no such tier and dtype" : fault(*model, dtype, kernels->packing);
     if (!reason) return new crossrank_engine(*model, *kernels, *exact);
   } catch (const std::exception &) {
     reason = "not enough memory for the packed weights";

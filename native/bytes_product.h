@@ -5,15 +5,14 @@
 // finish the block before meanwhile.
 #pragma once
 
-#include "integers.h"
+#include "integer_rows.h"
 #include "tile_registers.h"
 
 namespace {
 
 constexpr int64_t SIDE_BYTES = 16;   // columns of a tile
 constexpr int64_t BLOCK = 16;        // rows of a tile
-constexpr int64_t STEP = 64;         // inputs of a step
-constexpr int64_t STEP_WORDS = 32;   // of a row or a column: their high bytes, then their low ones
+constexpr int64_t STEP_WORDS = STEP / 2;  // of a row or a column, high and low bytes
 constexpr int64_t TILE = 16 * 16;    // sums in a tile
 
 // Float32 with functions for what becomes 16-bit integers, which need fewer instructions and no division.
@@ -81,9 +80,10 @@ struct Results : Float32 {
 struct ByteRows {
   explicit ByteRows(const Product *p) : at((char *)p->scratch + steps_bytes(p->m)), stride(stride_of(p->k)) {
     float *of = (float *)p->scratch;
-    for (int64_t r = 0; r < p->m && !p->again; r++)
-      of[r] = round_row((const float *)p->a + r * p->a_stride, p->k, at + r * stride);
     steps = of;
+    if (p->again) return;
+    for (int64_t r = 0; r < p->m; r++)
+      of[r] = round_row((const float *)p->a + r * p->a_stride, p->k, at + r * stride);
   }
   // Tiles read 16 rows, whether they exist or not.
   static int64_t bytes(int64_t m, int64_t k) { return steps_bytes(m) + (m + BLOCK) * stride_of(k); }
@@ -95,21 +95,16 @@ struct ByteRows {
 
  private:
   static int64_t stride_of(int64_t k) { return steps_of(k) * 2 * STEP + 64; }
-  static int64_t steps_bytes(int64_t m) { return (m * 4 + 63) / 64 * 64; }
 
   static float round_row(const float *from, int64_t k, char *to) {
-    Vector squares{}, most{};
-    const auto look = [&](Vector v) __attribute__((always_inline)) {
-      squares += v * v;
-      most = larger(most, larger(v, -v));
-    };
+    Extent extent;
     const int64_t whole = k / STEP * STEP;
     alignas(64) float rest[STEP] = {};
     memcpy(rest, from + whole, (k - whole) * 4);
-    for (int64_t i = 0; i < whole; i += LANES) look(load(from + i));
+    for (int64_t i = 0; i < whole; i += LANES) extent.look(load(from + i));
     if (whole < k)
-      for (int64_t i = 0; i < STEP; i += LANES) look(load(rest + i));
-    const float step = step_in_bytes(largest(most), sum(squares)), inverse = inverse_of(step);
+      for (int64_t i = 0; i < STEP; i += LANES) extent.look(load(rest + i));
+    const float step = step_in_bytes(largest(extent.most), sum(extent.squares)), inverse = inverse_of(step);
     const auto put = [&](const float *x) __attribute__((always_inline)) {
       UNROLL for (int64_t i = 0; i < STEP; i += LANES, to += LANES) {
         const __m512i integer = _mm512_cvtps_epi32((__m512)(load(x + i) * inverse));

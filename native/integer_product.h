@@ -3,7 +3,7 @@
 
 #include <immintrin.h>
 
-#include "integers.h"
+#include "integer_rows.h"
 
 namespace {
 
@@ -16,8 +16,9 @@ struct Int16 : Float32 {
     const int64_t stride = stride_of(p->k);
     float *steps = (float *)p->scratch;
     char *rows = (char *)p->scratch + steps_bytes(p->m);
-    for (int64_t r = 0; r < p->m && !p->again; r++)
-      steps[r] = round_row((const float *)p->a + r * p->a_stride, p->k, (int16_t *)(rows + r * stride * 4));
+    if (!p->again)
+      for (int64_t r = 0; r < p->m; r++)
+        steps[r] = round_row((const float *)p->a + r * p->a_stride, p->k, (int16_t *)(rows + r * stride * 4));
     return {(const uint32_t *)rows, stride, steps};
   }
   static int64_t bytes(int64_t m, int64_t k) { return steps_bytes(m) + m * stride_of(k) * 4; }
@@ -39,21 +40,16 @@ struct Int16 : Float32 {
     const int64_t words = (k + 15) / 16 * 8;
     return words % 256 ? words : words + 16;
   }
-  static int64_t steps_bytes(int64_t m) { return (m * 4 + 63) / 64 * 64; }
 
   // Integers of a row, zeros to the end of the last vector; the step they are multiples of.
   static float round_row(const float *from, int64_t k, int16_t *to) {
-    Vector squares{}, most{};
+    Extent extent;
     const int64_t whole = k / 16 * 16;
     alignas(32) float rest[16] = {};
     memcpy(rest, from + whole, (k - whole) * 4);
-    const auto look = [&](Vector v) __attribute__((always_inline)) {
-      squares += v * v;
-      most = larger(most, larger(v, -v));
-    };
-    for (int64_t i = 0; i < whole; i += LANES) look(load(from + i));
-    look(load(rest)), look(load(rest + LANES));
-    const float step = step_of(largest(most), sum(squares), k), inverse = inverse_of(step);
+    for (int64_t i = 0; i < whole; i += LANES) extent.look(load(from + i));
+    extent.look(load(rest)), extent.look(load(rest + LANES));
+    const float step = step_of(largest(extent.most), sum(extent.squares), k), inverse = inverse_of(step);
     const auto put = [&](int64_t i, const float *x) __attribute__((always_inline)) {
       const __m256i low = _mm256_cvtps_epi32((__m256)(load(x) * inverse));
       const __m256i high = _mm256_cvtps_epi32((__m256)(load(x + LANES) * inverse));

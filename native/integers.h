@@ -22,26 +22,28 @@ constexpr float LEAST_STEP = 1e-35f;
 // wrong by as much as above, most of it for what is left out.
 constexpr float MOST_IN_BYTES = 32639.0f;  // 127 and 127
 constexpr int64_t MOST_BYTES = 65536;
+// Inputs that tiles read at once, four to a word: of each so many first all high bytes, then all low ones.
+constexpr int64_t STEP = 64;
 inline int low_byte(int integer) { return (int8_t)integer; }
 inline int high_byte(int integer) { return (integer - low_byte(integer)) / 256; }
 
-// The step of `n` numbers by the largest magnitude and the sum of squares; 0 where all are nothing, NaN where one is not
-// finite, so that a damaged model does not look healthy.
-inline float step_of(float largest, float squares, int64_t n) {
+// A step as it is kept: 0 where all numbers are nothing, NaN where one is not finite, so that a damaged model does not look
+// healthy.
+inline float kept(float step, float largest, float squares) {
   if (squares != squares || largest > 3.4e38f) return NAN;
-  // Squares that leave the range of floats say nothing; the length is under this then.
-  const bool told = squares > 1e-30f && squares < 3e38f;
-  const float length = told ? sqrtf(squares) : largest * sqrtf((float)n);
-  const float step = fmaxf(largest / MOST_INTEGER, length / MOST_LENGTH);
   return step < LEAST_STEP ? 0.0f : step;
 }
 
-// The same for integers that are two bytes each.
-inline float step_in_bytes(float largest, float squares) {
-  if (squares != squares || largest > 3.4e38f) return NAN;
-  const float step = largest / MOST_IN_BYTES;
-  return step < LEAST_STEP ? 0.0f : step;
+// The step of `n` numbers by the largest magnitude and the sum of squares.
+inline float step_of(float largest, float squares, int64_t n) {
+  // Squares that leave the range of floats say nothing; the length is under this then.
+  const bool told = squares > 1e-30f && squares < 3e38f;
+  const float length = told ? sqrtf(squares) : largest * sqrtf((float)n);
+  return kept(fmaxf(largest / MOST_INTEGER, length / MOST_LENGTH), largest, squares);
 }
+
+// The same for integers that are two bytes each.
+inline float step_in_bytes(float largest, float squares) { return kept(largest / MOST_IN_BYTES, largest, squares); }
 
 // What numbers are multiplied by to be integers.
 inline float inverse_of(float step) { return step > 0 ? 1.0f / step : 0.0f; }

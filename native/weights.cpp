@@ -51,7 +51,7 @@ float pack_row(const float *row, int64_t inputs, uint32_t *panel, int64_t column
   if (packing == BYTES) {
     for (int64_t i = 0; i < inputs; i++) {
       const int integer = static_cast<int>(std::lrintf(row[i] * inverse)), shift = i % 4 * 8;
-      uint32_t *high = panel + (i / 64 * 32 + i % 64 / 4) * columns, *low = high + 16 * columns;
+      uint32_t *high = panel + (i / STEP * STEP / 2 + i % STEP / 4) * columns, *low = high + STEP / 4 * columns;
       *high |= (static_cast<uint32_t>(high_byte(integer)) & 0xff) << shift;
       *low |= (static_cast<uint32_t>(low_byte(integer)) & 0xff) << shift;
     }

@@ -7,8 +7,10 @@
 #include <random>
 #include <vector>
 
+#ifdef WITH_AMXINT16
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
 
 #include "integers.h"
 #include "kernels.h"
